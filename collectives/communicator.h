@@ -1,0 +1,113 @@
+// Collective operations among a fixed group of ranks.
+//
+// Threads: one caller at a time per Communicator, except Abort(), which any thread may call. All
+//   ranks must call the same operations in the same order with equal counts and types.
+// Blocking: every call has a deadline, its own or the communicator's default. The A-forms return at
+//   once and run on the communicator's progress thread, in order; the buffers are borrowed until the
+//   handle is done.
+// Errors: after kAborted (a peer died, or Abort was called), kDeadlineExceeded or kUnavailable, the
+//   contents of output buffers are unspecified and the group must be rebuilt: every later call fails
+//   with the same cause. kInvalidArgument leaves the group usable.
+// Reduction order: fixed by rank, a binary tree over ranks (((0+1)+(2+3))+...), so that results do
+//   not depend on timing or on the back-end's algorithm.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/status.h"
+
+namespace lepton::collectives {
+
+enum class DataType { kFloat32, kBFloat16, kFloat16, kInt32, kInt64, kUInt8 };
+enum class ReduceOp { kSum, kMax, kMin, kMean };
+size_t DataTypeSize(DataType type);
+std::string_view DataTypeName(DataType type);
+
+// A running operation. Destroying it waits for the operation.
+class Handle {
+ public:
+  virtual ~Handle() = default;
+  virtual bool Done() const = 0;
+  // The operation's result; kDeadlineExceeded if it is not done by then (it goes on).
+  virtual Status Wait(Deadline deadline) = 0;
+};
+using HandlePtr = std::unique_ptr<Handle>;
+
+struct Options {
+  Duration timeout = std::chrono::seconds(30);  // default deadline of each operation
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual std::string_view backend() const = 0;  // "native", "mpi", "nccl"
+
+  // out[i] = op over ranks of in[i]. `in` and `out` are host memory, equal or disjoint.
+  virtual Status AllReduce(const void* in, void* out, size_t count, DataType type, ReduceOp op) = 0;
+  // Rank r gets elements [r * count, (r+1) * count) of the reduction of size() * count elements.
+  virtual Status ReduceScatter(const void* in, void* out, size_t count, DataType type,
+                               ReduceOp op) = 0;
+  // `out` holds size() * count elements, rank by rank.
+  virtual Status AllGather(const void* in, void* out, size_t count, DataType type) = 0;
+  virtual Status Broadcast(void* data, size_t count, DataType type, int root) = 0;
+  virtual Status Barrier() = 0;
+  virtual Status Send(const void* data, size_t count, DataType type, int peer) = 0;
+  virtual Status Recv(void* data, size_t count, DataType type, int peer) = 0;
+
+  // Runs behind earlier asynchronous operations; blocking calls wait for those first.
+  virtual HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
+                                   ReduceOp op) = 0;
+
+  // Fails all pending and later calls with `cause`, on this rank at once and on the peers as soon as
+  // they notice (the native back-end: <= 10 ms). Idempotent; any thread.
+  virtual void Abort(Status cause) = 0;
+};
+
+// One rank's way into a group, before the group exists: it listens, so that its address can be told
+// to the others through the control plane.
+class Endpoint {
+ public:
+  virtual ~Endpoint() = default;
+  // Opaque bytes for the other ranks' `members`.
+  virtual std::string address() const = 0;
+};
+
+struct GroupSpec {
+  int rank = 0;
+  int size = 1;
+  uint64_t epoch = 0;
+  std::string token;                 // 16 secret bytes shared by the group: strangers are refused
+  std::vector<std::string> members;  // Endpoint::address() of every rank, by rank
+};
+
+// A back-end makes endpoints and joins them into a communicator.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;
+  // OK, or why this back-end cannot run here (not built in, no GPU, not under mpirun).
+  virtual Status Available() const = 0;
+  // `bind_address`: an address of this host that peers can reach; "127.0.0.1" when all are local.
+  virtual Result<std::unique_ptr<Endpoint>> Listen(const std::string& bind_address) const = 0;
+  // Collective over all ranks of the spec; consumes the endpoint.
+  virtual Result<std::unique_ptr<Communicator>> Join(std::unique_ptr<Endpoint> endpoint,
+                                                     const GroupSpec& group, const Options& options,
+                                                     Deadline deadline) const = 0;
+};
+
+// All back-ends that are compiled in: backends/backend_list.cc.
+const std::vector<const Backend*>& Backends();
+// "native", "mpi", "nccl"; "auto" is native on CPU. kInvalidArgument lists the names.
+Result<const Backend*> FindBackend(std::string_view name);
+
+}  // namespace lepton::collectives

@@ -1,0 +1,86 @@
+// HTTP/1.1 for the coordinator's API, its gateway and the replicas: what all of them share, in plain
+// types. Boost.Beast appears in .cc files only.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/status.h"
+
+namespace lepton::http {
+
+// Header names compare without regard to case.
+struct CaseLess {
+  using is_transparent = void;
+  bool operator()(std::string_view a, std::string_view b) const;
+};
+using Headers = std::multimap<std::string, std::string, CaseLess>;
+
+struct Request {
+  std::string method;  // "GET"
+  std::string target;  // as sent: "/v1/jobs?state=RUNNING"
+  std::string path;    // decoded, without the query: "/v1/jobs"
+  std::map<std::string, std::string> query;   // decoded
+  std::map<std::string, std::string> params;  // from the route's {placeholders}, decoded
+  Headers headers;
+  std::string body;
+  std::string peer;          // "127.0.0.1:51234"
+  std::string principal;     // who is calling, set by the server's authoriser; "" if anonymous
+  std::string Header(std::string_view name) const;  // "" if absent
+};
+
+struct Response {
+  int status = 200;
+  Headers headers;
+  std::string body;
+
+  static Response Json(int status, std::string body);
+  static Response Text(int status, std::string body,
+                       std::string_view type = "text/plain; charset=utf-8");
+};
+
+// A response whose body comes piece by piece (SSE). Threads: any. The connection's own strand does
+// the writing; Write never blocks and returns false once the client is gone or has let more than
+// 1 MiB pile up (then it is cut off).
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual bool Write(std::string_view bytes) = 0;
+  virtual void Close() = 0;
+  virtual bool open() const = 0;
+};
+
+// How a handler answers, once, from any thread, now or later.
+class Responder {
+ public:
+  virtual ~Responder() = default;
+  virtual void Send(Response response) = 0;
+  // Sends the head with chunked encoding and gives the body's stream.
+  virtual std::shared_ptr<Stream> StartStream(int status, Headers headers) = 0;
+  // True once the client has disconnected: stop working for it.
+  virtual bool cancelled() const = 0;
+  // Called once, on disconnect before an answer; at once if that has happened.
+  virtual void OnCancel(std::function<void()> callback) = 0;
+};
+using ResponderPtr = std::shared_ptr<Responder>;
+using Handler = std::function<void(Request, ResponderPtr)>;
+
+// RFC 9457 problem document for a Status:
+//   {"type":"about:blank","title":"Bad Request","status":400,"code":"INVALID_ARGUMENT",
+//    "detail":"optimizer.lr: ...","field":"optimizer.lr"}
+// `field` is the part of an invalid-argument message before the first ": " when it looks like a path.
+Response Problem(const Status& status);
+// 400 invalid, 404, 409 exists/precondition, 403, 429 exhausted, 504, 503, 409 aborted, 499
+// cancelled, 500.
+int HttpStatus(StatusCode code);
+// The reverse, for clients: the Status in a problem document, or one made from the status line.
+Status StatusFromResponse(const Response& response);
+
+}  // namespace lepton::http

@@ -1,0 +1,113 @@
+// A model, its loss and its optimiser, compiled once per micro-batch size and run step by step: what
+// the worker's training loop drives. It owns the parameters (f32 masters), their gradients and the
+// optimiser's state, each as one flat buffer, so that gradients reduce and checkpoints write in one
+// piece.
+//
+// Determinism: the same calls give the same bits, for any number of compute threads. Random numbers
+// (initial weights, dropout) come from counters: (seed, parameter) and (seed, step, shard).
+// Threads: one caller; kernels use ThreadPool::Compute().
+// Errors: kInvalidArgument for a spec that cannot be built; nothing else is expected.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/base/status.h"
+#include "runtime/spec/job_spec.h"
+
+namespace lepton::nn {
+
+// What the model sees and says.
+struct Signature {
+  int64_t features = 0;  // columns of x: [batch, features] f32
+  int64_t outputs = 0;   // classes for cross_entropy; 1 for binary_cross_entropy; targets for mse
+};
+
+// A named parameter within the flat buffers; row-major `shape`.
+struct ParameterView {
+  std::string name;  // "layers.0.weight" [in, out], "layers.0.bias" [out], "layers.0.norm.weight"...
+  std::vector<int64_t> shape;
+  int64_t offset = 0;  // elements
+  int64_t size = 0;
+};
+
+// The labels of a micro-batch: class indices for cross_entropy, values for the other losses; with
+// `teacher_logits` [batch, outputs] the loss is the distillation loss
+//   alpha * T^2 * KL(softmax(teacher/T) || softmax(student/T)) + (1 - alpha) * label loss
+// (Hinton et al. 2015, section 2).
+struct Targets {
+  std::span<const int32_t> classes;
+  std::span<const float> values;
+  std::span<const float> teacher_logits;
+};
+
+struct DistillOptions {
+  double temperature = 2;
+  double alpha = 0.5;
+};
+
+class TrainingProgram {
+ public:
+  struct Options {
+    spec::ModelSpec model;
+    std::string loss = "cross_entropy";
+    spec::OptimizerSpec optimizer;
+    spec::ScheduleSpec schedule;
+    int64_t total_steps = 1;  // for the schedule
+    double clip_norm = 0;     // 0: none
+    std::string precision = "f32";  // "bf16": bf16 GEMM inputs, f32 accumulation and masters
+    uint64_t seed = 0;
+    bool distill = false;
+    DistillOptions distill_options;
+  };
+
+  static Result<std::unique_ptr<TrainingProgram>> Build(const Signature& signature,
+                                                        const Options& options);
+  virtual ~TrainingProgram() = default;
+
+  virtual const Signature& signature() const = 0;
+  virtual const std::vector<ParameterView>& parameters() const = 0;
+  virtual std::span<float> weights() = 0;
+  virtual std::span<float> gradients() = 0;
+  // Adam's moments and the like, empty for plain SGD; checkpointed beside the weights.
+  virtual std::span<float> optimizer_state() = 0;
+
+  // Forward and backward over one micro-batch of any size >= 1 (plans are cached by size):
+  // gradients() becomes the gradient of the SUM of the rows' losses (the caller divides by the
+  // global batch through ApplyGradients' scale). Returns that sum.
+  virtual Result<double> ForwardBackward(int64_t batch, std::span<const float> x,
+                                         const Targets& targets, uint64_t step, uint32_t shard) = 0;
+
+  // gradients() * scale, clipped to clip_norm by global norm, applied at the schedule's rate for
+  // `step` (0-based). Returns the gradient norm before clipping; NaN or infinity means that nothing
+  // was applied.
+  virtual double ApplyGradients(uint64_t step, double scale) = 0;
+  virtual double LearningRate(uint64_t step) const = 0;
+
+  // Logits [batch, outputs], no dropout. The same row gives the same bits in any batch.
+  virtual Status Forward(int64_t batch, std::span<const float> x, std::span<float> logits) = 0;
+  // Sum of the label losses over the rows.
+  virtual Result<double> Evaluate(int64_t batch, std::span<const float> x, const Targets& targets,
+                                  std::span<float> logits) = 0;
+};
+
+// Forward only, for serving and teachers: same architecture, weights loaded by name.
+class InferenceProgram {
+ public:
+  static Result<std::unique_ptr<InferenceProgram>> Build(const Signature& signature,
+                                                         const spec::ModelSpec& model,
+                                                         const std::string& precision);
+  virtual ~InferenceProgram() = default;
+  virtual const std::vector<ParameterView>& parameters() const = 0;
+  virtual std::span<float> weights() = 0;
+  // Call after the weights changed (packs them once).
+  virtual Status Prepare() = 0;
+  // Threads: one caller at a time. Logits [batch, outputs]; the same row gives the same bits in any
+  // batch, and the same bits as TrainingProgram::Forward.
+  virtual Status Forward(int64_t batch, std::span<const float> x, std::span<float> logits) = 0;
+};
+
+}  // namespace lepton::nn

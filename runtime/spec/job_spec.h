@@ -1,0 +1,191 @@
+// What a job asks for: the one schema behind YAML files, HTTP bodies and the journal. Parsing checks
+// everything that can be checked without looking at data, and names the path of the field, what was
+// found and what is allowed: "optimizer.lr: -1 is out of range: must be greater than 0". An unknown
+// field is refused with the nearest known name. Every field has a default except kind, model and
+// the data (and the teacher of a distillation).
+// Threads: plain values.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/status.h"
+
+namespace lepton::spec {
+
+enum class JobKind { kTrain, kTune, kDistill, kEvaluate };
+std::string_view JobKindName(JobKind kind);
+
+struct SplitSpec {
+  double train = 0.8;
+  double validation = 0.1;  // test gets the rest: 1 - train - validation
+  uint64_t seed = 0;
+};
+
+struct DatasetSpec {
+  // One of the two. `uri`: file:///path.csv. `name`: a registered dataset, "digits", "digits@3".
+  std::string uri;
+  std::string name;
+  std::string label = "target";
+  SplitSpec split;
+  std::string normalize = "standard";  // standard | none
+  std::string missing = "mean";        // mean | error: empty numeric cells
+};
+
+struct ModelSpec {
+  std::string arch = "mlp";
+  std::vector<int64_t> hidden = {128, 64};  // 1..65536 wide, at most 64 layers
+  std::string activation = "relu";          // relu | gelu | tanh | sigmoid
+  double dropout = 0;                       // [0, 1)
+  bool layer_norm = false;
+  std::string from;  // "name@version": start from (train) or evaluate this registered model
+};
+
+struct OptimizerSpec {
+  std::string name = "adamw";  // sgd | adam | adamw
+  double lr = 1e-3;
+  double weight_decay = 0.01;  // default 0 for sgd and adam
+  double momentum = 0.9;       // sgd
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+};
+
+struct ScheduleSpec {
+  std::string name = "constant";  // constant | cosine | step
+  int64_t warmup_steps = 0;
+  int64_t step_size = 0;  // step: multiply by gamma each step_size steps
+  double gamma = 0.1;
+  double min_lr_ratio = 0;  // cosine ends at lr * this
+};
+
+struct ResourceSpec {
+  std::string device = "cpu";  // cpu | cuda
+  int min_workers = 1;
+  int max_workers = 1;
+  int slots_per_worker = 1;
+};
+
+struct KeepBestSpec {
+  std::string metric = "validation/accuracy";
+  std::string mode = "max";  // min | max
+  int count = 1;
+};
+struct CheckpointSpec {
+  int64_t every_steps = 100;
+  int keep_last = 2;
+  KeepBestSpec keep_best;
+};
+
+struct LogPolicy {
+  std::string pattern;  // ECMAScript regular expression
+  std::string action;   // exclude_worker | fail_job
+};
+struct RestartSpec {
+  int max = 5;
+  Duration backoff = std::chrono::seconds(1);
+  std::vector<LogPolicy> log_policies;
+};
+
+struct ElasticSpec {
+  int logical_shards = 0;  // 0: max_workers
+  Duration recovery_budget = std::chrono::seconds(10);
+};
+
+// A search space's dimension, on the dotted path of a spec field: "optimizer.lr".
+struct Dimension {
+  enum class Type { kUniform, kLogUniform, kInt, kLogInt, kChoice };
+  std::string path;
+  Type type = Type::kUniform;
+  double low = 0, high = 1;
+  std::vector<std::string> choices;  // each a JSON value, for kChoice
+};
+struct SearchSpec {
+  std::string algorithm = "asha";  // random | asha
+  std::string metric = "validation/accuracy";
+  std::string mode = "max";
+  int trials = 16;
+  int max_parallel = 0;  // 0: as many as there are slots
+  uint64_t seed = 0;
+  int reduction_factor = 3;   // asha: eta
+  int max_rungs = 3;
+  std::vector<Dimension> space;
+};
+
+struct DistillSpec {
+  std::string teacher;  // "name@version" or "name@alias"
+  double temperature = 2;
+  double alpha = 0.5;   // weight of the soft-target loss; 1 - alpha of the label loss
+};
+
+struct JobSpec {
+  JobKind kind = JobKind::kTrain;
+  std::string name;     // default: the kind and the data's or the model's name
+  std::string queue = "default";
+  int priority = 50;    // 0..100, higher first
+  DatasetSpec dataset;
+  ModelSpec model;
+  std::string loss = "cross_entropy";  // cross_entropy | binary_cross_entropy | mse
+  OptimizerSpec optimizer;
+  ScheduleSpec schedule;
+  int64_t batch_size = 64;  // global
+  int64_t epochs = 20;      // or
+  int64_t steps = 0;        // > 0: overrides epochs
+  double clip_norm = 0;     // 0: no gradient clipping
+  std::string precision = "f32";  // f32 | bf16
+  uint64_t seed = 0;
+  ResourceSpec resources;
+  ElasticSpec elastic;
+  std::string collectives = "auto";  // auto | native | mpi | nccl
+  CheckpointSpec checkpoint;
+  RestartSpec restart;
+  std::optional<Duration> deadline;
+  std::string register_as;  // spec field `register`; empty: the model is kept but not registered
+  std::map<std::string, std::string> labels;
+  std::optional<SearchSpec> search;    // kind tune
+  std::optional<DistillSpec> distill;  // kind distill
+};
+
+// A YAML or JSON document of at most 1 MiB (YAML anchors and aliases are refused).
+Result<JobSpec> ParseJobSpec(std::string_view text);
+Result<JobSpec> JobSpecFromJson(const nlohmann::json& document);
+// All fields, defaults filled in; JobSpecFromJson gives an equal spec back.
+nlohmann::json JobSpecToJson(const JobSpec& spec);
+// The template with a trial's values put on their paths, re-validated; kind train, no search.
+Result<JobSpec> ApplyTrial(const JobSpec& tune, const std::map<std::string, std::string>& values);
+// JSON Schema (draft 2020-12) of a spec, for OpenAPI and editors.
+nlohmann::json JobSpecSchema();
+
+// A deployment: `lepton deploy`, POST /v1/deployments.
+struct DeploymentSpec {
+  std::string name;
+  std::string model;  // "name@version" or "name@alias"
+  int replicas = 1;   // 1..64
+  int slots_per_replica = 1;
+  int max_batch = 32;                                     // rows put together in one forward
+  Duration max_wait = std::chrono::milliseconds(2);       // for a batch to fill
+  Duration timeout = std::chrono::seconds(10);            // per request
+  int max_queue = 1024;                                   // rows waiting; beyond it 429
+};
+Result<DeploymentSpec> DeploymentSpecFromJson(const nlohmann::json& document);
+nlohmann::json DeploymentSpecToJson(const DeploymentSpec& spec);
+
+// "digits@3", "digits@prod", "digits" (then reference is empty: the newest).
+struct Reference {
+  std::string name;
+  std::string reference;
+};
+Result<Reference> ParseReference(std::string_view field, std::string_view text);
+
+// Any YAML or JSON text as JSON, with the limits above. Line numbers in errors.
+Result<nlohmann::json> DocumentToJson(std::string_view text);
+
+}  // namespace lepton::spec

@@ -1,0 +1,91 @@
+// The control plane's transport: ZeroMQ ROUTER (coordinator) and DEALER (worker) over CURVE
+// (RFC 26/CurveZMQ). The pool has one server key pair and one client key pair, made at the
+// coordinator's first start; whoever holds the pool's client secret key is a worker of the pool.
+// ZeroMQ types appear in channel.cc only.
+//
+// Malformed, oversized (> kMaxMessageBytes) or unauthenticated messages are dropped and counted in
+// lepton_wire_dropped_total{reason}; they never reach a handler.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/status.h"
+#include "runtime/wire/messages.pb.h"
+
+namespace lepton::wire {
+
+inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr size_t kMaxMessageBytes = size_t{4} << 20;
+inline constexpr size_t kObjectChunkBytes = size_t{1} << 20;
+
+// Z85-encoded CURVE keys (40 characters each).
+struct CurveKeyPair {
+  std::string public_key;
+  std::string secret_key;
+};
+CurveKeyPair MakeCurveKeyPair();
+
+// What a worker needs to join: the contents of `pool.key` (JSON, mode 0600).
+struct PoolKey {
+  std::string server_public;
+  CurveKeyPair worker;
+};
+// The coordinator's own keys: `server.key` (JSON, mode 0600) beside pool.key.
+struct ServerKey {
+  CurveKeyPair server;
+  std::string worker_public;
+};
+// Reads both files in `folder`, making them first if neither exists. kPermissionDenied when a key
+// file is readable by others.
+Result<ServerKey> LoadOrMakeServerKey(const std::string& folder);
+Result<PoolKey> LoadPoolKey(const std::string& path);
+std::string PoolKeyToJson(const PoolKey& key);
+Result<PoolKey> PoolKeyFromJson(std::string_view json);
+
+// The coordinator's end. Handlers run on the channel's one thread. Send may be called from any
+// thread and never blocks; to an unknown peer it does nothing.
+class RouterChannel {
+ public:
+  using PeerId = std::string;  // ZeroMQ routing id: one per connection
+  using Handler = std::function<void(const PeerId&, ToCoordinator)>;
+
+  // `endpoint`: "tcp://127.0.0.1:0"; port 0 picks one. kFailedPrecondition: the port is in use.
+  static Result<std::unique_ptr<RouterChannel>> Bind(const std::string& endpoint,
+                                                     const ServerKey& key, Handler handler);
+  virtual ~RouterChannel() = default;  // stops the thread
+  virtual uint16_t port() const = 0;
+  virtual void Send(const PeerId& peer, const ToWorker& message) = 0;
+};
+
+// A worker's end. ZeroMQ reconnects by itself with back-off (100 ms doubling to 2 s); the caller
+// learns that from missing HeartbeatAcks, and sends Hello again.
+class DealerChannel {
+ public:
+  using Handler = std::function<void(ToWorker)>;
+
+  static Result<std::unique_ptr<DealerChannel>> Connect(const std::string& endpoint,
+                                                        const PoolKey& key, Handler handler);
+  virtual ~DealerChannel() = default;
+  virtual void Send(const ToCoordinator& message) = 0;
+  // Drops the connection and its queue and connects anew, under a new peer id.
+  virtual void Reconnect() = 0;
+};
+
+// Length-prefixed (4 bytes little-endian) messages over a stream socket: agent <-> task process.
+// Blocking, with deadlines. kUnavailable: the other side closed. kDataLoss: an oversized frame.
+class FrameSocket {
+ public:
+  explicit FrameSocket(int fd) : fd_(fd) {}
+  Status Send(const google::protobuf::MessageLite& message, Deadline deadline);
+  Status Receive(google::protobuf::MessageLite* message, Deadline deadline);
+  int fd() const { return fd_; }
+
+ private:
+  int fd_;  // not owned
+};
+
+}  // namespace lepton::wire

@@ -1,0 +1,78 @@
+# lepton_library(NAME SOURCES a.cc ... DEPS target ...)
+#   A static library with the project's warnings. A folder's leaf target is named lepton_<folder>.
+function(lepton_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC ${ARG_DEPS} PRIVATE lepton_options ${ARG_PRIVATE_DEPS})
+  target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+endfunction()
+
+# lepton_proto_library(NAME PROTOS a.proto ... DEPS target ...)
+#   Generated code: compiled without our warnings, included as "<folder>/a.pb.h".
+function(lepton_proto_library name)
+  cmake_parse_arguments(ARG "" "" "PROTOS;DEPS" ${ARGN})
+  set(generated)
+  foreach(proto ${ARG_PROTOS})
+    file(RELATIVE_PATH folder ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
+    get_filename_component(stem ${proto} NAME_WE)
+    set(out ${CMAKE_BINARY_DIR}/${folder}/${stem}.pb)
+    add_custom_command(
+      OUTPUT ${out}.cc ${out}.h
+      COMMAND protobuf::protoc --proto_path=${CMAKE_SOURCE_DIR} --cpp_out=${CMAKE_BINARY_DIR}
+              ${folder}/${proto}
+      WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
+      DEPENDS ${proto})
+    list(APPEND generated ${out}.cc)
+  endforeach()
+  add_library(${name} STATIC ${generated})
+  target_link_libraries(${name} PUBLIC protobuf::libprotobuf ${ARG_DEPS})
+  target_include_directories(${name} PUBLIC ${CMAKE_BINARY_DIR})
+  if(LEPTON_SANITIZE)
+    target_compile_options(${name} PRIVATE -fsanitize=${LEPTON_SANITIZE})
+  endif()
+endfunction()
+
+# lepton_test(NAME SOURCES a_test.cc ... DEPS target ... [LABELS fast] [TIMEOUT 60])
+#   One GoogleTest program of a folder, registered with ctest as one test, so that start-up is paid
+#   once and `ctest -L fast` stays under a minute. RUN_SERIAL for tests that need both cores.
+function(lepton_test name)
+  cmake_parse_arguments(ARG "RUN_SERIAL" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS fast)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE lepton_options ${ARG_DEPS} GTest::gmock GTest::gtest
+                                        GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
+                                          SKIP_RETURN_CODE 77)
+  if(ARG_RUN_SERIAL)
+    set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)
+  endif()
+endfunction()
+
+# lepton_script_test(NAME COMMAND ... [LABELS slow] [TIMEOUT 300]): a script that exits 0 when it
+#   passes and 77 when it cannot run here, saying why.
+function(lepton_script_test name)
+  cmake_parse_arguments(ARG "RUN_SERIAL" "TIMEOUT" "COMMAND;LABELS;ENVIRONMENT" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_test(NAME ${name} COMMAND ${ARG_COMMAND} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
+                                          SKIP_RETURN_CODE 77)
+  set_property(TEST ${name} PROPERTY ENVIRONMENT "LEPTON=$<TARGET_FILE:lepton>;${ARG_ENVIRONMENT}")
+  if(ARG_RUN_SERIAL)
+    set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)
+  endif()
+endfunction()
+
+# lepton_bench(NAME SOURCES ... DEPS ...): a Google Benchmark program, not run by ctest.
+function(lepton_bench name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE lepton_options ${ARG_DEPS} benchmark::benchmark)
+endfunction()

@@ -1,0 +1,18 @@
+# Warnings are errors everywhere; sanitizers and ccache apply to every target.
+add_library(lepton_options INTERFACE)
+target_compile_options(lepton_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -Wno-missing-field-initializers>)
+target_include_directories(lepton_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+if(LEPTON_SANITIZE)
+  target_compile_options(lepton_options INTERFACE -fsanitize=${LEPTON_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(lepton_options INTERFACE -fsanitize=${LEPTON_SANITIZE})
+  # GCC 12 reports false positives of these two under its sanitizers.
+  target_compile_options(lepton_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized -Wno-tsan>)
+endif()
+
+find_program(LEPTON_CCACHE ccache)
+if(LEPTON_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${LEPTON_CCACHE})
+  set(CMAKE_C_COMPILER_LAUNCHER ${LEPTON_CCACHE})
+endif()

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Installs every package that Lepton's build, its quick start and its tests need on Debian 12.
+# Idempotent: does nothing when all are there. Needs root or sudo only when something is missing.
+#   scripts/setup.sh [--bench]     --bench adds the peers that bench/ compares with
+set -euo pipefail
+
+# To compile.
+build=(g++ cmake ninja-build ccache pkg-config git)
+# Linked libraries.
+libraries=(
+  libdnnl-dev libboost1.81-dev libssl-dev libzmq3-dev cppzmq-dev
+  libprotobuf-dev protobuf-compiler librocksdb-dev libgoogle-glog-dev
+  nlohmann-json3-dev libyaml-cpp-dev libcli11-dev libfmt-dev
+  prometheus-cpp-dev libsodium-dev libhwloc-dev libzstd-dev
+  libopenmpi-dev openmpi-bin libpmix-dev
+)
+# To test: unit tests, benches, sanitizers' symbols, a real Slurm, hosts in network namespaces,
+# the OpenAPI check, and what the scripts call.
+tests=(
+  libgtest-dev libgmock-dev libbenchmark-dev clang-format
+  python3-minimal python3-yaml python3-jsonschema
+  slurm-wlm munge iproute2 curl jq procps openssl
+)
+# Peers of the benches.
+bench=(python3-torch python3-numpy wrk haproxy)
+
+packages=("${build[@]}" "${libraries[@]}" "${tests[@]}")
+for arg in "$@"; do
+  case "$arg" in
+    --bench) packages+=("${bench[@]}") ;;
+    -h | --help) sed -n '2,5p' "$0"; exit 0 ;;
+    *) echo "setup.sh: unknown argument '$arg' (see --help)" >&2; exit 2 ;;
+  esac
+done
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -eq 0 ]; then
+  as_root=()
+elif command -v sudo >/dev/null; then
+  as_root=(sudo)
+else
+  echo "setup.sh: these packages are missing and neither root nor sudo is here: ${missing[*]}" >&2
+  exit 1
+fi
+echo "setup: installing ${#missing[@]} packages: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+  -o Dpkg::Use-Pty=0 "${missing[@]}" >/tmp/lepton-setup.log 2>&1 || {
+  tail -20 /tmp/lepton-setup.log >&2
+  echo "setup.sh: apt-get failed; the whole log is /tmp/lepton-setup.log" >&2
+  exit 1
+}

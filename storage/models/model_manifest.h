@@ -1,0 +1,41 @@
+// One immutable version of a model: everything that a replica or an evaluation needs. Stored as a
+// JSON object; its digest is the version's identity. The registry (names, versions, aliases,
+// lineage) is in the coordinator's journal; this is what it points to.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "runtime/base/status.h"
+#include "storage/objects/object_store.h"
+
+namespace lepton::storage {
+
+struct ModelManifest {
+  std::string model_spec_json;  // runtime/spec ModelSpec: the architecture
+  std::string loss;             // cross_entropy | binary_cross_entropy | mse
+  std::string precision;
+  // Input: raw feature columns, in order; x = (raw - mean) / scale, missing cells take mean.
+  std::vector<std::string> feature_names;
+  std::vector<double> mean, scale;
+  std::string label_name;
+  std::vector<std::string> classes;  // class index -> label as text; empty for mse
+  Digest weights;                    // safetensors object
+  std::string weights_sha256;        // safetensors::WeightsDigest
+  int64_t parameters = 0;
+  std::map<std::string, double> metrics;  // "test/accuracy", ...
+  // Lineage.
+  std::string job_id;
+  Digest dataset;          // manifest digest
+  std::string dataset_name;
+  Digest teacher;          // manifest digest, distilled models
+  int64_t steps = 0;
+};
+
+nlohmann::json ToJson(const ModelManifest& manifest);
+Result<ModelManifest> ModelManifestFromJson(std::string_view json);
+
+}  // namespace lepton::storage

@@ -1,0 +1,61 @@
+// Immutable bytes under their SHA-256. Layout: <root>/objects/ab/abcdef... ; writes go to a
+// temporary file, are fsynced and renamed, so a crash leaves no partial object. The checksum is
+// verified on read. Threads: any; several processes may share a root.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "runtime/base/status.h"
+
+namespace lepton::storage {
+
+using Digest = std::string;  // 64 lower-case hex digits
+
+class ObjectStore {
+ public:
+  // Makes the folders; removes temporary files older than an hour. kPermissionDenied on a
+  // read-only disk.
+  static Result<std::unique_ptr<ObjectStore>> Open(const std::filesystem::path& root);
+
+  // Durable when it returns. Storing what exists costs one stat. kResourceExhausted: disk full.
+  Result<Digest> Put(std::string_view bytes);
+  // The whole object, verified. kNotFound; kDataLoss when the bytes do not match (the bad file is
+  // moved to <root>/corrupt/).
+  Result<std::string> Get(const Digest& digest) const;
+  // Part of an object, unverified: for transfers, whose receiver verifies the whole.
+  Result<std::string> GetRange(const Digest& digest, uint64_t offset, size_t max_bytes) const;
+  Result<uint64_t> Size(const Digest& digest) const;
+  bool Has(const Digest& digest) const;
+  Status Remove(const Digest& digest);
+  std::filesystem::path PathOf(const Digest& digest) const;
+
+  // An object that arrives in pieces, in order.
+  class Writer {
+   public:
+    ~Writer();  // discards what was not finished
+    Status Append(std::string_view bytes);
+    uint64_t size() const;
+    // kDataLoss when the content's digest is not `expected` (if given).
+    Result<Digest> Finish(const Digest& expected = {});
+   private:
+    friend class ObjectStore;
+    struct State;
+    explicit Writer(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+  };
+  Result<std::unique_ptr<Writer>> NewObject() const;
+
+  const std::filesystem::path& root() const { return root_; }
+
+ private:
+  explicit ObjectStore(std::filesystem::path root) : root_(std::move(root)) {}
+  std::filesystem::path root_;
+};
+
+// True for 64 lower-case hex digits.
+bool IsDigest(std::string_view text);
+
+}  // namespace lepton::storage
