@@ -28,7 +28,7 @@ if(LEPTON_BUILD_BENCH)
   find_package(benchmark REQUIRED)
 endif()
 
-set(LEPTON_SUMMARY "" CACHE INTERNAL "")
+set_property(GLOBAL PROPERTY LEPTON_SUMMARY "")
 function(lepton_feature name found why)
   if(found)
     set(state on)
@@ -39,7 +39,7 @@ function(lepton_feature name found why)
     endif()
   endif()
   set(LEPTON_HAS_${name} ${found} PARENT_SCOPE)
-  set(LEPTON_SUMMARY "${LEPTON_SUMMARY}\n    ${name}: ${state} (${why})" CACHE INTERNAL "")
+  set_property(GLOBAL APPEND_STRING PROPERTY LEPTON_SUMMARY "\n    ${name}: ${state} (${why})")
 endfunction()
 
 # MPI: the collectives' mpi back-end.
@@ -104,8 +104,9 @@ else()
 endif()
 
 function(lepton_print_summary)
+  get_property(features GLOBAL PROPERTY LEPTON_SUMMARY)
   message(STATUS "Lepton ${PROJECT_VERSION}, ${CMAKE_BUILD_TYPE}\n"
     "    compiler: ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}"
     "\n    ccache: ${LEPTON_CCACHE}\n    sanitizers: ${LEPTON_SANITIZE}"
-    "${LEPTON_SUMMARY}")
+    "${features}")
 endfunction()
