@@ -15,8 +15,8 @@ struct Url {
 Result<Url> ParseUrl(std::string_view url);
 
 struct ClientOptions {
-  std::string bearer_token;      // sent as Authorization: Bearer
-  std::string ca_file;           // trusts this PEM besides the system's
+  std::string bearer_token;  // sent as Authorization: Bearer
+  std::string ca_file;       // trusts this PEM besides the system's
   bool tls_verify = true;
 };
 
@@ -26,6 +26,8 @@ class Client {
   Client(Url url, ClientOptions options);
   ~Client();
   // Only method, target, headers and body of `request` count. A non-2xx answer is a Response too.
+  // Repeats the request once, silently, when the kept connection turns out to be closed before any
+  // byte of the answer.
   // kUnavailable: could not connect or the connection broke. kDeadlineExceeded.
   Result<Response> Call(const Request& request, Deadline deadline);
   // Streams a response's body to `on_bytes` until it ends (OK), on_bytes returns false (kCancelled)
@@ -53,14 +55,21 @@ class SseParser {
 };
 
 // Many outstanding calls to a few plain-HTTP servers, with pooled keep-alive connections (at most
-// `max_idle_per_host` idle). `done` runs once on an I/O thread. Threads: any.
+// `max_idle_per_host` idle). A pooled connection that turns out closed before any byte of the
+// response is replaced once by a fresh one. `done` runs once, on an I/O thread, and may start
+// further calls. The destructor gives up on what is outstanding (kCancelled); never run it from a
+// `done`. Threads: any.
 class AsyncClient {
  public:
   using Done = std::function<void(Result<Response>)>;
+  using Cancel = std::function<void()>;
   static std::unique_ptr<AsyncClient> Make(int threads = 1, size_t max_idle_per_host = 64);
   virtual ~AsyncClient() = default;
-  virtual void Call(const std::string& host, uint16_t port, Request request, Duration timeout,
-                    Done done) = 0;
+  // kUnavailable: could not connect, or the connection broke before a whole answer;
+  // kDeadlineExceeded. The returned function gives up: closes the connection, done gets kCancelled;
+  // nothing happens if the call is over. Any thread, any time, even after the client is gone.
+  virtual Cancel Call(const std::string& host, uint16_t port, Request request, Duration timeout,
+                      Done done) = 0;
 };
 
 }  // namespace lepton::http

@@ -1,5 +1,5 @@
-// HTTP/1.1 for the coordinator's API, its gateway and the replicas: what all of them share, in plain
-// types. Boost.Beast appears in .cc files only.
+// HTTP/1.1 for the coordinator's API, its gateway and the replicas: what all of them share, in
+// plain types. Boost.Beast appears in .cc files only.
 #pragma once
 
 #include <cstdint>
@@ -24,15 +24,15 @@ struct CaseLess {
 using Headers = std::multimap<std::string, std::string, CaseLess>;
 
 struct Request {
-  std::string method;  // "GET"
-  std::string target;  // as sent: "/v1/jobs?state=RUNNING"
-  std::string path;    // decoded, without the query: "/v1/jobs"
+  std::string method;                         // "GET"
+  std::string target;                         // as sent: "/v1/jobs?state=RUNNING"
+  std::string path;                           // decoded, without the query: "/v1/jobs"
   std::map<std::string, std::string> query;   // decoded
   std::map<std::string, std::string> params;  // from the route's {placeholders}, decoded
   Headers headers;
   std::string body;
-  std::string peer;          // "127.0.0.1:51234"
-  std::string principal;     // who is calling, set by the server's authoriser; "" if anonymous
+  std::string peer;       // "127.0.0.1:51234"
+  std::string principal;  // who is calling, set by the server's authoriser; "" if anonymous
   std::string Header(std::string_view name) const;  // "" if absent
 };
 
@@ -72,10 +72,18 @@ class Responder {
 using ResponderPtr = std::shared_ptr<Responder>;
 using Handler = std::function<void(Request, ResponderPtr)>;
 
+// Percent-decodes; nullopt for a broken escape. With `plus`, '+' means a space (query strings).
+std::optional<std::string> PercentDecode(std::string_view text, bool plus = false);
+// Escapes all but unreserved characters: for one path segment or one query value.
+std::string PercentEncode(std::string_view text);
+// Fills path and query from target. kInvalidArgument for a target that is no origin-form path.
+Status ParseTarget(Request& request);
+
 // RFC 9457 problem document for a Status:
 //   {"type":"about:blank","title":"Bad Request","status":400,"code":"INVALID_ARGUMENT",
 //    "detail":"optimizer.lr: ...","field":"optimizer.lr"}
-// `field` is the part of an invalid-argument message before the first ": " when it looks like a path.
+// `field` is the part of an invalid-argument message before the first ": " when it looks like a
+// path.
 Response Problem(const Status& status);
 // 400 invalid, 404, 409 exists/precondition, 403, 429 exhausted, 504, 503, 409 aborted, 499
 // cancelled, 500.
