@@ -1,0 +1,25 @@
+// Files that a job spec names: read by the coordinator on the caller's behalf, so confined to the
+// configured roots. Threads: any. Blocks on disk: call from a pool thread.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/status.h"
+
+namespace lepton::api {
+
+// The path in file:///a/b%20c or file://localhost/a. kInvalidArgument for anything else.
+Result<std::filesystem::path> PathOfFileUri(std::string_view uri);
+
+// The bytes of the regular file that `uri` leads to after all symlinks. kPermissionDenied when that
+// is outside of every root, whether or not it exists, so that the answer tells nothing about files
+// elsewhere; kNotFound inside a root; kResourceExhausted above `limit_bytes`. Messages start with
+// "dataset.uri: ".
+Result<std::string> ReadConfinedFile(std::string_view uri,
+                                     const std::vector<std::filesystem::path>& roots,
+                                     size_t limit_bytes);
+
+}  // namespace lepton::api
