@@ -1,9 +1,8 @@
-// What a job asks for: the one schema behind YAML files, HTTP bodies and the journal. Parsing checks
-// everything that can be checked without looking at data, and names the path of the field, what was
-// found and what is allowed: "optimizer.lr: -1 is out of range: must be greater than 0". An unknown
-// field is refused with the nearest known name. Every field has a default except kind, model and
-// the data (and the teacher of a distillation).
-// Threads: plain values.
+// What a job asks for: the one schema behind YAML files, HTTP bodies and the journal. Parsing
+// checks everything that can be checked without looking at data, and names the path of the field,
+// what was found and what is allowed: "optimizer.lr: -1 is out of range: must be greater than 0".
+// An unknown field is refused with the nearest known name. Every field has a default except kind,
+// model and the data (and the teacher of a distillation). Threads: plain values.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -115,7 +114,7 @@ struct SearchSpec {
   int trials = 16;
   int max_parallel = 0;  // 0: as many as there are slots
   uint64_t seed = 0;
-  int reduction_factor = 3;   // asha: eta
+  int reduction_factor = 3;  // asha: eta
   int max_rungs = 3;
   std::vector<Dimension> space;
 };
@@ -123,23 +122,23 @@ struct SearchSpec {
 struct DistillSpec {
   std::string teacher;  // "name@version" or "name@alias"
   double temperature = 2;
-  double alpha = 0.5;   // weight of the soft-target loss; 1 - alpha of the label loss
+  double alpha = 0.5;  // weight of the soft-target loss; 1 - alpha of the label loss
 };
 
 struct JobSpec {
   JobKind kind = JobKind::kTrain;
-  std::string name;     // default: the kind and the data's or the model's name
+  std::string name;  // default: the kind and the data's or the model's name
   std::string queue = "default";
-  int priority = 50;    // 0..100, higher first
+  int priority = 50;  // 0..100, higher first
   DatasetSpec dataset;
   ModelSpec model;
   std::string loss = "cross_entropy";  // cross_entropy | binary_cross_entropy | mse
   OptimizerSpec optimizer;
   ScheduleSpec schedule;
-  int64_t batch_size = 64;  // global
-  int64_t epochs = 20;      // or
-  int64_t steps = 0;        // > 0: overrides epochs
-  double clip_norm = 0;     // 0: no gradient clipping
+  int64_t batch_size = 64;        // global
+  int64_t epochs = 20;            // or
+  int64_t steps = 0;              // > 0: overrides epochs
+  double clip_norm = 0;           // 0: no gradient clipping
   std::string precision = "f32";  // f32 | bf16
   uint64_t seed = 0;
   ResourceSpec resources;
@@ -168,15 +167,16 @@ nlohmann::json JobSpecSchema();
 struct DeploymentSpec {
   std::string name;
   std::string model;  // "name@version" or "name@alias"
-  int replicas = 1;   // 1..64
+  int replicas = 1;   // 0..64
   int slots_per_replica = 1;
-  int max_batch = 32;                                     // rows put together in one forward
-  Duration max_wait = std::chrono::milliseconds(2);       // for a batch to fill
-  Duration timeout = std::chrono::seconds(10);            // per request
-  int max_queue = 1024;                                   // rows waiting; beyond it 429
+  int max_batch = 32;                                // rows put together in one forward
+  Duration max_wait = std::chrono::milliseconds(2);  // for a batch to fill
+  Duration timeout = std::chrono::seconds(10);       // per request
+  int max_queue = 1024;                              // rows waiting; beyond it 429
 };
 Result<DeploymentSpec> DeploymentSpecFromJson(const nlohmann::json& document);
 nlohmann::json DeploymentSpecToJson(const DeploymentSpec& spec);
+nlohmann::json DeploymentSpecSchema();
 
 // "digits@3", "digits@prod", "digits" (then reference is empty: the newest).
 struct Reference {

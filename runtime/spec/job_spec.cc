@@ -1,0 +1,252 @@
+#include "runtime/spec/job_spec.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <regex>
+
+#include "runtime/base/ids.h"
+#include "runtime/spec/job_spec_fields.h"
+
+namespace lepton::spec {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::pair<JobKind, std::string_view> kKinds[] = {{JobKind::kTrain, "train"},
+                                                           {JobKind::kTune, "tune"},
+                                                           {JobKind::kDistill, "distill"},
+                                                           {JobKind::kEvaluate, "evaluate"}};
+
+Result<JobKind> ReadKind(const json& document) {
+  if (!document.is_object()) return InvalidArgument("the spec must be a mapping of fields");
+  const auto it = document.find("kind");
+  if (it == document.end()) {
+    return InvalidArgument("kind: missing; must be one of train, tune, distill, evaluate");
+  }
+  for (const auto& [kind, name] : kKinds) {
+    if (it->is_string() && it->get<std::string>() == name) return kind;
+  }
+  return InvalidArgument("kind: " + it->dump() + " is not one of train, tune, distill, evaluate");
+}
+
+bool Has(const json& document, std::string_view object, std::string_view field) {
+  const auto it = document.find(std::string(object));
+  return it != document.end() && it->is_object() && it->contains(std::string(field));
+}
+
+// Fields that belong to one kind only say so, rather than "unknown field".
+Status CheckKindsOwnFields(const json& document, JobKind kind) {
+  const std::pair<const char*, JobKind> owned[] = {{"search", JobKind::kTune},
+                                                   {"teacher", JobKind::kDistill},
+                                                   {"temperature", JobKind::kDistill},
+                                                   {"alpha", JobKind::kDistill}};
+  for (const auto& [field, owner] : owned) {
+    if (document.contains(field) && kind != owner) {
+      return InvalidArgument(std::string(field) + ": belongs to kind " +
+                             std::string(JobKindName(owner)) + ", but kind is " +
+                             std::string(JobKindName(kind)));
+    }
+  }
+  return Status::Ok();
+}
+
+Status CheckDataset(const DatasetSpec& dataset) {
+  if (dataset.uri.empty() == dataset.name.empty()) {
+    return InvalidArgument(dataset.uri.empty()
+                               ? "dataset: missing; give uri: file:///... or name: a registered one"
+                               : "dataset: has both uri and name; give one of them");
+  }
+  if (!dataset.uri.empty() && dataset.uri.rfind("file:///", 0) != 0) {
+    return InvalidArgument("dataset.uri: '" + dataset.uri + "' must start with file:///");
+  }
+  if (!dataset.name.empty()) {
+    LEPTON_RETURN_IF_ERROR(ParseReference("dataset.name", dataset.name).ok()
+                               ? Status::Ok()
+                               : ParseReference("dataset.name", dataset.name).status());
+  }
+  if (dataset.label.empty()) return InvalidArgument("dataset.label: must not be empty");
+  if (dataset.split.train + dataset.split.validation > 1 + 1e-9) {
+    return InvalidArgument("dataset.split: train + validation is more than 1");
+  }
+  return Status::Ok();
+}
+
+Status CheckSearch(const JobSpec& spec) {
+  const SearchSpec& search = *spec.search;
+  if (search.space.empty()) {
+    return InvalidArgument("search.space: must name at least one dimension");
+  }
+  // Every corner must make a valid spec, so that no trial fails for its path or its limits.
+  for (const bool high : {false, true}) {
+    std::map<std::string, std::string> values;
+    for (const Dimension& d : search.space) {
+      const bool whole = d.type == Dimension::Type::kInt || d.type == Dimension::Type::kLogInt;
+      const double value = high ? d.high : d.low;
+      if (d.type == Dimension::Type::kChoice) {
+        values[d.path] = high ? d.choices.back() : d.choices.front();
+      } else {
+        values[d.path] = whole ? std::to_string(std::llround(value)) : json(value).dump();
+      }
+    }
+    const Result<JobSpec> trial = ApplyTrial(spec, values);
+    if (!trial.ok()) return trial.status().WithContext("search.space");
+  }
+  return Status::Ok();
+}
+
+Status CheckTogether(const JobSpec& spec) {
+  LEPTON_RETURN_IF_ERROR(CheckName("name", spec.name));
+  LEPTON_RETURN_IF_ERROR(CheckName("queue", spec.queue));
+  if (!spec.register_as.empty()) LEPTON_RETURN_IF_ERROR(CheckName("register", spec.register_as));
+  LEPTON_RETURN_IF_ERROR(CheckDataset(spec.dataset));
+  if (!spec.model.from.empty()) {
+    const Result<Reference> from = ParseReference("model.from", spec.model.from);
+    if (!from.ok()) return from.status();
+  } else if (spec.kind == JobKind::kEvaluate) {
+    return InvalidArgument("model.from: missing; name the model to evaluate, such as digits@1");
+  }
+  if (spec.resources.min_workers > spec.resources.max_workers) {
+    return InvalidArgument("resources.min_workers: " + std::to_string(spec.resources.min_workers) +
+                           " is more than max_workers, " +
+                           std::to_string(spec.resources.max_workers));
+  }
+  if (spec.schedule.name == "step" && spec.schedule.step_size == 0) {
+    return InvalidArgument("schedule.step_size: must be at least 1 with schedule step");
+  }
+  for (size_t i = 0; i < spec.restart.log_policies.size(); ++i) {
+    const std::string path = "restart.log_policies." + std::to_string(i) + ".";
+    const LogPolicy& policy = spec.restart.log_policies[i];
+    if (policy.pattern.empty() || policy.action.empty()) {
+      return InvalidArgument(path + (policy.pattern.empty() ? "pattern" : "action") + ": missing");
+    }
+    try {
+      const std::regex check(policy.pattern);
+    } catch (const std::regex_error& error) {
+      return InvalidArgument(path + "pattern: not a regular expression: " + error.what());
+    }
+  }
+  if (spec.distill) {
+    if (spec.distill->teacher.empty()) {
+      return InvalidArgument("teacher: missing; name a registered model, such as digits@1");
+    }
+    const Result<Reference> teacher = ParseReference("teacher", spec.distill->teacher);
+    if (!teacher.ok()) return teacher.status();
+    if (spec.loss != "cross_entropy") {
+      return InvalidArgument("loss: distillation needs cross_entropy, not " + spec.loss);
+    }
+  }
+  if (spec.search) return CheckSearch(spec);
+  return Status::Ok();
+}
+
+std::string DefaultName(const JobSpec& spec) {
+  std::string data = spec.dataset.name.substr(0, spec.dataset.name.find('@'));
+  if (data.empty()) {
+    data = spec.dataset.uri.substr(spec.dataset.uri.rfind('/') + 1);
+    data = data.substr(0, data.rfind('.'));
+  }
+  const std::string name = std::string(JobKindName(spec.kind)) + "-" + data;
+  return CheckName("name", name).ok() ? name : std::string(JobKindName(spec.kind));
+}
+
+}  // namespace
+
+std::string_view JobKindName(JobKind kind) {
+  for (const auto& [known, name] : kKinds) {
+    if (known == kind) return name;
+  }
+  return "train";
+}
+
+Result<JobSpec> JobSpecFromJson(const json& document) {
+  LEPTON_ASSIGN_OR_RETURN(const JobKind kind, ReadKind(document));
+  LEPTON_RETURN_IF_ERROR(CheckKindsOwnFields(document, kind));
+  JobSpec spec;
+  spec.kind = kind;
+  LEPTON_RETURN_IF_ERROR(ReadFields(document, [&](FieldVisitor& v) { Visit(v, spec, kind); }));
+  if (!Has(document, "optimizer", "weight_decay") && spec.optimizer.name != "adamw") {
+    spec.optimizer.weight_decay = 0;
+  }
+  if (!Has(document, "checkpoint", "keep_best") && spec.loss == "mse") {
+    spec.checkpoint.keep_best.metric = "validation/loss";
+    spec.checkpoint.keep_best.mode = "min";
+  }
+  if (spec.name.empty()) spec.name = DefaultName(spec);
+  LEPTON_RETURN_IF_ERROR(CheckTogether(spec));
+  return spec;
+}
+
+Result<JobSpec> ParseJobSpec(std::string_view text) {
+  LEPTON_ASSIGN_OR_RETURN(const json document, DocumentToJson(text));
+  return JobSpecFromJson(document);
+}
+
+json JobSpecToJson(const JobSpec& spec) {
+  JobSpec copy = spec;
+  return WriteFields([&](FieldVisitor& v) { Visit(v, copy, spec.kind); });
+}
+
+json JobSpecSchema() {
+  JobSpec defaults;
+  json schema = SchemaOfFields([&](FieldVisitor& v) { Visit(v, defaults, std::nullopt); });
+  schema["required"] = {"kind", "dataset"};
+  return schema;
+}
+
+Result<JobSpec> ApplyTrial(const JobSpec& tune, const std::map<std::string, std::string>& values) {
+  JobSpec base = tune;
+  base.kind = JobKind::kTrain;
+  base.search.reset();
+  json document = JobSpecToJson(base);
+  for (const auto& [path, text] : values) {
+    json* at = &document;
+    size_t begin = 0;
+    while (begin <= path.size()) {
+      const size_t dot = std::min(path.find('.', begin), path.size());
+      const std::string key = path.substr(begin, dot - begin);
+      if (!at->is_object() || !at->contains(key)) {
+        return InvalidArgument(path + ": no such field in a train spec");
+      }
+      at = &(*at)[key];
+      begin = dot + 1;
+    }
+    *at = json::parse(text, nullptr, false);
+    if (at->is_discarded()) return InvalidArgument(path + ": '" + text + "' is not a JSON value");
+  }
+  return JobSpecFromJson(document);
+}
+
+Result<DeploymentSpec> DeploymentSpecFromJson(const json& document) {
+  DeploymentSpec spec;
+  LEPTON_RETURN_IF_ERROR(ReadFields(document, [&](FieldVisitor& v) { Visit(v, spec); }));
+  LEPTON_RETURN_IF_ERROR(CheckName("name", spec.name));
+  const Result<Reference> model = ParseReference("model", spec.model);
+  if (!model.ok()) return model.status();
+  return spec;
+}
+
+json DeploymentSpecToJson(const DeploymentSpec& spec) {
+  DeploymentSpec copy = spec;
+  return WriteFields([&](FieldVisitor& v) { Visit(v, copy); });
+}
+
+json DeploymentSpecSchema() {
+  DeploymentSpec defaults;
+  json schema = SchemaOfFields([&](FieldVisitor& v) { Visit(v, defaults); });
+  schema["required"] = {"name", "model"};
+  return schema;
+}
+
+Result<Reference> ParseReference(std::string_view field, std::string_view text) {
+  const size_t at = text.find('@');
+  Reference reference;
+  reference.name = std::string(text.substr(0, at));
+  LEPTON_RETURN_IF_ERROR(CheckName(field, reference.name));
+  if (at != std::string_view::npos) {
+    reference.reference = std::string(text.substr(at + 1));
+    LEPTON_RETURN_IF_ERROR(CheckName(field, reference.reference));
+  }
+  return reference;
+}
+
+}  // namespace lepton::spec

@@ -1,0 +1,174 @@
+#include "runtime/spec/job_spec_fields.h"
+
+namespace lepton::spec {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::milliseconds;
+constexpr int64_t kMaxSteps = 1'000'000'000'000;
+
+void Visit(FieldVisitor& v, DatasetSpec& s) {
+  v.Text("uri", s.uri, "a CSV file: file:///data/digits.csv, within the coordinator's file roots");
+  v.Text("name", s.name, "a registered dataset: digits, or a version of it: digits@3");
+  v.Text("label", s.label, "the column to predict");
+  v.BeginObject("split", "how rows are divided; the test part gets 1 - train - validation");
+  v.Number("train", s.split.train, {.min = 0, .max = 1, .above_min = true}, "share of rows");
+  v.Number("validation", s.split.validation, {.min = 0, .max = 1, .below_max = true},
+           "share of rows");
+  v.Seed("seed", s.split.seed, "of the division");
+  v.EndObject();
+  v.Choice("normalize", s.normalize, {"standard", "none"},
+           "standard: (x - mean) / standard deviation, measured on the train part");
+  v.Choice("missing", s.missing, {"mean", "error"}, "what an empty numeric cell becomes");
+}
+
+void Visit(FieldVisitor& v, ModelSpec& s) {
+  v.Choice("arch", s.arch, {"mlp"}, "architecture");
+  v.IntegerList("hidden", s.hidden, 1, 65536, 64, "widths of the hidden layers");
+  v.Choice("activation", s.activation, {"relu", "gelu", "tanh", "sigmoid"}, "of the hidden layers");
+  v.Number("dropout", s.dropout, {.min = 0, .max = 1, .below_max = true}, "probability");
+  v.Bool("layer_norm", s.layer_norm, "normalise each hidden layer");
+  v.Text("from", s.from, "start from, or evaluate, this registered model: name@version");
+}
+
+void Visit(FieldVisitor& v, OptimizerSpec& s) {
+  v.Choice("name", s.name, {"sgd", "adam", "adamw"}, "update rule");
+  v.Number("lr", s.lr, {.min = 0, .max = 1000, .above_min = true}, "learning rate");
+  v.Number("weight_decay", s.weight_decay, {.min = 0, .max = 100},
+           "decoupled for adamw (default 0.01), L2 otherwise (default 0)");
+  v.Number("momentum", s.momentum, {.min = 0, .max = 1, .below_max = true}, "for sgd");
+  v.Number("beta1", s.beta1, {.min = 0, .max = 1, .below_max = true}, "for adam and adamw");
+  v.Number("beta2", s.beta2, {.min = 0, .max = 1, .below_max = true}, "for adam and adamw");
+  v.Number("epsilon", s.epsilon, {.min = 0, .max = 1, .above_min = true}, "for adam and adamw");
+}
+
+void Visit(FieldVisitor& v, ScheduleSpec& s) {
+  v.Choice("name", s.name, {"constant", "cosine", "step"}, "how the learning rate goes");
+  v.Integer("warmup_steps", s.warmup_steps, 0, kMaxSteps, "linear from 0 at first");
+  v.Integer("step_size", s.step_size, 0, kMaxSteps, "step: multiply by gamma this often");
+  v.Number("gamma", s.gamma, {.min = 0, .max = 1, .above_min = true}, "step: the factor");
+  v.Number("min_lr_ratio", s.min_lr_ratio, {.min = 0, .max = 1}, "cosine: ends at lr * this");
+}
+
+void Visit(FieldVisitor& v, ResourceSpec& s) {
+  v.Choice("device", s.device, {"cpu", "cuda"}, "where to compute");
+  v.Int("min_workers", s.min_workers, 1, 4096, "start with no fewer ranks");
+  v.Int("max_workers", s.max_workers, 1, 4096, "use no more ranks");
+  v.Int("slots_per_worker", s.slots_per_worker, 1, 1024, "slots (cores) that each rank takes");
+}
+
+void Visit(FieldVisitor& v, CheckpointSpec& s) {
+  v.Integer("every_steps", s.every_steps, 1, kMaxSteps, "how often to save");
+  v.Int("keep_last", s.keep_last, 1, 1000, "newest checkpoints to keep");
+  v.BeginObject("keep_best", "also keep the best by a metric");
+  v.Text("metric", s.keep_best.metric, "which metric");
+  v.Choice("mode", s.keep_best.mode, {"min", "max"}, "which way is better");
+  v.Int("count", s.keep_best.count, 0, 1000, "how many");
+  v.EndObject();
+}
+
+void Visit(FieldVisitor& v, RestartSpec& s) {
+  v.Int("max", s.max, 0, 1000, "restarts before the job fails, counted apart by cause");
+  v.Time("backoff", s.backoff, milliseconds(0), hours(1), "before the first; doubles, at most 30s");
+  const size_t size =
+      v.BeginList("log_policies", s.log_policies.size(), "what to do when a log line matches");
+  s.log_policies.resize(size);
+  for (size_t i = 0; i < size; ++i) {
+    v.BeginItem(i);
+    v.Text("pattern", s.log_policies[i].pattern, "regular expression (ECMAScript)");
+    v.Choice("action", s.log_policies[i].action, {"exclude_worker", "fail_job"}, "then");
+    v.EndItem();
+  }
+  v.EndList();
+}
+
+void Visit(FieldVisitor& v, SearchSpec& s) {
+  v.Choice("algorithm", s.algorithm, {"random", "asha"}, "how to search");
+  v.Text("metric", s.metric, "what to optimise");
+  v.Choice("mode", s.mode, {"min", "max"}, "which way is better");
+  v.Int("trials", s.trials, 1, 100'000, "configurations to try");
+  v.Int("max_parallel", s.max_parallel, 0, 100'000, "at once; 0: as many as fit");
+  v.Seed("seed", s.seed, "of the suggestions");
+  v.Int("reduction_factor", s.reduction_factor, 2, 16, "asha: one in so many is promoted");
+  v.Int("max_rungs", s.max_rungs, 1, 10, "asha: stages of growing budget");
+  v.Space("space", s.space, "the dimensions, by the path of the field that they set");
+}
+
+}  // namespace
+
+void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
+  std::string kind_name = kind ? std::string(JobKindName(*kind)) : "";
+  v.Choice("kind", kind_name, {"train", "tune", "distill", "evaluate"}, "what to do");
+  v.Text("name", s.name, "for people; need not be unique");
+  v.Text("queue", s.queue, "where to wait");
+  v.Int("priority", s.priority, 0, 100, "higher first; first come, first served within one");
+  v.BeginObject("dataset", "the data", "name");
+  Visit(v, s.dataset);
+  v.EndObject();
+  v.BeginObject("model", "what to train or evaluate", "from");
+  Visit(v, s.model);
+  v.EndObject();
+  v.Choice("loss", s.loss, {"cross_entropy", "binary_cross_entropy", "mse"}, "what to minimise");
+  v.BeginObject("optimizer", "how weights are updated", "name");
+  Visit(v, s.optimizer);
+  v.EndObject();
+  v.BeginObject("schedule", "of the learning rate", "name");
+  Visit(v, s.schedule);
+  v.EndObject();
+  v.Integer("batch_size", s.batch_size, 1, 1 << 24, "rows per step over all workers");
+  v.Integer("epochs", s.epochs, 1, 1'000'000, "passes over the train part");
+  v.Integer("steps", s.steps, 0, kMaxSteps, "if above 0, train for so many steps instead");
+  v.Number("clip_norm", s.clip_norm, {.min = 0, .max = 1e9}, "of the whole gradient; 0: none");
+  v.Choice("precision", s.precision, {"f32", "bf16"}, "of matrix products; weights stay f32");
+  v.Seed("seed", s.seed, "of initial weights, order of rows and dropout");
+  v.BeginObject("resources", "what the job needs");
+  Visit(v, s.resources);
+  v.EndObject();
+  v.BeginObject("elastic", "how work is divided and how fast it recovers");
+  v.Int("logical_shards", s.elastic.logical_shards, 0, 4096,
+        "parts of every batch, whatever the number of workers; 0: max_workers");
+  v.Time("recovery_budget", s.elastic.recovery_budget, milliseconds(100), hours(1),
+         "every time-out of the gang derives from it");
+  v.EndObject();
+  v.Choice("collectives", s.collectives, {"auto", "native", "mpi", "nccl"}, "back-end");
+  v.BeginObject("checkpoint", "what is kept against a loss");
+  Visit(v, s.checkpoint);
+  v.EndObject();
+  v.BeginObject("restart", "what happens after a failure");
+  Visit(v, s.restart);
+  v.EndObject();
+  v.OptionalTime("deadline", s.deadline, "the job fails if it is not done by then");
+  v.Text("register", s.register_as, "publish the model as a new version of this name");
+  v.TextMap("labels", s.labels, "for people and filters");
+  if (!kind || *kind == JobKind::kTune) {
+    SearchSpec search = s.search.value_or(SearchSpec{});
+    v.BeginObject("search", "kind tune: what to try");
+    Visit(v, search);
+    v.EndObject();
+    s.search = std::move(search);
+  }
+  if (!kind || *kind == JobKind::kDistill) {
+    DistillSpec distill = s.distill.value_or(DistillSpec{});
+    v.Text("teacher", distill.teacher, "kind distill: name@version or name@alias");
+    v.Number("temperature", distill.temperature, {.min = 0, .max = 1000, .above_min = true},
+             "kind distill: softens both distributions");
+    v.Number("alpha", distill.alpha, {.min = 0, .max = 1},
+             "kind distill: weight of the soft targets; 1 - alpha of the labels");
+    s.distill = std::move(distill);
+  }
+}
+
+void Visit(FieldVisitor& v, DeploymentSpec& s) {
+  v.Text("name", s.name, "the deployment's name, in its URLs");
+  v.Text("model", s.model, "name@version or name@alias");
+  v.Int("replicas", s.replicas, 0, 64, "how many copies serve");
+  v.Int("slots_per_replica", s.slots_per_replica, 0, 1024,
+        "slots (cores) that each takes; 0 shares a worker without counting");
+  v.Int("max_batch", s.max_batch, 1, 65536, "rows put together in one forward pass");
+  v.Time("max_wait", s.max_wait, milliseconds(0), std::chrono::seconds(10),
+         "at most, for a batch to fill");
+  v.Time("timeout", s.timeout, milliseconds(1), hours(1), "per request");
+  v.Int("max_queue", s.max_queue, 1, 1'000'000, "rows that may wait; beyond it 429");
+}
+
+}  // namespace lepton::spec

@@ -1,0 +1,186 @@
+#include "runtime/spec/job_spec.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace lepton::spec {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kTrain[] = R"(
+kind: train
+name: digits-mlp
+dataset: {uri: "file:///data/digits.csv", label: target, split: {train: 0.8, validation: 0.1, seed: 7}}
+model: {arch: mlp, hidden: [128, 64], activation: relu}
+optimizer: {name: adamw, lr: 1e-3, weight_decay: 0.01}
+schedule: {name: cosine, warmup_steps: 50}
+batch_size: 256
+epochs: 20
+precision: bf16
+resources: {device: cpu, min_workers: 1, max_workers: 4}
+elastic: {logical_shards: 8, recovery_budget: 2s}
+checkpoint: {every_steps: 100, keep_last: 2, keep_best: {metric: validation/accuracy, mode: max}}
+restart: {max: 5, backoff: 1s, log_policies: [{pattern: "CUDA error", action: exclude_worker}]}
+deadline: 2h
+register: digits-mlp
+)";
+
+TEST(JobSpec, ReadsEveryFieldOfATrainSpec) {
+  const Result<JobSpec> spec = ParseJobSpec(kTrain);
+  ASSERT_TRUE(spec.ok()) << spec.status().ToString();
+  EXPECT_EQ(spec->kind, JobKind::kTrain);
+  EXPECT_EQ(spec->dataset.split.seed, 7u);
+  EXPECT_EQ(spec->model.hidden, (std::vector<int64_t>{128, 64}));
+  EXPECT_DOUBLE_EQ(spec->optimizer.lr, 1e-3);
+  EXPECT_EQ(spec->schedule.warmup_steps, 50);
+  EXPECT_EQ(spec->resources.max_workers, 4);
+  EXPECT_EQ(spec->elastic.recovery_budget, std::chrono::seconds(2));
+  EXPECT_EQ(spec->restart.log_policies.at(0).action, "exclude_worker");
+  EXPECT_EQ(spec->deadline, std::chrono::hours(2));
+  EXPECT_EQ(spec->register_as, "digits-mlp");
+}
+
+TEST(JobSpec, SurvivesTheRoundTripThroughJson) {
+  for (const char* text :
+       {kTrain,
+        "{kind: tune, dataset: digits, search: {trials: 4, space: {optimizer.lr: {loguniform: "
+        "[1e-4, "
+        "1e-1]}, model.hidden: {choice: [[16], [32, 16]]}, batch_size: {logint: [16, 64]}}}}",
+        "{kind: distill, dataset: digits@2, teacher: digits@prod, temperature: 4, alpha: 0.9}",
+        "{kind: evaluate, dataset: digits, model: digits@1}"}) {
+    const Result<JobSpec> spec = ParseJobSpec(text);
+    ASSERT_TRUE(spec.ok()) << spec.status().ToString();
+    const nlohmann::json written = JobSpecToJson(*spec);
+    const Result<JobSpec> again = JobSpecFromJson(written);
+    ASSERT_TRUE(again.ok()) << again.status().ToString();
+    EXPECT_EQ(JobSpecToJson(*again), written);
+  }
+}
+
+TEST(JobSpec, FillsDefaultsThatDependOnOtherFields) {
+  const Result<JobSpec> sgd = ParseJobSpec("{kind: train, dataset: digits, optimizer: sgd}");
+  ASSERT_TRUE(sgd.ok()) << sgd.status().ToString();
+  EXPECT_EQ(sgd->name, "train-digits");
+  EXPECT_EQ(sgd->optimizer.weight_decay, 0);
+  const Result<JobSpec> mse = ParseJobSpec("{kind: train, dataset: digits, loss: mse}");
+  ASSERT_TRUE(mse.ok());
+  EXPECT_EQ(mse->checkpoint.keep_best.metric, "validation/loss");
+}
+
+struct Refusal {
+  const char* text;
+  const char* says;
+};
+
+class JobSpecRefusal : public ::testing::TestWithParam<Refusal> {};
+
+TEST_P(JobSpecRefusal, NamesTheFieldAndTheFix) {
+  const Result<JobSpec> spec = ParseJobSpec(GetParam().text);
+  ASSERT_FALSE(spec.ok()) << GetParam().text;
+  EXPECT_EQ(spec.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(spec.status().message(), HasSubstr(GetParam().says));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Table, JobSpecRefusal,
+    ::testing::Values(
+        Refusal{"", "the document is empty"}, Refusal{"[1, 2]", "must be a mapping"},
+        Refusal{"{dataset: digits}", "kind: missing"},
+        Refusal{"{kind: serve, dataset: digits}", "kind: \"serve\" is not one of train"},
+        Refusal{"{kind: train}", "dataset: missing"},
+        Refusal{"{kind: train, dataset: {name: a, uri: file:///x}}", "dataset: has both"},
+        Refusal{"{kind: train, dataset: {uri: s3://x}}", "dataset.uri: 's3://x' must start with"},
+        Refusal{"{kind: train, dataset: digits, optimiser: sgd}", "did you mean 'optimizer'?"},
+        Refusal{"{kind: train, dataset: digits, optimizer: {lrr: 1}}",
+                "optimizer.lrr: unknown field; did you mean 'lr'?"},
+        Refusal{"{kind: train, dataset: digits, optimizer: {lr: -1}}",
+                "optimizer.lr: -1 is out of range: must be greater than 0"},
+        Refusal{"{kind: train, dataset: digits, optimizer: {lr: fast}}",
+                "optimizer.lr: \"fast\" is not a number"},
+        Refusal{"{kind: train, dataset: digits, batch_size: 2.5}",
+                "batch_size: 2.5 is not a whole number"},
+        Refusal{"{kind: train, dataset: digits, batch_size: 0}", "batch_size: 0 is out of range"},
+        Refusal{"{kind: train, dataset: digits, epochs: 1e30}", "epochs: "},
+        Refusal{"{kind: train, dataset: digits, seed: -1}", "seed: -1 is not a whole number"},
+        Refusal{"{kind: train, dataset: digits, model: {hidden: [8, 0]}}",
+                "model.hidden.1: 0 is out of range"},
+        Refusal{"{kind: train, dataset: digits, model: {activation: swish}}",
+                "model.activation: \"swish\" is not one of relu"},
+        Refusal{"{kind: train, dataset: digits, deadline: 5}", "deadline: 5 is not a duration"},
+        Refusal{"{kind: train, dataset: digits, deadline: 5 parsecs}", "deadline: '5 parsecs'"},
+        Refusal{"{kind: train, dataset: {name: digits, split: {train: 0.9, validation: 0.2}}}",
+                "dataset.split: train + validation is more than 1"},
+        Refusal{"{kind: train, dataset: digits, resources: {min_workers: 3, max_workers: 2}}",
+                "resources.min_workers: 3 is more than max_workers, 2"},
+        Refusal{"{kind: train, dataset: digits, restart: {log_policies: [{pattern: '(', action: "
+                "fail_job}]}}",
+                "restart.log_policies.0.pattern: not a regular expression"},
+        Refusal{"{kind: train, dataset: digits, name: 'a b'}", "name: 'a b' is not a name"},
+        Refusal{"{kind: train, dataset: digits, teacher: x@1}", "teacher: belongs to kind distill"},
+        Refusal{"{kind: distill, dataset: digits}", "teacher: missing"},
+        Refusal{"{kind: evaluate, dataset: digits}", "model.from: missing"},
+        Refusal{"{kind: tune, dataset: digits}", "search.space: must name"},
+        Refusal{
+            "{kind: tune, dataset: digits, search: {space: {optimizer.rate: {uniform: [0, 1]}}}}",
+            "optimizer.rate: no such field"},
+        Refusal{"{kind: tune, dataset: digits, search: {space: {optimizer.lr: {uniform: [0, 1]}}}}",
+                "optimizer.lr: 0"},
+        Refusal{"{kind: tune, dataset: digits, search: {space: {optimizer.lr: {normal: [0, 1]}}}}",
+                "is not a dimension"},
+        Refusal{"kind: train\nkind: tune\n", "line 2: the field 'kind' is there twice"},
+        Refusal{"kind: &a train\nname: *a\n", "anchors and aliases are not allowed"},
+        Refusal{"kind: train\n  dataset: [\n", "not valid YAML"},
+        Refusal{R"({"kind": "train", )", "not valid JSON"}));
+
+TEST(Document, RefusesHostileInput) {
+  EXPECT_FALSE(DocumentToJson(std::string(2'000'000, 'a')).ok());
+  EXPECT_FALSE(DocumentToJson(std::string(5000, '[')).ok());
+  EXPECT_FALSE(DocumentToJson("{\"a\":" + std::string(5000, '[')).ok());
+  EXPECT_FALSE(DocumentToJson("a: 1\n---\nb: 2\n").ok());
+}
+
+TEST(Document, KeepsQuotedScalarsAsText) {
+  const Result<nlohmann::json> document = DocumentToJson("a: '1'\nb: 1\nc: no\nd: 1e-3\ne:\n");
+  ASSERT_TRUE(document.ok());
+  EXPECT_EQ(document->dump(), R"({"a":"1","b":1,"c":"no","d":0.001,"e":null})");
+}
+
+TEST(JobSpec, ApplyTrialSetsNestedFieldsAndRevalidates) {
+  const Result<JobSpec> tune = ParseJobSpec(
+      "{kind: tune, dataset: digits, search: {space: {model.hidden: {choice: [[16], [32]]}}}}");
+  ASSERT_TRUE(tune.ok()) << tune.status().ToString();
+  const Result<JobSpec> trial =
+      ApplyTrial(*tune, {{"model.hidden", "[32]"}, {"optimizer.lr", "0.5"}});
+  ASSERT_TRUE(trial.ok()) << trial.status().ToString();
+  EXPECT_EQ(trial->kind, JobKind::kTrain);
+  EXPECT_FALSE(trial->search.has_value());
+  EXPECT_EQ(trial->model.hidden, std::vector<int64_t>{32});
+  EXPECT_EQ(trial->optimizer.lr, 0.5);
+  EXPECT_FALSE(ApplyTrial(*tune, {{"optimizer.lr", "-1"}}).ok());
+}
+
+TEST(JobSpec, SchemaDescribesEveryField) {
+  const nlohmann::json schema = JobSpecSchema();
+  EXPECT_EQ(schema["properties"]["optimizer"]["oneOf"][1]["properties"]["lr"]["exclusiveMinimum"],
+            0);
+  for (const auto& [name, field] : schema["properties"].items()) {
+    EXPECT_TRUE(field.contains("description")) << name;
+  }
+}
+
+TEST(DeploymentSpec, RoundTripsAndRefuses) {
+  const Result<nlohmann::json> document = DocumentToJson("{name: digits, model: digits@1}");
+  const Result<DeploymentSpec> spec = DeploymentSpecFromJson(*document);
+  ASSERT_TRUE(spec.ok()) << spec.status().ToString();
+  EXPECT_EQ(spec->max_batch, 32);
+  EXPECT_EQ(DeploymentSpecToJson(*DeploymentSpecFromJson(DeploymentSpecToJson(*spec))),
+            DeploymentSpecToJson(*spec));
+  EXPECT_FALSE(DeploymentSpecFromJson(*DocumentToJson("{name: a/b, model: digits}")).ok());
+  EXPECT_FALSE(DeploymentSpecFromJson(*DocumentToJson("{name: a}")).ok());
+}
+
+}  // namespace
+}  // namespace lepton::spec
