@@ -1,0 +1,58 @@
+// The scheduler's mind: On(input, state, effects), deterministic, without I/O or a clock. Equal
+// inputs on an equal state give equal records and effects, on every machine.
+// Threads: one caller at a time.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <regex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "scheduler/core/effects.h"
+#include "scheduler/core/inputs.h"
+#include "scheduler/core/state.h"
+
+namespace lepton::scheduler {
+
+struct ReactorOptions {
+  // Gang and replica tokens are SHA-256 of this secret and the gang's id. Random, private, and the
+  // same after a restart (a replica's token is in the state, a gang's is sent with Start).
+  std::string token_secret;
+  std::string coordinator_incarnation;  // for Welcome
+  uint32_t heartbeat_ms = 1'000;        // for Welcome
+  uint32_t lease_ms = 15'000;           // for Welcome, and for workers to come back after a restart
+  int64_t start_timeout_ms = 60'000;    // from Start to the last rank's Started or Endpoint
+  uint32_t stop_grace_ms = 5'000;       // SIGTERM to SIGKILL, done by the agent
+  int64_t stop_timeout_ms = 15'000;     // from Stop to the report; then Stop again, then lost
+  int64_t backoff_cap_ms = 30'000;
+  int64_t forget_lost_worker_ms = 600'000;
+  std::string replica_bind = "127.0.0.1";  // StartTask.replica_bind
+};
+
+class Reactor {
+ public:
+  // `state` is new, or replayed. After a replay every worker that was there is unconfirmed until
+  // its Hello; one that has not come within lease_ms of `wall_ms` is lost.
+  Reactor(ReactorOptions options, State state, int64_t wall_ms);
+
+  void On(const Input& input, Effects& effects);
+
+  const State& state() const { return state_; }
+  // When a Tick is due next, in wall milliseconds; nothing when no time-out is pending.
+  std::optional<int64_t> next_timer_ms() const;
+
+ private:
+  friend class Turn;
+  ReactorOptions options_;
+  State state_;
+  // Not durable, and never needed for a decision that a replay must repeat.
+  std::map<WorkerId, int64_t> unconfirmed_;   // lost at this time unless Hello comes
+  std::map<std::string, uint64_t> seen_seq_;  // newest report per living task, logs included
+  std::map<JobId, std::vector<std::regex>> policies_;  // compiled log_policies
+};
+
+}  // namespace lepton::scheduler
