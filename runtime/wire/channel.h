@@ -1,14 +1,20 @@
 // The control plane's transport: ZeroMQ ROUTER (coordinator) and DEALER (worker) over CURVE
 // (RFC 26/CurveZMQ). The pool has one server key pair and one client key pair, made at the
 // coordinator's first start; whoever holds the pool's client secret key is a worker of the pool.
-// ZeroMQ types appear in channel.cc only.
+// ZeroMQ types appear in this folder's .cc files only.
 //
 // Malformed, oversized (> kMaxMessageBytes) or unauthenticated messages are dropped and counted in
-// lepton_wire_dropped_total{reason}; they never reach a handler.
+// lepton_wire_dropped_total{reason}; they never reach a handler. Reasons: handshake (a
+// connection that ended before its first message: not ZMTP, or a wrong server key), unauthorized (a
+// stranger's client key), malformed, oversized, peer_lagging, unknown_peer, not_connected.
+//
+// Each channel has its own ZeroMQ context and one thread, which owns all its sockets. Destroying a
+// channel takes at most a second, whatever the peers do; never do so from a handler.
 #pragma once
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -47,28 +53,43 @@ std::string PoolKeyToJson(const PoolKey& key);
 Result<PoolKey> PoolKeyFromJson(std::string_view json);
 
 // The coordinator's end. Handlers run on the channel's one thread. Send may be called from any
-// thread and never blocks; to an unknown peer it does nothing.
+// thread and never blocks; to an unknown peer it does nothing, and what a peer that does not read
+// (1000 messages behind) is sent is dropped.
 class RouterChannel {
  public:
   using PeerId = std::string;  // ZeroMQ routing id: one per connection
   using Handler = std::function<void(const PeerId&, ToCoordinator)>;
+  // A peer that has sent something is gone: its process died (within milliseconds), or the network
+  // swallowed its heartbeats for 6 s. If it comes back, it does so under a new id.
+  using DisconnectHandler = std::function<void(const PeerId&)>;
 
   // `endpoint`: "tcp://127.0.0.1:0"; port 0 picks one. kFailedPrecondition: the port is in use.
   static Result<std::unique_ptr<RouterChannel>> Bind(const std::string& endpoint,
-                                                     const ServerKey& key, Handler handler);
+                                                     const ServerKey& key, Handler handler,
+                                                     DisconnectHandler on_disconnect = {});
   virtual ~RouterChannel() = default;  // stops the thread
   virtual uint16_t port() const = 0;
   virtual void Send(const PeerId& peer, const ToWorker& message) = 0;
 };
 
 // A worker's end. ZeroMQ reconnects by itself with back-off (100 ms doubling to 2 s); the caller
-// learns that from missing HeartbeatAcks, and sends Hello again.
+// learns that from on_connected (or from missing HeartbeatAcks), and sends Hello again.
 class DealerChannel {
  public:
   using Handler = std::function<void(ToWorker)>;
+  // Both run on the channel's thread.
+  struct ConnectionHandlers {
+    // After each handshake. What was sent before it and is still here is dropped, so that a new
+    // connection starts with what this callback sends. Without it, messages wait for a connection.
+    std::function<void()> on_connected;
+    // The coordinator does not admit this worker key (kPermissionDenied), or the handshake fails
+    // (kUnavailable: not a coordinator, or another server key). ZeroMQ goes on trying.
+    std::function<void(Status)> on_rejected;
+  };
 
   static Result<std::unique_ptr<DealerChannel>> Connect(const std::string& endpoint,
-                                                        const PoolKey& key, Handler handler);
+                                                        const PoolKey& key, Handler handler,
+                                                        ConnectionHandlers connection = {});
   virtual ~DealerChannel() = default;
   virtual void Send(const ToCoordinator& message) = 0;
   // Drops the connection and its queue and connects anew, under a new peer id.
@@ -76,7 +97,9 @@ class DealerChannel {
 };
 
 // Length-prefixed (4 bytes little-endian) messages over a stream socket: agent <-> task process.
-// Blocking, with deadlines. kUnavailable: the other side closed. kDataLoss: an oversized frame.
+// Blocking, with deadlines. kUnavailable: the other side closed. kDataLoss: an oversized, malformed
+// or cut frame; the stream is useless afterwards. kDeadlineExceeded: nothing was consumed.
+// Threads: one sender and one receiver at a time.
 class FrameSocket {
  public:
   explicit FrameSocket(int fd) : fd_(fd) {}
@@ -86,6 +109,19 @@ class FrameSocket {
 
  private:
   int fd_;  // not owned
+};
+
+// The same frames, read without blocking: for a poll loop over many tasks.
+class FrameReader {
+ public:
+  // Reads what is there. kUnavailable: the other side closed; frames read before still come out.
+  Status Fill(int fd);
+  // The next whole frame's bytes; empty optional when more must be read. kDataLoss: oversized.
+  Result<std::optional<std::string>> Next();
+
+ private:
+  std::string buffer_;
+  size_t consumed_ = 0;
 };
 
 }  // namespace lepton::wire
