@@ -1,0 +1,103 @@
+#include "worker/distill/distill_task.h"
+
+#include <fmt/format.h>
+
+#include "worker/distill/teacher.h"
+#include "worker/train/evaluation.h"
+#include "worker/train/train_session.h"
+
+namespace lepton::worker {
+namespace {
+
+// The baseline's progress: the job's own step stays at its end, the figures get a name of their
+// own.
+class BaselineObserver final : public TrainObserver {
+ public:
+  BaselineObserver(TaskContext& context, const TrainSession& session)
+      : context_(context), session_(session) {}
+  bool StopRequested() override { return context_.stop_requested(); }
+  void Progress(const TrainProgress& progress) override {
+    wire::TaskProgress report;
+    report.set_step(session_.stop_step);
+    report.set_total_steps(session_.stop_step);
+    report.set_samples_per_second(progress.samples_per_second);
+    (*report.mutable_metrics())["student_alone/step"] = static_cast<double>(progress.step);
+    for (const auto& [name, value] : progress.metrics) {
+      (*report.mutable_metrics())["student_alone/" + name] = value;
+    }
+    context_.ReportProgress(report);
+  }
+  Result<storage::Digest> Checkpoint(uint64_t, const Metrics&) override {
+    return Internal("the baseline takes no checkpoints");
+  }
+
+ private:
+  TaskContext& context_;
+  const TrainSession& session_;
+};
+
+// Test accuracy of the student that never met the teacher.
+Result<double> TrainAlone(TaskContext& context, const TrainSession& session,
+                          collectives::Communicator& gang) {
+  LEPTON_ASSIGN_OR_RETURN(
+      const std::unique_ptr<nn::TrainingProgram> program,
+      BuildProgram(context.spec(), session.data, session.total_steps, /*distill=*/false));
+  if (!context.start().model_manifest().empty()) {
+    LEPTON_ASSIGN_OR_RETURN(const StoredModel from,
+                            LoadModel(context.objects(), context.start().model_manifest()));
+    LEPTON_RETURN_IF_ERROR(CopyWeights(from, program->parameters(), program->weights()));
+  }
+  BaselineObserver observer(context, session);
+  const TrainRun run = {.spec = context.spec(),
+                        .data = session.data,
+                        .program = *program,
+                        .gang = gang,
+                        .last_step = session.stop_step,
+                        .checkpoints = false};
+  LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, RunTrainLoop(run, observer));
+  const DataPart& test = session.data.test;
+  LEPTON_ASSIGN_OR_RETURN(const Evaluation evaluation, Evaluate(*program, test, test.rows(), gang));
+  return evaluation.accuracy;
+}
+
+}  // namespace
+
+Status RunDistill(TaskContext& context) {
+  if (!context.spec().distill) return InvalidArgument("kind: distill needs a teacher");
+  Result<Teacher> loaded = Teacher::Load(context.objects(), context.start().teacher_manifest());
+  if (!loaded.ok()) return loaded.status().WithContext("teacher");
+  Teacher& teacher = *loaded;
+  LEPTON_ASSIGN_OR_RETURN(TrainSession session, OpenSession(context, &teacher.model()));
+  LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<collectives::Communicator> gang,
+                          context.JoinGang());
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<float> logits,
+                          teacher.Logits(session.data.train, *gang));
+
+  TaskObserver observer(context, session);
+  const TrainRun run = {.spec = context.spec(),
+                        .data = session.data,
+                        .program = *session.program,
+                        .gang = *gang,
+                        .teacher_logits = logits,
+                        .first_step = session.first_step,
+                        .last_step = session.stop_step,
+                        .checkpoint_at_end = true,  // a lost baseline need not redo the student
+                        .resumed_from = context.start().resume_checkpoint()};
+  LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, RunTrainLoop(run, observer));
+
+  const DataPart& test = session.data.test;
+  LEPTON_ASSIGN_OR_RETURN(const Evaluation taught,
+                          Evaluate(teacher.program(), test, test.rows(), *gang));
+  Result<double> alone = TrainAlone(context, session, *gang);
+  if (!alone.ok()) return alone.status().WithContext("the student alone");
+  Metrics metrics = {
+      {"teacher/parameters", static_cast<double>(teacher.parameters())},
+      {"student/parameters", static_cast<double>(session.program->weights().size())}};
+  if (test.rows() > 0) {
+    metrics["teacher/accuracy"] = taught.accuracy;
+    metrics["student_alone/accuracy"] = *alone;
+  }
+  return FinishSession(context, session, outcome, metrics, *gang);
+}
+
+}  // namespace lepton::worker

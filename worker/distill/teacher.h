@@ -1,0 +1,37 @@
+// The model that a student learns from.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "collectives/communicator.h"
+#include "runtime/base/status.h"
+#include "runtime/nn/training_program.h"
+#include "storage/objects/object_store.h"
+#include "worker/train/model_files.h"
+#include "worker/train/prepared_data.h"
+
+namespace lepton::worker {
+
+class Teacher {
+ public:
+  // kInvalidArgument when the model is not a cross_entropy classifier.
+  static Result<Teacher> Load(const storage::ObjectStore& objects, const storage::Digest& manifest);
+
+  const StoredModel& model() const { return model_; }
+  nn::TrainingProgram& program() { return *program_; }
+  int64_t parameters() const { return model_.manifest.parameters; }
+
+  // Logits [part.rows, classes] of data that was prepared like this model. Collective: each rank
+  // computes its share of the rows and gets all of them.
+  Result<std::vector<float>> Logits(const DataPart& part, collectives::Communicator& gang);
+
+ private:
+  Teacher(StoredModel model, std::unique_ptr<nn::TrainingProgram> program)
+      : model_(std::move(model)), program_(std::move(program)) {}
+
+  StoredModel model_;
+  std::unique_ptr<nn::TrainingProgram> program_;
+};
+
+}  // namespace lepton::worker

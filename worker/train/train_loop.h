@@ -1,0 +1,85 @@
+// The one training loop, under train, trial and distillation tasks. Every rank of the gang runs it
+// with equal arguments. One step:
+//   1. each rank runs forward and backward over each of its logical shards of the global batch
+//      (batch_source.h) and folds their gradients in a fixed tree (tree_fold.h);
+//   2. one all-reduce of [gradient, loss, stop flag]: every rank now knows the same sums;
+//   3. a loss or gradient norm that is not finite ends the run on all ranks;
+//   4. each rank applies the same update to its own copy of the weights.
+// With powers of two of shards and ranks the weights have the same bits for any number of ranks.
+// Threads: the gang's calls and the observer's are made on the caller's thread.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <span>
+#include <string>
+
+#include "collectives/communicator.h"
+#include "runtime/base/status.h"
+#include "runtime/nn/training_program.h"
+#include "runtime/spec/job_spec.h"
+#include "storage/objects/object_store.h"
+#include "worker/train/prepared_data.h"
+
+namespace lepton::worker {
+
+using Metrics = std::map<std::string, double>;
+
+struct TrainProgress {
+  uint64_t step = 0;  // steps done
+  double epoch = 0;
+  double samples_per_second = 0;
+  Metrics metrics;
+};
+
+// What a loop does to the world. Progress and Checkpoint are called on rank 0 only.
+class TrainObserver {
+ public:
+  virtual ~TrainObserver() = default;
+  // True once the run should end at the next step boundary. Asked on every rank.
+  virtual bool StopRequested() = 0;
+  virtual void Progress(const TrainProgress& progress) = 0;
+  // Makes a durable checkpoint of the program's state after `step` steps; returns its digest.
+  virtual Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) = 0;
+};
+
+struct TrainRun {
+  const spec::JobSpec& spec;  // batch size, shards, seed, checkpoint interval
+  const PreparedData& data;
+  nn::TrainingProgram& program;
+  collectives::Communicator& gang;
+  std::span<const float> teacher_logits;  // [train rows, outputs] when distilling
+  uint64_t first_step = 0;                // steps done before
+  uint64_t last_step = 0;                 // leave when so many are done
+  bool checkpoints = true;                // every spec.checkpoint.every_steps, and on a stop
+  bool checkpoint_at_end = false;
+  storage::Digest resumed_from;  // for messages; empty when fresh
+};
+
+struct TrainOutcome {
+  uint64_t steps = 0;  // done in all
+  // "train/loss" (mean over the rows since the last epoch began), "train/accuracy",
+  // "validation/loss", "validation/accuracy"; mse and r2 in place of accuracy for mse.
+  Metrics metrics;
+  storage::Digest last_checkpoint;
+  double seconds = 0;             // in this call
+  double samples_per_second = 0;  // in this call
+};
+
+// kFailedPrecondition: "loss is nan at step 17; last good checkpoint: step 10 (<digest>)": the same
+//   on all ranks, and running it again gives the same.
+// kCancelled after a stop request, with a checkpoint of the last step.
+// kAborted and the like when a peer is gone; kResourceExhausted when a checkpoint does not fit.
+Result<TrainOutcome> RunTrainLoop(const TrainRun& run, TrainObserver& observer);
+
+// Of a whole run of this spec over so many training rows.
+int64_t StepsPerEpoch(const spec::JobSpec& spec, int64_t train_rows);
+uint64_t TotalSteps(const spec::JobSpec& spec, int64_t train_rows);
+// Where this task ends: the total, or sooner for a trial's rung, by the spec's labels
+// "lepton.stop_at_step" or "lepton.stop_at_epoch". kInvalidArgument when they are not numbers.
+Result<uint64_t> StopStep(const spec::JobSpec& spec, int64_t train_rows);
+// The number of logical shards, V.
+int LogicalShards(const spec::JobSpec& spec);
+
+}  // namespace lepton::worker

@@ -1,0 +1,59 @@
+// What every training task does before and after its loop: inputs become data and a program, the
+// end becomes metrics and a stored model.
+// Threads: the task's main thread.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "runtime/base/status.h"
+#include "runtime/nn/training_program.h"
+#include "worker/task_context.h"
+#include "worker/train/model_files.h"
+#include "worker/train/prepared_data.h"
+#include "worker/train/train_loop.h"
+
+namespace lepton::worker {
+
+struct TrainSession {
+  StoredDataset dataset;
+  PreparedData data;
+  std::unique_ptr<nn::TrainingProgram> program;
+  uint64_t first_step = 0;   // > 0 when resumed
+  uint64_t stop_step = 0;    // of this task
+  uint64_t total_steps = 0;  // of the whole run: the schedule's length
+};
+
+// Reads the dataset, builds the spec's program (a distillation's if the spec is one) and gives it
+// its first weights: those of start().resume_checkpoint(), else of start().model_manifest(), else
+// drawn from the seed. With a teacher, features (by name), normalisation and classes (by label) are
+// the teacher's, so that both see the same numbers; the data must have the same features and
+// classes. Errors name the input and what is wrong with it.
+Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teacher = nullptr);
+
+// A program of the spec for this data; `distill` as of spec.distill.
+Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& spec,
+                                                          const PreparedData& data,
+                                                          uint64_t total_steps, bool distill);
+
+// Evaluates on the test part (collective), then on rank 0 stores the model and sets the task's
+// result. `metrics` are added to the outcome's. The weights are those of the last step.
+Status FinishSession(TaskContext& context, const TrainSession& session, const TrainOutcome& outcome,
+                     const Metrics& metrics, collectives::Communicator& gang);
+
+// The loop's effects as the task's reports and checkpoints.
+class TaskObserver final : public TrainObserver {
+ public:
+  TaskObserver(TaskContext& context, const TrainSession& session)
+      : context_(context), session_(session) {}
+  bool StopRequested() override { return context_.stop_requested(); }
+  void Progress(const TrainProgress& progress) override;
+  Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) override;
+
+ private:
+  TaskContext& context_;
+  const TrainSession& session_;
+};
+
+}  // namespace lepton::worker

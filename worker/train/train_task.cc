@@ -1,0 +1,30 @@
+#include "worker/train/train_task.h"
+
+#include <fmt/format.h>
+
+#include "worker/train/train_session.h"
+
+namespace lepton::worker {
+
+Status RunTrain(TaskContext& context) {
+  LEPTON_ASSIGN_OR_RETURN(TrainSession session, OpenSession(context));
+  if (session.first_step > session.stop_step) {
+    return FailedPrecondition(fmt::format("the checkpoint is of step {}, behind the end at step {}",
+                                          session.first_step, session.stop_step));
+  }
+  LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<collectives::Communicator> gang,
+                          context.JoinGang());
+  TaskObserver observer(context, session);
+  const TrainRun run = {.spec = context.spec(),
+                        .data = session.data,
+                        .program = *session.program,
+                        .gang = *gang,
+                        .first_step = session.first_step,
+                        .last_step = session.stop_step,
+                        .checkpoint_at_end = context.start().kind() == "trial",
+                        .resumed_from = context.start().resume_checkpoint()};
+  LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, RunTrainLoop(run, observer));
+  return FinishSession(context, session, outcome, {}, *gang);
+}
+
+}  // namespace lepton::worker

@@ -1,0 +1,63 @@
+// Sums vectors in one fixed binary tree: (((0+1)+(2+3))+((4+5)+(6+7)))+..., whatever number of them
+// there is, keeping log2(n) partial sums. A communicator adds its ranks in the same tree, so with
+// powers of two of shards and ranks the sum over all shards has the same bits for any number of
+// ranks that hold them.
+// Threads: one caller.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace lepton::worker {
+
+class TreeFold {
+ public:
+  explicit TreeFold(size_t size) : size_(size) {}
+
+  void Reset() { count_ = 0; }
+
+  // The next leaf; `values` has the fold's size.
+  void Add(std::span<const float> values) {
+    // Like a binary counter: a trailing 1 bit of the count is a finished subtree to merge with.
+    size_t level = 0;
+    std::span<const float> carry = values;
+    for (; count_ >> level & 1; ++level) {
+      AddTo(levels_[level], carry);
+      carry = levels_[level];
+    }
+    if (levels_.size() <= level) levels_.resize(level + 1);
+    levels_[level].resize(size_);
+    std::copy(carry.begin(), carry.end(), levels_[level].begin());
+    ++count_;
+  }
+
+  // The sum; zeros when nothing was added. `out` has the fold's size.
+  void Finish(std::span<float> out) {
+    const std::vector<float>* carry = nullptr;
+    for (size_t level = 0; level < levels_.size() && count_ >> level; ++level) {
+      if (!(count_ >> level & 1)) continue;
+      // An incomplete right subtree is added to the complete one on its left.
+      if (carry != nullptr) AddTo(levels_[level], *carry);
+      carry = &levels_[level];
+    }
+    if (carry == nullptr) {
+      std::fill(out.begin(), out.end(), 0.0f);
+    } else {
+      std::copy(carry->begin(), carry->end(), out.begin());
+    }
+  }
+
+ private:
+  // left + right, into left.
+  static void AddTo(std::vector<float>& left, std::span<const float> right) {
+    for (size_t i = 0; i < left.size(); ++i) left[i] += right[i];
+  }
+
+  const size_t size_;
+  uint64_t count_ = 0;
+  std::vector<std::vector<float>> levels_;
+};
+
+}  // namespace lepton::worker
