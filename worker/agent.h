@@ -1,0 +1,77 @@
+// A worker: registers its slots with the coordinator, keeps its lease, and runs tasks in child
+// processes that it can kill. A lost coordinator changes nothing for running tasks: what they
+// report is kept in order and sent again after the next Welcome.
+//
+// Threads: Run on one thread, which must outlive the tasks (they die with it, PR_SET_PDEATHSIG).
+//   Stop from any thread and from signal handlers.
+// Processes: each task is `<task_command> --task ID --fd 3 --data-dir DIR --bind ADDRESS`, in a
+//   process group of its own.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/status.h"
+#include "runtime/wire/channel.h"
+
+namespace lepton::worker {
+
+// Who started this worker, and its place among its siblings.
+struct LauncherInfo {
+  std::string name = "none";  // mpirun, srun, none
+  uint32_t rank = 0;
+  uint32_t size = 1;
+  std::string world;  // equal for all workers of one mpirun or srun
+};
+// From the environment that mpirun (PMIx, Open MPI) and srun give; touches no MPI library.
+LauncherInfo DetectLauncher();
+
+struct AgentOptions {
+  std::string coordinator;  // "tcp://host:port"
+  wire::PoolKey key;
+  std::string worker_id;  // empty: <host name>-<4 hex digits>
+  uint32_t slots = 0;     // tasks of one slot that fit at once; 0: the cores it may run on
+  std::string device = "cpu";
+  uint32_t gpus = 0;
+  LauncherInfo launcher;
+  std::map<std::string, std::string> labels;
+  // Address of this host that peers can reach; tasks listen on it.
+  std::string data_address = "127.0.0.1";
+  // Objects that tasks read and write; shared by agents on a host if they are given the same one.
+  // Empty: a temporary folder, removed at the end.
+  std::filesystem::path data_dir;
+  // Program and first arguments of a task process. Empty: {"/proc/self/exe", "task"}.
+  std::vector<std::string> task_command;
+  // After SIGTERM a task has this long (unless StopTask says otherwise) before SIGKILL; at most 3 s
+  // when the worker itself stops.
+  Duration stop_grace = std::chrono::seconds(3);
+  // Give up, stop all tasks and return kUnavailable after so long without a coordinator.
+  Duration max_coordinator_silence = Duration::max();
+};
+
+class Agent {
+ public:
+  // kInvalidArgument: bad endpoint or keys; kPermissionDenied, kResourceExhausted: data_dir.
+  static Result<std::unique_ptr<Agent>> Create(AgentOptions options);
+  ~Agent();
+
+  // Works until Stop (OK), the coordinator drains this worker (OK), it refuses the worker (its
+  // status) or is silent for too long (kUnavailable). In every case all tasks have ended, within
+  // 5 s. Call once.
+  Status Run();
+  void Stop();
+
+  const std::string& worker_id() const;
+  uint32_t slots() const;
+
+ private:
+  class Loop;
+  explicit Agent(std::unique_ptr<Loop> loop);
+  std::unique_ptr<Loop> loop_;
+};
+
+}  // namespace lepton::worker
