@@ -21,10 +21,10 @@ struct CheckpointTensor {
 
 struct CheckpointInfo {
   std::string job_id;
-  uint64_t step = 0;       // steps done
+  uint64_t step = 0;  // steps done
   uint64_t seed = 0;
   std::map<std::string, double> metrics;
-  Digest data;             // safetensors object
+  Digest data;  // safetensors object; WriteCheckpoint fills it
 };
 
 // Durable in `objects` on return.
@@ -39,12 +39,15 @@ struct LoadedCheckpoint {
   CheckpointInfo info;
   std::map<std::string, std::vector<float>> tensors;
 };
+// kNotFound; kDataLoss when an object is corrupt; kInvalidArgument when it is no checkpoint;
+// kFailedPrecondition when a newer program wrote it.
 Result<LoadedCheckpoint> ReadCheckpoint(const ObjectStore& objects, const Digest& manifest);
 // The manifest alone.
 Result<CheckpointInfo> ReadCheckpointInfo(const ObjectStore& objects, const Digest& manifest);
 
-// Which checkpoints to keep: the newest `keep_last`, the best `keep_best` by metric. Returns the
-// indices into `all` (in step order) to delete.
+// Which checkpoints to keep: the newest `keep_last` (at least one, for restarts) and the best
+// `keep_best` by metric, the newer of equals; those without the metric are never the best. Returns
+// the indices into `all` (in step order) to delete.
 struct RetentionPolicy {
   int keep_last = 2;
   int keep_best = 1;

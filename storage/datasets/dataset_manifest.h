@@ -14,14 +14,15 @@
 namespace lepton::storage {
 
 struct DatasetManifest {
-  std::string name;          // "" for an unregistered file
-  Digest source;             // the bytes as uploaded
-  Digest table;              // safetensors table
+  std::string name;  // "" for an unregistered file
+  Digest source;     // the bytes as uploaded
+  Digest table;      // safetensors table
   int64_t rows = 0;
   struct ColumnInfo {
     std::string name;
     ColumnType type;
-    std::vector<std::string> classes;  // distinct values as text, sorted (numbers by value), if <= 1000
+    // Distinct values as Column::CellText, sorted (numbers by value); empty if over 1,000.
+    std::vector<std::string> classes;
     int64_t missing = 0;
   };
   std::vector<ColumnInfo> columns;
@@ -29,6 +30,8 @@ struct DatasetManifest {
 };
 
 nlohmann::json ToJson(const DatasetManifest& manifest);
+// Never throws. kInvalidArgument names the field that is missing or wrong; kFailedPrecondition when
+// a newer program wrote it.
 Result<DatasetManifest> DatasetManifestFromJson(std::string_view json);
 
 // Parses, profiles and stores a CSV; nothing is stored when it is bad. Returns the manifest and its

@@ -2,9 +2,8 @@
 // the schema as metadata). Threads: plain values.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
-
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,15 +13,26 @@
 namespace lepton::storage {
 
 enum class ColumnType { kInteger, kReal, kText };  // text columns are dictionary-coded
+// "integer", "real", "text"
 std::string_view ColumnTypeName(ColumnType type);
+// False for an unknown name.
+bool ColumnTypeFromName(std::string_view name, ColumnType* type);
 
 struct Column {
   std::string name;
   ColumnType type = ColumnType::kReal;
-  std::vector<double> values;             // kInteger and kReal; NaN where missing
-  std::vector<int32_t> codes;             // kText; -1 where missing
-  std::vector<std::string> dictionary;    // kText, in first-seen order
+  std::vector<double> values;           // kInteger and kReal; NaN where missing
+  std::vector<int32_t> codes;           // kText; -1 where missing
+  std::vector<std::string> dictionary;  // kText, in first-seen order
+
+  bool Missing(int64_t row) const;
+  // The cell as text, the same for equal values: "3" (integer), "0.25" (real, the shortest that
+  // reads back the same), the text itself; "" where missing. What a class is called.
+  std::string CellText(int64_t row) const;
 };
+
+// The text of a number in a column of type `type`, as CellText gives it.
+std::string NumberText(ColumnType type, double value);
 
 struct Table {
   std::vector<Column> columns;
@@ -31,24 +41,36 @@ struct Table {
 };
 
 // RFC 4180 with a header row: quoted fields, doubled quotes, newlines in quotes, CRLF, UTF-8 BOM.
-// Empty, "NA", "NaN", "null" and "?" cells are missing. A column is integer if all its present
-// cells are, else real, else text. Errors name the line: "line 17: 64 fields, but the header has
-// 65"; also for an empty file, an unclosed quote, duplicate or empty column names.
+// Empty, "NA", "NaN", "nan", "null" and "?" cells are missing. A column is integer if all its
+// present cells are (within +-2^53), real if they are finite numbers or all are missing, else text.
+// Spaces around numbers, column names and missing-value marks do not count; those of texts do.
+// Lines that are empty are skipped, except in a table of one column, where they are missing cells.
+// Errors name the line, counted as an editor does: "line 17: 64 fields, but the header has 65";
+// also for an empty file, no rows, an unclosed quote (the line where it opens), a quote inside an
+// unquoted field, duplicate or empty column names, bytes that are not UTF-8.
 struct CsvOptions {
   char delimiter = ',';
   int64_t max_rows = 100'000'000;
+  int64_t max_columns = 100'000;
+  int64_t max_field_bytes = 1 << 20;
 };
 Result<Table> ReadCsv(std::string_view bytes, const CsvOptions& options = {});
 
-// Per column: type, count, missing, min, max, mean, stddev, distinct (up to 1000), most frequent
-// values (text and integer, up to 20). {"rows": n, "columns": [...]}
+// {"rows": n, "columns": [...]}, per column: name, type, count (present cells), missing; of numbers
+// min, max, mean, stddev (of the population); distinct, counted up to 1,000 ("distinct_exact":
+// false if there are more); of texts, and of integers with exact distinct, the "top" 20 values by
+// count.
 nlohmann::json Profile(const Table& table);
 
 Result<std::string> TableToSafetensors(const Table& table);
+// kInvalidArgument for anything that is not such a table.
 Result<Table> TableFromSafetensors(std::string_view bytes);
 
-// Disjoint row numbers that together are all rows; a permutation by seed (not by machine), stratified
-// by `classes` if given (one class per row), so that small classes reach every part.
+// Disjoint row numbers that together are all rows; a permutation by seed (not by machine),
+// stratified by `classes` if given (one class per row): each class is spread by the shares, a class
+// of as many rows as there are parts reaches each of them, and a smaller one reaches `train` first.
+// The test share is what the other two leave. No part with a share is empty. kInvalidArgument:
+// shares that are negative or above 1 together, fewer rows than parts.
 struct Split {
   std::vector<int64_t> train, validation, test;
 };

@@ -1,7 +1,13 @@
 // The coordinator's durable memory on RocksDB: an ordered journal of records, a snapshot that makes
 // replay short, and side tables for what is voluminous and may lose its last moments (logs, metric
 // points). Key prefixes and formats are in FORMAT.md.
-// Threads: one writer of the journal; side tables and reads from any thread.
+//
+// Errors of writes: kResourceExhausted when the disk is full, kPermissionDenied when it is
+// read-only. Nothing of a failed write is ever replayed in this process's life; after a crash, a
+// failed batch may turn out to have been written, then whole. Reads go on, and writes work again
+// once the disk does.
+//
+// Threads: one writer of the journal (Append, WriteSnapshot); everything else from any thread.
 #pragma once
 
 #include <cstdint>
@@ -20,21 +26,24 @@ namespace lepton::storage {
 
 class MetadataStore {
  public:
-  // Opens or makes the database. kFailedPrecondition: another process has it open.
-  // kDataLoss: corrupt. Unknown format version: kFailedPrecondition naming both versions.
+  // Opens or makes the database. kFailedPrecondition: another process has it open (named), or a
+  // newer program wrote it (both format versions named). kDataLoss: corrupt.
   static Result<std::unique_ptr<MetadataStore>> Open(const std::filesystem::path& folder);
   virtual ~MetadataStore() = default;
 
-  // Appends records with consecutive sequence numbers, all or nothing, synced to disk on return
-  // (one fsync for the batch: callers group). Returns the last number.
+  // Appends records with consecutive sequence numbers from last_seq() + 1, all or nothing, synced
+  // to disk on return (one fsync for the batch: callers group). Returns the last number. Records
+  // are less than 1 GiB together, else kInvalidArgument.
   virtual Result<uint64_t> Append(const std::vector<std::string>& records) = 0;
   virtual uint64_t last_seq() const = 0;
-  // Calls `on_record(seq, bytes)` for every record after `after_seq`, in order, checking each one's
-  // CRC32C. Stops at the first error that on_record returns.
-  virtual Status Replay(uint64_t after_seq,
-                        const std::function<Status(uint64_t, std::string_view)>& on_record) const = 0;
-  // Stores the state as of `seq` and drops the records up to `keep_after` (<= seq): events newer
-  // than that stay readable.
+  // Calls `on_record(seq, bytes)` for every record after `after_seq` that is still there, in order,
+  // checking each batch's CRC32C and that none is missing (kDataLoss). Stops at the first error
+  // that on_record returns. Sees a fixed moment of the journal, whatever is appended meanwhile.
+  virtual Status Replay(
+      uint64_t after_seq,
+      const std::function<Status(uint64_t, std::string_view)>& on_record) const = 0;
+  // Stores the state as of `seq` (not older than the last one's) and drops the records up to
+  // `keep_after` (<= seq), by whole batches: events newer than that stay readable. Synced.
   virtual Status WriteSnapshot(uint64_t seq, std::string_view state, uint64_t keep_after) = 0;
   struct Snapshot {
     uint64_t seq = 0;

@@ -29,13 +29,15 @@ struct ModelManifest {
   std::map<std::string, double> metrics;  // "test/accuracy", ...
   // Lineage.
   std::string job_id;
-  Digest dataset;          // manifest digest
+  Digest dataset;  // manifest digest
   std::string dataset_name;
-  Digest teacher;          // manifest digest, distilled models
+  Digest teacher;  // manifest digest, distilled models
   int64_t steps = 0;
 };
 
 nlohmann::json ToJson(const ModelManifest& manifest);
+// Never throws. kInvalidArgument names the field that is missing or wrong; kFailedPrecondition when
+// a newer program wrote it.
 Result<ModelManifest> ModelManifestFromJson(std::string_view json);
 
 }  // namespace lepton::storage

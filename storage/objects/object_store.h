@@ -1,6 +1,7 @@
-// Immutable bytes under their SHA-256. Layout: <root>/objects/ab/abcdef... ; writes go to a
-// temporary file, are fsynced and renamed, so a crash leaves no partial object. The checksum is
-// verified on read. Threads: any; several processes may share a root.
+// Immutable bytes under their SHA-256. Layout: <root>/objects/ab/abcdef... ; writes go to a file in
+// <root>/tmp, are fsynced and renamed, so a crash leaves no partial object. The checksum is
+// verified on read. A text that is not a digest is kInvalidArgument everywhere, so that no request
+// can leave the root. Threads: any; several processes may share a root.
 #pragma once
 
 #include <filesystem>
@@ -20,16 +21,20 @@ class ObjectStore {
   // read-only disk.
   static Result<std::unique_ptr<ObjectStore>> Open(const std::filesystem::path& root);
 
-  // Durable when it returns. Storing what exists costs one stat. kResourceExhausted: disk full.
+  // Durable when it returns. Storing what exists costs one hash and one stat. kResourceExhausted:
+  // disk full.
   Result<Digest> Put(std::string_view bytes);
   // The whole object, verified. kNotFound; kDataLoss when the bytes do not match (the bad file is
-  // moved to <root>/corrupt/).
+  // moved to <root>/corrupt/, so that the object can be stored again).
   Result<std::string> Get(const Digest& digest) const;
-  // Part of an object, unverified: for transfers, whose receiver verifies the whole.
+  // Part of an object, unverified: for transfers, whose receiver verifies the whole. Short or empty
+  // at the object's end.
   Result<std::string> GetRange(const Digest& digest, uint64_t offset, size_t max_bytes) const;
   Result<uint64_t> Size(const Digest& digest) const;
   bool Has(const Digest& digest) const;
+  // kNotFound when there is no such object.
   Status Remove(const Digest& digest);
+  // Where the object is or would be; of a text that is no digest, a path that never exists.
   std::filesystem::path PathOf(const Digest& digest) const;
 
   // An object that arrives in pieces, in order.
@@ -38,20 +43,25 @@ class ObjectStore {
     ~Writer();  // discards what was not finished
     Status Append(std::string_view bytes);
     uint64_t size() const;
-    // kDataLoss when the content's digest is not `expected` (if given).
+    // kDataLoss when the content's digest is not `expected` (if given). The writer is spent.
     Result<Digest> Finish(const Digest& expected = {});
+
    private:
     friend class ObjectStore;
     struct State;
     explicit Writer(std::unique_ptr<State> state);
     std::unique_ptr<State> state_;
   };
+  // The store must outlive the writer.
   Result<std::unique_ptr<Writer>> NewObject() const;
 
   const std::filesystem::path& root() const { return root_; }
 
  private:
   explicit ObjectStore(std::filesystem::path root) : root_(std::move(root)) {}
+  // Moves a file that failed its checksum out of the way.
+  void Quarantine(const Digest& digest) const;
+
   std::filesystem::path root_;
 };
 

@@ -15,7 +15,7 @@ namespace lepton::safetensors {
 
 struct TensorView {
   std::string name;
-  std::string dtype;  // "F32", "BF16", "F16", "F64", "I64", "I32", "I8", "U8", "BOOL"
+  std::string dtype;  // "F32", "BF16", "F16", "F64", "I64", "I32", "I16", "I8", "U64" ... "BOOL"
   std::vector<int64_t> shape;
   std::string_view bytes;  // row-major
 };
@@ -23,19 +23,24 @@ struct TensorView {
 size_t DtypeSize(std::string_view dtype);
 
 struct File {
-  std::vector<TensorView> tensors;             // in name order
-  std::map<std::string, std::string> metadata; // "__metadata__"
+  std::vector<TensorView> tensors;              // in name order
+  std::map<std::string, std::string> metadata;  // "__metadata__"
   const TensorView* Find(std::string_view name) const;
 };
 
 // kInvalidArgument, saying where, for anything malformed: truncated, overlapping or out-of-range
-// offsets, sizes that disagree with shapes, duplicate names, a header over 100 MB.
+// offsets, bytes that no tensor owns, sizes that disagree with shapes, duplicate names, a header
+// over 100 MB. Never throws, whatever the bytes.
 Result<File> Parse(std::string_view bytes);
-// Tensors are written in name order, data aligned to 8 bytes; equal input gives equal bytes.
+// The header lists tensors in name order; the data section starts at a multiple of 8 and holds them
+// by falling element size, then name, so that each is aligned to its element. Equal input, in any
+// order, gives equal bytes. kInvalidArgument for a duplicate or empty name, an unknown type, a size
+// that disagrees with its shape, or text that is not UTF-8.
 Result<std::string> Serialize(const std::vector<TensorView>& tensors,
                               const std::map<std::string, std::string>& metadata = {});
-// SHA-256 over name, dtype, shape and bytes of each tensor in name order: the digest that a run
-// prints, the same wherever and however the file was written.
+// SHA-256 over each tensor in name order: name, zero byte, dtype, zero byte, rank, dimensions and
+// byte count (64-bit little-endian each), bytes. The digest that a run prints, the same wherever
+// and however the file was written.
 std::string WeightsDigest(const std::vector<TensorView>& tensors);
 
 }  // namespace lepton::safetensors

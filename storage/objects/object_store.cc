@@ -1,0 +1,162 @@
+#include "storage/objects/object_store.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <ctime>
+
+#include "runtime/base/file.h"
+#include "runtime/base/hash.h"
+#include "runtime/base/logging.h"
+
+namespace lepton::storage {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr time_t kStaleSeconds = 3600;
+
+Status CheckDigest(const Digest& digest) {
+  if (IsDigest(digest)) return Status::Ok();
+  return InvalidArgument("object \"" + digest.substr(0, 80) +
+                         "\": a digest is 64 lower-case hex digits");
+}
+
+std::string Label(const Digest& digest) {
+  return "object " + digest;
+}
+
+struct OpenObject {
+  UniqueFd fd;
+  uint64_t size = 0;
+};
+
+Result<OpenObject> OpenForRead(const fs::path& path, const Digest& digest) {
+  OpenObject object;
+  object.fd.Reset(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  struct stat info {};
+  if (!object.fd.valid() || ::fstat(object.fd.get(), &info) != 0) {
+    return ErrnoStatus(errno, Label(digest));
+  }
+  object.size = static_cast<uint64_t>(info.st_size);
+  return object;
+}
+
+Result<std::string> ReadAt(const OpenObject& object, uint64_t offset, size_t max_bytes,
+                           const Digest& digest) {
+  if (offset >= object.size) return std::string();
+  std::string bytes(std::min<uint64_t>(max_bytes, object.size - offset), '\0');
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::pread(object.fd.get(), bytes.data() + done, bytes.size() - done,
+                              static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(errno, Label(digest));
+    if (n == 0) break;  // cut short meanwhile
+    done += static_cast<size_t>(n);
+  }
+  bytes.resize(done);
+  return bytes;
+}
+
+void RemoveStaleFiles(const fs::path& folder) {
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    struct stat info {};
+    if (::stat(it->path().c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+        info.st_mtime + kStaleSeconds < ::time(nullptr)) {
+      ::unlink(it->path().c_str());
+    }
+  }
+}
+
+}  // namespace
+
+bool IsDigest(std::string_view text) {
+  return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char c) {
+           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+         });
+}
+
+Result<std::unique_ptr<ObjectStore>> ObjectStore::Open(const fs::path& root) {
+  for (const char* name : {"objects", "tmp", "corrupt"}) {
+    const fs::path folder = root / name;
+    LEPTON_RETURN_IF_ERROR(MakeFolders(folder).WithContext("object store"));
+    if (::access(folder.c_str(), W_OK | X_OK) != 0) {
+      return ErrnoStatus(errno, "object store: " + folder.string());
+    }
+  }
+  LEPTON_RETURN_IF_ERROR(SyncFolder(root));
+  RemoveStaleFiles(root / "tmp");
+  return std::unique_ptr<ObjectStore>(new ObjectStore(root));
+}
+
+fs::path ObjectStore::PathOf(const Digest& digest) const {
+  if (!IsDigest(digest)) return root_ / "objects" / "no-such-object";
+  return root_ / "objects" / digest.substr(0, 2) / digest;
+}
+
+Result<Digest> ObjectStore::Put(std::string_view bytes) {
+  const Digest digest = Sha256Hex(bytes);
+  struct stat info {};
+  if (::stat(PathOf(digest).c_str(), &info) == 0 &&
+      info.st_size == static_cast<off_t>(bytes.size())) {
+    // Another writer may have renamed it a moment ago and not yet synced the folder.
+    if (info.st_ctime + 60 > ::time(nullptr)) {
+      LEPTON_RETURN_IF_ERROR(SyncFolder(PathOf(digest).parent_path()));
+    }
+    return digest;
+  }
+  LEPTON_ASSIGN_OR_RETURN(const auto writer, NewObject());
+  LEPTON_RETURN_IF_ERROR(writer->Append(bytes));
+  return writer->Finish(digest);
+}
+
+Result<std::string> ObjectStore::Get(const Digest& digest) const {
+  LEPTON_RETURN_IF_ERROR(CheckDigest(digest));
+  LEPTON_ASSIGN_OR_RETURN(const OpenObject object, OpenForRead(PathOf(digest), digest));
+  LEPTON_ASSIGN_OR_RETURN(std::string bytes, ReadAt(object, 0, SIZE_MAX, digest));
+  if (Sha256Hex(bytes) != digest) {
+    Quarantine(digest);
+    return DataLoss(Label(digest) + ": its bytes do not match its digest; moved to " +
+                    (root_ / "corrupt").string());
+  }
+  return bytes;
+}
+
+void ObjectStore::Quarantine(const Digest& digest) const {
+  const fs::path to = root_ / "corrupt" / (digest + "." + RandomHex(4));
+  if (::rename(PathOf(digest).c_str(), to.c_str()) != 0) {
+    PLOG(ERROR) << Label(digest) << ": corrupt, and cannot be moved to " << to;
+    return;
+  }
+  LOG(ERROR) << Label(digest) << ": corrupt, moved to " << to;
+}
+
+Result<std::string> ObjectStore::GetRange(const Digest& digest, uint64_t offset,
+                                          size_t max_bytes) const {
+  LEPTON_RETURN_IF_ERROR(CheckDigest(digest));
+  LEPTON_ASSIGN_OR_RETURN(const OpenObject object, OpenForRead(PathOf(digest), digest));
+  return ReadAt(object, offset, max_bytes, digest);
+}
+
+Result<uint64_t> ObjectStore::Size(const Digest& digest) const {
+  LEPTON_RETURN_IF_ERROR(CheckDigest(digest));
+  struct stat info {};
+  if (::stat(PathOf(digest).c_str(), &info) != 0) return ErrnoStatus(errno, Label(digest));
+  return static_cast<uint64_t>(info.st_size);
+}
+
+bool ObjectStore::Has(const Digest& digest) const {
+  return Size(digest).ok();
+}
+
+Status ObjectStore::Remove(const Digest& digest) {
+  LEPTON_RETURN_IF_ERROR(CheckDigest(digest));
+  if (::unlink(PathOf(digest).c_str()) != 0) return ErrnoStatus(errno, Label(digest));
+  return SyncFolder(PathOf(digest).parent_path());
+}
+
+}  // namespace lepton::storage
