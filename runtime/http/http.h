@@ -85,6 +85,8 @@ Status ParseTarget(Request& request);
 // `field` is the part of an invalid-argument message before the first ": " when it looks like a
 // path.
 Response Problem(const Status& status);
+// The same for an HTTP status that has no StatusCode of its own (401, 405, 413).
+Response HttpProblem(int status, std::string_view code, std::string_view detail);
 // 400 invalid, 404, 409 exists/precondition, 403, 429 exhausted, 504, 503, 409 aborted, 499
 // cancelled, 500.
 int HttpStatus(StatusCode code);
