@@ -1,0 +1,185 @@
+#include "cli/api_client.h"
+
+#include <cstdlib>
+#include <thread>
+
+#include "runtime/base/file.h"
+#include "runtime/spec/job_spec.h"
+
+namespace lepton::cli {
+namespace {
+
+using nlohmann::json;
+
+struct Target {
+  std::string coordinator, api_key, ca_file;
+};
+
+std::string Environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : "";
+}
+
+// The chosen context of ~/.config/lepton/config.yaml; empty when there is no such file.
+Result<Target> FromConfigFile(const std::string& wanted) {
+  const std::string home = Environment("XDG_CONFIG_HOME").empty() ? Environment("HOME") + "/.config"
+                                                                  : Environment("XDG_CONFIG_HOME");
+  const std::string path = home + "/lepton/config.yaml";
+  const Result<std::string> text = ReadFile(path, 1 << 20);
+  if (!text.ok()) {
+    if (wanted.empty()) return Target{};
+    return text.status().WithContext("context '" + wanted + "'");
+  }
+  LEPTON_ASSIGN_OR_RETURN(const json document, spec::DocumentToJson(*text));
+  if (!document.is_object()) return InvalidArgument(path + ": must be a mapping");
+  const std::string name = !wanted.empty() ? wanted : document.value("current", std::string());
+  if (name.empty()) return Target{};
+  const json* context = nullptr;
+  if (const auto all = document.find("contexts"); all != document.end() && all->is_object()) {
+    if (const auto it = all->find(name); it != all->end() && it->is_object()) context = &*it;
+  }
+  if (context == nullptr) return InvalidArgument(path + ": no context '" + name + "'");
+  Target target;
+  for (const auto& [key, value] : context->items()) {
+    std::string* field = key == "coordinator" ? &target.coordinator
+                         : key == "api_key"   ? &target.api_key
+                         : key == "ca_file"   ? &target.ca_file
+                                              : nullptr;
+    if (field == nullptr || !value.is_string()) {
+      return InvalidArgument(path + ": contexts." + name + "." + key +
+                             ": known are coordinator, api_key, ca_file, each a text");
+    }
+    *field = value.get<std::string>();
+  }
+  return target;
+}
+
+void Override(std::string& field, const std::string& stronger) {
+  if (!stronger.empty()) field = stronger;
+}
+
+}  // namespace
+
+ApiClient::ApiClient(std::string url, http::Url parsed, http::ClientOptions options)
+    : url_(std::move(url)), client_(std::move(parsed), std::move(options)) {}
+
+Result<std::unique_ptr<ApiClient>> ApiClient::FromGlobals(const Globals& globals) {
+  LEPTON_ASSIGN_OR_RETURN(Target target, FromConfigFile(globals.context));
+  if (globals.context.empty()) {
+    Override(target.coordinator, Environment("LEPTON_COORDINATOR"));
+    Override(target.api_key, Environment("LEPTON_API_KEY"));
+    Override(target.ca_file, Environment("LEPTON_CA_FILE"));
+  }
+  Override(target.coordinator, globals.coordinator);
+  Override(target.api_key, globals.api_key);
+  Override(target.ca_file, globals.ca_file);
+  if (target.coordinator.empty()) target.coordinator = "http://127.0.0.1:7600";
+  return ForUrl(target.coordinator, {.bearer_token = target.api_key, .ca_file = target.ca_file});
+}
+
+Result<std::unique_ptr<ApiClient>> ApiClient::ForUrl(const std::string& url,
+                                                     const http::ClientOptions& options) {
+  Result<http::Url> parsed = http::ParseUrl(url);
+  if (!parsed.ok()) return parsed.status().WithContext("--coordinator");
+  return std::unique_ptr<ApiClient>(new ApiClient(url, *std::move(parsed), options));
+}
+
+Result<http::Response> ApiClient::Raw(const std::string& method, const std::string& target,
+                                      std::string body, const http::Headers& headers,
+                                      Duration timeout) {
+  http::Request request;
+  request.method = method;
+  request.target = target;
+  request.headers = headers;
+  request.body = std::move(body);
+  Result<http::Response> response = client_.Call(request, Deadline::In(timeout));
+  if (!response.ok()) {
+    if (response.status().code() != StatusCode::kUnavailable) return response.status();
+    return Unavailable("no coordinator at " + url_ + " (" + response.status().message() +
+                       "); start one with `lepton coordinator`, or name it with --coordinator or "
+                       "LEPTON_COORDINATOR");
+  }
+  if (response->status >= 300) return http::StatusFromResponse(*response);
+  return response;
+}
+
+Result<json> ApiClient::Get(const std::string& target, Duration timeout) {
+  LEPTON_ASSIGN_OR_RETURN(const http::Response response, Raw("GET", target, "", {}, timeout));
+  json body = json::parse(response.body, nullptr, false);
+  if (body.is_discarded()) return Internal(target + ": the answer is not JSON");
+  return body;
+}
+
+Result<json> ApiClient::Send(const std::string& method, const std::string& target,
+                             const json& body) {
+  LEPTON_ASSIGN_OR_RETURN(const http::Response response,
+                          Raw(method, target, body.is_null() ? "" : body.dump(),
+                              {{"Content-Type", "application/json"}}));
+  if (response.body.empty()) return json(nullptr);
+  json answer = json::parse(response.body, nullptr, false);
+  if (answer.is_discarded()) return Internal(target + ": the answer is not JSON");
+  return answer;
+}
+
+Result<json> ApiClient::List(const std::string& target) {
+  json items = json::array();
+  std::string cursor;
+  do {
+    std::string page = target;
+    if (!cursor.empty()) {
+      page += (page.find('?') == std::string::npos ? "?cursor=" : "&cursor=") + UrlEncode(cursor);
+    }
+    LEPTON_ASSIGN_OR_RETURN(const json answer, Get(page));
+    for (const json& item : answer.value("items", json::array())) items.push_back(item);
+    cursor = answer.value("next_cursor", std::string());
+  } while (!cursor.empty());
+  return items;
+}
+
+Status ApiClient::Follow(const std::string& target,
+                         const std::function<bool(const http::SseParser::Event&)>& on_event) {
+  std::string last_id;
+  auto last_success = RealClock().Now();
+  for (;;) {
+    http::SseParser parser;
+    bool wanted = true;
+    http::Request request;
+    request.method = "GET";
+    request.target = target;
+    request.headers = {{"Accept", "text/event-stream"}};
+    if (!last_id.empty()) request.headers.emplace("Last-Event-ID", last_id);
+    const Status status =
+        client_.CallStreaming(request, Deadline::Never(), [&](std::string_view bytes) {
+          for (const auto& event : parser.Feed(bytes)) {
+            if (!event.id.empty()) last_id = event.id;
+            last_success = RealClock().Now();
+            if (!(wanted = on_event(event))) return false;
+          }
+          return true;
+        });
+    if (!wanted) return Status::Ok();
+    if (!status.ok() && status.code() != StatusCode::kUnavailable) return status;
+    if (RealClock().Now() - last_success > std::chrono::minutes(1)) {
+      return status.ok() ? Unavailable("the stream ended early") : status;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  }
+}
+
+std::string UrlEncode(std::string_view text) {
+  constexpr char kHex[] = "0123456789ABCDEF";
+  std::string out;
+  for (const char c : text) {
+    const auto b = static_cast<unsigned char>(c);
+    if (std::isalnum(b) || c == '-' || c == '_' || c == '.' || c == '~' || c == '@') {
+      out += c;
+    } else {
+      out += '%';
+      out += kHex[b >> 4];
+      out += kHex[b & 15];
+    }
+  }
+  return out;
+}
+
+}  // namespace lepton::cli

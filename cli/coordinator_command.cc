@@ -1,0 +1,115 @@
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "cli/command.h"
+#include "cli/signals.h"
+#include "runtime/base/config.h"
+#include "runtime/base/logging.h"
+#include "scheduler/coordinator.h"
+
+namespace lepton::cli {
+namespace {
+
+struct Flag {
+  const char* key;
+  const char* help;
+};
+// Each is also a setting of --config's file and an environment variable: http.port is
+// LEPTON_HTTP_PORT and --http-port.
+constexpr Flag kFlags[] = {
+    {"data_dir", "Folder of all state [./lepton-data]"},
+    {"http.address", "HTTP address; beyond loopback it needs API keys and TLS [127.0.0.1]"},
+    {"http.port", "HTTP port; 0 picks one [7600]"},
+    {"link.address", "Address that workers connect to; CURVE-authenticated [127.0.0.1]"},
+    {"link.port", "Port that workers connect to; 0 picks one [7601]"},
+    {"tls.cert", "PEM certificate chain: HTTPS"},
+    {"tls.key", "PEM key of it"},
+    {"file_roots", "Folders that file:// URIs may read, separated by ':' [. and the data folder]"},
+    {"require_auth", "Demand an API key even on loopback [false]"},
+    {"max_body", "Largest HTTP body [64MiB]"},
+    {"lease", "A worker silent for this long is lost [5s]"},
+    {"heartbeat", "How often workers report [500ms]"},
+};
+
+std::string FlagOf(const std::string& key) {
+  std::string flag = "--" + key;
+  for (char& c : flag) c = c == '.' || c == '_' ? '-' : c;
+  return flag;
+}
+
+Result<scheduler::CoordinatorOptions> ReadOptions(const Config& config) {
+  scheduler::CoordinatorOptions options;
+  options.data_dir = config.GetOr("data_dir", "lepton-data");
+  options.http_address = config.GetOr("http.address", options.http_address);
+  LEPTON_ASSIGN_OR_RETURN(const int64_t http_port, config.GetInt("http.port", 7600, 0, 65535));
+  options.http_port = static_cast<uint16_t>(http_port);
+  options.link_address = config.GetOr("link.address", options.link_address);
+  LEPTON_ASSIGN_OR_RETURN(const int64_t link_port, config.GetInt("link.port", 7601, 0, 65535));
+  options.link_port = static_cast<uint16_t>(link_port);
+  options.tls_certificate_file = config.GetOr("tls.cert", "");
+  options.tls_key_file = config.GetOr("tls.key", "");
+  LEPTON_ASSIGN_OR_RETURN(options.require_auth, config.GetBool("require_auth", false));
+  LEPTON_ASSIGN_OR_RETURN(options.lease, config.GetDuration("lease", options.lease));
+  LEPTON_ASSIGN_OR_RETURN(options.heartbeat, config.GetDuration("heartbeat", options.heartbeat));
+  if (const auto size = config.Get("max_body")) {
+    LEPTON_ASSIGN_OR_RETURN(const int64_t bytes, ParseBytes(*size));
+    options.max_body_bytes = static_cast<size_t>(bytes);
+  }
+  const std::string roots = config.GetOr("file_roots", "");
+  for (size_t begin = 0; begin < roots.size();) {
+    const size_t end = std::min(roots.find(':', begin), roots.size());
+    if (end > begin) options.file_roots.emplace_back(roots.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return options;
+}
+
+int RunCoordinator(const Globals& globals, const std::string& file,
+                   const std::map<std::string, std::string>& flags) {
+  StopSignals signals;
+  InitLogging({.role = "coordinator", .min_level = 0, .verbosity = globals.verbosity});
+  std::vector<std::string> known;
+  for (const Flag& flag : kFlags) known.emplace_back(flag.key);
+  Config config(std::move(known));
+  if (!file.empty()) {
+    if (const Status loaded = config.LoadFile(file); !loaded.ok()) return Fail(loaded);
+  }
+  config.LoadEnvironment();
+  for (const auto& [key, value] : flags) {
+    if (!value.empty()) config.Set(key, value);
+  }
+  const Result<scheduler::CoordinatorOptions> options = ReadOptions(config);
+  if (!options.ok()) return Fail(options.status());
+  Result<std::unique_ptr<scheduler::Coordinator>> coordinator =
+      scheduler::Coordinator::Start(*options);
+  if (!coordinator.ok()) return Fail(coordinator.status());
+  // How workers and clients on this file system find it, also with picked ports.
+  const nlohmann::json where = {{"http", (*coordinator)->url()},
+                                {"link", (*coordinator)->link_endpoint()}};
+  const Status written =
+      WriteFileAtomic(options->data_dir / "coordinator.json", where.dump(2) + "\n");
+  if (!written.ok()) return Fail(written);
+  std::printf("lepton coordinator: %s\nworkers join with: lepton worker --join %s\n",
+              (*coordinator)->url().c_str(), std::filesystem::absolute(options->data_dir).c_str());
+  std::fflush(stdout);
+  signals.Wait(Deadline::Never());
+  LOG(INFO) << "stopping";
+  (*coordinator)->Stop(std::chrono::seconds(2));
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddCoordinator(CLI::App& app, Globals& globals) {
+  auto file = std::make_shared<std::string>();
+  auto flags = std::make_shared<std::map<std::string, std::string>>();
+  CLI::App* command =
+      AddAction(app, globals, "coordinator", "Run the coordinator in the foreground",
+                [=, &globals] { return RunCoordinator(globals, *file, *flags); });
+  command->add_option("--config", *file, "YAML settings; environment and flags are stronger");
+  for (const Flag& flag : kFlags) {
+    command->add_option(FlagOf(flag.key), (*flags)[flag.key], flag.help);
+  }
+}
+
+}  // namespace lepton::cli

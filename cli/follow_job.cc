@@ -1,0 +1,75 @@
+#include "cli/follow_job.h"
+
+#include <thread>
+
+#include "cli/output.h"
+
+namespace lepton::cli {
+
+using nlohmann::json;
+
+bool IsFinal(const std::string& state) {
+  return state == "SUCCEEDED" || state == "FAILED" || state == "CANCELLED";
+}
+
+int JobExitStatus(const json& job) {
+  const std::string state = Text(job, "state");
+  if (state == "SUCCEEDED") return kExitOk;
+  return state == "CANCELLED" ? kExitCancelled : kExitFailed;
+}
+
+Result<json> FollowJob(ApiClient& client, const std::string& job_id,
+                       const std::function<bool()>& stop) {
+  ProgressLine progress;
+  const std::string target = "/v1/jobs/" + UrlEncode(job_id);
+  auto patience = Deadline::In(std::chrono::minutes(1));
+  bool cancelled = false;
+  for (;;) {
+    if (!cancelled && stop()) {
+      cancelled = true;
+      patience = Deadline::In(std::chrono::seconds(5));
+      const Result<json> answer = client.Send("POST", target + ":cancel", nullptr);
+      if (!answer.ok()) return answer.status();
+    }
+    Result<json> job = client.Get(target, std::chrono::seconds(10));
+    if (job.ok()) {
+      if (IsFinal(Text(*job, "state"))) return job;
+      progress.Show(ProgressText(*job));
+      if (!cancelled) patience = Deadline::In(std::chrono::minutes(1));
+    } else if (job.status().code() != StatusCode::kUnavailable &&
+               job.status().code() != StatusCode::kDeadlineExceeded) {
+      return job.status();
+    } else {
+      progress.Show("waiting for the coordinator to come back");
+    }
+    if (patience.Expired()) {
+      return job.ok() ? DeadlineExceeded("job " + job_id + " did not stop in time") : job.status();
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+}
+
+std::string ResultLine(const json& job, size_t workers) {
+  const json result = job.value("result", json::object());
+  std::string line;
+  if (!Text(result, "weights_sha256").empty() && Text(result, "weights_sha256") != "-") {
+    std::string name = Text(result, "model");
+    if (name == "-") name = Text(job, "name");
+    const auto version = static_cast<int64_t>(Number(result, "version"));
+    line = "model " + name + (version > 0 ? "@" + std::to_string(version) : "") +
+           " sha256:" + Text(result, "weights_sha256");
+  } else {
+    line = "job " + Text(job, "id") + " " + Text(job, "state");
+  }
+  line += " workers=" + std::to_string(workers);
+  line +=
+      " steps=" +
+      std::to_string(static_cast<int64_t>(Number(result, "steps", Number(job, "progress.step"))));
+  const json metrics = result.value("metrics", job.value("metrics", json::object()));
+  for (const auto& [key, value] : metrics.items()) {
+    if (value.is_number()) line += " " + key + "=" + Text(metrics, key);
+  }
+  return line;
+}
+
+}  // namespace lepton::cli

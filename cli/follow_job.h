@@ -1,0 +1,27 @@
+// Waiting for a job with something to look at meanwhile.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <functional>
+#include <string>
+
+#include "cli/api_client.h"
+
+namespace lepton::cli {
+
+bool IsFinal(const std::string& state);  // SUCCEEDED, FAILED, CANCELLED
+// 0, 1 or 3 by the job's final state.
+int JobExitStatus(const nlohmann::json& job);
+
+// Polls until the job is final, showing its progress on standard error. `stop` is asked between
+// polls; when it says true the job is cancelled, and the wait goes on until that is done (at most
+// 5 s). Rides over a coordinator that is away for up to a minute.
+Result<nlohmann::json> FollowJob(
+    ApiClient& client, const std::string& job_id,
+    const std::function<bool()>& stop = [] { return false; });
+
+// "model digits@1 sha256:... workers=2 steps=460 test/accuracy=0.9750", a job's last line.
+std::string ResultLine(const nlohmann::json& job, size_t workers);
+
+}  // namespace lepton::cli

@@ -1,0 +1,138 @@
+#include "cli/launch.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "runtime/base/file.h"
+
+#ifdef LEPTON_HAS_PMIX
+#include <pmix.h>
+#endif
+
+namespace lepton::cli {
+namespace {
+
+int Number(const char* name, int fallback) {
+  const char* text = std::getenv(name);
+  return text != nullptr && *text != '\0' ? std::atoi(text) : fallback;
+}
+
+std::string Text(const char* name) {
+  const char* text = std::getenv(name);
+  return text != nullptr ? text : "";
+}
+
+}  // namespace
+
+Launch DetectLaunch() {
+  Launch launch;
+  // Inside an salloc or sbatch script SLURM_* is set too, but SLURM_PROCID with a step id comes
+  // from srun alone.
+  if (std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) {
+    launch.launcher = "mpirun";
+    launch.rank = Number("OMPI_COMM_WORLD_RANK", 0);
+    launch.size = Number("OMPI_COMM_WORLD_SIZE", 1);
+    launch.local_size = Number("OMPI_COMM_WORLD_LOCAL_SIZE", 1);
+    launch.world = Text("PMIX_NAMESPACE");
+  } else if (std::getenv("SLURM_STEP_ID") != nullptr && std::getenv("SLURM_PROCID") != nullptr) {
+    launch.launcher = "srun";
+    launch.rank = Number("SLURM_PROCID", 0);
+    launch.size = Number("SLURM_STEP_NUM_TASKS", Number("SLURM_NTASKS", 1));
+    launch.local_size = Number("SLURM_TASKS_PER_NODE", 1);
+    launch.world = "slurm." + Text("SLURM_JOB_ID") + "." + Text("SLURM_STEP_ID");
+  }
+  return launch;
+}
+
+std::string HostName() {
+  char name[256] = {};
+  return ::gethostname(name, sizeof(name) - 1) == 0 ? name : "localhost";
+}
+
+std::string HostAddress() {
+  // Connecting a datagram socket sends nothing, but chooses the source address.
+  UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_in target{};
+  target.sin_family = AF_INET;
+  target.sin_port = htons(9);
+  ::inet_pton(AF_INET, "192.0.2.1", &target.sin_addr);  // TEST-NET-1, never routed to anybody
+  if (fd.valid() &&
+      ::connect(fd.get(), reinterpret_cast<sockaddr*>(&target), sizeof(target)) == 0) {
+    sockaddr_in self{};
+    socklen_t size = sizeof(self);
+    char text[INET_ADDRSTRLEN] = {};
+    if (::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&self), &size) == 0 &&
+        ::inet_ntop(AF_INET, &self.sin_addr, text, sizeof(text)) != nullptr) {
+      return text;
+    }
+  }
+  return HostName();
+}
+
+#ifdef LEPTON_HAS_PMIX
+
+Result<std::string> ShareFromRankZero(const Launch& launch, const std::string& message,
+                                      Deadline deadline) {
+  constexpr char kKey[] = "lepton.meeting";
+  const auto check = [](pmix_status_t status, const char* what) {
+    if (status == PMIX_SUCCESS) return Status::Ok();
+    const StatusCode code =
+        status == PMIX_ERR_TIMEOUT ? StatusCode::kDeadlineExceeded : StatusCode::kUnavailable;
+    return Status(code, std::string("PMIx ") + what + ": " + PMIx_Error_string(status));
+  };
+  pmix_proc_t self;
+  LEPTON_RETURN_IF_ERROR(check(PMIx_Init(&self, nullptr, 0), "init"));
+  const auto share = [&]() -> Result<std::string> {
+    if (launch.rank == 0) {
+      pmix_value_t value;
+      value.type = PMIX_STRING;
+      value.data.string = const_cast<char*>(message.c_str());
+      LEPTON_RETURN_IF_ERROR(check(PMIx_Put(PMIX_GLOBAL, kKey, &value), "put"));
+      LEPTON_RETURN_IF_ERROR(check(PMIx_Commit(), "commit"));
+      return message;
+    }
+    pmix_proc_t root;
+    PMIX_PROC_CONSTRUCT(&root);
+    std::strncpy(root.nspace, self.nspace, PMIX_MAX_NSLEN);
+    root.rank = 0;
+    int seconds = std::max(1, deadline.LeftMs() / 1000);
+    pmix_info_t* info = nullptr;
+    PMIX_INFO_CREATE(info, 1);
+    PMIX_INFO_LOAD(&info[0], PMIX_TIMEOUT, &seconds, PMIX_INT);
+    pmix_value_t* value = nullptr;
+    const pmix_status_t got = PMIx_Get(&root, kKey, info, 1, &value);
+    PMIX_INFO_FREE(info, 1);
+    LEPTON_RETURN_IF_ERROR(check(got, "get"));
+    std::string text =
+        value->type == PMIX_STRING && value->data.string != nullptr ? value->data.string : "";
+    PMIX_VALUE_RELEASE(value);
+    return text;
+  };
+  Result<std::string> shared = share();
+  // A fence keeps rank 0's data there until all have it, and makes every process a registered one,
+  // whose later death mpirun and srun report.
+  pmix_info_t* info = nullptr;
+  PMIX_INFO_CREATE(info, 1);
+  int seconds = std::max(1, deadline.LeftMs() / 1000);
+  PMIX_INFO_LOAD(&info[0], PMIX_TIMEOUT, &seconds, PMIX_INT);
+  const Status fenced = check(PMIx_Fence(nullptr, 0, info, 1), "fence");
+  PMIX_INFO_FREE(info, 1);
+  PMIx_Finalize(nullptr, 0);
+  if (!fenced.ok() && shared.ok()) return fenced;
+  return shared;
+}
+
+#else
+
+Result<std::string> ShareFromRankZero(const Launch&, const std::string&, Deadline) {
+  return Unavailable("this build has no PMIx; configure with libpmix to run under mpirun or srun");
+}
+
+#endif
+
+}  // namespace lepton::cli

@@ -1,0 +1,52 @@
+// Parses, wires and runs: every verb is a file of its own (command_list.cc).
+#include <cstdio>
+
+#include "cli/command.h"
+#include "runtime/base/logging.h"
+
+namespace {
+constexpr char kAbout[] =
+    "Lepton: one elastic pool of workers that trains, tunes, distils and serves models.\n"
+    "\n"
+    "  lepton run job.yaml                    one job on this machine, no server needed\n"
+    "  mpirun -np 4 lepton run job.yaml       the same over four processes\n"
+    "  lepton coordinator                     a pool that others submit to\n"
+    "  mpirun -np 4 lepton worker             ... and its workers\n"
+    "  lepton submit job.yaml --wait          a job on that pool\n"
+    "  lepton deploy digits --model digits@1  a model behind HTTP\n";
+constexpr char kEnvironment[] =
+    "Environment: LEPTON_COORDINATOR (URL), LEPTON_API_KEY, LEPTON_CA_FILE, LEPTON_DATA_DIR, "
+    "NO_COLOR.\n"
+    "Contexts: ~/.config/lepton/config.yaml, e.g.\n"
+    "  current: lab\n"
+    "  contexts: {lab: {coordinator: \"https://lab:7600\", api_key: lk_..., ca_file: lab.pem}}\n"
+    "Exit status: 0 done, 1 failed, 2 bad usage or refused input, 3 cancelled.";
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace lepton::cli;
+  CLI::App app(kAbout);
+  Globals globals;
+  app.footer(kEnvironment);
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.set_version_flag("--version", LEPTON_VERSION);
+  app.add_option("--coordinator", globals.coordinator,
+                 "The coordinator's URL [http://127.0.0.1:7600]");
+  app.add_option("--context", globals.context, "A context of ~/.config/lepton/config.yaml");
+  app.add_option("--api-key", globals.api_key, "API key (better: LEPTON_API_KEY)");
+  app.add_option("--ca-file", globals.ca_file, "Trust this PEM certificate for https");
+  app.add_option("-o,--output", globals.output, "Output format")
+      ->check(CLI::IsMember({"table", "json", "yaml"}));
+  app.add_flag("-v,--verbose", globals.verbosity, "Log more; twice for even more");
+  for (const Command& command : Commands()) command.add(app, globals);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int status = app.exit(error);
+    return status == 0 ? kExitOk : kExitUsage;
+  }
+  lepton::InitLogging(
+      {.role = "cli", .min_level = globals.verbosity > 0 ? 0 : 1, .verbosity = globals.verbosity});
+  return globals.action ? globals.action() : kExitUsage;
+}

@@ -1,0 +1,133 @@
+#include <cstdio>
+#include <filesystem>
+
+#include "cli/api_client.h"
+#include "cli/output.h"
+#include "runtime/base/file.h"
+#include "runtime/spec/job_spec.h"
+
+namespace lepton::cli {
+namespace {
+
+using nlohmann::json;
+
+int List(const Globals& globals) {
+  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
+  if (!client.ok()) return Fail(client.status());
+  const Result<json> list = (*client)->List("/v1/models");
+  if (!list.ok()) return Fail(list.status());
+  if (globals.output != "table") {
+    std::fputs(Document(*list, globals.output).c_str(), stdout);
+    return kExitOk;
+  }
+  Table table({"MODEL", "LATEST", "VERSIONS", "ALIASES"});
+  for (const json& item : *list) {
+    std::string aliases;
+    for (const auto& [alias, version] : item.value("aliases", json::object()).items()) {
+      aliases += (aliases.empty() ? "" : ", ") + alias + "=" + version.dump();
+    }
+    table.Row({Text(item, "name"), Text(item, "latest"),
+               std::to_string(item.value("versions", json::array()).size()), aliases});
+  }
+  std::fputs(table.ToString().c_str(), stdout);
+  return kExitOk;
+}
+
+// "digits@prod" -> /v1/models/digits/versions/3.
+Result<std::string> VersionPath(ApiClient& client, const std::string& text) {
+  LEPTON_ASSIGN_OR_RETURN(const spec::Reference reference, spec::ParseReference("model", text));
+  const std::string base = "/v1/models/" + UrlEncode(reference.name);
+  LEPTON_ASSIGN_OR_RETURN(const json model, client.Get(base));
+  std::string version = reference.reference;
+  if (version.empty()) version = Text(model, "latest");
+  if (const std::string aliased = Text(model, "aliases." + version); aliased != "-") {
+    version = aliased;
+  }
+  return base + "/versions/" + UrlEncode(version);
+}
+
+int Show(const Globals& globals, const std::string& text) {
+  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
+  if (!client.ok()) return Fail(client.status());
+  const Result<std::string> path = VersionPath(**client, text);
+  if (!path.ok()) return Fail(path.status());
+  const Result<json> version = (*client)->Get(*path);
+  if (!version.ok()) return Fail(version.status());
+  if (globals.output != "table") {
+    std::fputs(Document(*version, globals.output).c_str(), stdout);
+    return kExitOk;
+  }
+  Table table({"FIELD", "VALUE"});
+  for (const char* key : {"name", "version", "parameters", "weights_sha256", "manifest", "job_id",
+                          "lineage.dataset_name", "lineage.dataset", "lineage.teacher"}) {
+    table.Row({key, Text(*version, key)});
+  }
+  for (const auto& [key, value] : version->value("metrics", json::object()).items()) {
+    table.Row({key, value.dump()});
+  }
+  std::fputs(table.ToString().c_str(), stdout);
+  return kExitOk;
+}
+
+int Pull(const Globals& globals, const std::string& text, const std::string& folder) {
+  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
+  if (!client.ok()) return Fail(client.status());
+  const Result<std::string> path = VersionPath(**client, text);
+  if (!path.ok()) return Fail(path.status());
+  if (const Status made = MakeFolders(std::filesystem::absolute(folder)); !made.ok()) {
+    return Fail(made);
+  }
+  for (const char* file : {"manifest.json", "weights.safetensors"}) {
+    const Result<http::Response> bytes = (*client)->Raw("GET", *path + "/files/" + file, "");
+    if (!bytes.ok()) return Fail(bytes.status());
+    const auto target = std::filesystem::absolute(folder) / file;
+    if (const Status written = WriteFileAtomic(target, bytes->body); !written.ok()) {
+      return Fail(written);
+    }
+    std::printf("%s (%s)\n", target.c_str(),
+                Bytes(static_cast<double>(bytes->body.size())).c_str());
+  }
+  return kExitOk;
+}
+
+int Alias(const Globals& globals, const std::string& text, const std::string& alias) {
+  const Result<spec::Reference> reference = spec::ParseReference("model", text);
+  if (!reference.ok()) return Fail(reference.status());
+  const json version = json::parse(reference->reference, nullptr, false);
+  if (!version.is_number_unsigned()) {
+    return Fail(InvalidArgument("model: '" + text + "' must name a version, such as digits@2"));
+  }
+  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
+  if (!client.ok()) return Fail(client.status());
+  const Result<json> done = (*client)->Send(
+      "PUT", "/v1/models/" + UrlEncode(reference->name) + "/aliases/" + UrlEncode(alias),
+      {{"version", version}});
+  if (!done.ok()) return Fail(done.status());
+  std::printf("%s@%s is now version %s\n", reference->name.c_str(), alias.c_str(),
+              version.dump().c_str());
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddModel(CLI::App& app, Globals& globals) {
+  CLI::App* model = app.add_subcommand("model", "The registry: list, show, fetch, name versions");
+  model->require_subcommand(1)->fallthrough();
+  auto name = std::make_shared<std::string>();
+  auto other = std::make_shared<std::string>(".");
+  AddAction(*model, globals, "ls", "List models", [&globals] { return List(globals); });
+  CLI::App* show = AddAction(*model, globals, "show", "One version: metrics, digest, lineage",
+                             [=, &globals] { return Show(globals, *name); });
+  show->add_option("model", *name, "name, name@version or name@alias")->required();
+  CLI::App* pull = AddAction(*model, globals, "pull", "Download the weights and the manifest",
+                             [=, &globals] { return Pull(globals, *name, *other); });
+  pull->add_option("model", *name, "name, name@version or name@alias")->required();
+  pull->add_option("folder", *other, "Where to put them [.]");
+  CLI::App* alias =
+      AddAction(*model, globals, "alias", "Point an alias, such as prod, at a version",
+                [=, &globals] { return Alias(globals, *name, *other); });
+  alias->add_option("model", *name, "name@version")->required();
+  alias->add_option("alias", *other, "The alias")->required();
+}
+
+}  // namespace lepton::cli

@@ -1,0 +1,191 @@
+#include "cli/output.h"
+
+#include <unistd.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/config.h"
+
+namespace lepton::cli {
+namespace {
+using nlohmann::json;
+
+bool LooksNumeric(const std::string& cell) {
+  return !cell.empty() && cell.find_first_not_of("0123456789.,%-+eE") == std::string::npos;
+}
+
+void Emit(YAML::Emitter& out, const json& value) {
+  if (value.is_object()) {
+    out << YAML::BeginMap;
+    for (const auto& [key, item] : value.items()) {
+      out << YAML::Key << key << YAML::Value;
+      Emit(out, item);
+    }
+    out << YAML::EndMap;
+  } else if (value.is_array()) {
+    out << YAML::BeginSeq;
+    for (const json& item : value) Emit(out, item);
+    out << YAML::EndSeq;
+  } else if (value.is_string()) {
+    const std::string text = value.get<std::string>();
+    const bool plain = json::parse(text, nullptr, false).is_discarded() && !text.empty();
+    if (plain) {
+      out << text;
+    } else {
+      out << YAML::DoubleQuoted << text;
+    }
+  } else {
+    out << value.dump();
+  }
+}
+
+const json* Find(const json& value, const std::string& path) {
+  const json* at = &value;
+  size_t begin = 0;
+  while (begin <= path.size()) {
+    if (!at->is_object()) return nullptr;
+    // A key may itself hold dots or slashes: the whole rest is tried first.
+    if (const auto rest = at->find(path.substr(begin)); rest != at->end()) return &*rest;
+    const size_t dot = path.find('.', begin);
+    if (dot == std::string::npos) return nullptr;
+    const auto it = at->find(path.substr(begin, dot - begin));
+    if (it == at->end()) return nullptr;
+    at = &*it;
+    begin = dot + 1;
+  }
+  return at;
+}
+}  // namespace
+
+std::string Table::ToString() const {
+  std::vector<size_t> widths;
+  for (const std::string& header : headers_) widths.push_back(header.size());
+  for (const auto& row : rows_) {
+    for (size_t i = 0; i < row.size() && i < widths.size(); ++i) {
+      widths[i] = std::max(widths[i], row[i].size());
+    }
+  }
+  std::string out;
+  const auto line = [&](const std::vector<std::string>& cells, bool header) {
+    std::string text;
+    for (size_t i = 0; i < cells.size() && i < widths.size(); ++i) {
+      const std::string padding(widths[i] - cells[i].size(), ' ');
+      const bool right = !header && LooksNumeric(cells[i]);
+      text += (i > 0 ? "  " : "") + (right ? padding + cells[i] : cells[i] + padding);
+    }
+    while (!text.empty() && text.back() == ' ') text.pop_back();
+    out += text + "\n";
+  };
+  line(headers_, true);
+  for (const auto& row : rows_) line(row, false);
+  return out;
+}
+
+std::string Document(const json& value, const std::string& format) {
+  if (format != "yaml") return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+  YAML::Emitter out;
+  Emit(out, value);
+  return std::string(out.c_str()) + "\n";
+}
+
+std::string Text(const json& value, const std::string& path) {
+  const json* found = Find(value, path);
+  if (found == nullptr || found->is_null()) return "-";
+  if (found->is_string())
+    return found->get<std::string>().empty() ? "-" : found->get<std::string>();
+  if (found->is_number_float()) {
+    char text[32];
+    std::snprintf(text, sizeof(text), "%.6g", found->get<double>());
+    return text;
+  }
+  return found->dump();
+}
+
+double Number(const json& value, const std::string& path, double fallback) {
+  const json* found = Find(value, path);
+  return found != nullptr && found->is_number() ? found->get<double>() : fallback;
+}
+
+std::string Fixed(double value, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof(text), "%.*f", digits, value);
+  return text;
+}
+
+std::string Percent(double ratio) {
+  return Fixed(100 * ratio, 2) + "%";
+}
+
+std::string Age(int64_t since_ms, int64_t now_ms) {
+  if (since_ms <= 0) return "-";
+  const int64_t seconds = std::max<int64_t>(0, (now_ms - since_ms) / 1000);
+  return FormatDuration(std::chrono::seconds(seconds));
+}
+
+std::string Bytes(double bytes) {
+  const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  int unit = 0;
+  while (bytes >= 1024 && unit < 4) bytes /= 1024, ++unit;
+  return Fixed(bytes, unit == 0 ? 0 : 1) + " " + units[unit];
+}
+
+bool ColorWanted() {
+  const char* no_color = std::getenv("NO_COLOR");
+  return ::isatty(STDERR_FILENO) == 1 && (no_color == nullptr || *no_color == '\0');
+}
+
+ProgressLine::ProgressLine() : terminal_(::isatty(STDERR_FILENO) == 1) {}
+
+ProgressLine::~ProgressLine() {
+  if (terminal_ && !shown_.empty()) std::fputc('\n', stderr);
+}
+
+void ProgressLine::Show(const std::string& text) {
+  const int64_t now = RealClock().WallMs();
+  if (terminal_) {
+    std::fprintf(stderr, "\r%s\033[K", text.c_str());
+    std::fflush(stderr);
+    shown_ = text;
+  } else if (text != shown_ && now - last_ms_ >= 5000) {
+    std::fprintf(stderr, "%s\n", text.c_str());
+    shown_ = text;
+    last_ms_ = now;
+  }
+}
+
+void ProgressLine::Clear() {
+  if (terminal_ && !shown_.empty()) std::fputs("\r\033[K", stderr);
+  shown_.clear();
+}
+
+std::string ProgressText(const json& job) {
+  const double step = Number(job, "progress.step");
+  const double total = Number(job, "progress.total_steps");
+  const double rate = Number(job, "progress.samples_per_second");
+  std::string text = Text(job, "name") + " " + Text(job, "state");
+  if (total > 0) text += "  step " + Fixed(step, 0) + "/" + Fixed(total, 0);
+  for (const char* key : {"train/loss", "validation/accuracy", "validation/loss"}) {
+    const double value = Number(job, std::string("metrics.") + key, NAN);
+    if (!std::isnan(value)) text += std::string("  ") + key + " " + Fixed(value, 4);
+  }
+  if (rate > 0) text += "  " + Fixed(rate, 0) + " samples/s";
+  const double started = Number(job, "started_ms");
+  if (step > 0 && total > step && started > 0) {
+    const double elapsed = static_cast<double>(RealClock().WallMs()) - started;
+    text += "  ETA " + FormatDuration(std::chrono::seconds(
+                           static_cast<int64_t>(elapsed * (total - step) / step / 1000) + 1));
+  }
+  size_t workers = 0;
+  if (const auto it = job.find("tasks"); it != job.end() && it->is_array()) workers = it->size();
+  if (workers > 0) text += "  " + std::to_string(workers) + (workers == 1 ? " worker" : " workers");
+  const std::string reason = Text(job, "reason");
+  if (Text(job, "state") == "QUEUED" && reason != "-") text += "  (" + reason + ")";
+  return text;
+}
+
+}  // namespace lepton::cli

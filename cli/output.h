@@ -1,0 +1,55 @@
+// What people and scripts see: aligned tables on a terminal, JSON or YAML on request.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <string>
+#include <vector>
+
+namespace lepton::cli {
+
+class Table {
+ public:
+  explicit Table(std::vector<std::string> headers) : headers_(std::move(headers)) {}
+  void Row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  // Columns padded to their widest cell, two spaces between; numbers flush right.
+  std::string ToString() const;
+
+ private:
+  std::vector<std::string> headers_;
+  std::vector<std::vector<std::string>> rows_;
+};
+
+// "json" or "yaml"; the document as text with a final newline.
+std::string Document(const nlohmann::json& value, const std::string& format);
+
+// A field as text: "-" when absent or null; `path` may go through objects with dots.
+std::string Text(const nlohmann::json& value, const std::string& path);
+double Number(const nlohmann::json& value, const std::string& path, double fallback = 0);
+
+std::string Fixed(double value, int digits);
+std::string Percent(double ratio);                  // 0.9722 -> "97.22%"
+std::string Age(int64_t since_ms, int64_t now_ms);  // "3m12s"
+std::string Bytes(double bytes);                    // "1.5 MiB"
+
+// True when standard error is a terminal and NO_COLOR is unset.
+bool ColorWanted();
+// One line that is rewritten in place on a terminal, and printed at most every 5 s elsewhere.
+class ProgressLine {
+ public:
+  ProgressLine();
+  ~ProgressLine();  // ends the line
+  void Show(const std::string& text);
+  // Clears the line, so that something else can be printed.
+  void Clear();
+
+ private:
+  bool terminal_;
+  int64_t last_ms_ = 0;
+  std::string shown_;
+};
+// "step 120/580  loss 0.0312  validation/accuracy 0.9722  51.2k samples/s  ETA 3s  2 workers" of a
+// job.
+std::string ProgressText(const nlohmann::json& job);
+
+}  // namespace lepton::cli

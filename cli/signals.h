@@ -1,0 +1,22 @@
+// SIGINT and SIGTERM as something to wait for. Make one before any thread starts: the signals are
+// then blocked in every thread, and read here.
+#pragma once
+
+#include "runtime/base/clock.h"
+#include "runtime/base/file.h"
+
+namespace lepton::cli {
+
+class StopSignals {
+ public:
+  StopSignals();
+  // True once a signal has come; waits for one at most until `deadline`.
+  bool Wait(Deadline deadline);
+  bool stopped() const { return stopped_; }
+
+ private:
+  UniqueFd fd_;
+  bool stopped_ = false;
+};
+
+}  // namespace lepton::cli

@@ -1,0 +1,89 @@
+#include <cstdio>
+#include <filesystem>
+
+#include "cli/follow_job.h"
+#include "cli/output.h"
+#include "runtime/base/file.h"
+#include "runtime/spec/job_spec.h"
+
+namespace lepton::cli {
+namespace {
+
+using nlohmann::json;
+
+struct SubmitOptions {
+  std::string file, id, idempotency_key;
+  bool wait = false, dry_run = false;
+};
+
+void PrintPlan(const json& plan) {
+  Table table({"PLAN", ""});
+  for (const auto& [key, value] : plan.value("plan", json::object()).items()) {
+    table.Row({key, value.is_string() ? value.get<std::string>() : value.dump()});
+  }
+  std::fputs(table.ToString().c_str(), stdout);
+}
+
+int Submit(const Globals& globals, const SubmitOptions& options) {
+  const Result<std::string> text = ReadFile(options.file, 1 << 20);
+  if (!text.ok()) return Fail(text.status());
+  // Refused here already, so that a wrong spec needs no server to say so.
+  const Result<spec::JobSpec> parsed = spec::ParseJobSpec(*text);
+  if (!parsed.ok()) return Fail(parsed.status().WithContext(options.file));
+  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
+  if (!client.ok()) return Fail(client.status());
+  std::string target = "/v1/jobs";
+  if (options.dry_run) target += "?dry_run=1";
+  if (!options.id.empty()) {
+    target += (options.dry_run ? "&id=" : "?id=") + UrlEncode(options.id);
+  }
+  http::Headers headers = {{"Content-Type", "application/yaml"}};
+  if (!options.idempotency_key.empty()) headers.emplace("Idempotency-Key", options.idempotency_key);
+  const Result<http::Response> response = (*client)->Raw("POST", target, *text, headers);
+  if (!response.ok()) return Fail(response.status());
+  json job = json::parse(response->body, nullptr, false);
+  if (options.dry_run) {
+    if (globals.output == "table") {
+      PrintPlan(job);
+    } else {
+      std::fputs(Document(job, globals.output).c_str(), stdout);
+    }
+    return kExitOk;
+  }
+  const std::string id = Text(job, "id");
+  if (options.wait) {
+    if (globals.output == "table") std::printf("job %s submitted\n", id.c_str());
+    std::fflush(stdout);
+    const Result<json> final_job = FollowJob(**client, id);
+    if (!final_job.ok()) return Fail(final_job.status());
+    job = *final_job;
+  }
+  if (globals.output != "table") {
+    std::fputs(Document(job, globals.output).c_str(), stdout);
+  } else if (!options.wait) {
+    std::printf("job %s %s\n", id.c_str(), Text(job, "state").c_str());
+  } else {
+    if (JobExitStatus(job) != kExitOk) {
+      std::fprintf(stderr, "lepton: job %s %s: %s\n", id.c_str(), Text(job, "state").c_str(),
+                   Text(job, "reason").c_str());
+    }
+    std::printf("%s\n", ResultLine(job, job.value("tasks", json::array()).size()).c_str());
+  }
+  return options.wait ? JobExitStatus(job) : kExitOk;
+}
+
+}  // namespace
+
+void AddSubmit(CLI::App& app, Globals& globals) {
+  auto options = std::make_shared<SubmitOptions>();
+  CLI::App* command =
+      AddAction(app, globals, "submit", "Submit a job spec (YAML or JSON) to the coordinator",
+                [&globals, options] { return Submit(globals, *options); });
+  command->add_option("spec", options->file, "The spec's file")->required();
+  command->add_flag("--wait", options->wait, "Wait for the end; exit with the job's status");
+  command->add_flag("--dry-run", options->dry_run, "Check and plan; start nothing");
+  command->add_option("--id", options->id, "The job's id, so that repeating is safe");
+  command->add_option("--idempotency-key", options->idempotency_key, "The same, for scripts");
+}
+
+}  // namespace lepton::cli

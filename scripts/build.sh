@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Configures and builds a preset. scripts/build.sh [preset] [target ...]; default: release, all.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+preset=${1:-release}
+shift || true
+# A gigabyte a compiler: as many at once as there are cores and memory for.
+memory_gib=$(awk '/MemAvailable/ {print int($2 / 1048576)}' /proc/meminfo)
+jobs=$(nproc)
+[ "$memory_gib" -lt "$jobs" ] && jobs=$((memory_gib > 0 ? memory_gib : 1))
+log=build/$preset-configure.log
+mkdir -p build
+if ! cmake --preset "$preset" >"$log" 2>&1; then
+  tail -30 "$log" >&2
+  exit 1
+fi
+sed -n '/^-- Lepton/,/^-- Configuring/p' "$log" | sed '$d'
+cmake --build "build/$preset" --parallel "$jobs" ${1:+--target "$@"} | awk '
+  /error|warning|FAILED|^ninja: build stopped/ {print; fflush(); next}
+  {last = $0; if (++n % 40 == 0) {print; fflush()}} END {print last}'
