@@ -73,7 +73,7 @@ double Spread(const DataPart& part, int64_t rows) {
 }  // namespace
 
 int32_t PredictedClass(std::span<const float> logits) {
-  if (logits.size() == 1) return logits[0] > 0 ? 1 : 0;
+  if (logits.size() == 1) return logits[0] >= 0 ? 1 : 0;
   return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 

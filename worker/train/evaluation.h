@@ -37,7 +37,8 @@ Result<Evaluation> Evaluate(nn::TrainingProgram& program, const DataPart& part, 
 // that the other ranks do not know of.
 Status AbortGang(collectives::Communicator& gang, Status cause);
 
-// The class that logits [outputs] stand for; with one output, class 1 when it is positive.
+// The class that logits [outputs] stand for; with one output, class 1 from 0 on (a probability of
+// one half).
 int32_t PredictedClass(std::span<const float> logits);
 
 }  // namespace lepton::worker

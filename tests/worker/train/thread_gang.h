@@ -1,0 +1,143 @@
+// A gang whose ranks are threads of the test: the Communicator contract (fixed tree over ranks,
+// abort, deadlines) without a transport.
+#pragma once
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "collectives/communicator.h"
+
+namespace lepton::testing {
+
+using collectives::DataType;
+using collectives::ReduceOp;
+
+// What the ranks share: a place for each rank's input and a barrier that can fail.
+class ThreadGang {
+ public:
+  explicit ThreadGang(int size) : size_(size), inputs_(size) {}
+  int size() const { return size_; }
+
+  void Abort(const Status& cause) {
+    const std::lock_guard lock(mutex_);
+    if (cause_.ok()) cause_ = cause;
+    changed_.notify_all();
+  }
+
+  // Shows every rank's bytes to every rank: `read` runs between two barriers.
+  Status Exchange(int rank, std::vector<char> bytes,
+                  const std::function<void(const std::vector<std::vector<char>>&)>& read) {
+    inputs_[rank] = std::move(bytes);
+    LEPTON_RETURN_IF_ERROR(Meet());
+    read(inputs_);
+    return Meet();
+  }
+
+  Status Meet() {
+    std::unique_lock lock(mutex_);
+    if (!cause_.ok()) return Aborted(cause_.message());
+    const uint64_t round = round_;
+    if (++arrived_ == size_) {
+      arrived_ = 0;
+      ++round_;
+      changed_.notify_all();
+      return Status::Ok();
+    }
+    const bool met = changed_.wait_for(lock, std::chrono::seconds(30),
+                                       [&] { return round_ != round || !cause_.ok(); });
+    if (round_ != round) return Status::Ok();
+    return met ? Aborted(cause_.message()) : DeadlineExceeded("a rank did not come");
+  }
+
+ private:
+  const int size_;
+  std::vector<std::vector<char>> inputs_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int arrived_ = 0;
+  uint64_t round_ = 0;
+  Status cause_;
+};
+
+class ThreadCommunicator final : public collectives::Communicator {
+ public:
+  ThreadCommunicator(std::shared_ptr<ThreadGang> gang, int rank)
+      : gang_(std::move(gang)), rank_(rank) {}
+
+  int rank() const override { return rank_; }
+  int size() const override { return gang_->size(); }
+  std::string_view backend() const override { return "threads"; }
+
+  Status AllReduce(const void* in, void* out, size_t count, DataType type, ReduceOp op) override {
+    if (op != ReduceOp::kSum) return InvalidArgument("only sums");
+    const size_t bytes = count * ElementSize(type);
+    const char* data = static_cast<const char*>(in);
+    return gang_->Exchange(rank_, {data, data + bytes}, [&](const auto& inputs) {
+      switch (type) {
+        case DataType::kFloat32:
+          return SumTree<float>(inputs, out, count);
+        case DataType::kInt32:
+          return SumTree<int32_t>(inputs, out, count);
+        default:
+          return SumTree<int64_t>(inputs, out, count);
+      }
+    });
+  }
+  Status Broadcast(void* data, size_t count, DataType type, int root) override {
+    const char* bytes = static_cast<const char*>(data);
+    const size_t size = count * ElementSize(type);
+    return gang_->Exchange(rank_, {bytes, bytes + size}, [&](const auto& inputs) {
+      std::memcpy(data, inputs[root].data(), size);
+    });
+  }
+  Status Barrier() override { return gang_->Meet(); }
+  void Abort(Status cause) override { gang_->Abort(cause); }
+
+  Status ReduceScatter(const void*, void*, size_t, DataType, ReduceOp) override { return Unused(); }
+  Status AllGather(const void*, void*, size_t, DataType) override { return Unused(); }
+  Status Send(const void*, size_t, DataType, int) override { return Unused(); }
+  Status Recv(void*, size_t, DataType, int) override { return Unused(); }
+  collectives::HandlePtr AllReduceAsync(const void*, void*, size_t, DataType, ReduceOp) override {
+    return nullptr;
+  }
+
+ private:
+  static Status Unused() { return InvalidArgument("training does not use this"); }
+  static size_t ElementSize(DataType type) {
+    return type == DataType::kInt64 ? 8 : type == DataType::kUInt8 ? 1 : 4;
+  }
+
+  // (((0+1)+(2+3))+...), as the real back-ends add.
+  template <typename T>
+  static void SumTree(const std::vector<std::vector<char>>& inputs, void* out, size_t count) {
+    std::vector<std::vector<T>> level;
+    for (const std::vector<char>& bytes : inputs) {
+      std::vector<T> values(count);
+      std::memcpy(values.data(), bytes.data(), count * sizeof(T));
+      level.push_back(std::move(values));
+    }
+    while (level.size() > 1) {
+      std::vector<std::vector<T>> next;
+      for (size_t i = 0; i < level.size(); i += 2) {
+        if (i + 1 < level.size()) {
+          for (size_t k = 0; k < count; ++k) level[i][k] += level[i + 1][k];
+        }
+        next.push_back(std::move(level[i]));
+      }
+      level = std::move(next);
+    }
+    std::memcpy(out, level[0].data(), count * sizeof(T));
+  }
+
+  std::shared_ptr<ThreadGang> gang_;
+  const int rank_;
+};
+
+}  // namespace lepton::testing
