@@ -1,10 +1,8 @@
 #include <cstdio>
-#include <filesystem>
 
 #include "cli/follow_job.h"
 #include "cli/output.h"
-#include "runtime/base/file.h"
-#include "runtime/spec/job_spec.h"
+#include "cli/spec_file.h"
 
 namespace lepton::cli {
 namespace {
@@ -25,11 +23,9 @@ void PrintPlan(const json& plan) {
 }
 
 int Submit(const Globals& globals, const SubmitOptions& options) {
-  const Result<std::string> text = ReadFile(options.file, 1 << 20);
-  if (!text.ok()) return Fail(text.status());
   // Refused here already, so that a wrong spec needs no server to say so.
-  const Result<spec::JobSpec> parsed = spec::ParseJobSpec(*text);
-  if (!parsed.ok()) return Fail(parsed.status().WithContext(options.file));
+  const Result<SpecFile> file = LoadSpecFile(options.file);
+  if (!file.ok()) return Fail(file.status());
   Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
   if (!client.ok()) return Fail(client.status());
   std::string target = "/v1/jobs";
@@ -37,9 +33,10 @@ int Submit(const Globals& globals, const SubmitOptions& options) {
   if (!options.id.empty()) {
     target += (options.dry_run ? "&id=" : "?id=") + UrlEncode(options.id);
   }
-  http::Headers headers = {{"Content-Type", "application/yaml"}};
+  http::Headers headers = {{"Content-Type", "application/json"}};
   if (!options.idempotency_key.empty()) headers.emplace("Idempotency-Key", options.idempotency_key);
-  const Result<http::Response> response = (*client)->Raw("POST", target, *text, headers);
+  const Result<http::Response> response =
+      (*client)->Raw("POST", target, file->document.dump(), headers);
   if (!response.ok()) return Fail(response.status());
   json job = json::parse(response->body, nullptr, false);
   if (options.dry_run) {

@@ -18,7 +18,7 @@ libraries=(
 # the OpenAPI check, and what the scripts call.
 tests=(
   libgtest-dev libgmock-dev libbenchmark-dev clang-format
-  python3-minimal python3-yaml python3-jsonschema
+  python3 python3-jsonschema
   slurm-wlm munge iproute2 curl jq procps openssl
 )
 # Peers of the benches.

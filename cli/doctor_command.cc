@@ -1,0 +1,96 @@
+#include <sys/statvfs.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <thread>
+
+#include "cli/api_client.h"
+#include "cli/launch.h"
+#include "cli/output.h"
+#include "collectives/communicator.h"
+
+namespace lepton::cli {
+namespace {
+
+using nlohmann::json;
+
+bool CpuHas(const std::string& flag) {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line)) {
+    if (line.rfind("flags", 0) == 0)
+      return (line + " ").find(" " + flag + " ") != std::string::npos;
+  }
+  return false;
+}
+
+json Check(const std::string& name, const std::string& state, const std::string& detail) {
+  return {{"check", name}, {"state", state}, {"detail", detail}};
+}
+
+json Examine(const Globals& globals) {
+  json checks = json::array();
+  std::string features;
+  for (const char* flag : {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8"}) {
+    if (CpuHas(flag)) features += (features.empty() ? "" : " ") + std::string(flag);
+  }
+  checks.push_back(Check("cpu", CpuHas("avx2") ? "ok" : "warn",
+                         std::to_string(std::thread::hardware_concurrency()) + " cores, " +
+                             (features.empty() ? "no AVX2: kernels run scalar" : features)));
+  struct sysinfo memory {};
+  ::sysinfo(&memory);
+  const double total = static_cast<double>(memory.totalram) * memory.mem_unit;
+  checks.push_back(Check("memory", total > 1e9 ? "ok" : "warn", Bytes(total)));
+  struct statvfs disk {};
+  if (::statvfs(".", &disk) == 0) {
+    const double free = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
+    checks.push_back(Check("disk", free > 1e9 ? "ok" : "warn", Bytes(free) + " free here"));
+  }
+  if (::statvfs("/dev/shm", &disk) == 0) {
+    const double free = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
+    checks.push_back(Check("shared memory", free > 64e6 ? "ok" : "warn", Bytes(free)));
+  }
+  for (const collectives::Backend* backend : collectives::Backends()) {
+    const Status available = backend->Available();
+    checks.push_back(Check("collectives " + std::string(backend->name()),
+                           available.ok() ? "ok" : "off",
+                           available.ok() ? "available" : available.message()));
+  }
+  const Launch launch = DetectLaunch();
+  checks.push_back(Check("launcher", "ok",
+                         launch.launcher + ", rank " + std::to_string(launch.rank) + " of " +
+                             std::to_string(launch.size)));
+  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
+  if (!client.ok()) {
+    checks.push_back(Check("coordinator", "warn", client.status().message()));
+  } else {
+    const Result<json> cluster = (*client)->Get("/v1/cluster", std::chrono::seconds(3));
+    checks.push_back(Check("coordinator", cluster.ok() ? "ok" : "off",
+                           cluster.ok()
+                               ? (*client)->url() + ", " + Text(*cluster, "slots.total") + " slots"
+                               : cluster.status().message()));
+  }
+  return checks;
+}
+
+}  // namespace
+
+void AddDoctor(CLI::App& app, Globals& globals) {
+  AddAction(app, globals, "doctor", "Look at this machine and at the coordinator", [&globals] {
+    const json checks = Examine(globals);
+    if (globals.output != "table") {
+      std::fputs(Document(checks, globals.output).c_str(), stdout);
+      return kExitOk;
+    }
+    Table table({"CHECK", "STATE", "DETAIL"});
+    for (const json& check : checks) {
+      table.Row({Text(check, "check"), Text(check, "state"), Text(check, "detail")});
+    }
+    std::fputs(table.ToString().c_str(), stdout);
+    return kExitOk;
+  });
+}
+
+}  // namespace lepton::cli

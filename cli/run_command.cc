@@ -1,0 +1,260 @@
+// One job without a server: coordinator in rank 0 of mpirun or srun (or in this one process),
+// workers in all ranks; only loopback ports while all ranks are on one host.
+#include <cstdio>
+#include <cstring>
+#include <thread>
+
+#include "cli/follow_job.h"
+#include "cli/launch.h"
+#include "cli/local_agents.h"
+#include "cli/output.h"
+#include "cli/run_results.h"
+#include "cli/signals.h"
+#include "cli/spec_file.h"
+#include "runtime/base/logging.h"
+#include "scheduler/coordinator.h"
+
+namespace lepton::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct RunOptions {
+  std::string file, out;
+  int workers = 0, slots = 0;
+  bool resume = false;
+};
+
+// What rank 0 tells the others.
+struct Meeting {
+  std::string link, pool_key_json;
+  std::string ToText() const { return json{{"link", link}, {"key", pool_key_json}}.dump(); }
+};
+
+worker::AgentOptions AgentFor(const Launch& launch, const Meeting& meeting,
+                              const wire::PoolKey& key, int index, int slots) {
+  worker::AgentOptions agent;
+  agent.coordinator = meeting.link;
+  agent.key = key;
+  agent.worker_id = HostName() + "-" + std::to_string(launch.rank) +
+                    (launch.size == 1 ? "." + std::to_string(index) : "");
+  agent.slots = static_cast<uint32_t>(std::max(1, slots));
+  agent.launcher = {launch.launcher, static_cast<uint32_t>(launch.rank),
+                    static_cast<uint32_t>(launch.size), launch.world};
+  const bool local = meeting.link.find("//127.") != std::string::npos;
+  agent.data_address = local ? "127.0.0.1" : HostAddress();
+  return agent;
+}
+
+int Cores() {
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+// A rank other than 0: a worker that leaves when it is drained.
+int RunAsWorker(const Launch& launch, const RunOptions& options, StopSignals& signals) {
+  const Result<std::string> text =
+      ShareFromRankZero(launch, "", Deadline::In(std::chrono::seconds(60)));
+  if (!text.ok()) return Fail(text.status());
+  const json meeting = json::parse(*text, nullptr, false);
+  // An empty message: rank 0 refused the spec, and has said why.
+  if (!meeting.is_object()) return kExitUsage;
+  const Result<wire::PoolKey> key = wire::PoolKeyFromJson(meeting.value("key", std::string()));
+  if (!key.ok()) return Fail(key.status());
+  worker::AgentOptions agent =
+      AgentFor(launch, {meeting.value("link", std::string()), ""}, *key, 0,
+               options.slots > 0 ? options.slots : Cores() / std::max(1, launch.local_size));
+  agent.max_coordinator_silence = std::chrono::seconds(10);
+  LocalAgents agents;
+  if (const Status added = agents.Add(std::move(agent)); !added.ok()) return Fail(added);
+  while (!agents.ended()) {
+    if (signals.Wait(Deadline::In(std::chrono::milliseconds(50)))) break;
+  }
+  agents.Stop();
+  return signals.stopped() || agents.status().ok() ? kExitOk : Fail(agents.status());
+}
+
+// The spec with as many workers as there are, unless it says.
+json WithWorkers(const SpecFile& file, int workers) {
+  json document = file.document;
+  const bool gang =
+      file.spec.kind == spec::JobKind::kTrain || file.spec.kind == spec::JobKind::kDistill;
+  const bool said = document.contains("resources") && document["resources"].is_object() &&
+                    document["resources"].contains("max_workers");
+  if (gang && !said) document["resources"]["max_workers"] = workers;
+  return document;
+}
+
+Status WaitForWorkers(ApiClient& client, size_t count, StopSignals& signals) {
+  const Deadline deadline = Deadline::In(std::chrono::seconds(60));
+  for (;;) {
+    LEPTON_ASSIGN_OR_RETURN(const json workers, client.List("/v1/workers?state=UP"));
+    if (workers.size() >= count) return Status::Ok();
+    if (signals.Wait(Deadline::In(std::chrono::milliseconds(10)))) return Cancelled("stopped");
+    if (deadline.Expired()) {
+      return DeadlineExceeded(std::to_string(workers.size()) + " of " + std::to_string(count) +
+                              " workers joined within 60s");
+    }
+  }
+}
+
+class EmbeddedRun {
+ public:
+  EmbeddedRun(const Globals& globals, const Launch& launch, const RunOptions& options,
+              StopSignals& signals)
+      : globals_(globals), launch_(launch), options_(options), signals_(signals) {}
+
+  int Run(const SpecFile& file) {
+    folder_ =
+        options_.out.empty() ? fs::path("lepton-runs") / file.spec.name : fs::path(options_.out);
+    folder_ = fs::absolute(folder_);
+    const Status started = Start(file);
+    // The other ranks wait for a message, also when there is none.
+    const std::string message = started.ok() ? meeting_.ToText() : "";
+    if (launch_.size > 1) {
+      const Result<std::string> shared =
+          ShareFromRankZero(launch_, message, Deadline::In(std::chrono::seconds(60)));
+      if (started.ok() && !shared.ok()) return Fail(shared.status());
+    }
+    if (!started.ok()) return Fail(started);
+    const Result<json> job = Submit(file);
+    const int status = job.ok() ? Finish(*job) : Fail(job.status());
+    StopAll();
+    return status;
+  }
+
+ private:
+  Status Start(const SpecFile& file) {
+    const fs::path state = folder_ / "state";
+    if (!options_.resume) {
+      std::error_code ignored;
+      fs::remove_all(state, ignored);
+    }
+    LEPTON_RETURN_IF_ERROR(MakeFolders(state));
+    scheduler::CoordinatorOptions coordinator;
+    coordinator.data_dir = state;
+    coordinator.file_roots = {fs::current_path()};
+    if (!file.data_folder.empty()) coordinator.file_roots.push_back(file.data_folder);
+    const bool one_host = launch_.size <= std::max(1, launch_.local_size);
+    coordinator.link_address = one_host ? "127.0.0.1" : "0.0.0.0";
+    LEPTON_ASSIGN_OR_RETURN(coordinator_, scheduler::Coordinator::Start(coordinator));
+    meeting_.link = "tcp://" + (one_host ? std::string("127.0.0.1") : HostAddress()) + ":" +
+                    std::to_string(coordinator_->link_port());
+    meeting_.pool_key_json = coordinator_->pool_key_json();
+    LEPTON_ASSIGN_OR_RETURN(const wire::PoolKey key, wire::PoolKeyFromJson(meeting_.pool_key_json));
+    const int local = launch_.size > 1 ? 1 : options_.workers > 0 ? options_.workers : Cores();
+    const int slots = options_.slots > 0 ? options_.slots
+                      : launch_.size > 1 ? Cores() / std::max(1, launch_.local_size)
+                                         : std::max(1, Cores() / local);
+    for (int i = 0; i < local; ++i) {
+      LEPTON_RETURN_IF_ERROR(agents_.Add(AgentFor(launch_, meeting_, key, i, slots)));
+    }
+    workers_ = launch_.size > 1 ? static_cast<size_t>(launch_.size) : static_cast<size_t>(local);
+    LEPTON_ASSIGN_OR_RETURN(client_, ApiClient::ForUrl(coordinator_->url()));
+    return Status::Ok();
+  }
+
+  Result<json> Submit(const SpecFile& file) {
+    LEPTON_RETURN_IF_ERROR(WaitForWorkers(*client_, workers_, signals_));
+    const std::string id = "run";
+    if (!options_.resume || !client_->Get("/v1/jobs/" + id).ok()) {
+      const json document = WithWorkers(file, static_cast<int>(workers_));
+      const Result<http::Response> job = client_->Raw("POST", "/v1/jobs?id=" + id, document.dump(),
+                                                      {{"Content-Type", "application/json"}});
+      if (!job.ok()) return job.status().WithContext(options_.file);
+    }
+    return FollowJob(*client_, id,
+                     [this] { return signals_.Wait(Deadline::In(Duration::zero())); });
+  }
+
+  int Finish(const json& job) {
+    const Status saved = SaveResults(*client_, job, folder_);
+    if (!saved.ok()) return Fail(saved.WithContext("results"));
+    const size_t ranks = job.value("tasks", json::array()).size();
+    if (JobExitStatus(job) != kExitOk) {
+      std::fprintf(stderr, "lepton: job %s: %s\n", Text(job, "state").c_str(),
+                   Text(job, "reason").c_str());
+    }
+    if (globals_.output == "table") {
+      std::printf("results in %s\n%s\n", folder_.c_str(), ResultLine(job, ranks).c_str());
+    } else {
+      json line = job.value("result", json::object());
+      line["workers"] = ranks;
+      line["state"] = Text(job, "state");
+      line["folder"] = folder_.string();
+      std::fputs(globals_.output == "json" ? (line.dump() + "\n").c_str()
+                                           : Document(line, globals_.output).c_str(),
+                 stdout);
+    }
+    return JobExitStatus(job);
+  }
+
+  // Workers of the other ranks leave cleanly, so that mpirun and srun see status 0.
+  void StopAll() {
+    if (launch_.size > 1) {
+      const Result<json> workers = client_->List("/v1/workers?state=UP");
+      if (workers.ok()) {
+        for (const json& worker : *workers) {
+          (void)client_->Send("POST", "/v1/workers/" + UrlEncode(Text(worker, "id")) + ":drain",
+                              nullptr);
+        }
+      }
+      const Deadline deadline = Deadline::In(std::chrono::seconds(3));
+      while (!deadline.Expired()) {
+        const Result<json> left = client_->List("/v1/workers?state=DRAINING");
+        const Result<json> up = client_->List("/v1/workers?state=UP");
+        if (left.ok() && up.ok() && left->empty() && up->empty()) break;
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      }
+    }
+    agents_.Stop();
+    coordinator_->Stop(std::chrono::seconds(1));
+  }
+
+  const Globals& globals_;
+  const Launch launch_;
+  const RunOptions& options_;
+  StopSignals& signals_;
+  fs::path folder_;
+  std::unique_ptr<scheduler::Coordinator> coordinator_;
+  LocalAgents agents_;
+  size_t workers_ = 0;
+  Meeting meeting_;
+  std::unique_ptr<ApiClient> client_;
+};
+
+int Run(const Globals& globals, const RunOptions& options) {
+  StopSignals signals;
+  InitLogging(
+      {.role = "run", .min_level = globals.verbosity > 0 ? 0 : 1, .verbosity = globals.verbosity});
+  const Launch launch = DetectLaunch();
+  if (launch.rank > 0) return RunAsWorker(launch, options, signals);
+  const Result<SpecFile> file = LoadSpecFile(options.file);
+  if (!file.ok()) {
+    // The other ranks are waiting for a message.
+    if (launch.size > 1) {
+      (void)ShareFromRankZero(launch, "", Deadline::In(std::chrono::seconds(60)));
+    }
+    return Fail(file.status());
+  }
+  return EmbeddedRun(globals, launch, options, signals).Run(*file);
+}
+
+}  // namespace
+
+void AddRun(CLI::App& app, Globals& globals) {
+  auto options = std::make_shared<RunOptions>();
+  CLI::App* command =
+      AddAction(app, globals, "run",
+                "Run one job here, without a server; under mpirun or srun over all its processes",
+                [&globals, options] { return Run(globals, *options); });
+  command->add_option("spec", options->file, "The job's spec (YAML or JSON)")->required();
+  command->add_option("--workers", options->workers, "Local workers [one a core]")
+      ->check(CLI::Range(1, 1024));
+  command->add_option("--slots", options->slots, "Slots of each worker [its share of the cores]")
+      ->check(CLI::Range(1, 1024));
+  command->add_option("--out", options->out, "Folder of the results [./lepton-runs/<name>]");
+  command->add_flag("--resume", options->resume, "Go on with the run that was broken off there");
+}
+
+}  // namespace lepton::cli

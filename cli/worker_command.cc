@@ -1,0 +1,147 @@
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include "cli/api_client.h"
+#include "cli/launch.h"
+#include "cli/local_agents.h"
+#include "cli/output.h"
+#include "cli/signals.h"
+#include "runtime/base/logging.h"
+
+namespace lepton::cli {
+namespace {
+
+using nlohmann::json;
+
+struct WorkerOptions {
+  std::string join, link, pool_key, name, data_dir, data_address;
+  int slots = 0;
+  std::vector<std::string> labels;
+};
+
+// The link's endpoint and the pool's key, from --join's folder or from the two flags.
+Status FindCoordinator(const WorkerOptions& options, worker::AgentOptions* agent) {
+  std::string folder = options.join;
+  if (folder.empty()) {
+    const char* env = std::getenv("LEPTON_DATA_DIR");
+    folder = env != nullptr ? env : "lepton-data";
+  }
+  if (!options.link.empty()) {
+    agent->coordinator =
+        options.link.find("://") == std::string::npos ? "tcp://" + options.link : options.link;
+  } else {
+    const Result<std::string> text = ReadFile(folder + "/coordinator.json");
+    if (!text.ok()) {
+      return text.status().WithContext(
+          "no coordinator to join: give --join its data folder, or --link host:port and "
+          "--pool-key");
+    }
+    const json where = json::parse(*text, nullptr, false);
+    if (!where.is_object()) return DataLoss(folder + "/coordinator.json: not JSON");
+    agent->coordinator = where.value("link", std::string());
+  }
+  const std::string key_file = options.pool_key.empty() ? folder + "/pool.key" : options.pool_key;
+  LEPTON_ASSIGN_OR_RETURN(agent->key, wire::LoadPoolKey(key_file));
+  return Status::Ok();
+}
+
+Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options) {
+  worker::AgentOptions agent;
+  LEPTON_RETURN_IF_ERROR(FindCoordinator(options, &agent));
+  const Launch launch = DetectLaunch();
+  agent.launcher = {launch.launcher, static_cast<uint32_t>(launch.rank),
+                    static_cast<uint32_t>(launch.size), launch.world};
+  // Processes of one mpirun share the host's cores.
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  agent.slots = static_cast<uint32_t>(
+      options.slots > 0 ? options.slots : std::max(1, cores / std::max(1, launch.local_size)));
+  agent.worker_id = options.name;
+  if (!options.name.empty() && launch.size > 1)
+    agent.worker_id += "-" + std::to_string(launch.rank);
+  agent.data_dir = options.data_dir;
+  const bool local = agent.coordinator.find("//127.") != std::string::npos ||
+                     agent.coordinator.find("//localhost") != std::string::npos;
+  agent.data_address = !options.data_address.empty() ? options.data_address
+                       : local                       ? "127.0.0.1"
+                                                     : HostAddress();
+  for (const std::string& label : options.labels) {
+    const size_t equals = label.find('=');
+    if (equals == std::string::npos) {
+      return InvalidArgument("--label: '" + label + "' must be key=value");
+    }
+    agent.labels[label.substr(0, equals)] = label.substr(equals + 1);
+  }
+  return agent;
+}
+
+int RunWorker(const Globals& globals, const WorkerOptions& options) {
+  StopSignals signals;
+  InitLogging({.role = "worker", .min_level = 0, .verbosity = globals.verbosity});
+  Result<worker::AgentOptions> agent_options = MakeOptions(options);
+  if (!agent_options.ok()) return Fail(agent_options.status());
+  LocalAgents agents;
+  if (const Status added = agents.Add(*std::move(agent_options)); !added.ok()) return Fail(added);
+  while (!agents.ended() && !signals.Wait(Deadline::In(std::chrono::milliseconds(100)))) {
+  }
+  agents.Stop();
+  const Status status = agents.status();
+  return status.ok() || signals.stopped() ? kExitOk : Fail(status);
+}
+
+int List(const Globals& globals) {
+  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
+  if (!client.ok()) return Fail(client.status());
+  const Result<json> workers = (*client)->List("/v1/workers");
+  if (!workers.ok()) return Fail(workers.status());
+  if (globals.output != "table") {
+    std::fputs(Document(*workers, globals.output).c_str(), stdout);
+    return kExitOk;
+  }
+  Table table({"WORKER", "HOST", "STATE", "SLOTS", "USED", "DEVICE", "LAUNCHER", "TASKS"});
+  for (const json& worker : *workers) {
+    table.Row({Text(worker, "id"), Text(worker, "host"), Text(worker, "state"),
+               Text(worker, "slots"), Text(worker, "slots_used"), Text(worker, "device"),
+               Text(worker, "launcher"),
+               std::to_string(worker.value("tasks", json::array()).size())});
+  }
+  std::fputs(table.ToString().c_str(), stdout);
+  return kExitOk;
+}
+
+int Drain(const Globals& globals, const std::string& id) {
+  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
+  if (!client.ok()) return Fail(client.status());
+  const Result<json> done =
+      (*client)->Send("POST", "/v1/workers/" + UrlEncode(id) + ":drain", nullptr);
+  if (!done.ok()) return Fail(done.status());
+  std::printf("worker %s is draining\n", id.c_str());
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddWorker(CLI::App& app, Globals& globals) {
+  auto options = std::make_shared<WorkerOptions>();
+  CLI::App* command = AddAction(app, globals, "worker", "Run a worker, or list and drain workers",
+                                [&globals, options] { return RunWorker(globals, *options); });
+  command->add_option("--join", options->join,
+                      "The coordinator's data folder, which has its address and the pool's key "
+                      "[$LEPTON_DATA_DIR or ./lepton-data]");
+  command->add_option("--link", options->link, "host:port to join, where folders are not shared");
+  command->add_option("--pool-key", options->pool_key, "A copy of the coordinator's pool.key");
+  command->add_option("--slots", options->slots, "Tasks that fit at once [the cores]")
+      ->check(CLI::Range(1, 1024));
+  command->add_option("--name", options->name, "This worker's id [host name and 4 digits]");
+  command->add_option("--data-dir", options->data_dir, "Cache and scratch [a temporary folder]");
+  command->add_option("--data-address", options->data_address,
+                      "Address of this host that the other workers reach");
+  command->add_option("--label", options->labels, "key=value; may be repeated");
+  AddAction(*command, globals, "ls", "List workers", [&globals] { return List(globals); });
+  auto id = std::make_shared<std::string>();
+  CLI::App* drain = AddAction(*command, globals, "drain", "Let a worker finish, then leave",
+                              [&globals, id] { return Drain(globals, *id); });
+  drain->add_option("worker", *id, "Its id")->required();
+}
+
+}  // namespace lepton::cli

@@ -1,0 +1,126 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "cli/api_client.h"
+#include "cli/follow_job.h"
+#include "cli/launch.h"
+#include "cli/output.h"
+#include "cli/spec_file.h"
+#include "runtime/base/file.h"
+
+namespace lepton::cli {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+TEST(Output, TablesAlignTextLeftAndNumbersRight) {
+  Table table({"NAME", "N"});
+  table.Row({"a", "10"});
+  table.Row({"long", "5"});
+  EXPECT_EQ(table.ToString(), "NAME  N\na     10\nlong   5\n");
+}
+
+TEST(Output, FindsFieldsWhoseNamesHoldDotsAndSlashes) {
+  const json job = {{"metrics", {{"train/loss", 0.25}}}, {"a", {{"b.c", 1}}}, {"n", nullptr}};
+  EXPECT_EQ(Text(job, "metrics.train/loss"), "0.25");
+  EXPECT_EQ(Text(job, "a.b.c"), "1");
+  EXPECT_EQ(Text(job, "n"), "-");
+  EXPECT_EQ(Text(job, "none.at.all"), "-");
+}
+
+TEST(Output, YamlKeepsTextsThatLookLikeNumbers) {
+  const std::string yaml = Document({{"a", "1"}, {"b", 1}, {"c", {true, "x"}}}, "yaml");
+  EXPECT_EQ(yaml, "a: \"1\"\nb: 1\nc:\n  - true\n  - x\n");
+}
+
+TEST(Output, HumanUnits) {
+  EXPECT_EQ(Bytes(1536), "1.5 KiB");
+  EXPECT_EQ(Percent(0.97222), "97.22%");
+  EXPECT_EQ(Age(1000, 193'000), "3m12s");
+}
+
+TEST(FollowJob, ResultLineCarriesTheDigestAndMetrics) {
+  const json job = {{"id", "run"},
+                    {"name", "digits"},
+                    {"state", "SUCCEEDED"},
+                    {"result",
+                     {{"model", "digits"},
+                      {"version", 2},
+                      {"weights_sha256", "abc"},
+                      {"steps", 460},
+                      {"metrics", {{"test/accuracy", 0.975}}}}}};
+  EXPECT_EQ(ResultLine(job, 2),
+            "model digits@2 sha256:abc workers=2 steps=460 test/accuracy=0.975");
+  EXPECT_EQ(JobExitStatus(job), kExitOk);
+  EXPECT_EQ(JobExitStatus({{"state", "FAILED"}}), kExitFailed);
+  EXPECT_EQ(JobExitStatus({{"state", "CANCELLED"}}), kExitCancelled);
+}
+
+TEST(SpecFile, MakesDatasetPathsAbsoluteAndNamesTheFileInErrors) {
+  TempFolder folder;
+  const std::string path = folder.path() / "job.yaml";
+  ASSERT_TRUE(WriteFileAtomic(path, "kind: train\ndataset: {uri: data/a.csv}\n").ok());
+  const Result<SpecFile> file = LoadSpecFile(path);
+  ASSERT_TRUE(file.ok()) << file.status().ToString();
+  EXPECT_EQ(file->spec.dataset.uri, "file://" + (folder.path() / "data/a.csv").string());
+  EXPECT_EQ(file->data_folder, folder.path() / "data");
+  ASSERT_TRUE(WriteFileAtomic(path, "kind: train\ndataset: digits\nepochs: many\n").ok());
+  EXPECT_THAT(LoadSpecFile(path).status().message(), HasSubstr("job.yaml: epochs: \"many\""));
+  EXPECT_THAT(LoadSpecFile("/no/such.yaml").status().message(), HasSubstr("/no/such.yaml"));
+}
+
+TEST(ApiClient, ReadsContextsAndRefusesUnknownOnes) {
+  TempFolder folder;
+  ASSERT_TRUE(MakeFolders(folder.path() / "lepton").ok());
+  ASSERT_TRUE(WriteFileAtomic(folder.path() / "lepton/config.yaml",
+                              "current: lab\ncontexts: {lab: {coordinator: 'http://lab:1'}, "
+                              "bad: {url: x}}\n")
+                  .ok());
+  ::setenv("XDG_CONFIG_HOME", folder.path().c_str(), 1);
+  ::unsetenv("LEPTON_COORDINATOR");
+  Globals globals;
+  EXPECT_EQ((*ApiClient::FromGlobals(globals))->url(), "http://lab:1");
+  ::setenv("LEPTON_COORDINATOR", "http://env:2", 1);
+  EXPECT_EQ((*ApiClient::FromGlobals(globals))->url(), "http://env:2");
+  globals.coordinator = "http://flag:3";
+  EXPECT_EQ((*ApiClient::FromGlobals(globals))->url(), "http://flag:3");
+  globals.context = "bad";
+  EXPECT_THAT(ApiClient::FromGlobals(globals).status().message(), HasSubstr("contexts.bad.url"));
+  globals.context = "none";
+  EXPECT_THAT(ApiClient::FromGlobals(globals).status().message(), HasSubstr("no context 'none'"));
+  ::unsetenv("LEPTON_COORDINATOR");
+  ::unsetenv("XDG_CONFIG_HOME");
+}
+
+TEST(ApiClient, SaysHowToStartAnAbsentCoordinator) {
+  const auto client = ApiClient::ForUrl("http://127.0.0.1:1");
+  ASSERT_TRUE(client.ok());
+  const Result<json> answer = (*client)->Get("/v1/jobs", std::chrono::seconds(5));
+  EXPECT_EQ(answer.status().code(), StatusCode::kUnavailable);
+  EXPECT_THAT(answer.status().message(), HasSubstr("lepton coordinator"));
+}
+
+TEST(Launch, ReadsWhatMpirunAndSrunSet) {
+  ::setenv("OMPI_COMM_WORLD_RANK", "2", 1);
+  ::setenv("OMPI_COMM_WORLD_SIZE", "4", 1);
+  ::setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "4", 1);
+  const Launch launch = DetectLaunch();
+  EXPECT_EQ(launch.launcher, "mpirun");
+  EXPECT_EQ(launch.rank, 2);
+  EXPECT_EQ(launch.size, 4);
+  for (const char* name :
+       {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"}) {
+    ::unsetenv(name);
+  }
+  EXPECT_EQ(DetectLaunch().size, 1);
+}
+
+TEST(UrlEncode, KeepsSafeCharacters) {
+  EXPECT_EQ(UrlEncode("a b/c@1"), "a%20b%2Fc@1");
+}
+
+}  // namespace
+}  // namespace lepton::cli
