@@ -1,0 +1,57 @@
+// What an op means, apart from how it is computed (kernel_table.h). One subclass per op lives in
+// runtime/ops; a graph is made over a set of them.
+// Threads: ops are stateless and immutable.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/status.h"
+#include "runtime/graph/attributes.h"
+#include "runtime/tensor/shape.h"
+
+namespace lepton::graph {
+
+class Graph;
+struct Node;
+using ValueId = int32_t;
+inline constexpr ValueId kNoValue = -1;
+
+class Op {
+ public:
+  virtual ~Op() = default;
+
+  virtual std::string_view name() const = 0;
+
+  // Checks the inputs and attributes and gives the types of the outputs. Shapes may be open: an
+  // extent kBatch equals only itself. kInvalidArgument says which input is wrong and what it must
+  // be; the graph adds the node's name.
+  virtual Result<std::vector<TensorType>> Infer(std::span<const TensorType> inputs,
+                                                const Attributes& attributes) const = 0;
+
+  // False for integer-valued ops and for the gradient ops themselves (no second derivatives).
+  virtual bool differentiable() const = 0;
+
+  // Emits into `graph` the nodes that turn the gradients of the node's outputs (kNoValue where the
+  // objective does not depend on one) into the gradients of its inputs, one per input, kNoValue
+  // for inputs without gradient. Every gradient is f32, whatever the type of its value. Nodes whose
+  // result nobody asks for are removed later, so emit them all.
+  // Only called when differentiable().
+  virtual Result<std::vector<ValueId>> Gradient(
+      Graph& graph, const Node& node, std::span<const ValueId> output_gradients) const = 0;
+};
+
+// The known ops, by name.
+class OpSet {
+ public:
+  explicit OpSet(std::vector<const Op*> ops) : ops_(std::move(ops)) {}
+  const Op* Find(std::string_view name) const;  // null when unknown
+  std::span<const Op* const> ops() const { return ops_; }
+
+ private:
+  std::vector<const Op*> ops_;
+};
+
+}  // namespace lepton::graph

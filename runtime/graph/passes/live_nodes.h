@@ -1,0 +1,21 @@
+// Dead code elimination and hoisting, as a choice of nodes to run: the graph itself stays as it is.
+// Threads: pure functions.
+#pragma once
+
+#include <vector>
+
+#include "runtime/graph/graph.h"
+
+namespace lepton::graph {
+
+struct Schedule {
+  // Nodes that depend on parameters only: run once after the parameters changed.
+  std::vector<NodeId> prologue;
+  // The rest, run each time.
+  std::vector<NodeId> body;
+};
+
+// The nodes that some output of the graph needs, in graph order.
+Schedule ScheduleLiveNodes(const Graph& graph);
+
+}  // namespace lepton::graph

@@ -1,0 +1,208 @@
+#include "runtime/kernels/cpu/onednn_matmul.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <dnnl.hpp>
+#include <optional>
+#include <string_view>
+#include <unordered_map>
+
+#include "runtime/base/logging.h"
+#include "runtime/base/thread_pool.h"
+#include "runtime/tensor/buffer.h"
+
+namespace lepton::kernels {
+namespace {
+
+// Large enough for oneDNN to run near its peak, small enough to give several threads work.
+constexpr int64_t kTileRows = 256;
+constexpr int64_t kTileColumns = 256;
+
+dnnl::engine& Engine() {
+  static auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  return *engine;
+}
+
+// oneDNN decides by the OpenMP setting of the calling thread; every thread that creates or runs a
+// primitive says "one" first.
+dnnl::stream& SingleThreadedStream() {
+  thread_local dnnl::stream stream = [] {
+    omp_set_num_threads(1);
+    return dnnl::stream(Engine());
+  }();
+  return stream;
+}
+
+void* Scratchpad(size_t bytes) {
+  thread_local Buffer buffer;
+  if (buffer.size() < bytes) buffer = Buffer(bytes);
+  return buffer.data();
+}
+
+struct Operands {
+  explicit Operands(const graph::KernelRequest& request)
+      : transpose_a(request.attributes->Int("transpose_a") != 0),
+        transpose_b(request.attributes->Int("transpose_b") != 0),
+        rows(request.outputs[0].shape[0]),
+        columns(request.outputs[0].shape[1]),
+        inner(request.inputs[0].shape[transpose_a ? 0 : 1]),
+        dtype(request.inputs[0].dtype) {}
+  const bool transpose_a;
+  const bool transpose_b;
+  const int64_t rows, columns, inner;
+  DType dtype;
+};
+
+using Descriptor = dnnl::matmul::primitive_desc;
+
+// Nothing when oneDNN cannot, or only by its slow reference.
+std::optional<Descriptor> Describe(const Operands& op, int64_t rows, int64_t columns) {
+  SingleThreadedStream();
+  using Data = dnnl::memory::data_type;
+  const Data type = op.dtype == DType::kBF16 ? Data::bf16 : Data::f32;
+  using Strides = dnnl::memory::dims;
+  const Strides a = op.transpose_a ? Strides{1, op.rows} : Strides{op.inner, 1};
+  const Strides b = op.transpose_b ? Strides{1, op.inner} : Strides{op.columns, 1};
+  try {
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    Descriptor descriptor({{{rows, op.inner}, type, a},
+                           {{op.inner, columns}, type, b},
+                           {{rows, columns}, Data::f32, Strides{op.columns, 1}}},
+                          attributes, Engine());
+    if (std::string_view(descriptor.impl_info_str()).starts_with("ref")) return std::nullopt;
+    return descriptor;
+  } catch (const dnnl::error&) {
+    return std::nullopt;
+  }
+}
+
+// One piece of the result, with its own memory objects: one thread runs it at a time.
+class Tile {
+ public:
+  Tile(const Operands& op, int64_t row, int64_t column, const Descriptor& descriptor,
+       const dnnl::matmul& primitive)
+      : primitive_(primitive), scratchpad_bytes_(descriptor.scratchpad_desc().get_size()) {
+    const int64_t element = static_cast<int64_t>(DTypeSize(op.dtype));
+    a_offset_ = element * (op.transpose_a ? row : row * op.inner);
+    b_offset_ = element * (op.transpose_b ? column * op.inner : column);
+    c_offset_ = 4 * (row * op.columns + column);
+    const auto memory = [](const dnnl::memory::desc& desc) {
+      return dnnl::memory(desc, Engine(), DNNL_MEMORY_NONE);
+    };
+    arguments_ = {{DNNL_ARG_SRC, memory(descriptor.src_desc())},
+                  {DNNL_ARG_WEIGHTS, memory(descriptor.weights_desc())},
+                  {DNNL_ARG_DST, memory(descriptor.dst_desc())},
+                  {DNNL_ARG_SCRATCHPAD, memory(descriptor.scratchpad_desc())}};
+  }
+
+  void Run(const void* a, const void* b, void* c) {
+    dnnl::stream& stream = SingleThreadedStream();
+    Point(DNNL_ARG_SRC, a, a_offset_);
+    Point(DNNL_ARG_WEIGHTS, b, b_offset_);
+    Point(DNNL_ARG_DST, c, c_offset_);
+    if (scratchpad_bytes_ > 0) Point(DNNL_ARG_SCRATCHPAD, Scratchpad(scratchpad_bytes_), 0);
+    primitive_.execute(stream, arguments_);
+  }
+
+ private:
+  void Point(int argument, const void* base, int64_t offset) {
+    // oneDNN takes its inputs, too, through a pointer to mutable memory; it does not write there.
+    char* data = const_cast<char*>(static_cast<const char*>(base)) + offset;
+    arguments_.at(argument).set_data_handle(data);
+  }
+
+  dnnl::matmul primitive_;
+  std::unordered_map<int, dnnl::memory> arguments_;
+  size_t scratchpad_bytes_;
+  int64_t a_offset_, b_offset_, c_offset_;
+};
+
+class OnednnMatmul final : public graph::Kernel {
+ public:
+  explicit OnednnMatmul(const Operands& op) {
+    for (int64_t row = 0; row < op.rows; row += kTileRows) {
+      for (int64_t column = 0; column < op.columns; column += kTileColumns) {
+        const auto descriptor = Describe(op, std::min(kTileRows, op.rows - row),
+                                         std::min(kTileColumns, op.columns - column));
+        CHECK(descriptor.has_value()) << "oneDNN runs the whole product but not a tile of it";
+        tiles_.emplace_back(op, row, column, *descriptor, dnnl::matmul(*descriptor));
+      }
+    }
+  }
+
+  void Run(const graph::KernelContext& context) override {
+    Multiply(context.input(0).data, context.input(1).data, context.output(0).data);
+  }
+
+  void Multiply(const void* a, const void* b, void* c) {
+    ThreadPool::Compute().ParallelFor(static_cast<int64_t>(tiles_.size()), 1,
+                                      [&](int64_t begin, int64_t end) {
+                                        for (int64_t i = begin; i < end; ++i) {
+                                          tiles_[i].Run(a, b, c);
+                                        }
+                                      });
+  }
+
+ private:
+  std::vector<Tile> tiles_;
+};
+
+class WidenedMatmul final : public graph::Kernel {
+ public:
+  explicit WidenedMatmul(Operands op)
+      : a_(4 * op.rows * op.inner), b_(4 * op.inner * op.columns), product_(op) {}
+
+  void Run(const graph::KernelContext& context) override {
+    Widen(context.input(0), a_);
+    Widen(context.input(1), b_);
+    product_.Multiply(a_.data(), b_.data(), context.output(0).data);
+  }
+
+ private:
+  static void Widen(const TensorView& from, Buffer& to) {
+    const BF16* source = from.as<BF16>();
+    float* target = to.as<float>();
+    for (int64_t i = 0; i < from.elements(); ++i) target[i] = BF16::ToFloat(source[i]);
+  }
+  Buffer a_, b_;
+  OnednnMatmul product_;
+};
+
+Operands AsF32(const graph::KernelRequest& request) {
+  Operands op(request);
+  op.dtype = DType::kF32;
+  return op;
+}
+
+bool CanRunTiles(const Operands& op) {
+  const int64_t last_rows = (op.rows - 1) % kTileRows + 1;
+  const int64_t last_columns = (op.columns - 1) % kTileColumns + 1;
+  for (const int64_t rows : {std::min(kTileRows, op.rows), last_rows}) {
+    for (const int64_t columns : {std::min(kTileColumns, op.columns), last_columns}) {
+      if (!Describe(op, rows, columns)) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+bool CanRunOnednnMatmul(const graph::KernelRequest& request) {
+  return CanRunTiles(Operands(request));
+}
+
+std::unique_ptr<graph::Kernel> CreateOnednnMatmul(const graph::KernelRequest& request) {
+  return std::make_unique<OnednnMatmul>(Operands(request));
+}
+
+bool CanRunWidenedMatmul(const graph::KernelRequest& request) {
+  return CanRunTiles(AsF32(request));
+}
+
+std::unique_ptr<graph::Kernel> CreateWidenedMatmul(const graph::KernelRequest& request) {
+  return std::make_unique<WidenedMatmul>(AsF32(request));
+}
+
+}  // namespace lepton::kernels

@@ -1,0 +1,47 @@
+// The plain kernels: one simple loop nest per op, sums in double, no threads. They run everything,
+// are the last of each list, and are what faster kernels are tested against.
+#pragma once
+
+#include "runtime/graph/kernel_table.h"
+
+namespace lepton::kernels::reference {
+
+using graph::KernelContext;
+
+void Matmul(const KernelContext& context);  // f32 or bf16
+
+void Add(const KernelContext& context);
+void Mul(const KernelContext& context);
+void Scale(const KernelContext& context);
+void Fill(const KernelContext& context);
+void Cast(const KernelContext& context);
+void BiasAdd(const KernelContext& context);
+void Relu(const KernelContext& context);
+void ReluGrad(const KernelContext& context);
+void Gelu(const KernelContext& context);
+void GeluGrad(const KernelContext& context);
+void Tanh(const KernelContext& context);
+void TanhGrad(const KernelContext& context);
+void Sigmoid(const KernelContext& context);
+void SigmoidGrad(const KernelContext& context);
+void Dropout(const KernelContext& context);
+
+void LayerNorm(const KernelContext& context);
+void LayerNormGrad(const KernelContext& context);
+void Softmax(const KernelContext& context);
+void SoftmaxGrad(const KernelContext& context);
+void LogSoftmax(const KernelContext& context);
+void LogSoftmaxGrad(const KernelContext& context);
+void Reduce(const KernelContext& context);
+void Expand(const KernelContext& context);
+
+void CrossEntropy(const KernelContext& context);
+void CrossEntropyGrad(const KernelContext& context);
+void BinaryCrossEntropy(const KernelContext& context);
+void BinaryCrossEntropyGrad(const KernelContext& context);
+void MeanSquaredError(const KernelContext& context);
+void MeanSquaredErrorGrad(const KernelContext& context);
+void Distillation(const KernelContext& context);
+void DistillationGrad(const KernelContext& context);
+
+}  // namespace lepton::kernels::reference

@@ -1,0 +1,39 @@
+#include "runtime/kernels/cpu/simd/loops.h"
+
+namespace lepton::kernels::simd {
+
+bool CpuHasAvx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+bool CpuHasAvx2() {
+  return __builtin_cpu_supports("avx2");
+}
+
+const Loops& BestLoops() {
+  static const Loops& best = CpuHasAvx512() ? Avx512Loops()
+                             : CpuHasAvx2() ? Avx2Loops()
+                                            : BaselineLoops();
+  return best;
+}
+
+}  // namespace lepton::kernels::simd
+
+namespace lepton::kernels {
+
+void ApplySgd(const SgdUpdate& update, int64_t count, float* weights, const float* gradients,
+              float* velocity) {
+  simd::BestLoops().sgd(update, count, weights, gradients, velocity);
+}
+
+void ApplyAdam(const AdamUpdate& update, int64_t count, float* weights, const float* gradients,
+               float* first, float* second) {
+  simd::BestLoops().adam(update, count, weights, gradients, first, second);
+}
+
+double SumOfSquares(int64_t count, const float* values) {
+  return simd::BestLoops().sum_of_squares(count, values);
+}
+
+}  // namespace lepton::kernels

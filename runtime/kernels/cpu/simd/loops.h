@@ -1,0 +1,75 @@
+// Inner loops that are compiled once per vector instruction set and chosen at run time. They are
+// written so that every set gives the same bits: no fused multiply-adds, sums in 16 interleaved
+// parts, and no library call whose result depends on the vector width.
+// Threads: pure functions of their arguments. Arrays never overlap.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/kernels/cpu/optimizer_kernels.h"
+
+namespace lepton::kernels::simd {
+
+using Unary = void(int64_t count, const float* x, float* y);
+using Binary = void(int64_t count, const float* a, const float* b, float* y);
+
+struct Loops {
+  const char* name;  // "avx512", "avx2", "baseline"
+
+  Binary* add;
+  Binary* mul;
+  void (*scale)(int64_t count, float factor, const float* x, float* y);
+  void (*bias_add)(int64_t rows, int64_t n, const float* x, const float* bias, float* y);
+  Unary* relu;
+  Binary* relu_grad;  // (y, dy), as for tanh and sigmoid; gelu: (x, dy)
+  Unary* gelu;
+  Binary* gelu_grad;
+  Unary* tanh;
+  Binary* tanh_grad;
+  Unary* sigmoid;
+  Binary* sigmoid_grad;
+  void (*to_bf16)(int64_t count, const float* x, uint16_t* y);
+  void (*to_f32)(int64_t count, const uint16_t* x, float* y);
+  // The blocks of four numbers from `block` on.
+  void (*dropout)(int64_t first_block, int64_t count, uint64_t seed, uint32_t stream, uint64_t step,
+                  uint32_t shard, float rate, float keep, const float* x, float* y);
+
+  // Columns [begin, end) of a matrix of `n` columns, summed over its rows, times `factor`.
+  void (*column_sum)(int64_t rows, int64_t n, int64_t begin, int64_t end, float factor,
+                     const float* x, float* y);
+  void (*row_sum)(int64_t rows, int64_t n, float factor, const float* x, float* y);
+
+  void (*layer_norm)(int64_t rows, int64_t n, float epsilon, const float* x, const float* gain,
+                     const float* bias, float* y, float* mean, float* rstd);
+  void (*layer_norm_dx)(int64_t rows, int64_t n, const float* x, const float* gain,
+                        const float* mean, const float* rstd, const float* dy, float* dx);
+  // Columns [begin, end) of the gradients of gain and bias.
+  void (*layer_norm_dgain)(int64_t rows, int64_t n, int64_t begin, int64_t end, const float* x,
+                           const float* mean, const float* rstd, const float* dy, float* dgain,
+                           float* dbias);
+  void (*softmax)(int64_t rows, int64_t n, const float* x, float* y);
+  void (*log_softmax)(int64_t rows, int64_t n, const float* x, float* y);
+  void (*softmax_grad)(int64_t rows, int64_t n, const float* y, const float* dy, float* dx);
+  void (*log_softmax_grad)(int64_t rows, int64_t n, const float* y, const float* dy, float* dx);
+  void (*cross_entropy)(int64_t rows, int64_t n, const float* x, const int32_t* labels,
+                        float* losses);
+  void (*cross_entropy_grad)(int64_t rows, int64_t n, const float* x, const int32_t* labels,
+                             const float* dlosses, float* dx);
+
+  void (*sgd)(const SgdUpdate& update, int64_t count, float* weights, const float* gradients,
+              float* velocity);
+  void (*adam)(const AdamUpdate& update, int64_t count, float* weights, const float* gradients,
+               float* first, float* second);
+  double (*sum_of_squares)(int64_t count, const float* values);
+};
+
+const Loops& Avx512Loops();
+const Loops& Avx2Loops();
+const Loops& BaselineLoops();
+
+bool CpuHasAvx512();
+bool CpuHasAvx2();
+// The widest that this CPU has.
+const Loops& BestLoops();
+
+}  // namespace lepton::kernels::simd

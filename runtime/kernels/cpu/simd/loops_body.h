@@ -1,0 +1,237 @@
+// The loops, compiled by loops_avx512.cc, loops_avx2.cc and loops_baseline.cc with different flags.
+// Everything is in an unnamed namespace and nothing of the standard library's inline functions is
+// used, so that no function compiled for a wide instruction set can end up being called on a CPU
+// without it. Not a header for anyone else.
+#include <math.h>
+#include <string.h>
+
+#include "runtime/kernels/cpu/simd/loops.h"
+
+namespace lepton::kernels::simd {
+namespace {
+
+#define LEPTON_INLINE inline __attribute__((always_inline))
+
+// Sixteen floats; the compiler cuts them into whatever registers there are.
+typedef float Lanes __attribute__((vector_size(64)));
+typedef double WideLanes __attribute__((vector_size(128)));
+constexpr int64_t kLanes = 16;
+
+LEPTON_INLINE Lanes Load(const float* x) {
+  Lanes lanes;
+  memcpy(&lanes, x, sizeof(lanes));
+  return lanes;
+}
+
+LEPTON_INLINE Lanes LoadTail(const float* x, int64_t count, float filler) {
+  Lanes lanes;
+  for (int64_t i = 0; i < kLanes; ++i) lanes[i] = i < count ? x[i] : filler;
+  return lanes;
+}
+
+LEPTON_INLINE float SumLanes(const Lanes& lanes) {
+  float parts[kLanes];
+  memcpy(parts, &lanes, sizeof(parts));
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t i = 0; i < half; ++i) parts[i] += parts[i + half];
+  }
+  return parts[0];
+}
+
+template <typename Term>
+LEPTON_INLINE float SumTerms(int64_t n, Term term) {
+  Lanes sums = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += term(i + lane);
+  }
+  for (int64_t lane = 0; i + lane < n; ++lane) sums[lane] += term(i + lane);
+  return SumLanes(sums);
+}
+
+LEPTON_INLINE float MaxOf(int64_t n, const float* x) {
+  Lanes top = LoadTail(x, n < kLanes ? n : kLanes, x[0]);
+  int64_t i = kLanes;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Lanes next = Load(x + i);
+    top = next > top ? next : top;
+  }
+  float best = top[0];
+  for (int64_t lane = 1; lane < kLanes; ++lane) best = top[lane] > best ? top[lane] : best;
+  for (; i < n; ++i) best = x[i] > best ? x[i] : best;
+  return best;
+}
+
+LEPTON_INLINE float FromBits(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+LEPTON_INLINE uint32_t ToBits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+// e^x to about 2 units in the last place (the polynomial of Cephes' expf). Saturates to the
+// smallest normal and the largest finite number; NaN stays NaN.
+LEPTON_INLINE float Exp(float x) {
+  x = x < -87.3365f ? -87.3365f : x;
+  x = x > 88.3762f ? 88.3762f : x;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const float shifted = x * 1.44269504088896341f + kRound;
+  const float n = shifted - kRound;
+  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  const float mantissa = p * (r * r) + r + 1.0f;
+  const uint32_t exponent = ToBits(shifted) - ToBits(kRound) + 127u;
+  return mantissa * FromBits(exponent << 23);
+}
+
+LEPTON_INLINE float Tanh(float x) {
+  const float size = fabsf(x);
+  const float z = x * x;
+  float p = -5.70498872745e-3f;
+  p = p * z + 2.06390887954e-2f;
+  p = p * z - 5.37397155531e-2f;
+  p = p * z + 1.33314422036e-1f;
+  p = p * z - 3.33332819422e-1f;
+  const float near_zero = p * z * x + x;
+  const float far = 1.0f - 2.0f / (Exp(2.0f * size) + 1.0f);
+  return size < 0.625f ? near_zero : copysignf(far, x);
+}
+
+LEPTON_INLINE float Sigmoid(float x) {
+  return 1.0f / (1.0f + Exp(-x));
+}
+
+// The normal distribution function by Abramowitz and Stegun 7.1.26, to 1e-7; `density` is
+// e^(-x^2 / 2).
+LEPTON_INLINE float NormalCdf(float x, float density) {
+  const float size = fabsf(x) * 0.70710678f;
+  const float t = 1.0f / (1.0f + 0.3275911f * size);
+  float p = 1.061405429f;
+  p = p * t - 1.453152027f;
+  p = p * t + 1.421413741f;
+  p = p * t - 0.284496736f;
+  p = p * t + 0.254829592f;
+  const float tail = 0.5f * (p * t * density);
+  return x < 0 ? tail : 1.0f - tail;
+}
+
+void AddLoop(int64_t count, const float* __restrict a, const float* __restrict b,
+             float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = a[i] + b[i];
+}
+
+void MulLoop(int64_t count, const float* __restrict a, const float* __restrict b,
+             float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = a[i] * b[i];
+}
+
+void ScaleLoop(int64_t count, float factor, const float* __restrict x, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = factor * x[i];
+}
+
+void BiasAddLoop(int64_t rows, int64_t n, const float* __restrict x, const float* __restrict bias,
+                 float* __restrict y) {
+  for (int64_t row = 0; row < rows; ++row) AddLoop(n, x + row * n, bias, y + row * n);
+}
+
+void ReluLoop(int64_t count, const float* __restrict x, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = x[i] <= 0 ? 0.0f : x[i];
+}
+
+void ReluGradLoop(int64_t count, const float* __restrict y, const float* __restrict dy,
+                  float* __restrict dx) {
+  for (int64_t i = 0; i < count; ++i) dx[i] = y[i] > 0 ? dy[i] : 0.0f;
+}
+
+void GeluLoop(int64_t count, const float* __restrict x, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = x[i] * NormalCdf(x[i], Exp(-0.5f * x[i] * x[i]));
+}
+
+void GeluGradLoop(int64_t count, const float* __restrict x, const float* __restrict dy,
+                  float* __restrict dx) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float density = Exp(-0.5f * x[i] * x[i]);
+    dx[i] = dy[i] * (NormalCdf(x[i], density) + x[i] * (0.39894228f * density));
+  }
+}
+
+void TanhLoop(int64_t count, const float* __restrict x, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = Tanh(x[i]);
+}
+
+void TanhGradLoop(int64_t count, const float* __restrict y, const float* __restrict dy,
+                  float* __restrict dx) {
+  for (int64_t i = 0; i < count; ++i) dx[i] = dy[i] * (1.0f - y[i] * y[i]);
+}
+
+void SigmoidLoop(int64_t count, const float* __restrict x, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = Sigmoid(x[i]);
+}
+
+void SigmoidGradLoop(int64_t count, const float* __restrict y, const float* __restrict dy,
+                     float* __restrict dx) {
+  for (int64_t i = 0; i < count; ++i) dx[i] = dy[i] * (y[i] * (1.0f - y[i]));
+}
+
+void ToBf16Loop(int64_t count, const float* __restrict x, uint16_t* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t word = ToBits(x[i]);
+    const uint32_t rounded = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
+    const uint32_t quiet = (word >> 16) | 0x40u;
+    y[i] = static_cast<uint16_t>((word & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+  }
+}
+
+void ToF32Loop(int64_t count, const uint16_t* __restrict x, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = FromBits(static_cast<uint32_t>(x[i]) << 16);
+}
+
+#include "runtime/kernels/cpu/simd/loops_body_rows.inc"
+
+#include "runtime/kernels/cpu/simd/loops_body_updates.inc"
+
+constexpr Loops MakeLoops(const char* name) {
+  return {name,
+          AddLoop,
+          MulLoop,
+          ScaleLoop,
+          BiasAddLoop,
+          ReluLoop,
+          ReluGradLoop,
+          GeluLoop,
+          GeluGradLoop,
+          TanhLoop,
+          TanhGradLoop,
+          SigmoidLoop,
+          SigmoidGradLoop,
+          ToBf16Loop,
+          ToF32Loop,
+          DropoutLoop,
+          ColumnSumLoop,
+          RowSumLoop,
+          LayerNormLoop,
+          LayerNormDxLoop,
+          LayerNormDgainLoop,
+          SoftmaxLoop,
+          LogSoftmaxLoop,
+          SoftmaxGradLoop,
+          LogSoftmaxGradLoop,
+          CrossEntropyLoop,
+          CrossEntropyGradLoop,
+          SgdLoop,
+          AdamLoop,
+          SumOfSquaresLoop};
+}
+
+}  // namespace
+}  // namespace lepton::kernels::simd

@@ -1,0 +1,66 @@
+#include "runtime/kernels/kernel_list_cpu.h"
+
+#include "runtime/kernels/cpu/function_kernel.h"
+#include "runtime/kernels/cpu/onednn_matmul.h"
+#include "runtime/kernels/cpu/reference.h"
+
+namespace lepton::kernels {
+namespace {
+
+using graph::KernelEntry;
+
+template <void (*function)(const KernelContext&)>
+KernelEntry Reference(std::string_view op, DType dtype = DType::kF32) {
+  return {op, dtype, "reference", &Always, &FunctionKernel<function>::Create};
+}
+
+}  // namespace
+
+const graph::KernelTable& CpuKernels() {
+  static const graph::KernelTable table({
+      // Per op, the fastest first and the reference last.
+      {"matmul", DType::kF32, "onednn", &CanRunOnednnMatmul, &CreateOnednnMatmul},
+      Reference<reference::Matmul>("matmul"),
+      {"matmul", DType::kBF16, "onednn", &CanRunOnednnMatmul, &CreateOnednnMatmul},
+      {"matmul", DType::kBF16, "onednn widened", &CanRunWidenedMatmul, &CreateWidenedMatmul},
+      Reference<reference::Matmul>("matmul", DType::kBF16),
+
+      Reference<reference::Add>("add"),
+      Reference<reference::BiasAdd>("bias_add"),
+      Reference<reference::Cast>("cast"),
+      Reference<reference::Cast>("cast", DType::kBF16),
+      Reference<reference::Dropout>("dropout"),
+      Reference<reference::Expand>("expand"),
+      Reference<reference::Fill>("fill"),
+      Reference<reference::Gelu>("gelu"),
+      Reference<reference::GeluGrad>("gelu_grad"),
+      Reference<reference::Mul>("mul"),
+      Reference<reference::Reduce>("reduce"),
+      Reference<reference::Relu>("relu"),
+      Reference<reference::ReluGrad>("relu_grad"),
+      Reference<reference::Scale>("scale"),
+      Reference<reference::Sigmoid>("sigmoid"),
+      Reference<reference::SigmoidGrad>("sigmoid_grad"),
+      Reference<reference::Tanh>("tanh"),
+      Reference<reference::TanhGrad>("tanh_grad"),
+
+      Reference<reference::LayerNorm>("layer_norm"),
+      Reference<reference::LayerNormGrad>("layer_norm_grad"),
+      Reference<reference::LogSoftmax>("log_softmax"),
+      Reference<reference::LogSoftmaxGrad>("log_softmax_grad"),
+      Reference<reference::Softmax>("softmax"),
+      Reference<reference::SoftmaxGrad>("softmax_grad"),
+
+      Reference<reference::BinaryCrossEntropy>("binary_cross_entropy"),
+      Reference<reference::BinaryCrossEntropyGrad>("binary_cross_entropy_grad"),
+      Reference<reference::CrossEntropy>("cross_entropy"),
+      Reference<reference::CrossEntropyGrad>("cross_entropy_grad"),
+      Reference<reference::Distillation>("distillation"),
+      Reference<reference::DistillationGrad>("distillation_grad"),
+      Reference<reference::MeanSquaredError>("mse"),
+      Reference<reference::MeanSquaredErrorGrad>("mse_grad"),
+  });
+  return table;
+}
+
+}  // namespace lepton::kernels

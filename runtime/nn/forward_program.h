@@ -1,0 +1,58 @@
+// The forward pass without dropout, shared by serving and by training's evaluation. It runs in
+// blocks of kBlockRows rows, the last one padded, because a matrix product may round differently
+// for different numbers of rows: with one fixed number, a row gives the same bits in any batch. The
+// cost is that a batch of one row does the arithmetic of a whole block. Ownership: borrows the
+// weights it is bound to. Threads: one caller.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/graph/executor.h"
+#include "runtime/nn/model_builder.h"
+#include "runtime/tensor/buffer.h"
+
+namespace lepton::nn {
+
+class ForwardProgram {
+ public:
+  static constexpr int64_t kBlockRows = 32;
+
+  // kInvalidArgument for a model that cannot be built.
+  static Result<std::unique_ptr<ForwardProgram>> Build(const Signature& signature,
+                                                       const spec::ModelSpec& model,
+                                                       const std::string& precision);
+
+  const std::vector<ModelBuilder::Parameter>& parameters() const { return builder_.parameters(); }
+  int64_t parameter_elements() const { return builder_.parameter_elements(); }
+
+  // `weights`: the flat buffer; it must outlive the program and keep its place.
+  Status Bind(std::span<float> weights);
+  // Call after the weights changed.
+  void Prepare();
+  // kInvalidArgument when the sizes do not fit the batch. Bind and Prepare come first.
+  Status Forward(int64_t batch, std::span<const float> x, std::span<float> logits);
+
+ private:
+  ForwardProgram(const Signature& signature, const std::string& precision);
+  void RunBlock(const float* x, float* logits);
+
+  const Signature signature_;
+  graph::Graph graph_;
+  ModelBuilder builder_;
+  graph::Executor executor_;
+  graph::ValueId x_ = graph::kNoValue;
+  graph::ValueId logits_ = graph::kNoValue;
+  graph::Plan* plan_ = nullptr;
+  Buffer padded_x_;
+  Buffer padded_logits_;
+};
+
+// kInvalidArgument: batch < 1, or x is not batch * features numbers.
+Status CheckRows(const Signature& signature, int64_t batch, std::span<const float> x);
+// kInvalidArgument unless f32 or bf16.
+Status CheckPrecision(const std::string& precision);
+
+}  // namespace lepton::nn

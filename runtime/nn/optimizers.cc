@@ -1,0 +1,90 @@
+#include "runtime/nn/optimizers.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "runtime/base/thread_pool.h"
+#include "runtime/kernels/cpu/optimizer_kernels.h"
+
+namespace lepton::nn {
+namespace {
+
+constexpr int64_t kGrain = 1 << 15;      // elements for which another thread is worth waking
+constexpr int64_t kNormBlock = 1 << 14;  // elements summed by one thread before the final sum
+
+}  // namespace
+
+Status CheckOptimizer(const spec::OptimizerSpec& optimizer) {
+  if (optimizer.name != "sgd" && optimizer.name != "adam" && optimizer.name != "adamw") {
+    return InvalidArgument("optimizer.name: '" + optimizer.name +
+                           "' is unknown: must be sgd, adam or adamw");
+  }
+  const auto in_unit = [](double value) { return value >= 0 && value < 1; };
+  if (!(optimizer.lr > 0)) return InvalidArgument("optimizer.lr: must be greater than 0");
+  if (!(optimizer.weight_decay >= 0)) {
+    return InvalidArgument("optimizer.weight_decay: must not be negative");
+  }
+  if (!in_unit(optimizer.momentum)) return InvalidArgument("optimizer.momentum: must be in [0, 1)");
+  if (!in_unit(optimizer.beta1)) return InvalidArgument("optimizer.beta1: must be in [0, 1)");
+  if (!in_unit(optimizer.beta2)) return InvalidArgument("optimizer.beta2: must be in [0, 1)");
+  if (!(optimizer.epsilon > 0)) return InvalidArgument("optimizer.epsilon: must be greater than 0");
+  return Status::Ok();
+}
+
+int64_t OptimizerStateSize(const spec::OptimizerSpec& optimizer, int64_t parameters) {
+  if (optimizer.name == "sgd") return optimizer.momentum > 0 ? parameters : 0;
+  return 2 * parameters;
+}
+
+void UpdateWeights(const spec::OptimizerSpec& optimizer, double lr, uint64_t step,
+                   double gradient_scale, std::span<float> weights,
+                   std::span<const float> gradients, std::span<float> state) {
+  const auto count = static_cast<int64_t>(weights.size());
+  const auto scale = static_cast<float>(gradient_scale);
+  if (optimizer.name == "sgd") {
+    const kernels::SgdUpdate update{static_cast<float>(lr), scale,
+                                    static_cast<float>(optimizer.weight_decay),
+                                    static_cast<float>(optimizer.momentum)};
+    ThreadPool::Compute().ParallelFor(count, kGrain, [&](int64_t begin, int64_t end) {
+      kernels::ApplySgd(update, end - begin, weights.data() + begin, gradients.data() + begin,
+                        state.empty() ? nullptr : state.data() + begin);
+    });
+    return;
+  }
+  const bool decoupled = optimizer.name == "adamw";
+  const double steps = static_cast<double>(step) + 1;
+  const double correction1 = 1 - std::pow(optimizer.beta1, steps);
+  const double correction2 = 1 - std::pow(optimizer.beta2, steps);
+  const kernels::AdamUpdate update{
+      static_cast<float>(lr / correction1),
+      scale,
+      static_cast<float>(decoupled ? 0 : optimizer.weight_decay),
+      static_cast<float>(decoupled ? 1 - lr * optimizer.weight_decay : 1),
+      static_cast<float>(optimizer.beta1),
+      static_cast<float>(optimizer.beta2),
+      static_cast<float>(1 / std::sqrt(correction2)),
+      static_cast<float>(optimizer.epsilon)};
+  ThreadPool::Compute().ParallelFor(count, kGrain, [&](int64_t begin, int64_t end) {
+    kernels::ApplyAdam(update, end - begin, weights.data() + begin, gradients.data() + begin,
+                       state.data() + begin, state.data() + count + begin);
+  });
+}
+
+double GlobalNorm(std::span<const float> values) {
+  const auto count = static_cast<int64_t>(values.size());
+  const int64_t blocks = (count + kNormBlock - 1) / kNormBlock;
+  std::vector<double> sums(blocks);
+  ThreadPool::Compute().ParallelFor(blocks, 2, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * kNormBlock;
+      sums[block] =
+          kernels::SumOfSquares(std::min(kNormBlock, count - first), values.data() + first);
+    }
+  });
+  double sum = 0;
+  for (const double part : sums) sum += part;
+  return std::sqrt(sum);
+}
+
+}  // namespace lepton::nn

@@ -1,0 +1,32 @@
+// Parameter updates over flat buffers, fused: one pass reads weights, gradients and state and
+// writes weights and state. State of n parameters: sgd with momentum n (velocity), adam and adamw
+// 2n (first moments, then second moments), sgd without momentum none. Threads: one caller; updates
+// run on ThreadPool::Compute(). The bits do not depend on the number of threads.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "runtime/base/status.h"
+#include "runtime/spec/job_spec.h"
+
+namespace lepton::nn {
+
+// kInvalidArgument names the field.
+Status CheckOptimizer(const spec::OptimizerSpec& optimizer);
+
+int64_t OptimizerStateSize(const spec::OptimizerSpec& optimizer, int64_t parameters);
+
+// One update with g = gradients * gradient_scale at rate `lr`; `step` is 0-based.
+//   sgd:   g += weight_decay * w;  v = momentum * v + g;  w -= lr * v
+//   adam:  g += weight_decay * w;  m, v = moments of g;   w -= lr * m^ / (sqrt(v^) + epsilon)
+//   adamw: w -= lr * weight_decay * w, then adam with weight_decay 0 (Loshchilov and Hutter 2019)
+void UpdateWeights(const spec::OptimizerSpec& optimizer, double lr, uint64_t step,
+                   double gradient_scale, std::span<float> weights,
+                   std::span<const float> gradients, std::span<float> state);
+
+// The Euclidean norm of `values`, in double, summed in an order that depends on the size alone.
+// Infinite or NaN when a value is.
+double GlobalNorm(std::span<const float> values);
+
+}  // namespace lepton::nn

@@ -1,0 +1,173 @@
+#include "runtime/nn/training_program.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/graph/autodiff.h"
+#include "runtime/graph/executor.h"
+#include "runtime/kernels/kernel_list_cpu.h"
+#include "runtime/nn/forward_program.h"
+#include "runtime/nn/losses.h"
+#include "runtime/nn/model_list.h"
+#include "runtime/nn/optimizers.h"
+#include "runtime/nn/schedules.h"
+#include "runtime/ops/op_list.h"
+
+namespace lepton::nn {
+namespace {
+
+std::span<float> Floats(Buffer& buffer) {
+  return {buffer.as<float>(), buffer.size() / sizeof(float)};
+}
+
+// Kernels read inputs through the same untyped pointers that they write outputs through.
+template <typename T>
+void* Readable(std::span<const T> values) {
+  return const_cast<T*>(values.data());
+}
+
+class GraphTraining final : public TrainingProgram {
+ public:
+  GraphTraining(const Signature& signature, const Options& options)
+      : signature_(signature),
+        options_(options),
+        graph_(ops::OpList()),
+        builder_(graph_, /*training=*/true, options.precision),
+        executor_(graph_, kernels::CpuKernels()) {}
+
+  Status Compile();
+
+  const Signature& signature() const override { return signature_; }
+  const std::vector<ParameterView>& parameters() const override { return parameters_; }
+  std::span<float> weights() override { return Floats(weights_); }
+  std::span<float> gradients() override { return Floats(gradients_); }
+  std::span<float> optimizer_state() override { return Floats(optimizer_state_); }
+
+  Result<double> ForwardBackward(int64_t batch, std::span<const float> x, const Targets& targets,
+                                 uint64_t step, uint32_t shard) override;
+  double ApplyGradients(uint64_t step, double scale) override;
+  double LearningRate(uint64_t step) const override {
+    return ScheduledRate(options_.schedule, options_.optimizer.lr, options_.total_steps, step);
+  }
+  Status Forward(int64_t batch, std::span<const float> x, std::span<float> logits) override;
+  Result<double> Evaluate(int64_t batch, std::span<const float> x, const Targets& targets,
+                          std::span<float> logits) override;
+
+ private:
+  Status CheckBatch(int64_t batch, std::span<const float> x, const Targets& targets) const;
+  void BindParameters(graph::Plan& plan);
+
+  const Signature signature_;
+  const Options options_;
+  graph::Graph graph_;
+  ModelBuilder builder_;
+  graph::Executor executor_;
+  graph::ValueId x_ = graph::kNoValue;
+  LossNodes loss_;
+  std::vector<graph::ValueId> gradient_values_;  // as builder_.parameters()
+  std::unique_ptr<ForwardProgram> forward_;
+  std::vector<ParameterView> parameters_;
+  Buffer weights_, gradients_, optimizer_state_;
+};
+
+Status GraphTraining::Compile() {
+  x_ = graph_.AddInput("x", {DType::kF32, {Shape::kBatch, signature_.features}});
+  LEPTON_ASSIGN_OR_RETURN(const graph::ValueId logits,
+                          BuildModel(builder_, signature_, options_.model, x_));
+  LEPTON_ASSIGN_OR_RETURN(loss_, AddLoss(graph_, signature_, options_, logits));
+  std::vector<graph::ValueId> parameters;
+  for (const auto& parameter : builder_.parameters()) parameters.push_back(parameter.value);
+  LEPTON_ASSIGN_OR_RETURN(gradient_values_,
+                          graph::AddGradients(graph_, loss_.row_losses, parameters));
+  LEPTON_RETURN_IF_ERROR(graph_.AddOutput(loss_.row_losses, /*external=*/false));
+  for (const graph::ValueId gradient : gradient_values_) {
+    LEPTON_RETURN_IF_ERROR(graph_.AddOutput(gradient, /*external=*/true));
+  }
+
+  const int64_t elements = builder_.parameter_elements();
+  parameters_ = ParameterViews(builder_.parameters());
+  weights_ = Buffer(elements * sizeof(float));
+  gradients_ = Buffer(elements * sizeof(float));
+  optimizer_state_ = Buffer(OptimizerStateSize(options_.optimizer, elements) * sizeof(float));
+  InitializeParameters(builder_.parameters(), options_.seed, weights());
+  LEPTON_ASSIGN_OR_RETURN(forward_,
+                          ForwardProgram::Build(signature_, options_.model, options_.precision));
+  return forward_->Bind(weights());
+}
+
+Status GraphTraining::CheckBatch(int64_t batch, std::span<const float> x,
+                                 const Targets& targets) const {
+  LEPTON_RETURN_IF_ERROR(CheckRows(signature_, batch, x));
+  LEPTON_RETURN_IF_ERROR(CheckTargets(signature_, options_.loss, batch, targets));
+  const auto wanted = static_cast<size_t>(batch * signature_.outputs);
+  if (options_.distill && targets.teacher_logits.size() != wanted) {
+    return InvalidArgument("targets.teacher_logits: has " +
+                           std::to_string(targets.teacher_logits.size()) + " numbers; must have " +
+                           std::to_string(wanted));
+  }
+  return Status::Ok();
+}
+
+void GraphTraining::BindParameters(graph::Plan& plan) {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    plan.Bind(builder_.parameters()[i].value, weights().data() + parameters_[i].offset);
+    plan.Bind(gradient_values_[i], gradients().data() + parameters_[i].offset);
+  }
+}
+
+Result<double> GraphTraining::ForwardBackward(int64_t batch, std::span<const float> x,
+                                              const Targets& targets, uint64_t step,
+                                              uint32_t shard) {
+  LEPTON_RETURN_IF_ERROR(CheckBatch(batch, x, targets));
+  bool made = false;
+  LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanForBatch(batch, &made));
+  if (made) BindParameters(*plan);
+  plan->Bind(x_, Readable(x));
+  plan->Bind(loss_.targets,
+             targets.classes.empty() ? Readable(targets.values) : Readable(targets.classes));
+  if (options_.distill) plan->Bind(loss_.teacher, Readable(targets.teacher_logits));
+  const graph::RunState state{options_.seed, step, shard};
+  plan->RunPrologue(state);  // the caller may have written to the weights
+  plan->Run(state);
+  double sum = 0;
+  for (const float loss : plan->view(loss_.row_losses).span<const float>()) sum += loss;
+  return sum;
+}
+
+double GraphTraining::ApplyGradients(uint64_t step, double scale) {
+  const double norm = GlobalNorm(gradients()) * std::abs(scale);
+  if (!std::isfinite(norm)) return norm;
+  const bool clip = options_.clip_norm > 0 && norm > options_.clip_norm;
+  UpdateWeights(options_.optimizer, LearningRate(step), step,
+                clip ? scale * (options_.clip_norm / norm) : scale, weights(), gradients(),
+                optimizer_state());
+  return norm;
+}
+
+Status GraphTraining::Forward(int64_t batch, std::span<const float> x, std::span<float> logits) {
+  forward_->Prepare();  // the caller may have written to the weights
+  return forward_->Forward(batch, x, logits);
+}
+
+Result<double> GraphTraining::Evaluate(int64_t batch, std::span<const float> x,
+                                       const Targets& targets, std::span<float> logits) {
+  LEPTON_RETURN_IF_ERROR(CheckTargets(signature_, options_.loss, batch, targets));
+  LEPTON_RETURN_IF_ERROR(Forward(batch, x, logits));
+  return SumLabelLoss(signature_, options_.loss, batch, targets, logits);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<TrainingProgram>> TrainingProgram::Build(const Signature& signature,
+                                                                const Options& options) {
+  LEPTON_RETURN_IF_ERROR(CheckPrecision(options.precision));
+  LEPTON_RETURN_IF_ERROR(CheckOptimizer(options.optimizer));
+  LEPTON_RETURN_IF_ERROR(CheckSchedule(options.schedule));
+  LEPTON_RETURN_IF_ERROR(CheckLoss(signature, options));
+  if (!(options.clip_norm >= 0)) return InvalidArgument("clip_norm: must not be negative");
+  auto program = std::make_unique<GraphTraining>(signature, options);
+  LEPTON_RETURN_IF_ERROR(program->Compile());
+  return std::unique_ptr<TrainingProgram>(std::move(program));
+}
+
+}  // namespace lepton::nn

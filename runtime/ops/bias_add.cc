@@ -1,0 +1,36 @@
+#include "runtime/ops/bias_add.h"
+
+#include "runtime/ops/op_base.h"
+
+namespace lepton::ops {
+namespace {
+
+class BiasAdd final : public DifferentiableOp {
+ public:
+  BiasAdd() : DifferentiableOp("bias_add") {}
+
+  Result<Types> Infer(std::span<const TensorType> inputs,
+                      const Attributes& attributes) const override {
+    LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 2));
+    LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, 0, DType::kF32, 2));
+    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, {DType::kF32, Shape({inputs[0].shape[1]})}));
+    LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
+    return Types{inputs[0]};
+  }
+
+  Result<Gradients> Gradient(Graph& graph, const Node&,
+                             std::span<const ValueId> output_gradients) const override {
+    LEPTON_ASSIGN_OR_RETURN(const ValueId bias, graph.Add("reduce", {output_gradients[0]},
+                                                          {{"axis", int64_t{0}}, {"kind", "sum"}}));
+    return Gradients{output_gradients[0], bias};
+  }
+};
+
+}  // namespace
+
+const graph::Op& BiasAddOp() {
+  static const BiasAdd op;
+  return op;
+}
+
+}  // namespace lepton::ops

@@ -1,0 +1,11 @@
+// cross_entropy(logits [rows, classes], class indices i32 [rows]) -> row losses [rows]: softmax and
+// negative log-likelihood in one. An index must be in [0, classes): the caller checks.
+// Gradient: cross_entropy_grad(logits, indices, dloss).
+#pragma once
+
+#include "runtime/graph/op.h"
+
+namespace lepton::ops {
+const graph::Op& CrossEntropyOp();
+const graph::Op& CrossEntropyGradOp();
+}  // namespace lepton::ops

@@ -1,0 +1,43 @@
+#include "runtime/ops/op_base.h"
+
+namespace lepton::ops {
+namespace {
+
+Status Wrong(std::span<const TensorType> inputs, size_t index, const std::string& wanted) {
+  return InvalidArgument("input " + std::to_string(index) + " is " + inputs[index].ToString() +
+                         "; must be " + wanted);
+}
+
+}  // namespace
+
+Status ExpectInputs(std::span<const TensorType> inputs, size_t count) {
+  if (inputs.size() == count) return Status::Ok();
+  return InvalidArgument("has " + std::to_string(inputs.size()) + " inputs; must have " +
+                         std::to_string(count));
+}
+
+Status ExpectType(std::span<const TensorType> inputs, size_t index, const TensorType& wanted) {
+  if (inputs[index] == wanted) return Status::Ok();
+  return Wrong(inputs, index, wanted.ToString());
+}
+
+Status ExpectRank(std::span<const TensorType> inputs, size_t index, DType dtype, int rank) {
+  if (inputs[index].dtype == dtype && inputs[index].shape.rank() == rank) return Status::Ok();
+  return Wrong(inputs, index, std::string(DTypeName(dtype)) + " of rank " + std::to_string(rank));
+}
+
+Status ExpectDType(std::span<const TensorType> inputs, size_t index, DType dtype) {
+  if (inputs[index].dtype == dtype) return Status::Ok();
+  return Wrong(inputs, index, std::string(DTypeName(dtype)));
+}
+
+Result<Types> ElementwiseGradOp::Infer(std::span<const TensorType> inputs,
+                                       const Attributes& attributes) const {
+  LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 2));
+  LEPTON_RETURN_IF_ERROR(ExpectDType(inputs, 0, DType::kF32));
+  LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, inputs[0]));
+  LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
+  return Types{inputs[0]};
+}
+
+}  // namespace lepton::ops

@@ -1,0 +1,12 @@
+// softmax(x [rows, n]) over each row, and log_softmax, its logarithm without the loss of precision.
+// Gradients from the output: softmax_grad(y, dy), log_softmax_grad(y, dy).
+#pragma once
+
+#include "runtime/graph/op.h"
+
+namespace lepton::ops {
+const graph::Op& SoftmaxOp();
+const graph::Op& SoftmaxGradOp();
+const graph::Op& LogSoftmaxOp();
+const graph::Op& LogSoftmaxGradOp();
+}  // namespace lepton::ops

@@ -1,0 +1,43 @@
+// Memory of a device, aligned to a cache line and to the widest vector register, zeroed when made.
+// Ownership: unique, movable. Threads: as for plain memory.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "runtime/tensor/device.h"
+
+namespace lepton {
+
+class Buffer {
+ public:
+  static constexpr size_t kAlignment = 64;  // bytes
+
+  Buffer() = default;
+  // Host memory. Running out of it ends the process, as for any allocation.
+  explicit Buffer(size_t bytes);
+
+  void* data() { return data_.get(); }
+  const void* data() const { return data_.get(); }
+  template <typename T>
+  T* as() {
+    return static_cast<T*>(data());
+  }
+  size_t size() const { return size_; }  // bytes
+  const Device& device() const { return device_; }
+
+ private:
+  struct Free {
+    void operator()(void* data) const;
+  };
+  std::unique_ptr<void, Free> data_;
+  size_t size_ = 0;
+  Device device_;
+};
+
+// Bytes rounded up to kAlignment.
+inline size_t AlignedSize(size_t bytes) {
+  return (bytes + Buffer::kAlignment - 1) / Buffer::kAlignment * Buffer::kAlignment;
+}
+
+}  // namespace lepton
