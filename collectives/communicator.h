@@ -3,11 +3,11 @@
 // Threads: one caller at a time per Communicator, except Abort(), which any thread may call. All
 //   ranks must call the same operations in the same order with equal counts and types.
 // Blocking: every call has a deadline, its own or the communicator's default. The A-forms return at
-//   once and run on the communicator's progress thread, in order; the buffers are borrowed until the
-//   handle is done.
+//   once and run on the communicator's progress thread, in order; the buffers are borrowed until
+//   the handle is done.
 // Errors: after kAborted (a peer died, or Abort was called), kDeadlineExceeded or kUnavailable, the
-//   contents of output buffers are unspecified and the group must be rebuilt: every later call fails
-//   with the same cause. kInvalidArgument leaves the group usable.
+//   contents of output buffers are unspecified and the group must be rebuilt: every later call
+//   fails with the same cause. kInvalidArgument leaves the group usable.
 // Reduction order: fixed by rank, a binary tree over ranks (((0+1)+(2+3))+...), so that results do
 //   not depend on timing or on the back-end's algorithm.
 #pragma once
@@ -20,13 +20,12 @@
 #include <string_view>
 #include <vector>
 
+#include "collectives/data_type.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/status.h"
 
 namespace lepton::collectives {
 
-enum class DataType { kFloat32, kBFloat16, kFloat16, kInt32, kInt64, kUInt8 };
-enum class ReduceOp { kSum, kMax, kMin, kMean };
 size_t DataTypeSize(DataType type);
 std::string_view DataTypeName(DataType type);
 
@@ -68,8 +67,8 @@ class Communicator {
   virtual HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                                    ReduceOp op) = 0;
 
-  // Fails all pending and later calls with `cause`, on this rank at once and on the peers as soon as
-  // they notice (the native back-end: <= 10 ms). Idempotent; any thread.
+  // Fails all pending and later calls with `cause`, on this rank at once and on the peers as soon
+  // as they notice (the native back-end: <= 10 ms). Idempotent; any thread.
   virtual void Abort(Status cause) = 0;
 };
 

@@ -1,0 +1,87 @@
+#include <cstdint>
+
+#include "collectives/algorithms/algorithm.h"
+#include "collectives/algorithms/link_algorithms.h"
+#include "collectives/algorithms/shared_algorithms.h"
+
+namespace lepton::collectives {
+namespace {
+
+bool Shared(const Group& group, const Call&) {
+  return group.window != nullptr;
+}
+bool SharedSmall(const Group& group, const Call& call) {
+  return group.window != nullptr && call.bytes() <= kSharedOneShotBytes;
+}
+// Sending everything to everybody: one step, (n-1) * bytes sent by each rank.
+bool LinksSmall(const Group& group, const Call& call) {
+  return group.size <= 8 && call.bytes() <= (size_t{16} << 10);
+}
+bool LinksShort(const Group&, const Call& call) {
+  return call.bytes() <= (size_t{16} << 10);
+}
+bool Always(const Group&, const Call&) {
+  return true;
+}
+
+constexpr Algorithm kAlgorithms[] = {
+    {Operation::kAllReduce, "shared_one_shot", SharedSmall, SharedOneShotAllReduce},
+    {Operation::kAllReduce, "shared_sliced", Shared, SharedSlicedAllReduce},
+    {Operation::kAllReduce, "exchange", LinksSmall, ExchangeAllReduce},
+    {Operation::kAllReduce, "tree", LinksShort, TreeAllReduce},
+    {Operation::kAllReduce, "owner", Always, OwnerAllReduce},
+    {Operation::kReduceScatter, "shared", Shared, SharedReduceScatter},
+    {Operation::kReduceScatter, "owner", Always, OwnerReduceScatter},
+    {Operation::kAllGather, "shared", Shared, SharedAllGather},
+    {Operation::kAllGather, "exchange", Always, ExchangeAllGather},
+    {Operation::kBroadcast, "shared", Shared, SharedBroadcast},
+    {Operation::kBroadcast, "binomial", Always, BinomialBroadcast},
+    {Operation::kBarrier, "shared", Shared, SharedBarrier},
+    {Operation::kBarrier, "dissemination", Always, DisseminationBarrier},
+};
+
+}  // namespace
+
+std::string_view OperationName(Operation operation) {
+  constexpr std::string_view kNames[] = {"all-reduce", "reduce-scatter", "all-gather", "broadcast",
+                                         "barrier",    "send",           "recv"};
+  return kNames[static_cast<int>(operation)];
+}
+
+std::span<const Algorithm> Algorithms() {
+  return kAlgorithms;
+}
+
+const Algorithm& ChooseAlgorithm(const Group& group, const Call& call, std::string_view name) {
+  const Algorithm* chosen = nullptr;
+  for (const Algorithm& algorithm : kAlgorithms) {
+    if (algorithm.operation != call.operation || !algorithm.usable(group, call)) continue;
+    if (algorithm.name == name) return algorithm;
+    if (chosen == nullptr) chosen = &algorithm;
+  }
+  return *chosen;
+}
+
+uint64_t Signature(const Call& call) {
+  uint64_t kind = static_cast<uint64_t>(call.operation) << 12 |
+                  static_cast<uint64_t>(call.type) << 8 | static_cast<uint64_t>(call.op) << 4;
+  return static_cast<uint64_t>(call.count) << 24 ^ kind << 8 ^ static_cast<uint64_t>(call.root);
+}
+
+unsigned char* Scratch(Group& group, size_t bytes) {
+  if (group.scratch.size() < bytes + 64) group.scratch.resize(bytes + 64);
+  auto address = reinterpret_cast<uintptr_t>(group.scratch.data());
+  return group.scratch.data() + (64 - address % 64) % 64;
+}
+
+Range PartOf(size_t count, size_t element_bytes, int part, int parts) {
+  size_t line = 64 / element_bytes;
+  size_t lines = (count + line - 1) / line;
+  auto cut = [&](int p) {
+    size_t at = lines * static_cast<size_t>(p) / static_cast<size_t>(parts) * line;
+    return at < count ? at : count;
+  };
+  return {cut(part), cut(part + 1)};
+}
+
+}  // namespace lepton::collectives

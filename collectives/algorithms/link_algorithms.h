@@ -1,0 +1,26 @@
+// Algorithms over links alone. n ranks, B bytes a rank; bytes sent are those of the busiest rank.
+//   exchange all-reduce   everybody sends all to all, each reduces: 1 step, (n-1)*B sent
+//   tree all-reduce       up the reduction's own tree as partial sums and down again:
+//                         2*ceil(log2 n) steps, at most B*log2 n sent (twice that for 16-bit
+//                         floats, whose partial sums travel as float32)
+//   owner all-reduce      part r of all to rank r, which reduces it; then all parts to all:
+//                         2 steps, 2*B*(n-1)/n sent, as a ring, but in two steps and in tree order
+//   owner reduce-scatter  the first half of that: 1 step, (n-1) parts sent
+//   exchange all-gather   1 step, (n-1)*B sent
+//   binomial broadcast    ceil(log2 n) steps, at most B*ceil(log2 n) sent
+//   dissemination barrier ceil(log2 n) steps of one byte
+#pragma once
+
+#include "collectives/algorithms/algorithm.h"
+
+namespace lepton::collectives {
+
+Status ExchangeAllReduce(Group& group, const Call& call, Deadline deadline);
+Status TreeAllReduce(Group& group, const Call& call, Deadline deadline);
+Status OwnerAllReduce(Group& group, const Call& call, Deadline deadline);
+Status OwnerReduceScatter(Group& group, const Call& call, Deadline deadline);
+Status ExchangeAllGather(Group& group, const Call& call, Deadline deadline);
+Status BinomialBroadcast(Group& group, const Call& call, Deadline deadline);
+Status DisseminationBarrier(Group& group, const Call& call, Deadline deadline);
+
+}  // namespace lepton::collectives

@@ -1,0 +1,54 @@
+// All-gather, broadcast and barrier over links.
+#include <cstring>
+
+#include "collectives/algorithms/link_algorithms.h"
+
+namespace lepton::collectives {
+
+Status ExchangeAllGather(Group& group, const Call& call, Deadline deadline) {
+  const size_t bytes = call.bytes();
+  char* out = static_cast<char*>(call.out);
+  char* mine = out + static_cast<size_t>(group.rank) * bytes;
+  if (mine != call.in) std::memmove(mine, call.in, bytes);
+  std::vector<Transfer> transfers;
+  for (int step = 1; step < group.size; ++step) {
+    int to = (group.rank + step) % group.size;
+    int from = (group.rank + group.size - step) % group.size;
+    transfers.push_back(Transfer::Send(to, mine, bytes));
+    transfers.push_back(Transfer::Recv(from, out + static_cast<size_t>(from) * bytes, bytes));
+  }
+  return group.mesh.Run(transfers, deadline);
+}
+
+// With ranks counted from the root: rank r receives from r without its highest bit, then sends to
+// r + 2^k for every 2^k above r.
+Status BinomialBroadcast(Group& group, const Call& call, Deadline deadline) {
+  const int n = group.size;
+  const int self = (group.rank - call.root + n) % n;
+  auto real = [&](int r) { return (r + call.root) % n; };
+  int bit = 1;
+  while (bit <= self) bit *= 2;
+  if (self != 0) {
+    Transfer receive = Transfer::Recv(real(self - bit / 2), call.out, call.bytes());
+    LEPTON_RETURN_IF_ERROR(group.mesh.Run({&receive, 1}, deadline));
+  }
+  for (; self + bit < n; bit *= 2) {
+    Transfer send = Transfer::Send(real(self + bit), call.out, call.bytes());
+    LEPTON_RETURN_IF_ERROR(group.mesh.Run({&send, 1}, deadline));
+  }
+  return {};
+}
+
+Status DisseminationBarrier(Group& group, const Call&, Deadline deadline) {
+  for (int distance = 1; distance < group.size; distance *= 2) {
+    char out = 1;
+    char in = 0;
+    Transfer transfers[] = {
+        Transfer::Send((group.rank + distance) % group.size, &out, 1),
+        Transfer::Recv((group.rank + group.size - distance) % group.size, &in, 1)};
+    LEPTON_RETURN_IF_ERROR(group.mesh.Run(transfers, deadline));
+  }
+  return {};
+}
+
+}  // namespace lepton::collectives

@@ -1,0 +1,46 @@
+#include "collectives/algorithms/tree_reduce.h"
+
+namespace lepton::collectives {
+
+using TreeReduceFunction = void (*)(void*, const void* const*, int, size_t, DataType, ReduceOp);
+
+namespace baseline {
+void TreeReduce(void*, const void* const*, int, size_t, DataType, ReduceOp);
+}
+#ifdef LEPTON_TREE_REDUCE_X86
+namespace avx2 {
+void TreeReduce(void*, const void* const*, int, size_t, DataType, ReduceOp);
+}
+namespace avx512 {
+void TreeReduce(void*, const void* const*, int, size_t, DataType, ReduceOp);
+}
+#endif
+
+namespace {
+
+TreeReduceFunction Fastest() {
+#ifdef LEPTON_TREE_REDUCE_X86
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+    return avx512::TreeReduce;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return avx2::TreeReduce;
+#endif
+  return baseline::TreeReduce;
+}
+
+}  // namespace
+
+int TreeSplit(int n) {
+  int split = 1;
+  while (split * 2 < n) split *= 2;
+  return split;
+}
+
+void TreeReduce(void* out, const void* const* inputs, int ranks, size_t count, DataType type,
+                ReduceOp op) {
+  static const TreeReduceFunction reduce = Fastest();
+  if (count > 0) reduce(out, inputs, ranks, count, type, op);
+}
+
+}  // namespace lepton::collectives

@@ -1,0 +1,38 @@
+// The native back-end: TCP and shared memory, no launcher needed, and death-safe: a peer's death
+// fails every survivor's calls within milliseconds.
+#pragma once
+
+#include <string>
+
+#include "collectives/communicator.h"
+#include "collectives/transport/rendezvous.h"
+
+namespace lepton::collectives {
+
+struct NativeOptions {
+  TransportChoice transport = TransportChoice::kAuto;
+  std::string algorithm;  // preferred by name where it is usable; empty: algorithm_list.cc's order
+};
+
+class NativeBackend final : public Backend {
+ public:
+  // With these options whatever the environment says: for tests and benches.
+  explicit NativeBackend(NativeOptions options) : options_(std::move(options)), fixed_(true) {}
+  // Reads LEPTON_COLLECTIVES_TRANSPORT (auto, shm, tcp) and LEPTON_COLLECTIVES_ALGORITHM when a
+  // group is joined.
+  NativeBackend() = default;
+
+  std::string_view name() const override { return "native"; }
+  Status Available() const override { return {}; }
+  Result<std::unique_ptr<Endpoint>> Listen(const std::string& bind_address) const override;
+  Result<std::unique_ptr<Communicator>> Join(std::unique_ptr<Endpoint> endpoint,
+                                             const GroupSpec& group, const Options& options,
+                                             Deadline deadline) const override;
+
+ private:
+  Result<NativeOptions> Resolve() const;
+  NativeOptions options_;
+  bool fixed_ = false;
+};
+
+}  // namespace lepton::collectives

@@ -1,0 +1,61 @@
+#include "collectives/transport/member_address.h"
+
+#include <unistd.h>
+
+#include <charconv>
+#include <vector>
+
+#include "runtime/base/file.h"
+
+namespace lepton::collectives {
+namespace {
+
+constexpr char kVersion[] = "lepton-native-1";
+
+std::string LinkTarget(const char* path) {
+  char target[128];
+  ssize_t size = readlink(path, target, sizeof(target));
+  return size > 0 ? std::string(target, static_cast<size_t>(size)) : std::string();
+}
+
+template <typename Number>
+bool ParseNumber(const std::string& text, Number* out) {
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *out);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+}  // namespace
+
+std::string HostIdentity() {
+  std::string boot = ReadFile("/proc/sys/kernel/random/boot_id", 256).value_or("");
+  while (!boot.empty() && boot.back() == '\n') boot.pop_back();
+  // Without a boot id nothing can be said of other processes.
+  if (boot.empty()) boot = "unknown-" + std::to_string(getpid());
+  return boot + "/" + LinkTarget("/proc/self/ns/pid") + "/" + std::to_string(geteuid());
+}
+
+std::string MemberAddress::Encode() const {
+  return std::string(kVersion) + "|" + host_identity + "|" + std::to_string(pid) + "|" + host +
+         "|" + std::to_string(port);
+}
+
+Result<MemberAddress> MemberAddress::Decode(const std::string& bytes) {
+  std::vector<std::string> fields(1);
+  for (char c : bytes) {
+    if (c == '|') {
+      fields.emplace_back();
+    } else {
+      fields.back() += c;
+    }
+  }
+  MemberAddress out;
+  if (fields.size() != 5 || fields[0] != kVersion || !ParseNumber(fields[2], &out.pid) ||
+      !ParseNumber(fields[4], &out.port) || out.pid <= 0 || out.port == 0) {
+    return InvalidArgument("members: not an address of the native back-end of this version");
+  }
+  out.host_identity = fields[1];
+  out.host = fields[3];
+  return out;
+}
+
+}  // namespace lepton::collectives

@@ -1,0 +1,97 @@
+#include "collectives/transport/mesh.h"
+
+#include <sched.h>
+
+#include <algorithm>
+
+namespace lepton::collectives {
+namespace {
+
+bool AllDone(std::span<const Transfer> transfers) {
+  return std::all_of(transfers.begin(), transfers.end(),
+                     [](const Transfer& t) { return t.done == t.bytes; });
+}
+
+std::string Stragglers(std::span<const Transfer> transfers) {
+  std::string ranks;
+  for (const Transfer& t : transfers) {
+    std::string name = "rank " + std::to_string(t.peer);
+    if (t.done == t.bytes || ranks.find(name) != std::string::npos) continue;
+    ranks += (ranks.empty() ? "" : ", ") + name;
+  }
+  return ranks;
+}
+
+}  // namespace
+
+Status Mesh::Run(std::span<Transfer> transfers, Deadline deadline) {
+  int idle = 0;
+  while (!AllDone(transfers)) {
+    LEPTON_ASSIGN_OR_RETURN(bool moved, Progress(transfers));
+    if (moved) {
+      idle = 0;
+      continue;
+    }
+    if (failure_->raised()) return failure_->cause();
+    ++idle;
+    if (idle <= waiter_.spins()) {
+      CpuRelax();
+    } else if (idle <= waiter_.spins() + waiter_.yields()) {
+      sched_yield();
+    } else {
+      LEPTON_RETURN_IF_ERROR(Sleep(transfers, deadline));
+    }
+  }
+  return {};
+}
+
+Result<bool> Mesh::Progress(std::span<Transfer> transfers) {
+  bool moved = false;
+  for (Transfer& t : transfers) {
+    if (t.done == t.bytes) continue;
+    char* at = static_cast<char*>(t.data) + t.done;
+    Link& link = *links_[t.peer];
+    Result<size_t> bytes =
+        t.send ? link.TrySend(at, t.bytes - t.done) : link.TryRecv(at, t.bytes - t.done);
+    if (!bytes.ok()) return NamePeer(*failure_, t.peer, bytes.status());
+    t.done += *bytes;
+    moved |= *bytes > 0;
+  }
+  return moved;
+}
+
+Status Mesh::Sleep(std::span<Transfer> transfers, Deadline deadline) {
+  if (deadline.Expired())
+    return DeadlineExceeded("no answer in time from " + Stragglers(transfers));
+  poll_.assign(1, pollfd{failure_->fd(), POLLIN, 0});
+  bool use_bell = false;
+  for (const Transfer& t : transfers) {
+    if (t.done == t.bytes) continue;
+    int fd = links_[t.peer]->fd();
+    if (fd < 0) {
+      use_bell = true;
+    } else {
+      poll_.push_back({fd, static_cast<short>(t.send ? POLLOUT : POLLIN), 0});
+    }
+  }
+  Status error;
+  waiter_.SleepOnce(
+      poll_, use_bell,
+      [&] {
+        auto moved = Progress(transfers);
+        error = moved.status();
+        return !moved.ok() || *moved;
+      },
+      deadline);
+  return error;
+}
+
+Status NamePeer(const Failure& failure, int peer, const Status& error) {
+  if (failure.raised()) return failure.cause();
+  std::string who = "rank " + std::to_string(peer);
+  if (error.code() != StatusCode::kUnavailable) return error.WithContext(who);
+  if (failure.WaitRaised(std::chrono::milliseconds(5))) return failure.cause();
+  return Aborted(who + " is gone: " + error.message());
+}
+
+}  // namespace lepton::collectives

@@ -1,0 +1,86 @@
+#include "collectives/transport/waiter.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace lepton::collectives {
+namespace {
+
+constexpr Duration kMixedSleep = std::chrono::microseconds(200);
+
+int UsableCores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+timespec ToTimespec(Duration duration) {
+  auto seconds = std::chrono::duration_cast<std::chrono::seconds>(duration);
+  timespec out{};
+  out.tv_sec = static_cast<time_t>(seconds.count());
+  out.tv_nsec = static_cast<long>((duration - seconds).count());
+  return out;
+}
+
+}  // namespace
+
+Waiter::Waiter(const Failure& failure, Bell* bell, int local_ranks)
+    : failure_(failure), bell_(bell) {
+  bool roomy = local_ranks <= UsableCores();
+  spins_ = roomy ? 2000 : 20;
+  yields_ = roomy ? 10 : 40;
+}
+
+Status Waiter::SlowUntil(const std::function<bool()>& ready, int peer, Deadline deadline) const {
+  for (int i = 0; i < yields_; ++i) {
+    if (ready()) return {};
+    if (failure_.raised()) return failure_.cause();
+    sched_yield();
+  }
+  while (true) {
+    uint32_t rings = bell_->rings.load(std::memory_order_seq_cst);
+    bell_->sleeping.store(1, std::memory_order_seq_cst);
+    bool left = failure_.HasLeft(peer);  // read before ready(): what it sent came before goodbye
+    bool done = ready();
+    if (!done && !left && !failure_.raised() && !deadline.Expired()) {
+      FutexSleep(rings, deadline.Left());
+    }
+    bell_->sleeping.store(0, std::memory_order_relaxed);
+    if (done || ready()) return {};
+    if (failure_.raised()) return failure_.cause();
+    if (left) return Unavailable("it left the group");
+    if (deadline.Expired()) return DeadlineExceeded("no answer in time");
+  }
+}
+
+void Waiter::SleepOnce(std::vector<pollfd>& fds, bool use_bell, const std::function<bool()>& moved,
+                       Deadline deadline) const {
+  if (!use_bell) {
+    timespec left = ToTimespec(deadline.Left());
+    ppoll(fds.data(), fds.size(), &left, nullptr);
+    return;
+  }
+  uint32_t rings = bell_->rings.load(std::memory_order_seq_cst);
+  bell_->sleeping.store(1, std::memory_order_seq_cst);
+  if (!moved() && !failure_.raised()) {
+    if (fds.size() <= 1) {  // only the failure's own descriptor, which also rings the bell
+      FutexSleep(rings, deadline.Left());
+    } else {
+      timespec left = ToTimespec(std::min(kMixedSleep, deadline.Left()));
+      ppoll(fds.data(), fds.size(), &left, nullptr);
+    }
+  }
+  bell_->sleeping.store(0, std::memory_order_relaxed);
+}
+
+void Waiter::FutexSleep(uint32_t rings, Duration at_most) const {
+  timespec timeout = ToTimespec(at_most);
+  syscall(SYS_futex, &bell_->rings, FUTEX_WAIT, rings, &timeout, nullptr, 0);
+}
+
+}  // namespace lepton::collectives

@@ -1,0 +1,63 @@
+// How one rank waits for its peers: a bounded spin, then sleep at its bell (shared memory) or in
+// poll(2), never past the deadline, a failure of the group or a peer's goodbye.
+//
+// Spinning is worth while only when every local rank has a core of its own; with more ranks than
+// cores it keeps the awaited rank from running, so the waiter yields a few times and sleeps.
+// Threads: one waiting thread at a time. The bell (may be null) outlives the waiter.
+#pragma once
+
+#include <poll.h>
+
+#include <functional>
+#include <vector>
+
+#include "collectives/failure.h"
+#include "collectives/transport/shared_segment.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/status.h"
+
+namespace lepton::collectives {
+
+inline void CpuRelax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+class Waiter {
+ public:
+  Waiter(const Failure& failure, Bell* bell, int local_ranks);
+
+  // Returns OK once ready() is true: a cheap look at shared memory that the peer changes before it
+  // rings our bell. The group's failure; kUnavailable when `peer` left without making it ready;
+  // kDeadlineExceeded.
+  template <typename Ready>
+  Status Until(const Ready& ready, int peer, Deadline deadline) const {
+    for (int i = 0; i < spins_; ++i) {
+      if (ready()) return {};
+      CpuRelax();
+    }
+    return SlowUntil(ready, peer, deadline);
+  }
+
+  // Sleeps once, until any of `fds` has news, the bell rings (when `use_bell`) or a short while has
+  // passed; `moved` is called after the bell is armed and cancels the sleep when it returns true.
+  void SleepOnce(std::vector<pollfd>& fds, bool use_bell, const std::function<bool()>& moved,
+                 Deadline deadline) const;
+
+  int spins() const { return spins_; }
+  int yields() const { return yields_; }
+
+ private:
+  Status SlowUntil(const std::function<bool()>& ready, int peer, Deadline deadline) const;
+  void FutexSleep(uint32_t rings, Duration at_most) const;
+
+  const Failure& failure_;
+  Bell* bell_;
+  int spins_;
+  int yields_;
+};
+
+}  // namespace lepton::collectives

@@ -1,0 +1,152 @@
+#include "collectives/transport/watcher.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace lepton::collectives {
+namespace {
+
+constexpr int kGoodbye = 1;
+constexpr int kAbort = 2;
+constexpr size_t kMaxPayload = 2048;
+
+struct FrameHeader {
+  uint32_t type;
+  uint32_t bytes;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Watcher>> Watcher::Start(JoinedGroup& group,
+                                                std::shared_ptr<Failure> failure) {
+  UniqueFd stop(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!stop.valid()) return ErrnoStatus(errno, "eventfd");
+  std::unique_ptr<Watcher> watcher(new Watcher(group, std::move(failure), std::move(stop)));
+  watcher->thread_ = std::thread([w = watcher.get()] { w->Loop(); });
+  return watcher;
+}
+
+Watcher::Watcher(JoinedGroup& group, std::shared_ptr<Failure> failure, UniqueFd stop)
+    : key_(group.key),
+      listener_(std::move(group.listener)),
+      peers_(group.control.size()),
+      failure_(std::move(failure)),
+      stop_(std::move(stop)) {
+  for (size_t rank = 0; rank < peers_.size(); ++rank) {
+    peers_[rank].control = std::move(group.control[rank]);
+    // Where there is none, the closed connection alone tells.
+    if (group.pids[rank] != 0) {
+      peers_[rank].pidfd.Reset(static_cast<int>(syscall(SYS_pidfd_open, group.pids[rank], 0)));
+    }
+  }
+}
+
+Watcher::~Watcher() {
+  if (!failure_->raised()) Send(kGoodbye, "");
+  eventfd_write(stop_.get(), 1);
+  thread_.join();
+}
+
+void Watcher::TellAbort(const std::string& message) {
+  Send(kAbort, message);
+}
+
+void Watcher::Send(int type, const std::string& payload) {
+  FrameHeader header{static_cast<uint32_t>(type),
+                     static_cast<uint32_t>(std::min(payload.size(), kMaxPayload))};
+  std::string frame(reinterpret_cast<const char*>(&header), sizeof(header));
+  frame.append(payload, 0, header.bytes);
+  std::lock_guard lock(send_mutex_);
+  for (Peer& peer : peers_) {
+    // A frame always fits the buffer of a connection that carries a handful of them in its life. A
+    // peer that cannot be told has died or will find the connection closed.
+    if (peer.control.valid()) {
+      (void)!send(peer.control.get(), frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+  }
+}
+
+void Watcher::Loop() {
+  std::vector<pollfd> fds;
+  while (true) {
+    fds.assign({{stop_.get(), POLLIN, 0}, {listener_.socket.get(), POLLIN, 0}});
+    for (const Peer& peer : peers_) {  // poll ignores negative descriptors
+      fds.push_back({peer.control.get(), POLLIN | POLLRDHUP, 0});
+      fds.push_back({peer.pidfd.get(), POLLIN, 0});
+    }
+    for (auto& stranger : late_) fds.push_back({stranger.fd(), POLLIN, 0});
+    if (poll(fds.data(), fds.size(), -1) < 0) continue;
+    if (fds[0].revents != 0) return;
+    for (size_t rank = 0; rank < peers_.size(); ++rank) {
+      int r = static_cast<int>(rank);
+      bool exited = fds[3 + 2 * rank].revents != 0;
+      if (fds[2 + 2 * rank].revents != 0 || exited) OnControl(r);
+      if (exited) OnGone(r, "its process ended");
+    }
+    OnListener();
+  }
+}
+
+void Watcher::OnControl(int rank) {
+  Peer& peer = peers_[rank];
+  char buffer[4096];
+  while (peer.control.valid()) {
+    ssize_t got = recv(peer.control.get(), buffer, sizeof(buffer), MSG_DONTWAIT);
+    if (got > 0) {
+      peer.input.append(buffer, static_cast<size_t>(got));
+      OnFrames(rank);
+    } else if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
+      return;
+    } else {
+      return OnGone(rank, "its connection closed");
+    }
+  }
+}
+
+void Watcher::OnFrames(int rank) {
+  std::string& input = peers_[rank].input;
+  FrameHeader header;
+  while (input.size() >= sizeof(header)) {
+    std::memcpy(&header, input.data(), sizeof(header));
+    if (header.bytes > kMaxPayload) return OnGone(rank, "it sent a malformed frame");
+    if (input.size() < sizeof(header) + header.bytes) return;
+    if (header.type == kGoodbye) {
+      failure_->MarkLeft(rank);
+    } else if (header.type == kAbort) {
+      failure_->Raise(Aborted(input.substr(sizeof(header), header.bytes)));
+    }
+    input.erase(0, sizeof(header) + header.bytes);
+  }
+}
+
+void Watcher::OnGone(int rank, const std::string& why) {
+  {
+    std::lock_guard lock(send_mutex_);
+    peers_[rank].control.Reset();
+    peers_[rank].pidfd.Reset();
+  }
+  if (failure_->HasLeft(rank)) return;
+  std::string message = "rank " + std::to_string(rank) + " died: " + why;
+  if (failure_->Raise(Aborted(message))) TellAbort(message);
+}
+
+void Watcher::OnListener() {
+  while (true) {
+    UniqueFd fd = AcceptFrom(listener_.socket);
+    if (!fd.valid()) break;
+    late_.emplace_back(std::move(fd), key_, [](int, ConnectionKind) { return Verdict::kLate; });
+    if (late_.size() > 16) {
+      late_.front().Refuse(Verdict::kBusy);
+      late_.pop_front();
+    }
+  }
+  late_.remove_if([](AcceptorHandshake& stranger) { return stranger.Advance(); });
+}
+
+}  // namespace lepton::collectives

@@ -1,0 +1,54 @@
+// One thread per communicator that notices what no operation would: a peer's death or goodbye, a
+// peer's abort, and late comers at the endpoint. It sleeps in poll(2), so a death is seen as soon
+// as the kernel closes the dead process's sockets or signals its pidfd. Threads: Abort from any
+// thread; the rest from the owner.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "collectives/failure.h"
+#include "collectives/transport/rendezvous.h"
+
+namespace lepton::collectives {
+
+class Watcher {
+ public:
+  // Takes over the group's control connections and listener, and starts the thread.
+  static Result<std::unique_ptr<Watcher>> Start(JoinedGroup& group,
+                                                std::shared_ptr<Failure> failure);
+  // Says goodbye to the peers, unless the group failed, and stops the thread.
+  ~Watcher();
+
+  // Makes every peer's group fail with kAborted and this message.
+  void TellAbort(const std::string& message);
+
+ private:
+  struct Peer {
+    UniqueFd control;
+    UniqueFd pidfd;
+    std::string input;
+  };
+  Watcher(JoinedGroup& group, std::shared_ptr<Failure> failure, UniqueFd stop);
+  void Loop();
+  void OnControl(int rank);
+  void OnFrames(int rank);
+  void OnGone(int rank, const std::string& why);
+  void OnListener();
+  void Send(int type, const std::string& payload);
+
+  GroupKey key_;
+  Listener listener_;
+  std::vector<Peer> peers_;
+  std::shared_ptr<Failure> failure_;
+  UniqueFd stop_;
+  std::mutex send_mutex_;
+  std::list<AcceptorHandshake> late_;
+  std::thread thread_;
+};
+
+}  // namespace lepton::collectives

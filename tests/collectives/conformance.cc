@@ -1,0 +1,138 @@
+#include "tests/collectives/conformance.h"
+
+#include <cstring>
+#include <vector>
+
+#include "tests/collectives/reference.h"
+
+namespace lepton::collectives {
+namespace {
+
+using Bytes = std::vector<unsigned char>;
+
+constexpr DataType kTypes[] = {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16,
+                               DataType::kInt32,   DataType::kInt64,    DataType::kUInt8};
+constexpr ReduceOp kOps[] = {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin, ReduceOp::kMean};
+
+struct Case {
+  Communicator& comm;
+  size_t count;
+  DataType type;
+  uint64_t seed;
+
+  size_t bytes() const { return count * DataTypeSize(type); }
+  std::string Name(const char* what) const {
+    return std::string(what) + " of " + std::to_string(count) + " " +
+           std::string(DataTypeName(type)) + " on rank " + std::to_string(comm.rank()) + " of " +
+           std::to_string(comm.size());
+  }
+  std::string Verdict(const char* what, const Status& status, const Bytes& got,
+                      const Bytes& expected) const {
+    if (!status.ok()) return Name(what) + ": " + status.ToString();
+    if (got == expected) return "";
+    size_t at = 0;
+    while (got[at] == expected[at]) ++at;
+    return Name(what) + ": wrong from byte " + std::to_string(at) + " on";
+  }
+};
+
+std::string AllReduceCase(const Case& c, ReduceOp op) {
+  Bytes in = MakeInput(c.comm.rank(), c.seed, c.count, c.type);
+  Bytes expected = ExpectedReduction(c.comm.size(), c.seed, 0, c.count, c.type, op);
+  Bytes out(in.size(), 0xee);
+  Status status = c.comm.AllReduce(in.data(), out.data(), c.count, c.type, op);
+  std::string wrong = c.Verdict("all-reduce", status, out, expected);
+  if (!wrong.empty()) return wrong;
+  HandlePtr handle = c.comm.AllReduceAsync(in.data(), in.data(), c.count, c.type, op);
+  status = handle->Wait(Deadline::In(std::chrono::seconds(60)));
+  return c.Verdict("all-reduce in place, asynchronous,", status, in, expected);
+}
+
+std::string ReduceScatterCase(const Case& c, ReduceOp op) {
+  size_t total = c.count * static_cast<size_t>(c.comm.size());
+  Bytes in = MakeInput(c.comm.rank(), c.seed, total, c.type);
+  Bytes out(c.bytes(), 0xee);
+  Status status = c.comm.ReduceScatter(in.data(), out.data(), c.count, c.type, op);
+  size_t begin = c.count * static_cast<size_t>(c.comm.rank());
+  return c.Verdict("reduce-scatter", status, out,
+                   ExpectedReduction(c.comm.size(), c.seed, begin, c.count, c.type, op));
+}
+
+std::string AllGatherCase(const Case& c) {
+  Bytes in = MakeInput(c.comm.rank(), c.seed, c.count, c.type);
+  Bytes expected;
+  for (int r = 0; r < c.comm.size(); ++r) {
+    Bytes part = MakeInput(r, c.seed, c.count, c.type);
+    expected.insert(expected.end(), part.begin(), part.end());
+  }
+  Bytes out(expected.size(), 0xee);
+  Status status = c.comm.AllGather(in.data(), out.data(), c.count, c.type);
+  return c.Verdict("all-gather", status, out, expected);
+}
+
+std::string BroadcastCase(const Case& c, int root) {
+  Bytes data = MakeInput(c.comm.rank(), c.seed, c.count, c.type);
+  Status status = c.comm.Broadcast(data.data(), c.count, c.type, root);
+  return c.Verdict("broadcast", status, data, MakeInput(root, c.seed, c.count, c.type));
+}
+
+// Round the ring; rank 0 receives first, so that no large send waits for another.
+std::string SendRecvCase(const Case& c) {
+  int n = c.comm.size();
+  int next = (c.comm.rank() + 1) % n;
+  int previous = (c.comm.rank() + n - 1) % n;
+  Bytes mine = MakeInput(c.comm.rank(), c.seed, c.count, c.type);
+  Bytes got(mine.size(), 0xee);
+  Status status;
+  if (c.comm.rank() != 0) status = c.comm.Send(mine.data(), c.count, c.type, next);
+  if (status.ok()) status = c.comm.Recv(got.data(), c.count, c.type, previous);
+  if (c.comm.rank() == 0 && status.ok()) status = c.comm.Send(mine.data(), c.count, c.type, next);
+  return c.Verdict("send and recv", status, got, MakeInput(previous, c.seed, c.count, c.type));
+}
+
+std::string RunCase(const Case& c) {
+  for (ReduceOp op : kOps) {
+    std::string wrong = AllReduceCase(c, op);
+    if (wrong.empty()) wrong = ReduceScatterCase(c, op);
+    if (!wrong.empty()) return "op " + std::to_string(static_cast<int>(op)) + ": " + wrong;
+  }
+  std::string wrong = AllGatherCase(c);
+  for (int root = 0; root < c.comm.size() && wrong.empty(); ++root) wrong = BroadcastCase(c, root);
+  if (wrong.empty() && c.comm.size() > 1) wrong = SendRecvCase(c);
+  if (!wrong.empty()) return wrong;
+  Status status = c.comm.Barrier();
+  return status.ok() ? "" : "barrier: " + status.ToString();
+}
+
+std::string CheckBadArguments(Communicator& comm) {
+  float x = 1;
+  auto invalid = [](const Status& s) { return s.code() == StatusCode::kInvalidArgument; };
+  if (!invalid(comm.AllReduce(nullptr, &x, 1, DataType::kFloat32, ReduceOp::kSum))) {
+    return "a null input was accepted";
+  }
+  if (!invalid(comm.Broadcast(&x, 1, DataType::kFloat32, comm.size()))) {
+    return "a root outside the group was accepted";
+  }
+  if (!invalid(comm.Send(&x, 1, DataType::kFloat32, comm.rank()))) {
+    return "a send to oneself was accepted";
+  }
+  Status status = comm.AllReduce(&x, &x, 1, DataType::kFloat32, ReduceOp::kSum);
+  if (!status.ok()) return "a bad argument broke the group: " + status.ToString();
+  return x == static_cast<float>(comm.size()) ? "" : "wrong sum after bad arguments";
+}
+
+}  // namespace
+
+std::string RunConformance(Communicator& comm) {
+  uint64_t seed = 1;
+  for (DataType type : kTypes) {
+    for (size_t count :
+         {size_t{0}, size_t{1}, size_t{1021}, (size_t{1} << 20) / DataTypeSize(type)}) {
+      std::string wrong = RunCase({comm, count, type, seed++});
+      if (!wrong.empty()) return wrong;
+    }
+  }
+  return CheckBadArguments(comm);
+}
+
+}  // namespace lepton::collectives

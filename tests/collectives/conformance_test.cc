@@ -1,0 +1,47 @@
+// The conformance suite over transports x ranks x (processes, threads) of the native back-end. The
+// mpi and nccl back-ends run the same suite from mpi_conformance_main.cc and nccl_test.cc.
+#include <gtest/gtest.h>
+
+#include "collectives/backends/native_backend.h"
+#include "tests/collectives/conformance.h"
+#include "tests/collectives/gang.h"
+
+namespace lepton::collectives {
+namespace {
+
+struct Setting {
+  TransportChoice transport;
+  RanksAs ranks_as;
+  int size;
+};
+
+std::string SettingName(const testing::TestParamInfo<Setting>& info) {
+  std::string name = info.param.transport == TransportChoice::kTcp ? "Tcp" : "Shm";
+  name += info.param.ranks_as == RanksAs::kThreads ? "Threads" : "Processes";
+  return name + std::to_string(info.param.size);
+}
+
+std::vector<Setting> Settings() {
+  std::vector<Setting> out;
+  for (auto transport : {TransportChoice::kShm, TransportChoice::kTcp}) {
+    for (auto ranks_as : {RanksAs::kProcesses, RanksAs::kThreads}) {
+      for (int size : {1, 2, 3, 4}) out.push_back({transport, ranks_as, size});
+    }
+  }
+  return out;
+}
+
+class ConformanceTest : public testing::TestWithParam<Setting> {};
+
+TEST_P(ConformanceTest, EveryOperationGivesTheExactBits) {
+  NativeBackend backend({GetParam().transport, ""});
+  GangOptions options{&backend, GetParam().size, GetParam().ranks_as};
+  std::vector<std::string> results = RunGang(options, RunConformance);
+  ASSERT_EQ(results.size(), static_cast<size_t>(options.size));
+  for (const auto& result : results) EXPECT_EQ(result, "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Native, ConformanceTest, testing::ValuesIn(Settings()), SettingName);
+
+}  // namespace
+}  // namespace lepton::collectives

@@ -1,0 +1,173 @@
+#include "tests/collectives/reference.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace lepton::collectives {
+namespace {
+
+constexpr int kMaxRanks = 64;
+
+uint64_t Mix(uint64_t x) {  // splitmix64
+  x += 0x9e3779b97f4a7c15;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+  return x ^ (x >> 31);
+}
+
+uint64_t Draw(int rank, uint64_t seed, size_t index) {
+  return Mix(seed * 1000003 + static_cast<uint64_t>(rank) * 7919 + Mix(index));
+}
+
+// Between 2^-6 and 2^7, of either sign.
+float DrawFloat(uint64_t bits) {
+  float mantissa = 1.0f + static_cast<float>(bits & 0xffffff) / 16777216.0f;
+  float value = std::ldexp(mantissa, static_cast<int>((bits >> 24) % 13) - 6);
+  return (bits >> 40) & 1 ? -value : value;
+}
+
+// The nearest of the two neighbours on bfloat16's grid, by comparing distances; even on a tie.
+uint16_t RoundToBFloat16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if (std::isnan(value)) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  uint16_t below = static_cast<uint16_t>(bits >> 16);
+  uint32_t fraction = bits & 0xffff;
+  if (fraction > 0x8000 || (fraction == 0x8000 && (below & 1) == 1)) ++below;
+  return below;
+}
+
+float FromBFloat16(uint16_t half) {
+  uint32_t bits = static_cast<uint32_t>(half) << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+float FromFloat16(uint16_t half) {
+  int exponent = (half >> 10) & 31;
+  int fraction = half & 1023;
+  float value = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
+                              : std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+  if (exponent == 31) value = fraction == 0 ? INFINITY : NAN;
+  return half & 0x8000 ? -value : value;
+}
+
+// By search: the 16-bit pattern whose value is nearest, even on a tie.
+uint16_t RoundToFloat16(float value) {
+  uint16_t sign = std::signbit(value) ? 0x8000 : 0;
+  double target = std::fabs(static_cast<double>(value));
+  if (target >= 65520.0) return sign | 0x7c00;
+  uint16_t low = 0;
+  uint16_t high = 0x7bff;
+  while (low < high) {  // the largest pattern not above the target
+    uint16_t middle = static_cast<uint16_t>((low + high + 1) / 2);
+    if (FromFloat16(middle) <= target) {
+      low = middle;
+    } else {
+      high = static_cast<uint16_t>(middle - 1);
+    }
+  }
+  double down = target - FromFloat16(low);
+  double up = (low == 0x7bff ? 65536.0 : FromFloat16(static_cast<uint16_t>(low + 1))) - target;
+  if (up < down || (up == down && (low & 1) == 1)) ++low;
+  return sign | low;
+}
+
+template <typename T>
+T Combine(T a, T b, ReduceOp op) {
+  if (op == ReduceOp::kMax) return a > b ? a : b;
+  if (op == ReduceOp::kMin) return a < b ? a : b;
+  if constexpr (std::is_integral_v<T>) {
+    return static_cast<T>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
+  } else {
+    return a + b;
+  }
+}
+
+template <typename T>
+T Tree(const T* values, int low, int high, ReduceOp op) {
+  if (high - low == 1) return values[low];
+  int half = 1;
+  while (half * 2 < high - low) half *= 2;
+  return Combine(Tree(values, low, low + half, op), Tree(values, low + half, high, op), op);
+}
+
+template <typename T>
+T Finish(T value, int ranks, ReduceOp op) {
+  return op == ReduceOp::kMean ? static_cast<T>(value / static_cast<T>(ranks)) : value;
+}
+
+float FloatElement(int rank, uint64_t seed, size_t index, DataType type) {
+  float value = DrawFloat(Draw(rank, seed, index));
+  if (type == DataType::kBFloat16) return FromBFloat16(RoundToBFloat16(value));
+  if (type == DataType::kFloat16) return FromFloat16(RoundToFloat16(value));
+  return value;
+}
+
+int64_t IntElement(int rank, uint64_t seed, size_t index, DataType type) {
+  uint64_t bits = Draw(rank, seed, index);
+  if (type == DataType::kInt64) return static_cast<int64_t>(bits) >> 4;
+  if (type == DataType::kInt32) return static_cast<int32_t>(bits);
+  return static_cast<uint8_t>(bits);
+}
+
+bool IsFloat(DataType type) {
+  return type == DataType::kFloat32 || type == DataType::kBFloat16 || type == DataType::kFloat16;
+}
+
+template <typename T>
+void Put(unsigned char* to, T value) {
+  std::memcpy(to, &value, sizeof(value));
+}
+
+void PutFloat(unsigned char* to, float value, DataType type) {
+  if (type == DataType::kFloat32) return Put(to, value);
+  Put(to, type == DataType::kBFloat16 ? RoundToBFloat16(value) : RoundToFloat16(value));
+}
+
+void PutInt(unsigned char* to, int64_t value, DataType type) {
+  if (type == DataType::kInt64) return Put(to, value);
+  if (type == DataType::kInt32) return Put(to, static_cast<int32_t>(value));
+  Put(to, static_cast<uint8_t>(value));
+}
+
+}  // namespace
+
+std::vector<unsigned char> MakeInput(int rank, uint64_t seed, size_t count, DataType type) {
+  size_t size = DataTypeSize(type);
+  std::vector<unsigned char> out(count * size);
+  for (size_t i = 0; i < count; ++i) {
+    if (IsFloat(type)) {
+      PutFloat(&out[i * size], FloatElement(rank, seed, i, type), type);
+    } else {
+      PutInt(&out[i * size], IntElement(rank, seed, i, type), type);
+    }
+  }
+  return out;
+}
+
+std::vector<unsigned char> ExpectedReduction(int ranks, uint64_t seed, size_t begin, size_t count,
+                                             DataType type, ReduceOp op) {
+  size_t size = DataTypeSize(type);
+  std::vector<unsigned char> out(count * size);
+  float floats[kMaxRanks];
+  int64_t ints[kMaxRanks];
+  for (size_t i = 0; i < count; ++i) {
+    for (int r = 0; r < ranks; ++r) {
+      if (IsFloat(type)) {
+        floats[r] = FloatElement(r, seed, begin + i, type);
+      } else {
+        ints[r] = IntElement(r, seed, begin + i, type);
+      }
+    }
+    if (IsFloat(type)) {
+      PutFloat(&out[i * size], Finish(Tree(floats, 0, ranks, op), ranks, op), type);
+    } else {
+      PutInt(&out[i * size], Finish(Tree(ints, 0, ranks, op), ranks, op), type);
+    }
+  }
+  return out;
+}
+
+}  // namespace lepton::collectives
