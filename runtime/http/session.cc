@@ -77,9 +77,9 @@ void Session::BeginRequest() {
 void Session::Read() {
   if (reading_ || eof_ || state_ == State::kClosed) return;
   reading_ = true;
-  const size_t want = state_ == State::kBody ? size_t{64} << 10 : size_t{8} << 10;
+  // Not straight into in_: it is consumed from while this read is outstanding.
   transport_->ReadSome(
-      in_.prepare(want),
+      asio::buffer(chunk_),
       [self = shared_from_this()](ErrorCode error, size_t bytes) { self->OnRead(error, bytes); });
 }
 
@@ -87,6 +87,7 @@ void Session::OnRead(ErrorCode error, size_t bytes) {
   reading_ = false;
   if (state_ == State::kClosed) return;
   if (error) return OnReadError(error);
+  asio::buffer_copy(in_.prepare(bytes), asio::buffer(chunk_), bytes);
   in_.commit(bytes);
   switch (state_) {
     case State::kHead:

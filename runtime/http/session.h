@@ -11,6 +11,7 @@
 // strand, but Post* from any thread.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -93,7 +94,8 @@ class Session : public std::enable_shared_from_this<Session> {
   const std::string peer_;
   boost::asio::steady_timer read_timer_, write_timer_;
   State state_ = State::kHandshake;
-  boost::beast::flat_buffer in_;
+  std::array<char, 16 << 10> chunk_;
+  boost::beast::flat_buffer in_;  // read and not yet parsed
   std::optional<Parser> parser_;
   Request request_;
   bool reading_ = false, eof_ = false;
