@@ -14,17 +14,19 @@ libraries=(
   prometheus-cpp-dev libsodium-dev libhwloc-dev libzstd-dev
   libopenmpi-dev openmpi-bin libpmix-dev
 )
+# What the quick start calls.
+quickstart=(curl jq bsdextrautils)
 # To test: unit tests, benches, sanitizers' symbols, a real Slurm, hosts in network namespaces,
-# the OpenAPI check, and what the scripts call.
+# the OpenAPI check and what they call.
 tests=(
   libgtest-dev libgmock-dev libbenchmark-dev clang-format
   python3 python3-jsonschema
-  slurm-wlm munge iproute2 curl jq procps openssl
+  slurm-wlm munge iproute2 procps openssl
 )
 # Peers of the benches.
 bench=(python3-torch python3-numpy wrk haproxy)
 
-packages=("${build[@]}" "${libraries[@]}" "${tests[@]}")
+packages=("${build[@]}" "${libraries[@]}" "${quickstart[@]}" "${tests[@]}")
 for arg in "$@"; do
   case "$arg" in
     --bench) packages+=("${bench[@]}") ;;

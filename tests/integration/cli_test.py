@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""The command line as a person meets it: help, errors, formats, streams."""
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from cluster import Cluster, ClusterTest, DATA, LEPTON, lepton, long_spec, main, train_spec  # noqa: E402
+
+VERBS = ("run coordinator worker submit ps describe logs watch cancel data model deploy predict key "
+         "doctor completion").split()
+
+
+class Help(unittest.TestCase):
+    def test_every_verb_has_help_and_the_hidden_one_is_hidden(self):
+        top = lepton("--help")
+        self.assertEqual(top.returncode, 0)
+        for verb in VERBS:
+            self.assertRegex(top.stdout, rf"\n  {verb} ")
+            done = lepton(verb, "--help")
+            self.assertEqual(done.returncode, 0, verb)
+            self.assertGreater(len(done.stdout), 100, verb)
+        self.assertNotRegex(top.stdout, r"\n  task ")
+
+    def test_bad_usage_is_status_2(self):
+        for arguments in ((), ("fly",), ("submit",), ("ps", "--no-such"), ("predict", "x"),
+                          ("ps", "-o", "xml"), ("key", "create", "--scope", "god")):
+            self.assertEqual(lepton(*arguments).returncode, 2, arguments)
+
+    def test_completion_is_valid_shell_and_knows_the_verbs(self):
+        script = lepton("completion").stdout
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+        complete = subprocess.run(
+            ["bash", "-c", script + "\nCOMP_WORDS=(lepton de) COMP_CWORD=1; _lepton; echo ${COMPREPLY[@]}"],
+            capture_output=True, text=True, check=True).stdout.split()
+        self.assertEqual(sorted(complete), ["deploy", "describe"])
+
+    def test_version(self):
+        self.assertRegex(lepton("--version").stdout, r"lepton \d+\.\d+\.\d+")
+
+
+class Verbs(ClusterTest):
+    def cli(self, *args, status=0):
+        done = lepton(*args, "--coordinator", self.cluster.url)
+        self.assertEqual(done.returncode, status, done.stderr)
+        return done.stdout if status == 0 else done.stderr
+
+    def spec(self, name, **fields):
+        path = self.cluster.folder / f"{name}.json"
+        path.write_text(json.dumps(train_spec(name=name, **fields)))
+        return path
+
+    def test_from_data_to_prediction(self):
+        self.assertIn("digits@1: 1797 rows, 65 columns", self.cli("data", "add", "digits", DATA / "digits.csv"))
+        self.assertIn("digits", self.cli("data", "ls"))
+        profile = json.loads(self.cli("data", "profile", "digits", "-o", "json"))
+        self.assertEqual(profile["rows"], 1797)
+        out = self.cli("submit", "--wait", self.spec("first", dataset="digits", register="digits",
+                                                     epochs=20))
+        self.assertRegex(out, r"model digits@1 sha256:[0-9a-f]{64} workers=1 steps=\d+")
+        self.assertIn("digits", self.cli("model", "ls"))
+        shown = json.loads(self.cli("model", "show", "digits@1", "-o", "json"))
+        self.assertEqual(shown["lineage"]["dataset_name"].split("@")[0], "digits")
+        self.cli("model", "alias", "digits@1", "prod")
+        folder = self.cluster.folder / "pulled"
+        self.cli("model", "pull", "digits@prod", folder)
+        self.assertTrue((folder / "weights.safetensors").stat().st_size > 1000)
+        self.assertIn("2", self.cli("deploy", "digits", "--model", "digits@prod", "--replicas", 2))
+        table = self.cli("predict", "digits", "--input", DATA / "digits.csv", "--limit", 3)
+        self.assertEqual(len(table.strip().splitlines()), 4)
+        labels = [p["label"] for p in json.loads(
+            self.cli("predict", "digits", "--input", DATA / "digits.csv", "-o", "json"))]
+        truth = [line.rsplit(",", 1)[1] for line in (DATA / "digits.csv").read_text().splitlines()[1:]]
+        right = sum(a == b for a, b in zip(labels, truth)) / len(truth)
+        self.assertGreater(right, 0.95)
+        error = self.cli("predict", "digits", "--row", '{"pixel_0_0": 1, "pixle_0_1": 2}', status=2)
+        self.assertIn("pixle_0_1", error)
+        self.cli("deploy", "scale", "digits", 1)
+        self.cli("deploy", "rm", "digits")
+        self.assertNotIn("digits", self.cli("deploy", "ls"))
+
+    def test_jobs_are_listed_described_logged_watched_and_cancelled(self):
+        spec = self.cluster.folder / "long.json"
+        spec.write_text(json.dumps(long_spec(name="long")))
+        job_id = self.cli("submit", spec).split()[1]
+        self.cluster.wait_step(job_id, 5)
+        self.assertRegex(self.cli("ps"), rf"{job_id} +long +train +RUNNING")
+        described = self.cli("describe", job_id)
+        for text in ("TASKS", "EVENTS", "RUNNING", "train/loss"):
+            self.assertIn(text, described)
+        self.assertIn("state: RUNNING", self.cli("describe", job_id, "-o", "yaml"))
+        self.cli("cancel", job_id)
+        watched = lepton("watch", job_id, "--coordinator", self.cluster.url)
+        self.assertEqual(watched.returncode, 3)
+        logs = self.cli("logs", "-f", job_id)
+        self.assertIsInstance(logs, str)
+
+    def test_unknown_things_are_named(self):
+        self.assertIn("nope", self.cli("describe", "nope", status=1))
+        self.assertIn("nope", self.cli("deploy", "x", "--model", "nope", status=1))
+        self.assertIn("nope", self.cli("data", "profile", "nope", status=1))
+        missing = self.cli("submit", "/no/such/file.yaml", status=1)
+        self.assertIn("/no/such/file.yaml", missing)
+
+    def test_doctor_looks_at_the_machine_and_the_coordinator(self):
+        checks = {c["check"]: c for c in json.loads(self.cli("doctor", "-o", "json"))}
+        self.assertEqual(checks["coordinator"]["state"], "ok")
+        self.assertEqual(checks["collectives native"]["state"], "ok")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""`lepton run`: one job without a server, alone and under mpirun."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from cluster import DATA, LEPTON, lepton, long_spec, main, processes, train_spec, wait_until  # noqa: E402
+
+MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--enable-recovery"]
+if os.geteuid() == 0:
+    MPIRUN.insert(1, "--allow-run-as-root")
+
+
+class Run(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lepton-run."))
+
+    def tearDown(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def spec(self, **fields):
+        path = self.folder / "job.yaml"
+        path.write_text(json.dumps(train_spec(**fields)))
+        return path
+
+    def digest(self, output):
+        last = output.strip().splitlines()[-1]
+        self.assertRegex(last, r"^model \S+ sha256:[0-9a-f]{64} workers=\d+ steps=\d+ .*test/accuracy=")
+        return next(word for word in last.split() if word.startswith("sha256:"))
+
+    def test_leaves_the_model_and_the_metrics(self):
+        done = lepton("run", self.spec(epochs=30), "--workers", 2, cwd=self.folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        digest = self.digest(done.stdout)
+        out = self.folder / "lepton-runs/test"
+        for name in ("weights.safetensors", "manifest.json", "metrics.jsonl", "events.jsonl",
+                     "job.json", "log.txt"):
+            self.assertTrue((out / name).exists(), name)
+        manifest = json.loads((out / "manifest.json").read_text())
+        self.assertEqual("sha256:" + manifest["weights_sha256"], digest)
+        self.assertGreater(manifest["metrics"]["test/accuracy"], 0.9)
+        points = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        self.assertTrue(any(p["key"] == "train/loss" for p in points))
+
+    def test_same_bits_for_any_number_of_workers_and_under_mpirun(self):
+        spec = self.spec(epochs=10, elastic={"logical_shards": 4}, model={"hidden": [64], "dropout": 0.1})
+        digests = {}
+        for workers in (1, 2, 4):
+            done = lepton("run", spec, "--workers", workers, cwd=self.folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"workers={workers} ", done.stdout)
+            digests[workers] = self.digest(done.stdout)
+        done = subprocess.run([*MPIRUN, "-np", "2", LEPTON, "run", str(spec)], cwd=self.folder,
+                              capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("workers=2 ", done.stdout)
+        digests["mpirun"] = self.digest(done.stdout)
+        self.assertEqual(len(set(digests.values())), 1, digests)
+
+    def test_json_output_is_one_line_with_the_same_facts(self):
+        done = lepton("run", self.spec(), "--workers", 1, "-o", "json", cwd=self.folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        result = json.loads(done.stdout.strip().splitlines()[-1])
+        self.assertEqual(len(result["weights_sha256"]), 64)
+        self.assertEqual(result["workers"], 1)
+        self.assertIn("test/accuracy", result["metrics"])
+
+    def test_a_wrong_spec_is_refused_before_anything_starts(self):
+        done = lepton("run", self.spec(epochs=-1), cwd=self.folder)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("epochs: -1 is out of range", done.stderr)
+        self.assertFalse((self.folder / "lepton-runs").exists())
+        done = subprocess.run([*MPIRUN, "-np", "2", LEPTON, "run", str(self.folder / "job.yaml")],
+                              cwd=self.folder, capture_output=True, text=True, timeout=60)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("epochs: -1 is out of range", done.stderr)
+
+    def test_a_failed_job_is_the_runs_status(self):
+        done = lepton("run", self.spec(dataset={"uri": f"file://{DATA}/digits.csv", "label": "none"}),
+                      cwd=self.folder)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("dataset.label", done.stderr)
+
+    def test_tune_runs_without_a_server_too(self):
+        spec = train_spec(epochs=3, register="best", search={
+            "algorithm": "random", "trials": 3, "seed": 1,
+            "space": {"optimizer.lr": {"loguniform": [1e-4, 1e-2]}}})
+        spec["kind"] = "tune"
+        path = self.folder / "tune.json"
+        path.write_text(json.dumps(spec))
+        done = lepton("run", path, "--workers", 2, cwd=self.folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("model best@1 sha256:", done.stdout)
+        trials = json.loads((self.folder / "lepton-runs/test/trials.json").read_text())
+        self.assertEqual(len(trials), 3)
+
+    def stops_within_five_seconds(self, command, sig):
+        segments = set(os.listdir("/dev/shm"))
+        path = self.folder / "long.json"
+        path.write_text(json.dumps(long_spec()))
+        process = subprocess.Popen([*command, LEPTON, "run", str(path)], cwd=self.folder,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        marker = str(self.folder)
+        wait_until(lambda: processes("task --task run."), 30, "the job's tasks")
+        time.sleep(0.5)
+        begin = time.monotonic()
+        process.send_signal(sig)
+        process.communicate(timeout=15)
+        self.assertLess(time.monotonic() - begin, 5.5)
+        wait_until(lambda: not processes("task --task run.") and not processes(marker), 3,
+                   "no process is left")
+        self.assertEqual({name for name in set(os.listdir("/dev/shm")) - segments
+                          if "lepton" in name}, set())
+        return process.returncode
+
+    def test_ctrl_c_stops_everything_within_five_seconds(self):
+        self.assertEqual(self.stops_within_five_seconds([], signal.SIGINT), 3)
+
+    def test_sigterm_of_mpirun_stops_everything_within_five_seconds(self):
+        self.stops_within_five_seconds([*MPIRUN, "-np", "2"], signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()
