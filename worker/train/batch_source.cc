@@ -66,8 +66,12 @@ MicroBatch BatchSource::Shard(uint64_t step, int shard) {
   for (int64_t i = first; i < last; ++i) {
     const int64_t row = PermutedIndex(options_.seed, epoch, train_.rows(), begin + i);
     std::copy_n(&train_.x[row * features], features, &x_[(i - first) * features]);
-    if (!train_.classes.empty()) classes_.push_back(train_.classes[row]);
-    if (!train_.values.empty()) values_.push_back(train_.values[row]);
+    // Binary labels have both: the loss wants the values.
+    if (!train_.values.empty()) {
+      values_.push_back(train_.values[row]);
+    } else {
+      classes_.push_back(train_.classes[row]);
+    }
     if (!options_.teacher_logits.empty()) {
       const auto logits = options_.teacher_logits.subspan(row * outputs, outputs);
       teacher_.insert(teacher_.end(), logits.begin(), logits.end());

@@ -29,10 +29,8 @@ struct Tally {
 };
 
 nn::Targets TargetsOf(const DataPart& part, int64_t first, int64_t rows) {
-  nn::Targets targets;
-  if (!part.classes.empty()) targets.classes = std::span(part.classes).subspan(first, rows);
-  if (!part.values.empty()) targets.values = std::span(part.values).subspan(first, rows);
-  return targets;
+  if (part.values.empty()) return {.classes = std::span(part.classes).subspan(first, rows)};
+  return {.values = std::span(part.values).subspan(first, rows)};
 }
 
 Status MeasureBlock(nn::TrainingProgram& program, const DataPart& part, int64_t block,
