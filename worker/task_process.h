@@ -17,7 +17,7 @@ struct TaskProcessOptions {
 };
 
 // Returns the exit status: 0 when the kind returned OK, else 1. Call once, first thing in main: it
-// sets up logging (InitLogging must not have run), signals and the compute threads. Exceptions out
+// sets up logging, signals and the compute threads, before any thread is made. Exceptions out
 // of the kind end here as kInternal or kResourceExhausted.
 int RunTaskProcess(const TaskProcessOptions& options, const std::vector<TaskKind>& kinds);
 

@@ -111,7 +111,10 @@ class FrameSocket {
   int fd_;  // not owned
 };
 
-// The same frames, read without blocking: for a poll loop over many tasks.
+// The bytes that FrameSocket::Send sends, for a caller with a queue of its own.
+std::string EncodeFrame(const google::protobuf::MessageLite& message);
+
+// The same frames, read without blocking: for a poll loop over many descriptors.
 class FrameReader {
  public:
   // Reads what is there. kUnavailable: the other side closed; frames read before still come out.

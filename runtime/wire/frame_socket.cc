@@ -59,14 +59,18 @@ Status ReadExactly(int fd, char* out, size_t size, Deadline deadline, size_t* go
 
 }  // namespace
 
+std::string EncodeFrame(const google::protobuf::MessageLite& message) {
+  const size_t size = message.ByteSizeLong();
+  std::string frame(kPrefixBytes + size, '\0');
+  PutLength(static_cast<uint32_t>(size), frame.data());
+  message.SerializeToArray(frame.data() + kPrefixBytes, static_cast<int>(size));
+  return frame;
+}
+
 Status FrameSocket::Send(const google::protobuf::MessageLite& message, Deadline deadline) {
   const size_t size = message.ByteSizeLong();
   if (size > kMaxMessageBytes) return InvalidArgument(TooLong(size).message());
-  std::string frame(kPrefixBytes + size, '\0');
-  PutLength(static_cast<uint32_t>(size), frame.data());
-  if (!message.SerializeToArray(frame.data() + kPrefixBytes, static_cast<int>(size))) {
-    return Internal("the message cannot be serialised");
-  }
+  const std::string frame = EncodeFrame(message);
   size_t sent = 0;
   while (sent < frame.size()) {
     const ssize_t n =

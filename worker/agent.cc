@@ -1,0 +1,198 @@
+// The agent's life: opening, the loop over posted work and timers, and the end.
+#include "worker/agent.h"
+
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "runtime/base/config.h"
+#include "runtime/base/hash.h"
+#include "runtime/base/logging.h"
+#include "worker/agent_loop.h"
+#include "worker/host_info.h"
+
+namespace lepton::worker {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr Duration kMostGraceAtStop = seconds(3);
+constexpr Duration kStopLimit = milliseconds(3900);  // and the channel may take another second
+constexpr Duration kGreetingLimit = seconds(2);
+
+void WakeUp(const UniqueFd& fd) {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = write(fd.get(), &one, sizeof(one));
+}
+
+}  // namespace
+
+Agent::Loop::Loop(AgentOptions options)
+    : options_(std::move(options)),
+      incarnation_(RandomHex(8)),
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  CHECK(wake_.valid()) << strerror(errno);
+}
+
+Agent::Loop::~Loop() {
+  if (objects_) objects_->Shutdown();
+  runners_.clear();
+  uploader_.reset();
+  channel_.reset();  // its thread uses objects_ until here
+}
+
+Status Agent::Loop::Open() {
+  if (options_.worker_id.empty()) options_.worker_id = HostName() + "-" + RandomHex(2);
+  if (options_.slots == 0) options_.slots = UsableCores();
+  if (options_.task_command.empty()) options_.task_command = {"/proc/self/exe", "task"};
+  if (options_.data_dir.empty()) options_.data_dir = temporary_.emplace("lepton-worker").path();
+  Result<std::unique_ptr<storage::ObjectStore>> store =
+      storage::ObjectStore::Open(options_.data_dir);
+  if (!store.ok()) return store.status().WithContext("data_dir");
+  store_ = *std::move(store);
+  objects_ = std::make_unique<ObjectTransfer>(
+      store_.get(), [this](const wire::ToCoordinator& message) { channel_->Send(message); },
+      ObjectTransfer::Limits());
+  uploader_ =
+      std::make_unique<Uploader>(objects_.get(), [this](uint64_t entry, wire::TaskReport report) {
+        Post([this, entry, report = std::move(report)]() mutable {
+          const std::string task_id = report.task_id();
+          outbox_.Release(task_id, entry, std::move(report));
+        });
+      });
+  return OpenChannel();
+}
+
+void Agent::Loop::Stop() {
+  stop_requested_ = true;
+  WakeUp(wake_);
+}
+
+void Agent::Loop::Post(std::function<void()> work) {
+  {
+    std::lock_guard lock(mutex_);
+    posted_.push_back(std::move(work));
+  }
+  WakeUp(wake_);
+}
+
+void Agent::Loop::RunPosted() {
+  std::deque<std::function<void()>> posted;
+  {
+    std::lock_guard lock(mutex_);
+    posted.swap(posted_);
+  }
+  for (const std::function<void()>& work : posted) work();
+}
+
+Status Agent::Loop::Run() {
+  last_heard_ = RealClock().Now();
+  LOG(INFO) << "worker " << options_.worker_id << ": " << options_.slots << " slots, coordinator "
+            << options_.coordinator;
+  while (true) {
+    pollfd wake = {wake_.get(), POLLIN, 0};
+    if (poll(&wake, 1, NextTimeoutMs()) > 0) {
+      uint64_t count;
+      [[maybe_unused]] const ssize_t n = read(wake_.get(), &count, sizeof(count));
+    }
+    if (stop_requested_) StopAll("the worker was stopped", Status::Ok());
+    RunPosted();
+    const MonotonicTime now = RealClock().Now();
+    OnTime(now);
+    SendReports();
+    if (Done(now)) break;
+  }
+  SendGoodbye();
+  // Every task is gone when Run returns, whatever became of its last words.
+  objects_->Shutdown();
+  runners_.clear();
+  uploader_.reset();
+  channel_.reset();
+  return result_;
+}
+
+int Agent::Loop::NextTimeoutMs() const {
+  MonotonicTime next = last_heard_ + lease_ / 2;
+  if (link_ == Link::kServing) next = std::min(next, next_heartbeat_);
+  if (link_ == Link::kGreeting) next = greeted_ + kGreetingLimit;
+  if (link_ == Link::kConnecting) next = MonotonicTime::max();
+  next = std::min(next, drain_until_);
+  if (phase_ == Phase::kStopping) {
+    next = std::min(next, give_up_at_);
+  } else if (options_.max_coordinator_silence != Duration::max()) {
+    next = std::min(next, last_heard_ + options_.max_coordinator_silence);
+  }
+  if (next == MonotonicTime::max()) return -1;
+  return Deadline(next).LeftMs(1000);
+}
+
+void Agent::Loop::OnTime(MonotonicTime now) {
+  WatchLink(now);
+  if (link_ == Link::kServing && now >= next_heartbeat_) SendHeartbeat();
+  if (phase_ == Phase::kDraining && now >= drain_until_) {
+    StopAll("the worker is drained", Status::Ok());
+  }
+}
+
+void Agent::Loop::WatchLink(MonotonicTime now) {
+  if (link_ == Link::kServing && now - last_heard_ > lease_ / 2) {
+    LOG(WARNING) << "the coordinator is silent; connecting anew";
+    LoseLink();
+  } else if (link_ == Link::kGreeting && now - greeted_ > kGreetingLimit) {
+    LoseLink();
+  }
+  if (options_.max_coordinator_silence != Duration::max() &&
+      now - last_heard_ >= options_.max_coordinator_silence) {
+    StopAll("no coordinator", Unavailable(options_.coordinator + ": no coordinator for " +
+                                          FormatDuration(options_.max_coordinator_silence)));
+  }
+}
+
+void Agent::Loop::StopAll(const std::string& reason, Status result) {
+  if (phase_ == Phase::kStopping) return;
+  phase_ = Phase::kStopping;
+  result_ = std::move(result);
+  give_up_at_ = RealClock().Now() + kStopLimit;
+  if (!runners_.empty()) LOG(INFO) << "stopping " << runners_.size() << " tasks: " << reason;
+  for (auto& [id, runner] : runners_) {
+    runner->Stop(std::min(options_.stop_grace, kMostGraceAtStop), reason);
+  }
+}
+
+bool Agent::Loop::Done(MonotonicTime now) {
+  if (phase_ == Phase::kWorking) return false;
+  if (phase_ == Phase::kStopping && now >= give_up_at_) return true;
+  if (!runners_.empty()) return false;
+  // Nobody to tell, or all is told.
+  return outbox_.empty() || (phase_ == Phase::kStopping && link_ != Link::kServing);
+}
+
+Agent::Agent(std::unique_ptr<Loop> loop) : loop_(std::move(loop)) {}
+Agent::~Agent() = default;
+
+Result<std::unique_ptr<Agent>> Agent::Create(AgentOptions options) {
+  auto loop = std::make_unique<Loop>(std::move(options));
+  LEPTON_RETURN_IF_ERROR(loop->Open());
+  return std::unique_ptr<Agent>(new Agent(std::move(loop)));
+}
+
+Status Agent::Run() {
+  return loop_->Run();
+}
+void Agent::Stop() {
+  loop_->Stop();
+}
+const std::string& Agent::worker_id() const {
+  return loop_->options().worker_id;
+}
+uint32_t Agent::slots() const {
+  return loop_->options().slots;
+}
+
+}  // namespace lepton::worker

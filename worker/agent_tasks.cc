@@ -1,0 +1,121 @@
+// The agent's tasks: starting, stopping, reporting.
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "runtime/base/logging.h"
+#include "worker/agent_loop.h"
+#include "worker/log_lines.h"
+
+namespace lepton::worker {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr size_t kEndedTasksKept = 4096;
+
+}  // namespace
+
+void Agent::Loop::OnStartTask(wire::StartTask start) {
+  const std::string task_id = start.task_id();
+  if (task_id.empty()) {
+    LOG(ERROR) << "StartTask without a task id: ignored";
+    return;
+  }
+  if (runners_.contains(task_id) || outbox_.Has(task_id) || ended_.contains(task_id)) return;
+  start.set_slots(std::max(1u, start.slots()));
+  if (phase_ != Phase::kWorking) return Refuse(start, Unavailable("this worker is leaving"));
+  if (UsedSlots() + start.slots() > options_.slots) {
+    return Refuse(start, ResourceExhausted("this worker has " + std::to_string(options_.slots) +
+                                           " slots, " + std::to_string(UsedSlots()) + " in use"));
+  }
+  LOG(INFO) << "task " << task_id << ": " << start.kind() << ", rank " << start.rank() << " of "
+            << start.size();
+  TaskRunner::Events events;
+  events.report = [this](wire::TaskReport report) {
+    Post([this, report = std::move(report)]() mutable { OnReport(std::move(report)); });
+  };
+  ChildProcess::Command command = TaskCommand(start);
+  runners_.emplace(task_id, std::make_unique<TaskRunner>(std::move(start), std::move(command),
+                                                         objects_.get(), std::move(events)));
+}
+
+ChildProcess::Command Agent::Loop::TaskCommand(const wire::StartTask& start) const {
+  ChildProcess::Command command;
+  command.arguments = options_.task_command;
+  for (const std::string& argument :
+       {std::string("--task"), start.task_id(), std::string("--fd"),
+        std::to_string(ChildProcess::kSocketInChild), std::string("--data-dir"),
+        options_.data_dir.string(), std::string("--bind"), options_.data_address}) {
+    command.arguments.push_back(argument);
+  }
+  // For the libraries that a task uses; idle threads of one task must not take another's cores.
+  command.environment = {{"OMP_NUM_THREADS", std::to_string(start.slots())},
+                         {"OMP_WAIT_POLICY", "passive"}};
+  return command;
+}
+
+void Agent::Loop::OnStopTask(const wire::StopTask& stop) {
+  const auto runner = runners_.find(stop.task_id());
+  if (runner != runners_.end()) {
+    runner->second->Stop(milliseconds(stop.grace_ms()), stop.reason());
+    return;
+  }
+  if (outbox_.Has(stop.task_id()) || ended_.contains(stop.task_id())) return;
+  // Its StartTask was lost: whoever waits for the task's end hears of it.
+  wire::StartTask never_came;
+  never_came.set_task_id(stop.task_id());
+  Refuse(never_came, Cancelled("stopped before it started"));
+}
+
+void Agent::Loop::Refuse(const wire::StartTask& start, const Status& why) {
+  wire::TaskReport report;
+  report.set_task_id(start.task_id());
+  report.set_wall_ms(RealClock().WallMs());
+  report.mutable_finished()->set_code(std::string(StatusCodeName(why.code())));
+  report.mutable_finished()->set_message(why.message());
+  RememberEnded(start.task_id());
+  outbox_.Add(start.task_id(), std::move(report));
+}
+
+void Agent::Loop::OnReport(wire::TaskReport report) {
+  const std::string task_id = report.task_id();
+  const auto runner = runners_.find(task_id);
+  if (runner == runners_.end()) return;  // forgotten, since the coordinator does not know it
+  if (report.has_finished()) {
+    LOG(INFO) << "task " << task_id << ": " << report.finished().code() << " "
+              << report.finished().message();
+    RememberEnded(task_id);
+    runners_.erase(runner);
+  }
+  if (Uploader::Needs(report)) {
+    const uint64_t entry = outbox_.Add(task_id, report, /*held=*/true);
+    uploader_->Add(entry, std::move(report));
+  } else {
+    outbox_.Add(task_id, std::move(report));
+  }
+}
+
+// The coordinator has no such task: it is killed, and nobody wants its reports.
+void Agent::Loop::ForgetTask(const std::string& task_id) {
+  if (runners_.contains(task_id)) LOG(WARNING) << "task " << task_id << " is not wanted: killed";
+  outbox_.Forget(task_id);
+  RememberEnded(task_id);
+  runners_.erase(task_id);
+}
+
+uint32_t Agent::Loop::UsedSlots() const {
+  uint32_t used = 0;
+  for (const auto& [id, runner] : runners_) used += runner->slots();
+  return used;
+}
+
+void Agent::Loop::RememberEnded(const std::string& task_id) {
+  if (!ended_.insert(task_id).second) return;
+  ended_order_.push_back(task_id);
+  if (ended_order_.size() <= kEndedTasksKept) return;
+  ended_.erase(ended_order_.front());
+  ended_order_.pop_front();
+}
+
+}  // namespace lepton::worker

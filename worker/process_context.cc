@@ -1,0 +1,185 @@
+#include "worker/process_context.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "runtime/base/logging.h"
+#include "worker/log_lines.h"
+
+namespace lepton::worker {
+namespace {
+
+using std::chrono::minutes;
+using std::chrono::seconds;
+
+// The others of the gang may still be fetching their inputs. The coordinator stops a gang that can
+// no longer meet much sooner than this.
+constexpr Duration kMeetingLimit = minutes(10);
+constexpr Duration kJoinLimit = seconds(60);
+constexpr Duration kSendLimit = seconds(30);
+
+UniqueFd TerminationSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  return UniqueFd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+}  // namespace
+
+ProcessContext::ProcessContext(wire::FrameSocket* socket, wire::StartTask start, spec::JobSpec spec,
+                               std::unique_ptr<storage::ObjectStore> objects,
+                               std::string bind_address)
+    : socket_(socket),
+      start_(std::move(start)),
+      spec_(std::move(spec)),
+      objects_(std::move(objects)),
+      bind_address_(std::move(bind_address)),
+      signals_(TerminationSignals()),
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      listener_([this] { Listen(); }) {}
+
+ProcessContext::~ProcessContext() {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = write(wake_.get(), &one, sizeof(one));
+  listener_.join();
+}
+
+void ProcessContext::Listen() {
+  wire::FrameReader reader;
+  pollfd fds[] = {
+      {wake_.get(), POLLIN, 0}, {signals_.get(), POLLIN, 0}, {socket_->fd(), POLLIN, 0}};
+  while (true) {
+    if (poll(fds, 3, -1) < 0) continue;
+    if (fds[0].revents != 0) return;
+    if (fds[1].revents != 0) {
+      signalfd_siginfo info;
+      while (read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {
+      }
+      RequestStop("SIGTERM");
+    }
+    if (fds[2].revents == 0) continue;
+    const Status filled = reader.Fill(socket_->fd());
+    while (true) {
+      Result<std::optional<std::string>> frame = reader.Next();
+      if (!frame.ok() || !frame->has_value()) break;
+      wire::TaskDown order;
+      if (order.ParseFromString(**frame)) OnOrder(std::move(order));
+    }
+    if (!filled.ok()) {
+      RequestStop("the agent is gone");
+      fds[2].fd = -1;
+    }
+  }
+}
+
+void ProcessContext::OnOrder(wire::TaskDown order) {
+  if (order.has_stop()) return RequestStop(order.stop().reason());
+  if (!order.has_group()) return;
+  std::lock_guard lock(mutex_);
+  group_ = std::move(*order.mutable_group());
+  changed_.notify_all();
+}
+
+void ProcessContext::RequestStop(const std::string& reason) {
+  std::lock_guard lock(mutex_);
+  if (stop_.exchange(true)) return;
+  stop_reason_ = reason;
+  LOG(INFO) << "asked to stop: " << reason;
+  changed_.notify_all();
+}
+
+void ProcessContext::Report(const wire::TaskUp& up) {
+  std::lock_guard lock(send_mutex_);
+  const Status status = socket_->Send(up, Deadline::In(kSendLimit));
+  if (!status.ok()) LOG(ERROR) << "report to the agent: " << status.ToString();
+}
+
+Result<wire::TaskGroup> ProcessContext::AwaitGroup() {
+  std::unique_lock lock(mutex_);
+  const bool met = changed_.wait_until(lock, Deadline::In(kMeetingLimit).at(), [this] {
+    return stop_ || (group_ && group_->epoch() >= start_.epoch());
+  });
+  if (stop_) return Cancelled("stopped while the gang was meeting: " + stop_reason_);
+  if (!met) return DeadlineExceeded("the gang did not meet within 10 minutes");
+  return *group_;
+}
+
+Result<std::unique_ptr<collectives::Communicator>> ProcessContext::JoinGang() {
+  LEPTON_ASSIGN_OR_RETURN(const collectives::Backend* backend,
+                          collectives::FindBackend(spec_.collectives));
+  LEPTON_RETURN_IF_ERROR(backend->Available().WithContext("collectives"));
+  LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<collectives::Endpoint> endpoint,
+                          backend->Listen(bind_address_));
+  collectives::GroupSpec group;
+  group.rank = static_cast<int>(start_.rank());
+  group.size = static_cast<int>(std::max(1u, start_.size()));
+  group.epoch = start_.epoch();
+  group.token = start_.group_token();
+  if (group.size == 1) {
+    group.members = {endpoint->address()};
+  } else {
+    wire::TaskUp up;
+    up.mutable_endpoint()->set_address(endpoint->address());
+    Report(up);
+    LEPTON_ASSIGN_OR_RETURN(const wire::TaskGroup met, AwaitGroup());
+    group.epoch = met.epoch();
+    group.members.resize(static_cast<size_t>(group.size));
+    for (const wire::Member& member : met.members()) {
+      if (member.rank() < group.members.size()) group.members[member.rank()] = member.address();
+    }
+    if (std::any_of(group.members.begin(), group.members.end(),
+                    [](const std::string& address) { return address.empty(); })) {
+      return Internal("the gang's list of members is not complete");
+    }
+  }
+  collectives::Options options;
+  options.timeout = std::max<Duration>(options.timeout, spec_.elastic.recovery_budget);
+  return backend->Join(std::move(endpoint), group, options, Deadline::In(kJoinLimit));
+}
+
+void ProcessContext::ReportProgress(const wire::TaskProgress& progress) {
+  wire::TaskUp up;
+  *up.mutable_progress() = progress;
+  Report(up);
+}
+
+void ProcessContext::ReportCheckpoint(const wire::TaskCheckpoint& checkpoint) {
+  wire::TaskUp up;
+  *up.mutable_checkpoint() = checkpoint;
+  Report(up);
+}
+
+void ProcessContext::ReportReady(const std::string& host, uint16_t port, double warmup_ms) {
+  wire::TaskUp up;
+  up.mutable_ready()->set_host(host);
+  up.mutable_ready()->set_port(port);
+  up.mutable_ready()->set_warmup_ms(warmup_ms);
+  Report(up);
+}
+
+void ProcessContext::SetResult(const wire::TaskFinished& result) {
+  std::lock_guard lock(mutex_);
+  result_ = result;
+}
+
+void ProcessContext::Finish(const Status& status) {
+  wire::TaskUp up;
+  {
+    std::lock_guard lock(mutex_);
+    *up.mutable_finished() = result_;
+  }
+  up.mutable_finished()->set_code(std::string(StatusCodeName(status.code())));
+  up.mutable_finished()->set_message(ToValidUtf8(status.message()));
+  Report(up);
+}
+
+}  // namespace lepton::worker

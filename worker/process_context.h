@@ -1,0 +1,64 @@
+// TaskContext over the socket to the agent. A thread of its own listens for orders and for SIGTERM
+// (blocked everywhere, read from a descriptor), so that a busy task notices them at once.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "runtime/base/file.h"
+#include "runtime/wire/channel.h"
+#include "worker/task_context.h"
+
+namespace lepton::worker {
+
+class ProcessContext final : public TaskContext {
+ public:
+  // `socket` must outlive this and has given `start` already.
+  ProcessContext(wire::FrameSocket* socket, wire::StartTask start, spec::JobSpec spec,
+                 std::unique_ptr<storage::ObjectStore> objects, std::string bind_address);
+  ~ProcessContext() override;
+
+  const wire::StartTask& start() const override { return start_; }
+  const spec::JobSpec& spec() const override { return spec_; }
+  storage::ObjectStore& objects() override { return *objects_; }
+  Result<std::unique_ptr<collectives::Communicator>> JoinGang() override;
+  void ReportProgress(const wire::TaskProgress& progress) override;
+  void ReportCheckpoint(const wire::TaskCheckpoint& checkpoint) override;
+  void ReportReady(const std::string& host, uint16_t port, double warmup_ms) override;
+  void SetResult(const wire::TaskFinished& result) override;
+  bool stop_requested() const override { return stop_; }
+
+  // The last report: what SetResult was given, with the task's status.
+  void Finish(const Status& status);
+
+ private:
+  void Listen();
+  void OnOrder(wire::TaskDown order);
+  void RequestStop(const std::string& reason);
+  void Report(const wire::TaskUp& up);
+  Result<wire::TaskGroup> AwaitGroup();
+
+  wire::FrameSocket* const socket_;
+  const wire::StartTask start_;
+  const spec::JobSpec spec_;
+  const std::unique_ptr<storage::ObjectStore> objects_;
+  const std::string bind_address_;
+  UniqueFd signals_;
+  UniqueFd wake_;
+
+  std::atomic<bool> stop_{false};
+  std::mutex send_mutex_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::string stop_reason_;
+  std::optional<wire::TaskGroup> group_;
+  wire::TaskFinished result_;
+  std::thread listener_;
+};
+
+}  // namespace lepton::worker

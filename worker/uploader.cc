@@ -1,0 +1,97 @@
+#include "worker/uploader.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/base/logging.h"
+
+namespace lepton::worker {
+namespace {
+
+// What a report refers to, the manifest last: whoever finds a manifest finds all of it.
+std::vector<storage::Digest> ObjectsOf(const wire::TaskReport& report) {
+  std::vector<storage::Digest> digests;
+  const auto add = [&](const auto& objects, const std::string& manifest) {
+    digests.assign(objects.begin(), objects.end());
+    if (!manifest.empty()) digests.push_back(manifest);
+  };
+  if (report.has_checkpoint()) add(report.checkpoint().objects(), report.checkpoint().manifest());
+  if (report.has_finished()) add(report.finished().objects(), report.finished().model_manifest());
+  return digests;
+}
+
+// The report without what could not be stored.
+wire::TaskReport WithoutObjects(wire::TaskReport report, const Status& failure) {
+  LOG(ERROR) << report.task_id() << ": upload: " << failure.ToString();
+  if (report.has_checkpoint()) {
+    const std::string step = std::to_string(report.checkpoint().step());
+    report.mutable_log()->add_lines("[checkpoint of step " + step +
+                                    " is not stored: " + failure.ToString() + "]");
+    return report;
+  }
+  wire::TaskFinished& finished = *report.mutable_finished();
+  finished.clear_model_manifest();
+  finished.clear_objects();
+  if (finished.code() == StatusCodeName(StatusCode::kOk)) {
+    finished.set_code(std::string(StatusCodeName(failure.code())));
+    finished.set_message("the results could not be stored: " + failure.message());
+  }
+  return report;
+}
+
+}  // namespace
+
+Uploader::Uploader(ObjectTransfer* objects, Done done)
+    : objects_(objects), done_(std::move(done)), thread_([this] { Run(); }) {}
+
+Uploader::~Uploader() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  objects_->Wake();
+  thread_.join();
+}
+
+bool Uploader::Needs(const wire::TaskReport& report) {
+  return !ObjectsOf(report).empty();
+}
+
+void Uploader::Add(uint64_t entry, wire::TaskReport report) {
+  {
+    std::lock_guard lock(mutex_);
+    queue_.emplace_back(entry, std::move(report));
+  }
+  changed_.notify_all();
+}
+
+void Uploader::Run() {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  while (true) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+    if (stopping_) return;
+    auto [entry, report] = std::move(queue_.front());
+    queue_.pop_front();
+    lock.unlock();
+    report = Upload(std::move(report));
+    if (!stopping_) done_(entry, std::move(report));
+  }
+}
+
+wire::TaskReport Uploader::Upload(wire::TaskReport report) {
+  for (const storage::Digest& digest : ObjectsOf(report)) {
+    const Status status = objects_->Upload(digest, stopping_);
+    if (!status.ok()) return WithoutObjects(std::move(report), status);
+  }
+  return report;
+}
+
+}  // namespace lepton::worker
