@@ -55,6 +55,7 @@ std::string HostName() {
 }
 
 std::string HostAddress() {
+  if (const std::string chosen = Text("LEPTON_HOST_ADDRESS"); !chosen.empty()) return chosen;
   // Connecting a datagram socket sends nothing, but chooses the source address.
   UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   sockaddr_in target{};
@@ -87,43 +88,38 @@ Result<std::string> ShareFromRankZero(const Launch& launch, const std::string& m
   };
   pmix_proc_t self;
   LEPTON_RETURN_IF_ERROR(check(PMIx_Init(&self, nullptr, 0), "init"));
-  const auto share = [&]() -> Result<std::string> {
+  Result<std::string> shared = [&]() -> Result<std::string> {
     if (launch.rank == 0) {
       pmix_value_t value;
       value.type = PMIX_STRING;
       value.data.string = const_cast<char*>(message.c_str());
       LEPTON_RETURN_IF_ERROR(check(PMIx_Put(PMIX_GLOBAL, kKey, &value), "put"));
       LEPTON_RETURN_IF_ERROR(check(PMIx_Commit(), "commit"));
-      return message;
     }
+    // The fence hands what rank 0 committed to every process. A server that does not know the
+    // time-out leaves it to the launcher's own.
+    int seconds = std::max(1, deadline.LeftMs() / 1000);
+    bool collect = true;
+    pmix_info_t* info = nullptr;
+    PMIX_INFO_CREATE(info, 2);
+    PMIX_INFO_LOAD(&info[0], PMIX_COLLECT_DATA, &collect, PMIX_BOOL);
+    PMIX_INFO_LOAD(&info[1], PMIX_TIMEOUT, &seconds, PMIX_INT);
+    const pmix_status_t fenced = PMIx_Fence(nullptr, 0, info, 2);
+    PMIX_INFO_FREE(info, 2);
+    LEPTON_RETURN_IF_ERROR(check(fenced, "fence"));
+    if (launch.rank == 0) return message;
     pmix_proc_t root;
     PMIX_PROC_CONSTRUCT(&root);
     std::strncpy(root.nspace, self.nspace, PMIX_MAX_NSLEN);
     root.rank = 0;
-    int seconds = std::max(1, deadline.LeftMs() / 1000);
-    pmix_info_t* info = nullptr;
-    PMIX_INFO_CREATE(info, 1);
-    PMIX_INFO_LOAD(&info[0], PMIX_TIMEOUT, &seconds, PMIX_INT);
     pmix_value_t* value = nullptr;
-    const pmix_status_t got = PMIx_Get(&root, kKey, info, 1, &value);
-    PMIX_INFO_FREE(info, 1);
-    LEPTON_RETURN_IF_ERROR(check(got, "get"));
+    LEPTON_RETURN_IF_ERROR(check(PMIx_Get(&root, kKey, nullptr, 0, &value), "get"));
     std::string text =
         value->type == PMIX_STRING && value->data.string != nullptr ? value->data.string : "";
     PMIX_VALUE_RELEASE(value);
     return text;
-  };
-  Result<std::string> shared = share();
-  // A fence keeps rank 0's data there until all have it, and makes every process a registered one,
-  // whose later death mpirun and srun report.
-  pmix_info_t* info = nullptr;
-  PMIX_INFO_CREATE(info, 1);
-  int seconds = std::max(1, deadline.LeftMs() / 1000);
-  PMIX_INFO_LOAD(&info[0], PMIX_TIMEOUT, &seconds, PMIX_INT);
-  const Status fenced = check(PMIx_Fence(nullptr, 0, info, 1), "fence");
-  PMIX_INFO_FREE(info, 1);
+  }();
   PMIx_Finalize(nullptr, 0);
-  if (!fenced.ok() && shared.ok()) return fenced;
   return shared;
 }
 

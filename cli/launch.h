@@ -28,8 +28,8 @@ Launch DetectLaunch();
 Result<std::string> ShareFromRankZero(const Launch& launch, const std::string& message,
                                       Deadline deadline);
 
-// This host's name, and an address of it that other hosts reach (the source address of the default
-// route, else the host name).
+// This host's name, and an address of it that other hosts reach: $LEPTON_HOST_ADDRESS (for hosts
+// with several networks), else the source address of the default route, else the host name.
 std::string HostName();
 std::string HostAddress();
 

@@ -16,7 +16,7 @@ constexpr char kAbout[] =
     "  lepton deploy digits --model digits@1  a model behind HTTP\n";
 constexpr char kEnvironment[] =
     "Environment: LEPTON_COORDINATOR (URL), LEPTON_API_KEY, LEPTON_CA_FILE, LEPTON_DATA_DIR, "
-    "NO_COLOR.\n"
+    "LEPTON_HOST_ADDRESS (of this host, for the others), NO_COLOR.\n"
     "Contexts: ~/.config/lepton/config.yaml, e.g.\n"
     "  current: lab\n"
     "  contexts: {lab: {coordinator: \"https://lab:7600\", api_key: lk_..., ca_file: lab.pem}}\n"

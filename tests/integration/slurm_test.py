@@ -22,6 +22,7 @@ class SlurmTest(unittest.TestCase):
         except Unavailable as reason:
             raise unittest.SkipTest(f"no Slurm here: {reason}")
         cls.slurm.env["LEPTON"] = LEPTON
+        cls.slurm.env["LEPTON_HOST_ADDRESS"] = "127.0.0.1"  # both "nodes" are this machine
 
     @classmethod
     def tearDownClass(cls):

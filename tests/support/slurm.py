@@ -50,6 +50,8 @@ class Slurm:
             f"StateSaveLocation={self.folder}/state", f"SlurmdSpoolDir={self.folder}/spool.%n",
             f"SlurmctldPidFile={self.folder}/ctld.pid", f"SlurmdPidFile={self.folder}/slurmd.%n.pid",
             f"SlurmctldLogFile={self.folder}/ctld.log", f"SlurmdLogFile={self.folder}/slurmd.%n.log",
+            # Each node its own, or their PMIx servers would share one folder.
+            f"TmpFS={self.folder}/tmp.%n",
             "ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none",
             "SelectType=select/cons_tres", "SelectTypeParameters=CR_Core", "MpiDefault=pmix",
             "SwitchType=switch/none", "ReturnToService=2", "SlurmdTimeout=30", "SlurmctldTimeout=30",
@@ -65,6 +67,7 @@ class Slurm:
         self.spawn("slurmctld", "-D", "-f", self.folder / "slurm.conf")
         for node in nodes:
             (self.folder / f"spool.{node}").mkdir()
+            (self.folder / f"tmp.{node}").mkdir()
             self.spawn("slurmd", "-D", "-N", node, "-f", self.folder / "slurm.conf")
         deadline = time.monotonic() + 40
         while True:
