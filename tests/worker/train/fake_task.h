@@ -32,6 +32,7 @@ class FakeTask final : public worker::TaskContext {
   const spec::JobSpec& spec() const override { return spec_; }
   storage::ObjectStore& objects() override { return objects_; }
   Result<std::unique_ptr<collectives::Communicator>> JoinGang() override {
+    if (backend != nullptr) return JoinThrough(*backend);
     return std::unique_ptr<collectives::Communicator>(
         std::make_unique<ThreadCommunicator>(gang_, static_cast<int>(start_.rank())));
   }
@@ -53,8 +54,25 @@ class FakeTask final : public worker::TaskContext {
   std::atomic<bool> stop = false;
   uint64_t stop_at_checkpoint = 0;  // asks for a stop once this step is checkpointed
   std::function<void(const wire::TaskProgress&)> on_progress;
+  const collectives::Backend* backend = nullptr;  // a real one in place of the threads' own
 
  private:
+  // The gang's barrier stands in for the coordinator, which tells the ranks each other's addresses.
+  Result<std::unique_ptr<collectives::Communicator>> JoinThrough(const collectives::Backend& real) {
+    LEPTON_ASSIGN_OR_RETURN(auto endpoint, real.Listen("127.0.0.1"));
+    collectives::GroupSpec group;
+    group.rank = static_cast<int>(start_.rank());
+    group.size = static_cast<int>(start_.size());
+    group.token = "0123456789abcdef";
+    const std::string address = endpoint->address();
+    LEPTON_RETURN_IF_ERROR(
+        gang_->Exchange(group.rank, {address.begin(), address.end()}, [&](const auto& addresses) {
+          for (const auto& bytes : addresses)
+            group.members.emplace_back(bytes.begin(), bytes.end());
+        }));
+    return real.Join(std::move(endpoint), group, {}, Deadline::In(std::chrono::seconds(20)));
+  }
+
   storage::ObjectStore& objects_;
   const spec::JobSpec spec_;
   const wire::StartTask start_;

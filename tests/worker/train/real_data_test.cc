@@ -9,6 +9,7 @@ namespace {
 
 class RealDataTest : public testing::TaskTest, public ::testing::WithParamInterface<const char*> {
  protected:
+  // Mean over three seeds, so that one row more or less does not decide.
   double TestAccuracy(const std::string& file, const std::string& recipe) {
     const auto csv = ReadFile(std::string(LEPTON_SOURCE_DIR "/scripts/data/") + file);
     EXPECT_TRUE(csv.ok()) << csv.status().ToString();
@@ -18,9 +19,13 @@ class RealDataTest : public testing::TaskTest, public ::testing::WithParamInterf
     start.set_dataset_manifest(Import(*csv));
     spec::JobSpec spec = Spec(recipe);
     spec.precision = GetParam();
-    const auto ranks = RunGang(RunTrain, spec, start, 2);
-    EXPECT_TRUE(ranks[0].status.ok()) << ranks[0].status.ToString();
-    return ranks[0].metric("test/accuracy");
+    double sum = 0;
+    for (spec.seed = 0; spec.seed < 3; ++spec.seed) {
+      const auto ranks = RunGang(RunTrain, spec, start, 2);
+      EXPECT_TRUE(ranks[0].status.ok()) << ranks[0].status.ToString();
+      sum += ranks[0].metric("test/accuracy");
+    }
+    return sum / 3;
   }
 };
 
@@ -28,11 +33,11 @@ TEST_P(RealDataTest, DigitsReach97Percent) {
   EXPECT_GE(TestAccuracy("digits.csv", R"(
 kind: train
 dataset: {name: digits}
-model: {hidden: [128, 64], dropout: 0.1}
-optimizer: {name: adamw, lr: 0.002, weight_decay: 0.01}
+model: {hidden: [128, 64], activation: gelu, dropout: 0.2}
+optimizer: {name: adamw, lr: 0.004, weight_decay: 0.1}
 schedule: {name: cosine, warmup_steps: 20}
-batch_size: 64
-epochs: 30
+batch_size: 32
+epochs: 40
 resources: {max_workers: 2}
 )"),
             0.97);
@@ -42,8 +47,8 @@ TEST_P(RealDataTest, BreastCancerReaches95Percent) {
   EXPECT_GE(TestAccuracy("breast_cancer.csv", R"(
 kind: train
 dataset: {name: breast_cancer}
-model: {hidden: [32, 16], dropout: 0.1}
-optimizer: {name: adamw, lr: 0.002, weight_decay: 0.05}
+model: {hidden: [64, 32], activation: gelu, dropout: 0.2}
+optimizer: {name: adamw, lr: 0.002, weight_decay: 0.1}
 schedule: {name: cosine, warmup_steps: 10}
 batch_size: 32
 epochs: 30

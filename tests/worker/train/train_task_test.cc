@@ -87,6 +87,18 @@ TEST_F(TrainTaskTest, WeightsHaveTheSameBitsForOneTwoAndFourRanks) {
   EXPECT_TRUE(four[1].task->result.model_manifest().empty());
 }
 
+TEST_F(TrainTaskTest, TheNativeBackEndGivesTheSameBits) {
+  const wire::StartTask start = Start(testing::BlobsCsv(303, 3));
+  const std::string weights = Weights(Train(Spec(kBlobs), start, 1)[0]);
+  const auto native = collectives::FindBackend("native");
+  ASSERT_TRUE(native.ok()) << native.status().ToString();
+  for (const int ranks : {2, 4}) {
+    const auto trained =
+        Train(Spec(kBlobs), start, ranks, [&](FakeTask& task) { task.backend = *native; });
+    EXPECT_EQ(Weights(trained[0]), weights) << ranks << " ranks";
+  }
+}
+
 TEST_F(TrainTaskTest, AnotherSeedGivesOtherWeights) {
   const wire::StartTask start = Start(testing::BlobsCsv(100, 3));
   spec::JobSpec spec = Spec(kBlobs);
