@@ -1,26 +1,31 @@
-// The life of a job, as a table that the code executes.
+// The life of a job, as a table that the code executes (kTransitions in job_state.cc).
 //
-//            1              2              3               9
-//   (new) ------> QUEUED ------> STARTING ------> RUNNING ------> SUCCEEDED
-//                  ^  |            |  |            |  |
-//                6 |  |          4 |  |          5 |  |
-//                  |  |            v  |            v  |
-//                  |  |        RECOVERING <--------+  |
-//                  +--|------------+  |               |
-//                     |               |               |
-//                     |  7            v               |
-//                     +--------> STOPPING <-----------+
-//                                  |    |
-//                               8  v    v  8
-//                             FAILED  CANCELLED
+//            1              2                3                10
+//   (new) ------> QUEUED ------> STARTING ------> RUNNING ----------> SUCCEEDED
+//                   ^                |               |                    ^
+//                   |              4 |             5 |                    | 10
+//                   |                v               v                    |
+//                   |      7     +---------------------+                  |
+//                   +----------- |     RECOVERING      | -----------------+
+//                                +---------------------+
+//                                    |  ^      6
+//                                    +--+
 //
-//   1 submitted               4, 5 a rank or its worker was lost: the gang is stopped, back-off
-//   2 all ranks placed        6 back-off over and every task gone: wait for slots, at the front
-//   3 all ranks run           7 cancel, deadline or an error that no retry cures, while tasks live
-//   9 rank 0 finished well    8 every task is gone
+//   STARTING, RUNNING, RECOVERING --8--> STOPPING --9--> FAILED or CANCELLED
+//   QUEUED, STARTING, RUNNING, RECOVERING ----11-------> FAILED or CANCELLED
 //
-// From any state without living tasks the job goes to FAILED or CANCELLED directly. SUCCEEDED,
-// FAILED and CANCELLED are for ever.
+//    1 submitted
+//    2 every rank has its place (a new attempt); a tune job: its first trial has
+//    3 every rank runs
+//    4 5 a rank, or a worker under it, was lost: the rest of the gang is being stopped
+//    6 every task is gone: the restart is counted and its back-off begins
+//    7 the back-off is over: wait for slots, before equals
+//    8 cancel, deadline, or an error that no retry cures, while tasks live
+//    9 every task is gone
+//   10 rank 0 finished well and every task is gone
+//   11 as 8, when no task lives
+//
+// SUCCEEDED, FAILED and CANCELLED are for ever. Any other move is refused.
 #pragma once
 
 #include <string_view>

@@ -10,6 +10,7 @@
 #include <regex>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "scheduler/core/effects.h"
@@ -50,9 +51,11 @@ class Reactor {
   ReactorOptions options_;
   State state_;
   // Not durable, and never needed for a decision that a replay must repeat.
-  std::map<WorkerId, int64_t> unconfirmed_;   // lost at this time unless Hello comes
-  std::map<std::string, uint64_t> seen_seq_;  // newest report per living task, logs included
-  std::map<JobId, std::vector<std::regex>> policies_;  // compiled log_policies
+  int64_t now_ms_;
+  bool dirty_ = true;                                   // slots or wishes changed: schedule
+  std::map<WorkerId, int64_t> unconfirmed_;             // lost at this time unless Hello comes
+  std::unordered_map<std::string, uint64_t> seen_seq_;  // newest report per task, logs included
+  std::map<JobId, std::vector<std::regex>> policies_;   // compiled log_policies
 };
 
 }  // namespace lepton::scheduler

@@ -46,10 +46,12 @@ class State {
   // ---- derived from the above, kept up to date by Apply ----
   // Queue order: higher priority, then recovered jobs, then first come.
   using QueueKey = std::tuple<int, bool, uint64_t, JobId>;  // -priority, !front, submit_seq, id
-  std::set<QueueKey> queue;  // QUEUED jobs, and tune jobs that run and may want more slots
-  std::set<JobId> active;    // jobs that are not terminal
+  // QUEUED jobs, and tune jobs that run and may want more slots; by device ("cpu", "cuda").
+  std::map<std::string, std::set<QueueKey>> queues;
+  std::set<JobId> active;  // jobs that are not terminal
   std::map<WorkerId, uint32_t> used_slots;
-  std::unordered_map<std::string, std::string> gang_of_task;
+  std::unordered_map<std::string, std::string> gang_of_task;  // of living gangs
+  std::map<WorkerId, std::set<std::string>> tasks_of_worker;  // that are (or may be) alive
   std::map<JobId, std::set<std::string>> gangs_of_job;
   std::map<std::string, std::set<std::string>> gangs_of_deployment;
   std::unordered_map<std::string, JobId> job_of_key;  // idempotency key
@@ -100,7 +102,8 @@ class State {
 
 // Applies one record. kDataLoss: it does not fit this state (wrong seq, unknown job, illegal
 // transition); the state is then undefined. An OK Apply of a record made by the reactor is certain.
-Status Apply(const Record& record, State& state);
+// `events` (may be null) gets what happened, for people.
+Status Apply(const Record& record, State& state, std::vector<Event>* events = nullptr);
 // Parses a journal entry and applies it.
 Status ApplyBytes(std::string_view record, State& state);
 

@@ -1,0 +1,37 @@
+// Who is served next: strictly in queue order (priority, then recovered jobs, then first come), one
+// queue per device. The first job that must wait for slots holds up all behind it, so a large gang
+// is never starved by small ones; there is no backfill. A job that could not run even if the whole
+// pool were idle holds up nobody.
+// Threads: pure functions of the state.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "scheduler/core/state.h"
+#include "scheduler/placement/placement.h"
+
+namespace lepton::scheduler {
+
+// One per worker that is up. Those in `away` have nothing free. With `deployment`, Seat::load
+// counts its replicas.
+std::vector<placement::Seat> SeatsOf(const State& state, const std::set<WorkerId>& away,
+                                     const std::string& deployment = "");
+
+placement::GangRequest RequestOf(const spec::JobSpec& spec, const Job& job);
+
+// The first trial that was asked for and may start now.
+std::optional<int> PendingTrial(const Job& job, int64_t now_ms);
+// Whether an active tune job would start one more trial if it had the slots.
+bool WantsTrial(const State& state, const JobId& id, int64_t now_ms);
+
+// The objects that a task of the job needs, and those of the newest checkpoint.
+void FillInputs(const JobInputs& inputs,
+                const google::protobuf::RepeatedPtrField<Checkpoint>& checkpoints,
+                wire::StartTask* start);
+
+}  // namespace lepton::scheduler

@@ -1,0 +1,102 @@
+#include "scheduler/core/reactor.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "scheduler/core/index.h"
+#include "scheduler/core/turn.h"
+#include "scheduler/search/searcher.h"
+
+namespace lepton::scheduler {
+
+Reactor::Reactor(ReactorOptions options, State state, int64_t wall_ms)
+    : options_(std::move(options)), state_(std::move(state)), now_ms_(wall_ms) {
+  now_ms_ = std::max(now_ms_, state_.last_wall_ms);
+  for (const auto& [id, worker] : state_.workers) {
+    if (worker.state() != WORKER_LOST) unconfirmed_[id] = now_ms_ + options_.lease_ms;
+  }
+}
+
+void Reactor::On(const Input& input, Effects& effects) {
+  now_ms_ = std::max({now_ms_, state_.last_wall_ms, input.wall_ms});
+  Turn(*this, input, effects).Run();
+}
+
+std::optional<int64_t> Reactor::next_timer_ms() const {
+  int64_t next = std::numeric_limits<int64_t>::max();
+  // Times that have passed wait for something else than time: slots, or a worker.
+  auto at = [&](int64_t wall_ms) {
+    if (wall_ms > now_ms_) next = std::min(next, wall_ms);
+  };
+  for (const auto& [id, wall_ms] : unconfirmed_) at(wall_ms);
+  for (const auto& [id, worker] : state_.workers) {
+    if (worker.state() == WORKER_LOST) at(worker.since_ms() + options_.forget_lost_worker_ms);
+  }
+  for (const JobId& id : state_.active) {
+    const Job& job = state_.jobs.at(id);
+    at(job.deadline_ms());
+    at(job.retry_at_ms());
+    for (const Trial& trial : job.trials()) at(trial.retry_at_ms());
+  }
+  for (const auto& [id, gang] : state_.gangs) {
+    if (gang.state() == GANG_STARTING) at(gang.placed_ms() + options_.start_timeout_ms);
+    if (gang.state() == GANG_STOPPING) at(gang.stopping_ms() + options_.stop_timeout_ms);
+    if (gang.result_ms() > 0) at(gang.result_ms() + options_.stop_timeout_ms);
+  }
+  for (const auto& [name, deployment] : state_.deployments) at(deployment.retry_at_ms());
+  if (next == std::numeric_limits<int64_t>::max()) return std::nullopt;
+  return next;
+}
+
+Turn::Turn(Reactor& reactor, const Input& input, Effects& effects)
+    : reactor_(reactor),
+      options_(reactor.options_),
+      state_(reactor.state_),
+      input_(input),
+      effects_(effects),
+      now_(reactor.now_ms_) {}
+
+void Turn::Run() {
+  std::visit([this](const auto& body) { On(body); }, input_.body);
+  Schedule();
+}
+
+void Turn::On(const Tick&) {
+  TickWorkers();
+  // Copies: what a tick does may end gangs and jobs.
+  std::vector<std::string> gangs;
+  for (const auto& [id, gang] : state_.gangs) gangs.push_back(id);
+  for (const std::string& id : gangs) TickGang(id);
+  const std::vector<JobId> jobs(state_.active.begin(), state_.active.end());
+  for (const JobId& id : jobs) TickJob(id);
+  reactor_.dirty_ = true;
+}
+
+void Turn::Persist(Record record) {
+  record.set_version(1);
+  record.set_seq(state_.last_seq + 1);
+  record.set_wall_ms(now_);
+  std::vector<Event> events;
+  const Status applied = Apply(record, state_, &events);
+  CHECK(applied.ok()) << "the reactor made a record that does not fit: " << applied.ToString();
+  effects_.Persist(record);
+  for (const Event& event : events) effects_.Notify(event);
+}
+
+void Turn::Answer(Status status, std::string id, bool existed) {
+  if (input_.request == 0) return;
+  effects_.Answer({input_.request, std::move(status), std::move(id), existed});
+}
+
+void Turn::Forget(const std::vector<std::string>& digests) {
+  std::set<std::string> gone;
+  for (const std::string& digest : digests) {
+    if (!digest.empty() && !state_.ObjectInUse(digest)) gone.insert(digest);
+  }
+  if (!gone.empty()) effects_.ForgetObjects({gone.begin(), gone.end()});
+}
+
+}  // namespace lepton::scheduler

@@ -1,0 +1,171 @@
+// One call of Reactor::On: the decisions, by subject. A turn changes the state only through
+// Persist. Private to scheduler/core.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "scheduler/core/reactor.h"
+#include "scheduler/placement/placement.h"
+
+namespace lepton::scheduler {
+
+// What the end of a gang means.
+struct Verdict {
+  enum class Kind {
+    kSucceeded,
+    kWorkerFault,  // a worker, a signal: start again
+    kTaskFault,    // the task said so: start again, counted apart
+    kMoved,        // we took its place away: start again, not counted
+    kFatal,        // starting again would end the same way
+    kStopped,      // we wanted it gone
+  };
+  Kind kind = Kind::kStopped;
+  std::string reason_code;
+  std::string error_code;
+  std::string cause;
+};
+Verdict JudgeGang(const Gang& gang);
+bool IsFatal(StatusCode code);
+// base * 2^(restarts - 1), at most `cap`.
+int64_t BackoffMs(int64_t base_ms, int restarts, int64_t cap_ms);
+
+class Turn {
+ public:
+  Turn(Reactor& reactor, const Input& input, Effects& effects);
+  void Run();
+
+ private:
+  // ---- reactor.cc ----
+  void Persist(Record record);
+  void Answer(Status status, std::string id = "", bool existed = false);
+  // Forgets those of `digests` that nothing refers to any more.
+  void Forget(const std::vector<std::string>& digests);
+  void On(const Tick&);
+
+  // ---- turn_jobs.cc ----
+  void On(const SubmitJob& submit);
+  void On(const CancelJob& cancel);
+  struct JobChange {
+    JobState to = JOB_STATE_UNSPECIFIED;
+    std::string reason_code;
+    std::string cause;
+    std::string error_code;
+    std::string error;
+    JobState stopping_to = JOB_STATE_UNSPECIFIED;
+    int64_t retry_at_ms = 0;
+    uint32_t attempts = 0;  // to add
+    uint32_t worker_restarts = 0;
+    uint32_t task_restarts = 0;
+    const JobResult* result = nullptr;
+  };
+  void MoveJob(const JobId& id, const JobChange& change);
+  // To FAILED or CANCELLED, by way of STOPPING while tasks live.
+  void StopJob(const JobId& id, JobState to, const std::string& reason_code,
+               const std::string& error_code, const std::string& cause);
+  void OnJobGangEnded(const Gang& gang, const Verdict& verdict);
+  void Succeed(const JobId& id, const JobResult& result);
+  void Restart(const JobId& id, const Verdict& verdict);
+  void TickJob(const JobId& id);
+  std::optional<Status> CheckRepeat(const SubmitJob& submit, const std::string& spec_json,
+                                    JobId* existing) const;
+  Status CheckSubmit(const SubmitJob& submit) const;
+
+  // ---- turn_gangs.cc ----
+  void On(const TaskReported& reported);
+  void OnLog(const Gang& gang, const Task& task, const wire::TaskLog& log);
+  void OnCheckpoint(const Gang& gang);
+  void OnTaskEnded(const std::string& gang_id, uint32_t rank);
+  void LoseTask(const std::string& task_id, const std::string& cause);
+  // A gang in which a task was lost: all at once, after every LoseTask of one event.
+  void AfterLoss(const std::set<std::string>& gang_ids, const std::string& stop_code);
+  void MaybeRunning(const std::string& gang_id);
+  void SendGroup(const Gang& gang, const Task& to);
+  void SendStop(const Task& task, uint32_t grace_ms, const std::string& reason);
+  void StopGang(const std::string& gang_id, const std::string& stop_code, const std::string& cause,
+                int trigger_rank = -1);
+  // StopGang for a fault: its job is recovering meanwhile.
+  void BreakGang(const std::string& gang_id, const std::string& stop_code, const std::string& cause,
+                 int trigger_rank);
+  void EndGang(const std::string& gang_id);
+  void TickGang(const std::string& gang_id);
+  // Makes a gang and starts its tasks.
+  struct GangPlan {
+    Gang gang;  // without tasks
+    std::vector<std::string> workers;
+    uint32_t slots = 1;
+    wire::StartTask start;  // what is equal for all ranks
+  };
+  void StartGang(GangPlan plan);
+
+  // ---- turn_schedule.cc ----
+  void Schedule();
+  void ServeQueue(const std::set<State::QueueKey>& queue);
+  // False when the job must wait for slots.
+  bool ServeJob(const JobId& id);
+  bool ServeTune(const JobId& id);
+  void StartJob(const JobId& id, const placement::Placement& placed);
+  std::set<WorkerId> Away() const;
+
+  // ---- turn_trials.cc ----
+  struct TrialChange {
+    TrialState to = TRIAL_STATE_UNSPECIFIED;
+    std::string reason_code;
+    std::string cause;
+    std::string error_code;
+    std::string error;
+    int64_t retry_at_ms = 0;
+    uint32_t attempts = 0;
+    uint32_t worker_restarts = 0;
+    uint32_t task_restarts = 0;
+    const JobResult* result = nullptr;
+  };
+  void MoveTrial(const JobId& id, int trial, const TrialChange& change);
+  void AskSearcher(const JobId& id);
+  void TellSearcher(const JobId& id, int trial, std::optional<double> value);
+  bool StartTrial(const JobId& id, int trial, const placement::Placement& placed);
+  void OnTrialGangEnded(const Gang& gang, const Verdict& verdict);
+  void FinishTrial(const JobId& id, int trial, const Gang& gang);
+  void FailTrial(const JobId& id, int trial, const std::string& reason_code,
+                 const std::string& error_code, const std::string& error);
+  void MaybeEndTune(const JobId& id);
+  // The search is over: keeps the best trial's model only.
+  void LetTrialsGo(const JobId& id);
+
+  // ---- turn_deployments.cc ----
+  void On(const CreateDeployment& create);
+  void On(const ScaleDeployment& scale);
+  void On(const DeleteDeployment& remove);
+  void Reconcile(const std::string& name);
+  bool StartReplica(const Deployment& deployment);
+  void OnReplicaEnded(const Gang& gang, const Verdict& verdict);
+  DeploymentChanged ChangeOf(const Deployment& deployment) const;
+
+  // ---- turn_workers.cc ----
+  void On(const WorkerHello& hello);
+  void On(const WorkerLost& lost);
+  void On(const DrainWorker& drain);
+  void LoseWorker(const WorkerId& id, const std::string& reason);
+  void TickWorkers();
+
+  // ---- turn_catalog.cc ----
+  void On(const CreateDataset& create);
+  void On(const RegisterModel& registered);
+  void On(const SetAlias& set);
+  void RegisterResult(const Job& job, const JobResult& result);
+
+  const State& state() const { return state_; }
+
+  Reactor& reactor_;
+  const ReactorOptions& options_;
+  State& state_;
+  const Input& input_;
+  Effects& effects_;
+  const int64_t now_;
+};
+
+}  // namespace lepton::scheduler

@@ -1,0 +1,154 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/core/index.h"
+#include "scheduler/core/turn.h"
+
+namespace lepton::scheduler {
+
+void Turn::On(const WorkerHello& arrived) {
+  const wire::Hello& hello = arrived.hello;
+  const WorkerId id(hello.worker_id());
+  if (id.empty()) return;
+  auto known = state_.workers.find(id);
+  if (known != state_.workers.end() && known->second.state() != WORKER_LOST &&
+      known->second.hello().incarnation() != hello.incarnation()) {
+    LoseWorker(id, "its process was replaced by a new one");
+    known = state_.workers.find(id);
+  }
+  if (known == state_.workers.end() || known->second.state() == WORKER_LOST) {
+    Record record;
+    Worker& worker = *record.mutable_worker_joined();
+    worker.set_id(id.str());
+    worker.set_state(WORKER_UP);
+    *worker.mutable_hello() = hello;
+    worker.mutable_hello()->clear_running();
+    Persist(std::move(record));
+  }
+  reactor_.unconfirmed_.erase(id);
+  reactor_.dirty_ = true;
+
+  wire::Welcome welcome;
+  welcome.set_protocol_version(hello.protocol_version());
+  welcome.set_coordinator_incarnation(options_.coordinator_incarnation);
+  welcome.set_heartbeat_ms(options_.heartbeat_ms);
+  welcome.set_lease_ms(options_.lease_ms);
+  std::set<std::string> running;
+  for (const wire::RunningTask& claimed : hello.running()) {
+    const Task* task = state_.FindTask(claimed.task_id());
+    if (task == nullptr || !IsAlive(*task) || task->worker_id() != id.str() ||
+        task->incarnation() != hello.incarnation()) {
+      welcome.add_unknown_task_ids(claimed.task_id());
+      continue;
+    }
+    running.insert(claimed.task_id());
+    wire::RunningTask& acked = *welcome.add_acked();
+    acked.set_task_id(claimed.task_id());
+    acked.set_last_seq(task->last_seq());
+  }
+  effects_.Welcome(id, welcome);
+
+  std::set<std::string> missing, hurt;
+  if (auto it = state_.tasks_of_worker.find(id); it != state_.tasks_of_worker.end()) {
+    std::set_difference(it->second.begin(), it->second.end(), running.begin(), running.end(),
+                        std::inserter(missing, missing.end()));
+  }
+  for (const std::string& task : missing) {
+    hurt.insert(state_.gang_of_task.at(task));
+    LoseTask(task, "its worker came back without it");
+  }
+  AfterLoss(hurt, "TASK_LOST");
+  // What was said before the connection broke may not have arrived.
+  for (const std::string& task_id : running) {
+    const Gang* gang = state_.GangOfTask(task_id);
+    const Task* task = state_.FindTask(task_id);
+    if (gang == nullptr || !IsAlive(*task)) continue;
+    if (gang->state() == GANG_STOPPING) SendStop(*task, options_.stop_grace_ms, gang->stop_code());
+    const bool complete = std::all_of(gang->tasks().begin(), gang->tasks().end(),
+                                      [](const Task& one) { return one.has_endpoint(); });
+    if (gang->tasks_size() > 1 && complete && !gang->progressed()) SendGroup(*gang, *task);
+  }
+  if (known != state_.workers.end() && known->second.state() == WORKER_DRAINING) {
+    wire::Drain drain;
+    drain.set_reason(known->second.reason());
+    drain.set_grace_ms(options_.stop_grace_ms);
+    effects_.Drain(id, drain);
+  }
+}
+
+void Turn::On(const WorkerLost& lost) {
+  auto it = state_.workers.find(lost.id);
+  if (it == state_.workers.end() || it->second.state() == WORKER_LOST) return;
+  LoseWorker(lost.id, lost.reason);
+}
+
+void Turn::LoseWorker(const WorkerId& id, const std::string& reason) {
+  Record record;
+  record.mutable_worker_moved()->set_worker_id(id.str());
+  record.mutable_worker_moved()->set_to(WORKER_LOST);
+  record.mutable_worker_moved()->set_reason(reason);
+  Persist(std::move(record));
+  reactor_.unconfirmed_.erase(id);
+  reactor_.dirty_ = true;
+  std::set<std::string> tasks, hurt;
+  if (auto it = state_.tasks_of_worker.find(id); it != state_.tasks_of_worker.end()) {
+    tasks = it->second;
+  }
+  for (const std::string& task : tasks) {
+    hurt.insert(state_.gang_of_task.at(task));
+    LoseTask(task, "worker lost: " + reason);
+  }
+  AfterLoss(hurt, "WORKER_LOST");
+}
+
+void Turn::On(const DrainWorker& drain) {
+  auto it = state_.workers.find(drain.id);
+  if (it == state_.workers.end() || it->second.state() == WORKER_LOST) {
+    return Answer(NotFound(fmt::format("no worker '{}' is up", drain.id.str())));
+  }
+  if (it->second.state() == WORKER_DRAINING) return Answer(Status::Ok(), drain.id.str(), true);
+  Record record;
+  record.mutable_worker_moved()->set_worker_id(drain.id.str());
+  record.mutable_worker_moved()->set_to(WORKER_DRAINING);
+  record.mutable_worker_moved()->set_reason(drain.reason);
+  Persist(std::move(record));
+  reactor_.dirty_ = true;
+  wire::Drain message;
+  message.set_reason(drain.reason);
+  message.set_grace_ms(options_.stop_grace_ms);
+  effects_.Drain(drain.id, message);
+  std::set<std::string> gangs;
+  if (auto tasks = state_.tasks_of_worker.find(drain.id); tasks != state_.tasks_of_worker.end()) {
+    for (const std::string& task : tasks->second) gangs.insert(state_.gang_of_task.at(task));
+  }
+  for (const std::string& gang : gangs) {
+    if (state_.gangs.at(gang).has_result()) continue;
+    BreakGang(gang, "DRAIN", fmt::format("worker {} is being drained", drain.id.str()), -1);
+  }
+  Answer(Status::Ok(), drain.id.str());
+}
+
+void Turn::TickWorkers() {
+  std::vector<WorkerId> late, old;
+  for (const auto& [id, until] : reactor_.unconfirmed_) {
+    if (now_ >= until) late.push_back(id);
+  }
+  for (const WorkerId& id : late) {
+    LoseWorker(id, "it did not come back after the coordinator restarted");
+  }
+  for (const auto& [id, worker] : state_.workers) {
+    if (worker.state() == WORKER_LOST &&
+        now_ >= worker.since_ms() + options_.forget_lost_worker_ms) {
+      old.push_back(id);
+    }
+  }
+  for (const WorkerId& id : old) {
+    Record record;
+    record.mutable_worker_forgotten()->set_worker_id(id.str());
+    Persist(std::move(record));
+  }
+}
+
+}  // namespace lepton::scheduler
