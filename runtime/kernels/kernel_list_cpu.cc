@@ -3,6 +3,7 @@
 #include "runtime/kernels/cpu/function_kernel.h"
 #include "runtime/kernels/cpu/onednn_matmul.h"
 #include "runtime/kernels/cpu/reference.h"
+#include "runtime/kernels/cpu/simd_kernels.h"
 
 namespace lepton::kernels {
 namespace {
@@ -14,17 +15,18 @@ KernelEntry Reference(std::string_view op, DType dtype = DType::kF32) {
   return {op, dtype, "reference", &Always, &FunctionKernel<function>::Create};
 }
 
-}  // namespace
-
-const graph::KernelTable& CpuKernels() {
-  static const graph::KernelTable table({
-      // Per op, the fastest first and the reference last.
+// Per op, the fastest first and the reference last.
+std::vector<KernelEntry> List() {
+  std::vector<KernelEntry> entries = {
       {"matmul", DType::kF32, "onednn", &CanRunOnednnMatmul, &CreateOnednnMatmul},
-      Reference<reference::Matmul>("matmul"),
       {"matmul", DType::kBF16, "onednn", &CanRunOnednnMatmul, &CreateOnednnMatmul},
       {"matmul", DType::kBF16, "onednn widened", &CanRunWidenedMatmul, &CreateWidenedMatmul},
+  };
+  const std::vector<KernelEntry> simd = SimdKernels();
+  entries.insert(entries.end(), simd.begin(), simd.end());
+  const KernelEntry references[] = {
+      Reference<reference::Matmul>("matmul"),
       Reference<reference::Matmul>("matmul", DType::kBF16),
-
       Reference<reference::Add>("add"),
       Reference<reference::BiasAdd>("bias_add"),
       Reference<reference::Cast>("cast"),
@@ -43,14 +45,12 @@ const graph::KernelTable& CpuKernels() {
       Reference<reference::SigmoidGrad>("sigmoid_grad"),
       Reference<reference::Tanh>("tanh"),
       Reference<reference::TanhGrad>("tanh_grad"),
-
       Reference<reference::LayerNorm>("layer_norm"),
       Reference<reference::LayerNormGrad>("layer_norm_grad"),
       Reference<reference::LogSoftmax>("log_softmax"),
       Reference<reference::LogSoftmaxGrad>("log_softmax_grad"),
       Reference<reference::Softmax>("softmax"),
       Reference<reference::SoftmaxGrad>("softmax_grad"),
-
       Reference<reference::BinaryCrossEntropy>("binary_cross_entropy"),
       Reference<reference::BinaryCrossEntropyGrad>("binary_cross_entropy_grad"),
       Reference<reference::CrossEntropy>("cross_entropy"),
@@ -59,7 +59,15 @@ const graph::KernelTable& CpuKernels() {
       Reference<reference::DistillationGrad>("distillation_grad"),
       Reference<reference::MeanSquaredError>("mse"),
       Reference<reference::MeanSquaredErrorGrad>("mse_grad"),
-  });
+  };
+  entries.insert(entries.end(), std::begin(references), std::end(references));
+  return entries;
+}
+
+}  // namespace
+
+const graph::KernelTable& CpuKernels() {
+  static const graph::KernelTable table(List());
   return table;
 }
 

@@ -1,0 +1,192 @@
+// Every kernel of the list against the reference of its op, over sizes and element types; and the
+// vector kernels against each other, bit for bit.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "runtime/kernels/kernel_list_cpu.h"
+#include "runtime/ops/op_list.h"
+#include "runtime/tensor/counter_random.h"
+#include "tests/runtime/engine/op_cases.h"
+
+namespace lepton::engine_test {
+namespace {
+
+using graph::KernelEntry;
+
+struct Size {
+  int64_t rows, n;
+};
+// One element, odd and small, not a multiple of any vector, several tiles and threads.
+constexpr Size kSizes[] = {{1, 1}, {3, 7}, {33, 67}, {130, 300}, {9, 5000}};
+constexpr graph::RunState kState{12345, 7, 3};
+
+std::vector<KernelEntry> EntriesOf(std::string_view op, DType dtype) {
+  std::vector<KernelEntry> entries;
+  for (const KernelEntry& entry : kernels::CpuKernels().entries()) {
+    if (entry.op == op && entry.dtype == dtype) entries.push_back(entry);
+  }
+  return entries;
+}
+
+double Tolerance(const KernelEntry& entry, const OpCase& op_case) {
+  if (entry.op == "cast" || entry.op == "dropout") return 0;
+  // Sums of k terms in f32, against the reference's double.
+  if (entry.op == "matmul") {
+    return 1e-6 * static_cast<double>(op_case.inputs[0].type.shape.elements() /
+                                          std::max<int64_t>(1, op_case.inputs[0].type.shape[0]) +
+                                      32);
+  }
+  return 2e-5;
+}
+
+void ExpectNear(HostTensor& got, HostTensor& wanted, double tolerance, const std::string& what) {
+  ASSERT_EQ(got.type, wanted.type) << what;
+  if (tolerance == 0) {
+    EXPECT_EQ(std::memcmp(got.data.data(), wanted.data.data(), got.data.size()), 0) << what;
+    return;
+  }
+  ASSERT_EQ(got.type.dtype, DType::kF32) << what;
+  for (size_t i = 0; i < got.floats().size(); ++i) {
+    const double reference = wanted.floats()[i];
+    const double bound = tolerance * (1 + std::abs(reference));
+    ASSERT_NEAR(got.floats()[i], reference, bound) << what << ", element " << i;
+  }
+}
+
+class KernelParity : public testing::TestWithParam<size_t> {};
+
+TEST_P(KernelParity, EqualsTheReference) {
+  const KernelEntry& entry = kernels::CpuKernels().entries()[GetParam()];
+  const KernelEntry reference = EntriesOf(entry.op, entry.dtype).back();
+  ASSERT_EQ(reference.implementation, "reference");
+  int ran = 0;
+  for (const Size& size : kSizes) {
+    std::vector<OpCase> cases = CasesFor(entry.op, entry.dtype, size.rows, size.n);
+    ASSERT_FALSE(cases.empty()) << "op " << entry.op << " has no case in op_cases.cc";
+    for (OpCase& op_case : cases) {
+      if (entry.op == "matmul" && size.n > 1000 && op_case.label != "transposes --") continue;
+      if (!CanRun(entry, op_case)) continue;
+      auto got = RunKernel(entry, op_case, kState);
+      auto wanted = RunKernel(reference, op_case, kState);
+      for (size_t i = 0; i < got.size(); ++i) {
+        ExpectNear(got[i], wanted[i], Tolerance(entry, op_case),
+                   op_case.label + " rows " + std::to_string(size.rows) + " n " +
+                       std::to_string(size.n) + " output " + std::to_string(i));
+      }
+      ++ran;
+    }
+  }
+  if (ran == 0) GTEST_SKIP() << "this CPU cannot run " << entry.implementation;
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryKernel, KernelParity,
+                         testing::Range<size_t>(0, kernels::CpuKernels().entries().size()),
+                         [](const auto& info) {
+                           const KernelEntry& entry = kernels::CpuKernels().entries()[info.param];
+                           std::string name = std::string(entry.op) + "_" +
+                                              std::string(DTypeName(entry.dtype)) + "_" +
+                                              std::string(entry.implementation);
+                           std::replace(name.begin(), name.end(), ' ', '_');
+                           return name;
+                         });
+
+TEST(KernelList, EveryOpEndsInAReferenceThatRunsEverything) {
+  for (const graph::Op* op : ops::OpList().ops()) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const auto cases = CasesFor(op->name(), dtype, 3, 5);
+      if (cases.empty()) {
+        EXPECT_NE(dtype, DType::kF32) << op->name() << " has no case in op_cases.cc";
+        continue;
+      }
+      const auto entries = EntriesOf(op->name(), dtype);
+      ASSERT_FALSE(entries.empty()) << op->name();
+      EXPECT_EQ(entries.back().implementation, "reference") << op->name();
+      for (const OpCase& op_case : cases) EXPECT_TRUE(CanRun(entries.back(), op_case));
+    }
+  }
+}
+
+// What makes a heterogeneous pool of CPUs agree on everything but the matrix products.
+TEST(VectorKernels, EveryInstructionSetGivesTheSameBits) {
+  int compared = 0;
+  for (const KernelEntry& entry : kernels::CpuKernels().entries()) {
+    if (entry.implementation != "avx512" && entry.implementation != "avx2") continue;
+    const auto entries = EntriesOf(entry.op, entry.dtype);
+    const KernelEntry& baseline = entries[entries.size() - 2];
+    ASSERT_EQ(baseline.implementation, "baseline");
+    for (const Size& size : kSizes) {
+      for (OpCase& op_case : CasesFor(entry.op, entry.dtype, size.rows, size.n)) {
+        if (!CanRun(entry, op_case)) continue;
+        auto got = RunKernel(entry, op_case, kState);
+        auto wanted = RunKernel(baseline, op_case, kState);
+        for (size_t i = 0; i < got.size(); ++i) {
+          ExpectNear(got[i], wanted[i], 0,
+                     std::string(entry.op) + " " + std::string(entry.implementation) + " " +
+                         op_case.label + " n " + std::to_string(size.n));
+        }
+        ++compared;
+      }
+    }
+  }
+  if (compared == 0) GTEST_SKIP() << "this CPU has neither AVX-512 nor AVX2";
+}
+
+TEST(Kernels, NanGoesThrough) {
+  for (const char* op : {"relu", "gelu", "tanh", "sigmoid", "softmax", "log_softmax"}) {
+    for (const KernelEntry& entry : EntriesOf(op, DType::kF32)) {
+      OpCase op_case = std::move(CasesFor(op, DType::kF32, 2, 20).front());
+      if (!CanRun(entry, op_case)) continue;
+      op_case.inputs[0].floats()[21] = std::nanf("");
+      auto outputs = RunKernel(entry, op_case, kState);
+      EXPECT_TRUE(std::isnan(outputs[0].floats()[21])) << op << " " << entry.implementation;
+      EXPECT_FALSE(std::isnan(outputs[0].floats()[0])) << op << " " << entry.implementation;
+    }
+  }
+}
+
+TEST(Dropout, KeepsTheExpectedShareAndItsSum) {
+  OpCase op_case;
+  op_case.attributes = {{"rate", 0.25}, {"stream", int64_t{1}}};
+  op_case.inputs.push_back(RandomTensor({DType::kF32, {400, 500}}, 1, 1, 1));
+  auto entry = EntriesOf("dropout", DType::kF32).front();
+  auto output = std::move(RunKernel(entry, op_case, {1, 0, 0}).front());
+  double kept = 0;
+  for (const float y : output.floats()) {
+    ASSERT_TRUE(y == 0.0f || std::abs(y - 4.0f / 3) < 1e-6);
+    kept += y != 0;
+  }
+  EXPECT_NEAR(kept / 200000, 0.75, 0.005);
+}
+
+TEST(Dropout, MaskFollowsSeedStepShardAndStream) {
+  auto entry = EntriesOf("dropout", DType::kF32).front();
+  const auto mask = [&](graph::RunState state, int64_t stream) {
+    OpCase op_case;
+    op_case.attributes = {{"rate", 0.5}, {"stream", stream}};
+    op_case.inputs.push_back(RandomTensor({DType::kF32, {1, 64}}, 1, 1, 1));
+    std::string bits;
+    for (const float y : RunKernel(entry, op_case, state).front().floats()) {
+      bits += y == 0 ? '0' : '1';
+    }
+    return bits;
+  };
+  const std::string first = mask({1, 2, 3}, 4);
+  EXPECT_EQ(first, mask({1, 2, 3}, 4));
+  EXPECT_NE(first, mask({9, 2, 3}, 4));
+  EXPECT_NE(first, mask({1, 9, 3}, 4));
+  EXPECT_NE(first, mask({1, 2, 9}, 4));
+  EXPECT_NE(first, mask({1, 2, 3}, 9));
+}
+
+// The published vectors of Philox 4x32-10 (Random123's kat_vectors): counter and key all zero.
+TEST(CounterRandom, EqualsThePublishedVector) {
+  EXPECT_THAT(RandomBlock({0, 0, 0, 0}, 0),
+              testing::ElementsAre(0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u));
+}
+
+}  // namespace
+}  // namespace lepton::engine_test

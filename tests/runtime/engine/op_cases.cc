@@ -1,0 +1,224 @@
+#include "tests/runtime/engine/op_cases.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "runtime/base/logging.h"
+#include "runtime/ops/op_list.h"
+#include "runtime/tensor/counter_random.h"
+
+namespace lepton::engine_test {
+namespace {
+
+using graph::Attributes;
+
+TensorType F32(Shape shape) {
+  return {DType::kF32, std::move(shape)};
+}
+
+// A tensor whose elements stay away from 0, where relu has no derivative.
+HostTensor AwayFromZero(TensorType type, uint64_t seed) {
+  HostTensor tensor = RandomTensor(std::move(type), seed, 0.1, 2);
+  HostTensor signs = RandomTensor(tensor.type, seed + 1, -1, 1);
+  for (size_t i = 0; i < tensor.floats().size(); ++i) {
+    tensor.floats()[i] = std::copysign(tensor.floats()[i], signs.floats()[i]);
+  }
+  return tensor;
+}
+
+template <typename... Tensors>
+OpCase MakeCase(std::string label, Attributes attributes, std::vector<int> with_gradient,
+                Tensors... tensors) {
+  OpCase op_case{std::move(label), std::move(attributes), {}, std::move(with_gradient)};
+  (op_case.inputs.push_back(std::move(tensors)), ...);
+  return op_case;
+}
+
+void AddMatmuls(DType dtype, int64_t m, int64_t n, std::vector<OpCase>& cases) {
+  const int64_t k = m + n / 2 + 1;
+  for (const bool ta : {false, true}) {
+    for (const bool tb : {false, true}) {
+      const Shape a = ta ? Shape({k, m}) : Shape({m, k});
+      const Shape b = tb ? Shape({n, k}) : Shape({k, n});
+      cases.push_back(MakeCase(std::string("transposes ") + (ta ? "a" : "-") + (tb ? "b" : "-"),
+                               {{"transpose_a", int64_t{ta}}, {"transpose_b", int64_t{tb}}}, {0, 1},
+                               RandomTensor({dtype, a}, 1), RandomTensor({dtype, b}, 2)));
+    }
+  }
+}
+
+void AddReductions(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  const Shape cube({2, rows, n});
+  for (const Shape& shape : {Shape({rows, n}), Shape({n}), cube}) {
+    for (int axis = 0; axis < shape.rank(); ++axis) {
+      const std::string label = "axis " + std::to_string(axis) + " of " + shape.ToString();
+      for (const bool mean : {false, true}) {
+        if (op == "reduce") {
+          cases.push_back(MakeCase(label,
+                                   {{"axis", int64_t{axis}}, {"kind", mean ? "mean" : "sum"}}, {0},
+                                   RandomTensor(F32(shape), 3)));
+        } else {
+          cases.push_back(MakeCase(label, {{"axis", int64_t{axis}}, {"divide", int64_t{mean}}}, {0},
+                                   RandomTensor(F32(shape.WithoutAxis(axis)), 3),
+                                   RandomTensor(F32(shape), 4)));
+        }
+      }
+    }
+  }
+}
+
+OpCase CastCase(DType dtype, int64_t rows, int64_t n) {
+  OpCase op_case = MakeCase("", {{"to", dtype == DType::kF32 ? "bf16" : "f32"}}, {0},
+                            RandomTensor({dtype, {rows, n}}, 5, -4, 4));
+  return op_case;
+}
+
+// The losses and their gradients: logits, targets and, for the gradient, dloss.
+void AddLosses(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  const bool gradient = op.ends_with("_grad");
+  const bool classes = op.starts_with("cross");
+  OpCase op_case =
+      MakeCase("", op.starts_with("distillation") ? Attributes{{"temperature", 2.5}} : Attributes{},
+               {0}, RandomTensor(F32({rows, n}), 6, -4, 4),
+               classes ? RandomTensor({DType::kI32, {rows}}, 7, 0, static_cast<double>(n))
+                       : RandomTensor(F32({rows, n}), 7, op.starts_with("binary") ? 0 : -3,
+                                      op.starts_with("binary") ? 1 : 3));
+  if (gradient) op_case.inputs.push_back(RandomTensor(F32({rows}), 8));
+  cases.push_back(std::move(op_case));
+}
+
+void AddNorms(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  OpCase op_case =
+      MakeCase("", {}, {0, 1, 2}, RandomTensor(F32({rows, n}), 9), RandomTensor(F32({n}), 10));
+  if (op == "layer_norm") {
+    op_case.attributes = {{"epsilon", 1e-3}};
+    op_case.inputs.push_back(RandomTensor(F32({n}), 11));
+  } else {
+    op_case.inputs.push_back(RandomTensor(F32({rows}), 12, -0.5, 0.5));
+    op_case.inputs.push_back(RandomTensor(F32({rows}), 13, 0.5, 1.5));
+    op_case.inputs.push_back(RandomTensor(F32({rows, n}), 14));
+  }
+  cases.push_back(std::move(op_case));
+}
+
+void AddElementwise(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  const TensorType type = F32({rows, n});
+  if (op == "add" || op == "mul") {
+    cases.push_back(MakeCase("", {}, {0, 1}, RandomTensor(type, 15), RandomTensor(type, 16)));
+  } else if (op == "bias_add") {
+    cases.push_back(MakeCase("", {}, {0, 1}, RandomTensor(type, 15), RandomTensor(F32({n}), 16)));
+  } else if (op == "scale") {
+    cases.push_back(MakeCase("", {{"factor", -1.75}}, {0}, RandomTensor(type, 15)));
+  } else if (op == "fill") {
+    cases.push_back(MakeCase("", {{"value", 0.3}}, {}, RandomTensor(type, 15)));
+  } else if (op == "dropout") {
+    for (const double rate : {0.0, 0.4}) {
+      cases.push_back(MakeCase("rate " + std::to_string(rate),
+                               {{"rate", rate}, {"stream", int64_t{3}}}, {0},
+                               RandomTensor(type, 15)));
+    }
+  } else if (op == "relu" || op == "gelu" || op == "tanh" || op == "sigmoid") {
+    cases.push_back(MakeCase("", {}, {0}, AwayFromZero(type, 17)));
+    cases.push_back(MakeCase("wide", {}, {}, RandomTensor(type, 18, -30, 30)));
+  } else if (op == "softmax" || op == "log_softmax") {
+    cases.push_back(MakeCase("", {}, {0}, RandomTensor(type, 19, -5, 5)));
+    cases.push_back(MakeCase("wide", {}, {}, RandomTensor(type, 20, -500, 500)));
+  } else if (op.ends_with("_grad")) {
+    const bool logarithms = op == "log_softmax_grad";
+    cases.push_back(MakeCase("", {}, {}, RandomTensor(type, 21, logarithms ? -6 : -1, 0.9),
+                             RandomTensor(type, 22)));
+  }
+}
+
+}  // namespace
+
+HostTensor MakeTensor(TensorType type) {
+  const size_t bytes = type.bytes();
+  return {std::move(type), Buffer(bytes)};
+}
+
+HostTensor RandomTensor(TensorType type, uint64_t seed, double low, double high) {
+  HostTensor tensor = MakeTensor(std::move(type));
+  for (int64_t i = 0; i < tensor.type.shape.elements(); ++i) {
+    const uint32_t bits = RandomBlock({seed, 99, 0, 0}, static_cast<uint32_t>(i / 4))[i % 4];
+    const double value = low + (high - low) * UniformFromBits(bits);
+    if (tensor.type.dtype == DType::kF32) {
+      tensor.data.as<float>()[i] = static_cast<float>(value);
+    } else if (tensor.type.dtype == DType::kBF16) {
+      tensor.data.as<BF16>()[i] = BF16::FromFloat(static_cast<float>(value));
+    } else {
+      tensor.data.as<int32_t>()[i] = static_cast<int32_t>(std::floor(value));
+    }
+  }
+  return tensor;
+}
+
+HostTensor Copy(const HostTensor& tensor) {
+  HostTensor copy = MakeTensor(tensor.type);
+  std::memcpy(copy.data.data(), tensor.data.data(), tensor.data.size());
+  return copy;
+}
+
+std::vector<OpCase> CasesFor(std::string_view op, DType dtype, int64_t rows, int64_t n) {
+  std::vector<OpCase> cases;
+  if (op == "matmul") {
+    AddMatmuls(dtype, rows, n, cases);
+  } else if (op == "cast") {
+    cases.push_back(CastCase(dtype, rows, n));
+  } else if (dtype != DType::kF32) {
+    return cases;
+  } else if (op == "reduce" || op == "expand") {
+    AddReductions(op, rows, n, cases);
+  } else if (op.find("cross_entropy") != op.npos || op.starts_with("mse") ||
+             op.starts_with("distillation")) {
+    AddLosses(op, rows, n, cases);
+  } else if (op.starts_with("layer_norm")) {
+    AddNorms(op, rows, n, cases);
+  } else {
+    AddElementwise(op, rows, n, cases);
+  }
+  return cases;
+}
+
+namespace {
+
+std::vector<TensorType> InputTypes(const OpCase& op_case) {
+  std::vector<TensorType> types;
+  for (const HostTensor& input : op_case.inputs) types.push_back(input.type);
+  return types;
+}
+
+}  // namespace
+
+bool CanRun(const graph::KernelEntry& entry, const OpCase& op_case) {
+  const std::vector<TensorType> inputs = InputTypes(op_case);
+  const auto outputs = ops::OpList().Find(entry.op)->Infer(inputs, op_case.attributes);
+  CHECK(outputs.ok()) << outputs.status().ToString();
+  return entry.can_run({entry.op, &op_case.attributes, inputs, *outputs, {}});
+}
+
+std::vector<HostTensor> RunKernel(const graph::KernelEntry& entry, OpCase& op_case,
+                                  const graph::RunState& state) {
+  const std::vector<TensorType> inputs = InputTypes(op_case);
+  const graph::Op* op = ops::OpList().Find(entry.op);
+  const auto types = op->Infer(inputs, op_case.attributes);
+  CHECK(types.ok()) << types.status().ToString();
+  graph::Node node{op, std::string(entry.op), {}, {}, op_case.attributes};
+  std::vector<HostTensor> outputs;
+  std::vector<TensorView> views;
+  for (HostTensor& input : op_case.inputs) {
+    node.inputs.push_back(static_cast<graph::ValueId>(views.size()));
+    views.push_back(input.view());
+  }
+  for (const TensorType& type : *types) {
+    outputs.push_back(MakeTensor(type));
+    std::memset(outputs.back().data.data(), 0x7f, outputs.back().data.size());
+    node.outputs.push_back(static_cast<graph::ValueId>(views.size()));
+    views.push_back(outputs.back().view());
+  }
+  auto kernel = entry.create({entry.op, &op_case.attributes, inputs, *types, {}});
+  kernel->Run(graph::KernelContext(views.data(), node, state));
+  return outputs;
+}
+
+}  // namespace lepton::engine_test

@@ -1,0 +1,43 @@
+// Inputs for every op, in several sizes: what the gradient check and the kernel parity test run
+// over. A new op needs its case here, or both fail.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/graph/kernel_table.h"
+#include "runtime/tensor/buffer.h"
+
+namespace lepton::engine_test {
+
+struct HostTensor {
+  TensorType type;
+  Buffer data;
+
+  TensorView view() { return {data.data(), type}; }
+  std::span<float> floats() { return view().span<float>(); }
+};
+
+HostTensor MakeTensor(TensorType type);
+// Uniform in [low, high), the same for the same seed; for bf16 rounded, for i32 floored.
+HostTensor RandomTensor(TensorType type, uint64_t seed, double low = -2, double high = 2);
+HostTensor Copy(const HostTensor& tensor);
+
+struct OpCase {
+  std::string label;
+  graph::Attributes attributes;
+  std::vector<HostTensor> inputs;
+  std::vector<int> with_gradient;  // inputs that the op differentiates by
+  double step = 1e-2;              // of the finite difference
+};
+
+// Empty for an unknown op, or one that has no kernel for the element type of its first input.
+std::vector<OpCase> CasesFor(std::string_view op, DType dtype, int64_t rows, int64_t n);
+
+// Runs one kernel on a case; the outputs' types come from the op's own shape rule.
+std::vector<HostTensor> RunKernel(const graph::KernelEntry& entry, OpCase& op_case,
+                                  const graph::RunState& state);
+// Whether the kernel takes the case on this CPU.
+bool CanRun(const graph::KernelEntry& entry, const OpCase& op_case);
+
+}  // namespace lepton::engine_test
