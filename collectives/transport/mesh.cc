@@ -7,6 +7,9 @@
 namespace lepton::collectives {
 namespace {
 
+// How long the watcher thread may take on a busy machine to read why a connection closed.
+constexpr Duration kWatcherDelay = std::chrono::milliseconds(20);
+
 bool AllDone(std::span<const Transfer> transfers) {
   return std::all_of(transfers.begin(), transfers.end(),
                      [](const Transfer& t) { return t.done == t.bytes; });
@@ -90,7 +93,7 @@ Status NamePeer(const Failure& failure, int peer, const Status& error) {
   if (failure.raised()) return failure.cause();
   std::string who = "rank " + std::to_string(peer);
   if (error.code() != StatusCode::kUnavailable) return error.WithContext(who);
-  if (failure.WaitRaised(std::chrono::milliseconds(5))) return failure.cause();
+  if (!failure.HasLeft(peer) && failure.WaitRaised(kWatcherDelay)) return failure.cause();
   return Aborted(who + " is gone: " + error.message());
 }
 

@@ -48,12 +48,19 @@ Watcher::Watcher(JoinedGroup& group, std::shared_ptr<Failure> failure, UniqueFd 
 }
 
 Watcher::~Watcher() {
-  if (!failure_->raised()) Send(kGoodbye, "");
+  // The last word on every connection says why it closes: a connection that closes without one is a
+  // death, and must not be mistaken for the retreat of a rank that heard of a death first.
+  if (!failure_->raised()) {
+    Send(kGoodbye, "");
+  } else if (!told_.load()) {
+    Send(kAbort, failure_->cause().message());
+  }
   eventfd_write(stop_.get(), 1);
   thread_.join();
 }
 
 void Watcher::TellAbort(const std::string& message) {
+  told_.store(true);
   Send(kAbort, message);
 }
 

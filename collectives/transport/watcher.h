@@ -4,6 +4,7 @@
 // thread; the rest from the owner.
 #pragma once
 
+#include <atomic>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -21,7 +22,7 @@ class Watcher {
   // Takes over the group's control connections and listener, and starts the thread.
   static Result<std::unique_ptr<Watcher>> Start(JoinedGroup& group,
                                                 std::shared_ptr<Failure> failure);
-  // Says goodbye to the peers, unless the group failed, and stops the thread.
+  // Says goodbye to the peers, or why the group failed, and stops the thread.
   ~Watcher();
 
   // Makes every peer's group fail with kAborted and this message.
@@ -46,6 +47,7 @@ class Watcher {
   std::vector<Peer> peers_;
   std::shared_ptr<Failure> failure_;
   UniqueFd stop_;
+  std::atomic<bool> told_{false};  // the peers know why the group failed
   std::mutex send_mutex_;
   std::list<AcceptorHandshake> late_;
   std::thread thread_;

@@ -1,12 +1,18 @@
 #include "tests/collectives/reference.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
+#include <mutex>
+#include <tuple>
 
 namespace lepton::collectives {
 namespace {
 
 constexpr int kMaxRanks = 64;
+// Values repeat after a prime number of elements, so that no misplaced chunk looks right.
+constexpr size_t kPeriod = 65537;
 
 uint64_t Mix(uint64_t x) {  // splitmix64
   x += 0x9e3779b97f4a7c15;
@@ -15,8 +21,8 @@ uint64_t Mix(uint64_t x) {  // splitmix64
   return x ^ (x >> 31);
 }
 
-uint64_t Draw(int rank, uint64_t seed, size_t index) {
-  return Mix(seed * 1000003 + static_cast<uint64_t>(rank) * 7919 + Mix(index));
+uint64_t Draw(int rank, size_t index) {
+  return Mix(static_cast<uint64_t>(rank) * 7919 + Mix(index));
 }
 
 // Between 2^-6 and 2^7, of either sign.
@@ -44,13 +50,22 @@ float FromBFloat16(uint16_t half) {
   return value;
 }
 
-float FromFloat16(uint16_t half) {
+float DecodeFloat16(uint16_t half) {
   int exponent = (half >> 10) & 31;
   int fraction = half & 1023;
   float value = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
                               : std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
   if (exponent == 31) value = fraction == 0 ? INFINITY : NAN;
   return half & 0x8000 ? -value : value;
+}
+
+float FromFloat16(uint16_t half) {
+  static const auto* table = [] {
+    auto* values = new std::vector<float>(65536);
+    for (int i = 0; i < 65536; ++i) (*values)[i] = DecodeFloat16(static_cast<uint16_t>(i));
+    return values;
+  }();
+  return (*table)[half];
 }
 
 // By search: the 16-bit pattern whose value is nearest, even on a tie.
@@ -98,15 +113,15 @@ T Finish(T value, int ranks, ReduceOp op) {
   return op == ReduceOp::kMean ? static_cast<T>(value / static_cast<T>(ranks)) : value;
 }
 
-float FloatElement(int rank, uint64_t seed, size_t index, DataType type) {
-  float value = DrawFloat(Draw(rank, seed, index));
+float FloatElement(int rank, size_t index, DataType type) {
+  float value = DrawFloat(Draw(rank, index));
   if (type == DataType::kBFloat16) return FromBFloat16(RoundToBFloat16(value));
   if (type == DataType::kFloat16) return FromFloat16(RoundToFloat16(value));
   return value;
 }
 
-int64_t IntElement(int rank, uint64_t seed, size_t index, DataType type) {
-  uint64_t bits = Draw(rank, seed, index);
+int64_t IntElement(int rank, size_t index, DataType type) {
+  uint64_t bits = Draw(rank, index);
   if (type == DataType::kInt64) return static_cast<int64_t>(bits) >> 4;
   if (type == DataType::kInt32) return static_cast<int32_t>(bits);
   return static_cast<uint8_t>(bits);
@@ -132,33 +147,32 @@ void PutInt(unsigned char* to, int64_t value, DataType type) {
   Put(to, static_cast<uint8_t>(value));
 }
 
-}  // namespace
+using Bytes = std::vector<unsigned char>;
 
-std::vector<unsigned char> MakeInput(int rank, uint64_t seed, size_t count, DataType type) {
+Bytes OnePeriod(int rank, DataType type) {
   size_t size = DataTypeSize(type);
-  std::vector<unsigned char> out(count * size);
-  for (size_t i = 0; i < count; ++i) {
+  Bytes out(kPeriod * size);
+  for (size_t i = 0; i < kPeriod; ++i) {
     if (IsFloat(type)) {
-      PutFloat(&out[i * size], FloatElement(rank, seed, i, type), type);
+      PutFloat(&out[i * size], FloatElement(rank, i, type), type);
     } else {
-      PutInt(&out[i * size], IntElement(rank, seed, i, type), type);
+      PutInt(&out[i * size], IntElement(rank, i, type), type);
     }
   }
   return out;
 }
 
-std::vector<unsigned char> ExpectedReduction(int ranks, uint64_t seed, size_t begin, size_t count,
-                                             DataType type, ReduceOp op) {
+Bytes OnePeriodReduced(int ranks, DataType type, ReduceOp op) {
   size_t size = DataTypeSize(type);
-  std::vector<unsigned char> out(count * size);
+  Bytes out(kPeriod * size);
   float floats[kMaxRanks];
   int64_t ints[kMaxRanks];
-  for (size_t i = 0; i < count; ++i) {
+  for (size_t i = 0; i < kPeriod; ++i) {
     for (int r = 0; r < ranks; ++r) {
       if (IsFloat(type)) {
-        floats[r] = FloatElement(r, seed, begin + i, type);
+        floats[r] = FloatElement(r, i, type);
       } else {
-        ints[r] = IntElement(r, seed, begin + i, type);
+        ints[r] = IntElement(r, i, type);
       }
     }
     if (IsFloat(type)) {
@@ -168,6 +182,43 @@ std::vector<unsigned char> ExpectedReduction(int ranks, uint64_t seed, size_t be
     }
   }
   return out;
+}
+
+// Computed once a process; ranks may be threads.
+const Bytes& Memoized(int ranks, DataType type, int op) {
+  static std::mutex mutex;
+  static auto* all = new std::map<std::tuple<int, DataType, int>, Bytes>;
+  std::lock_guard lock(mutex);
+  auto [at, fresh] = all->try_emplace({ranks, type, op});
+  if (fresh) {
+    at->second =
+        op < 0 ? OnePeriod(ranks, type) : OnePeriodReduced(ranks, type, static_cast<ReduceOp>(op));
+  }
+  return at->second;
+}
+
+Bytes Repeat(const Bytes& period, uint64_t seed, size_t begin, size_t count, size_t size) {
+  Bytes out(count * size);
+  size_t from = (seed * 977 + begin) % kPeriod;
+  for (size_t done = 0; done < count;) {
+    size_t n = std::min(count - done, kPeriod - from);
+    std::memcpy(out.data() + done * size, period.data() + from * size, n * size);
+    done += n;
+    from = 0;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<unsigned char> MakeInput(int rank, uint64_t seed, size_t count, DataType type) {
+  return Repeat(Memoized(rank, type, -1), seed, 0, count, DataTypeSize(type));
+}
+
+std::vector<unsigned char> ExpectedReduction(int ranks, uint64_t seed, size_t begin, size_t count,
+                                             DataType type, ReduceOp op) {
+  return Repeat(Memoized(ranks, type, static_cast<int>(op)), seed, begin, count,
+                DataTypeSize(type));
 }
 
 }  // namespace lepton::collectives

@@ -10,7 +10,7 @@
 namespace lepton::collectives {
 
 // `count` elements of rank `rank`'s contribution to case `seed`: a mix of magnitudes whose sum
-// depends on the order of addition, small integers for u8.
+// depends on the order of addition.
 std::vector<unsigned char> MakeInput(int rank, uint64_t seed, size_t count, DataType type);
 
 // Elements [begin, begin + count) of the reduction over `ranks` such inputs.

@@ -1,0 +1,217 @@
+// Every algorithm gives the bits of the fixed tree, for any number of ranks: what
+// conformance_test.cc shows for the algorithms that are chosen, here for those that could be.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "collectives/algorithms/algorithm.h"
+#include "collectives/algorithms/tree_reduce.h"
+#include "collectives/backends/native_backend.h"
+#include "tests/collectives/gang.h"
+#include "tests/collectives/reference.h"
+
+namespace lepton::collectives {
+
+// The loops as compiled for each instruction set.
+namespace baseline {
+void TreeReduce(void*, const void* const*, int, size_t, DataType, ReduceOp);
+}
+#ifdef __x86_64__
+namespace avx2 {
+void TreeReduce(void*, const void* const*, int, size_t, DataType, ReduceOp);
+}
+namespace avx512 {
+void TreeReduce(void*, const void* const*, int, size_t, DataType, ReduceOp);
+}
+#endif
+
+namespace {
+
+constexpr DataType kTypes[] = {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16,
+                               DataType::kInt32,   DataType::kInt64,    DataType::kUInt8};
+constexpr ReduceOp kOps[] = {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin, ReduceOp::kMean};
+
+using TreeReduceFunction = void (*)(void*, const void* const*, int, size_t, DataType, ReduceOp);
+
+void CheckAgainstReference(TreeReduceFunction reduce) {
+  constexpr size_t kCount = 3001;
+  for (int ranks : {1, 2, 3, 4, 5, 8, 9}) {
+    for (DataType type : kTypes) {
+      for (ReduceOp op : kOps) {
+        std::vector<std::vector<unsigned char>> inputs;
+        std::vector<const void*> pointers;
+        for (int r = 0; r < ranks; ++r) inputs.push_back(MakeInput(r, 5, kCount, type));
+        for (auto& input : inputs) pointers.push_back(input.data());
+        // Onto the last input, as the sliced all-reduce does with its own slot.
+        reduce(inputs.back().data(), pointers.data(), ranks, kCount, type, op);
+        EXPECT_EQ(inputs.back(), ExpectedReduction(ranks, 5, 0, kCount, type, op))
+            << ranks << " ranks, " << DataTypeName(type) << ", op " << static_cast<int>(op);
+      }
+    }
+  }
+}
+
+TEST(TreeReduceTest, EveryInstructionSetGivesTheReferenceBits) {
+  CheckAgainstReference(TreeReduce);
+  CheckAgainstReference(baseline::TreeReduce);
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) {
+    CheckAgainstReference(avx2::TreeReduce);
+  } else {
+    std::printf("no AVX2 here: its loops were not checked\n");
+  }
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+    CheckAgainstReference(avx512::TreeReduce);
+  } else {
+    std::printf("no AVX-512 here: its loops were not checked\n");
+  }
+#endif
+}
+
+TEST(TreeReduceTest, OrderOfAdditionIsTheDocumentedOne) {
+  // 1 is lost when added to 2^25, but not when it is cancelled first.
+  const float big = 33554432.0f;
+  const float inputs[] = {big, 1.0f, -big, 1.0f, 3.0f};
+  const void* pointers[] = {&inputs[0], &inputs[1], &inputs[2], &inputs[3], &inputs[4]};
+  float out = 0;
+  TreeReduce(&out, pointers, 4, 1, DataType::kFloat32, ReduceOp::kSum);
+  EXPECT_EQ(out, (big + 1.0f) + (-big + 1.0f));
+  TreeReduce(&out, pointers, 5, 1, DataType::kFloat32, ReduceOp::kSum);
+  EXPECT_EQ(out, ((big + 1.0f) + (-big + 1.0f)) + 3.0f);
+  TreeReduce(&out, pointers, 3, 1, DataType::kFloat32, ReduceOp::kSum);
+  EXPECT_EQ(out, (big + 1.0f) + -big);
+}
+
+TEST(TreeReduceTest, NaNIsContagiousInEveryOperation) {
+  for (ReduceOp op : kOps) {
+    for (int where = 0; where < 3; ++where) {
+      float inputs[] = {1.0f, 2.0f, 3.0f};
+      inputs[where] = std::numeric_limits<float>::quiet_NaN();
+      const void* pointers[] = {&inputs[0], &inputs[1], &inputs[2]};
+      float out = 0;
+      TreeReduce(&out, pointers, 3, 1, DataType::kFloat32, op);
+      EXPECT_TRUE(std::isnan(out)) << "op " << static_cast<int>(op) << " input " << where;
+    }
+  }
+}
+
+TEST(TreeReduceTest, SplitIsTheLargestPowerOfTwoBelow) {
+  EXPECT_EQ(TreeSplit(2), 1);
+  EXPECT_EQ(TreeSplit(3), 2);
+  EXPECT_EQ(TreeSplit(4), 2);
+  EXPECT_EQ(TreeSplit(5), 4);
+  EXPECT_EQ(TreeSplit(8), 4);
+  EXPECT_EQ(TreeSplit(9), 8);
+}
+
+TEST(PartOfTest, PartsCoverEverythingOnceAndBeginOnCacheLines) {
+  for (size_t count : {size_t{0}, size_t{1}, size_t{17}, size_t{1021}, size_t{100000}}) {
+    for (int parts = 1; parts <= 9; ++parts) {
+      size_t end = 0;
+      for (int part = 0; part < parts; ++part) {
+        Range range = PartOf(count, 4, part, parts);
+        EXPECT_EQ(range.begin, end);
+        EXPECT_TRUE(range.begin % 16 == 0 || range.begin == count);
+        end = range.end;
+      }
+      EXPECT_EQ(end, count);
+    }
+  }
+}
+
+// One rank's part: several sizes by one algorithm.
+std::string AllReduceSizes(Communicator& comm, std::vector<size_t> counts) {
+  uint64_t seed = 100;
+  for (size_t count : counts) {
+    for (auto [type, op] : {std::pair{DataType::kFloat32, ReduceOp::kSum},
+                            std::pair{DataType::kBFloat16, ReduceOp::kMean},
+                            std::pair{DataType::kUInt8, ReduceOp::kMean},
+                            std::pair{DataType::kFloat16, ReduceOp::kMax}}) {
+      auto data = MakeInput(comm.rank(), ++seed, count, type);
+      Status status = comm.AllReduce(data.data(), data.data(), count, type, op);
+      if (!status.ok()) return status.ToString();
+      if (data != ExpectedReduction(comm.size(), seed, 0, count, type, op)) {
+        return "wrong bits: " + std::to_string(count) + " " + std::string(DataTypeName(type));
+      }
+    }
+  }
+  return "";
+}
+
+struct Setting {
+  TransportChoice transport;
+  std::string algorithm;
+};
+
+class AllReduceAlgorithmTest : public testing::TestWithParam<Setting> {};
+
+TEST_P(AllReduceAlgorithmTest, BitsAreTheTreesForAnyNumberOfRanks) {
+  NativeBackend backend({GetParam().transport, GetParam().algorithm});
+  for (int size : {2, 3, 4, 5, 6, 7, 9}) {
+    GangOptions options{&backend, size, RanksAs::kThreads};
+    auto results = RunGang(options, [](Communicator& comm) {
+      return AllReduceSizes(comm, {0, 1, 5, 24, 25, 1021, 4000, 300001});
+    });
+    for (const auto& result : results) ASSERT_EQ(result, "") << size << " ranks";
+  }
+}
+
+std::vector<Setting> Settings() {
+  std::vector<Setting> out;
+  for (const Algorithm& algorithm : Algorithms()) {
+    if (algorithm.operation != Operation::kAllReduce) continue;
+    std::string name(algorithm.name);
+    out.push_back({TransportChoice::kShm, name});
+    if (name.rfind("shared", 0) != 0) out.push_back({TransportChoice::kTcp, name});
+  }
+  return out;
+}
+
+INSTANTIATE_TEST_SUITE_P(Native, AllReduceAlgorithmTest, testing::ValuesIn(Settings()),
+                         [](const auto& info) {
+                           bool tcp = info.param.transport == TransportChoice::kTcp;
+                           return info.param.algorithm + (tcp ? "_tcp" : "_shm");
+                         });
+
+TEST(AlgorithmListTest, EveryOperationHasOneForEveryCall) {
+  auto failure = Failure::Make(1).value();
+  Mesh mesh(0, {}, failure, Waiter(*failure, nullptr, 1));
+  Group group{0, 200, mesh, nullptr, {}};
+  for (Operation operation : {Operation::kAllReduce, Operation::kReduceScatter,
+                              Operation::kAllGather, Operation::kBroadcast, Operation::kBarrier}) {
+    Call call{operation};
+    call.count = size_t{1} << 30;
+    EXPECT_EQ(ChooseAlgorithm(group, call).operation, operation);
+  }
+}
+
+// Blocking calls queue behind asynchronous ones, and results come in order.
+TEST(AsyncTest, OperationsRunInOrderAndBlockingCallsWaitForThem) {
+  NativeBackend backend;
+  GangOptions options{&backend, 3, RanksAs::kThreads};
+  auto results = RunGang(options, [](Communicator& comm) -> std::string {
+    constexpr size_t kCount = 5000;
+    std::vector<std::vector<float>> data(8, std::vector<float>(kCount, 1.0f));
+    std::vector<HandlePtr> handles;
+    for (auto& d : data) {
+      handles.push_back(
+          comm.AllReduceAsync(d.data(), d.data(), kCount, DataType::kFloat32, ReduceOp::kSum));
+    }
+    Status barrier = comm.Barrier();
+    if (!barrier.ok()) return barrier.ToString();
+    for (size_t i = 0; i < data.size(); ++i) {
+      if (!handles[i]->Done()) return "the barrier overtook operation " + std::to_string(i);
+      if (data[i] != std::vector<float>(kCount, 3.0f)) return "wrong sum";
+    }
+    comm.AllReduceAsync(data[0].data(), data[0].data(), kCount, DataType::kFloat32,
+                        ReduceOp::kSum);  // the handle's destructor waits
+    return data[0] == std::vector<float>(kCount, 9.0f) ? "" : "wrong sum after a dropped handle";
+  });
+  for (const auto& result : results) EXPECT_EQ(result, "");
+}
+
+}  // namespace
+}  // namespace lepton::collectives
