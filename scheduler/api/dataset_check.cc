@@ -1,0 +1,160 @@
+#include "scheduler/api/dataset_check.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace lepton::api {
+namespace {
+
+using storage::ColumnType;
+using ColumnInfo = storage::DatasetManifest::ColumnInfo;
+
+// The first few of many names.
+std::string Listed(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 12;
+  if (names.size() <= kShown) return fmt::format("{}", fmt::join(names, ", "));
+  return fmt::format("{}, ... ({} in all)", fmt::join(names.begin(), names.begin() + kShown, ", "),
+                     names.size());
+}
+
+Result<ColumnInfo> FindLabel(const storage::DatasetManifest& dataset, const std::string& label) {
+  std::vector<std::string> names;
+  for (const auto& column : dataset.columns) {
+    if (column.name == label) return column;
+    names.push_back(column.name);
+  }
+  return InvalidArgument(fmt::format("dataset.label: no column \"{}\" in the data: there are {}",
+                                     label, Listed(names)));
+}
+
+Status CheckLabel(const ColumnInfo& label, const std::string& loss) {
+  if (label.missing > 0) {
+    return InvalidArgument(fmt::format("dataset.label: {} rows have no \"{}\": remove them first",
+                                       label.missing, label.name));
+  }
+  if (loss == "mse") {
+    if (label.type != ColumnType::kText) return Status::Ok();
+    return InvalidArgument(
+        fmt::format("dataset.label: \"{}\" is a text column; loss mse needs numbers", label.name));
+  }
+  const size_t classes = label.classes.size();
+  if (classes == 0) {
+    return InvalidArgument(
+        fmt::format("dataset.label: \"{}\" has more than 1000 distinct values; loss {} needs "
+                    "classes: use loss mse for numbers",
+                    label.name, loss));
+  }
+  if (loss == "binary_cross_entropy" && classes != 2) {
+    return InvalidArgument(
+        fmt::format("loss: binary_cross_entropy needs exactly 2 classes, but \"{}\" has {}: use "
+                    "cross_entropy",
+                    label.name, classes));
+  }
+  if (classes < 2) {
+    return InvalidArgument(
+        fmt::format("dataset.label: \"{}\" is \"{}\" in every row: nothing to learn", label.name,
+                    label.classes[0]));
+  }
+  return Status::Ok();
+}
+
+bool Contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+Status CheckFeatures(const storage::DatasetManifest& dataset, const spec::JobSpec& spec,
+                     const storage::ModelManifest* like) {
+  std::vector<std::string> text, missing;
+  for (const auto& column : dataset.columns) {
+    if (column.name == spec.dataset.label) continue;
+    if (like != nullptr && !Contains(like->feature_names, column.name)) continue;
+    if (column.type == ColumnType::kText) text.push_back(column.name);
+    if (column.missing > 0) missing.push_back(column.name);
+  }
+  if (!text.empty()) {
+    return InvalidArgument(fmt::format(
+        "dataset: features must be numbers, but these columns are text: {}: encode or remove them",
+        Listed(text)));
+  }
+  if (spec.dataset.missing == "error" && !missing.empty()) {
+    return InvalidArgument(
+        fmt::format("dataset.missing: cells are missing in {}: fill them, or set missing: mean",
+                    Listed(missing)));
+  }
+  return Status::Ok();
+}
+
+Status CheckRows(const DatasetFacts& facts, const spec::SplitSpec& split) {
+  const double test = 1 - split.train - split.validation;
+  const auto check = [&](const char* part, double share, int64_t rows) {
+    constexpr double kRounding = 1e-9;  // 1 - 0.8 - 0.2 is not quite 0
+    if (share < kRounding || rows >= 1) return Status::Ok();
+    return InvalidArgument(
+        fmt::format("dataset.split: {} rows are too few: the {} part ({:g}) would be empty",
+                    facts.rows, part, share));
+  };
+  LEPTON_RETURN_IF_ERROR(check("train", split.train, facts.train_rows));
+  LEPTON_RETURN_IF_ERROR(check("validation", split.validation, facts.validation_rows));
+  return check("test", test, facts.test_rows);
+}
+
+}  // namespace
+
+Result<DatasetFacts> CheckDataset(const storage::DatasetManifest& dataset,
+                                  const spec::JobSpec& spec, const storage::ModelManifest* like) {
+  LEPTON_ASSIGN_OR_RETURN(const ColumnInfo label, FindLabel(dataset, spec.dataset.label));
+  LEPTON_RETURN_IF_ERROR(CheckLabel(label, spec.loss));
+  LEPTON_RETURN_IF_ERROR(CheckFeatures(dataset, spec, like));
+  DatasetFacts facts;
+  for (const auto& column : dataset.columns) {
+    if (column.name != label.name) facts.features.push_back(column.name);
+  }
+  if (facts.features.empty()) {
+    return InvalidArgument(
+        fmt::format("dataset: there is no column besides the label \"{}\"", label.name));
+  }
+  if (spec.loss != "mse") facts.classes = label.classes;
+  const auto share = [&](double part) {
+    return static_cast<int64_t>(std::llround(static_cast<double>(dataset.rows) * part));
+  };
+  facts.rows = dataset.rows;
+  facts.train_rows = share(spec.dataset.split.train);
+  facts.validation_rows =
+      std::min(share(spec.dataset.split.validation), facts.rows - facts.train_rows);
+  facts.test_rows = facts.rows - facts.train_rows - facts.validation_rows;
+  LEPTON_RETURN_IF_ERROR(CheckRows(facts, spec.dataset.split));
+  return facts;
+}
+
+Status CheckModelFits(std::string_view field, const std::string& name,
+                      const storage::ModelManifest& model, const DatasetFacts& facts,
+                      const spec::JobSpec& spec) {
+  std::vector<std::string> absent;
+  for (const auto& feature : model.feature_names) {
+    if (!Contains(facts.features, feature)) absent.push_back(feature);
+  }
+  if (!absent.empty()) {
+    return InvalidArgument(fmt::format("{}: {} needs columns that the dataset lacks: {}", field,
+                                       name, Listed(absent)));
+  }
+  if (model.classes.empty() != facts.classes.empty()) {
+    return InvalidArgument(fmt::format("{}: {} was trained with loss {}, this job has {}", field,
+                                       name, model.loss, spec.loss));
+  }
+  if (field == "distill.teacher" && model.classes != facts.classes) {
+    return InvalidArgument(fmt::format("{}: {} has the classes {}, the dataset {}", field, name,
+                                       Listed(model.classes), Listed(facts.classes)));
+  }
+  for (const auto& value : facts.classes) {
+    if (Contains(model.classes, value)) continue;
+    return InvalidArgument(
+        fmt::format("{}: {} knows no class \"{}\", which the dataset has: it knows {}", field, name,
+                    value, Listed(model.classes)));
+  }
+  return Status::Ok();
+}
+
+}  // namespace lepton::api

@@ -1,0 +1,34 @@
+// Whether a dataset can do what a spec asks of it, and whether a model fits the dataset.
+// Threads: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/status.h"
+#include "runtime/spec/job_spec.h"
+#include "storage/datasets/dataset_manifest.h"
+#include "storage/models/model_manifest.h"
+
+namespace lepton::api {
+
+struct DatasetFacts {
+  int64_t rows = 0, train_rows = 0, validation_rows = 0, test_rows = 0;
+  std::vector<std::string> features;  // every column but the label, in order
+  std::vector<std::string> classes;   // of the label; empty for mse
+};
+
+// With `like` (model.from), only that model's features matter; the dataset may have other columns.
+Result<DatasetFacts> CheckDataset(const storage::DatasetManifest& dataset,
+                                  const spec::JobSpec& spec,
+                                  const storage::ModelManifest* like = nullptr);
+
+// `field` is model.from or distill.teacher. The model's features must be columns of the dataset; a
+// teacher must have the dataset's very classes, model.from at least those.
+Status CheckModelFits(std::string_view field, const std::string& name,
+                      const storage::ModelManifest& model, const DatasetFacts& facts,
+                      const spec::JobSpec& spec);
+
+}  // namespace lepton::api

@@ -1,0 +1,137 @@
+#include <fmt/format.h>
+
+#include "runtime/spec/job_spec.h"
+#include "scheduler/api/handlers.h"
+#include "scheduler/api/respond.h"
+#include "scheduler/api/views.h"
+
+namespace lepton::api {
+namespace {
+
+using nlohmann::json;
+
+Status NoDeployment(const std::string& name) {
+  return NotFound(fmt::format("no deployment {}", name));
+}
+
+void SendDeployment(const http::ResponderPtr& responder, int status, const scheduler::State& state,
+                    const std::string& name) {
+  const auto found = state.deployments.find(name);
+  if (found == state.deployments.end()) return SendProblem(responder, NoDeployment(name));
+  http::Response response =
+      http::Response::Json(status, Dump(DeploymentView(state, found->second)));
+  response.headers.emplace("ETag", DeploymentEtag(found->second));
+  if (status == 201) response.headers.emplace("Location", "/v1/deployments/" + name);
+  responder->Send(std::move(response));
+}
+
+// RFC 9110: 412 when the state is not the one that the caller saw.
+http::Response PreconditionFailed(const std::string& name) {
+  return http::HttpProblem(
+      412, "FAILED_PRECONDITION",
+      fmt::format("deployment {} has changed since its ETag was read: read it again", name));
+}
+
+Result<int> ParseReplicas(const http::Request& request) {
+  LEPTON_ASSIGN_OR_RETURN(const json body, JsonBody(request, {"replicas"}));
+  const auto replicas = body.find("replicas");
+  if (replicas == body.end()) return InvalidArgument("replicas: missing");
+  if (!replicas->is_number_integer() || *replicas < 0 || *replicas > 64) {
+    return InvalidArgument(
+        fmt::format("replicas: {} is not a whole number from 0 to 64", Dump(*replicas)));
+  }
+  return replicas->get<int>();
+}
+
+void SetReplicas(Api& api, const http::Request& request, const http::ResponderPtr& responder) {
+  const auto replicas = ParseReplicas(request);
+  if (!replicas.ok()) return SendProblem(responder, replicas.status());
+  const std::string name = Param(request, "name");
+  const std::string wanted = request.Header("If-Match");
+  const auto stale = std::make_shared<bool>(false);
+  api.parts().loop.Post(
+      scheduler::ScaleDeployment{name, *replicas},
+      [responder, name, stale](const scheduler::Reply& reply, const scheduler::State& state) {
+        if (*stale) return responder->Send(PreconditionFailed(name));
+        if (!reply.status.ok()) return SendProblem(responder, reply.status);
+        SendDeployment(responder, 200, state, name);
+      },
+      [name, wanted, stale](const scheduler::State& state) {
+        const auto found = state.deployments.find(name);
+        if (found == state.deployments.end()) return NoDeployment(name);
+        *stale = !wanted.empty() && wanted != "*" && wanted != DeploymentEtag(found->second);
+        return *stale ? FailedPrecondition("If-Match") : Status::Ok();
+      });
+}
+
+}  // namespace
+
+void CreateDeployment(Api& api, http::Request request, http::ResponderPtr responder) {
+  auto parsed = [&]() -> Result<spec::DeploymentSpec> {
+    LEPTON_ASSIGN_OR_RETURN(const json document, spec::DocumentToJson(request.body));
+    return spec::DeploymentSpecFromJson(document);
+  }();
+  if (!parsed.ok()) return SendProblem(responder, parsed.status());
+  api.parts().loop.Read([&api, spec = *parsed, responder](const scheduler::State& state) {
+    const auto found = state.FindModel("model", spec.model);
+    if (!found.ok()) return SendProblem(responder, found.status());
+    scheduler::CreateDeployment create;
+    create.spec = spec;
+    create.model = found->name;
+    create.model_manifest = found->version->manifest();
+    for (const auto& digest : found->version->objects()) {
+      create.model_objects.emplace_back().set_digest(digest);
+    }
+    api.parts().loop.Post(
+        std::move(create),
+        [responder, name = spec.name](const scheduler::Reply& reply, const scheduler::State& now) {
+          if (!reply.status.ok()) return SendProblem(responder, reply.status);
+          SendDeployment(responder, reply.existed ? 200 : 201, now, name);
+        });
+  });
+}
+
+void ListDeployments(Api& api, http::Request, http::ResponderPtr responder) {
+  api.parts().loop.Read([responder](const scheduler::State& state) {
+    json items = json::array();
+    for (const auto& [name, deployment] : state.deployments) {
+      items.push_back(DeploymentView(state, deployment));
+    }
+    SendJson(responder, 200, {{"items", std::move(items)}, {"next_cursor", ""}});
+  });
+}
+
+void GetDeployment(Api& api, http::Request request, http::ResponderPtr responder) {
+  api.parts().loop.Read([name = Param(request, "name"), responder](const scheduler::State& state) {
+    SendDeployment(responder, 200, state, name);
+  });
+}
+
+void PatchDeployment(Api& api, http::Request request, http::ResponderPtr responder) {
+  SetReplicas(api, request, responder);
+}
+
+void ScaleDeployment(Api& api, http::Request request, http::ResponderPtr responder) {
+  SetReplicas(api, request, responder);
+}
+
+void DeleteDeployment(Api& api, http::Request request, http::ResponderPtr responder) {
+  const std::string name = Param(request, "name");
+  api.parts().loop.Post(scheduler::DeleteDeployment{name},
+                        [responder, name](const scheduler::Reply& reply, const scheduler::State&) {
+                          if (!reply.status.ok()) return SendProblem(responder, reply.status);
+                          // Its replicas stop on their own time.
+                          SendJson(responder, 202, {{"name", name}, {"state", "DELETING"}});
+                        });
+}
+
+void ListReplicas(Api& api, http::Request request, http::ResponderPtr responder) {
+  api.parts().loop.Read([name = Param(request, "name"), responder](const scheduler::State& state) {
+    const auto found = state.deployments.find(name);
+    if (found == state.deployments.end()) return SendProblem(responder, NoDeployment(name));
+    const json view = DeploymentView(state, found->second);
+    SendJson(responder, 200, {{"items", view["replica_states"]}, {"next_cursor", ""}});
+  });
+}
+
+}  // namespace lepton::api

@@ -1,0 +1,45 @@
+// From what a spec names to what a job gets: its data, the model it starts from, its teacher, as
+// digests of objects in the coordinator's store, checked against each other before anything enters
+// the journal. Two steps, because the state may not wait for the disk:
+//   FindReferences (state loop) -> ResolveInputs (pool thread) -> SubmitJob
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "runtime/spec/job_spec.h"
+#include "scheduler/core/state.h"
+#include "storage/objects/object_store.h"
+
+namespace lepton::api {
+
+// A registered version that a spec names; empty name: none named.
+struct NamedManifest {
+  std::string name;  // "digits@3"
+  std::string manifest;
+};
+struct References {
+  NamedManifest dataset, model, teacher;
+  uint32_t free_slots = 0, total_slots = 0;
+};
+// kNotFound names the field and what there is.
+Result<References> FindReferences(const scheduler::State& state, const spec::JobSpec& spec);
+
+struct InputLimits {
+  std::vector<std::filesystem::path> file_roots;
+  size_t max_import_bytes = size_t{1} << 30;
+};
+struct ResolvedInputs {
+  scheduler::JobInputs inputs;
+  nlohmann::json plan;                // for ?dry_run=1
+  std::vector<std::string> imported;  // objects that were stored here, used by the job or not
+};
+// Imports a file:// dataset. Errors name the field: a label column that is not there (with those
+// that are), text features, too few classes or rows, a teacher that does not fit the data.
+Result<ResolvedInputs> ResolveInputs(storage::ObjectStore& objects, const InputLimits& limits,
+                                     const spec::JobSpec& spec, const References& references);
+
+}  // namespace lepton::api

@@ -1,0 +1,87 @@
+#include "scheduler/api/respond.h"
+
+#include <fmt/format.h>
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "runtime/base/config.h"
+
+namespace lepton::api {
+
+using nlohmann::json;
+
+std::string Dump(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+void SendJson(const http::ResponderPtr& responder, int status, const json& body) {
+  responder->Send(http::Response::Json(status, Dump(body)));
+}
+
+void SendProblem(const http::ResponderPtr& responder, const Status& status) {
+  responder->Send(http::Problem(status));
+}
+
+void SendResult(const http::ResponderPtr& responder, const Result<json>& result) {
+  if (!result.ok()) return SendProblem(responder, result.status());
+  SendJson(responder, 200, *result);
+}
+
+std::string QueryText(const http::Request& request, const std::string& name) {
+  const auto found = request.query.find(name);
+  return found == request.query.end() ? "" : found->second;
+}
+
+Result<int64_t> QueryInt(const http::Request& request, const std::string& name, int64_t fallback,
+                         int64_t min, int64_t max) {
+  const std::string text = QueryText(request, name);
+  if (text.empty()) return fallback;
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < min || value > max) {
+    return InvalidArgument(
+        fmt::format("{}: \"{}\" is not a whole number from {} to {}", name, text, min, max));
+  }
+  return value;
+}
+
+Result<bool> QueryFlag(const http::Request& request, const std::string& name) {
+  const auto found = request.query.find(name);
+  if (found == request.query.end() || found->second == "0" || found->second == "false") {
+    return false;
+  }
+  if (found->second.empty() || found->second == "1" || found->second == "true") return true;
+  return InvalidArgument(fmt::format("{}: \"{}\" is neither 1 nor 0", name, found->second));
+}
+
+Result<Duration> QueryDuration(const http::Request& request, const std::string& name,
+                               Duration fallback, Duration max) {
+  const std::string text = QueryText(request, name);
+  if (text.empty()) return fallback;
+  const auto parsed = ParseDuration(text);
+  if (!parsed.ok()) return InvalidArgument(fmt::format("{}: {}", name, parsed.status().message()));
+  return std::min(*parsed, max);
+}
+
+const std::string& Param(const http::Request& request, const std::string& name) {
+  const auto found = request.params.find(name);
+  CHECK(found != request.params.end()) << "the route has no {" << name << "}";
+  return found->second;
+}
+
+Result<json> JsonBody(const http::Request& request, const std::vector<std::string>& known) {
+  json body = json::parse(request.body, nullptr, false);
+  if (body.is_discarded()) return InvalidArgument("the body is not JSON");
+  if (!body.is_object()) return InvalidArgument("the body is not a JSON object");
+  for (const auto& [name, value] : body.items()) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      return InvalidArgument(
+          fmt::format("{}: unknown field: known are {}", name, fmt::join(known, ", ")));
+    }
+  }
+  return body;
+}
+
+}  // namespace lepton::api

@@ -1,0 +1,36 @@
+// How handlers read a request and answer it.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <string>
+#include <string_view>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/status.h"
+#include "runtime/http/http.h"
+
+namespace lepton::api {
+
+// Bytes that are not UTF-8 (file names, log lines) are replaced, not refused.
+std::string Dump(const nlohmann::json& value);
+void SendJson(const http::ResponderPtr& responder, int status, const nlohmann::json& body);
+void SendProblem(const http::ResponderPtr& responder, const Status& status);
+void SendResult(const http::ResponderPtr& responder, const Result<nlohmann::json>& result);
+
+// A query parameter; each error names it and what is allowed.
+Result<int64_t> QueryInt(const http::Request& request, const std::string& name, int64_t fallback,
+                         int64_t min, int64_t max);
+Result<bool> QueryFlag(const http::Request& request, const std::string& name);
+Result<Duration> QueryDuration(const http::Request& request, const std::string& name,
+                               Duration fallback, Duration max);
+std::string QueryText(const http::Request& request, const std::string& name);
+
+// A placeholder of the route; it is always there.
+const std::string& Param(const http::Request& request, const std::string& name);
+
+// The body as a JSON object with no other fields than `known`.
+Result<nlohmann::json> JsonBody(const http::Request& request,
+                                const std::vector<std::string>& known);
+
+}  // namespace lepton::api

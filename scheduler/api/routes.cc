@@ -1,0 +1,190 @@
+// The route table. Handlers: handlers.h. The gateway's rows (:predict, /v2) are added by Api.
+#include "scheduler/api/routes.h"
+
+#include "scheduler/api/handlers.h"
+
+namespace lepton::api {
+namespace {
+
+const Parameter kCursor{"cursor", "string", "next_cursor of the page before."};
+const Parameter kLimit{"limit", "integer", "Items on a page."};
+const Parameter kAfter{"after", "integer",
+                       "Only what has a higher seq: next_after of the page before."};
+const Parameter kFollow{"follow", "boolean", "Server-sent events until the job is over."};
+const Parameter kLastEvent{"Last-Event-ID", "string", "Like after; sent by reconnecting clients.",
+                           "header"};
+const Parameter kIfMatch{"If-Match", "string", "An ETag; 412 if the deployment has changed.",
+                         "header"};
+const std::vector<Parameter> kFeed = {kAfter, kLimit, kFollow, kLastEvent};
+
+constexpr Scope kNone = Scope::kNone, kRead = Scope::kRead, kSubmit = Scope::kSubmit,
+                kAdmin = Scope::kAdmin;
+
+std::vector<ApiRoute> JobRoutes() {
+  return {
+      {"POST",
+       "/v1/jobs",
+       kSubmit,
+       "jobs",
+       "Submit a job.",
+       SubmitJob,
+       "JobSpec",
+       "Job",
+       201,
+       {{"id", "string", "Chosen by the client: repeating the call is safe."},
+        {"dry_run", "boolean", "Check everything and answer the plan; store nothing."},
+        {"Idempotency-Key", "string", "The same key gives the first job back.", "header"}}},
+      {"GET",
+       "/v1/jobs",
+       kRead,
+       "jobs",
+       "List jobs, newest first.",
+       ListJobs,
+       "",
+       "JobList",
+       200,
+       {kCursor,
+        kLimit,
+        {"state", "string", "QUEUED, RUNNING, ..."},
+        {"kind", "string", "train, tune, distill or evaluate"},
+        {"label", "string", "key or key=value"}}},
+      {"GET",
+       "/v1/jobs/{id}",
+       kRead,
+       "jobs",
+       "One job, with its spec.",
+       GetJob,
+       "",
+       "Job",
+       200,
+       {{"wait", "string", "Wait up to this long (\"30s\", at most 5m) for the job to be over."},
+        {"until", "string", "Answer already when the job is in this state."}}},
+      {"DELETE", "/v1/jobs/{id}", kSubmit, "jobs", "Cancel a job; its record stays.", CancelJob, "",
+       "Job"},
+      {"POST", "/v1/jobs/{id}:cancel", kSubmit, "jobs", "Cancel a job.", CancelJob, "", "Job"},
+      {"GET", "/v1/jobs/{id}/events", kRead, "jobs", "Every transition of a job.", GetEvents, "",
+       "EventFeed", 200, kFeed},
+      {"GET", "/v1/jobs/{id}/logs", kRead, "jobs", "Log lines of a job's tasks.", GetLogs, "",
+       "LogFeed", 200, kFeed},
+      {"GET", "/v1/jobs/{id}/metrics", kRead, "jobs", "Metric points of a job.", GetMetrics, "",
+       "MetricFeed", 200, kFeed},
+      {"GET", "/v1/jobs/{id}/trials", kRead, "jobs", "Trials of a tune job.", ListTrials, "",
+       "TrialList"},
+      {"GET", "/v1/jobs/{id}/checkpoints", kRead, "jobs", "Checkpoints kept of a job.",
+       ListCheckpoints, "", "CheckpointList"},
+  };
+}
+
+std::vector<ApiRoute> DeploymentRoutes() {
+  return {
+      {"POST", "/v1/deployments", kSubmit, "deployments", "Deploy a model.", CreateDeployment,
+       "DeploymentSpec", "Deployment", 201},
+      {"GET", "/v1/deployments", kRead, "deployments", "List deployments.", ListDeployments, "",
+       "DeploymentList"},
+      {"GET", "/v1/deployments/{name}", kRead, "deployments", "One deployment.", GetDeployment, "",
+       "Deployment"},
+      {"PATCH",
+       "/v1/deployments/{name}",
+       kSubmit,
+       "deployments",
+       "Change the replicas wanted.",
+       PatchDeployment,
+       "Scale",
+       "Deployment",
+       200,
+       {kIfMatch}},
+      {"POST",
+       "/v1/deployments/{name}:scale",
+       kSubmit,
+       "deployments",
+       "Change the replicas wanted.",
+       ScaleDeployment,
+       "Scale",
+       "Deployment",
+       200,
+       {kIfMatch}},
+      {"DELETE", "/v1/deployments/{name}", kSubmit, "deployments", "Remove a deployment.",
+       DeleteDeployment, "", "", 202},
+      {"GET", "/v1/deployments/{name}/replicas", kRead, "deployments", "Its replicas.",
+       ListReplicas, "", "ReplicaList"},
+  };
+}
+
+std::vector<ApiRoute> AssetRoutes() {
+  return {
+      {"GET", "/v1/models", kRead, "models", "List models.", ListModels, "", "ModelList"},
+      {"GET", "/v1/models/{name}", kRead, "models", "One model.", GetModel, "", "Model"},
+      {"GET", "/v1/models/{name}/versions", kRead, "models", "Its versions.", ListModelVersions, "",
+       "ModelVersionList"},
+      {"GET", "/v1/models/{name}/versions/{version}", kRead, "models",
+       "One version, by number or alias.", GetModelVersion, "", "ModelVersion"},
+      {"GET", "/v1/models/{name}/versions/{version}/lineage", kRead, "models",
+       "What a version was made from.", GetModelLineage, "", "Lineage"},
+      {"GET", "/v1/models/{name}/versions/{version}/files/{file}", kRead, "models",
+       "manifest.json or weights.safetensors.", GetModelFile, "", "application/octet-stream"},
+      {"PUT", "/v1/models/{name}/aliases/{alias}", kSubmit, "models",
+       "Point an alias at a version.", PutModelAlias, "AliasTarget", "Model"},
+      {"POST", "/v1/datasets/{name}", kSubmit, "datasets",
+       "Upload a CSV as a dataset's next version.", CreateDataset, "text/csv", "DatasetVersion",
+       201},
+      {"GET", "/v1/datasets", kRead, "datasets", "List datasets.", ListDatasets, "", "DatasetList"},
+      {"GET", "/v1/datasets/{name}", kRead, "datasets", "One dataset.", GetDataset, "", "Dataset"},
+      {"GET", "/v1/datasets/{name}/versions", kRead, "datasets", "Its versions.",
+       ListDatasetVersions, "", "DatasetVersionList"},
+      {"GET", "/v1/datasets/{name}/versions/{version}", kRead, "datasets", "One version.",
+       GetDatasetVersion, "", "DatasetVersion"},
+      {"GET", "/v1/datasets/{name}/versions/{version}/profile", kRead, "datasets",
+       "Statistics of each column.", GetDatasetProfile, "", "DatasetProfile"},
+  };
+}
+
+std::vector<ApiRoute> ClusterRoutes() {
+  return {
+      {"GET", "/v1/cluster", kRead, "cluster", "Workers, slots and jobs in numbers.", GetCluster,
+       "", "Cluster"},
+      {"GET", "/v1/workers", kRead, "cluster", "List workers.", ListWorkers, "", "WorkerList"},
+      {"GET", "/v1/workers/{id}", kRead, "cluster", "One worker.", GetWorker, "", "Worker"},
+      {"POST", "/v1/workers/{id}:drain", kAdmin, "cluster",
+       "Give a worker no new work and move away what runs there.", DrainWorker, "", "Worker"},
+      {"POST", "/v1/keys", kAdmin, "keys", "Make an API key; it is shown this once.", CreateKey,
+       "NewKey", "Key", 201},
+      {"GET", "/v1/keys", kAdmin, "keys", "List API keys, without their secrets.", ListKeys, "",
+       "KeyList"},
+      {"DELETE", "/v1/keys/{id}", kAdmin, "keys", "Revoke an API key.", RevokeKey},
+  };
+}
+
+std::vector<ApiRoute> SystemRoutes() {
+  return {
+      {"GET", "/healthz", kNone, "system", "The process is alive.", GetHealth, "",
+       "application/json"},
+      {"GET", "/readyz", kNone, "system", "The scheduler answers.", GetReady, "",
+       "application/json"},
+      {"GET", "/metrics", kRead, "system", "Metrics in Prometheus's text format.",
+       GetProcessMetrics, "", "text/plain"},
+      {"GET", "/openapi.json", kNone, "system", "This description.", GetOpenApi, "",
+       "application/json"},
+      // Static and without data: it asks for the key that its calls need.
+      {"GET", "/", kNone, "system", "The cluster as a page.", GetPage, "", "text/html"},
+      {"GET", "/v2/health/live", kNone, "inference", "The server is alive.", GetInferenceHealth, "",
+       "application/json"},
+      {"GET", "/v2/health/ready", kNone, "inference", "The server takes requests.",
+       GetInferenceHealth, "", "application/json"},
+  };
+}
+
+}  // namespace
+
+const std::vector<ApiRoute>& Routes() {
+  static const std::vector<ApiRoute>* routes = [] {
+    auto* all = new std::vector<ApiRoute>();
+    for (auto&& part :
+         {JobRoutes(), DeploymentRoutes(), AssetRoutes(), ClusterRoutes(), SystemRoutes()}) {
+      all->insert(all->end(), part.begin(), part.end());
+    }
+    return all;
+  }();
+  return *routes;
+}
+
+}  // namespace lepton::api

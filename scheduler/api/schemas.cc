@@ -1,0 +1,233 @@
+// What the API takes and gives, as JSON Schemas for /openapi.json. A view in views.cc and its
+// schema here change together; tests/scheduler/api checks that every view has the fields listed.
+#include <nlohmann/json.hpp>
+
+#include "runtime/spec/job_spec.h"
+#include "scheduler/api/openapi.h"
+
+namespace lepton::api {
+namespace {
+
+using nlohmann::json;
+
+const json kString = {{"type", "string"}};
+const json kInteger = {{"type", "integer"}};
+const json kNumber = {{"type", "number"}};
+const json kAny = json::object();
+const json kNumbers = {{"type", "object"}, {"additionalProperties", {{"type", "number"}}}};
+const json kStrings = {{"type", "object"}, {"additionalProperties", {{"type", "string"}}}};
+const json kIntegers = {{"type", "object"}, {"additionalProperties", {{"type", "integer"}}}};
+
+json Array(json items) {
+  return {{"type", "array"}, {"items", std::move(items)}};
+}
+
+json Ref(const std::string& name) {
+  return {{"$ref", "#/components/schemas/" + name}};
+}
+
+// `required` lists the first `required_count` fields; all of them by default.
+using Fields = std::vector<std::pair<std::string, json>>;
+json Object(const Fields& fields, size_t required_count = SIZE_MAX) {
+  json properties = json::object(), required = json::array();
+  for (size_t i = 0; i < fields.size(); ++i) {
+    properties[fields[i].first] = fields[i].second;
+    if (i < required_count) required.push_back(fields[i].first);
+  }
+  return {{"type", "object"}, {"properties", properties}, {"required", required}};
+}
+
+json List(const std::string& item) {
+  return Object({{"items", Array(Ref(item))}, {"next_cursor", kString}});
+}
+
+json Feed(const std::string& item) {
+  return Object({{"items", Array(Ref(item))}, {"next_after", kInteger}});
+}
+
+void AddJobs(json& all) {
+  all["JobSpec"] = spec::JobSpecSchema();
+  all["JobResult"] = Object({{"model", kString},
+                             {"version", kInteger},
+                             {"manifest", kString},
+                             {"weights_sha256", kString},
+                             {"parameters", kInteger},
+                             {"steps", kInteger},
+                             {"metrics", kNumbers}});
+  const json progress = Object({{"step", kInteger},
+                                {"total_steps", kInteger},
+                                {"epoch", kNumber},
+                                {"samples_per_second", kNumber}});
+  all["Job"] = Object({{"id", kString},
+                       {"name", kString},
+                       {"kind", kString},
+                       {"state", kString},
+                       {"reason_code", kString},
+                       {"reason", kString},
+                       {"queue", kString},
+                       {"priority", kInteger},
+                       {"labels", kStrings},
+                       {"attempt", kInteger},
+                       {"restarts", kInteger},
+                       {"submitted_ms", kInteger},
+                       {"started_ms", kInteger},
+                       {"finished_ms", kInteger},
+                       {"progress", progress},
+                       {"metrics", kNumbers},
+                       {"tasks", Array(Ref("Task"))},
+                       {"seq", kInteger},
+                       {"result", Ref("JobResult")},
+                       {"spec", Ref("JobSpec")}},
+                      18);
+  all["JobList"] = List("Job");
+  all["Task"] = Object({{"task_id", kString},
+                        {"rank", kInteger},
+                        {"worker_id", kString},
+                        {"host", kString},
+                        {"state", kString}});
+  all["Event"] = Object({{"seq", kInteger},
+                         {"time_ms", kInteger},
+                         {"job_id", kString},
+                         {"type", kString},
+                         {"state", kString},
+                         {"reason_code", kString},
+                         {"message", kString},
+                         {"attempt", kInteger}});
+  all["EventFeed"] = Feed("Event");
+  all["LogLine"] =
+      Object({{"seq", kInteger}, {"time_ms", kInteger}, {"task_id", kString}, {"line", kString}});
+  all["LogFeed"] = Feed("LogLine");
+  all["MetricPoint"] = Object({{"seq", kInteger},
+                               {"time_ms", kInteger},
+                               {"attempt", kInteger},
+                               {"key", kString},
+                               {"step", kInteger},
+                               {"value", kNumber}});
+  all["MetricFeed"] = Feed("MetricPoint");
+  all["Trial"] = Object({{"id", kString},
+                         {"state", kString},
+                         {"values", kAny},
+                         {"rung", kInteger},
+                         {"step", kInteger},
+                         {"metrics", kNumbers},
+                         {"score", kAny},
+                         {"task_id", kString}});
+  all["TrialList"] = List("Trial");
+  all["Checkpoint"] = Object({{"step", kInteger}, {"manifest", kString}, {"metrics", kNumbers}});
+  all["CheckpointList"] = List("Checkpoint");
+}
+
+void AddDeployments(json& all) {
+  all["DeploymentSpec"] = spec::DeploymentSpecSchema();
+  all["Replica"] = Object(
+      {{"task_id", kString}, {"worker_id", kString}, {"state", kString}, {"address", kString}});
+  all["ReplicaList"] = List("Replica");
+  all["Deployment"] = Object({{"name", kString},
+                              {"state", kString},
+                              {"model", kString},
+                              {"version", kInteger},
+                              {"replicas", kInteger},
+                              {"ready", kInteger},
+                              {"spec", Ref("DeploymentSpec")},
+                              {"replica_states", Array(Ref("Replica"))},
+                              {"etag", kString}});
+  all["DeploymentList"] = List("Deployment");
+  all["Scale"] = Object({{"replicas", kInteger}});
+}
+
+void AddData(json& all) {
+  all["Model"] = Object({{"name", kString},
+                         {"latest", kInteger},
+                         {"versions", Array(kInteger)},
+                         {"aliases", kIntegers}});
+  all["ModelList"] = List("Model");
+  all["ModelVersion"] = Object({{"name", kString},
+                                {"version", kInteger},
+                                {"manifest", kString},
+                                {"weights_sha256", kString},
+                                {"parameters", kInteger},
+                                {"metrics", kNumbers},
+                                {"created_ms", kInteger},
+                                {"job_id", kString},
+                                {"aliases", Array(kString)},
+                                {"lineage", kAny}});
+  all["ModelVersionList"] = List("ModelVersion");
+  all["Lineage"] = Object({{"name", kString},
+                           {"version", kInteger},
+                           {"job_id", kString},
+                           {"dataset", kString},
+                           {"parent", kString},
+                           {"teacher", kString}});
+  all["AliasTarget"] = Object({{"version", kInteger}});
+  all["Dataset"] = Object({{"name", kString}, {"latest", kInteger}, {"versions", Array(kInteger)}});
+  all["DatasetList"] = List("Dataset");
+  const json column = Object(
+      {{"name", kString}, {"type", kString}, {"classes", Array(kString)}, {"missing", kInteger}});
+  all["DatasetVersion"] = Object({{"name", kString},
+                                  {"version", kInteger},
+                                  {"manifest", kString},
+                                  {"rows", kInteger},
+                                  {"columns", Array(column)},
+                                  {"created_ms", kInteger}});
+  all["DatasetVersionList"] = List("DatasetVersion");
+  all["DatasetProfile"] = Object({{"rows", kInteger}, {"columns", Array(kAny)}});
+}
+
+void AddCluster(json& all) {
+  all["Worker"] = Object({{"id", kString},
+                          {"host", kString},
+                          {"state", kString},
+                          {"slots", kInteger},
+                          {"slots_used", kInteger},
+                          {"cores", kInteger},
+                          {"memory_bytes", kInteger},
+                          {"device", kString},
+                          {"gpus", kInteger},
+                          {"launcher", kString},
+                          {"launcher_rank", kInteger},
+                          {"load_average", kNumber},
+                          {"memory_used_bytes", kInteger},
+                          {"last_seen_ms", kInteger},
+                          {"tasks", Array(kString)},
+                          {"labels", kStrings}});
+  all["WorkerList"] = List("Worker");
+  all["Cluster"] = Object({{"workers", kIntegers},
+                           {"slots", Object({{"used", kInteger}, {"total", kInteger}})},
+                           {"jobs", kIntegers},
+                           {"deployments", kInteger},
+                           {"version", kString},
+                           {"uptime_ms", kInteger}});
+  all["NewKey"] =
+      Object({{"scopes", Array({{"enum", {"admin", "submit", "predict", "read"}}})},
+              {"name", kString},
+              {"ttl", {{"type", "string"}, {"description", "\"30d\"; none: for ever"}}}},
+             1);
+  all["Key"] = Object({{"id", kString},
+                       {"name", kString},
+                       {"scopes", Array(kString)},
+                       {"created_ms", kInteger},
+                       {"expires_ms", kInteger},
+                       {"key", {{"type", "string"}, {"description", "Shown once, on creation."}}}},
+                      5);
+  all["KeyList"] = List("Key");
+}
+
+}  // namespace
+
+json ComponentSchemas() {
+  json all = json::object();
+  AddJobs(all);
+  AddDeployments(all);
+  AddData(all);
+  AddCluster(all);
+  all["Problem"] = Object({{"type", kString},
+                           {"title", kString},
+                           {"status", kInteger},
+                           {"code", kString},
+                           {"detail", kString},
+                           {"field", kString}},
+                          5);
+  return all;
+}
+
+}  // namespace lepton::api

@@ -1,0 +1,92 @@
+// Health, metrics, the API's description and the page.
+#include "runtime/base/metrics.h"
+#include "scheduler/api/handlers.h"
+#include "scheduler/api/openapi.h"
+#include "scheduler/api/respond.h"
+#include "scheduler/core/job_state.h"
+#include "scheduler/web/page.h"
+
+namespace lepton::api {
+namespace {
+
+using nlohmann::json;
+
+void SetGauges(const scheduler::State& state) {
+  std::map<std::string, double> jobs, workers;
+  for (const auto job_state :
+       {scheduler::JOB_QUEUED, scheduler::JOB_STARTING, scheduler::JOB_RUNNING,
+        scheduler::JOB_RECOVERING, scheduler::JOB_STOPPING, scheduler::JOB_SUCCEEDED,
+        scheduler::JOB_FAILED, scheduler::JOB_CANCELLED}) {
+    jobs[std::string(scheduler::JobStateName(job_state))] = 0;
+  }
+  for (const auto worker_state :
+       {scheduler::WORKER_UP, scheduler::WORKER_LOST, scheduler::WORKER_DRAINING}) {
+    workers[std::string(scheduler::WorkerStateName(worker_state))] = 0;
+  }
+  for (const auto& [id, job] : state.jobs) {
+    ++jobs[std::string(scheduler::JobStateName(job.state()))];
+  }
+  double used = 0, total = 0;
+  for (const auto& [id, worker] : state.workers) {
+    ++workers[std::string(scheduler::WorkerStateName(worker.state()))];
+    if (worker.state() == scheduler::WORKER_LOST) continue;
+    total += worker.hello().slots();
+    const auto found = state.used_slots.find(id);
+    if (found != state.used_slots.end()) used += found->second;
+  }
+  for (const auto& [name, count] : jobs) {
+    metrics::Gauge("lepton_jobs", "Jobs by state.", {{"state", name}}).Set(count);
+  }
+  for (const auto& [name, count] : workers) {
+    metrics::Gauge("lepton_workers", "Workers by state.", {{"state", name}}).Set(count);
+  }
+  metrics::Gauge("lepton_slots_used", "Slots that tasks hold.").Set(used);
+  metrics::Gauge("lepton_slots", "Slots of connected workers.").Set(total);
+}
+
+}  // namespace
+
+void GetHealth(Api&, http::Request, http::ResponderPtr responder) {
+  SendJson(responder, 200, {{"status", "ok"}});
+}
+
+// Ready once the state loop answers.
+void GetReady(Api& api, http::Request, http::ResponderPtr responder) {
+  api.parts().loop.Read([responder](const scheduler::State&) {
+    SendJson(responder, 200, {{"status", "ready"}});
+  });
+}
+
+void GetInferenceHealth(Api& api, http::Request request, http::ResponderPtr responder) {
+  const bool live = request.path.ends_with("/live");
+  api.parts().loop.Read([responder, live](const scheduler::State&) {
+    SendJson(responder, 200, {{live ? "live" : "ready", true}});
+  });
+}
+
+void GetProcessMetrics(Api& api, http::Request, http::ResponderPtr responder) {
+  api.parts().loop.Read([&api, responder](const scheduler::State& state) {
+    SetGauges(state);
+    api.parts().pool.Submit([responder] {
+      responder->Send(
+          http::Response::Text(200, metrics::Expose(), "text/plain; version=0.0.4; charset=utf-8"));
+    });
+  });
+}
+
+void GetOpenApi(Api& api, http::Request, http::ResponderPtr responder) {
+  SendJson(responder, 200, api.openapi());
+}
+
+void GetPage(Api&, http::Request, http::ResponderPtr responder) {
+  http::Response response =
+      http::Response::Text(200, std::string(web::IndexPage()), "text/html; charset=utf-8");
+  response.headers.emplace("Content-Security-Policy",
+                           "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; "
+                           "style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'");
+  response.headers.emplace("X-Content-Type-Options", "nosniff");
+  response.headers.emplace("Referrer-Policy", "no-referrer");
+  responder->Send(std::move(response));
+}
+
+}  // namespace lepton::api

@@ -1,0 +1,150 @@
+#include "scheduler/loop/history.h"
+
+#include <fmt/format.h>
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "runtime/base/metrics.h"
+
+namespace lepton::scheduler {
+namespace {
+
+using nlohmann::json;
+
+// <job> 0 'r' <number>: a report; <job> 0 's' <task>: its newest report.
+std::string RowKey(const JobId& job, uint64_t seq) {
+  return job.str() + std::string("\0r", 2) + storage::KeyU64(seq);
+}
+std::string NewestKey(const JobId& job, const std::string& task) {
+  return job.str() + std::string("\0s", 2) + task;
+}
+
+// "j17.t4.a2.r0" -> 2
+int AttemptOf(std::string_view task_id) {
+  const size_t at = task_id.rfind(".a");
+  int attempt = 0;
+  if (at != std::string_view::npos) {
+    std::from_chars(task_id.data() + at + 2, task_id.data() + task_id.size(), attempt);
+  }
+  return attempt;
+}
+
+// Workers send what tasks print, which may be any bytes.
+std::string Dump(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+using Rows = std::vector<storage::MetadataStore::Row>;
+Result<Rows> ScanAfter(const storage::MetadataStore& store, std::string_view table,
+                       const JobId& job, uint64_t after, size_t limit) {
+  if (after == UINT64_MAX) return Rows();
+  return store.Scan(table, RowKey(job, after + 1), NewestKey(job, ""), limit);
+}
+
+}  // namespace
+
+bool History::IsNew(Table& table, const JobId& job, const wire::TaskReport& report) {
+  const auto [entry, first] = table.newest.try_emplace(report.task_id(), 0);
+  if (first) {
+    const auto stored = store_.Get(table.name, NewestKey(job, report.task_id()));
+    if (stored.ok() && stored->has_value() && (*stored)->size() == 8) {
+      entry->second = storage::U64FromKey(**stored);
+    }
+  }
+  if (report.seq() <= entry->second) return false;
+  entry->second = report.seq();
+  return true;
+}
+
+void History::Append(Table& table, const JobId& job, const wire::TaskReport& report,
+                     std::string value) {
+  last_seq_ = std::max(last_seq_ + 1, static_cast<uint64_t>(clock_.WallMs()) * 1000);
+  table.pending.emplace_back(RowKey(job, last_seq_), std::move(value));
+  table.pending.emplace_back(NewestKey(job, report.task_id()), storage::KeyU64(report.seq()));
+}
+
+void History::Add(const JobId& job, int trial, const wire::TaskReport& report) {
+  if (job.empty()) return;
+  if (report.has_log() && IsNew(logs_, job, report)) {
+    json lines = json::array();
+    for (const auto& line : report.log().lines()) lines.push_back(line);
+    Append(logs_, job, report,
+           Dump({{"t", report.wall_ms()}, {"task", report.task_id()}, {"lines", lines}}));
+  }
+  if (report.has_progress() && !report.progress().metrics().empty() &&
+      report.task_id().ends_with(".r0") && IsNew(metrics_, job, report)) {
+    json values = json::object();
+    for (const auto& [key, value] : report.progress().metrics()) {
+      if (std::isfinite(value)) values[key] = value;
+    }
+    Append(metrics_, job, report,
+           Dump({{"t", report.wall_ms()},
+                 {"task", report.task_id()},
+                 {"trial", trial},
+                 {"step", report.progress().step()},
+                 {"values", values}}));
+  }
+  if (report.has_finished()) {
+    logs_.newest.erase(report.task_id());
+    metrics_.newest.erase(report.task_id());
+  }
+}
+
+void History::Write(Table& table) {
+  if (table.pending.empty()) return;
+  const Status status = store_.Put(table.name, table.pending);
+  if (!status.ok()) {
+    static auto& lost = metrics::Counter("lepton_history_lost_rows_total",
+                                         "Log and metric rows that the disk refused.");
+    lost.Increment(static_cast<double>(table.pending.size() / 2));
+    LOG_EVERY_N(WARNING, 100) << table.name << ": " << status.ToString();
+  }
+  table.pending.clear();
+}
+
+void History::Write() {
+  Write(logs_);
+  Write(metrics_);
+}
+
+Result<std::vector<History::LogRow>> History::Logs(const JobId& job, uint64_t after,
+                                                   size_t limit) const {
+  LEPTON_ASSIGN_OR_RETURN(const auto rows, ScanAfter(store_, logs_.name, job, after, limit));
+  std::vector<LogRow> out;
+  for (const auto& [key, text] : rows) {
+    const json value = json::parse(text, nullptr, false);
+    if (!value.is_object()) return DataLoss(fmt::format("logs of job {}: a bad row", job.str()));
+    out.push_back({storage::U64FromKey(std::string_view(key).substr(key.size() - 8)),
+                   value.value("t", int64_t{0}), value.value("task", ""),
+                   value.value("lines", std::vector<std::string>())});
+  }
+  return out;
+}
+
+Result<std::vector<History::MetricRow>> History::Metrics(const JobId& job, uint64_t after,
+                                                         size_t limit) const {
+  LEPTON_ASSIGN_OR_RETURN(const auto rows, ScanAfter(store_, metrics_.name, job, after, limit));
+  std::vector<MetricRow> out;
+  for (const auto& [key, text] : rows) {
+    const json value = json::parse(text, nullptr, false);
+    if (!value.is_object()) {
+      return DataLoss(fmt::format("metrics of job {}: a bad row", job.str()));
+    }
+    MetricRow row;
+    row.seq = storage::U64FromKey(std::string_view(key).substr(key.size() - 8));
+    row.time_ms = value.value("t", int64_t{0});
+    row.task_id = value.value("task", "");
+    row.attempt = AttemptOf(row.task_id);
+    row.trial = value.value("trial", -1);
+    row.step = value.value("step", uint64_t{0});
+    row.values = value.value("values", std::map<std::string, double>());
+    out.push_back(std::move(row));
+  }
+  return out;
+}
+
+}  // namespace lepton::scheduler
