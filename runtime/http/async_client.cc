@@ -118,7 +118,7 @@ class PendingCall : public std::enable_shared_from_this<PendingCall> {
         reused_ = false;
         return Connect();
       }
-      return Finish(answer.status.WithContext(Where()));
+      return Finish(Aborted(Where() + ": " + answer.status.message()));
     }
     if (connection_->reusable() && pool_->Give(host_, connection_)) connection_.reset();
     Finish(std::move(answer.response));

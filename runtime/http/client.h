@@ -65,9 +65,10 @@ class AsyncClient {
   using Cancel = std::function<void()>;
   static std::unique_ptr<AsyncClient> Make(int threads = 1, size_t max_idle_per_host = 64);
   virtual ~AsyncClient() = default;
-  // kUnavailable: could not connect, or the connection broke before a whole answer;
-  // kDeadlineExceeded. The returned function gives up: closes the connection, done gets kCancelled;
-  // nothing happens if the call is over. Any thread, any time, even after the client is gone.
+  // kUnavailable: could not connect, so nothing was sent; kAborted: the connection broke before the
+  // whole answer had come; kDeadlineExceeded. The returned function gives up: closes the
+  // connection, done gets kCancelled; nothing happens if the call is over. Any thread, any time,
+  // even after the client is gone.
   virtual Cancel Call(const std::string& host, uint16_t port, Request request, Duration timeout,
                       Done done) = 0;
 };
