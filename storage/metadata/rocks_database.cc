@@ -1,18 +1,33 @@
 #include "storage/metadata/rocks_database.h"
 
+#include <fcntl.h>
 #include <rocksdb/cache.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <mutex>
 
+#include "runtime/base/file.h"
 #include "runtime/base/logging.h"
 
 namespace lepton::storage {
 namespace fs = std::filesystem;
 namespace {
+
+// RocksDB's own recovery (and DB::Resume) may wait for ever for a flush that cannot be written;
+// Recover() does without it.
+class NoAutoRecovery final : public rocksdb::EventListener {
+ public:
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason /*reason*/, rocksdb::Status /*error*/,
+                            bool* auto_recovery) override {
+    *auto_recovery = false;
+  }
+};
 
 rocksdb::Options MakeOptions() {
   rocksdb::Options options;
@@ -31,7 +46,8 @@ rocksdb::Options MakeOptions() {
   options.skip_stats_update_on_db_open = true;
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
-  options.max_bgerror_resume_count = 0;  // Recover() does it, when somebody wants to write
+  options.max_bgerror_resume_count = 0;
+  options.listeners = {std::make_shared<NoAutoRecovery>()};
   options.info_log_level = rocksdb::WARN_LEVEL;
   options.keep_log_file_num = 2;
   options.max_log_file_size = 1 << 20;
@@ -54,6 +70,24 @@ Status CheckCurrent(const fs::path& folder) {
   }
   if (error) return ErrnoStatus(error.value(), folder.string());
   return Status::Ok();
+}
+
+// Whether there is room for what opening the database writes, its logs as a table, and for a batch.
+Status ProbeSpace(const fs::path& folder, size_t batch_bytes) {
+  uintmax_t bytes = batch_bytes + (1 << 20);
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    if (it->path().extension() != ".log") continue;
+    std::error_code gone;
+    const uintmax_t size = it->file_size(gone);
+    if (!gone) bytes += size;
+  }
+  const fs::path probe = folder / "lepton.probe";
+  const UniqueFd fd(::open(probe.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!fd.valid()) return ErrnoStatus(errno, probe.string());
+  const int failed = ::posix_fallocate(fd.get(), 0, static_cast<off_t>(bytes));
+  ::unlink(probe.c_str());
+  return failed == 0 ? Status::Ok() : ErrnoStatus(failed, probe.string());
 }
 
 bool Mentions(const std::string& text, std::initializer_list<const char*> phrases) {
@@ -102,23 +136,14 @@ Status RocksDatabase::WriteOnce(rocksdb::WriteBatch& batch, bool sync) {
 Status RocksDatabase::Write(rocksdb::WriteBatch& batch, bool sync) {
   const Status status = WriteOnce(batch, sync);
   if (status.ok()) return status;
-  if (!Recover().ok()) return status;
+  if (!Recover(batch.GetDataSize()).ok()) return status;
   return WriteOnce(batch, sync);
 }
 
-Status RocksDatabase::Recover() {
-  {
-    const std::shared_lock lock(mutex_);
-    if (db_) {
-      const rocksdb::Status resumed = db_->Resume();
-      if (resumed.ok()) return Status::Ok();
-      // Still no space: the database stays open for reads.
-      if (resumed.severity() < rocksdb::Status::Severity::kFatalError) {
-        return FromRocks(resumed, "metadata");
-      }
-    }
-  }
+Status RocksDatabase::Recover(size_t batch_bytes) {
   const std::unique_lock lock(mutex_);
+  // While the disk is still full or read-only the database stays open, for reads.
+  LEPTON_RETURN_IF_ERROR(ProbeSpace(folder_, batch_bytes));
   LOG(WARNING) << "metadata: opening the database again after a failed write";
   db_.reset();
   return OpenLocked();

@@ -24,8 +24,8 @@ class RocksDatabase {
   // there, but not the one that names them.
   static Result<std::unique_ptr<RocksDatabase>> Open(const std::filesystem::path& folder);
 
-  // All or nothing. RocksDB refuses every write after one that failed; this first lifts that state,
-  // by Resume or, when it is fatal, by closing and opening the database.
+  // All or nothing. RocksDB refuses every write after one that failed; this then closes and
+  // opens the database, as soon as the disk has room, and tries once more.
   Status Write(rocksdb::WriteBatch& batch, bool sync);
   Status SyncLog();
   // Calls `read` with the database; it stays open meanwhile. The error of the last attempt to open
@@ -36,7 +36,7 @@ class RocksDatabase {
   explicit RocksDatabase(std::filesystem::path folder) : folder_(std::move(folder)) {}
   Status OpenLocked();
   Status WriteOnce(rocksdb::WriteBatch& batch, bool sync);
-  Status Recover();
+  Status Recover(size_t batch_bytes);
 
   const std::filesystem::path folder_;
   mutable std::shared_mutex mutex_;  // exclusive only while the database is opened again
