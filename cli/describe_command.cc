@@ -39,10 +39,10 @@ void PrintJob(const json& job) {
         "result.model", "result.version", "result.weights_sha256", "result.parameters"}) {
     if (Text(job, key) != "-") table.Row({key, Text(job, key)});
   }
-  for (const auto& [key, value] : job.value("restarts", json::object()).items()) {
+  for (const auto& [key, value] : Items(job, "restarts")) {
     table.Row({"restarts." + key, value.dump()});
   }
-  for (const auto& [key, value] : job.value("metrics", json::object()).items()) {
+  for (const auto& [key, value] : Items(job, "metrics")) {
     table.Row({key, Text(job["metrics"], key)});
   }
   std::fputs(table.ToString().c_str(), stdout);

@@ -110,7 +110,7 @@ Result<std::string> ShareFromRankZero(const Launch& launch, const std::string& m
     if (launch.rank == 0) return message;
     pmix_proc_t root;
     PMIX_PROC_CONSTRUCT(&root);
-    std::strncpy(root.nspace, self.nspace, PMIX_MAX_NSLEN);
+    std::memcpy(root.nspace, self.nspace, sizeof(root.nspace));
     root.rank = 0;
     pmix_value_t* value = nullptr;
     LEPTON_RETURN_IF_ERROR(check(PMIx_Get(&root, kKey, nullptr, 0, &value), "get"));

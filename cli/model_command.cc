@@ -23,7 +23,7 @@ int List(const Globals& globals) {
   Table table({"MODEL", "LATEST", "VERSIONS", "ALIASES"});
   for (const json& item : *list) {
     std::string aliases;
-    for (const auto& [alias, version] : item.value("aliases", json::object()).items()) {
+    for (const auto& [alias, version] : Items(item, "aliases")) {
       aliases += (aliases.empty() ? "" : ", ") + alias + "=" + version.dump();
     }
     table.Row({Text(item, "name"), Text(item, "latest"),
@@ -62,7 +62,7 @@ int Show(const Globals& globals, const std::string& text) {
                           "lineage.dataset_name", "lineage.dataset", "lineage.teacher"}) {
     table.Row({key, Text(*version, key)});
   }
-  for (const auto& [key, value] : version->value("metrics", json::object()).items()) {
+  for (const auto& [key, value] : Items(*version, "metrics")) {
     table.Row({key, value.dump()});
   }
   std::fputs(table.ToString().c_str(), stdout);

@@ -111,6 +111,13 @@ double Number(const json& value, const std::string& path, double fallback) {
   return found != nullptr && found->is_number() ? found->get<double>() : fallback;
 }
 
+auto Items(const json& value, const std::string& member)
+    -> decltype(std::declval<const json&>().items()) {
+  static const json kNone = json::object();
+  const json* found = Find(value, member);
+  return (found != nullptr && found->is_object() ? *found : kNone).items();
+}
+
 std::string Fixed(double value, int digits) {
   char text[64];
   std::snprintf(text, sizeof(text), "%.*f", digits, value);

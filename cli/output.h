@@ -27,6 +27,11 @@ std::string Document(const nlohmann::json& value, const std::string& format);
 std::string Text(const nlohmann::json& value, const std::string& path);
 double Number(const nlohmann::json& value, const std::string& path, double fallback = 0);
 
+// The entries of an object's member, for range-for; none when it is absent. (nlohmann's items() of
+// a temporary would dangle.)
+auto Items(const nlohmann::json& value, const std::string& member)
+    -> decltype(std::declval<const nlohmann::json&>().items());
+
 std::string Fixed(double value, int digits);
 std::string Percent(double ratio);                  // 0.9722 -> "97.22%"
 std::string Age(int64_t since_ms, int64_t now_ms);  // "3m12s"

@@ -16,7 +16,7 @@ struct SubmitOptions {
 
 void PrintPlan(const json& plan) {
   Table table({"PLAN", ""});
-  for (const auto& [key, value] : plan.value("plan", json::object()).items()) {
+  for (const auto& [key, value] : Items(plan, "plan")) {
     table.Row({key, value.is_string() ? value.get<std::string>() : value.dump()});
   }
   std::fputs(table.ToString().c_str(), stdout);

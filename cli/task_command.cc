@@ -1,5 +1,5 @@
 #include "cli/command.h"
-#include "worker/task_list.h"
+#include "worker/task_context.h"
 #include "worker/task_process.h"
 
 namespace lepton::cli {
