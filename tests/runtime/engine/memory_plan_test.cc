@@ -1,0 +1,142 @@
+// The memory plan against lifetimes that the test works out by itself.
+#include "runtime/graph/passes/memory_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "runtime/graph/autodiff.h"
+#include "runtime/graph/executor.h"
+#include "runtime/graph/shape_inference.h"
+#include "runtime/kernels/kernel_list_cpu.h"
+#include "runtime/nn/losses.h"
+#include "runtime/nn/model_list.h"
+#include "runtime/ops/op_list.h"
+
+namespace lepton::graph {
+namespace {
+
+struct TrainingGraph {
+  TrainingGraph(std::vector<int64_t> hidden, bool layer_norm, double dropout,
+                const std::string& precision)
+      : graph(ops::OpList()), builder(graph, true, precision) {
+    spec::ModelSpec model;
+    model.hidden = std::move(hidden);
+    model.layer_norm = layer_norm;
+    model.dropout = dropout;
+    model.activation = "gelu";
+    x = graph.AddInput("x", {DType::kF32, {Shape::kBatch, 24}});
+    const ValueId logits = nn::BuildModel(builder, signature, model, x).value();
+    loss = nn::AddLoss(graph, signature, {}, logits).value();
+    std::vector<ValueId> parameters;
+    for (const auto& parameter : builder.parameters()) parameters.push_back(parameter.value);
+    gradients = AddGradients(graph, loss.row_losses, parameters).value();
+    EXPECT_TRUE(graph.AddOutput(loss.row_losses, false).ok());
+    for (const ValueId gradient : gradients) EXPECT_TRUE(graph.AddOutput(gradient, true).ok());
+  }
+  nn::Signature signature{24, 10};
+  Graph graph;
+  nn::ModelBuilder builder;
+  ValueId x = kNoValue;
+  nn::LossNodes loss;
+  std::vector<ValueId> gradients;
+};
+
+// Runs the schedule on a model of memory in which each byte knows the value that was written last:
+// a value must find all its bytes its own when it is read, and at the end when it is an output.
+void ReplayOnTaggedMemory(const Graph& graph, const std::vector<TensorType>& types,
+                          const MemoryPlan& plan) {
+  std::vector<ValueId> owner(plan.peak_bytes, kNoValue);
+  const auto expect_owned = [&](ValueId value, const std::string& reader) {
+    const size_t offset = plan.offsets[value];
+    if (offset == kNotInArena) return;
+    for (size_t i = 0; i < types[value].bytes(); ++i) {
+      ASSERT_EQ(owner[offset + i], value) << "value lost before " << reader;
+    }
+  };
+  const Schedule schedule = ScheduleLiveNodes(graph);
+  const auto run = [&](const std::vector<NodeId>& nodes) {
+    for (const NodeId id : nodes) {
+      const Node& node = graph.nodes()[id];
+      for (const ValueId output : node.outputs) {
+        const size_t offset = plan.offsets[output];
+        if (offset == kNotInArena) continue;
+        ASSERT_LE(offset + types[output].bytes(), plan.peak_bytes);
+        ASSERT_EQ(offset % Buffer::kAlignment, 0u);
+        std::fill_n(owner.begin() + static_cast<int64_t>(offset), types[output].bytes(), output);
+      }
+      // After the outputs: they may not take the place of what the node still reads.
+      for (const ValueId input : node.inputs) expect_owned(input, node.name);
+    }
+  };
+  run(schedule.prologue);
+  for (int step = 0; step < 2; ++step) run(schedule.body);  // the prologue's values survive a step
+  for (const Output& output : graph.outputs()) expect_owned(output.value, "the end");
+}
+
+struct PlanCase {
+  std::vector<int64_t> hidden;
+  bool layer_norm;
+  double dropout;
+  std::string precision;
+};
+
+class MemoryPlanOf : public testing::TestWithParam<PlanCase> {};
+
+TEST_P(MemoryPlanOf, KeepsEveryLiveValueAndStaysNearItsLowerBound) {
+  const auto& [hidden, layer_norm, dropout, precision] = GetParam();
+  const TrainingGraph training(hidden, layer_norm, dropout, precision);
+  for (const int64_t batch : {1, 7, 64, 300}) {
+    const auto types =
+        InferTypes(training.graph, InputTypesForBatch(training.graph, batch)).value();
+    const MemoryPlan plan = PlanMemory(training.graph, ScheduleLiveNodes(training.graph), types);
+    ReplayOnTaggedMemory(training.graph, types, plan);
+    EXPECT_GE(plan.peak_bytes, plan.lower_bound_bytes);
+    EXPECT_LE(static_cast<double>(plan.peak_bytes), 1.25 * plan.lower_bound_bytes)
+        << "batch " << batch;
+    size_t all = 0;
+    for (const Lifetime& life : plan.lifetimes) all += life.bytes;
+    if (hidden.size() > 2) {
+      EXPECT_LT(plan.peak_bytes, all) << "nothing is shared";
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Mlps, MemoryPlanOf,
+                         testing::Values(PlanCase{{}, false, 0, "f32"},
+                                         PlanCase{{16}, false, 0, "f32"},
+                                         PlanCase{{128, 64}, false, 0, "bf16"},
+                                         PlanCase{{40, 200, 40, 300, 8}, true, 0.2, "f32"},
+                                         PlanCase{{64, 64, 64, 64, 64, 64}, true, 0.1, "bf16"}));
+
+// Poisoned memory before each run: a kernel that relies on what a reused place held would show.
+TEST(MemoryPlan, ResultsDoNotDependOnWhatTheArenaHeld) {
+  TrainingGraph training({32, 48}, true, 0.3, "f32");
+  Executor executor(training.graph, kernels::CpuKernels());
+  Plan* plan = executor.PlanForBatch(9).value();
+  std::vector<float> x(9 * 24, 0.5f);
+  std::vector<int32_t> labels(9, 4);
+  std::vector<float> weights(training.builder.parameter_elements());
+  nn::InitializeParameters(training.builder.parameters(), 3, weights);
+  std::vector<float> gradients(weights.size());
+  plan->Bind(training.x, x.data());
+  plan->Bind(training.loss.targets, labels.data());
+  for (size_t i = 0; i < training.gradients.size(); ++i) {
+    const auto& parameter = training.builder.parameters()[i];
+    plan->Bind(parameter.value, weights.data() + parameter.view.offset);
+    plan->Bind(training.gradients[i], gradients.data() + parameter.view.offset);
+  }
+  plan->Run({1, 2, 3});
+  const std::vector<float> first = gradients;
+  for (size_t i = 0; i < training.graph.values().size(); ++i) {
+    if (plan->memory().offsets[i] == kNotInArena) continue;
+    const TensorView& view = plan->view(static_cast<ValueId>(i));
+    std::memset(view.data, 0xff, view.type.bytes());  // NaN
+  }
+  std::fill(gradients.begin(), gradients.end(), -1.0f);
+  plan->Run({1, 2, 3});
+  EXPECT_EQ(std::memcmp(first.data(), gradients.data(), 4 * first.size()), 0);
+}
+
+}  // namespace
+}  // namespace lepton::graph
