@@ -104,7 +104,7 @@ class Backend {
                                                      Deadline deadline) const = 0;
 };
 
-// All back-ends that are compiled in: backends/backend_list.cc.
+// All back-ends, those that cannot run here included: backends/backend_list.cc.
 const std::vector<const Backend*>& Backends();
 // "native", "mpi", "nccl"; "auto" is native on CPU. kInvalidArgument lists the names.
 Result<const Backend*> FindBackend(std::string_view name);

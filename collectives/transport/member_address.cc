@@ -10,7 +10,7 @@
 namespace lepton::collectives {
 namespace {
 
-constexpr char kVersion[] = "lepton-native-1";
+constexpr char kVersion[] = "lepton-collectives-1";
 
 std::string LinkTarget(const char* path) {
   char target[128];
@@ -35,11 +35,15 @@ std::string HostIdentity() {
 }
 
 std::string MemberAddress::Encode() const {
-  return std::string(kVersion) + "|" + host_identity + "|" + std::to_string(pid) + "|" + host +
-         "|" + std::to_string(port);
+  std::string out = kVersion;
+  for (const std::string& field :
+       {backend, place, host_identity, std::to_string(pid), host, std::to_string(port)}) {
+    out += "|" + field;
+  }
+  return out;
 }
 
-Result<MemberAddress> MemberAddress::Decode(const std::string& bytes) {
+Result<MemberAddress> MemberAddress::Decode(const std::string& bytes, std::string_view backend) {
   std::vector<std::string> fields(1);
   for (char c : bytes) {
     if (c == '|') {
@@ -49,12 +53,16 @@ Result<MemberAddress> MemberAddress::Decode(const std::string& bytes) {
     }
   }
   MemberAddress out;
-  if (fields.size() != 5 || fields[0] != kVersion || !ParseNumber(fields[2], &out.pid) ||
-      !ParseNumber(fields[4], &out.port) || out.pid <= 0 || out.port == 0) {
-    return InvalidArgument("members: not an address of the native back-end of this version");
+  if (fields.size() != 7 || fields[0] != kVersion || fields[1] != backend ||
+      !ParseNumber(fields[4], &out.pid) || !ParseNumber(fields[6], &out.port) || out.pid <= 0 ||
+      out.port == 0) {
+    return InvalidArgument("members: not an address of this version's " + std::string(backend) +
+                           " back-end");
   }
-  out.host_identity = fields[1];
-  out.host = fields[3];
+  out.backend = fields[1];
+  out.place = fields[2];
+  out.host_identity = fields[3];
+  out.host = fields[5];
   return out;
 }
 

@@ -3,12 +3,16 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "runtime/base/status.h"
 
 namespace lepton::collectives {
 
 struct MemberAddress {
+  std::string backend;  // "native"
+  // Where the rank is in the back-end's own terms: its MPI world rank; empty for native.
+  std::string place;
   // Equal for two processes exactly when they can share memory through /proc/<pid>/fd: same boot of
   // the same kernel, same process-id namespace, same user.
   std::string host_identity;
@@ -17,8 +21,8 @@ struct MemberAddress {
   uint16_t port = 0;
 
   std::string Encode() const;
-  // kInvalidArgument when the bytes are not of this version's native back-end.
-  static Result<MemberAddress> Decode(const std::string& bytes);
+  // kInvalidArgument when the bytes are not an address of that back-end in this version.
+  static Result<MemberAddress> Decode(const std::string& bytes, std::string_view backend);
 };
 
 // This process's.

@@ -1,14 +1,12 @@
-// All links of one rank, and the only place that moves bytes over them.
-// Threads: one caller at a time.
+// The way an algorithm talks to its peers: many transfers at once, driven together.
 #pragma once
 
-#include <memory>
+#include <cstddef>
 #include <span>
-#include <vector>
+#include <string>
 
-#include "collectives/failure.h"
-#include "collectives/transport/link.h"
-#include "collectives/transport/waiter.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/status.h"
 
 namespace lepton::collectives {
 
@@ -26,40 +24,17 @@ struct Transfer {
   static Transfer Recv(int peer, void* data, size_t bytes) { return {peer, false, data, bytes}; }
 };
 
+// Threads: one caller at a time.
 class Mesh {
  public:
-  // links[rank] is null.
-  Mesh(int rank, std::vector<std::unique_ptr<Link>> links, std::shared_ptr<Failure> failure,
-       Waiter waiter)
-      : rank_(rank),
-        links_(std::move(links)),
-        failure_(std::move(failure)),
-        waiter_(std::move(waiter)) {}
-
-  int rank() const { return rank_; }
-  int size() const { return static_cast<int>(links_.size()); }
-  const Link& link(int peer) const { return *links_[peer]; }
-
+  virtual ~Mesh() = default;
   // Drives all transfers together until all are complete; at most one per peer and direction.
   // The group's failure; kAborted naming the peer that is gone; kDeadlineExceeded naming the peers
   // that did not answer. After an error how much has moved is unspecified.
-  Status Run(std::span<Transfer> transfers, Deadline deadline);
-
- private:
-  Result<bool> Progress(std::span<Transfer> transfers);  // true if anything moved
-  Status PeerError(int peer, const Status& error) const;
-  Status Sleep(std::span<Transfer> transfers, Deadline deadline);
-
-  int rank_;
-  std::vector<std::unique_ptr<Link>> links_;
-  std::shared_ptr<Failure> failure_;
-  Waiter waiter_;
-  std::vector<pollfd> poll_;
+  virtual Status Run(std::span<Transfer> transfers, Deadline deadline) = 0;
 };
 
-// The error of an operation that waited for `peer`: kUnavailable becomes kAborted, and the peer is
-// named. A dead peer's closed connection is often seen before the watcher reads why: waits a moment
-// for the better message.
-Status NamePeer(const Failure& failure, int peer, const Status& error);
+// "rank 1, rank 3": the peers of unfinished transfers.
+std::string Stragglers(std::span<const Transfer> transfers);
 
 }  // namespace lepton::collectives

@@ -25,13 +25,9 @@ constexpr char kReady = 'R';
 
 class Joiner {
  public:
-  Joiner(const GroupSpec& group, std::vector<MemberAddress> members, TransportChoice transport,
-         Deadline deadline, JoinedGroup* out)
-      : group_(group),
-        members_(std::move(members)),
-        transport_(transport),
-        deadline_(deadline),
-        out_(*out) {}
+  Joiner(const GroupSpec& group, const std::vector<MemberAddress>& members,
+         TransportChoice transport, Deadline deadline, JoinedGroup* out)
+      : group_(group), members_(members), transport_(transport), deadline_(deadline), out_(*out) {}
 
   Status Run() {
     LEPTON_RETURN_IF_ERROR(ConnectAll(ConnectionKind::kControl));
@@ -46,6 +42,7 @@ class Joiner {
   }
   bool Needs(int peer, ConnectionKind kind) const {
     if (kind == ConnectionKind::kControl) return true;
+    if (transport_ == TransportChoice::kNone) return false;
     const auto& local = out_.local_ranks;
     return std::find(local.begin(), local.end(), peer) == local.end();
   }
@@ -72,7 +69,7 @@ class Joiner {
   Status BecomeReady();
 
   const GroupSpec& group_;
-  std::vector<MemberAddress> members_;
+  const std::vector<MemberAddress>& members_;
   TransportChoice transport_;
   Deadline deadline_;
   JoinedGroup& out_;
@@ -168,7 +165,8 @@ Status Joiner::ShareMemory() {
     return InvalidArgument(
         "LEPTON_COLLECTIVES_TRANSPORT=shm, but not all ranks are on one host: use auto");
   }
-  if (transport_ == TransportChoice::kTcp || local.size() < 2) return {};
+  bool wanted = transport_ == TransportChoice::kAuto || transport_ == TransportChoice::kShm;
+  if (!wanted || local.size() < 2) return {};
   // Not the token itself, and different for every group.
   std::string tag = Authenticate(group_.token, "segment " + std::to_string(group_.epoch));
   auto shared = local.front() == group_.rank
@@ -180,7 +178,6 @@ Status Joiner::ShareMemory() {
     return {};
   }
   out_.segment.reset();
-  if (transport_ == TransportChoice::kTcp) return {};
   if (transport_ == TransportChoice::kAuto) return {};
   return Unavailable("LEPTON_COLLECTIVES_TRANSPORT=shm, but not all ranks could map the memory");
 }
@@ -245,25 +242,11 @@ Status Joiner::BecomeReady() {
   return {};
 }
 
-Result<std::vector<MemberAddress>> DecodeMembers(const Listener& listener, const GroupSpec& group) {
-  std::vector<MemberAddress> members;
-  for (const std::string& bytes : group.members) {
-    LEPTON_ASSIGN_OR_RETURN(auto member, MemberAddress::Decode(bytes));
-    members.push_back(std::move(member));
-  }
-  const MemberAddress& own = members[group.rank];
-  if (own.pid != getpid() || own.port != listener.port) {
-    return InvalidArgument("members[" + std::to_string(group.rank) +
-                           "] is not the address of this endpoint");
-  }
-  return members;
-}
-
 }  // namespace
 
-Result<JoinedGroup> Rendezvous(Listener listener, const GroupSpec& group, TransportChoice transport,
+Result<JoinedGroup> Rendezvous(Listener listener, const GroupSpec& group,
+                               const std::vector<MemberAddress>& members, TransportChoice transport,
                                Deadline deadline) {
-  LEPTON_ASSIGN_OR_RETURN(auto members, DecodeMembers(listener, group));
   JoinedGroup out;
   out.key = {group.token, group.epoch, group.size, group.rank};
   out.listener = std::move(listener);
@@ -274,7 +257,7 @@ Result<JoinedGroup> Rendezvous(Listener listener, const GroupSpec& group, Transp
     bool local = member.host_identity == here && member.pid != getpid();
     out.pids.push_back(local ? member.pid : 0);
   }
-  Joiner joiner(group, std::move(members), transport, deadline, &out);
+  Joiner joiner(group, members, transport, deadline, &out);
   LEPTON_RETURN_IF_ERROR(joiner.Run());
   if (out.local_ranks.empty()) out.local_ranks.push_back(group.rank);
   return out;

@@ -19,7 +19,8 @@
 
 namespace lepton::collectives {
 
-enum class TransportChoice { kAuto, kShm, kTcp };
+// kNone: control connections only, for back-ends that bring their own transport.
+enum class TransportChoice { kAuto, kShm, kTcp, kNone };
 
 struct JoinedGroup {
   GroupKey key;
@@ -33,7 +34,9 @@ struct JoinedGroup {
 
 // kInvalidArgument for a bad spec; kPermissionDenied when refused; kAborted naming a rank that died
 // meanwhile; kDeadlineExceeded naming the ranks that did not come.
-Result<JoinedGroup> Rendezvous(Listener listener, const GroupSpec& group, TransportChoice transport,
+// `members`: group.members, decoded.
+Result<JoinedGroup> Rendezvous(Listener listener, const GroupSpec& group,
+                               const std::vector<MemberAddress>& members, TransportChoice transport,
                                Deadline deadline);
 
 }  // namespace lepton::collectives

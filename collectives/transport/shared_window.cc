@@ -2,7 +2,7 @@
 
 #include <cstdio>
 
-#include "collectives/transport/mesh.h"
+#include "collectives/transport/link_mesh.h"
 
 namespace lepton::collectives {
 namespace {

@@ -9,6 +9,7 @@
 #include "collectives/algorithms/algorithm.h"
 #include "collectives/algorithms/tree_reduce.h"
 #include "collectives/backends/native_backend.h"
+#include "collectives/transport/link_mesh.h"
 #include "tests/collectives/gang.h"
 #include "tests/collectives/reference.h"
 
@@ -178,7 +179,7 @@ INSTANTIATE_TEST_SUITE_P(Native, AllReduceAlgorithmTest, testing::ValuesIn(Setti
 
 TEST(AlgorithmListTest, EveryOperationHasOneForEveryCall) {
   auto failure = Failure::Make(1).value();
-  Mesh mesh(0, {}, failure, Waiter(*failure, nullptr, 1));
+  LinkMesh mesh({}, failure, Waiter(*failure, nullptr, 1));
   Group group{0, 200, mesh, nullptr, {}};
   for (Operation operation : {Operation::kAllReduce, Operation::kReduceScatter,
                               Operation::kAllGather, Operation::kBroadcast, Operation::kBarrier}) {

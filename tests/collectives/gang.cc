@@ -96,12 +96,12 @@ bool ReadBytes(int fd, std::string* bytes) {
   auto endpoint = options.backend->Listen("127.0.0.1");
   WriteBytes(fd, endpoint.ok() ? (*endpoint)->address() : "");
   std::vector<std::string> members(static_cast<size_t>(options.size));
-  bool told = endpoint.ok();
-  for (std::string& member : members) told = told && ReadBytes(fd, &member);
-  if (told) {
+  for (std::string& member : members) ReadBytes(fd, &member);
+  if (endpoint.ok()) {
     result = RunRank(options, rank, std::move(*endpoint), std::move(members), body,
                      [fd] { WriteBytes(fd, "joined"); });
   } else {
+    WriteBytes(fd, "not joined");
     result = "listen: " + endpoint.status().ToString();
   }
   WriteBytes(fd, result);

@@ -108,7 +108,7 @@ TEST_F(JoinTest, LateComerIsRefusedWhileTheGroupGoesOn) {
 TEST_F(JoinTest, SilentAndBabblingStrangersHoldUpNobody) {
   Member a = NewMember(), b = NewMember();
   std::vector<std::string> members{a.address, b.address};
-  MemberAddress target = MemberAddress::Decode(a.address).value();
+  MemberAddress target = MemberAddress::Decode(a.address, "native").value();
   double before = Refusals("malformed");
   std::vector<UniqueFd> strangers;
   for (int i = 0; i < 3; ++i) {
@@ -130,7 +130,8 @@ TEST_F(JoinTest, SilentAndBabblingStrangersHoldUpNobody) {
 TEST_F(JoinTest, TokenNeverTravels) {
   Listener fake = ListenOn("127.0.0.1").value();
   Member b = NewMember();
-  std::string fake_address = MemberAddress{"another host", getpid(), fake.host, fake.port}.Encode();
+  std::string fake_address =
+      MemberAddress{"native", "", "another host", getpid(), fake.host, fake.port}.Encode();
   std::vector<std::string> members{fake_address, b.address};
   Status refused;
   std::thread joiner([&] { refused = Join(std::move(b), 1, members).status(); });
@@ -156,7 +157,7 @@ TEST_F(JoinTest, DeadMemberOnThisHostIsNoticedLongBeforeTheDeadline) {
   pid_t child = fork();
   if (child == 0) _exit(0);
   waitpid(child, nullptr, 0);
-  MemberAddress dead = MemberAddress::Decode(a.address).value();
+  MemberAddress dead = MemberAddress::Decode(a.address, "native").value();
   dead.pid = child;
   std::vector<std::string> members{a.address, dead.Encode()};
   MonotonicTime start = RealClock().Now();

@@ -1,4 +1,4 @@
-#include "collectives/transport/mesh.h"
+#include "collectives/transport/link_mesh.h"
 
 #include <sched.h>
 
@@ -15,6 +15,8 @@ bool AllDone(std::span<const Transfer> transfers) {
                      [](const Transfer& t) { return t.done == t.bytes; });
 }
 
+}  // namespace
+
 std::string Stragglers(std::span<const Transfer> transfers) {
   std::string ranks;
   for (const Transfer& t : transfers) {
@@ -25,9 +27,7 @@ std::string Stragglers(std::span<const Transfer> transfers) {
   return ranks;
 }
 
-}  // namespace
-
-Status Mesh::Run(std::span<Transfer> transfers, Deadline deadline) {
+Status LinkMesh::Run(std::span<Transfer> transfers, Deadline deadline) {
   int idle = 0;
   while (!AllDone(transfers)) {
     LEPTON_ASSIGN_OR_RETURN(bool moved, Progress(transfers));
@@ -48,7 +48,7 @@ Status Mesh::Run(std::span<Transfer> transfers, Deadline deadline) {
   return {};
 }
 
-Result<bool> Mesh::Progress(std::span<Transfer> transfers) {
+Result<bool> LinkMesh::Progress(std::span<Transfer> transfers) {
   bool moved = false;
   for (Transfer& t : transfers) {
     if (t.done == t.bytes) continue;
@@ -63,7 +63,7 @@ Result<bool> Mesh::Progress(std::span<Transfer> transfers) {
   return moved;
 }
 
-Status Mesh::Sleep(std::span<Transfer> transfers, Deadline deadline) {
+Status LinkMesh::Sleep(std::span<Transfer> transfers, Deadline deadline) {
   if (deadline.Expired())
     return DeadlineExceeded("no answer in time from " + Stragglers(transfers));
   poll_.assign(1, pollfd{failure_->fd(), POLLIN, 0});

@@ -1,0 +1,37 @@
+#include "collectives/backends/mesh_communicator.h"
+
+namespace lepton::collectives {
+
+Result<std::unique_ptr<Communicator>> MeshCommunicator::Make(
+    std::string_view backend, const GroupSpec& group, const Options& options, ControlPlane& control,
+    std::unique_ptr<Mesh> mesh, std::unique_ptr<SharedWindow> window, std::string algorithm) {
+  std::unique_ptr<MeshCommunicator> out(
+      new MeshCommunicator(backend, group, options, control.failure));
+  out->algorithm_ = std::move(algorithm);
+  out->mesh_ = std::move(mesh);
+  out->window_ = std::move(window);
+  if (group.size > 1) {
+    out->group_ =
+        std::make_unique<Group>(Group{group.rank, group.size, *out->mesh_, out->window_.get(), {}});
+    LEPTON_ASSIGN_OR_RETURN(out->watcher_, Watcher::Start(control.joined, control.failure));
+  }
+  return std::unique_ptr<Communicator>(std::move(out));
+}
+
+Status MeshCommunicator::Execute(const Call& call, Deadline deadline) {
+  if (call.operation == Operation::kSend) {
+    Transfer send = Transfer::Send(call.root, call.in, call.bytes());
+    return mesh_->Run({&send, 1}, deadline);
+  }
+  if (call.operation == Operation::kRecv) {
+    Transfer receive = Transfer::Recv(call.root, call.out, call.bytes());
+    return mesh_->Run({&receive, 1}, deadline);
+  }
+  return ChooseAlgorithm(*group_, call, algorithm_).run(*group_, call, deadline);
+}
+
+void MeshCommunicator::TellPeers(const std::string& message) {
+  if (watcher_ != nullptr) watcher_->TellAbort(message);
+}
+
+}  // namespace lepton::collectives

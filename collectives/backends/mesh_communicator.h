@@ -1,0 +1,48 @@
+// The communicator of every back-end: the algorithms over its mesh (and window), the watcher on its
+// control connections.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "collectives/backends/control_plane.h"
+#include "collectives/backends/queued_communicator.h"
+#include "collectives/transport/mesh.h"
+#include "collectives/transport/shared_window.h"
+#include "collectives/transport/watcher.h"
+
+namespace lepton::collectives {
+
+class MeshCommunicator final : public QueuedCommunicator {
+ public:
+  // `mesh` is null in a group of one, `window` unless the whole group shares memory. Takes the
+  // control connections over from `control` and starts to watch them.
+  static Result<std::unique_ptr<Communicator>> Make(std::string_view backend,
+                                                    const GroupSpec& group, const Options& options,
+                                                    ControlPlane& control,
+                                                    std::unique_ptr<Mesh> mesh,
+                                                    std::unique_ptr<SharedWindow> window = nullptr,
+                                                    std::string algorithm = "");
+  ~MeshCommunicator() override { Drain(); }
+
+  std::string_view backend() const override { return backend_; }
+
+ protected:
+  Status Execute(const Call& call, Deadline deadline) override;
+  void TellPeers(const std::string& message) override;
+
+ private:
+  MeshCommunicator(std::string_view backend, const GroupSpec& group, const Options& options,
+                   std::shared_ptr<Failure> failure)
+      : QueuedCommunicator(group.rank, group.size, options, std::move(failure)),
+        backend_(backend) {}
+
+  std::string_view backend_;
+  std::string algorithm_;
+  std::unique_ptr<Mesh> mesh_;
+  std::unique_ptr<SharedWindow> window_;
+  std::unique_ptr<Group> group_;
+  std::unique_ptr<Watcher> watcher_;  // last: it stops before what it wakes is gone
+};
+
+}  // namespace lepton::collectives
