@@ -1,0 +1,89 @@
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "storage/models/model_manifest.h"
+#include "tests/storage/status_matchers.h"
+
+namespace lepton::storage {
+namespace {
+
+ModelManifest Example() {
+  ModelManifest m;
+  m.model_spec_json = R"({"arch":"mlp","hidden":[64,32]})";
+  m.loss = "cross_entropy";
+  m.precision = "bf16";
+  m.feature_names = {"a", "b, \"c\""};
+  m.mean = {0.1, -3e-7};
+  m.scale = {1, 2.5};
+  m.label_name = "target";
+  m.classes = {"benign", "malignant"};
+  m.weights = std::string(64, 'a');
+  m.weights_sha256 = std::string(64, 'b');
+  m.parameters = 1234;
+  m.metrics = {{"test/accuracy", 0.1 + 0.2}, {"loss", std::numeric_limits<double>::infinity()}};
+  m.job_id = "j3";
+  m.dataset = std::string(64, 'c');
+  m.dataset_name = "digits@1";
+  m.teacher = "";
+  m.steps = 900;
+  return m;
+}
+
+TEST(ModelManifestTest, ReadsBackWhatWasWritten) {
+  const ModelManifest m = Example();
+  const auto back = ModelManifestFromJson(ToJson(m).dump());
+  ASSERT_THAT(back, IsOk());
+  EXPECT_EQ(ToJson(*back), ToJson(m));
+  EXPECT_EQ(back->model_spec_json, m.model_spec_json);
+  EXPECT_EQ(back->feature_names, m.feature_names);
+  EXPECT_EQ(back->mean, m.mean);
+  EXPECT_EQ(back->scale, m.scale);
+  EXPECT_EQ(back->classes, m.classes);
+  EXPECT_EQ(back->metrics, m.metrics);
+  EXPECT_EQ(back->teacher, "");
+}
+
+TEST(ModelManifestTest, BadDocumentsAreRefusedNamingTheField) {
+  const nlohmann::json good = ToJson(Example());
+  const auto with = [&](const char* key, nlohmann::json value) {
+    nlohmann::json bad = good;
+    bad[key] = std::move(value);
+    return ModelManifestFromJson(bad.dump());
+  };
+  EXPECT_THAT(ModelManifestFromJson(""), Fails(StatusCode::kInvalidArgument, "not a JSON object"));
+  EXPECT_THAT(ModelManifestFromJson("\xff"), Fails(StatusCode::kInvalidArgument, "not a JSON"));
+  EXPECT_THAT(ModelManifestFromJson("{}"), Fails(StatusCode::kInvalidArgument, "another kind"));
+  EXPECT_THAT(with("version", 2),
+              Fails(StatusCode::kFailedPrecondition, "version 2, but this program reads up to 1"));
+  EXPECT_THAT(with("version", -1), Fails(StatusCode::kInvalidArgument, "version"));
+  EXPECT_THAT(with("weights", ""), Fails(StatusCode::kInvalidArgument, "weights"));
+  EXPECT_THAT(with("dataset", "../x"), Fails(StatusCode::kInvalidArgument, "dataset"));
+  EXPECT_THAT(with("loss", 1), Fails(StatusCode::kInvalidArgument, "loss"));
+  EXPECT_THAT(with("classes", {1, 2}), Fails(StatusCode::kInvalidArgument, "classes"));
+  EXPECT_THAT(with("metrics", {{"a", nullptr}}), Fails(StatusCode::kInvalidArgument, "metrics"));
+  EXPECT_THAT(with("parameters", 1.5), Fails(StatusCode::kInvalidArgument, "parameters"));
+  EXPECT_THAT(with("parameters", UINT64_MAX), Fails(StatusCode::kInvalidArgument, "parameters"));
+  EXPECT_THAT(with("mean", {1.0}), Fails(StatusCode::kInvalidArgument, "2 features, but 1 means"));
+  EXPECT_THAT(with("scale", {1.0, 0.0}), Fails(StatusCode::kInvalidArgument, "scale"));
+  EXPECT_THAT(with("mean", {1.0, "NaN"}), Fails(StatusCode::kInvalidArgument, "finite"));
+  for (const auto& [key, value] : good.items()) {
+    nlohmann::json bad = good;
+    bad.erase(key);
+    EXPECT_THAT(ModelManifestFromJson(bad.dump()), Fails(StatusCode::kInvalidArgument, "")) << key;
+  }
+}
+
+TEST(ModelManifestTest, DamagedDocumentsNeverThrow) {
+  const std::string good = ToJson(Example()).dump();
+  std::mt19937 random(4);
+  for (int round = 0; round < 5000; ++round) {
+    std::string bytes = good;
+    bytes[random() % bytes.size()] = static_cast<char>(random());
+    if (round % 3 == 0) bytes.resize(random() % bytes.size());
+    (void)ModelManifestFromJson(bytes).ok();
+  }
+}
+
+}  // namespace
+}  // namespace lepton::storage
