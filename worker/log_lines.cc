@@ -49,8 +49,9 @@ void LogLines::Append(int stream, std::string_view bytes, MonotonicTime now) {
     const size_t end = bytes.find('\n');
     const std::string_view piece = bytes.substr(0, end);
     if (!cut_[stream]) {
-      partial += piece.substr(0, kMaxLineBytes - partial.size());
-      if (partial.size() == kMaxLineBytes && end == std::string_view::npos) {
+      const size_t room = kMaxLineBytes - partial.size();
+      partial += piece.substr(0, room);
+      if (piece.size() > room) {
         AddLine(std::exchange(partial, {}) + " [cut]", now);
         cut_[stream] = true;
       }
