@@ -1,6 +1,7 @@
 #include "worker/train/train_session.h"
 
 #include <fmt/format.h>
+#include <glog/logging.h>
 
 #include <algorithm>
 #include <set>
@@ -75,6 +76,28 @@ Status CheckRunnable(const spec::JobSpec& spec, const TrainSession& session) {
                                        spec.dataset.split.train, session.dataset.table.rows));
   }
   return Status::Ok();
+}
+
+// What a follower of the task's log wants to know before the first step.
+void LogStart(const wire::StartTask& start, const spec::JobSpec& spec,
+              const TrainSession& session) {
+  if (start.rank() != 0) return;
+  LOG(INFO) << fmt::format(
+      "{} rows to train on, {} for validation, {} for test; {} features; {} with {} parameters, "
+      "{}; "
+      "{} rank{}, {} logical shard{}; steps {} to {}",
+      session.data.train.rows(), session.data.validation.rows(), session.data.test.rows(),
+      session.data.features(), spec.model.arch, session.program->weights().size(), spec.precision,
+      start.size(), start.size() == 1 ? "" : "s", LogicalShards(spec),
+      LogicalShards(spec) == 1 ? "" : "s", session.first_step, session.stop_step);
+}
+
+std::string MetricsText(const Metrics& metrics) {
+  std::string text;
+  for (const auto& [name, value] : metrics) {
+    text += fmt::format("{}{} {:.5g}", text.empty() ? "" : ", ", name, value);
+  }
+  return text;
 }
 
 storage::ModelManifest MakeManifest(TaskContext& context, const TrainSession& session,
@@ -170,6 +193,7 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
         CopyWeights(*from, session.program->parameters(), session.program->weights())
             .WithContext("model.from"));
   }
+  LogStart(start, spec, session);
   return session;
 }
 
@@ -193,6 +217,7 @@ Status FinishSession(TaskContext& context, const TrainSession& session, const Tr
     result.set_model_manifest(written->manifest);
     result.add_objects(written->weights);
     result.add_objects(written->manifest);
+    LOG(INFO) << fmt::format("done after step {}: {}", outcome.steps, MetricsText(all));
   }
   // Times differ from run to run, so they are not part of the model's manifest.
   all["seconds"] = outcome.seconds;
@@ -213,6 +238,11 @@ void TaskObserver::Progress(const TrainProgress& progress) {
   report.set_samples_per_second(progress.samples_per_second);
   report.mutable_metrics()->insert(progress.metrics.begin(), progress.metrics.end());
   context_.ReportProgress(report);
+  // An evaluation is worth a line in the log; a mere tick is not.
+  if (progress.metrics.contains("train/accuracy") || progress.metrics.contains("train/mse")) {
+    LOG(INFO) << fmt::format("step {} of {}, epoch {:.2f}: {}", progress.step, session_.stop_step,
+                             progress.epoch, MetricsText(progress.metrics));
+  }
 }
 
 Result<storage::Digest> TaskObserver::Checkpoint(uint64_t step, const Metrics& metrics) {

@@ -1,6 +1,7 @@
 // A task's world inside a test: real object store, recorded reports, ranks as threads.
 #pragma once
 
+#include <glog/logging.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -93,6 +94,7 @@ struct Rank {
 class TaskTest : public ::testing::Test {
  protected:
   void SetUp() override {
+    FLAGS_minloglevel = 2;  // the tasks' own lines are no concern here
     auto opened = storage::ObjectStore::Open(folder_.path());
     ASSERT_TRUE(opened.ok()) << opened.status().ToString();
     objects_ = *std::move(opened);
