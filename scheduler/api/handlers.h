@@ -31,6 +31,7 @@ void GetModel(Api& api, http::Request request, http::ResponderPtr responder);
 void ListModelVersions(Api& api, http::Request request, http::ResponderPtr responder);
 void GetModelVersion(Api& api, http::Request request, http::ResponderPtr responder);
 void GetModelLineage(Api& api, http::Request request, http::ResponderPtr responder);
+void GetJobFile(Api& api, http::Request request, http::ResponderPtr responder);
 void GetModelFile(Api& api, http::Request request, http::ResponderPtr responder);
 void PutModelAlias(Api& api, http::Request request, http::ResponderPtr responder);
 // datasets.cc

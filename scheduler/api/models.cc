@@ -111,6 +111,24 @@ void GetModelFile(Api& api, http::Request request, http::ResponderPtr responder)
   });
 }
 
+// The same files of a job's result, registered or not.
+void GetJobFile(Api& api, http::Request request, http::ResponderPtr responder) {
+  const JobId id(Param(request, "id"));
+  const std::string file = Param(request, "file");
+  api.parts().loop.Read([&api, id, file, responder](const scheduler::State& state) {
+    const scheduler::Job* job = state.FindJob(id);
+    if (job == nullptr) return SendProblem(responder, NotFound(fmt::format("no job {}", id.str())));
+    if (job->result().model_manifest().empty()) {
+      return SendProblem(responder, NotFound(fmt::format("job {} has no model", id.str())));
+    }
+    api.parts().pool.Submit([&api, file, responder, manifest = job->result().model_manifest()] {
+      auto response = ReadModelFile(api.parts().objects, manifest, file);
+      if (!response.ok()) return SendProblem(responder, response.status());
+      responder->Send(*std::move(response));
+    });
+  });
+}
+
 void PutModelAlias(Api& api, http::Request request, http::ResponderPtr responder) {
   const std::string name = Param(request, "name");
   const auto version = [&]() -> Result<uint32_t> {

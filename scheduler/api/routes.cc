@@ -72,6 +72,9 @@ std::vector<ApiRoute> JobRoutes() {
        "TrialList"},
       {"GET", "/v1/jobs/{id}/checkpoints", kRead, "jobs", "Checkpoints kept of a job.",
        ListCheckpoints, "", "CheckpointList"},
+      {"GET", "/v1/jobs/{id}/files/{file}", kRead, "jobs",
+       "manifest.json or weights.safetensors of a job's model.", GetJobFile, "",
+       "application/octet-stream"},
   };
 }
 
