@@ -1,0 +1,276 @@
+// The loop around a program that only records what it is asked to do.
+#include "worker/train/train_loop.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <set>
+#include <thread>
+
+#include "tests/worker/train/thread_gang.h"
+
+namespace lepton::worker {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::ThreadCommunicator;
+using testing::ThreadGang;
+
+struct Call {
+  uint64_t step;
+  uint32_t shard;
+  std::vector<float> rows;
+};
+
+// One weight; the gradient of a shard is the sum of its rows' only feature.
+class RecordingProgram final : public nn::TrainingProgram {
+ public:
+  const nn::Signature& signature() const override { return signature_; }
+  const std::vector<nn::ParameterView>& parameters() const override { return parameters_; }
+  std::span<float> weights() override { return weights_; }
+  std::span<float> gradients() override { return gradients_; }
+  std::span<float> optimizer_state() override { return {}; }
+  Result<double> ForwardBackward(int64_t, std::span<const float> x, const nn::Targets&,
+                                 uint64_t step, uint32_t shard) override {
+    calls.push_back({step, shard, {x.begin(), x.end()}});
+    gradients_[0] = 0;
+    for (const float value : x) gradients_[0] += value;
+    if (step == failing_step) return Internal("out of luck");
+    return step == bad_step ? bad_loss : double{gradients_[0]};
+  }
+  double ApplyGradients(uint64_t, double scale) override {
+    updates.push_back(gradients_[0] * scale);
+    return norm;
+  }
+  double LearningRate(uint64_t) const override { return 0.5; }
+  Status Forward(int64_t, std::span<const float>, std::span<float>) override {
+    return Status::Ok();
+  }
+  Result<double> Evaluate(int64_t batch, std::span<const float>, const nn::Targets&,
+                          std::span<float> logits) override {
+    std::fill(logits.begin(), logits.end(), 0.0f);
+    evaluated += batch;
+    return 0.25 * static_cast<double>(batch);
+  }
+
+  std::vector<Call> calls;
+  std::vector<double> updates;
+  int64_t evaluated = 0;
+  uint64_t bad_step = std::numeric_limits<uint64_t>::max();
+  uint64_t failing_step = std::numeric_limits<uint64_t>::max();
+  double bad_loss = std::nan("");
+  double norm = 1;
+
+ private:
+  const nn::Signature signature_{1, 1};
+  const std::vector<nn::ParameterView> parameters_{{"w", {1}, 0, 1}};
+  std::vector<float> weights_{0}, gradients_{0};
+};
+
+class RecordingObserver final : public TrainObserver {
+ public:
+  bool StopRequested() override { return stop_after > 0 && ++asked >= stop_after; }
+  void Progress(const TrainProgress& report) override { progress.push_back(report); }
+  Result<storage::Digest> Checkpoint(uint64_t step, const Metrics&) override {
+    checkpoints.push_back(step);
+    return std::string(60, 'd') + std::to_string(1000 + step);
+  }
+  int stop_after = 0, asked = 0;
+  std::vector<TrainProgress> progress;
+  std::vector<uint64_t> checkpoints;
+};
+
+struct LoopRank {
+  RecordingProgram program;
+  RecordingObserver observer;
+  Status status;
+  TrainOutcome outcome;
+};
+
+class TrainLoopTest : public ::testing::Test {
+ protected:
+  TrainLoopTest() {
+    spec_.batch_size = 8;
+    spec_.loss = "mse";
+    spec_.checkpoint.every_steps = 5;
+    spec_.elastic.logical_shards = 4;
+    for (int i = 0; i < 26; ++i) {
+      data_.train.row_numbers.push_back(i);
+      data_.train.x.push_back(static_cast<float>(i));
+      data_.train.values.push_back(0);
+    }
+    data_.validation = data_.train;
+    data_.feature_names = {"a"};
+  }
+
+  // Ranks 0 .. size-1 of a gang, from `first_step` to `last_step`.
+  std::vector<LoopRank> Run(int size, uint64_t last_step,
+                            const std::function<void(int, LoopRank&)>& prepare = {},
+                            uint64_t first_step = 0) {
+    const auto gang = std::make_shared<ThreadGang>(size);
+    std::vector<LoopRank> ranks(size);
+    std::vector<std::thread> threads;
+    for (int rank = 0; rank < size; ++rank) {
+      if (prepare) prepare(rank, ranks[rank]);
+      threads.emplace_back([&, rank] {
+        ThreadCommunicator communicator(gang, rank);
+        const TrainRun run = {.spec = spec_,
+                              .data = data_,
+                              .program = ranks[rank].program,
+                              .gang = communicator,
+                              .first_step = first_step,
+                              .last_step = last_step};
+        Result<TrainOutcome> outcome = RunTrainLoop(run, ranks[rank].observer);
+        ranks[rank].status = outcome.status();
+        if (outcome.ok()) ranks[rank].outcome = *outcome;
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    return ranks;
+  }
+
+  spec::JobSpec spec_;
+  PreparedData data_;
+};
+
+TEST_F(TrainLoopTest, AppliesTheMeanOfEveryBatchAlsoOfAShortOne) {
+  for (const int size : {1, 2, 4}) {
+    const auto ranks = Run(size, 4);  // an epoch: 8 + 8 + 8 + 2 rows
+    for (const LoopRank& rank : ranks) {
+      ASSERT_TRUE(rank.status.ok()) << rank.status.ToString();
+      ASSERT_EQ(rank.program.updates.size(), 4u);
+      double sum = 0;
+      for (int step = 0; step < 4; ++step) sum += rank.program.updates[step] * (step < 3 ? 8 : 2);
+      EXPECT_DOUBLE_EQ(sum, 25 * 26 / 2);
+      EXPECT_EQ(rank.program.updates, ranks[0].program.updates);
+    }
+  }
+}
+
+TEST_F(TrainLoopTest, EachShardIsComputedOnceByItsRankUnderItsOwnNumber) {
+  const auto ranks = Run(2, 4);
+  std::multiset<float> rows;
+  for (int rank = 0; rank < 2; ++rank) {
+    ASSERT_GE(ranks[rank].program.calls.size(), 6u);
+    for (const Call& call : ranks[rank].program.calls) {
+      EXPECT_EQ(static_cast<int>(call.shard) / 2, rank);
+      rows.insert(call.rows.begin(), call.rows.end());
+    }
+  }
+  EXPECT_EQ(rows.size(), 26u);
+  EXPECT_EQ(std::set<float>(rows.begin(), rows.end()).size(), 26u);
+}
+
+TEST_F(TrainLoopTest, TheLossIsTheMeanOverTheEpoch) {
+  const auto ranks = Run(4, 4);
+  EXPECT_DOUBLE_EQ(ranks[0].outcome.metrics.at("train/loss"), 12.5);
+  EXPECT_DOUBLE_EQ(ranks[3].outcome.metrics.at("validation/loss"), 0.25);
+}
+
+TEST_F(TrainLoopTest, ALossThatIsNotANumberStopsAllRanksBeforeTheUpdate) {
+  // Only rank 1 sees it; the reduced sum tells the others.
+  const auto ranks = Run(2, 40, [](int rank, LoopRank& r) {
+    if (rank == 1) r.program.bad_step = 16;
+  });
+  for (const LoopRank& rank : ranks) {
+    EXPECT_EQ(rank.status.code(), StatusCode::kFailedPrecondition);
+    EXPECT_THAT(rank.status.message(),
+                HasSubstr("loss is nan at step 17; last good checkpoint: step 15 (" +
+                          std::string(60, 'd') + "1015)"));
+    EXPECT_EQ(rank.program.updates.size(), 16u);
+  }
+}
+
+TEST_F(TrainLoopTest, AnInfiniteLossOrGradientIsNamedAsSuch) {
+  const auto infinite = Run(2, 40, [](int, LoopRank& r) {
+    r.program.bad_step = 2;
+    r.program.bad_loss = std::numeric_limits<double>::infinity();
+  });
+  EXPECT_THAT(infinite[1].status.message(),
+              HasSubstr("loss is infinite at step 3; no checkpoint yet"));
+  const auto gradient = Run(1, 40, [](int, LoopRank& r) { r.program.norm = std::nan(""); });
+  EXPECT_THAT(gradient[0].status.message(), HasSubstr("gradient norm is nan at step 1;"));
+}
+
+TEST_F(TrainLoopTest, AStopSeenByOneRankEndsAllAtTheSameStepWithACheckpoint) {
+  const auto ranks = Run(4, 40, [](int rank, LoopRank& r) {
+    if (rank == 2) r.observer.stop_after = 7;
+  });
+  for (const LoopRank& rank : ranks) {
+    EXPECT_EQ(rank.status.code(), StatusCode::kCancelled);
+    EXPECT_EQ(rank.program.updates.size(), 7u);
+  }
+  EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(5, 7));
+  EXPECT_TRUE(ranks[2].observer.checkpoints.empty());
+}
+
+TEST_F(TrainLoopTest, AnErrorOfOneRankEndsTheOthersToo) {
+  const auto ranks = Run(2, 40, [](int rank, LoopRank& r) {
+    if (rank == 1) r.program.failing_step = 3;
+  });
+  EXPECT_EQ(ranks[1].status.message(), "step 4: out of luck");
+  EXPECT_EQ(ranks[0].status.code(), StatusCode::kAborted);
+}
+
+TEST_F(TrainLoopTest, ResumesAtTheNextStepWithoutRepeatingCheckpoints) {
+  const auto ranks = Run(1, 12, {}, /*first_step=*/10);
+  EXPECT_EQ(ranks[0].program.calls.front().step, 10u);
+  EXPECT_EQ(ranks[0].program.updates.size(), 2u);
+  EXPECT_TRUE(ranks[0].observer.checkpoints.empty());
+  EXPECT_EQ(ranks[0].outcome.steps, 12u);
+}
+
+TEST_F(TrainLoopTest, EvaluatesAtEpochEndsTenStepsApartAtCheckpointsAndAtTheEnd) {
+  spec_.checkpoint.every_steps = 1000;
+  const auto ranks = Run(1, 30);  // epochs of 4 steps
+  std::vector<uint64_t> evaluated;
+  for (const TrainProgress& progress : ranks[0].observer.progress) {
+    if (progress.metrics.contains("validation/loss")) evaluated.push_back(progress.step);
+  }
+  EXPECT_THAT(evaluated, ElementsAre(4, 16, 28, 30));
+}
+
+TEST_F(TrainLoopTest, RanksThatStartAtDifferentStepsAreRefused) {
+  const auto gang = std::make_shared<ThreadGang>(2);
+  std::vector<Status> statuses(2);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      ThreadCommunicator communicator(gang, rank);
+      RecordingProgram program;
+      RecordingObserver observer;
+      const TrainRun run = {.spec = spec_,
+                            .data = data_,
+                            .program = program,
+                            .gang = communicator,
+                            .first_step = static_cast<uint64_t>(5 * rank),
+                            .last_step = 20};
+      statuses[rank] = RunTrainLoop(run, observer).status();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(statuses[1].message(), HasSubstr("rank 1 starts at step 5, rank 0 at 0"));
+  EXPECT_FALSE(statuses[0].ok());
+}
+
+TEST_F(TrainLoopTest, LabelsSayWhereARungStops) {
+  spec_.epochs = 10;
+  EXPECT_EQ(TotalSteps(spec_, 26), 40u);
+  EXPECT_EQ(*StopStep(spec_, 26), 40u);
+  spec_.labels["lepton.stop_at_epoch"] = "3";
+  EXPECT_EQ(*StopStep(spec_, 26), 12u);
+  spec_.labels["lepton.stop_at_step"] = "7";
+  EXPECT_EQ(*StopStep(spec_, 26), 7u);
+  spec_.labels = {{"lepton.stop_at_step", "700"}};
+  EXPECT_EQ(*StopStep(spec_, 26), 40u);
+  spec_.labels = {{"lepton.stop_at_step", "7x"}};
+  EXPECT_EQ(StopStep(spec_, 26).status().code(), StatusCode::kInvalidArgument);
+  spec_.steps = 100;
+  EXPECT_EQ(TotalSteps(spec_, 26), 100u);
+}
+
+}  // namespace
+}  // namespace lepton::worker
