@@ -39,9 +39,6 @@ void PrintJob(const json& job) {
         "result.model", "result.version", "result.weights_sha256", "result.parameters"}) {
     if (Text(job, key) != "-") table.Row({key, Text(job, key)});
   }
-  for (const auto& [key, value] : Items(job, "restarts")) {
-    table.Row({"restarts." + key, value.dump()});
-  }
   for (const auto& [key, value] : Items(job, "metrics")) {
     table.Row({key, Text(job["metrics"], key)});
   }

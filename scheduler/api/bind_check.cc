@@ -16,20 +16,21 @@ bool IsLoopback(const std::string& address) {
 
 Status CheckBind(const std::string& address, bool has_keys, bool has_tls) {
   if (IsLoopback(address)) return Status::Ok();
+  std::string missing;
   if (!has_keys) {
-    return FailedPrecondition(fmt::format(
-        "http.address: {} can be reached from other machines, so API keys are needed: make the "
-        "first one with `lepton key create --data-dir DIR --scope admin`",
-        address));
+    missing +=
+        "API keys are needed: make the first one with `lepton key create --data-dir DIR "
+        "--scope admin`";
   }
   if (!has_tls) {
-    return FailedPrecondition(fmt::format(
-        "http.address: {} can be reached from other machines, so TLS is needed: give "
-        "--tls-cert FILE and --tls-key FILE (for a test: openssl req -x509 -newkey rsa:3072 -nodes "
-        "-keyout key.pem -out cert.pem -days 365 -subj /CN=$(hostname))",
-        address));
+    missing += std::string(missing.empty() ? "" : "; ") +
+               "TLS is needed: give --tls-cert FILE and --tls-key FILE (for a test: openssl req "
+               "-x509 -newkey rsa:3072 -nodes -keyout key.pem -out cert.pem -days 365 -subj "
+               "/CN=$(hostname))";
   }
-  return Status::Ok();
+  if (missing.empty()) return Status::Ok();
+  return FailedPrecondition(
+      fmt::format("http.address: {} can be reached from other machines, so {}", address, missing));
 }
 
 }  // namespace lepton::api

@@ -12,11 +12,12 @@ namespace {
 using storage::ColumnType;
 using ColumnInfo = storage::DatasetManifest::ColumnInfo;
 
-// The first few of many names.
+// The first few of many names, and the last, where labels often are.
 std::string Listed(const std::vector<std::string>& names) {
   constexpr size_t kShown = 12;
   if (names.size() <= kShown) return fmt::format("{}", fmt::join(names, ", "));
-  return fmt::format("{}, ... ({} in all)", fmt::join(names.begin(), names.begin() + kShown, ", "),
+  return fmt::format("{}, ..., {} ({} in all)",
+                     fmt::join(names.begin(), names.begin() + kShown, ", "), names.back(),
                      names.size());
 }
 
@@ -144,7 +145,7 @@ Status CheckModelFits(std::string_view field, const std::string& name,
     return InvalidArgument(fmt::format("{}: {} was trained with loss {}, this job has {}", field,
                                        name, model.loss, spec.loss));
   }
-  if (field == "distill.teacher" && model.classes != facts.classes) {
+  if (field == "teacher" && model.classes != facts.classes) {
     return InvalidArgument(fmt::format("{}: {} has the classes {}, the dataset {}", field, name,
                                        Listed(model.classes), Listed(facts.classes)));
   }

@@ -63,7 +63,7 @@ class Start(unittest.TestCase):
 class FullDisk(unittest.TestCase):
     def test_submissions_are_refused_and_what_was_acknowledged_stays(self):
         folder = tempfile.mkdtemp(prefix="lepton-test.")
-        if not mount(folder, "size=24m"):
+        if not mount(folder, "size=96m"):
             shutil.rmtree(folder)
             self.skipTest("needs the right to mount a tmpfs")
         cluster = Cluster(workers=0, folder=folder)
@@ -72,14 +72,15 @@ class FullDisk(unittest.TestCase):
             with open(f"{folder}/filler", "wb") as filler:
                 try:
                     while True:
-                        filler.write(b"x" * 4096)
+                        filler.write(b"x" * 65536)
                         filler.flush()
                 except OSError:
                     pass
 
             def refused():
-                status, problem = cluster.call("POST", "/v1/jobs", train_spec(name="x" * 40,
-                                               labels={"pad": "y" * 3000}))
+                # The journal may have allocated ahead: large records use that up soon.
+                status, problem = cluster.call("POST", "/v1/jobs", train_spec(
+                    labels={f"pad{i}": "y" * 4000 for i in range(60)}))
                 return problem if status >= 400 else None
             problem = wait_until(refused, 30, "the full disk's answer", 0)
             self.assertEqual(problem["code"], "RESOURCE_EXHAUSTED", problem)

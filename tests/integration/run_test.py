@@ -14,7 +14,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import DATA, LEPTON, lepton, long_spec, main, processes, train_spec, wait_until  # noqa: E402
 
-MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--enable-recovery"]
+MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none"]
 if os.geteuid() == 0:
     MPIRUN.insert(1, "--allow-run-as-root")
 

@@ -114,7 +114,7 @@ class Pool(unittest.TestCase):
             os.chmod(other.data / "pool.key", 0o644)
             done = lepton("worker", "--link", link, "--pool-key", other.data / "pool.key", timeout=20)
             self.assertEqual(done.returncode, 1)
-            self.assertIn("0600", done.stderr)
+            self.assertIn("chmod 600", done.stderr)
         finally:
             cluster.stop()
             other.stop()
