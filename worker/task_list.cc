@@ -2,6 +2,7 @@
 // its target in CMakeLists.txt.
 #include "worker/distill/distill_task.h"
 #include "worker/evaluate/evaluate_task.h"
+#include "worker/infer/infer_task.h"
 #include "worker/task_context.h"
 #include "worker/train/train_task.h"
 
@@ -9,10 +10,8 @@ namespace lepton::worker {
 
 const std::vector<TaskKind>& TaskKinds() {
   static const std::vector<TaskKind> kinds = {
-      {"train", RunTrain},
-      {"trial", RunTrain},
-      {"distill", RunDistill},
-      {"evaluate", RunEvaluate},
+      {"train", RunTrain},       {"trial", RunTrain}, {"distill", RunDistill},
+      {"evaluate", RunEvaluate}, {"infer", RunInfer},
   };
   return kinds;
 }

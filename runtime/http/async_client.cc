@@ -89,7 +89,7 @@ class PendingCall : public std::enable_shared_from_this<PendingCall> {
     timer_.async_wait([self = shared_from_this()](ErrorCode error) {
       if (!error) self->Finish(DeadlineExceeded(self->Where() + ": no answer in time"));
     });
-    if (reused_ && connection_->reusable()) return Exchange();
+    if (reused_ && connection_->StillOpen()) return Exchange();
     reused_ = false;
     Connect();
   }
@@ -99,12 +99,14 @@ class PendingCall : public std::enable_shared_from_this<PendingCall> {
     connection_->Connect(host_.first, host_.second, nullptr, false,
                          [self = shared_from_this()](Status status) {
                            if (!self->done_) return;
-                           if (!status.ok()) return self->Finish(std::move(status));
+                           if (!status.ok())
+                             return self->Finish(self->sent_ ? Aborted(status.message()) : status);
                            self->Exchange();
                          });
   }
 
   void Exchange() {
+    sent_ = true;
     connection_->Exchange(wire_, is_head_, nullptr,
                           [self = shared_from_this()](ClientConnection::Answer answer) {
                             self->OnAnswer(std::move(answer));
@@ -142,6 +144,7 @@ class PendingCall : public std::enable_shared_from_this<PendingCall> {
   AsyncClient::Done done_;
   std::shared_ptr<ClientConnection> connection_;
   bool reused_;
+  bool sent_ = false;  // the server may have seen the request
   const asio::any_io_executor executor_;
   asio::steady_timer timer_;
 };

@@ -1,5 +1,7 @@
 #include "runtime/http/connection.h"
 
+#include <sys/socket.h>
+
 #include <boost/asio/connect.hpp>
 #include <boost/asio/ssl/error.hpp>
 #include <boost/beast/http/error.hpp>
@@ -168,6 +170,13 @@ bool ClientConnection::PassBody() {
   const std::string bytes = std::move(body);
   body.clear();
   return on_bytes_(bytes);
+}
+
+bool ClientConnection::StillOpen() {
+  if (!reusable_) return false;
+  char byte = 0;
+  const ssize_t got = recv(transport_->socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
 void ClientConnection::FinishExchange(Status status) {

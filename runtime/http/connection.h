@@ -42,6 +42,8 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
   void Close();
   // Open and between two exchanges.
   bool reusable() const { return reusable_; }
+  // False when the server has closed (or broken) a connection that was reusable: asks the kernel.
+  bool StillOpen();
 
  private:
   using Parser = boost::beast::http::response_parser<GrowingBody>;

@@ -15,9 +15,8 @@
 
 namespace lepton::worker {
 
-// x = float((raw - mean) / scale), computed in double and rounded once; NaN (missing) is taken for
-// mean, so x = 0; a scale of 0 is taken for 1. The training loop must prepare its rows with this
-// same function. `raw` and `x`: [rows, mean.size()], row-major.
+// x = (raw - mean) / scale by the training loop's NormalizeValue: NaN (missing) is taken for mean.
+// `raw` and `x`: [rows, mean.size()], row-major.
 void Normalize(std::span<const double> raw, std::span<const double> mean,
                std::span<const double> scale, std::span<float> x);
 
@@ -51,6 +50,7 @@ class LoadedModel {
   Status RunNormalized(int64_t rows, std::span<const float> x, std::span<float> logits);
 
  private:
+  LoadedModel() = default;
   storage::ModelManifest manifest_;
   nn::Signature signature_;
   std::unique_ptr<nn::InferenceProgram> program_;
