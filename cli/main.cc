@@ -48,5 +48,10 @@ int main(int argc, char** argv) {
   }
   lepton::InitLogging(
       {.role = "cli", .min_level = globals.verbosity > 0 ? 0 : 1, .verbosity = globals.verbosity});
-  return globals.action ? globals.action() : kExitUsage;
+  try {
+    return globals.action ? globals.action() : kExitUsage;
+  } catch (const std::exception& error) {
+    // An answer or a file that is not what it should be: JSON of another shape, mostly.
+    return Fail(lepton::Internal(std::string("unexpected: ") + error.what()));
+  }
 }

@@ -74,12 +74,13 @@ Status WriteFileAtomic(const fs::path& path, std::string_view bytes, int mode) {
 }
 
 Status MakeFolders(const fs::path& path, int mode) {
-  if (path.empty() || fs::is_directory(path)) return Status::Ok();
+  std::error_code unknown;  // what stat cannot tell, mkdir will
+  if (path.empty() || fs::is_directory(path, unknown)) return Status::Ok();
   LEPTON_RETURN_IF_ERROR(MakeFolders(path.parent_path(), mode));
   if (::mkdir(path.c_str(), static_cast<mode_t>(mode)) != 0 && errno != EEXIST) {
     return ErrnoStatus(errno, path.string());
   }
-  return fs::is_directory(path) ? Status::Ok() : ErrnoStatus(ENOTDIR, path.string());
+  return fs::is_directory(path, unknown) ? Status::Ok() : ErrnoStatus(ENOTDIR, path.string());
 }
 
 Result<FileLock> FileLock::Acquire(const fs::path& path) {
@@ -101,8 +102,8 @@ Result<FileLock> FileLock::Acquire(const fs::path& path) {
 
 TempFolder::TempFolder(std::string_view prefix) {
   const char* root = std::getenv("TMPDIR");
-  std::string pattern = std::string(root && *root ? root : "/tmp") + "/" + std::string(prefix) +
-                        ".XXXXXX";
+  std::string pattern =
+      std::string(root && *root ? root : "/tmp") + "/" + std::string(prefix) + ".XXXXXX";
   const char* made = ::mkdtemp(pattern.data());
   if (made != nullptr) path_ = made;
 }

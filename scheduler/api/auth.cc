@@ -38,18 +38,21 @@ std::string ToRow(const ApiKey& key) {
 }
 
 Result<ApiKey> FromRow(const std::string& id, const std::string& text) {
-  const nlohmann::json row = nlohmann::json::parse(text, nullptr, false);
-  if (!row.is_object()) return DataLoss(fmt::format("key {}: the stored row is not JSON", id));
   ApiKey key;
   key.id = id;
-  key.name = row.value("name", "");
-  key.created_ms = row.value("created_ms", int64_t{0});
-  key.expires_ms = row.value("expires_ms", int64_t{0});
-  key.salt = row.value("salt", "");
-  key.hash = row.value("hash", "");
-  for (const auto& name : row.value("scopes", std::vector<std::string>())) {
-    LEPTON_ASSIGN_OR_RETURN(const Scope scope, ParseScope(name));
-    key.scopes.insert(scope);
+  try {
+    const nlohmann::json row = nlohmann::json::parse(text);
+    key.name = row.at("name").get<std::string>();
+    key.created_ms = row.at("created_ms").get<int64_t>();
+    key.expires_ms = row.at("expires_ms").get<int64_t>();
+    key.salt = row.at("salt").get<std::string>();
+    key.hash = row.at("hash").get<std::string>();
+    for (const auto& name : row.at("scopes").get<std::vector<std::string>>()) {
+      LEPTON_ASSIGN_OR_RETURN(const Scope scope, ParseScope(name));
+      key.scopes.insert(scope);
+    }
+  } catch (const nlohmann::json::exception& error) {
+    return DataLoss(fmt::format("key {}: the stored row is damaged: {}", id, error.what()));
   }
   return key;
 }
