@@ -14,17 +14,25 @@
 
 namespace lepton::graph {
 
+struct PlanOptions {
+  // Parameters change rarely, as in serving: kernels may keep packed copies of them. What they keep
+  // is brought up to date by RunPrologue.
+  bool frozen_parameters = false;
+};
+
 class Plan {
  public:
   // kInvalidArgument for shapes that do not fit the graph; kInternal for a missing kernel.
   static Result<std::unique_ptr<Plan>> Make(const Graph& graph, const KernelTable& kernels,
                                             const Device& device,
-                                            std::span<const TensorType> inputs);
+                                            std::span<const TensorType> inputs,
+                                            const PlanOptions& options = {});
 
   // The memory of an input, a parameter or an external output, of the value's type; it must stay
   // valid until the last run or the next Bind of the value.
   void Bind(ValueId value, void* data);
-  // Computes what depends on parameters only. Call after they changed, before Run.
+  // Computes what depends on parameters only, and packs frozen ones. Call after they changed,
+  // before Run.
   void RunPrologue(const RunState& state);
   void Run(const RunState& state);
 
@@ -40,10 +48,11 @@ class Plan {
     const Node* node;
     std::unique_ptr<Kernel> kernel;
     std::string_view implementation;
+    bool prepared = false;  // has frozen inputs
   };
   Plan() = default;
-  Status AddSteps(const Graph& graph, const KernelTable& kernels, const Device& device,
-                  const std::vector<NodeId>& nodes);
+  Status AddStep(const Node& node, const KernelTable& kernels, const Device& device,
+                 std::vector<bool> frozen);
 
   std::vector<TensorView> views_;  // by value
   std::vector<Step> steps_;
@@ -56,8 +65,9 @@ class Executor {
  public:
   static constexpr size_t kMaxPlans = 8;
 
-  Executor(const Graph& graph, const KernelTable& kernels, Device device = {})
-      : graph_(graph), kernels_(kernels), device_(device) {}
+  Executor(const Graph& graph, const KernelTable& kernels, Device device = {},
+           PlanOptions options = {})
+      : graph_(graph), kernels_(kernels), device_(device), options_(options) {}
 
   // The plan for these input types: from the cache, or made now. Valid until kMaxPlans other shapes
   // were asked for. `*made` (may be null) says whether it is new and so has nothing bound yet.
@@ -72,6 +82,7 @@ class Executor {
   const Graph& graph_;
   const KernelTable& kernels_;
   const Device device_;
+  const PlanOptions options_;
   std::list<Cached> plans_;  // the last used first
 };
 

@@ -44,6 +44,9 @@ class KernelContext {
 class Kernel {
  public:
   virtual ~Kernel() = default;
+  // Called with the frozen inputs' memory (KernelRequest::frozen) each time they changed, before
+  // Run: the place to pack weights. The other inputs and the outputs may have no memory yet.
+  virtual void Prepare(const KernelContext&) {}
   // Inputs and outputs never overlap.
   virtual void Run(const KernelContext& context) = 0;
 };
@@ -55,6 +58,9 @@ struct KernelRequest {
   std::span<const TensorType> inputs;
   std::span<const TensorType> outputs;
   Device device;
+  // By input: it follows from parameters alone and changes so rarely that work in Prepare pays.
+  // Empty: none.
+  std::vector<bool> frozen = {};
 };
 
 struct KernelEntry {

@@ -18,8 +18,8 @@ KernelEntry Reference(std::string_view op, DType dtype = DType::kF32) {
 // Per op, the fastest first and the reference last.
 std::vector<KernelEntry> List() {
   std::vector<KernelEntry> entries = {
-      {"matmul", DType::kF32, "onednn", &CanRunOnednnMatmul, &CreateOnednnMatmul},
-      {"matmul", DType::kBF16, "onednn", &CanRunOnednnMatmul, &CreateOnednnMatmul},
+      {"matmul", DType::kF32, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
+      {"matmul", DType::kBF16, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
       {"matmul", DType::kBF16, "onednn widened", &CanRunWidenedMatmul, &CreateWidenedMatmul},
   };
   const std::vector<KernelEntry> simd = SimdKernels();

@@ -25,7 +25,7 @@ ForwardProgram::ForwardProgram(const Signature& signature, const std::string& pr
     : signature_(signature),
       graph_(ops::OpList()),
       builder_(graph_, /*training=*/false, precision),
-      executor_(graph_, kernels::CpuKernels()) {}
+      executor_(graph_, kernels::CpuKernels(), {}, {.frozen_parameters = true}) {}
 
 Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& signature,
                                                               const spec::ModelSpec& model,

@@ -1,8 +1,9 @@
 // The forward pass without dropout, shared by serving and by training's evaluation. It runs in
 // blocks of kBlockRows rows, the last one padded, because a matrix product may round differently
 // for different numbers of rows: with one fixed number, a row gives the same bits in any batch. The
-// cost is that a batch of one row does the arithmetic of a whole block. Ownership: borrows the
-// weights it is bound to. Threads: one caller.
+// cost is that a batch of one row does the arithmetic of a whole block (a large model's single row
+// is bound by reading the weights anyway), and that packed copies of large weights are kept.
+// Ownership: borrows the weights it is bound to. Threads: one caller.
 #pragma once
 
 #include <memory>
@@ -18,7 +19,7 @@ namespace lepton::nn {
 
 class ForwardProgram {
  public:
-  static constexpr int64_t kBlockRows = 32;
+  static constexpr int64_t kBlockRows = 16;
 
   // kInvalidArgument for a model that cannot be built.
   static Result<std::unique_ptr<ForwardProgram>> Build(const Signature& signature,

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "runtime/base/thread_pool.h"
+#include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/optimizer_kernels.h"
 
 namespace lepton::nn {
@@ -46,7 +46,7 @@ void UpdateWeights(const spec::OptimizerSpec& optimizer, double lr, uint64_t ste
     const kernels::SgdUpdate update{static_cast<float>(lr), scale,
                                     static_cast<float>(optimizer.weight_decay),
                                     static_cast<float>(optimizer.momentum)};
-    ThreadPool::Compute().ParallelFor(count, kGrain, [&](int64_t begin, int64_t end) {
+    kernels::ComputeLoop(count, kGrain, [&](int64_t begin, int64_t end) {
       kernels::ApplySgd(update, end - begin, weights.data() + begin, gradients.data() + begin,
                         state.empty() ? nullptr : state.data() + begin);
     });
@@ -65,7 +65,7 @@ void UpdateWeights(const spec::OptimizerSpec& optimizer, double lr, uint64_t ste
       static_cast<float>(optimizer.beta2),
       static_cast<float>(1 / std::sqrt(correction2)),
       static_cast<float>(optimizer.epsilon)};
-  ThreadPool::Compute().ParallelFor(count, kGrain, [&](int64_t begin, int64_t end) {
+  kernels::ComputeLoop(count, kGrain, [&](int64_t begin, int64_t end) {
     kernels::ApplyAdam(update, end - begin, weights.data() + begin, gradients.data() + begin,
                        state.data() + begin, state.data() + count + begin);
   });
@@ -75,7 +75,7 @@ double GlobalNorm(std::span<const float> values) {
   const auto count = static_cast<int64_t>(values.size());
   const int64_t blocks = (count + kNormBlock - 1) / kNormBlock;
   std::vector<double> sums(blocks);
-  ThreadPool::Compute().ParallelFor(blocks, 2, [&](int64_t begin, int64_t end) {
+  kernels::ComputeLoop(blocks, 2, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
       const int64_t first = block * kNormBlock;
       sums[block] =

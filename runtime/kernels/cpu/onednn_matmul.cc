@@ -9,7 +9,8 @@
 #include <unordered_map>
 
 #include "runtime/base/logging.h"
-#include "runtime/base/thread_pool.h"
+#include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/simd/loops.h"
 #include "runtime/tensor/buffer.h"
 
 namespace lepton::kernels {
@@ -47,10 +48,16 @@ struct Operands {
         rows(request.outputs[0].shape[0]),
         columns(request.outputs[0].shape[1]),
         inner(request.inputs[0].shape[transpose_a ? 0 : 1]),
+        frozen_b(!request.frozen.empty() && request.frozen[1]),
         dtype(request.inputs[0].dtype) {}
+  // A frozen right side of several tiles is packed: each tile's columns side by side, so that no
+  // row of a tile lies a whole matrix row from the next.
+  bool packs_b() const { return frozen_b && (columns > kTileColumns || transpose_b); }
+
   const bool transpose_a;
   const bool transpose_b;
   const int64_t rows, columns, inner;
+  const bool frozen_b;
   DType dtype;
 };
 
@@ -63,7 +70,9 @@ std::optional<Descriptor> Describe(const Operands& op, int64_t rows, int64_t col
   const Data type = op.dtype == DType::kBF16 ? Data::bf16 : Data::f32;
   using Strides = dnnl::memory::dims;
   const Strides a = op.transpose_a ? Strides{1, op.rows} : Strides{op.inner, 1};
-  const Strides b = op.transpose_b ? Strides{1, op.inner} : Strides{op.columns, 1};
+  const Strides b = op.packs_b()     ? Strides{columns, 1}
+                    : op.transpose_b ? Strides{1, op.inner}
+                                     : Strides{op.columns, 1};
   try {
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -86,7 +95,7 @@ class Tile {
       : primitive_(primitive), scratchpad_bytes_(descriptor.scratchpad_desc().get_size()) {
     const int64_t element = static_cast<int64_t>(DTypeSize(op.dtype));
     a_offset_ = element * (op.transpose_a ? row : row * op.inner);
-    b_offset_ = element * (op.transpose_b ? column * op.inner : column);
+    b_offset_ = element * (op.transpose_b || op.packs_b() ? column * op.inner : column);
     c_offset_ = 4 * (row * op.columns + column);
     const auto memory = [](const dnnl::memory::desc& desc) {
       return dnnl::memory(desc, Engine(), DNNL_MEMORY_NONE);
@@ -119,9 +128,24 @@ class Tile {
   int64_t a_offset_, b_offset_, c_offset_;
 };
 
+template <typename T>
+void PackColumns(const Operands& op, const T* b, T* packed) {
+  for (int64_t column = 0; column < op.columns; column += kTileColumns) {
+    const int64_t width = std::min(kTileColumns, op.columns - column);
+    T* tile = packed + column * op.inner;
+    for (int64_t k = 0; k < op.inner; ++k) {
+      for (int64_t j = 0; j < width; ++j) {
+        const int64_t index =
+            op.transpose_b ? (column + j) * op.inner + k : k * op.columns + column + j;
+        tile[k * width + j] = b[index];
+      }
+    }
+  }
+}
+
 class OnednnMatmul final : public graph::Kernel {
  public:
-  explicit OnednnMatmul(const Operands& op) {
+  explicit OnednnMatmul(const Operands& op) : op_(op) {
     for (int64_t row = 0; row < op.rows; row += kTileRows) {
       for (int64_t column = 0; column < op.columns; column += kTileColumns) {
         const auto descriptor = Describe(op, std::min(kTileRows, op.rows - row),
@@ -132,40 +156,63 @@ class OnednnMatmul final : public graph::Kernel {
     }
   }
 
+  void Prepare(const graph::KernelContext& context) override { Pack(context.input(1).data); }
   void Run(const graph::KernelContext& context) override {
     Multiply(context.input(0).data, context.input(1).data, context.output(0).data);
   }
 
+  void Pack(const void* b) {
+    if (!op_.packs_b()) return;
+    const size_t bytes = op_.inner * op_.columns * DTypeSize(op_.dtype);
+    if (packed_b_.size() != bytes) packed_b_ = Buffer(bytes);
+    if (op_.dtype == DType::kBF16) {
+      PackColumns(op_, static_cast<const BF16*>(b), packed_b_.as<BF16>());
+    } else {
+      PackColumns(op_, static_cast<const float*>(b), packed_b_.as<float>());
+    }
+  }
+
   void Multiply(const void* a, const void* b, void* c) {
-    ThreadPool::Compute().ParallelFor(static_cast<int64_t>(tiles_.size()), 1,
-                                      [&](int64_t begin, int64_t end) {
-                                        for (int64_t i = begin; i < end; ++i) {
-                                          tiles_[i].Run(a, b, c);
-                                        }
-                                      });
+    if (op_.packs_b()) b = packed_b_.data();
+    ComputeLoop(static_cast<int64_t>(tiles_.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) tiles_[i].Run(a, b, c);
+    });
   }
 
  private:
+  const Operands op_;
   std::vector<Tile> tiles_;
+  Buffer packed_b_;
 };
 
 class WidenedMatmul final : public graph::Kernel {
  public:
-  explicit WidenedMatmul(Operands op)
-      : a_(4 * op.rows * op.inner), b_(4 * op.inner * op.columns), product_(op) {}
+  explicit WidenedMatmul(const Operands& op)
+      : frozen_b_(op.frozen_b),
+        a_(4 * op.rows * op.inner),
+        b_(4 * op.inner * op.columns),
+        product_(op) {}
+
+  void Prepare(const graph::KernelContext& context) override {
+    if (!frozen_b_) return;
+    Widen(context.input(1), b_);
+    product_.Pack(b_.data());
+  }
 
   void Run(const graph::KernelContext& context) override {
     Widen(context.input(0), a_);
-    Widen(context.input(1), b_);
+    if (!frozen_b_) Widen(context.input(1), b_);
     product_.Multiply(a_.data(), b_.data(), context.output(0).data);
   }
 
  private:
   static void Widen(const TensorView& from, Buffer& to) {
-    const BF16* source = from.as<BF16>();
-    float* target = to.as<float>();
-    for (int64_t i = 0; i < from.elements(); ++i) target[i] = BF16::ToFloat(source[i]);
+    constexpr int64_t kGrain = 1 << 15;
+    ComputeLoop(from.elements(), kGrain, [&](int64_t begin, int64_t end) {
+      simd::BestLoops().to_f32(end - begin, from.as<uint16_t>() + begin, to.as<float>() + begin);
+    });
   }
+  const bool frozen_b_;
   Buffer a_, b_;
   OnednnMatmul product_;
 };
@@ -191,6 +238,11 @@ bool CanRunTiles(const Operands& op) {
 
 bool CanRunOnednnMatmul(const graph::KernelRequest& request) {
   return CanRunTiles(Operands(request));
+}
+
+bool PrefersOnednnMatmul(const graph::KernelRequest& request) {
+  static const bool has_amx = dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx;
+  return (has_amx || request.inputs[0].dtype != DType::kBF16) && CanRunOnednnMatmul(request);
 }
 
 std::unique_ptr<graph::Kernel> CreateOnednnMatmul(const graph::KernelRequest& request) {

@@ -9,13 +9,15 @@
 
 namespace lepton::kernels {
 
-// f32 and bf16. False when oneDNN has only its plain reference for the shapes and this CPU (bf16
-// before AVX-512).
+// Whether oneDNN has more than its plain reference for the shapes, type (f32 or bf16) and this CPU.
 bool CanRunOnednnMatmul(const graph::KernelRequest& request);
+// The same, for bf16 only with AMX: the vector units of a CPU without it multiply bf16 more slowly
+// than f32.
+bool PrefersOnednnMatmul(const graph::KernelRequest& request);
+// Packs frozen weights, where that helps, in Prepare.
 std::unique_ptr<graph::Kernel> CreateOnednnMatmul(const graph::KernelRequest& request);
 
-// bf16 on CPUs where oneDNN cannot: the inputs are widened to f32, which is exact, and multiplied
-// there.
+// bf16 elsewhere: the inputs are widened to f32, which is exact, and multiplied there.
 bool CanRunWidenedMatmul(const graph::KernelRequest& request);
 std::unique_ptr<graph::Kernel> CreateWidenedMatmul(const graph::KernelRequest& request);
 

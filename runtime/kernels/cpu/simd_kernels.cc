@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "runtime/base/thread_pool.h"
+#include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/function_kernel.h"
 #include "runtime/kernels/cpu/simd/loops.h"
 
@@ -16,19 +16,18 @@ constexpr int64_t kGrain = 1 << 15;  // elements for which another thread is wor
 constexpr int64_t kColumnTile = 64;  // columns that one thread takes at a time
 
 void ForElements(int64_t count, const auto& body) {
-  ThreadPool::Compute().ParallelFor(count, kGrain,
-                                    [&](int64_t begin, int64_t end) { body(begin, end - begin); });
+  ComputeLoop(count, kGrain, [&](int64_t begin, int64_t end) { body(begin, end - begin); });
 }
 
 void ForRows(int64_t rows, int64_t n, const auto& body) {
-  ThreadPool::Compute().ParallelFor(rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, n)),
-                                    [&](int64_t begin, int64_t end) { body(begin, end - begin); });
+  ComputeLoop(rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, n)),
+              [&](int64_t begin, int64_t end) { body(begin, end - begin); });
 }
 
 void ForColumns(int64_t rows, int64_t n, const auto& body) {
   const int64_t tiles = (n + kColumnTile - 1) / kColumnTile;
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, rows * kColumnTile));
-  ThreadPool::Compute().ParallelFor(tiles, grain, [&](int64_t begin, int64_t end) {
+  ComputeLoop(tiles, grain, [&](int64_t begin, int64_t end) {
     body(begin * kColumnTile, std::min(n, end * kColumnTile));
   });
 }
@@ -94,7 +93,7 @@ void RunDropout(const KernelContext& context) {
   const double rate = context.attributes().Float("rate");
   const auto stream = static_cast<uint32_t>(context.attributes().Int("stream"));
   const graph::RunState& run = context.run();
-  ThreadPool::Compute().ParallelFor((total + 3) / 4, kGrain / 16, [&](int64_t begin, int64_t end) {
+  ComputeLoop((total + 3) / 4, kGrain / 16, [&](int64_t begin, int64_t end) {
     const int64_t first = begin * 4;
     loops().dropout(begin, std::min(total, end * 4) - first, run.seed, stream, run.step, run.shard,
                     static_cast<float>(rate), static_cast<float>(1 / (1 - rate)), x + first,

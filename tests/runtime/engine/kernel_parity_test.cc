@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "runtime/kernels/cpu/onednn_matmul.h"
 #include "runtime/kernels/kernel_list_cpu.h"
 #include "runtime/ops/op_list.h"
 #include "runtime/tensor/counter_random.h"
@@ -106,6 +107,42 @@ INSTANTIATE_TEST_SUITE_P(EveryKernel, KernelParity, testing::ValuesIn(FastKernel
                            std::replace(name.begin(), name.end(), ' ', '_');
                            return name;
                          });
+
+// Where it is not chosen for speed, too.
+TEST(OnednnMatmul, Bf16EqualsTheReference) {
+  const KernelEntry reference = EntriesOf("matmul", DType::kBF16).back();
+  KernelEntry onednn = reference;
+  onednn.implementation = "onednn";
+  onednn.can_run = &kernels::CanRunOnednnMatmul;
+  onednn.create = &kernels::CreateOnednnMatmul;
+  for (OpCase& op_case : CasesFor("matmul", DType::kBF16, 33, 300)) {
+    if (!CanRun(onednn, op_case)) GTEST_SKIP() << "oneDNN has no bf16 product on this CPU";
+    auto got = RunKernel(onednn, op_case, kState);
+    auto wanted = RunKernel(reference, op_case, kState);
+    ExpectNear(got[0], wanted[0], Tolerance(onednn, op_case), op_case.label);
+  }
+}
+
+// A frozen right side is packed by Prepare.
+TEST(OnednnMatmul, FrozenWeightsGiveTheSameProduct) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (OpCase& op_case : CasesFor("matmul", dtype, 20, 530)) {
+      const auto entries = EntriesOf("matmul", dtype);
+      auto wanted = RunKernel(entries.back(), op_case, kState);
+      const std::vector<TensorType> inputs = {op_case.inputs[0].type, op_case.inputs[1].type};
+      const graph::Node node{nullptr, "", {0, 1}, {2}, op_case.attributes};
+      HostTensor got = MakeTensor(wanted[0].type);
+      TensorView views[] = {op_case.inputs[0].view(), op_case.inputs[1].view(), got.view()};
+      const graph::KernelRequest request{"matmul", &op_case.attributes, inputs, {&got.type, 1},
+                                         {},       {false, true}};
+      const auto* entry = kernels::CpuKernels().Select(request).value();
+      auto kernel = entry->create(request);
+      kernel->Prepare(graph::KernelContext(views, node, kState));
+      kernel->Run(graph::KernelContext(views, node, kState));
+      ExpectNear(got, wanted[0], Tolerance(*entry, op_case), op_case.label);
+    }
+  }
+}
 
 TEST(KernelList, EveryOpEndsInAReferenceThatRunsEverything) {
   for (const graph::Op* op : ops::OpList().ops()) {

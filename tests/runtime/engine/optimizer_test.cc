@@ -82,6 +82,16 @@ TEST(Adam, ManyStepsEqualTheFormulas) {
   }
 }
 
+// Moments of a weight without gradient shrink for ever; they end at 0, not among the denormals.
+TEST(Adam, ForgottenMomentsReachZero) {
+  const spec::OptimizerSpec adam{.name = "adam", .weight_decay = 0, .beta2 = 0.9};
+  std::vector<float> w(40, 1), g(40, 1e-3f), state(80);
+  UpdateWeights(adam, 0.01, 0, 1, w, g, state);
+  std::fill(g.begin(), g.end(), 0.0f);
+  for (uint64_t step = 1; step < 2000; ++step) UpdateWeights(adam, 0.01, step, 1, w, g, state);
+  for (const float moment : state) ASSERT_EQ(moment, 0);
+}
+
 TEST(GlobalNorm, EqualsTheDefinitionAndShowsBadValues) {
   std::vector<float> values(100003, 0.5f);
   EXPECT_NEAR(GlobalNorm(values), 0.5 * std::sqrt(100003.0), 1e-9);
