@@ -69,6 +69,9 @@ Status Turn::CheckSubmit(const SubmitJob& submit) const {
       return InvalidArgument(fmt::format("id: '{}' has a dot: use - or _", submit.id.str()));
     }
   }
+  // The journal keeps the spec as JSON: what does not come back from it would be lost.
+  const auto read_back = spec::JobSpecFromJson(spec::JobSpecToJson(submit.spec));
+  LEPTON_RETURN_IF_ERROR(read_back.status());
   LEPTON_RETURN_IF_ERROR(CheckPolicies(submit.spec));
   if (submit.spec.kind == spec::JobKind::kTune) {
     if (!submit.spec.search) return InvalidArgument("search: is missing: a tune job needs one");

@@ -1,0 +1,233 @@
+// Thousands of random inputs: after each the invariants hold and a replay ends in the same state.
+// In the end the faults stop, and everything that was submitted comes to its end.
+#include <gmock/gmock.h>
+
+#include <random>
+
+#include "tests/scheduler/core/sim.h"
+
+namespace lepton::scheduler {
+namespace {
+
+class Chaos {
+ public:
+  explicit Chaos(uint32_t seed) : random_(seed) {
+    for (int i = 0; i < 4; ++i) incarnation_.push_back(1);
+  }
+
+  void Run(int steps) {
+    for (int i = 0; i < steps && !testing::Test::HasFatalFailure(); ++i) {
+      sim.now += Pick(2'000);
+      Step();
+    }
+  }
+
+  // No more faults: time passes and tasks do their work.
+  void Settle() {
+    for (int worker = 0; worker < 4; ++worker) Arrive(worker);
+    for (const auto& [name, deployment] : sim.state().deployments) doomed_.push_back(name);
+    for (const std::string& name : doomed_) sim.On(DeleteDeployment{name});
+    for (int round = 0; round < 1'500 && !sim.state().active.empty(); ++round) {
+      for (const std::string& task : sim.Living()) Work(task);
+      sim.now += 1'000;
+      sim.On(Tick{});
+      if (testing::Test::HasFatalFailure()) return;
+    }
+  }
+
+  Sim sim;
+
+ private:
+  int Pick(int below) { return static_cast<int>(random_() % static_cast<uint32_t>(below)); }
+  std::string Name(int worker) { return "w" + std::to_string(worker); }
+
+  void Arrive(int worker) {
+    // It knows of the tasks that it had, if it is the same process.
+    std::vector<std::string> running;
+    const auto it = sim.state().tasks_of_worker.find(WorkerId(Name(worker)));
+    if (it != sim.state().tasks_of_worker.end()) {
+      for (const std::string& task : it->second) {
+        if (Pick(20) != 0) running.push_back(task);
+      }
+    }
+    sim.Hello(Name(worker), 1 + static_cast<uint32_t>(worker % 3),
+              "i" + std::to_string(incarnation_[worker]), running);
+  }
+
+  std::string AnyTask() {
+    const std::vector<std::string> living = sim.Living();
+    return living.empty() ? "" : living[static_cast<size_t>(Pick(static_cast<int>(living.size())))];
+  }
+
+  // The next thing that a healthy task does.
+  void Work(const std::string& id) {
+    const Task* task = sim.state().FindTask(id);
+    if (task == nullptr) return;
+    const Gang& gang = *sim.state().GangOfTask(id);
+    if (gang.state() == GANG_STOPPING) return sim.Finish(id, "CANCELLED");
+    if (task->state() == TASK_PLACED) return sim.Started(id);
+    if (!gang.deployment().empty()) return sim.Ready(id, 9000);
+    if (gang.tasks_size() > 1 && !task->has_endpoint()) return sim.Endpoint(id);
+    if (gang.state() == GANG_STARTING) return;
+    const double value = Pick(1000) / 1000.0;
+    switch (Pick(4)) {
+      case 0:
+        return sim.Finish(id, "OK", "", 0, {{"validation/accuracy", value}}, "m." + id);
+      case 1: {
+        const auto step = static_cast<uint64_t>(Pick(1000));
+        return sim.Checkpoint(id, step, "c" + std::to_string(Pick(50)),
+                              {{"validation/accuracy", value}});
+      }
+      default:
+        return sim.Progress(id, static_cast<uint64_t>(Pick(1000)));
+    }
+  }
+
+  void Hurt(const std::string& id) {
+    static const char* const kCodes[] = {"INTERNAL", "ABORTED", "UNAVAILABLE", "CANCELLED",
+                                         "FAILED_PRECONDITION"};
+    if (Pick(2) == 0) return sim.Finish(id, "INTERNAL", "", 9);
+    sim.Finish(id, kCodes[Pick(5)], "chaos");
+  }
+
+  // A dozen at once is enough to meet every state, and keeps the checks quick.
+  void SubmitSomething() {
+    if (sim.state().active.size() >= 12) return sim.On(Tick{});
+    SubmitJob submit;
+    submit.inputs = Sim::Inputs();
+    if (Pick(4) == 0) {
+      submit.spec = Sim::Tune(Pick(2) == 0 ? "asha" : "random", 1 + Pick(6), Pick(3));
+    } else {
+      const int least = 1 + Pick(3);
+      submit.spec = Sim::Train(least, least + Pick(3), 1 + Pick(2));
+    }
+    submit.spec.priority = 10 * Pick(4);
+    submit.spec.restart.max = Pick(4);
+    if (Pick(5) == 0) submit.spec.deadline = std::chrono::seconds(1 + Pick(600));
+    if (Pick(3) == 0) submit.spec.restart.log_policies = {{"bad", "exclude_worker"}};
+    if (Pick(3) == 0) submit.idempotency_key = "k" + std::to_string(Pick(10));
+    sim.On(std::move(submit));
+  }
+
+  void CancelSomething() {
+    if (sim.state().jobs.empty()) return;
+    auto it = sim.state().jobs.begin();
+    std::advance(it, Pick(static_cast<int>(sim.state().jobs.size())));
+    sim.On(CancelJob{it->first, "chaos"});
+  }
+
+  void DeploySomething() {
+    const std::string name = "d" + std::to_string(Pick(2));
+    switch (Pick(3)) {
+      case 0:
+        return sim.On(DeleteDeployment{name});
+      case 1:
+        return sim.On(ScaleDeployment{name, Pick(4)});
+      default:
+        break;
+    }
+    CreateDeployment create;
+    create.spec.name = name;
+    create.spec.model = create.model = "digits@1";
+    create.spec.replicas = Pick(3);
+    create.spec.slots_per_replica = Pick(2);
+    create.model_manifest = "m";
+    sim.On(std::move(create));
+  }
+
+  void Step() {
+    const int worker = Pick(4);
+    const std::string task = AnyTask();
+    switch (Pick(40)) {
+      case 0:
+        return Arrive(worker);
+      case 1:
+        ++incarnation_[worker];
+        return Arrive(worker);
+      case 2:
+        return sim.Lose(Name(worker));
+      case 3:
+        return sim.On(DrainWorker{WorkerId(Name(worker)), "chaos"});
+      case 4:
+        return SubmitSomething();
+      case 5:
+        return Pick(4) == 0 ? CancelSomething() : SubmitSomething();
+      case 6:
+        return DeploySomething();
+      case 7:
+        return Pick(3) == 0 ? sim.TakeSnapshot() : sim.On(Tick{});
+      case 8:
+        return Pick(3) == 0 ? Restart() : sim.Pass(Pick(90'000));
+      case 9:
+        return task.empty() ? Arrive(worker) : Hurt(task);
+      case 10:
+        return task.empty() ? Arrive(worker) : sim.Log(task, Pick(5) == 0 ? "bad" : "good");
+      case 11:
+        return task.empty() ? Arrive(worker) : Repeat(task);
+      case 12:
+      case 13:
+        return sim.On(Tick{});
+      default:
+        return task.empty() ? SubmitSomething() : Work(task);
+    }
+  }
+
+  void Restart() {
+    sim.Restart();
+    sim.On(Tick{});
+  }
+
+  void Repeat(const std::string& task) {
+    wire::TaskReport report;
+    report.mutable_finished()->set_code("OK");
+    const uint64_t last = sim.state().FindTask(task)->last_seq();
+    if (last == 0) return;
+    sim.Report(task, report, 1 + static_cast<uint64_t>(Pick(static_cast<int>(last))));
+    EXPECT_TRUE(sim.out.records.empty()) << "a repeat changes nothing";
+  }
+
+  std::mt19937 random_;
+  std::vector<int> incarnation_;
+  std::vector<std::string> doomed_;
+};
+
+class RandomSchedule : public testing::TestWithParam<uint32_t> {};
+
+TEST_P(RandomSchedule, InvariantsHoldReplayIsEqualAndAllComesToAnEnd) {
+  Chaos chaos(GetParam());
+  chaos.Run(600);
+  ASSERT_FALSE(HasFatalFailure());
+  chaos.Settle();
+  ASSERT_FALSE(HasFatalFailure());
+  const State& state = chaos.sim.state();
+  EXPECT_GT(state.jobs.size(), 10u);
+  std::map<std::string, int> ends;
+  for (const auto& [id, job] : state.jobs) {
+    // The whole pool is 1 + 2 + 3 + 1 slots: what asks for more, or excluded too many, may wait.
+    if (job.state() == JOB_QUEUED) {
+      EXPECT_NE(WaitingReason(state, id), "starts now") << id;
+    } else {
+      EXPECT_TRUE(IsTerminal(job.state())) << id << " is " << JobStateName(job.state());
+    }
+    ++ends[std::string(JobStateName(job.state()))];
+  }
+  EXPECT_GT(ends["SUCCEEDED"], 0);
+  EXPECT_TRUE(state.deployments.empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, RandomSchedule, testing::Range(1u, 7u));
+
+TEST(Determinism, EqualInputsGiveEqualRecords) {
+  std::vector<std::string> journals[2];
+  for (auto& journal : journals) {
+    Chaos chaos(99);
+    chaos.sim.check_every = 100;
+    chaos.Run(600);
+    journal = chaos.sim.journal;
+  }
+  EXPECT_EQ(journals[0], journals[1]);
+  EXPECT_FALSE(journals[0].empty());
+}
+
+}  // namespace
+}  // namespace lepton::scheduler

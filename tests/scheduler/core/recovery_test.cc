@@ -1,0 +1,453 @@
+#include <gmock/gmock.h>
+
+#include "scheduler/core/turn.h"
+#include "tests/scheduler/core/sim.h"
+
+namespace lepton::scheduler {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+TEST(Backoff, DoublesUpToTheCap) {
+  EXPECT_EQ(BackoffMs(1'000, 1, 30'000), 1'000);
+  EXPECT_EQ(BackoffMs(1'000, 2, 30'000), 2'000);
+  EXPECT_EQ(BackoffMs(1'000, 5, 30'000), 16'000);
+  EXPECT_EQ(BackoffMs(1'000, 60, 30'000), 30'000);
+  EXPECT_EQ(BackoffMs(0, 60, 30'000), 0);
+}
+
+// Two workers, a gang of one to two ranks that runs on both.
+struct TwoRanks {
+  explicit TwoRanks(int min_workers = 1) {
+    sim.Hello("w1");
+    sim.Hello("w2");
+    id = sim.Submit(Sim::Train(min_workers, 2));
+  }
+  Sim sim;
+  std::string id;
+};
+
+TEST(Recovery, LostWorkerRestartsTheGangOnWhatRemains) {
+  TwoRanks two;
+  Sim& sim = two.sim;
+  sim.RunAll(two.id);
+  sim.Checkpoint(two.id + ".a1.r0", 100, "c100");
+  sim.Lose("w2");
+  EXPECT_EQ(sim.StateOf(two.id), "RECOVERING");
+  ASSERT_THAT(sim.out.stops, SizeIs(1)) << "the survivor";
+  EXPECT_EQ(sim.out.stops[0].second.task_id(), two.id + ".a1.r0");
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(two.id), "RECOVERING") << "back-off";
+  EXPECT_EQ(sim.job(two.id).worker_restarts(), 1u);
+  EXPECT_EQ(sim.job(two.id).task_restarts(), 0u);
+  sim.Pass(999);
+  EXPECT_EQ(sim.StateOf(two.id), "RECOVERING");
+  sim.Pass(1);
+  EXPECT_EQ(sim.StateOf(two.id), "STARTING");
+  ASSERT_THAT(sim.out.starts, SizeIs(1)) << "one worker is left, and enough";
+  const wire::StartTask& start = sim.out.starts[0].second;
+  EXPECT_EQ(start.task_id(), two.id + ".a2.r0");
+  EXPECT_EQ(start.attempt(), 2u);
+  EXPECT_EQ(start.resume_checkpoint(), "c100");
+  std::vector<std::string> inputs;
+  for (const wire::ObjectRef& ref : start.inputs()) inputs.push_back(ref.digest());
+  EXPECT_THAT(inputs, ElementsAre("data", "table", "c100", "c100.data"));
+}
+
+TEST(Recovery, TooFewWorkersLeftMeansQueuedWithTheReason) {
+  TwoRanks two(2);
+  Sim& sim = two.sim;
+  sim.RunAll(two.id);
+  sim.Lose("w2");
+  sim.StopAll();
+  sim.Pass(1'000);
+  EXPECT_EQ(sim.StateOf(two.id), "QUEUED");
+  EXPECT_EQ(WaitingReason(sim.state(), JobId(two.id)), "needs 2 x 1 slots, 1 free of 1");
+  sim.Hello("w3");
+  EXPECT_EQ(sim.StateOf(two.id), "STARTING");
+}
+
+TEST(Recovery, WorkerLostWhileStarting) {
+  TwoRanks two;
+  two.sim.Lose("w1");
+  EXPECT_EQ(two.sim.StateOf(two.id), "RECOVERING");
+  two.sim.StopAll();
+  two.sim.Pass(1'000);
+  EXPECT_EQ(two.sim.StateOf(two.id), "STARTING");
+}
+
+TEST(Recovery, WorkerLostWhileStoppingEndsTheStop) {
+  TwoRanks two;
+  two.sim.RunAll(two.id);
+  two.sim.On(CancelJob{JobId(two.id), "asked"});
+  two.sim.Lose("w1");
+  EXPECT_EQ(two.sim.StateOf(two.id), "STOPPING");
+  two.sim.Lose("w2");
+  EXPECT_EQ(two.sim.StateOf(two.id), "CANCELLED");
+}
+
+TEST(Recovery, KilledTaskIsAWorkerFaultAndAnErrorIsATaskFault) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.Finish(id + ".a1.r0", "INTERNAL", "", 9);
+  EXPECT_EQ(sim.job(id).worker_restarts(), 1u);
+  sim.Pass(1'000);
+  sim.RunAll(id);
+  sim.Finish(id + ".a2.r0", "INTERNAL", "oops");
+  EXPECT_EQ(sim.job(id).worker_restarts(), 1u);
+  EXPECT_EQ(sim.job(id).task_restarts(), 1u);
+  sim.Pass(1'999);
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING") << "the second back-off is twice as long";
+  sim.Pass(1);
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
+TEST(Recovery, PeerThatBlamesTheGangDoesNotHideWhoDied) {
+  TwoRanks two;
+  Sim& sim = two.sim;
+  sim.RunAll(two.id);
+  sim.Finish(two.id + ".a1.r0", "ABORTED", "rank 1 is gone");
+  sim.Finish(two.id + ".a1.r1", "INTERNAL", "", 9);
+  EXPECT_EQ(sim.job(two.id).worker_restarts(), 1u);
+  EXPECT_EQ(sim.job(two.id).task_restarts(), 0u);
+  EXPECT_THAT(sim.job(two.id).cause(), HasSubstr("rank 1 on worker w2: killed by signal 9"));
+}
+
+TEST(Recovery, FatalErrorBehindAnAbortIsNotRetried) {
+  TwoRanks two;
+  two.sim.RunAll(two.id);
+  two.sim.Finish(two.id + ".a1.r0", "ABORTED", "rank 1 left");
+  two.sim.Finish(two.id + ".a1.r1", "FAILED_PRECONDITION", "loss is NaN");
+  EXPECT_EQ(two.sim.StateOf(two.id), "FAILED");
+  EXPECT_THAT(two.sim.job(two.id).error(), HasSubstr("loss is NaN"));
+}
+
+TEST(Recovery, RestartLimitOfEachKindEndsTheJob) {
+  for (bool worker_fault : {false, true}) {
+    Sim sim;
+    sim.Hello("w1");
+    spec::JobSpec spec = Sim::Train();
+    spec.restart.max = 2;
+    const std::string id = sim.Submit(spec);
+    for (int attempt = 1; attempt <= 3; ++attempt) {
+      const std::string task = id + ".a" + std::to_string(attempt) + ".r0";
+      ASSERT_EQ(sim.Living(), std::vector<std::string>{task});
+      sim.Run(task);
+      sim.Finish(task, "INTERNAL", "oops", worker_fault ? 11 : 0);
+      sim.Pass(30'000);
+    }
+    EXPECT_EQ(sim.StateOf(id), "FAILED");
+    EXPECT_EQ(sim.job(id).reason_code(), "RESTART_LIMIT");
+    EXPECT_EQ(sim.job(id).worker_restarts(), worker_fault ? 2u : 0u);
+    EXPECT_EQ(sim.job(id).task_restarts(), worker_fault ? 0u : 2u);
+  }
+}
+
+TEST(Recovery, RecoveredJobGoesBeforeItsEquals) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string first = sim.Submit(Sim::Train()), second = sim.Submit(Sim::Train());
+  sim.RunAll(first);
+  sim.Finish(first + ".a1.r0", "INTERNAL", "oops");
+  EXPECT_EQ(sim.StateOf(second), "STARTING") << "the slot is not kept idle during a back-off";
+  const std::string third = sim.Submit(Sim::Train());
+  sim.RunAll(second);
+  sim.Finish(second + ".a1.r0", "INTERNAL", "oops");
+  sim.Pass(0);
+  EXPECT_EQ(sim.StateOf(third), "STARTING");
+  sim.Pass(1'000);
+  const std::string fourth = sim.Submit(Sim::Train());
+  sim.Finish(third + ".a1.r0", "OK", "", 0, {}, "m");
+  EXPECT_EQ(sim.StateOf(first), "STARTING");
+  EXPECT_EQ(sim.StateOf(fourth), "QUEUED");
+}
+
+TEST(Recovery, TaskThatNeverStartsIsGivenUp) {
+  TwoRanks two;
+  Sim& sim = two.sim;
+  sim.Run(two.id + ".a1.r0");
+  sim.Pass(59'999);
+  EXPECT_EQ(sim.StateOf(two.id), "STARTING");
+  sim.Pass(1);
+  EXPECT_EQ(sim.StateOf(two.id), "RECOVERING");
+  sim.StopAll();
+  EXPECT_EQ(sim.job(two.id).worker_restarts(), 1u);
+}
+
+TEST(Recovery, TaskThatDoesNotStopIsKilledThenGivenUp) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.On(CancelJob{JobId(id), "asked"});
+  EXPECT_EQ(sim.out.stops.at(0).second.grace_ms(), 5'000u);
+  sim.now += 15'000;
+  sim.On(Tick{});
+  ASSERT_THAT(sim.out.stops, SizeIs(1));
+  EXPECT_EQ(sim.out.stops[0].second.grace_ms(), 0u);
+  sim.now += 15'000;
+  sim.On(Tick{});
+  EXPECT_EQ(sim.StateOf(id), "CANCELLED");
+  // It was there after all: nobody knows it any more.
+  wire::TaskReport late;
+  late.mutable_progress()->set_step(7);
+  sim.Report(id + ".a1.r0", late);
+  EXPECT_THAT(sim.out.stops, SizeIs(1));
+  EXPECT_THAT(sim.out.acks, SizeIs(1));
+}
+
+TEST(Reports, DuplicatesAreAcknowledgedAndIgnored) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  const std::string task = id + ".a1.r0";
+  sim.Started(task);       // 1
+  sim.Progress(task, 10);  // 2
+  sim.Log(task, "hello");  // 3: in no record
+  EXPECT_THAT(sim.out.records, IsEmpty());
+  EXPECT_THAT(sim.out.accepted, SizeIs(1));
+  wire::TaskReport old;
+  old.mutable_progress()->set_step(5);
+  for (uint64_t seq : {1, 2, 3}) {
+    sim.Report(task, old, seq);
+    EXPECT_THAT(sim.out.records, IsEmpty());
+    EXPECT_THAT(sim.out.accepted, IsEmpty());
+    ASSERT_THAT(sim.out.acks, SizeIs(1));
+    EXPECT_EQ(sim.out.acks[0].seq(), 3u);
+  }
+  EXPECT_EQ(sim.job(id).progress().step(), 10u);
+}
+
+TEST(Reports, OfAnotherWorkerOrUnknownTaskAreTurnedAway) {
+  Sim sim;
+  sim.Hello("w1");
+  sim.Hello("w2");
+  const std::string id = sim.Submit(Sim::Train());
+  const Task* task = sim.state().FindTask(id + ".a1.r0");
+  const std::string other = task->worker_id() == "w1" ? "w2" : "w1";
+  TaskReported forged{WorkerId(other), {}};
+  forged.report.set_task_id(id + ".a1.r0");
+  forged.report.set_seq(1);
+  forged.report.mutable_finished()->set_code("OK");
+  sim.On(forged);
+  EXPECT_THAT(sim.out.records, IsEmpty());
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+  forged.report.set_task_id("ghost");
+  forged.report.mutable_started()->set_pid(1);
+  sim.On(forged);
+  EXPECT_THAT(sim.out.stops, SizeIs(1));
+}
+
+TEST(LogPolicies, ExcludedWorkerIsNotUsedAgainForThisJob) {
+  Sim sim;
+  sim.Hello("w1");
+  spec::JobSpec spec = Sim::Train();
+  spec.restart.log_policies = {{"CUDA error: \\d+", "exclude_worker"}};
+  const std::string id = sim.Submit(spec);
+  sim.RunAll(id);
+  sim.Log(id + ".a1.r0", "all is well");
+  EXPECT_THAT(sim.out.stops, IsEmpty());
+  sim.Log(id + ".a1.r0", "E: CUDA error: 719");
+  EXPECT_THAT(sim.out.stops, SizeIs(1));
+  sim.StopAll();
+  sim.Pass(1'000);
+  EXPECT_EQ(sim.StateOf(id), "QUEUED");
+  EXPECT_THAT(WaitingReason(sim.state(), JobId(id)), HasSubstr("1 workers excluded"));
+  sim.Submit(Sim::Train());
+  EXPECT_THAT(sim.out.starts, SizeIs(1)) << "others may use it, and do not wait";
+  sim.Hello("w2");
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  EXPECT_EQ(sim.out.starts[0].first, "w2");
+}
+
+TEST(LogPolicies, FailJob) {
+  Sim sim;
+  sim.Hello("w1");
+  spec::JobSpec spec = Sim::Train();
+  spec.restart.log_policies = {{"out of memory", "fail_job"}};
+  const std::string id = sim.Submit(spec);
+  sim.RunAll(id);
+  sim.Log(id + ".a1.r0", std::string(100'000, 'x') + " out of memory");
+  EXPECT_EQ(sim.StateOf(id), "RUNNING") << "only the head of an endless line is looked at";
+  sim.Log(id + ".a1.r0", "rank 0: out of memory");
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "FAILED");
+  EXPECT_THAT(sim.job(id).error(), HasSubstr("out of memory"));
+}
+
+TEST(Workers, ReconnectWithTheSameTasksRestartsNothing) {
+  TwoRanks two;
+  Sim& sim = two.sim;
+  sim.RunAll(two.id);
+  sim.Progress(two.id + ".a1.r0", 5);
+  const std::string task = two.id + ".a1.r0";
+  const std::string worker = sim.state().FindTask(task)->worker_id();
+  sim.Hello(worker, 1, "i1", {task, "ghost"});
+  ASSERT_THAT(sim.out.welcomes, SizeIs(1));
+  EXPECT_EQ(sim.out.welcomes[0].unknown_task_ids(0), "ghost");
+  ASSERT_EQ(sim.out.welcomes[0].acked_size(), 1);
+  EXPECT_EQ(sim.out.welcomes[0].acked(0).last_seq(), 3u);
+  EXPECT_THAT(sim.out.records, IsEmpty());
+  EXPECT_THAT(sim.out.groups, IsEmpty());
+  EXPECT_EQ(sim.StateOf(two.id), "RUNNING");
+}
+
+TEST(Workers, ReconnectBeforeTheFirstStepHearsTheGroupAgain) {
+  TwoRanks two;
+  two.sim.RunAll(two.id);
+  const std::string task = two.id + ".a1.r1";
+  two.sim.Hello(two.sim.state().FindTask(task)->worker_id(), 1, "i1", {task});
+  ASSERT_THAT(two.sim.out.groups, SizeIs(1));
+  EXPECT_EQ(two.sim.out.groups[0].second.task_id(), task);
+}
+
+TEST(Workers, ReconnectWithoutATaskMeansItIsLost) {
+  TwoRanks two;
+  two.sim.RunAll(two.id);
+  two.sim.Hello("w1", 1, "i1", {});
+  EXPECT_EQ(two.sim.StateOf(two.id), "RECOVERING");
+}
+
+TEST(Workers, NewIncarnationHasLostEverythingItRan) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.Hello("w1", 1, "i2", {id + ".a1.r0"});
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  ASSERT_THAT(sim.out.welcomes, SizeIs(1));
+  EXPECT_EQ(sim.out.welcomes[0].unknown_task_ids_size(), 1);
+  sim.Pass(1'000);
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
+TEST(Workers, LostOneThatComesBackIsUsedAgainAndItsOldTasksDie) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.Lose("w1");
+  sim.Pass(1'000);
+  EXPECT_EQ(sim.StateOf(id), "QUEUED");
+  sim.Hello("w1", 1, "i1", {id + ".a1.r0"});
+  ASSERT_EQ(sim.out.welcomes.at(0).unknown_task_ids_size(), 1);
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
+TEST(Workers, DrainMovesWorkElsewhereAndCountsNoRestart) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.Hello("w2");
+  sim.On(DrainWorker{WorkerId("w1"), "maintenance"});
+  EXPECT_TRUE(sim.Last().status.ok());
+  EXPECT_THAT(sim.out.drains, ElementsAre("w1"));
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "STARTING") << "at once";
+  EXPECT_EQ(sim.state().FindTask(id + ".a2.r0")->worker_id(), "w2");
+  EXPECT_EQ(sim.job(id).worker_restarts() + sim.job(id).task_restarts(), 0u);
+  sim.On(DrainWorker{WorkerId("w9"), ""});
+  EXPECT_EQ(sim.Last().status.code(), StatusCode::kNotFound);
+}
+
+TEST(Workers, LostOnesAreForgottenAfterAWhile) {
+  Sim sim;
+  sim.Hello("w1");
+  sim.Lose("w1");
+  sim.Pass(600'000);
+  EXPECT_THAT(sim.state().workers, IsEmpty());
+}
+
+TEST(Restart, RunningWorkIsLeftUntouched) {
+  for (bool with_snapshot : {false, true}) {
+    TwoRanks two;
+    Sim& sim = two.sim;
+    sim.RunAll(two.id);
+    if (with_snapshot) sim.TakeSnapshot();
+    sim.Progress(two.id + ".a1.r0", 50);
+    const std::string r0 = two.id + ".a1.r0", r1 = two.id + ".a1.r1";
+    const std::string w0 = sim.state().FindTask(r0)->worker_id();
+    const std::string w1 = sim.state().FindTask(r1)->worker_id();
+    sim.Restart();
+    sim.Hello(w0, 1, "i1", {r0});
+    sim.Pass(5'000);
+    sim.Hello(w1, 1, "i1", {r1});
+    sim.Pass(60'000);
+    EXPECT_EQ(sim.StateOf(two.id), "RUNNING");
+    EXPECT_EQ(sim.job(two.id).attempt(), 1u);
+    sim.Finish(r0, "OK", "", 0, {}, "m");
+    sim.Finish(r1);
+    EXPECT_EQ(sim.StateOf(two.id), "SUCCEEDED");
+  }
+}
+
+TEST(Restart, WorkerThatDoesNotComeBackIsLostAfterItsLease) {
+  TwoRanks two;
+  Sim& sim = two.sim;
+  sim.RunAll(two.id);
+  const std::string r0 = two.id + ".a1.r0";
+  sim.Restart();
+  sim.Hello(sim.state().FindTask(r0)->worker_id(), 1, "i1", {r0});
+  sim.Pass(14'999);
+  EXPECT_EQ(sim.StateOf(two.id), "RUNNING");
+  sim.Pass(1);
+  EXPECT_EQ(sim.StateOf(two.id), "RECOVERING");
+}
+
+TEST(Restart, NothingIsPlacedOnWorkersThatHaveNotComeBack) {
+  Sim sim;
+  sim.Hello("w1");
+  sim.Restart();
+  const std::string id = sim.Submit(Sim::Train());
+  EXPECT_EQ(sim.StateOf(id), "QUEUED");
+  sim.Hello("w1");
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
+TEST(Restart, StopThatWasNotHeardIsSaidAgain) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.On(CancelJob{JobId(id), "asked"});
+  sim.Restart();
+  sim.Hello("w1", 1, "i1", {id + ".a1.r0"});
+  ASSERT_THAT(sim.out.stops, SizeIs(1));
+  EXPECT_EQ(sim.out.stops[0].second.task_id(), id + ".a1.r0");
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "CANCELLED");
+}
+
+TEST(Restart, StartThatWasNotHeardIsDoneAgain) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.Restart();
+  sim.Hello("w1", 1, "i1", {});
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  sim.Pass(1'000);
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
+TEST(Restart, DamagedSnapshotsAndRecordsAreRefused) {
+  EXPECT_EQ(State::Restore("\xff\xff rubbish").status().code(), StatusCode::kDataLoss);
+  Snapshot newer;
+  newer.set_version(99);
+  EXPECT_EQ(State::Restore(newer.SerializeAsString()).status().code(),
+            StatusCode::kFailedPrecondition);
+  State state;
+  EXPECT_EQ(ApplyBytes("\xff\xff rubbish", state).code(), StatusCode::kDataLoss);
+  Record record;
+  record.set_version(2);
+  record.set_seq(1);
+  EXPECT_EQ(Apply(record, state).code(), StatusCode::kFailedPrecondition);
+}
+
+}  // namespace
+}  // namespace lepton::scheduler

@@ -1,0 +1,230 @@
+#include "tests/scheduler/core/sim.h"
+
+#include "scheduler/core/index.h"
+
+namespace lepton::scheduler {
+
+ReactorOptions Sim::Options() {
+  ReactorOptions options;
+  options.token_secret = "secret";
+  options.coordinator_incarnation = "c1";
+  return options;
+}
+
+Sim::Sim(ReactorOptions options)
+    : reactor(std::make_unique<Reactor>(options, State(), now)), options_(options) {}
+
+void Sim::Feed(const Input& input) {
+  out = Recorder();
+  reactor->On(input, out);
+  for (const std::string& record : out.records) {
+    journal.push_back(record);
+    const Status applied = ApplyBytes(record, shadow_);
+    ASSERT_TRUE(applied.ok()) << applied.ToString();
+  }
+  if (++inputs_ % check_every == 0) Check();
+}
+
+void Sim::Check() {
+  const Status invariants = CheckInvariants(reactor->state());
+  ASSERT_TRUE(invariants.ok()) << invariants.ToString();
+  ASSERT_EQ(reactor->state().Snapshot(), shadow_.Snapshot()) << "a replay ends elsewhere";
+}
+
+void Sim::TakeSnapshot() {
+  snapshot = reactor->state().Snapshot();
+  journal.clear();
+}
+
+void Sim::Restart() {
+  State state;
+  if (!snapshot.empty()) {
+    Result<State> restored = State::Restore(snapshot);
+    ASSERT_TRUE(restored.ok()) << restored.status().ToString();
+    state = std::move(restored).value();
+  }
+  for (const std::string& record : journal) {
+    const Status applied = ApplyBytes(record, state);
+    ASSERT_TRUE(applied.ok()) << applied.ToString();
+  }
+  ASSERT_EQ(state.Snapshot(), reactor->state().Snapshot());
+  reactor = std::make_unique<Reactor>(options_, std::move(state), now);
+}
+
+void Sim::Pass(int64_t ms) {
+  const int64_t until = now + ms;
+  for (auto next = reactor->next_timer_ms(); next && *next <= until;
+       next = reactor->next_timer_ms()) {
+    now = *next;
+    On(Tick{});
+    if (testing::Test::HasFatalFailure()) return;
+  }
+  now = until;
+}
+
+void Sim::Hello(const std::string& worker, uint32_t slots, const std::string& incarnation,
+                const std::vector<std::string>& running, const std::string& world, uint32_t gpus) {
+  WorkerHello hello;
+  hello.hello.set_protocol_version(1);
+  hello.hello.set_worker_id(worker);
+  hello.hello.set_incarnation(incarnation);
+  hello.hello.set_host("host-" + worker);
+  hello.hello.set_slots(slots);
+  hello.hello.set_gpus(gpus);
+  hello.hello.set_launcher_world(world);
+  for (const std::string& task : running) {
+    hello.hello.add_running()->set_task_id(task);
+  }
+  On(std::move(hello));
+}
+
+void Sim::Report(const std::string& task_id, wire::TaskReport report, uint64_t seq) {
+  const Task* task = state().FindTask(task_id);
+  TaskReported reported;
+  if (task != nullptr) reported.worker = WorkerId(task->worker_id());
+  reported.report = std::move(report);
+  reported.report.set_task_id(task_id);
+  reported.report.set_seq(seq != 0 ? seq : ++seq_[task_id]);
+  On(std::move(reported));
+}
+
+void Sim::Started(const std::string& task) {
+  wire::TaskReport report;
+  report.mutable_started()->set_pid(4242);
+  Report(task, std::move(report));
+}
+
+void Sim::Endpoint(const std::string& task) {
+  wire::TaskReport report;
+  report.mutable_endpoint()->set_address("address of " + task);
+  Report(task, std::move(report));
+}
+
+void Sim::Run(const std::string& task) {
+  Started(task);
+  const Gang* gang = state().GangOfTask(task);
+  if (gang != nullptr && gang->tasks_size() > 1) Endpoint(task);
+}
+
+void Sim::Progress(const std::string& task, uint64_t step,
+                   const std::map<std::string, double>& metrics) {
+  wire::TaskReport report;
+  report.mutable_progress()->set_step(step);
+  report.mutable_progress()->mutable_metrics()->insert(metrics.begin(), metrics.end());
+  Report(task, std::move(report));
+}
+
+void Sim::Checkpoint(const std::string& task, uint64_t step, const std::string& manifest,
+                     const std::map<std::string, double>& metrics) {
+  wire::TaskReport report;
+  report.mutable_checkpoint()->set_step(step);
+  report.mutable_checkpoint()->set_manifest(manifest);
+  report.mutable_checkpoint()->add_objects(manifest + ".data");
+  report.mutable_checkpoint()->mutable_metrics()->insert(metrics.begin(), metrics.end());
+  Report(task, std::move(report));
+}
+
+void Sim::Ready(const std::string& task, uint32_t port) {
+  wire::TaskReport report;
+  report.mutable_ready()->set_host("127.0.0.1");
+  report.mutable_ready()->set_port(port);
+  Report(task, std::move(report));
+}
+
+void Sim::Log(const std::string& task, const std::string& line) {
+  wire::TaskReport report;
+  report.mutable_log()->add_lines(line);
+  Report(task, std::move(report));
+}
+
+void Sim::Finish(const std::string& task, const std::string& code, const std::string& message,
+                 int signal, const std::map<std::string, double>& metrics,
+                 const std::string& model) {
+  wire::TaskReport report;
+  wire::TaskFinished& finished = *report.mutable_finished();
+  finished.set_code(code);
+  finished.set_message(message);
+  finished.set_signal(signal);
+  finished.mutable_metrics()->insert(metrics.begin(), metrics.end());
+  if (!model.empty()) {
+    finished.set_model_manifest(model);
+    finished.add_objects(model + ".weights");
+  }
+  Report(task, std::move(report));
+}
+
+std::vector<std::string> Sim::Living(const std::string& job) const {
+  std::vector<std::string> tasks;
+  for (const auto& [id, gang] : state().gangs) {
+    if (!job.empty() && gang.job_id() != job) continue;
+    for (const Task& task : gang.tasks()) {
+      if (IsAlive(task)) tasks.push_back(task.id());
+    }
+  }
+  return tasks;
+}
+
+void Sim::RunAll(const std::string& job) {
+  for (const std::string& task : Living(job)) Run(task);
+}
+
+void Sim::StopAll() {
+  for (const std::string& task : Living()) {
+    if (state().GangOfTask(task)->state() == GANG_STOPPING) Finish(task, "CANCELLED", "told to");
+  }
+}
+
+spec::JobSpec Sim::Train(int min_workers, int max_workers, int slots) {
+  spec::JobSpec spec;
+  spec.kind = spec::JobKind::kTrain;
+  spec.name = "digits";
+  spec.dataset.uri = "file:///data/digits.csv";
+  spec.resources.min_workers = min_workers;
+  spec.resources.max_workers = max_workers;
+  spec.resources.slots_per_worker = slots;
+  spec.register_as = "digits";
+  return spec;
+}
+
+spec::JobSpec Sim::Tune(const std::string& algorithm, int trials, int max_parallel) {
+  spec::JobSpec spec = Train();
+  spec.kind = spec::JobKind::kTune;
+  spec.epochs = 9;
+  spec.search.emplace();
+  spec.search->algorithm = algorithm;
+  spec.search->trials = trials;
+  spec.search->max_parallel = max_parallel;
+  spec.search->seed = 7;
+  spec::Dimension lr;
+  lr.path = "optimizer.lr";
+  lr.type = spec::Dimension::Type::kLogUniform;
+  lr.low = 1e-4;
+  lr.high = 1e-1;
+  spec.search->space = {lr};
+  return spec;
+}
+
+JobInputs Sim::Inputs() {
+  JobInputs inputs;
+  inputs.set_dataset_manifest("data");
+  inputs.add_dataset_objects()->set_digest("data");
+  inputs.add_dataset_objects()->set_digest("table");
+  inputs.set_dataset_name("digits@1");
+  return inputs;
+}
+
+Status Sim::TrySubmit(const spec::JobSpec& spec) {
+  SubmitJob submit;
+  submit.spec = spec;
+  submit.inputs = Inputs();
+  On(std::move(submit));
+  return Last().status;
+}
+
+std::string Sim::Submit(const spec::JobSpec& spec) {
+  const Status status = TrySubmit(spec);
+  EXPECT_TRUE(status.ok()) << status.ToString();
+  return Last().id;
+}
+
+}  // namespace lepton::scheduler
