@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/metrics.h"
+#include "scheduler/api/bind_check.h"
 #include "scheduler/api/openapi.h"
 
 namespace lepton::api {
@@ -83,7 +84,7 @@ bool CrossOrigin(const http::Request& request) {
 bool LoopbackHost(std::string host) {
   if (host.starts_with('[')) return host.starts_with("[::1]");
   host = host.substr(0, host.find(':'));
-  return host.empty() || host == "localhost" || host.starts_with("127.");
+  return host.empty() || IsLoopback(host);
 }
 
 // A row of the gateway's, for the description only. Borrows the row's texts.

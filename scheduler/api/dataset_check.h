@@ -25,7 +25,7 @@ Result<DatasetFacts> CheckDataset(const storage::DatasetManifest& dataset,
                                   const spec::JobSpec& spec,
                                   const storage::ModelManifest* like = nullptr);
 
-// `field` is model.from or distill.teacher. The model's features must be columns of the dataset; a
+// `field` is model.from or teacher. The model's features must be columns of the dataset; a
 // teacher must have the dataset's very classes, model.from at least those.
 Status CheckModelFits(std::string_view field, const std::string& name,
                       const storage::ModelManifest& model, const DatasetFacts& facts,

@@ -79,7 +79,9 @@ void CreateDeployment(Api& api, http::Request request, http::ResponderPtr respon
     create.spec = spec;
     create.model = found->name;
     create.model_manifest = found->version->manifest();
+    create.model_objects.emplace_back().set_digest(create.model_manifest);
     for (const auto& digest : found->version->objects()) {
+      if (digest == create.model_manifest) continue;
       create.model_objects.emplace_back().set_digest(digest);
     }
     api.parts().loop.Post(

@@ -85,7 +85,7 @@ Result<std::string> ReadConfinedFile(std::string_view uri, const std::vector<fs:
   LEPTON_ASSIGN_OR_RETURN(const fs::path path, PathOfFileUri(uri));
   const Status outside = PermissionDenied(fmt::format(
       "dataset.uri: {} is outside of the folders that specs may read ({}): move the file there, "
-      "upload it with `lepton data add`, or start the coordinator with --file-root",
+      "upload it with `lepton data add`, or start the coordinator with --file-roots",
       path.string(), Listed(roots)));
   std::error_code error;
   const fs::path real = fs::weakly_canonical(path, error);

@@ -97,8 +97,7 @@ Result<References> FindReferences(const scheduler::State& state, const spec::Job
   }
   LEPTON_ASSIGN_OR_RETURN(references.model, FindModel(state, "model.from", spec.model.from));
   if (spec.distill) {
-    LEPTON_ASSIGN_OR_RETURN(references.teacher,
-                            FindModel(state, "distill.teacher", spec.distill->teacher));
+    LEPTON_ASSIGN_OR_RETURN(references.teacher, FindModel(state, "teacher", spec.distill->teacher));
   }
   for (const auto& [id, worker] : state.workers) {
     if (worker.state() != scheduler::WORKER_UP) continue;
@@ -140,7 +139,7 @@ Result<ResolvedInputs> ResolveInputs(storage::ObjectStore& objects, const InputL
   if (!references.teacher.name.empty()) {
     LEPTON_ASSIGN_OR_RETURN(const auto teacher, LoadModel(objects, references.teacher.manifest));
     LEPTON_RETURN_IF_ERROR(
-        CheckModelFits("distill.teacher", references.teacher.name, teacher, facts, spec));
+        CheckModelFits("teacher", references.teacher.name, teacher, facts, spec));
     inputs.set_teacher_manifest(references.teacher.manifest);
     inputs.set_teacher_name(references.teacher.name);
     AddObject(objects, references.teacher.manifest, inputs.mutable_teacher_objects());

@@ -1,0 +1,129 @@
+#include "scheduler/api/dataset_check.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace lepton::api {
+namespace {
+
+using storage::ColumnType;
+using testing::HasSubstr;
+
+storage::DatasetManifest Iris() {
+  storage::DatasetManifest dataset;
+  dataset.rows = 100;
+  dataset.columns = {{"length", ColumnType::kReal, {}, 0},
+                     {"width", ColumnType::kInteger, {"1", "2"}, 3},
+                     {"target", ColumnType::kText, {"a", "b", "c"}, 0}};
+  return dataset;
+}
+
+storage::ModelManifest IrisModel() {
+  storage::ModelManifest model;
+  model.loss = "cross_entropy";
+  model.feature_names = {"length", "width"};
+  model.classes = {"a", "b", "c"};
+  return model;
+}
+
+TEST(DatasetCheckTest, AFittingDatasetGivesItsFacts) {
+  const auto facts = CheckDataset(Iris(), {});
+  ASSERT_TRUE(facts.ok()) << facts.status().ToString();
+  EXPECT_THAT(facts->features, testing::ElementsAre("length", "width"));
+  EXPECT_THAT(facts->classes, testing::ElementsAre("a", "b", "c"));
+  EXPECT_EQ(facts->train_rows, 80);
+  EXPECT_EQ(facts->validation_rows, 10);
+  EXPECT_EQ(facts->test_rows, 10);
+}
+
+TEST(DatasetCheckTest, EachMisfitNamesItsFieldAndWhatThereIs) {
+  struct Case {
+    const char* name;
+    std::function<void(storage::DatasetManifest&, spec::JobSpec&)> spoil;
+    std::vector<std::string> said;
+  };
+  const std::vector<Case> cases = {
+      {"label",
+       [](auto&, auto& spec) { spec.dataset.label = "species"; },
+       {"dataset.label: ", "species", "length, width, target"}},
+      {"missing label",
+       [](auto& data, auto&) { data.columns[2].missing = 7; },
+       {"dataset.label: ", "7 rows"}},
+      {"one class",
+       [](auto& data, auto&) { data.columns[2].classes = {"a"}; },
+       {"dataset.label: ", "\"a\" in every row"}},
+      {"too many classes",
+       [](auto& data, auto&) { data.columns[2].classes = {}; },
+       {"dataset.label: ", "1000"}},
+      {"binary",
+       [](auto&, auto& spec) { spec.loss = "binary_cross_entropy"; },
+       {"loss: ", "exactly 2", "has 3"}},
+      {"text label for mse",
+       [](auto&, auto& spec) { spec.loss = "mse"; },
+       {"dataset.label: ", "mse needs numbers"}},
+      {"text feature",
+       [](auto& data, auto&) { data.columns[0].type = ColumnType::kText; },
+       {"dataset: ", "length"}},
+      {"missing cells",
+       [](auto&, auto& spec) { spec.dataset.missing = "error"; },
+       {"dataset.missing: ", "width"}},
+      {"no features",
+       [](auto& data, auto&) {
+         data.columns.erase(data.columns.begin(), data.columns.begin() + 2);
+       },
+       {"dataset: ", "no column besides"}},
+      {"few rows",
+       [](auto& data, auto&) { data.rows = 2; },
+       {"dataset.split: ", "2 rows", "validation"}},
+  };
+  for (const Case& c : cases) {
+    storage::DatasetManifest data = Iris();
+    spec::JobSpec spec;
+    c.spoil(data, spec);
+    const auto facts = CheckDataset(data, spec);
+    ASSERT_FALSE(facts.ok()) << c.name;
+    EXPECT_EQ(facts.status().code(), StatusCode::kInvalidArgument);
+    for (const auto& text : c.said)
+      EXPECT_THAT(facts.status().message(), HasSubstr(text)) << c.name;
+  }
+}
+
+TEST(DatasetCheckTest, OnlyTheFeaturesOfAGivenModelMatter) {
+  storage::DatasetManifest data = Iris();
+  data.columns.insert(data.columns.begin(), {"note", ColumnType::kText, {"x"}, 0});
+  const auto model = IrisModel();
+  EXPECT_FALSE(CheckDataset(data, {}).ok());
+  EXPECT_TRUE(CheckDataset(data, {}, &model).ok());
+}
+
+TEST(ModelFitTest, TeachersAndStartingModelsMustFitTheData) {
+  const auto facts = CheckDataset(Iris(), {});
+  ASSERT_TRUE(facts.ok());
+  spec::JobSpec spec;
+  EXPECT_TRUE(CheckModelFits("teacher", "t@1", IrisModel(), *facts, spec).ok());
+
+  auto wide = IrisModel();
+  wide.feature_names.push_back("height");
+  EXPECT_THAT(CheckModelFits("model.from", "m@1", wide, *facts, spec).message(),
+              HasSubstr("model.from: m@1 needs columns that the dataset lacks: height"));
+
+  auto fewer = IrisModel();
+  fewer.classes = {"a", "b"};
+  EXPECT_THAT(CheckModelFits("model.from", "m@1", fewer, *facts, spec).message(),
+              HasSubstr("knows no class \"c\""));
+
+  auto more = IrisModel();
+  more.classes.push_back("d");
+  EXPECT_TRUE(CheckModelFits("model.from", "m@1", more, *facts, spec).ok());
+  EXPECT_THAT(CheckModelFits("teacher", "t@1", more, *facts, spec).message(),
+              HasSubstr("teacher: t@1 has the classes a, b, c, d"));
+
+  auto regression = IrisModel();
+  regression.classes = {};
+  regression.loss = "mse";
+  EXPECT_THAT(CheckModelFits("teacher", "t@1", regression, *facts, spec).message(),
+              HasSubstr("trained with loss mse"));
+}
+
+}  // namespace
+}  // namespace lepton::api

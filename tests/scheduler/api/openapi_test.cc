@@ -1,0 +1,104 @@
+#include "scheduler/api/openapi.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <set>
+
+#include "runtime/spec/job_spec.h"
+#include "tests/scheduler/api/test_cluster.h"
+
+namespace lepton::api {
+namespace {
+
+using nlohmann::json;
+
+const std::set<std::string> kMethods = {"get", "put", "post", "delete", "patch", "head"};
+
+// Every "$ref" must lead to a component.
+void CheckRefs(const json& node, const json& document) {
+  if (node.is_object()) {
+    if (const auto ref = node.find("$ref"); ref != node.end() && ref->is_string()) {
+      const std::string target = ref->get<std::string>();
+      ASSERT_TRUE(target.starts_with("#/")) << target;
+      EXPECT_TRUE(document.contains(json::json_pointer(target.substr(1)))) << target;
+    }
+    for (const auto& [name, value] : node.items()) CheckRefs(value, document);
+  } else if (node.is_array()) {
+    for (const auto& value : node) CheckRefs(value, document);
+  }
+}
+
+// What OpenAPI 3.1 demands of an operation.
+void CheckOperation(const std::string& path, const std::string& method, const json& operation,
+                    std::set<std::string>& ids) {
+  SCOPED_TRACE(method + " " + path);
+  EXPECT_TRUE(kMethods.contains(method));
+  EXPECT_FALSE(operation.value("summary", "").empty());
+  EXPECT_TRUE(ids.insert(operation.value("operationId", "")).second) << "operationId is not unique";
+
+  std::set<std::string> in_path, declared;
+  const std::regex placeholder("\\{([^}]+)\\}");
+  for (auto it = std::sregex_iterator(path.begin(), path.end(), placeholder);
+       it != std::sregex_iterator(); ++it) {
+    in_path.insert((*it)[1]);
+  }
+  for (const json& parameter : operation.value("parameters", json::array())) {
+    EXPECT_TRUE(parameter.contains("schema"));
+    const std::string in = parameter.value("in", "");
+    EXPECT_THAT(in, testing::AnyOf("path", "query", "header"));
+    if (in != "path") continue;
+    EXPECT_TRUE(parameter.value("required", false));
+    declared.insert(parameter.value("name", ""));
+  }
+  EXPECT_EQ(in_path, declared);
+
+  ASSERT_TRUE(operation.contains("responses"));
+  ASSERT_FALSE(operation["responses"].empty());
+  for (const auto& [code, response] : operation["responses"].items()) {
+    EXPECT_TRUE(code == "default" || (code.size() == 3 && code[0] == '2')) << code;
+    EXPECT_FALSE(response.value("description", "").empty());
+  }
+  if (operation.contains("requestBody")) {
+    EXPECT_FALSE(operation["requestBody"].value("content", json::object()).empty());
+  }
+}
+
+TEST(OpenApiTest, TheServedDescriptionIsSoundAndComplete) {
+  scheduler::TestCluster cluster;
+  const auto answer = cluster.Get("/openapi.json");
+  ASSERT_EQ(answer.status, 200);
+  const json& document = answer.json;
+  EXPECT_TRUE(std::regex_match(document.value("openapi", ""), std::regex("3\\.1\\.\\d+")));
+  EXPECT_FALSE(document["info"].value("title", "").empty());
+  EXPECT_FALSE(document["info"].value("version", "").empty());
+  std::set<std::string> ids;
+  for (const auto& [path, item] : document["paths"].items()) {
+    EXPECT_TRUE(path.starts_with("/"));
+    for (const auto& [method, operation] : item.items()) {
+      CheckOperation(path, method, operation, ids);
+    }
+  }
+  CheckRefs(document, document);
+  for (const ApiRoute& route : Routes()) {
+    std::string method(route.method);
+    for (char& c : method) c = static_cast<char>(std::tolower(c));
+    EXPECT_TRUE(
+        document["paths"].value(std::string(route.pattern), json::object()).contains(method))
+        << route.method << " " << route.pattern;
+  }
+  // The gateway's routes are described too.
+  EXPECT_TRUE(document["paths"].contains("/v1/deployments/{name}:predict"));
+  EXPECT_TRUE(document["paths"].contains("/v2/models/{model}/infer"));
+}
+
+TEST(OpenApiTest, TheJobSchemaIsTheSpecs) {
+  const json schemas = ComponentSchemas();
+  EXPECT_EQ(schemas["JobSpec"], spec::JobSpecSchema());
+  EXPECT_TRUE(schemas["JobSpec"]["properties"].contains("optimizer"));
+}
+
+}  // namespace
+}  // namespace lepton::api

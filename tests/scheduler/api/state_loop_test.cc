@@ -1,0 +1,216 @@
+// The state loop against a disk that fails.
+#include "scheduler/loop/state_loop.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+
+#include "runtime/base/file.h"
+#include "runtime/base/hash.h"
+
+namespace lepton::scheduler {
+namespace {
+
+// The real store, whose appends can be made to fail.
+class FailingStore final : public storage::MetadataStore {
+ public:
+  explicit FailingStore(std::unique_ptr<storage::MetadataStore> real) : real_(std::move(real)) {}
+  std::atomic<bool> fail{false};
+  std::atomic<int> appends{0};
+
+  Result<uint64_t> Append(const std::vector<std::string>& records) override {
+    if (fail) return ResourceExhausted("metadata: no space left on device");
+    ++appends;
+    return real_->Append(records);
+  }
+  uint64_t last_seq() const override { return real_->last_seq(); }
+  Status Replay(uint64_t after,
+                const std::function<Status(uint64_t, std::string_view)>& on_record) const override {
+    return real_->Replay(after, on_record);
+  }
+  Status WriteSnapshot(uint64_t seq, std::string_view state, uint64_t keep_after) override {
+    return real_->WriteSnapshot(seq, state, keep_after);
+  }
+  Result<std::optional<Snapshot>> ReadSnapshot() const override { return real_->ReadSnapshot(); }
+  Status Put(std::string_view table, const std::vector<Row>& rows) override {
+    return real_->Put(table, rows);
+  }
+  Result<std::optional<std::string>> Get(std::string_view table,
+                                         std::string_view key) const override {
+    return real_->Get(table, key);
+  }
+  Result<std::vector<Row>> Scan(std::string_view table, std::string_view from, std::string_view to,
+                                size_t limit) const override {
+    return real_->Scan(table, from, to, limit);
+  }
+  Status Delete(std::string_view table, const std::vector<std::string>& keys) override {
+    return real_->Delete(table, keys);
+  }
+  Status Flush() override { return real_->Flush(); }
+
+ private:
+  std::unique_ptr<storage::MetadataStore> real_;
+};
+
+class CountingSink final : public LoopSink {
+ public:
+  std::atomic<int> failures{0}, commits{0};
+  void Welcome(const WorkerId&, const wire::Welcome&) override {}
+  void Start(const WorkerId&, const wire::StartTask&) override {}
+  void SendGroup(const WorkerId&, const wire::TaskGroup&) override {}
+  void Stop(const WorkerId&, const wire::StopTask&) override {}
+  void Ack(const WorkerId&, const wire::ReportAck&) override {}
+  void Drain(const WorkerId&, const wire::Drain&) override {}
+  void Accepted(const JobId&, int, const wire::TaskReport&) override {}
+  void Committed(const State&, const std::set<JobId>&) override { ++commits; }
+  void JournalFailed(const Status&) override { ++failures; }
+};
+
+class StateLoopTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto objects = storage::ObjectStore::Open(folder_.path());
+    ASSERT_TRUE(objects.ok());
+    objects_ = *std::move(objects);
+    Open();
+  }
+  void TearDown() override { loop_.reset(); }
+  void Open(uint64_t snapshot_every = 5000) {
+    loop_.reset();
+    store_.reset();
+    auto store = storage::MetadataStore::Open(folder_.path() / "metadata");
+    ASSERT_TRUE(store.ok()) << store.status().ToString();
+    store_ = std::make_unique<FailingStore>(*std::move(store));
+    LoopOptions options;
+    options.reactor.token_secret = "secret";
+    options.reactor.coordinator_incarnation = "1";
+    options.retry_after = std::chrono::milliseconds(50);
+    options.snapshot_every_records = snapshot_every;
+    auto loop = StateLoop::Open(*store_, *objects_, RealClock(), options);
+    ASSERT_TRUE(loop.ok()) << loop.status().ToString();
+    loop_ = *std::move(loop);
+    loop_->Start(sink_);
+  }
+  // Registers a dataset; its status.
+  std::future<Status> Post(const std::string& name) {
+    auto done = std::make_shared<std::promise<Status>>();
+    CreateDataset create;
+    create.name = name;
+    create.manifest = Sha256Hex(name);
+    create.objects.emplace_back().set_digest(create.manifest);
+    create.rows = 1;
+    loop_->Post(create,
+                [done](const Reply& reply, const State&) { done->set_value(reply.status); });
+    return done->get_future();
+  }
+  std::vector<std::string> Datasets() {
+    std::promise<std::vector<std::string>> names;
+    loop_->Read([&](const State& state) {
+      std::vector<std::string> all;
+      for (const auto& [name, dataset] : state.datasets) all.push_back(name);
+      names.set_value(all);
+    });
+    return names.get_future().get();
+  }
+
+  TempFolder folder_;
+  CountingSink sink_;
+  std::unique_ptr<storage::ObjectStore> objects_;
+  std::unique_ptr<FailingStore> store_;
+  std::unique_ptr<StateLoop> loop_;
+};
+
+TEST_F(StateLoopTest, AFullDiskUndoesTheBatchAndTheLoopGoesOn) {
+  EXPECT_TRUE(Post("before").get().ok());
+  store_->fail = true;
+  const Status refused = Post("lost").get();
+  EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted) << refused.ToString();
+  EXPECT_EQ(sink_.failures, 1);
+  // Reads go on and show only what is on disk.
+  EXPECT_THAT(Datasets(), testing::ElementsAre("before"));
+  // Until the next try, callers are refused without touching the disk.
+  EXPECT_EQ(Post("too soon").get().code(), StatusCode::kResourceExhausted);
+  store_->fail = false;
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  EXPECT_TRUE(Post("after").get().ok());
+  EXPECT_THAT(Datasets(), testing::ElementsAre("after", "before"));
+  Open();
+  EXPECT_THAT(Datasets(), testing::ElementsAre("after", "before"));
+}
+
+TEST_F(StateLoopTest, InputsThatWaitTogetherShareOneCommit) {
+  std::promise<void> entered, leave;
+  loop_->Read([&](const State&) {
+    entered.set_value();
+    leave.get_future().wait();
+  });
+  entered.get_future().wait();
+  std::vector<std::future<Status>> replies;
+  for (int i = 0; i < 50; ++i) replies.push_back(Post("d" + std::to_string(i)));
+  leave.set_value();
+  for (auto& reply : replies) EXPECT_TRUE(reply.get().ok());
+  EXPECT_EQ(store_->appends, 1);
+}
+
+TEST_F(StateLoopTest, ASnapshotShortensReplayWithoutChangingTheState) {
+  Open(/*snapshot_every=*/10);
+  for (int i = 0; i < 25; ++i) ASSERT_TRUE(Post("d" + std::to_string(i)).get().ok());
+  Datasets();  // after the last batch, and so after its snapshot
+  const auto before = Datasets();
+  const auto snapshot = store_->ReadSnapshot();
+  ASSERT_TRUE(snapshot.ok());
+  ASSERT_TRUE(snapshot->has_value());
+  EXPECT_GE((*snapshot)->seq, 20u);
+  Open();
+  EXPECT_EQ(Datasets(), before);
+}
+
+TEST_F(StateLoopTest, AGuardDecidesOnTheStateThatItsInputWillMeet) {
+  ASSERT_TRUE(Post("a").get().ok());
+  std::promise<Status> done;
+  CreateDataset create;
+  create.name = "b";
+  create.manifest = Sha256Hex("b");
+  loop_->Post(
+      create, [&](const Reply& reply, const State&) { done.set_value(reply.status); },
+      [](const State& state) {
+        return state.datasets.contains("a") ? Aborted("a is there") : Status::Ok();
+      });
+  EXPECT_EQ(done.get_future().get(), Aborted("a is there"));
+  EXPECT_THAT(Datasets(), testing::ElementsAre("a"));
+}
+
+TEST_F(StateLoopTest, TimersRunInOrderOnTheLoop) {
+  std::promise<std::string> done;
+  std::string order;
+  loop_->After(std::chrono::milliseconds(30), [&](const State&) { done.set_value(order + "b"); });
+  loop_->After(std::chrono::milliseconds(10), [&](const State&) { order += "a"; });
+  EXPECT_EQ(done.get_future().get(), "ab");
+}
+
+TEST(ObjectKeeperTest, DeletesOnlyWhatIsDueUnusedAndNotHeld) {
+  TempFolder folder;
+  auto objects = *storage::ObjectStore::Open(folder.path());
+  const std::string a = *objects->Put("a"), b = *objects->Put("b");
+  State state;
+  ObjectKeeper keeper(std::chrono::milliseconds(20));
+  keeper.Forget({a, b});
+  EXPECT_EQ(keeper.Collect(state, *objects), 0u) << "too early";
+  std::this_thread::sleep_for(std::chrono::milliseconds(25));
+  {
+    const auto hold = keeper.HoldAll();
+    EXPECT_EQ(keeper.Collect(state, *objects), 0u) << "held";
+  }
+  keeper.Touch(a);
+  EXPECT_EQ(keeper.Collect(state, *objects), 1u);
+  EXPECT_TRUE(objects->Has(a));
+  EXPECT_FALSE(objects->Has(b));
+  std::this_thread::sleep_for(std::chrono::milliseconds(25));
+  state.object_refs[a] = 1;
+  EXPECT_EQ(keeper.Collect(state, *objects), 0u) << "in use";
+  EXPECT_TRUE(objects->Has(a));
+}
+
+}  // namespace
+}  // namespace lepton::scheduler
