@@ -134,11 +134,11 @@ void PackColumns(const Operands& op, const T* b, T* packed) {
     const int64_t width = std::min(kTileColumns, op.columns - column);
     T* tile = packed + column * op.inner;
     for (int64_t k = 0; k < op.inner; ++k) {
-      for (int64_t j = 0; j < width; ++j) {
-        const int64_t index =
-            op.transpose_b ? (column + j) * op.inner + k : k * op.columns + column + j;
-        tile[k * width + j] = b[index];
+      if (!op.transpose_b) {
+        std::copy_n(b + k * op.columns + column, width, tile + k * width);
+        continue;
       }
+      for (int64_t j = 0; j < width; ++j) tile[k * width + j] = b[(column + j) * op.inner + k];
     }
   }
 }

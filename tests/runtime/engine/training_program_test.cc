@@ -3,63 +3,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
 
-#include "runtime/base/hash.h"
-#include "runtime/base/thread_pool.h"
-#include "runtime/tensor/counter_random.h"
+#include "tests/runtime/engine/programs.h"
 
 namespace lepton::nn {
 namespace {
 
 using testing::HasSubstr;
-
-std::vector<float> Noise(size_t count, uint64_t seed, float scale = 1) {
-  std::vector<float> values(count);
-  for (size_t i = 0; i < count; ++i) {
-    const uint32_t bits = RandomBlock({seed, 1, 0, 0}, static_cast<uint32_t>(i / 4))[i % 4];
-    values[i] = scale * (2 * UniformFromBits(bits) - 1);
-  }
-  return values;
-}
-
-std::vector<int32_t> Classes(size_t count, int classes, uint64_t seed) {
-  std::vector<int32_t> labels(count);
-  for (size_t i = 0; i < count; ++i) {
-    labels[i] = static_cast<int32_t>(RandomBlock({seed, 2, 0, 0}, static_cast<uint32_t>(i))[0] %
-                                     static_cast<uint32_t>(classes));
-  }
-  return labels;
-}
-
-std::unique_ptr<TrainingProgram> MustBuild(const Signature& signature,
-                                           const TrainingProgram::Options& options) {
-  auto program = TrainingProgram::Build(signature, options);
-  EXPECT_TRUE(program.ok()) << program.status().ToString();
-  return std::move(program).value();
-}
-
-template <typename A, typename B>
-bool SameBits(const A& a, const B& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(*a.data())) == 0;
-}
-
-TrainingProgram::Options SmallOptions() {
-  TrainingProgram::Options options;
-  options.model.hidden = {16};
-  options.model.activation = "tanh";
-  options.optimizer = {.name = "adam", .lr = 0.05, .weight_decay = 0};
-  options.total_steps = 300;
-  options.seed = 11;
-  return options;
-}
 
 struct Learner {
   std::string activation, optimizer, precision, loss;
@@ -233,132 +185,6 @@ TEST(TrainingProgram, Bf16StaysCloseToF32) {
     norm += std::pow(double{wide->gradients()[i]}, 2);
   }
   EXPECT_LT(std::sqrt(difference), 0.02 * std::sqrt(norm));
-}
-
-struct Precision : testing::TestWithParam<std::string> {};
-
-TEST_P(Precision, ARowGivesTheSameBitsInAnyBatch) {
-  spec::ModelSpec model{.hidden = {300, 70}, .activation = "gelu", .layer_norm = true};
-  TrainingProgram::Options options = SmallOptions();
-  options.model = model;
-  options.precision = GetParam();
-  const Signature signature{33, 7};
-  auto training = MustBuild(signature, options);
-  auto inference = InferenceProgram::Build(signature, model, GetParam()).value();
-  ASSERT_EQ(inference->weights().size(), training->weights().size());
-  std::copy(training->weights().begin(), training->weights().end(), inference->weights().begin());
-  ASSERT_TRUE(inference->Prepare().ok());
-
-  const std::vector<float> row = Noise(33, 5, 2);
-  std::vector<float> alone(7);
-  ASSERT_TRUE(inference->Forward(1, row, alone).ok());
-  for (const int64_t batch : {2, 31, 32, 33, 64, 70, 129}) {
-    std::vector<float> x = Noise(33 * batch, 6 + batch, 3);
-    std::vector<float> logits(7 * batch);
-    for (int64_t place = 0; place<batch; place += batch> 40 ? 7 : 1) {
-      std::vector<float> with_row = x;
-      std::copy(row.begin(), row.end(), with_row.begin() + 33 * place);
-      ASSERT_TRUE(inference->Forward(batch, with_row, logits).ok());
-      EXPECT_TRUE(SameBits(std::span(logits).subspan(7 * place, 7), alone))
-          << "row " << place << " of " << batch;
-    }
-    std::vector<float> by_training(7 * batch);
-    ASSERT_TRUE(inference->Forward(batch, x, logits).ok());
-    ASSERT_TRUE(training->Forward(batch, x, by_training).ok());
-    EXPECT_TRUE(SameBits(logits, by_training));
-  }
-}
-
-// What serving relies on: a bad row in a batch does not touch its neighbours.
-TEST_P(Precision, ARowOfNanLeavesTheOthersAlone) {
-  auto program = InferenceProgram::Build({8, 3}, {.hidden = {40}}, GetParam()).value();
-  const std::vector<float> weights = Noise(program->weights().size(), 3);
-  std::copy(weights.begin(), weights.end(), program->weights().begin());
-  ASSERT_TRUE(program->Prepare().ok());
-  std::vector<float> x = Noise(8 * 5, 4);
-  std::vector<float> clean(15), dirty(15), after(15);
-  ASSERT_TRUE(program->Forward(5, x, clean).ok());
-  std::vector<float> bad = x;
-  std::fill_n(bad.begin() + 16, 8, std::nanf(""));
-  ASSERT_TRUE(program->Forward(5, bad, dirty).ok());
-  EXPECT_TRUE(std::isnan(dirty[6]));
-  EXPECT_TRUE(SameBits(std::span(dirty).first(6), std::span(clean).first(6)));
-  EXPECT_TRUE(SameBits(std::span(dirty).last(6), std::span(clean).last(6)));
-  ASSERT_TRUE(program->Forward(5, x, after).ok());
-  EXPECT_TRUE(SameBits(after, clean));
-}
-
-INSTANTIATE_TEST_SUITE_P(Both, Precision, testing::Values("f32", "bf16"),
-                         [](const auto& info) { return info.param; });
-
-// A run that has work for several threads in every kernel; its digest covers weights, optimiser
-// state, losses and logits.
-std::string DigestOfARun(const std::string& precision) {
-  TrainingProgram::Options options = SmallOptions();
-  options.model = {.hidden = {700, 300}, .activation = "gelu", .dropout = 0.2, .layer_norm = true};
-  options.clip_norm = 0.5;
-  options.precision = precision;
-  auto program = MustBuild({130, 11}, options);
-  const std::vector<float> x = Noise(130 * 290, 3);
-  const std::vector<int32_t> labels = Classes(290, 11, 4);
-  std::string bytes;
-  const auto append = [&](const auto& values) {
-    bytes.append(reinterpret_cast<const char*>(values.data()),
-                 values.size() * sizeof(*values.data()));
-  };
-  for (uint64_t step = 0; step < 3; ++step) {
-    // Sizes alternate, so that plans are made, kept and reused.
-    for (const int64_t batch : {290, 17}) {
-      const Targets targets{.classes = std::span(labels).first(batch)};
-      const double loss =
-          program->ForwardBackward(batch, std::span(x).first(130 * batch), targets, step, 1)
-              .value();
-      append(std::vector<double>{loss, program->ApplyGradients(step, 1.0 / batch)});
-    }
-  }
-  append(program->weights());
-  append(program->optimizer_state());
-  std::vector<float> logits(11 * 290);
-  EXPECT_TRUE(program->Forward(290, x, logits).ok());
-  append(logits);
-  return Sha256Hex(bytes);
-}
-
-TEST(Determinism, TheSameRunGivesTheSameBits) {
-  EXPECT_EQ(DigestOfARun("f32"), DigestOfARun("f32"));
-  EXPECT_EQ(DigestOfARun("bf16"), DigestOfARun("bf16"));
-  EXPECT_NE(DigestOfARun("f32"), DigestOfARun("bf16"));
-}
-
-// The compute pool has one size per process, so other sizes run in children: this same program,
-// with the child test selected.
-constexpr char kThreads[] = "LEPTON_TEST_COMPUTE_THREADS";
-constexpr char kDigestFile[] = "LEPTON_TEST_DIGEST_FILE";
-
-TEST(DeterminismChild, WritesItsDigest) {
-  const char* threads = std::getenv(kThreads);
-  if (threads == nullptr) GTEST_SKIP() << "runs as a child of the next test";
-  ThreadPool::SetComputeThreads(std::atoi(threads));
-  std::ofstream(std::getenv(kDigestFile)) << DigestOfARun("f32") << " " << DigestOfARun("bf16");
-}
-
-TEST(Determinism, AnyNumberOfThreadsGivesTheSameBits) {
-  const std::string file = testing::TempDir() + "/digest." + std::to_string(::getpid());
-  std::vector<std::string> digests;
-  for (const char* threads : {"1", "2", "3", "5"}) {
-    ::setenv(kThreads, threads, 1);
-    ::setenv(kDigestFile, file.c_str(), 1);
-    const std::string self = std::filesystem::read_symlink("/proc/self/exe");
-    const std::string command = self + " --gtest_filter=DeterminismChild.* >/dev/null";
-    ASSERT_EQ(std::system(command.c_str()), 0);
-    std::stringstream text;
-    text << std::ifstream(file).rdbuf();
-    digests.push_back(text.str());
-    std::filesystem::remove(file);
-  }
-  ::unsetenv(kThreads);
-  ASSERT_EQ(digests[0].size(), 129u);
-  EXPECT_THAT(digests, testing::Each(digests[0]));
 }
 
 TEST(TrainingProgram, ParametersLieInOrderWithoutGaps) {
