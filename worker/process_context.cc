@@ -160,7 +160,8 @@ void ProcessContext::ReportCheckpoint(const wire::TaskCheckpoint& checkpoint) {
 
 void ProcessContext::ReportReady(const std::string& host, uint16_t port, double warmup_ms) {
   wire::TaskUp up;
-  up.mutable_ready()->set_host(host);
+  // A replica that listens everywhere is reached where its worker's data plane is.
+  up.mutable_ready()->set_host(host == "0.0.0.0" || host == "::" ? bind_address_ : host);
   up.mutable_ready()->set_port(port);
   up.mutable_ready()->set_warmup_ms(warmup_ms);
   Report(up);
