@@ -204,6 +204,8 @@ Status CoordinatorImpl::Open() {
   LEPTON_RETURN_IF_ERROR(OpenLink(key));
   loop_->Start(*this);
   LEPTON_RETURN_IF_ERROR(OpenHttp());
+  // What a stopped coordinator had let go but not deleted yet.
+  pool_->Submit([this] { loop_->keeper().ForgetStored(*objects_); });
   LOG(INFO) << "coordinator at " << url() << ", workers at " << link_endpoint() << ", data in "
             << options_.data_dir.string();
   return Status::Ok();

@@ -23,6 +23,10 @@ std::string NewestKey(const JobId& job, const std::string& task) {
   return job.str() + std::string("\0s", 2) + task;
 }
 
+uint64_t SeqOf(std::string_view key) {
+  return storage::U64FromKey(key.substr(key.size() - 8));
+}
+
 // "j17.t4.a2.r0" -> 2
 int AttemptOf(std::string_view task_id) {
   const size_t at = task_id.rfind(".a");
@@ -116,11 +120,13 @@ Result<std::vector<History::LogRow>> History::Logs(const JobId& job, uint64_t af
   LEPTON_ASSIGN_OR_RETURN(const auto rows, ScanAfter(store_, logs_.name, job, after, limit));
   std::vector<LogRow> out;
   for (const auto& [key, text] : rows) {
-    const json value = json::parse(text, nullptr, false);
-    if (!value.is_object()) return DataLoss(fmt::format("logs of job {}: a bad row", job.str()));
-    out.push_back({storage::U64FromKey(std::string_view(key).substr(key.size() - 8)),
-                   value.value("t", int64_t{0}), value.value("task", ""),
-                   value.value("lines", std::vector<std::string>())});
+    try {
+      const json value = json::parse(text);
+      out.push_back({SeqOf(key), value.at("t").get<int64_t>(), value.at("task").get<std::string>(),
+                     value.at("lines").get<std::vector<std::string>>()});
+    } catch (const json::exception& error) {
+      return DataLoss(fmt::format("logs of job {}: a damaged row: {}", job.str(), error.what()));
+    }
   }
   return out;
 }
@@ -130,19 +136,20 @@ Result<std::vector<History::MetricRow>> History::Metrics(const JobId& job, uint6
   LEPTON_ASSIGN_OR_RETURN(const auto rows, ScanAfter(store_, metrics_.name, job, after, limit));
   std::vector<MetricRow> out;
   for (const auto& [key, text] : rows) {
-    const json value = json::parse(text, nullptr, false);
-    if (!value.is_object()) {
-      return DataLoss(fmt::format("metrics of job {}: a bad row", job.str()));
+    try {
+      const json value = json::parse(text);
+      MetricRow row;
+      row.seq = SeqOf(key);
+      row.time_ms = value.at("t").get<int64_t>();
+      row.task_id = value.at("task").get<std::string>();
+      row.attempt = AttemptOf(row.task_id);
+      row.trial = value.at("trial").get<int>();
+      row.step = value.at("step").get<uint64_t>();
+      row.values = value.at("values").get<std::map<std::string, double>>();
+      out.push_back(std::move(row));
+    } catch (const json::exception& error) {
+      return DataLoss(fmt::format("metrics of job {}: a damaged row: {}", job.str(), error.what()));
     }
-    MetricRow row;
-    row.seq = storage::U64FromKey(std::string_view(key).substr(key.size() - 8));
-    row.time_ms = value.value("t", int64_t{0});
-    row.task_id = value.value("task", "");
-    row.attempt = AttemptOf(row.task_id);
-    row.trial = value.value("trial", -1);
-    row.step = value.value("step", uint64_t{0});
-    row.values = value.value("values", std::map<std::string, double>());
-    out.push_back(std::move(row));
   }
   return out;
 }

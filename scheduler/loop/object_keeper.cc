@@ -2,6 +2,8 @@
 
 #include <glog/logging.h>
 
+#include <filesystem>
+
 namespace lepton::scheduler {
 
 ObjectKeeper::Hold ObjectKeeper::HoldAll() {
@@ -13,6 +15,19 @@ void ObjectKeeper::Forget(const std::vector<std::string>& digests) {
   std::lock_guard lock(mutex_);
   const MonotonicTime due = RealClock().Now() + delay_;
   for (const auto& digest : digests) due_[digest] = due;
+}
+
+size_t ObjectKeeper::ForgetStored(const storage::ObjectStore& objects) {
+  std::vector<std::string> digests;
+  std::error_code error;
+  std::filesystem::recursive_directory_iterator it(objects.root() / "objects", error);
+  for (; !error && it != std::filesystem::recursive_directory_iterator(); it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (storage::IsDigest(name)) digests.push_back(name);
+  }
+  if (error) LOG(WARNING) << "looking for unused objects: " << error.message();
+  Forget(digests);
+  return digests.size();
 }
 
 void ObjectKeeper::Touch(const std::string& digest) {

@@ -26,6 +26,9 @@ class ObjectKeeper {
 
   // Candidates for deletion, `delay` from now.
   void Forget(const std::vector<std::string>& digests);
+  // All that is stored: after a start, when what an earlier process had forgotten is unknown. Reads
+  // the folders. Returns how many there are.
+  size_t ForgetStored(const storage::ObjectStore& objects);
   // Somebody stored or found this object again: its delay starts over.
   void Touch(const std::string& digest);
   // Deletes what is due and that `state` does not use. Returns how many were deleted.

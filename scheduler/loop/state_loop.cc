@@ -98,6 +98,7 @@ void StateLoop::After(Duration delay, Query query) {
     std::lock_guard lock(mutex_);
     if (stopping_) return;
     timers_.emplace(RealClock().Now() + delay, std::move(query));
+    new_timer_ = true;
   }
   wake_.notify_one();
 }
@@ -120,7 +121,8 @@ MonotonicTime StateLoop::NextWake() const {
 StateLoop::Work StateLoop::Wait() {
   std::unique_lock lock(mutex_);
   wake_.wait_until(lock, NextWake(),
-                   [&] { return stopping_ || !items_.empty() || !queries_.empty(); });
+                   [&] { return stopping_ || new_timer_ || !items_.empty() || !queries_.empty(); });
+  new_timer_ = false;  // an early return is harmless: the next wait knows the new timer
   Work work;
   if (items_.size() <= options_.max_batch) {
     work.items.swap(items_);

@@ -128,6 +128,7 @@ class StateLoop {
   std::vector<Item> items_;
   std::vector<Query> queries_;
   std::multimap<MonotonicTime, Query> timers_;
+  bool new_timer_ = false;  // the wait in progress may be too long
   bool stopping_ = false;
   std::thread thread_;
 };

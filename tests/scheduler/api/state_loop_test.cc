@@ -186,7 +186,10 @@ TEST_F(StateLoopTest, TimersRunInOrderOnTheLoop) {
   std::string order;
   loop_->After(std::chrono::milliseconds(30), [&](const State&) { done.set_value(order + "b"); });
   loop_->After(std::chrono::milliseconds(10), [&](const State&) { order += "a"; });
+  const MonotonicTime before = RealClock().Now();
   EXPECT_EQ(done.get_future().get(), "ab");
+  // Also when the loop had gone to sleep for longer before it was told.
+  EXPECT_LT(RealClock().Now() - before, std::chrono::milliseconds(500));
 }
 
 TEST(ObjectKeeperTest, DeletesOnlyWhatIsDueUnusedAndNotHeld) {
@@ -210,6 +213,19 @@ TEST(ObjectKeeperTest, DeletesOnlyWhatIsDueUnusedAndNotHeld) {
   state.object_refs[a] = 1;
   EXPECT_EQ(keeper.Collect(state, *objects), 0u) << "in use";
   EXPECT_TRUE(objects->Has(a));
+}
+
+TEST(ObjectKeeperTest, WhatAnEarlierProcessLeftIsFound) {
+  TempFolder folder;
+  auto objects = *storage::ObjectStore::Open(folder.path());
+  const std::string used = *objects->Put("used"), left = *objects->Put("left");
+  State state;
+  state.object_refs[used] = 1;
+  ObjectKeeper keeper(Duration(0));
+  EXPECT_EQ(keeper.ForgetStored(*objects), 2u);
+  EXPECT_EQ(keeper.Collect(state, *objects), 1u);
+  EXPECT_TRUE(objects->Has(used));
+  EXPECT_FALSE(objects->Has(left));
 }
 
 }  // namespace
