@@ -104,7 +104,7 @@ class Turn {
 
   // ---- turn_schedule.cc ----
   void Schedule();
-  void ServeQueue(const std::set<State::QueueKey>& queue);
+  void ServeQueue(const std::string& device);
   // False when the job must wait for slots.
   bool ServeJob(const JobId& id);
   bool ServeTune(const JobId& id);

@@ -60,6 +60,16 @@ Verdict JudgeTask(const Task& task) {
   return {Kind::kTaskFault, "TASK_FAILED", code == "OK" ? "INTERNAL" : code, Describe(task)};
 }
 
+// The first 16 bytes of a SHA-256.
+std::string GroupToken(const std::string& secret, const std::string& gang_id) {
+  const std::string hex = Sha256Hex(secret + "/gang/" + gang_id);
+  std::string token;
+  for (size_t i = 0; i < 32; i += 2) {
+    token += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+  }
+  return token;
+}
+
 }  // namespace
 
 bool IsFatal(StatusCode code) {
@@ -272,13 +282,12 @@ void Turn::StartGang(GangPlan plan) {
   Record record;
   *record.mutable_gang_placed() = plan.gang;
   Persist(std::move(record));
-  const std::string token = Sha256Hex(options_.token_secret + "/" + gang_id);
   plan.start.set_job_id(plan.gang.job_id());
   plan.start.set_deployment(plan.gang.deployment());
   plan.start.set_attempt(plan.gang.attempt());
   plan.start.set_kind(plan.gang.kind());
   plan.start.set_size(static_cast<uint32_t>(plan.workers.size()));
-  plan.start.set_group_token(token.substr(0, 16));
+  plan.start.set_group_token(GroupToken(options_.token_secret, gang_id));
   plan.start.set_epoch(plan.gang.attempt());
   plan.start.set_slots(std::max(plan.slots, 1u));
   plan.start.set_resume_checkpoint(plan.gang.resume_checkpoint());

@@ -20,14 +20,22 @@ void Turn::Schedule() {
     std::vector<std::string> names;
     for (const auto& [name, deployment] : state_.deployments) names.push_back(name);
     for (const std::string& name : names) Reconcile(name);
-    const auto queues = state_.queues;
-    for (const auto& [device, queue] : queues) ServeQueue(queue);
+    std::vector<std::string> devices;
+    for (const auto& [device, queue] : state_.queues) devices.push_back(device);
+    for (const std::string& device : devices) ServeQueue(device);
   }
 }
 
-void Turn::ServeQueue(const std::set<State::QueueKey>& queue) {
-  for (const auto& key : queue) {
-    if (!ServeJob(std::get<JobId>(key))) return;
+// Serving changes the queue, so each step looks for the next key instead of keeping an iterator.
+void Turn::ServeQueue(const std::string& device) {
+  std::optional<State::QueueKey> served;
+  while (true) {
+    auto queue = state_.queues.find(device);
+    if (queue == state_.queues.end()) return;
+    auto next = served ? queue->second.upper_bound(*served) : queue->second.begin();
+    if (next == queue->second.end()) return;
+    served = *next;
+    if (!ServeJob(std::get<JobId>(*served))) return;
   }
 }
 
