@@ -219,7 +219,8 @@ TEST(Dropout, MaskFollowsSeedStepShardAndStream) {
     op_case.attributes = {{"rate", 0.5}, {"stream", stream}};
     op_case.inputs.push_back(RandomTensor({DType::kF32, {1, 64}}, 1, 1, 1));
     std::string bits;
-    for (const float y : RunKernel(entry, op_case, state).front().floats()) {
+    auto outputs = RunKernel(entry, op_case, state);
+    for (const float y : outputs.front().floats()) {
       bits += y == 0 ? '0' : '1';
     }
     return bits;
