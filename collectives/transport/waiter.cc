@@ -33,7 +33,7 @@ Waiter::Waiter(const Failure& failure, Bell* bell, int local_ranks)
     : failure_(failure), bell_(bell) {
   bool roomy = local_ranks <= UsableCores();
   spins_ = roomy ? 2000 : 20;
-  yields_ = roomy ? 10 : 40;
+  yields_ = roomy ? 10 : 2;
 }
 
 Status Waiter::SlowUntil(const std::function<bool()>& ready, int peer, Deadline deadline) const {

@@ -2,7 +2,8 @@
 // poll(2), never past the deadline, a failure of the group or a peer's goodbye.
 //
 // Spinning is worth while only when every local rank has a core of its own; with more ranks than
-// cores it keeps the awaited rank from running, so the waiter yields a few times and sleeps.
+// cores it keeps the awaited rank from running, so the waiter yields once or twice and sleeps: each
+// yield gives a whole time slice away on a busy machine.
 // Threads: one waiting thread at a time. The bell (may be null) outlives the waiter.
 #pragma once
 

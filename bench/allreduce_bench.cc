@@ -1,0 +1,170 @@
+// All-reduce of float32 sums: the native back-end against MPI_Allreduce, in the same processes on
+// the same buffers in one run. Rounds alternate, so that a busy machine slows both sides. Results
+// are compared before anything is timed. A ratio below 1 means that we are faster.
+//   build/release/bench/allreduce_bench [ranks...]     starts mpirun by itself; default 2 and 4
+#include <mpi.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "collectives/backends/native_backend.h"
+
+namespace lepton::collectives {
+namespace {
+
+constexpr size_t kMaxAddress = 512;
+constexpr int kRounds = 15;
+
+int Fail(const std::string& what) {
+  std::fprintf(stderr, "%s\n", what.c_str());
+  MPI_Abort(MPI_COMM_WORLD, 1);
+  return 1;
+}
+
+double Now() {
+  return std::chrono::duration<double>(RealClock().Now().time_since_epoch()).count();
+}
+
+Result<std::unique_ptr<Communicator>> JoinNative(const Backend& backend, int rank, int size) {
+  LEPTON_ASSIGN_OR_RETURN(auto endpoint, backend.Listen("127.0.0.1"));
+  std::string own = endpoint->address();
+  char mine[kMaxAddress] = {};
+  std::memcpy(mine, own.data(), std::min(own.size(), kMaxAddress - 1));
+  std::vector<char> all(kMaxAddress * static_cast<size_t>(size));
+  MPI_Allgather(mine, kMaxAddress, MPI_CHAR, all.data(), kMaxAddress, MPI_CHAR, MPI_COMM_WORLD);
+  GroupSpec group{rank, size, 1, "0123456789abcdef", {}};
+  for (int r = 0; r < size; ++r) group.members.emplace_back(&all[r * kMaxAddress]);
+  return backend.Join(std::move(endpoint), group, {}, Deadline::In(std::chrono::seconds(20)));
+}
+
+struct Buffers {
+  std::vector<float> in, ours, theirs;
+};
+
+Status Ours(Communicator& comm, Buffers& b) {
+  return comm.AllReduce(b.in.data(), b.ours.data(), b.in.size(), DataType::kFloat32,
+                        ReduceOp::kSum);
+}
+
+void Theirs(Buffers& b) {
+  MPI_Allreduce(b.in.data(), b.theirs.data(), static_cast<int>(b.in.size()), MPI_FLOAT, MPI_SUM,
+                MPI_COMM_WORLD);
+}
+
+std::string Verify(Communicator& comm, Buffers& b) {
+  Status status = Ours(comm, b);
+  if (!status.ok()) return status.ToString();
+  Theirs(b);
+  int size = comm.size();
+  for (size_t i = 0; i < b.in.size(); ++i) {
+    double expected = 0;
+    for (int r = 0; r < size; ++r) expected += static_cast<float>((i * 7 + r * 13) % 1000) / 8.0f;
+    if (std::fabs(b.ours[i] - expected) > 1e-4 * expected || b.ours[i] != b.theirs[i]) {
+      return "results differ at element " + std::to_string(i);
+    }
+  }
+  return "";
+}
+
+// Seconds an operation, by rank 0's clock, from one MPI barrier to the end of the last operation.
+template <typename Operation>
+double Time(int repeats, const Operation& operation) {
+  MPI_Barrier(MPI_COMM_WORLD);
+  operation();  // both sides warm: caches, and who waits for whom
+  double start = Now();
+  for (int i = 0; i < repeats; ++i) operation();
+  return (Now() - start) / repeats;
+}
+
+// As many as take about 10 ms, agreed among the ranks.
+template <typename Operation>
+int Repeats(const Operation& operation) {
+  int repeats = static_cast<int>(std::clamp(0.01 / Time(3, operation), 2.0, 2000.0));
+  MPI_Bcast(&repeats, 1, MPI_INT, 0, MPI_COMM_WORLD);
+  return repeats;
+}
+
+double Median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+std::string BenchSize(Communicator& comm, const char* transport, size_t bytes) {
+  Buffers b;
+  b.in.resize(bytes / 4);
+  b.ours.resize(b.in.size());
+  b.theirs.resize(b.in.size());
+  for (size_t i = 0; i < b.in.size(); ++i) {
+    b.in[i] = static_cast<float>((i * 7 + static_cast<size_t>(comm.rank()) * 13) % 1000) / 8.0f;
+  }
+  std::string wrong = Verify(comm, b);
+  if (!wrong.empty()) return wrong;
+  Status status;
+  auto run_theirs = [&] { Theirs(b); };
+  auto run_ours = [&] {
+    if (status.ok()) status = Ours(comm, b);
+  };
+  const int repeats_theirs = Repeats(run_theirs);
+  const int repeats_ours = Repeats(run_ours);
+  std::vector<double> ours, theirs;
+  for (int round = 0; round < kRounds; ++round) {
+    theirs.push_back(Time(repeats_theirs, run_theirs));
+    ours.push_back(Time(repeats_ours, run_ours));
+  }
+  if (!status.ok()) return status.ToString();
+  if (comm.rank() == 0) {
+    std::printf("%5d  %-4s %10zu %12.2f %12.2f %8.2f\n", comm.size(), transport, bytes,
+                Median(ours) * 1e6, Median(theirs) * 1e6, Median(ours) / Median(theirs));
+    std::fflush(stdout);
+  }
+  return "";
+}
+
+int RunRank() {
+  MPI_Init(nullptr, nullptr);
+  int rank = 0;
+  int size = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  for (auto [transport, name] :
+       {std::pair{TransportChoice::kShm, "shm"}, std::pair{TransportChoice::kTcp, "tcp"}}) {
+    NativeBackend backend({transport, ""});
+    auto comm = JoinNative(backend, rank, size);
+    if (!comm.ok()) return Fail("join: " + comm.status().ToString());
+    for (size_t bytes : {size_t{8}, size_t{64}, size_t{512}, size_t{4} << 10, size_t{32} << 10,
+                         size_t{256} << 10, size_t{1} << 20, size_t{4} << 20, size_t{16} << 20}) {
+      std::string wrong = BenchSize(**comm, name, bytes);
+      if (!wrong.empty()) return Fail(wrong);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+  }
+  MPI_Finalize();
+  return 0;
+}
+
+int RunAll(const char* self, std::vector<std::string> ranks) {
+  if (ranks.empty()) ranks = {"2", "4"};
+  std::printf("%5s  %-4s %10s %12s %12s %8s\n", "ranks", "ours", "bytes", "ours us", "MPI us",
+              "ratio");
+  std::fflush(stdout);
+  for (const std::string& n : ranks) {
+    std::string command =
+        "mpirun --allow-run-as-root --oversubscribe -np " + n + " '" + std::string(self) + "'";
+    if (std::system(command.c_str()) != 0) return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace lepton::collectives
+
+int main(int argc, char** argv) {
+  if (std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) return lepton::collectives::RunRank();
+  return lepton::collectives::RunAll(argv[0], {argv + 1, argv + argc});
+}
