@@ -8,6 +8,8 @@
 #include <set>
 
 #include "runtime/spec/job_spec.h"
+#include "scheduler/api/auth.h"
+#include "scheduler/api/views.h"
 #include "tests/scheduler/api/test_cluster.h"
 
 namespace lepton::api {
@@ -98,6 +100,35 @@ TEST(OpenApiTest, TheJobSchemaIsTheSpecs) {
   const json schemas = ComponentSchemas();
   EXPECT_EQ(schemas["JobSpec"], spec::JobSpecSchema());
   EXPECT_TRUE(schemas["JobSpec"]["properties"].contains("optimizer"));
+}
+
+void ExpectFieldsOf(const std::string& schema, const json& view) {
+  const json fields = ComponentSchemas()[schema];
+  ASSERT_FALSE(fields["required"].empty()) << schema;
+  for (const json& name : fields["required"]) {
+    EXPECT_TRUE(view.contains(name.get<std::string>())) << schema << " has no " << name;
+  }
+}
+
+TEST(ViewTest, EveryViewHasTheFieldsThatItsSchemaDemands) {
+  const scheduler::State state;
+  scheduler::Job job;
+  job.mutable_result();
+  const json job_view = JobView(state, job, {}, true);
+  ExpectFieldsOf("Job", job_view);
+  ExpectFieldsOf("JobResult", job_view["result"]);
+  ExpectFieldsOf("Event", EventView({}));
+  ExpectFieldsOf("Trial", TrialView({}));
+  ExpectFieldsOf("Checkpoint", CheckpointView({}));
+  ExpectFieldsOf("Worker", WorkerView(state, {}, std::nullopt));
+  ExpectFieldsOf("Deployment", DeploymentView(state, {}));
+  ExpectFieldsOf("Model", ModelView({}));
+  const json version = ModelVersionView({}, {});
+  ExpectFieldsOf("ModelVersion", version);
+  ExpectFieldsOf("Dataset", DatasetView({}));
+  ExpectFieldsOf("DatasetVersion", DatasetVersionView({}, {}));
+  ExpectFieldsOf("Cluster", ClusterView(state, 0));
+  ExpectFieldsOf("Key", KeyView({}));
 }
 
 }  // namespace
