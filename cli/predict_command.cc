@@ -11,7 +11,7 @@ namespace {
 using nlohmann::json;
 
 struct PredictOptions {
-  std::string deployment, input, rows;
+  std::string deployment, input, rows, label = "target";
   int64_t limit = 0;
 };
 
@@ -26,7 +26,7 @@ json Cell(const storage::Column& column, int64_t row) {
 }
 
 // Rows from a CSV (with a header), or from JSON: {"rows": [...]}, a list of rows or one row.
-Result<json> ReadRows(const std::string& path) {
+Result<json> ReadRows(const std::string& path, const std::string& label) {
   LEPTON_ASSIGN_OR_RETURN(const std::string text,
                           ReadFile(path == "-" ? "/dev/stdin" : path, size_t{1} << 30));
   const size_t first = text.find_first_not_of(" \t\r\n");
@@ -42,7 +42,9 @@ Result<json> ReadRows(const std::string& path) {
   json rows = json::array();
   for (int64_t row = 0; row < table->rows; ++row) {
     json item = json::object();
-    for (const storage::Column& column : table->columns) item[column.name] = Cell(column, row);
+    for (const storage::Column& column : table->columns) {
+      if (column.name != label) item[column.name] = Cell(column, row);
+    }
     rows.push_back(std::move(item));
   }
   return rows;
@@ -50,7 +52,7 @@ Result<json> ReadRows(const std::string& path) {
 
 int Predict(const Globals& globals, const PredictOptions& options) {
   Result<json> rows = options.rows.empty()
-                          ? ReadRows(options.input)
+                          ? ReadRows(options.input, options.label)
                           : Result<json>(json::parse(options.rows, nullptr, false));
   if (!rows.ok()) return Fail(rows.status());
   if (rows->is_discarded()) return Fail(InvalidArgument("--row: not valid JSON"));
@@ -104,6 +106,8 @@ void AddPredict(CLI::App& app, Globals& globals) {
                                     "CSV with a header, or JSON rows; - for standard input");
   command->add_option("--row", options->rows, "One row as JSON: '{\"column\": 1.5, ...}'")
       ->excludes(input);
+  command->add_option("--label", options->label,
+                      "Column of a CSV that holds the answer, and is left out [target]");
   command->add_option("--limit", options->limit, "At most so many rows of the input");
   command->callback([&globals, options] {
     if (options->input.empty() && options->rows.empty()) {

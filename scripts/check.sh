@@ -30,5 +30,5 @@ UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 step "TSan on collectives and scheduler"
 scripts/build.sh tsan thread_tests
 TSAN_OPTIONS="suppressions=$PWD/scripts/tsan.supp halt_on_error=1" \
-  ctest --test-dir build/tsan -R 'collectives|core|coordinator|gateway|http|base|wire' -L fast --output-on-failure
+  ctest --test-dir build/tsan -L threads --output-on-failure
 step "all clean"

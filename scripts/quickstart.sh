@@ -64,8 +64,8 @@ run_job() { # step spec: submits, waits, adds a row; the final job is in $job
   job=$job_file
   jq -r --arg step "$1" --arg seconds "$(seconds "$begin")" '
     [$step, .id, ([.tasks[].worker_id] | unique | length), $seconds,
-     ((.progress.samples_per_second // 0) | floor),
-     (.result.metrics["test/accuracy"] // .metrics["test/accuracy"] // "-"),
+     ((.progress.samples_per_second // 0) | floor | if . > 0 then . else "-" end),
+     ((.result.metrics["test/accuracy"] // .metrics["test/accuracy"] // 0) * 10000 | round / 10000),
      (if (.result.model // "") != "" then "\(.result.model)@\(.result.version)" else "-" end)] | @tsv' \
     "$job" >>"$summary"
 }
@@ -111,7 +111,7 @@ curl -fsS "$LEPTON_COORDINATOR/v2/models/digits/infer" -H 'Content-Type: applica
 named=$(sed -n 1,2p scripts/data/digits.csv | jq -Rsc 'split("\n")[:2] | map(split(",")) |
   [.[0][:-1], (.[1][:-1] | map(tonumber))] | transpose | map({(.[0]): .[1]}) | add | {rows: [.]}')
 curl -fsS "$LEPTON_COORDINATOR/v1/deployments/digits:predict" -H 'Content-Type: application/json' \
-  -d "$named" | jq -c '.predictions[0] | {label, probability}'
+  -d "$named" | jq -c '.predictions[0] | {"label": .label, "probability": .probability}'
 
 # The deployment's answers over all rows, against an evaluation job's.
 run_job evaluate digits-evaluate

@@ -8,6 +8,9 @@ target_compile_options(lepton_options INTERFACE
 # -O2 halves the build; kernels ask for -O3 themselves.
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 target_include_directories(lepton_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+# Sanitized builds: enough optimisation to be quick, line numbers in reports. NDEBUG, because the
+# distribution's protobuf was built with it and its maps differ without.
+set(CMAKE_CXX_FLAGS_SANITIZE "-O1 -g1 -DNDEBUG")
 if(LEPTON_SANITIZE)
   target_compile_options(lepton_options INTERFACE -fsanitize=${LEPTON_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(lepton_options INTERFACE -fsanitize=${LEPTON_SANITIZE})

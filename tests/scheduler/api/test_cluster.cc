@@ -126,7 +126,14 @@ FakeWorker::FakeWorker(Coordinator& coordinator, const std::string& id, uint32_t
   wire::DealerChannel::ConnectionHandlers connection;
   connection.on_connected = [this, hello] {
     std::lock_guard lock(mutex_);
-    if (channel_) channel_->Send(hello);
+    if (!channel_) return;
+    wire::ToCoordinator message = hello;
+    for (const auto& [task, seq] : seq_) {
+      auto* running = message.mutable_hello()->add_running();
+      running->set_task_id(task);
+      running->set_last_seq(seq);
+    }
+    channel_->Send(message);
   };
   // Held so that on_connected finds the channel.
   std::lock_guard lock(mutex_);
@@ -194,7 +201,10 @@ wire::ToWorker FakeWorker::Take(wire::ToWorker::BodyCase kind) {
 }
 
 void FakeWorker::Report(wire::TaskReport report) {
-  report.set_seq(++seq_[report.task_id()]);
+  {
+    std::lock_guard lock(mutex_);
+    report.set_seq(++seq_[report.task_id()]);
+  }
   report.set_wall_ms(RealClock().WallMs());
   wire::ToCoordinator message;
   *message.mutable_report() = std::move(report);

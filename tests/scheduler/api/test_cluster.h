@@ -68,7 +68,8 @@ std::string TrainSpec(const std::string& uri,
 
 class FakeWorker {
  public:
-  // Connects and says Hello; keeps its lease until destroyed.
+  // Connects and says Hello, after a reconnect too, naming the tasks that it has reported on; keeps
+  // its lease until destroyed.
   FakeWorker(Coordinator& coordinator, const std::string& id, uint32_t slots = 2,
              std::function<void(wire::Hello&)> adjust = {});
   ~FakeWorker();
