@@ -59,7 +59,7 @@ int Show(const Globals& globals, const std::string& text) {
   }
   Table table({"FIELD", "VALUE"});
   for (const char* key : {"name", "version", "parameters", "weights_sha256", "manifest", "job_id",
-                          "lineage.dataset_name", "lineage.dataset", "lineage.teacher"}) {
+                          "lineage.dataset", "lineage.parent", "lineage.teacher"}) {
     table.Row({key, Text(*version, key)});
   }
   for (const auto& [key, value] : Items(*version, "metrics")) {

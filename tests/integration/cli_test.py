@@ -63,7 +63,7 @@ class Verbs(ClusterTest):
         self.assertRegex(out, r"model digits@1 sha256:[0-9a-f]{64} workers=1 steps=\d+")
         self.assertIn("digits", self.cli("model", "ls"))
         shown = json.loads(self.cli("model", "show", "digits@1", "-o", "json"))
-        self.assertEqual(shown["lineage"]["dataset_name"].split("@")[0], "digits")
+        self.assertEqual(shown["lineage"]["dataset"], "digits@1")
         self.cli("model", "alias", "digits@1", "prod")
         folder = self.cluster.folder / "pulled"
         self.cli("model", "pull", "digits@prod", folder)
