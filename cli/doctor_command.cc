@@ -60,8 +60,8 @@ json Examine(const Globals& globals) {
   }
   const Launch launch = DetectLaunch();
   checks.push_back(Check("launcher", "ok",
-                         launch.launcher + ", rank " + std::to_string(launch.rank) + " of " +
-                             std::to_string(launch.size)));
+                         launch.info.name + ", rank " + std::to_string(launch.info.rank) + " of " +
+                             std::to_string(launch.info.size)));
   Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
   if (!client.ok()) {
     checks.push_back(Check("coordinator", "warn", client.status().message()));

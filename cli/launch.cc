@@ -31,21 +31,10 @@ std::string Text(const char* name) {
 
 Launch DetectLaunch() {
   Launch launch;
-  // Inside an salloc or sbatch script SLURM_* is set too, but SLURM_PROCID with a step id comes
-  // from srun alone.
-  if (std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) {
-    launch.launcher = "mpirun";
-    launch.rank = Number("OMPI_COMM_WORLD_RANK", 0);
-    launch.size = Number("OMPI_COMM_WORLD_SIZE", 1);
-    launch.local_size = Number("OMPI_COMM_WORLD_LOCAL_SIZE", 1);
-    launch.world = Text("PMIX_NAMESPACE");
-  } else if (std::getenv("SLURM_STEP_ID") != nullptr && std::getenv("SLURM_PROCID") != nullptr) {
-    launch.launcher = "srun";
-    launch.rank = Number("SLURM_PROCID", 0);
-    launch.size = Number("SLURM_STEP_NUM_TASKS", Number("SLURM_NTASKS", 1));
-    launch.local_size = Number("SLURM_TASKS_PER_NODE", 1);
-    launch.world = "slurm." + Text("SLURM_JOB_ID") + "." + Text("SLURM_STEP_ID");
-  }
+  launch.info = worker::DetectLauncher();
+  launch.local_size = launch.info.name == "mpirun" ? Number("OMPI_COMM_WORLD_LOCAL_SIZE", 1)
+                      : launch.info.name == "srun" ? Number("SLURM_TASKS_PER_NODE", 1)
+                                                   : 1;
   return launch;
 }
 
@@ -89,7 +78,7 @@ Result<std::string> ShareFromRankZero(const Launch& launch, const std::string& m
   pmix_proc_t self;
   LEPTON_RETURN_IF_ERROR(check(PMIx_Init(&self, nullptr, 0), "init"));
   Result<std::string> shared = [&]() -> Result<std::string> {
-    if (launch.rank == 0) {
+    if (launch.info.rank == 0) {
       pmix_value_t value;
       value.type = PMIX_STRING;
       value.data.string = const_cast<char*>(message.c_str());
@@ -107,7 +96,7 @@ Result<std::string> ShareFromRankZero(const Launch& launch, const std::string& m
     const pmix_status_t fenced = PMIx_Fence(nullptr, 0, info, 2);
     PMIX_INFO_FREE(info, 2);
     LEPTON_RETURN_IF_ERROR(check(fenced, "fence"));
-    if (launch.rank == 0) return message;
+    if (launch.info.rank == 0) return message;
     pmix_proc_t root;
     PMIX_PROC_CONSTRUCT(&root);
     std::memcpy(root.nspace, self.nspace, sizeof(root.nspace));

@@ -3,22 +3,18 @@
 // death after it).
 #pragma once
 
-#include <map>
 #include <string>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/status.h"
+#include "worker/agent.h"
 
 namespace lepton::cli {
 
 struct Launch {
-  std::string launcher = "none";  // "mpirun" | "srun" | "none"
-  int rank = 0;
-  int size = 1;
-  int local_size = 1;  // processes of this launch on this host
-  std::string world;   // equal for all processes of the launch; "" alone
+  worker::LauncherInfo info;  // launcher, rank, size, world
+  int local_size = 1;         // processes of this launch on this host
 };
-
 // From the environment that mpirun and srun set. Costs nothing.
 Launch DetectLaunch();
 

@@ -37,11 +37,10 @@ worker::AgentOptions AgentFor(const Launch& launch, const Meeting& meeting,
   worker::AgentOptions agent;
   agent.coordinator = meeting.link;
   agent.key = key;
-  agent.worker_id = HostName() + "-" + std::to_string(launch.rank) +
-                    (launch.size == 1 ? "." + std::to_string(index) : "");
+  agent.worker_id = HostName() + "-" + std::to_string(launch.info.rank) +
+                    (launch.info.size == 1 ? "." + std::to_string(index) : "");
   agent.slots = static_cast<uint32_t>(std::max(1, slots));
-  agent.launcher = {launch.launcher, static_cast<uint32_t>(launch.rank),
-                    static_cast<uint32_t>(launch.size), launch.world};
+  agent.launcher = launch.info;
   const bool local = meeting.link.find("//127.") != std::string::npos;
   agent.data_address = local ? "127.0.0.1" : HostAddress();
   return agent;
@@ -111,7 +110,7 @@ class EmbeddedRun {
     const Status started = Start(file);
     // The other ranks wait for a message, also when there is none.
     const std::string message = started.ok() ? meeting_.ToText() : "";
-    if (launch_.size > 1) {
+    if (launch_.info.size > 1) {
       const Result<std::string> shared =
           ShareFromRankZero(launch_, message, Deadline::In(std::chrono::seconds(60)));
       if (started.ok() && !shared.ok()) return Fail(shared.status());
@@ -135,21 +134,22 @@ class EmbeddedRun {
     coordinator.data_dir = state;
     coordinator.file_roots = {fs::current_path()};
     if (!file.data_folder.empty()) coordinator.file_roots.push_back(file.data_folder);
-    const bool one_host = launch_.size <= std::max(1, launch_.local_size);
+    const bool one_host = static_cast<int>(launch_.info.size) <= std::max(1, launch_.local_size);
     coordinator.link_address = one_host ? "127.0.0.1" : "0.0.0.0";
     LEPTON_ASSIGN_OR_RETURN(coordinator_, scheduler::Coordinator::Start(coordinator));
     meeting_.link = "tcp://" + (one_host ? std::string("127.0.0.1") : HostAddress()) + ":" +
                     std::to_string(coordinator_->link_port());
     meeting_.pool_key_json = coordinator_->pool_key_json();
     LEPTON_ASSIGN_OR_RETURN(const wire::PoolKey key, wire::PoolKeyFromJson(meeting_.pool_key_json));
-    const int local = launch_.size > 1 ? 1 : options_.workers > 0 ? options_.workers : Cores();
-    const int slots = options_.slots > 0 ? options_.slots
-                      : launch_.size > 1 ? Cores() / std::max(1, launch_.local_size)
-                                         : std::max(1, Cores() / local);
+    const int local = launch_.info.size > 1 ? 1 : options_.workers > 0 ? options_.workers : Cores();
+    const int slots = options_.slots > 0      ? options_.slots
+                      : launch_.info.size > 1 ? Cores() / std::max(1, launch_.local_size)
+                                              : std::max(1, Cores() / local);
     for (int i = 0; i < local; ++i) {
       LEPTON_RETURN_IF_ERROR(agents_.Add(AgentFor(launch_, meeting_, key, i, slots)));
     }
-    workers_ = launch_.size > 1 ? static_cast<size_t>(launch_.size) : static_cast<size_t>(local);
+    workers_ =
+        launch_.info.size > 1 ? static_cast<size_t>(launch_.info.size) : static_cast<size_t>(local);
     LEPTON_ASSIGN_OR_RETURN(client_, ApiClient::ForUrl(coordinator_->url()));
     return Status::Ok();
   }
@@ -191,7 +191,7 @@ class EmbeddedRun {
 
   // Workers of the other ranks leave cleanly, so that mpirun and srun see status 0.
   void StopAll() {
-    if (launch_.size > 1) {
+    if (launch_.info.size > 1) {
       const Result<json> workers = client_->List("/v1/workers?state=UP");
       if (workers.ok()) {
         for (const json& worker : *workers) {
@@ -228,11 +228,11 @@ int Run(const Globals& globals, const RunOptions& options) {
   InitLogging(
       {.role = "run", .min_level = globals.verbosity > 0 ? 0 : 1, .verbosity = globals.verbosity});
   const Launch launch = DetectLaunch();
-  if (launch.rank > 0) return RunAsWorker(launch, options, signals);
+  if (launch.info.rank > 0) return RunAsWorker(launch, options, signals);
   const Result<SpecFile> file = LoadSpecFile(options.file);
   if (!file.ok()) {
     // The other ranks are waiting for a message.
-    if (launch.size > 1) {
+    if (launch.info.size > 1) {
       (void)ShareFromRankZero(launch, "", Deadline::In(std::chrono::seconds(60)));
     }
     return Fail(file.status());

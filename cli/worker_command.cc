@@ -50,15 +50,14 @@ Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options) {
   worker::AgentOptions agent;
   LEPTON_RETURN_IF_ERROR(FindCoordinator(options, &agent));
   const Launch launch = DetectLaunch();
-  agent.launcher = {launch.launcher, static_cast<uint32_t>(launch.rank),
-                    static_cast<uint32_t>(launch.size), launch.world};
+  agent.launcher = launch.info;
   // Processes of one mpirun share the host's cores.
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   agent.slots = static_cast<uint32_t>(
       options.slots > 0 ? options.slots : std::max(1, cores / std::max(1, launch.local_size)));
   agent.worker_id = options.name;
-  if (!options.name.empty() && launch.size > 1)
-    agent.worker_id += "-" + std::to_string(launch.rank);
+  if (!options.name.empty() && launch.info.size > 1)
+    agent.worker_id += "-" + std::to_string(launch.info.rank);
   agent.data_dir = options.data_dir;
   const bool local = agent.coordinator.find("//127.") != std::string::npos ||
                      agent.coordinator.find("//localhost") != std::string::npos;

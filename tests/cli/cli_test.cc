@@ -108,14 +108,15 @@ TEST(Launch, ReadsWhatMpirunAndSrunSet) {
   ::setenv("OMPI_COMM_WORLD_SIZE", "4", 1);
   ::setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "4", 1);
   const Launch launch = DetectLaunch();
-  EXPECT_EQ(launch.launcher, "mpirun");
-  EXPECT_EQ(launch.rank, 2);
-  EXPECT_EQ(launch.size, 4);
+  EXPECT_EQ(launch.info.name, "mpirun");
+  EXPECT_EQ(launch.info.rank, 2u);
+  EXPECT_EQ(launch.info.size, 4u);
+  EXPECT_EQ(launch.local_size, 4);
   for (const char* name :
        {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"}) {
     ::unsetenv(name);
   }
-  EXPECT_EQ(DetectLaunch().size, 1);
+  EXPECT_EQ(DetectLaunch().info.size, 1u);
 }
 
 TEST(UrlEncode, KeepsSafeCharacters) {
