@@ -15,6 +15,10 @@ if ! cmake --preset "$preset" >"$log" 2>&1; then
   exit 1
 fi
 sed -n '/^-- Lepton/,/^-- Configuring/p' "$log" | sed '$d'
-cmake --build "build/$preset" --parallel "$jobs" ${1:+--target "$@"} | awk '
-  /error|warning|FAILED|^ninja: build stopped/ {print; fflush(); next}
-  {last = $0; if (++n % 40 == 0) {print; fflush()}} END {print last}'
+log=build/$preset-build.log
+if ! cmake --build "build/$preset" --parallel "$jobs" ${1:+--target "$@"} 2>&1 | tee "$log" |
+  awk '{last = $0; if (++n % 40 == 0) {print; fflush()}} END {print last}'; then
+  grep -A 25 '^FAILED' "$log" | head -80 >&2
+  echo "build.sh: the whole log is $log" >&2
+  exit 1
+fi

@@ -123,8 +123,9 @@ Result<double> GraphTraining::ForwardBackward(int64_t batch, std::span<const flo
   LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanForBatch(batch, &made));
   if (made) BindParameters(*plan);
   plan->Bind(x_, Readable(x));
-  plan->Bind(loss_.targets,
-             targets.classes.empty() ? Readable(targets.values) : Readable(targets.classes));
+  // By the loss, not by which span is there: a caller may hold both.
+  plan->Bind(loss_.targets, options_.loss == "cross_entropy" ? Readable(targets.classes)
+                                                             : Readable(targets.values));
   if (options_.distill) plan->Bind(loss_.teacher, Readable(targets.teacher_logits));
   const graph::RunState state{options_.seed, step, shard};
   plan->RunPrologue(state);  // the caller may have written to the weights

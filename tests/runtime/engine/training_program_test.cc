@@ -308,5 +308,19 @@ TEST(TrainingProgram, RefusesBatchesThatDoNotFit) {
   EXPECT_THAT(program->Forward(2, x, logits).message(), HasSubstr("logits"));
 }
 
+TEST(TrainingProgram, TakesTheTargetsThatItsLossNeedsWhenBothAreGiven) {
+  TrainingProgram::Options options = SmallOptions();
+  options.loss = "binary_cross_entropy";
+  const std::vector<float> x = Noise(8, 5);
+  const std::vector<float> values = {1, 0};
+  const std::vector<int32_t> classes = {0, 1};
+  const auto gradient = [&](const Targets& targets) {
+    auto program = MustBuild({4, 1}, options);
+    EXPECT_TRUE(program->ForwardBackward(2, x, targets, 0, 0).ok());
+    return std::vector<float>(program->gradients().begin(), program->gradients().end());
+  };
+  EXPECT_EQ(gradient({.classes = classes, .values = values}), gradient({.values = values}));
+}
+
 }  // namespace
 }  // namespace lepton::nn
