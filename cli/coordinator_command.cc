@@ -106,6 +106,14 @@ void AddCoordinator(CLI::App& app, Globals& globals) {
   CLI::App* command =
       AddAction(app, globals, "coordinator", "Run the coordinator in the foreground",
                 [=, &globals] { return RunCoordinator(globals, *file, *flags); });
+  command->footer(
+      "Examples:\n"
+      "  lepton coordinator                                 loopback only, state in ./lepton-data\n"
+      "  lepton key create --data-dir /var/lib/lepton       then, for the network:\n"
+      "  lepton coordinator --data-dir /var/lib/lepton --http-address 0.0.0.0 \\\n"
+      "    --tls-cert cert.pem --tls-key key.pem --link-address 0.0.0.0\n"
+      "It can be killed at any time: running work goes on, and a restart on the same folder finds\n"
+      "every job.");
   command->add_option("--config", *file, "YAML settings; environment and flags are stronger");
   for (const Flag& flag : kFlags) {
     command->add_option(FlagOf(flag.key), (*flags)[flag.key], flag.help);

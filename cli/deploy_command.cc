@@ -93,6 +93,12 @@ void AddDeploy(CLI::App& app, Globals& globals) {
   auto options = std::make_shared<DeployOptions>();
   CLI::App* command = AddAction(app, globals, "deploy", "Serve a registered model behind HTTP",
                                 [&globals, options] { return Deploy(globals, *options); });
+  command->footer(
+      "Examples:\n"
+      "  lepton deploy digits --model digits@3 --replicas 2\n"
+      "  lepton deploy digits --model digits@prod --max-batch 64 --max-wait 5ms\n"
+      "  lepton deploy scale digits 4\n"
+      "  curl $LEPTON_COORDINATOR/v2/models/digits/infer -d '{\"inputs\": [...]}'");
   command->add_option("name", options->name, "The deployment's name");
   command->add_option("--model", options->model, "name@version or name@alias");
   command->add_option("--replicas", options->replicas, "Copies")->check(CLI::Range(0, 64));

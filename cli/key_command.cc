@@ -87,6 +87,12 @@ void AddKey(CLI::App& app, Globals& globals) {
   auto options = std::make_shared<KeyOptions>();
   CLI::App* create = AddAction(*key, globals, "create", "Make a key; it is printed once",
                                [=, &globals] { return Create(globals, *options); });
+  create->footer(
+      "Scopes: admin allows everything; submit starts and reads work; predict asks deployments;\n"
+      "read looks. As soon as one key exists, every call needs one.\n"
+      "Examples:\n"
+      "  lepton key create --data-dir ./lepton-data            the first one, offline\n"
+      "  lepton key create --name ci --scope submit --ttl 30d");
   create->add_option("--name", options->name, "For people");
   create->add_option("--scope", options->scopes, "admin, submit, predict or read; may be repeated")
       ->check(CLI::IsMember({"admin", "submit", "predict", "read"}));

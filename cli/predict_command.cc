@@ -101,6 +101,11 @@ void AddPredict(CLI::App& app, Globals& globals) {
   auto options = std::make_shared<PredictOptions>();
   CLI::App* command = AddAction(app, globals, "predict", "Ask a deployment for predictions",
                                 [&globals, options] { return Predict(globals, *options); });
+  command->footer(
+      "Examples:\n"
+      "  lepton predict digits --input rows.csv\n"
+      "  lepton predict digits --row '{\"width\": 1.5, \"height\": null}'   null: missing\n"
+      "  cat rows.json | lepton predict digits --input - -o json");
   command->add_option("deployment", options->deployment, "Its name")->required();
   auto* input = command->add_option("-i,--input", options->input,
                                     "CSV with a header, or JSON rows; - for standard input");

@@ -248,6 +248,16 @@ void AddRun(CLI::App& app, Globals& globals) {
       AddAction(app, globals, "run",
                 "Run one job here, without a server; under mpirun or srun over all its processes",
                 [&globals, options] { return Run(globals, *options); });
+  command->footer(
+      "Examples:\n"
+      "  lepton run job.yaml                     workers: one a core\n"
+      "  mpirun -np 4 lepton run job.yaml        a worker in each process\n"
+      "  sbatch -N 2 scripts/slurm/run.sbatch job.yaml\n"
+      "A dataset's `uri` may be relative to the spec's folder. Ports are on loopback only while "
+      "all\n"
+      "processes share a host. The last line, also of `-o json`, names the model, the SHA-256 "
+      "over\n"
+      "its weights, the workers, the steps and the metrics. The exit status is the job's.");
   command->add_option("spec", options->file, "The job's spec (YAML or JSON)")->required();
   command->add_option("--workers", options->workers, "Local workers [one a core]")
       ->check(CLI::Range(1, 1024));

@@ -76,6 +76,12 @@ void AddSubmit(CLI::App& app, Globals& globals) {
   CLI::App* command =
       AddAction(app, globals, "submit", "Submit a job spec (YAML or JSON) to the coordinator",
                 [&globals, options] { return Submit(globals, *options); });
+  command->footer(
+      "Examples:\n"
+      "  lepton submit job.yaml                      prints the job's id and returns\n"
+      "  lepton submit job.yaml --wait -o json       waits; the whole job as JSON\n"
+      "  lepton submit job.yaml --dry-run            where it would run, and what it needs\n"
+      "  lepton submit job.yaml --id nightly-0412    safe to repeat: the same job answers");
   command->add_option("spec", options->file, "The spec's file")->required();
   command->add_flag("--wait", options->wait, "Wait for the end; exit with the job's status");
   command->add_flag("--dry-run", options->dry_run, "Check and plan; start nothing");

@@ -124,6 +124,12 @@ void AddWorker(CLI::App& app, Globals& globals) {
   auto options = std::make_shared<WorkerOptions>();
   CLI::App* command = AddAction(app, globals, "worker", "Run a worker, or list and drain workers",
                                 [&globals, options] { return RunWorker(globals, *options); });
+  command->footer(
+      "Examples:\n"
+      "  lepton worker --join ./lepton-data              on the coordinator's host\n"
+      "  mpirun -np 4 --enable-recovery lepton worker    survivors outlive a lost process\n"
+      "  lepton worker --link head:7601 --pool-key pool.key --label rack=a\n"
+      "Stops on SIGTERM or SIGINT: tasks first, within 5 s.");
   command->add_option("--join", options->join,
                       "The coordinator's data folder, which has its address and the pool's key "
                       "[$LEPTON_DATA_DIR or ./lepton-data]");
