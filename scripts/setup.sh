@@ -24,7 +24,7 @@ tests=(
   slurm-wlm munge iproute2 procps openssl
 )
 # Peers of the benches.
-bench=(python3-torch python3-numpy wrk haproxy)
+bench=(python3-torch python3-numpy libopenblas0-pthread)
 
 packages=("${build[@]}" "${libraries[@]}" "${quickstart[@]}" "${tests[@]}")
 for arg in "$@"; do

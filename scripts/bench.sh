@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Runs every bench with its peer, one after the other, and prints their ratios. Installs the peers
+# (PyTorch) if they are missing. Quiet machine, please: nothing else should run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/setup.sh --bench
+scripts/build.sh release gemm_bench journal_bench allreduce_bench train_step_bench
+echo "machine: $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), load $(cut -d' ' -f1 /proc/loadavg)"
+step() { printf '\n== %s\n' "$*"; "$@"; }
+step build/release/bench/gemm_bench
+step build/release/bench/journal_bench
+step build/release/bench/allreduce_bench
+step /usr/bin/python3 bench/train_step_torch.py
