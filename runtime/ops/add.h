@@ -1,4 +1,4 @@
-// add(a, b) = a + b, of one shape.
+// add(a, b) = a + b, element by element, with broadcasting (broadcast_to.h).
 #pragma once
 
 #include "runtime/graph/op.h"

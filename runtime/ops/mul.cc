@@ -1,6 +1,6 @@
 #include "runtime/ops/mul.h"
 
-#include "runtime/ops/op_base.h"
+#include "runtime/ops/broadcast_to.h"
 
 namespace lepton::ops {
 namespace {
@@ -11,18 +11,16 @@ class Mul final : public DifferentiableOp {
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
-    LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 2));
-    LEPTON_RETURN_IF_ERROR(ExpectDType(inputs, 0, DType::kF32));
-    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, inputs[0]));
-    LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
-    return Types{inputs[0]};
+    return InferBroadcast(inputs, attributes);
   }
 
   Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
     const ValueId dy = output_gradients[0];
-    LEPTON_ASSIGN_OR_RETURN(const ValueId da, graph.Add("mul", {dy, node.inputs[1]}));
-    LEPTON_ASSIGN_OR_RETURN(const ValueId db, graph.Add("mul", {dy, node.inputs[0]}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId by_a, graph.Add("mul", {dy, node.inputs[1]}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId by_b, graph.Add("mul", {dy, node.inputs[0]}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId da, SumToShapeOf(graph, by_a, node.inputs[0]));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId db, SumToShapeOf(graph, by_b, node.inputs[1]));
     return Gradients{da, db};
   }
 };

@@ -1,4 +1,4 @@
-// mul(a, b) = a * b, element by element, of one shape.
+// mul(a, b) = a * b, element by element, with broadcasting (broadcast_to.h).
 #pragma once
 
 #include "runtime/graph/op.h"

@@ -1,0 +1,8 @@
+// sub(a, b) = a - b, element by element, with broadcasting (broadcast_to.h).
+#pragma once
+
+#include "runtime/graph/op.h"
+
+namespace lepton::ops {
+const graph::Op& SubOp();
+}  // namespace lepton::ops
