@@ -1,5 +1,6 @@
 #include "runtime/kernels/kernel_list_cpu.h"
 
+#include "runtime/kernels/cpu/broadcast_kernels.h"
 #include "runtime/kernels/cpu/function_kernel.h"
 #include "runtime/kernels/cpu/onednn_matmul.h"
 #include "runtime/kernels/cpu/reference.h"
@@ -15,12 +16,28 @@ KernelEntry Reference(std::string_view op, DType dtype = DType::kF32) {
   return {op, dtype, "reference", &Always, &FunctionKernel<function>::Create};
 }
 
+// Spread over threads; plain loops that the compiler vectorises.
+template <void (*function)(const KernelContext&)>
+KernelEntry Threaded(std::string_view op, bool (*can_run)(const KernelRequest&) = &Always) {
+  return {op, DType::kF32, "threaded", can_run, &FunctionKernel<function>::Create};
+}
+
+bool ShapesDiffer(const KernelRequest& request) {
+  return request.inputs[0].shape != request.inputs[1].shape;
+}
+
 // Per op, the fastest first and the reference last.
 std::vector<KernelEntry> List() {
   std::vector<KernelEntry> entries = {
       {"matmul", DType::kF32, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
       {"matmul", DType::kBF16, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
       {"matmul", DType::kBF16, "onednn widened", &CanRunWidenedMatmul, &CreateWidenedMatmul},
+      Threaded<broadcast::Add>("add", &ShapesDiffer),
+      Threaded<broadcast::Mul>("mul", &ShapesDiffer),
+      Threaded<broadcast::Sub>("sub"),
+      Threaded<broadcast::Div>("div"),
+      Threaded<broadcast::BroadcastTo>("broadcast_to"),
+      Threaded<broadcast::SumLeadingAxes>("sum_to", &broadcast::CanSumLeadingAxes),
   };
   const std::vector<KernelEntry> simd = SimdKernels();
   entries.insert(entries.end(), simd.begin(), simd.end());
@@ -29,8 +46,10 @@ std::vector<KernelEntry> List() {
       Reference<reference::Matmul>("matmul", DType::kBF16),
       Reference<reference::Add>("add"),
       Reference<reference::BiasAdd>("bias_add"),
+      Reference<reference::BroadcastTo>("broadcast_to"),
       Reference<reference::Cast>("cast"),
       Reference<reference::Cast>("cast", DType::kBF16),
+      Reference<reference::Div>("div"),
       Reference<reference::Dropout>("dropout"),
       Reference<reference::Expand>("expand"),
       Reference<reference::Fill>("fill"),
@@ -43,6 +62,8 @@ std::vector<KernelEntry> List() {
       Reference<reference::Scale>("scale"),
       Reference<reference::Sigmoid>("sigmoid"),
       Reference<reference::SigmoidGrad>("sigmoid_grad"),
+      Reference<reference::Sub>("sub"),
+      Reference<reference::SumTo>("sum_to"),
       Reference<reference::Tanh>("tanh"),
       Reference<reference::TanhGrad>("tanh_grad"),
       Reference<reference::LayerNorm>("layer_norm"),

@@ -12,17 +12,20 @@ class BiasAdd final : public DifferentiableOp {
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 2));
-    LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, 0, DType::kF32, 2));
-    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, {DType::kF32, Shape({inputs[0].shape[1]})}));
+    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
+    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, {DType::kF32, Shape({inputs[0].shape.back()})}));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
     return Types{inputs[0]};
   }
 
-  Result<Gradients> Gradient(Graph& graph, const Node&,
+  Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
-    LEPTON_ASSIGN_OR_RETURN(const ValueId bias, graph.Add("reduce", {output_gradients[0]},
-                                                          {{"axis", int64_t{0}}, {"kind", "sum"}}));
-    return Gradients{output_gradients[0], bias};
+    const ValueId dy = output_gradients[0];
+    LEPTON_ASSIGN_OR_RETURN(const ValueId bias,
+                            graph.type(dy).shape.rank() == 2
+                                ? graph.Add("reduce", {dy}, {{"axis", int64_t{0}}, {"kind", "sum"}})
+                                : graph.Add("sum_to", {dy, node.inputs[1]}));
+    return Gradients{dy, bias};
   }
 };
 

@@ -1,4 +1,4 @@
-// bias_add(x [rows, n], bias [n]): the bias added to every row.
+// bias_add(x [.., n], bias [n]): the bias added to every row of the last axis.
 #pragma once
 
 #include "runtime/graph/op.h"

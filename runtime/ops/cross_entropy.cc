@@ -7,10 +7,11 @@ namespace {
 
 // The checks that the loss and its gradient share; returns the type of the row losses.
 Result<TensorType> CheckLoss(std::span<const TensorType> inputs, const Attributes& attributes) {
-  LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, 0, DType::kF32, 2));
-  LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, {DType::kI32, Shape({inputs[0].shape[0]})}));
+  LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
+  const Shape rows = inputs[0].shape.WithoutAxis(inputs[0].shape.rank() - 1);
+  LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, {DType::kI32, rows}));
   LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
-  return TensorType{DType::kF32, Shape({inputs[0].shape[0]})};
+  return TensorType{DType::kF32, rows};
 }
 
 class CrossEntropy final : public DifferentiableOp {

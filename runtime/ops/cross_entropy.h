@@ -1,4 +1,4 @@
-// cross_entropy(logits [rows, classes], class indices i32 [rows]) -> row losses [rows]: softmax and
+// cross_entropy(logits [.., classes], class indices i32 [..]) -> row losses [..]: softmax and
 // negative log-likelihood in one. An index must be in [0, classes): the caller checks.
 // Gradient: cross_entropy_grad(logits, indices, dloss).
 #pragma once

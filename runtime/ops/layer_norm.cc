@@ -12,12 +12,13 @@ class LayerNorm final : public DifferentiableOp {
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 3));
-    LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, 0, DType::kF32, 2));
-    const TensorType row{DType::kF32, Shape({inputs[0].shape[1]})};
+    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
+    const TensorType row{DType::kF32, Shape({inputs[0].shape.back()})};
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, row));
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 2, row));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"epsilon"}));
-    const TensorType statistic{DType::kF32, Shape({inputs[0].shape[0]})};
+    const TensorType statistic{DType::kF32,
+                               inputs[0].shape.WithoutAxis(inputs[0].shape.rank() - 1)};
     return Types{inputs[0], statistic, statistic};
   }
 
@@ -38,9 +39,10 @@ class LayerNormGrad final : public OpWithoutGradient {
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 5));
-    LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, 0, DType::kF32, 2));
-    const TensorType row{DType::kF32, Shape({inputs[0].shape[1]})};
-    const TensorType statistic{DType::kF32, Shape({inputs[0].shape[0]})};
+    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
+    const TensorType row{DType::kF32, Shape({inputs[0].shape.back()})};
+    const TensorType statistic{DType::kF32,
+                               inputs[0].shape.WithoutAxis(inputs[0].shape.rank() - 1)};
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, row));
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 2, statistic));
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 3, statistic));

@@ -13,19 +13,26 @@ class Matmul final : public DifferentiableOp {
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 2));
     const DType dtype = inputs[0].dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
-    LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, 0, dtype, 2));
-    LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, 1, dtype, 2));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"transpose_a", "transpose_b"}));
     const bool transpose_a = attributes.Int("transpose_a") != 0;
     const bool transpose_b = attributes.Int("transpose_b") != 0;
+    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, dtype));
+    LEPTON_RETURN_IF_ERROR(transpose_b ? ExpectRank(inputs, 1, dtype, 2)
+                                       : ExpectRows(inputs, 1, dtype));
     const Shape& a = inputs[0].shape;
     const Shape& b = inputs[1].shape;
-    if (a[transpose_a ? 0 : 1] != b[transpose_b ? 1 : 0]) {
+    const Shape rows_a = a.WithoutAxis(a.rank() - 1);
+    const Shape rows_b = b.WithoutAxis(b.rank() - 1);
+    const Shape inner_a = transpose_a ? rows_a : Shape({a.back()});
+    const Shape inner_b = transpose_b ? Shape({b.back()}) : rows_b;
+    if (inner_a != inner_b) {
       return InvalidArgument("inner extents differ: " + a.ToString() +
                              (transpose_a ? " transposed" : "") + " times " + b.ToString() +
                              (transpose_b ? " transposed" : ""));
     }
-    return Types{{DType::kF32, Shape({a[transpose_a ? 1 : 0], b[transpose_b ? 0 : 1]})}};
+    std::vector<int64_t> extents = transpose_a ? std::vector{a.back()} : rows_a.extents();
+    extents.push_back(transpose_b ? b[0] : b.back());
+    return Types{{DType::kF32, Shape(std::move(extents))}};
   }
 
   // With A = op(a), B = op(b): dA = dC B^T and dB = A^T dC, each transposed back when its input

@@ -26,6 +26,11 @@ Status ExpectRank(std::span<const TensorType> inputs, size_t index, DType dtype,
   return Wrong(inputs, index, std::string(DTypeName(dtype)) + " of rank " + std::to_string(rank));
 }
 
+Status ExpectRows(std::span<const TensorType> inputs, size_t index, DType dtype) {
+  if (inputs[index].dtype == dtype && inputs[index].shape.rank() >= 2) return Status::Ok();
+  return Wrong(inputs, index, std::string(DTypeName(dtype)) + " of rank 2 or more");
+}
+
 Status ExpectDType(std::span<const TensorType> inputs, size_t index, DType dtype) {
   if (inputs[index].dtype == dtype) return Status::Ok();
   return Wrong(inputs, index, std::string(DTypeName(dtype)));

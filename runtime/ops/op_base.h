@@ -55,6 +55,8 @@ class ElementwiseGradOp final : public OpWithoutGradient {
 Status ExpectInputs(std::span<const TensorType> inputs, size_t count);
 Status ExpectType(std::span<const TensorType> inputs, size_t index, const TensorType& wanted);
 Status ExpectRank(std::span<const TensorType> inputs, size_t index, DType dtype, int rank);
+// Rows of the last axis: any rank from 2 on.
+Status ExpectRows(std::span<const TensorType> inputs, size_t index, DType dtype);
 Status ExpectDType(std::span<const TensorType> inputs, size_t index, DType dtype);
 
 }  // namespace lepton::ops

@@ -3,9 +3,11 @@
 #include "runtime/ops/add.h"
 #include "runtime/ops/bias_add.h"
 #include "runtime/ops/binary_cross_entropy.h"
+#include "runtime/ops/broadcast_to.h"
 #include "runtime/ops/cast.h"
 #include "runtime/ops/cross_entropy.h"
 #include "runtime/ops/distillation.h"
+#include "runtime/ops/div.h"
 #include "runtime/ops/dropout.h"
 #include "runtime/ops/fill.h"
 #include "runtime/ops/gelu.h"
@@ -18,6 +20,7 @@
 #include "runtime/ops/scale.h"
 #include "runtime/ops/sigmoid.h"
 #include "runtime/ops/softmax.h"
+#include "runtime/ops/sub.h"
 #include "runtime/ops/tanh.h"
 
 namespace lepton::ops {
@@ -28,11 +31,13 @@ const graph::OpSet& OpList() {
       &BiasAddOp(),
       &BinaryCrossEntropyOp(),
       &BinaryCrossEntropyGradOp(),
+      &BroadcastToOp(),
       &CastOp(),
       &CrossEntropyOp(),
       &CrossEntropyGradOp(),
       &DistillationOp(),
       &DistillationGradOp(),
+      &DivOp(),
       &DropoutOp(),
       &ExpandOp(),
       &FillOp(),
@@ -54,6 +59,8 @@ const graph::OpSet& OpList() {
       &SigmoidGradOp(),
       &SoftmaxOp(),
       &SoftmaxGradOp(),
+      &SubOp(),
+      &SumToOp(),
       &TanhOp(),
       &TanhGradOp(),
   });

@@ -13,7 +13,7 @@ class RowwiseOp final : public DifferentiableOp {
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
-    LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, 0, DType::kF32, 2));
+    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
     return Types{inputs[0]};
   }

@@ -1,5 +1,5 @@
-// softmax(x [rows, n]) over each row, and log_softmax, its logarithm without the loss of precision.
-// Gradients from the output: softmax_grad(y, dy), log_softmax_grad(y, dy).
+// softmax(x [.., n]) over each row of the last axis, and log_softmax, its logarithm without the
+// loss of precision. Gradients from the output: softmax_grad(y, dy), log_softmax_grad(y, dy).
 #pragma once
 
 #include "runtime/graph/op.h"

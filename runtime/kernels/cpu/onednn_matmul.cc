@@ -45,9 +45,9 @@ struct Operands {
   explicit Operands(const graph::KernelRequest& request)
       : transpose_a(request.attributes->Int("transpose_a") != 0),
         transpose_b(request.attributes->Int("transpose_b") != 0),
-        rows(request.outputs[0].shape[0]),
-        columns(request.outputs[0].shape[1]),
-        inner(request.inputs[0].shape[transpose_a ? 0 : 1]),
+        rows(request.outputs[0].shape.rows()),
+        columns(request.outputs[0].shape.back()),
+        inner(transpose_a ? request.inputs[0].shape.rows() : request.inputs[0].shape.back()),
         frozen_b(!request.frozen.empty() && request.frozen[1]),
         dtype(request.inputs[0].dtype) {}
   // A frozen right side of several tiles is packed: each tile's columns side by side, so that no

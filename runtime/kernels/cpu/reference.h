@@ -11,7 +11,11 @@ using graph::KernelContext;
 void Matmul(const KernelContext& context);  // f32 or bf16
 
 void Add(const KernelContext& context);
+void Sub(const KernelContext& context);
 void Mul(const KernelContext& context);
+void Div(const KernelContext& context);
+void BroadcastTo(const KernelContext& context);
+void SumTo(const KernelContext& context);
 void Scale(const KernelContext& context);
 void Fill(const KernelContext& context);
 void Cast(const KernelContext& context);

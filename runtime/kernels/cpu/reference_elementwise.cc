@@ -28,14 +28,6 @@ void Binary(const KernelContext& context, Function function) {
 
 }  // namespace
 
-void Add(const KernelContext& context) {
-  Binary(context, [](double a, double b) { return a + b; });
-}
-
-void Mul(const KernelContext& context) {
-  Binary(context, [](double a, double b) { return a * b; });
-}
-
 void Scale(const KernelContext& context) {
   const float factor = static_cast<float>(context.attributes().Float("factor", 1));
   Unary(context, [factor](double x) { return x * factor; });

@@ -21,7 +21,7 @@ void RowSoftmax(const float* row, int64_t n, double temperature, std::vector<dou
 void CrossEntropy(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
   std::vector<double> logs;
-  for (int64_t row = 0; row < context.input(0).shape()[0]; ++row) {
+  for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
     RowSoftmax(context.input(0).as<float>() + row * n, n, 1, logs);
     context.output(0).as<float>()[row] =
         static_cast<float>(-logs[context.input(1).as<int32_t>()[row]]);
@@ -31,7 +31,7 @@ void CrossEntropy(const KernelContext& context) {
 void CrossEntropyGrad(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
   std::vector<double> logs;
-  for (int64_t row = 0; row < context.input(0).shape()[0]; ++row) {
+  for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
     RowSoftmax(context.input(0).as<float>() + row * n, n, 1, logs);
     const double scale = context.input(2).as<float>()[row];
     float* dx = context.output(0).as<float>() + row * n;
@@ -44,7 +44,7 @@ void CrossEntropyGrad(const KernelContext& context) {
 
 void BinaryCrossEntropy(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
-  for (int64_t row = 0; row < context.input(0).shape()[0]; ++row) {
+  for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
     const float* z = context.input(0).as<float>() + row * n;
     const float* t = context.input(1).as<float>() + row * n;
     double sum = 0;
@@ -58,7 +58,7 @@ void BinaryCrossEntropy(const KernelContext& context) {
 
 void BinaryCrossEntropyGrad(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
-  for (int64_t row = 0; row < context.input(0).shape()[0]; ++row) {
+  for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
     const float* z = context.input(0).as<float>() + row * n;
     const float* t = context.input(1).as<float>() + row * n;
     float* dz = context.output(0).as<float>() + row * n;
@@ -71,7 +71,7 @@ void BinaryCrossEntropyGrad(const KernelContext& context) {
 
 void MeanSquaredError(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
-  for (int64_t row = 0; row < context.input(0).shape()[0]; ++row) {
+  for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
     const float* p = context.input(0).as<float>() + row * n;
     const float* t = context.input(1).as<float>() + row * n;
     double sum = 0;
@@ -82,7 +82,7 @@ void MeanSquaredError(const KernelContext& context) {
 
 void MeanSquaredErrorGrad(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
-  for (int64_t row = 0; row < context.input(0).shape()[0]; ++row) {
+  for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
     const float* p = context.input(0).as<float>() + row * n;
     const float* t = context.input(1).as<float>() + row * n;
     float* dp = context.output(0).as<float>() + row * n;
@@ -96,7 +96,7 @@ void Distillation(const KernelContext& context) {
   const double temperature = context.attributes().Float("temperature", 1);
   std::vector<double> student;
   std::vector<double> teacher;
-  for (int64_t row = 0; row < context.input(0).shape()[0]; ++row) {
+  for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
     RowSoftmax(context.input(0).as<float>() + row * n, n, temperature, student);
     RowSoftmax(context.input(1).as<float>() + row * n, n, temperature, teacher);
     double divergence = 0;
@@ -111,7 +111,7 @@ void DistillationGrad(const KernelContext& context) {
   const double temperature = context.attributes().Float("temperature", 1);
   std::vector<double> student;
   std::vector<double> teacher;
-  for (int64_t row = 0; row < context.input(0).shape()[0]; ++row) {
+  for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
     RowSoftmax(context.input(0).as<float>() + row * n, n, temperature, student);
     RowSoftmax(context.input(1).as<float>() + row * n, n, temperature, teacher);
     const double scale = temperature * context.input(2).as<float>()[row];

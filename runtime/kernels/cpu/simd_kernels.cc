@@ -80,7 +80,7 @@ void RunBiasAdd(const KernelContext& context) {
   const float* x = context.input(0).as<float>();
   const float* bias = context.input(1).as<float>();
   float* y = context.output(0).as<float>();
-  ForRows(context.input(0).shape()[0], n, [&](int64_t row, int64_t rows) {
+  ForRows(context.input(0).shape().rows(), n, [&](int64_t row, int64_t rows) {
     loops().bias_add(rows, n, x + row * n, bias, y + row * n);
   });
 }
@@ -133,7 +133,7 @@ template <LoopSet loops>
 void RunLayerNorm(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
   const auto epsilon = static_cast<float>(context.attributes().Float("epsilon", 1e-5));
-  ForRows(context.input(0).shape()[0], n, [&](int64_t row, int64_t rows) {
+  ForRows(context.input(0).shape().rows(), n, [&](int64_t row, int64_t rows) {
     loops().layer_norm(rows, n, epsilon, context.input(0).as<float>() + row * n,
                        context.input(1).as<float>(), context.input(2).as<float>(),
                        context.output(0).as<float>() + row * n, context.output(1).as<float>() + row,
@@ -143,7 +143,7 @@ void RunLayerNorm(const KernelContext& context) {
 
 template <LoopSet loops>
 void RunLayerNormGrad(const KernelContext& context) {
-  const int64_t rows = context.input(0).shape()[0];
+  const int64_t rows = context.input(0).shape().rows();
   const int64_t n = context.input(0).shape().back();
   const float* x = context.input(0).as<float>();
   const float* gain = context.input(1).as<float>();
@@ -163,7 +163,7 @@ void RunLayerNormGrad(const KernelContext& context) {
 template <LoopSet loops, auto member>
 void RunRows(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
-  ForRows(context.input(0).shape()[0], n, [&](int64_t row, int64_t rows) {
+  ForRows(context.input(0).shape().rows(), n, [&](int64_t row, int64_t rows) {
     (loops().*member)(rows, n, context.input(0).as<float>() + row * n,
                       context.output(0).as<float>() + row * n);
   });
@@ -172,7 +172,7 @@ void RunRows(const KernelContext& context) {
 template <LoopSet loops, auto member>
 void RunRowsGrad(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
-  ForRows(context.input(0).shape()[0], n, [&](int64_t row, int64_t rows) {
+  ForRows(context.input(0).shape().rows(), n, [&](int64_t row, int64_t rows) {
     (loops().*member)(rows, n, context.input(0).as<float>() + row * n,
                       context.input(1).as<float>() + row * n,
                       context.output(0).as<float>() + row * n);
@@ -182,7 +182,7 @@ void RunRowsGrad(const KernelContext& context) {
 template <LoopSet loops>
 void RunCrossEntropy(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
-  ForRows(context.input(0).shape()[0], n, [&](int64_t row, int64_t rows) {
+  ForRows(context.input(0).shape().rows(), n, [&](int64_t row, int64_t rows) {
     loops().cross_entropy(rows, n, context.input(0).as<float>() + row * n,
                           context.input(1).as<int32_t>() + row,
                           context.output(0).as<float>() + row);
@@ -192,7 +192,7 @@ void RunCrossEntropy(const KernelContext& context) {
 template <LoopSet loops>
 void RunCrossEntropyGrad(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
-  ForRows(context.input(0).shape()[0], n, [&](int64_t row, int64_t rows) {
+  ForRows(context.input(0).shape().rows(), n, [&](int64_t row, int64_t rows) {
     loops().cross_entropy_grad(
         rows, n, context.input(0).as<float>() + row * n, context.input(1).as<int32_t>() + row,
         context.input(2).as<float>() + row, context.output(0).as<float>() + row * n);
@@ -204,11 +204,15 @@ template <LoopSet loops, bool (*cpu_has)()>
 void Append(std::string_view name, std::vector<graph::KernelEntry>& entries) {
   const auto can_run = [](const KernelRequest&) { return cpu_has(); };
   const auto can_reduce = [](const KernelRequest& r) { return cpu_has() && CanReduce(r); };
+  const auto can_run_alike = [](const KernelRequest& r) {
+    return cpu_has() && r.inputs[0].shape == r.inputs[1].shape;
+  };
   const auto add = [&]<void (*function)(const KernelContext&)>(std::string_view op,
                                                                DType dtype = DType::kF32) {
     entries.push_back({op, dtype, name, can_run, &FunctionKernel<function>::Create});
   };
-  add.template operator()<RunBinary<loops, &Loops::add>>("add");
+  entries.push_back({"add", DType::kF32, name, can_run_alike,
+                     &FunctionKernel<RunBinary<loops, &Loops::add>>::Create});
   add.template operator()<RunBiasAdd<loops>>("bias_add");
   add.template operator()<RunNarrow<loops>>("cast");
   add.template operator()<RunWiden<loops>>("cast", DType::kBF16);
@@ -221,7 +225,8 @@ void Append(std::string_view name, std::vector<graph::KernelEntry>& entries) {
   add.template operator()<RunLayerNormGrad<loops>>("layer_norm_grad");
   add.template operator()<RunRows<loops, &Loops::log_softmax>>("log_softmax");
   add.template operator()<RunRowsGrad<loops, &Loops::log_softmax_grad>>("log_softmax_grad");
-  add.template operator()<RunBinary<loops, &Loops::mul>>("mul");
+  entries.push_back({"mul", DType::kF32, name, can_run_alike,
+                     &FunctionKernel<RunBinary<loops, &Loops::mul>>::Create});
   entries.push_back(
       {"reduce", DType::kF32, name, can_reduce, &FunctionKernel<RunReduce<loops>>::Create});
   add.template operator()<RunUnary<loops, &Loops::relu>>("relu");

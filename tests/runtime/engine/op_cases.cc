@@ -13,10 +13,6 @@ namespace {
 
 using graph::Attributes;
 
-TensorType F32(Shape shape) {
-  return {DType::kF32, std::move(shape)};
-}
-
 // A tensor whose elements stay away from 0, where relu has no derivative.
 HostTensor AwayFromZero(TensorType type, uint64_t seed) {
   HostTensor tensor = RandomTensor(std::move(type), seed, 0.1, 2);
@@ -25,14 +21,6 @@ HostTensor AwayFromZero(TensorType type, uint64_t seed) {
     tensor.floats()[i] = std::copysign(tensor.floats()[i], signs.floats()[i]);
   }
   return tensor;
-}
-
-template <typename... Tensors>
-OpCase MakeCase(std::string label, Attributes attributes, std::vector<int> with_gradient,
-                Tensors... tensors) {
-  OpCase op_case{std::move(label), std::move(attributes), {}, std::move(with_gradient)};
-  (op_case.inputs.push_back(std::move(tensors)), ...);
-  return op_case;
 }
 
 void AddMatmuls(DType dtype, int64_t m, int64_t n, std::vector<OpCase>& cases) {
@@ -46,6 +34,12 @@ void AddMatmuls(DType dtype, int64_t m, int64_t n, std::vector<OpCase>& cases) {
                                RandomTensor({dtype, a}, 1), RandomTensor({dtype, b}, 2)));
     }
   }
+  const int64_t rows = std::min<int64_t>(m, 40);
+  cases.push_back(MakeCase("rows of three axes", {}, {0, 1}, RandomTensor({dtype, {2, rows, k}}, 1),
+                           RandomTensor({dtype, {k, n}}, 2)));
+  cases.push_back(MakeCase("rows of three axes, transposed", {{"transpose_a", int64_t{1}}}, {0, 1},
+                           RandomTensor({dtype, {2, rows, k}}, 1),
+                           RandomTensor({dtype, {2, rows, n}}, 2)));
 }
 
 void AddReductions(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
@@ -94,6 +88,8 @@ void AddNorms(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>&
   if (op == "layer_norm") {
     op_case.attributes = {{"epsilon", 1e-3}};
     op_case.inputs.push_back(RandomTensor(F32({n}), 11));
+    cases.push_back(MakeCase("rank 3", {}, {0, 1, 2}, RandomTensor(F32({2, rows, n}), 9),
+                             RandomTensor(F32({n}), 10), RandomTensor(F32({n}), 11)));
   } else {
     op_case.inputs.push_back(RandomTensor(F32({rows}), 12, -0.5, 0.5));
     op_case.inputs.push_back(RandomTensor(F32({rows}), 13, 0.5, 1.5));
@@ -108,6 +104,8 @@ void AddElementwise(std::string_view op, int64_t rows, int64_t n, std::vector<Op
     cases.push_back(MakeCase("", {}, {0, 1}, RandomTensor(type, 15), RandomTensor(type, 16)));
   } else if (op == "bias_add") {
     cases.push_back(MakeCase("", {}, {0, 1}, RandomTensor(type, 15), RandomTensor(F32({n}), 16)));
+    cases.push_back(MakeCase("rank 3", {}, {0, 1}, RandomTensor(F32({2, rows, n}), 15),
+                             RandomTensor(F32({n}), 16)));
   } else if (op == "scale") {
     cases.push_back(MakeCase("", {{"factor", -1.75}}, {0}, RandomTensor(type, 15)));
   } else if (op == "fill") {
@@ -123,6 +121,7 @@ void AddElementwise(std::string_view op, int64_t rows, int64_t n, std::vector<Op
     cases.push_back(MakeCase("wide", {}, {}, RandomTensor(type, 18, -30, 30)));
   } else if (op == "softmax" || op == "log_softmax") {
     cases.push_back(MakeCase("", {}, {0}, RandomTensor(type, 19, -5, 5)));
+    cases.push_back(MakeCase("rank 3", {}, {0}, RandomTensor(F32({2, rows, n}), 19, -5, 5)));
     cases.push_back(MakeCase("wide", {}, {}, RandomTensor(type, 20, -500, 500)));
   } else if (op.ends_with("_grad")) {
     const bool logarithms = op == "log_softmax_grad";
@@ -178,6 +177,7 @@ std::vector<OpCase> CasesFor(std::string_view op, DType dtype, int64_t rows, int
   } else {
     AddElementwise(op, rows, n, cases);
   }
+  if (dtype == DType::kF32) AddBroadcastCases(op, rows, n, cases);
   return cases;
 }
 

@@ -31,8 +31,23 @@ struct OpCase {
   double step = 1e-2;              // of the finite difference
 };
 
+inline TensorType F32(Shape shape) {
+  return {DType::kF32, std::move(shape)};
+}
+
+template <typename... Tensors>
+OpCase MakeCase(std::string label, graph::Attributes attributes, std::vector<int> with_gradient,
+                Tensors... tensors) {
+  OpCase op_case{std::move(label), std::move(attributes), {}, std::move(with_gradient)};
+  (op_case.inputs.push_back(std::move(tensors)), ...);
+  return op_case;
+}
+
 // Empty for an unknown op, or one that has no kernel for the element type of its first input.
 std::vector<OpCase> CasesFor(std::string_view op, DType dtype, int64_t rows, int64_t n);
+
+// The cases of one family of ops; each adds nothing for other ops. In <family>_cases.cc.
+void AddBroadcastCases(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases);
 
 // Runs one kernel on a case; the outputs' types come from the op's own shape rule.
 std::vector<HostTensor> RunKernel(const graph::KernelEntry& entry, OpCase& op_case,
