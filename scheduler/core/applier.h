@@ -1,0 +1,62 @@
+// The fold's working parts: one function per kind of record, grouped by subject into
+// apply_{jobs,gangs,search,catalog}.cc. Private to scheduler/core; everybody else calls Apply.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "scheduler/core/state.h"
+
+namespace lepton::scheduler {
+
+class Applier {
+ public:
+  Applier(const Record& record, State& state, std::vector<Event>* events)
+      : record_(record), state_(state), events_(events) {}
+
+  Status Run();
+
+ private:
+  Status Submitted(const Job& submitted);
+  Status Moved(const JobMoved& moved);
+  Status Excluded(const WorkerExcluded& excluded);
+  Status Dropped(const CheckpointsDropped& dropped);
+  Status Placed(const Gang& gang);
+  Status Moved(const GangMoved& moved);
+  Status Ended(const GangEnded& ended);
+  Status Reported(const wire::TaskReport& report);
+  Status Lost(const TaskLost& lost);
+  Status Stepped(const SearchStepped& stepped);
+  Status Moved(const TrialMoved& moved);
+  Status Ended(const TuneEnded& ended);
+  Status Joined(const Worker& worker);
+  Status Moved(const WorkerMoved& moved);
+  Status Forgotten(const WorkerForgotten& forgotten);
+  Status Registered(const ModelRegistered& registered);
+  Status Set(const AliasSet& set);
+  Status Registered(const DatasetRegistered& registered);
+  Status Created(const Deployment& created);
+  Status Changed(const DeploymentChanged& changed);
+  Status Removed(const DeploymentRemoved& removed);
+
+  void OnProgress(Gang& gang, const Task& task, const wire::TaskProgress& progress);
+  void OnCheckpoint(Gang& gang, const wire::TaskCheckpoint& checkpoint);
+  void OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finished);
+
+  Job* FindJob(const std::string& id);
+  Gang* FindGang(const std::string& id);
+  Status NotThere(std::string_view what, const std::string& id) const {
+    return DataLoss(fmt::format("record {}: no {} '{}'", record_.seq(), what, id));
+  }
+  // Fills in seq and time, and tells everybody.
+  void Happened(Event event, Job* job);
+
+  const Record& record_;
+  State& state_;
+  std::vector<Event>* events_;
+};
+
+}  // namespace lepton::scheduler

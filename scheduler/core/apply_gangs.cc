@@ -1,0 +1,187 @@
+// What becomes of gangs and their tasks: placed, reported on, lost, ended.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/core/applier.h"
+#include "scheduler/core/index.h"
+#include "scheduler/core/job_state.h"
+#include "scheduler/search/searcher.h"
+
+namespace lepton::scheduler {
+
+Status Applier::Placed(const Gang& placed) {
+  if (state_.gangs.contains(placed.id())) {
+    return DataLoss(fmt::format("record {}: gang '{}' twice", record_.seq(), placed.id()));
+  }
+  Gang& gang = state_.gangs[placed.id()];
+  gang = placed;
+  gang.set_state(GANG_STARTING);
+  gang.set_placed_ms(record_.wall_ms());
+  gang.set_trigger_rank(-1);
+  for (Task& task : *gang.mutable_tasks()) {
+    task.set_state(TASK_PLACED);
+    task.set_placed_ms(record_.wall_ms());
+  }
+  IndexGang(state_, gang);
+  if (gang.deployment().empty()) return Status::Ok();
+  auto it = state_.deployments.find(gang.deployment());
+  if (it == state_.deployments.end()) return NotThere("deployment", gang.deployment());
+  it->second.set_next_replica(std::max(it->second.next_replica(), gang.attempt() + 1));
+  return Status::Ok();
+}
+
+Status Applier::Moved(const GangMoved& moved) {
+  Gang* gang = FindGang(moved.gang_id());
+  if (gang == nullptr) return NotThere("gang", moved.gang_id());
+  gang->set_state(moved.to());
+  if (moved.to() != GANG_STOPPING) return Status::Ok();
+  gang->set_stopping_ms(record_.wall_ms());
+  if (moved.kill()) {
+    gang->set_kills(gang->kills() + 1);
+    return Status::Ok();
+  }
+  gang->set_stop_code(moved.stop_code());
+  gang->set_stop_cause(moved.stop_cause());
+  gang->set_trigger_rank(moved.trigger_rank());
+  return Status::Ok();
+}
+
+Status Applier::Ended(const GangEnded& ended) {
+  Gang* gang = FindGang(ended.gang_id());
+  if (gang == nullptr) return NotThere("gang", ended.gang_id());
+  for (const Task& task : gang->tasks()) {
+    if (IsAlive(task)) return DataLoss(fmt::format("task {} of an ended gang lives", task.id()));
+  }
+  if (Job* job = FindJob(gang->job_id()); job != nullptr) {
+    *job->mutable_last_tasks() = gang->tasks();
+    for (Task& task : *job->mutable_last_tasks()) task.clear_endpoint();
+  }
+  DropRefs(state_, gang->result());
+  UnindexGang(state_, *gang);
+  state_.gangs.erase(ended.gang_id());
+  return Status::Ok();
+}
+
+Status Applier::Reported(const wire::TaskReport& report) {
+  auto gang_id = state_.gang_of_task.find(report.task_id());
+  Gang* gang = gang_id == state_.gang_of_task.end() ? nullptr : FindGang(gang_id->second);
+  if (gang == nullptr) return NotThere("task", report.task_id());
+  Task* task = nullptr;
+  for (Task& one : *gang->mutable_tasks()) {
+    if (one.id() == report.task_id()) task = &one;
+  }
+  if (task == nullptr || !IsAlive(*task) || report.seq() <= task->last_seq()) {
+    return DataLoss(fmt::format("record {}: report {} of task {} comes too late", record_.seq(),
+                                report.seq(), report.task_id()));
+  }
+  task->set_last_seq(report.seq());
+  switch (report.body_case()) {
+    case wire::TaskReport::kStarted:
+      task->set_state(TASK_STARTED);
+      task->set_pid(report.started().pid());
+      task->set_started_ms(record_.wall_ms());
+      break;
+    case wire::TaskReport::kEndpoint:
+      task->set_has_endpoint(true);
+      task->set_endpoint(report.endpoint().address());
+      break;
+    case wire::TaskReport::kReady:
+      task->set_ready_host(report.ready().host());
+      task->set_ready_port(report.ready().port());
+      break;
+    case wire::TaskReport::kProgress:
+      OnProgress(*gang, *task, report.progress());
+      break;
+    case wire::TaskReport::kCheckpoint:
+      OnCheckpoint(*gang, report.checkpoint());
+      break;
+    case wire::TaskReport::kFinished:
+      OnFinished(*gang, *task, report.finished());
+      break;
+    case wire::TaskReport::kLog:
+    case wire::TaskReport::BODY_NOT_SET:
+      break;
+  }
+  return Status::Ok();
+}
+
+void Applier::OnProgress(Gang& gang, const Task& task, const wire::TaskProgress& progress) {
+  gang.set_progressed(true);
+  if (task.rank() != 0) return;
+  Progress now;
+  now.set_step(progress.step());
+  now.set_total_steps(progress.total_steps());
+  now.set_epoch(progress.epoch());
+  now.set_samples_per_second(progress.samples_per_second());
+  // A report names the metrics that it measured; the others keep their newest value.
+  *now.mutable_metrics() = gang.progress().metrics();
+  for (const auto& [name, value] : progress.metrics()) (*now.mutable_metrics())[name] = value;
+  now.set_wall_ms(record_.wall_ms());
+  *gang.mutable_progress() = now;
+  Job* job = FindJob(gang.job_id());
+  if (job == nullptr) return;
+  if (gang.trial() < 0) {
+    *job->mutable_progress() = std::move(now);
+  } else if (gang.trial() < job->trials_size()) {
+    *job->mutable_trials(gang.trial())->mutable_progress() = std::move(now);
+  }
+}
+
+void Applier::OnCheckpoint(Gang& gang, const wire::TaskCheckpoint& reported) {
+  Job* job = FindJob(gang.job_id());
+  if (job == nullptr || gang.trial() >= job->trials_size()) return;
+  auto* all = gang.trial() < 0 ? job->mutable_checkpoints()
+                               : job->mutable_trials(gang.trial())->mutable_checkpoints();
+  for (const Checkpoint& known : *all) {
+    if (known.manifest() == reported.manifest()) return;  // redone after a restart, bit for bit
+  }
+  Checkpoint* checkpoint = all->Add();
+  checkpoint->set_step(reported.step());
+  checkpoint->set_manifest(reported.manifest());
+  *checkpoint->mutable_metrics() = reported.metrics();
+  *checkpoint->mutable_objects() = reported.objects();
+  checkpoint->set_wall_ms(record_.wall_ms());
+  checkpoint->set_attempt(gang.attempt());
+  AddRefs(state_, *checkpoint);
+  std::stable_sort(all->pointer_begin(), all->pointer_end(),
+                   [](const Checkpoint* a, const Checkpoint* b) { return a->step() < b->step(); });
+}
+
+void Applier::OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finished) {
+  ReleaseTask(state_, task);
+  task.set_state(TASK_FINISHED);
+  task.set_ended_ms(record_.wall_ms());
+  task.set_code(finished.code());
+  task.set_message(finished.message());
+  task.set_exit_status(finished.exit_status());
+  task.set_signal(finished.signal());
+  if (task.rank() != 0 || finished.code() != "OK" || finished.signal() != 0) return;
+  JobResult& result = *gang.mutable_result();
+  result.set_model_manifest(finished.model_manifest());
+  *result.mutable_objects() = finished.objects();
+  *result.mutable_metrics() = finished.metrics();
+  result.set_steps(finished.steps());
+  result.set_last_checkpoint(finished.last_checkpoint());
+  gang.set_result_ms(record_.wall_ms());
+  AddRefs(state_, result);
+}
+
+Status Applier::Lost(const TaskLost& lost) {
+  auto gang_id = state_.gang_of_task.find(lost.task_id());
+  Gang* gang = gang_id == state_.gang_of_task.end() ? nullptr : FindGang(gang_id->second);
+  if (gang == nullptr) return NotThere("task", lost.task_id());
+  for (Task& task : *gang->mutable_tasks()) {
+    if (task.id() != lost.task_id() || !IsAlive(task)) continue;
+    ReleaseTask(state_, task);
+    task.set_state(TASK_LOST);
+    task.set_ended_ms(record_.wall_ms());
+    task.set_code(std::string(StatusCodeName(StatusCode::kUnavailable)));
+    task.set_message(lost.cause());
+    return Status::Ok();
+  }
+  return NotThere("living task", lost.task_id());
+}
+
+}  // namespace lepton::scheduler
