@@ -29,6 +29,12 @@ std::string Attributes::Text(std::string_view name, std::string fallback) const 
   return text == nullptr ? std::move(fallback) : *text;
 }
 
+std::vector<int64_t> Attributes::Ints(std::string_view name, std::vector<int64_t> fallback) const {
+  const Value* value = Find(name);
+  const auto* list = value == nullptr ? nullptr : std::get_if<std::vector<int64_t>>(value);
+  return list == nullptr ? std::move(fallback) : *list;
+}
+
 Status Attributes::CheckNames(std::initializer_list<std::string_view> known) const {
   for (const auto& entry : entries_) {
     if (std::find(known.begin(), known.end(), entry.first) == known.end()) {

@@ -16,7 +16,7 @@ namespace lepton::graph {
 
 class Attributes {
  public:
-  using Value = std::variant<int64_t, double, std::string>;
+  using Value = std::variant<int64_t, double, std::string, std::vector<int64_t>>;
 
   Attributes() = default;
   Attributes(std::initializer_list<std::pair<std::string, Value>> entries) : entries_(entries) {}
@@ -26,6 +26,7 @@ class Attributes {
   int64_t Int(std::string_view name, int64_t fallback = 0) const;
   double Float(std::string_view name, double fallback = 0) const;
   std::string Text(std::string_view name, std::string fallback = "") const;
+  std::vector<int64_t> Ints(std::string_view name, std::vector<int64_t> fallback = {}) const;
 
   // kInvalidArgument unless every name is one of `known`.
   Status CheckNames(std::initializer_list<std::string_view> known) const;

@@ -6,7 +6,8 @@ namespace {
 bool Fits(const TensorType& declared, const TensorType& given) {
   if (declared.dtype != given.dtype || declared.shape.rank() != given.shape.rank()) return false;
   for (int axis = 0; axis < declared.shape.rank(); ++axis) {
-    if (given.shape[axis] < 1) return false;
+    // Empty only where the declaration says so: an open extent has at least one element.
+    if (given.shape[axis] < (declared.shape[axis] == 0 ? 0 : 1)) return false;
     if (declared.shape[axis] != Shape::kBatch && declared.shape[axis] != given.shape[axis]) {
       return false;
     }

@@ -8,10 +8,27 @@
 
 namespace lepton {
 
-enum class DType : uint8_t { kF32, kBF16, kI32 };
+// Training uses the first three; the others are for inference of imported models.
+enum class DType : uint8_t {
+  kF32,
+  kBF16,
+  kI32,
+  kF64,
+  kF16,
+  kI8,
+  kI16,
+  kI64,
+  kU8,
+  kU16,
+  kU32,
+  kU64,
+  kBool,  // one byte, 0 or 1
+};
+inline constexpr int kDTypes = 13;
 
 size_t DTypeSize(DType dtype);            // bytes of one element
-std::string_view DTypeName(DType dtype);  // "f32", "bf16", "i32"
+std::string_view DTypeName(DType dtype);  // "f32", "bf16", "i32", "bool"
+bool IsFloating(DType dtype);
 
 // bfloat16: the upper half of an f32.
 struct BF16 {
@@ -33,5 +50,14 @@ struct BF16 {
   }
 };
 static_assert(sizeof(BF16) == 2);
+
+// IEEE 754 binary16. Rounds to nearest, ties to even; too large becomes infinite.
+struct F16 {
+  uint16_t bits = 0;
+
+  static float ToFloat(F16 value);
+  static F16 FromFloat(float value);
+};
+static_assert(sizeof(F16) == 2);
 
 }  // namespace lepton
