@@ -145,8 +145,10 @@ Result<uint64_t> RocksMetadataStore::Append(const std::vector<std::string>& reco
 
 Status RocksMetadataStore::Replay(
     uint64_t after_seq, const std::function<Status(uint64_t, std::string_view)>& on_record) const {
+  // Before the database's own lock, as Append takes them: an append that opens the database again
+  // would otherwise wait for this reader, and this reader for the append.
+  std::unique_lock lock(journal_mutex_);
   return database_->Read([&](rocksdb::DB& db) -> Status {
-    std::unique_lock lock(journal_mutex_);
     const uint64_t last = last_seq();
     uint64_t next = std::max(after_seq, dropped_seq_) + 1;
     const std::unique_ptr<rocksdb::Iterator> it(db.NewIterator({}));

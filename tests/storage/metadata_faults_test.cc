@@ -1,8 +1,10 @@
 // Disks that are full, read-only or lose bytes under the metadata store.
 #include <sys/resource.h>
 
+#include <atomic>
 #include <csignal>
 #include <fstream>
+#include <thread>
 
 #include "runtime/base/file.h"
 #include "storage/metadata/metadata_store.h"
@@ -67,6 +69,27 @@ TEST(MetadataDiskTest, AFullDiskFailsWholeBatchesAndHealsWithSpace) {
   store.reset();
   store = MetadataStore::Open(folder).value();
   ExpectExactly(*store, last);
+}
+
+// An append that fails opens the database again, for which it must be alone with it.
+TEST(MetadataDiskTest, AppendsThatFailAndReplaysDoNotWaitForEachOtherForEver) {
+  std::string why;
+  const auto disk = SmallDisk::Mount(16 << 20, &why);
+  if (!disk) GTEST_SKIP() << why;
+  const auto store = MetadataStore::Open(disk->path() / "metadata").value();
+  ASSERT_THAT(store->Append({RecordOf(1)}), IsOk());
+  disk->FillUp();
+  uint64_t last = 1;
+  while (store->Append({RecordOf(last + 1)}).ok()) ASSERT_LT(++last, 2000u);
+  std::atomic<bool> done = false;
+  std::thread reader([&] {
+    while (!done) ExpectExactly(*store, last);
+  });
+  for (int i = 0; i < 300; ++i) {
+    EXPECT_THAT(store->Append({RecordOf(last + 1)}), Fails(StatusCode::kResourceExhausted, ""));
+  }
+  done = true;
+  reader.join();
 }
 
 TEST(MetadataDiskTest, AFullDiskAtOpenIsResourceExhausted) {
