@@ -170,13 +170,15 @@ TEST_P(FaultTest, RankThatLeavesIsNamedAndItsLastMessageStillArrives) {
 
 TEST_P(FaultTest, KilledRankFailsQueuedAsynchronousOperations) {
   GangOptions options{&backend_, 2};
-  options.when_joined = [](const std::vector<pid_t>& pids) {
-    std::this_thread::sleep_for(milliseconds(50));
-    kill(pids[1], SIGKILL);
-  };
   size_t count = GetParam().count;
   auto results = RunGang(options, [count](Communicator& comm) -> std::string {
-    if (comm.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(10));
+    int64_t victim = getpid();
+    if (comm.rank() == 1) {
+      (void)comm.Send(&victim, 1, DataType::kInt64, 0);
+      std::this_thread::sleep_for(std::chrono::seconds(10));
+    }
+    Status told = comm.Recv(&victim, 1, DataType::kInt64, 1);
+    if (!told.ok()) return "no victim: " + told.ToString();
     std::vector<std::vector<float>> data(3, std::vector<float>(count));
     std::vector<HandlePtr> handles;
     for (auto& d : data) {
@@ -186,6 +188,7 @@ TEST_P(FaultTest, KilledRankFailsQueuedAsynchronousOperations) {
     if (handles[0]->Wait(Deadline::In(milliseconds(1))).code() != StatusCode::kDeadlineExceeded) {
       return "the first operation did not wait for rank 1";
     }
+    kill(static_cast<pid_t>(victim), SIGKILL);
     std::string report;
     for (auto& handle : handles) {
       report = handle->Wait(Deadline::In(std::chrono::seconds(5))).ToString();
@@ -194,6 +197,7 @@ TEST_P(FaultTest, KilledRankFailsQueuedAsynchronousOperations) {
     return "";
   });
   EXPECT_EQ(results[0], "");
+  EXPECT_EQ(results[1], "killed by signal 9");
 }
 
 INSTANTIATE_TEST_SUITE_P(
