@@ -4,6 +4,7 @@
 #include "runtime/kernels/cpu/function_kernel.h"
 #include "runtime/kernels/cpu/onednn_matmul.h"
 #include "runtime/kernels/cpu/reference.h"
+#include "runtime/kernels/cpu/shape_kernels.h"
 #include "runtime/kernels/cpu/simd_kernels.h"
 
 namespace lepton::kernels {
@@ -18,12 +19,27 @@ KernelEntry Reference(std::string_view op, DType dtype = DType::kF32) {
 
 // Spread over threads; plain loops that the compiler vectorises.
 template <void (*function)(const KernelContext&)>
-KernelEntry Threaded(std::string_view op, bool (*can_run)(const KernelRequest&) = &Always) {
-  return {op, DType::kF32, "threaded", can_run, &FunctionKernel<function>::Create};
+KernelEntry Threaded(std::string_view op, bool (*can_run)(const KernelRequest&) = &Always,
+                     DType dtype = DType::kF32) {
+  return {op, dtype, "threaded", can_run, &FunctionKernel<function>::Create};
 }
 
 bool ShapesDiffer(const KernelRequest& request) {
   return request.inputs[0].shape != request.inputs[1].shape;
+}
+
+// Ops that move elements of any type of training.
+void AppendMoves(std::vector<KernelEntry>& entries) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI32}) {
+    entries.push_back(Threaded<shape::Gather>("gather", &Always, dtype));
+    entries.push_back(Threaded<shape::Slice>("slice", &Always, dtype));
+    entries.push_back(Threaded<shape::Transpose>("transpose", &Always, dtype));
+    entries.push_back(Reference<reference::Concat>("concat", dtype));
+    entries.push_back(Reference<reference::Gather>("gather", dtype));
+    entries.push_back(Reference<reference::Reshape>("reshape", dtype));
+    entries.push_back(Reference<reference::Slice>("slice", dtype));
+    entries.push_back(Reference<reference::Transpose>("transpose", dtype));
+  }
 }
 
 // Per op, the fastest first and the reference last.
@@ -32,6 +48,10 @@ std::vector<KernelEntry> List() {
       {"matmul", DType::kF32, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
       {"matmul", DType::kBF16, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
       {"matmul", DType::kBF16, "onednn widened", &CanRunWidenedMatmul, &CreateWidenedMatmul},
+      {"batch_matmul", DType::kF32, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
+      {"batch_matmul", DType::kBF16, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
+      {"batch_matmul", DType::kBF16, "onednn widened", &CanRunWidenedMatmul, &CreateWidenedMatmul},
+      Threaded<shape::GatherGrad>("gather_grad"),
       Threaded<broadcast::Add>("add", &ShapesDiffer),
       Threaded<broadcast::Mul>("mul", &ShapesDiffer),
       Threaded<broadcast::Sub>("sub"),
@@ -39,11 +59,16 @@ std::vector<KernelEntry> List() {
       Threaded<broadcast::BroadcastTo>("broadcast_to"),
       Threaded<broadcast::SumLeadingAxes>("sum_to", &broadcast::CanSumLeadingAxes),
   };
+  AppendMoves(entries);
   const std::vector<KernelEntry> simd = SimdKernels();
   entries.insert(entries.end(), simd.begin(), simd.end());
   const KernelEntry references[] = {
       Reference<reference::Matmul>("matmul"),
       Reference<reference::Matmul>("matmul", DType::kBF16),
+      Reference<reference::BatchMatmul>("batch_matmul"),
+      Reference<reference::BatchMatmul>("batch_matmul", DType::kBF16),
+      Reference<reference::GatherGrad>("gather_grad"),
+      Reference<reference::SliceGrad>("slice_grad"),
       Reference<reference::Add>("add"),
       Reference<reference::BiasAdd>("bias_add"),
       Reference<reference::BroadcastTo>("broadcast_to"),

@@ -1,15 +1,18 @@
 #include "runtime/ops/op_list.h"
 
 #include "runtime/ops/add.h"
+#include "runtime/ops/batch_matmul.h"
 #include "runtime/ops/bias_add.h"
 #include "runtime/ops/binary_cross_entropy.h"
 #include "runtime/ops/broadcast_to.h"
 #include "runtime/ops/cast.h"
+#include "runtime/ops/concat.h"
 #include "runtime/ops/cross_entropy.h"
 #include "runtime/ops/distillation.h"
 #include "runtime/ops/div.h"
 #include "runtime/ops/dropout.h"
 #include "runtime/ops/fill.h"
+#include "runtime/ops/gather.h"
 #include "runtime/ops/gelu.h"
 #include "runtime/ops/layer_norm.h"
 #include "runtime/ops/matmul.h"
@@ -17,52 +20,63 @@
 #include "runtime/ops/mul.h"
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/relu.h"
+#include "runtime/ops/reshape.h"
 #include "runtime/ops/scale.h"
 #include "runtime/ops/sigmoid.h"
+#include "runtime/ops/slice.h"
 #include "runtime/ops/softmax.h"
 #include "runtime/ops/sub.h"
 #include "runtime/ops/tanh.h"
+#include "runtime/ops/transpose.h"
 
 namespace lepton::ops {
 
 const graph::OpSet& OpList() {
   static const graph::OpSet set({
       &AddOp(),
+      &BatchMatmulOp(),
       &BiasAddOp(),
-      &BinaryCrossEntropyOp(),
       &BinaryCrossEntropyGradOp(),
+      &BinaryCrossEntropyOp(),
       &BroadcastToOp(),
       &CastOp(),
-      &CrossEntropyOp(),
+      &ConcatOp(),
       &CrossEntropyGradOp(),
-      &DistillationOp(),
+      &CrossEntropyOp(),
       &DistillationGradOp(),
+      &DistillationOp(),
       &DivOp(),
       &DropoutOp(),
       &ExpandOp(),
       &FillOp(),
-      &GeluOp(),
+      &GatherGradOp(),
+      &GatherOp(),
       &GeluGradOp(),
-      &LayerNormOp(),
+      &GeluOp(),
       &LayerNormGradOp(),
-      &LogSoftmaxOp(),
+      &LayerNormOp(),
       &LogSoftmaxGradOp(),
+      &LogSoftmaxOp(),
       &MatmulOp(),
-      &MeanSquaredErrorOp(),
       &MeanSquaredErrorGradOp(),
+      &MeanSquaredErrorOp(),
       &MulOp(),
       &ReduceOp(),
-      &ReluOp(),
       &ReluGradOp(),
+      &ReluOp(),
+      &ReshapeOp(),
       &ScaleOp(),
-      &SigmoidOp(),
       &SigmoidGradOp(),
-      &SoftmaxOp(),
+      &SigmoidOp(),
+      &SliceGradOp(),
+      &SliceOp(),
       &SoftmaxGradOp(),
+      &SoftmaxOp(),
       &SubOp(),
       &SumToOp(),
-      &TanhOp(),
       &TanhGradOp(),
+      &TanhOp(),
+      &TransposeOp(),
   });
   return set;
 }

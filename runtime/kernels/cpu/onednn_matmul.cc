@@ -41,14 +41,21 @@ void* Scratchpad(size_t bytes) {
   return buffer.data();
 }
 
+// The matrices that the last two axes make.
+int64_t Matrices(const Shape& shape) {
+  return shape.rows() / shape[shape.rank() - 2];
+}
+
 struct Operands {
   explicit Operands(const graph::KernelRequest& request)
       : transpose_a(request.attributes->Int("transpose_a") != 0),
         transpose_b(request.attributes->Int("transpose_b") != 0),
-        rows(request.outputs[0].shape.rows()),
+        batch(request.op == "batch_matmul" ? Matrices(request.outputs[0].shape) : 1),
+        rows(request.outputs[0].shape.rows() / batch),
         columns(request.outputs[0].shape.back()),
-        inner(transpose_a ? request.inputs[0].shape.rows() : request.inputs[0].shape.back()),
-        frozen_b(!request.frozen.empty() && request.frozen[1]),
+        inner(transpose_a ? request.inputs[0].shape.rows() / batch
+                          : request.inputs[0].shape.back()),
+        frozen_b(batch == 1 && !request.frozen.empty() && request.frozen[1]),
         dtype(request.inputs[0].dtype) {}
   // A frozen right side of several tiles is packed: each tile's columns side by side, so that no
   // row of a tile lies a whole matrix row from the next.
@@ -56,7 +63,8 @@ struct Operands {
 
   const bool transpose_a;
   const bool transpose_b;
-  const int64_t rows, columns, inner;
+  const int64_t batch;                 // products of equal shape, one after the other
+  const int64_t rows, columns, inner;  // of each
   const bool frozen_b;
   DType dtype;
 };
@@ -90,13 +98,14 @@ std::optional<Descriptor> Describe(const Operands& op, int64_t rows, int64_t col
 // One piece of the result, with its own memory objects: one thread runs it at a time.
 class Tile {
  public:
-  Tile(const Operands& op, int64_t row, int64_t column, const Descriptor& descriptor,
-       const dnnl::matmul& primitive)
+  Tile(const Operands& op, int64_t product, int64_t row, int64_t column,
+       const Descriptor& descriptor, const dnnl::matmul& primitive)
       : primitive_(primitive), scratchpad_bytes_(descriptor.scratchpad_desc().get_size()) {
     const int64_t element = static_cast<int64_t>(DTypeSize(op.dtype));
-    a_offset_ = element * (op.transpose_a ? row : row * op.inner);
-    b_offset_ = element * (op.transpose_b || op.packs_b() ? column * op.inner : column);
-    c_offset_ = 4 * (row * op.columns + column);
+    a_offset_ = element * (product * op.rows * op.inner + (op.transpose_a ? row : row * op.inner));
+    b_offset_ = element * (product * op.inner * op.columns +
+                           (op.transpose_b || op.packs_b() ? column * op.inner : column));
+    c_offset_ = 4 * ((product * op.rows + row) * op.columns + column);
     const auto memory = [](const dnnl::memory::desc& desc) {
       return dnnl::memory(desc, Engine(), DNNL_MEMORY_NONE);
     };
@@ -151,7 +160,10 @@ class OnednnMatmul final : public graph::Kernel {
         const auto descriptor = Describe(op, std::min(kTileRows, op.rows - row),
                                          std::min(kTileColumns, op.columns - column));
         CHECK(descriptor.has_value()) << "oneDNN runs the whole product but not a tile of it";
-        tiles_.emplace_back(op, row, column, *descriptor, dnnl::matmul(*descriptor));
+        const dnnl::matmul primitive(*descriptor);
+        for (int64_t product = 0; product < op.batch; ++product) {
+          tiles_.emplace_back(op, product, row, column, *descriptor, primitive);
+        }
       }
     }
   }
@@ -189,8 +201,8 @@ class WidenedMatmul final : public graph::Kernel {
  public:
   explicit WidenedMatmul(const Operands& op)
       : frozen_b_(op.frozen_b),
-        a_(4 * op.rows * op.inner),
-        b_(4 * op.inner * op.columns),
+        a_(4 * op.batch * op.rows * op.inner),
+        b_(4 * op.batch * op.inner * op.columns),
         product_(op) {}
 
   void Prepare(const graph::KernelContext& context) override {

@@ -8,7 +8,17 @@ namespace lepton::kernels::reference {
 
 using graph::KernelContext;
 
-void Matmul(const KernelContext& context);  // f32 or bf16
+void Matmul(const KernelContext& context);       // f32 or bf16
+void BatchMatmul(const KernelContext& context);  // f32 or bf16
+
+// f32, bf16 or i32; gradients f32.
+void Reshape(const KernelContext& context);
+void Transpose(const KernelContext& context);
+void Slice(const KernelContext& context);
+void SliceGrad(const KernelContext& context);
+void Concat(const KernelContext& context);
+void Gather(const KernelContext& context);
+void GatherGrad(const KernelContext& context);
 
 void Add(const KernelContext& context);
 void Sub(const KernelContext& context);
