@@ -9,7 +9,7 @@ Status ExchangeAllGather(Group& group, const Call& call, Deadline deadline) {
   const size_t bytes = call.bytes();
   char* out = static_cast<char*>(call.out);
   char* mine = out + static_cast<size_t>(group.rank) * bytes;
-  if (mine != call.in) std::memmove(mine, call.in, bytes);
+  if (bytes > 0 && mine != call.in) std::memmove(mine, call.in, bytes);
   std::vector<Transfer> transfers;
   for (int step = 1; step < group.size; ++step) {
     int to = (group.rank + step) % group.size;

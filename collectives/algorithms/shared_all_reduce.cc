@@ -45,7 +45,7 @@ Status SlicedRound(SharedWindow& window, const Call& call, size_t at, size_t cou
 Status SharedOneShotAllReduce(Group& group, const Call& call, Deadline deadline) {
   SharedWindow& window = *group.window;
   LEPTON_RETURN_IF_ERROR(window.Begin(call.bytes(), deadline));
-  std::memcpy(window.data(window.rank()), call.in, call.bytes());
+  if (call.count > 0) std::memcpy(window.data(window.rank()), call.in, call.bytes());
   window.Publish(Signature(call));
   LEPTON_RETURN_IF_ERROR(window.WaitAllPublished(deadline));
   TreeReduce(call.out, SlotsFrom(window, 0).data(), window.size(), call.count, call.type, call.op);
