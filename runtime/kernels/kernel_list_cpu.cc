@@ -2,6 +2,8 @@
 
 #include "runtime/kernels/cpu/broadcast_kernels.h"
 #include "runtime/kernels/cpu/function_kernel.h"
+#include "runtime/kernels/cpu/image_kernels.h"
+#include "runtime/kernels/cpu/onednn_conv.h"
 #include "runtime/kernels/cpu/onednn_matmul.h"
 #include "runtime/kernels/cpu/reference.h"
 #include "runtime/kernels/cpu/shape_kernels.h"
@@ -51,6 +53,9 @@ std::vector<KernelEntry> List() {
       {"batch_matmul", DType::kF32, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
       {"batch_matmul", DType::kBF16, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
       {"batch_matmul", DType::kBF16, "onednn widened", &CanRunWidenedMatmul, &CreateWidenedMatmul},
+      {"conv2d", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
+      {"conv2d_input_grad", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
+      {"conv2d_weight_grad", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
       Threaded<shape::GatherGrad>("gather_grad"),
       Threaded<broadcast::Add>("add", &ShapesDiffer),
       Threaded<broadcast::Mul>("mul", &ShapesDiffer),
@@ -60,6 +65,8 @@ std::vector<KernelEntry> List() {
       Threaded<broadcast::SumLeadingAxes>("sum_to", &broadcast::CanSumLeadingAxes),
   };
   AppendMoves(entries);
+  const std::vector<KernelEntry> images = image::ImageKernels();
+  entries.insert(entries.end(), images.begin(), images.end());
   const std::vector<KernelEntry> simd = SimdKernels();
   entries.insert(entries.end(), simd.begin(), simd.end());
   const KernelEntry references[] = {
@@ -67,6 +74,9 @@ std::vector<KernelEntry> List() {
       Reference<reference::Matmul>("matmul", DType::kBF16),
       Reference<reference::BatchMatmul>("batch_matmul"),
       Reference<reference::BatchMatmul>("batch_matmul", DType::kBF16),
+      Reference<reference::Conv2d>("conv2d"),
+      Reference<reference::Conv2dInputGrad>("conv2d_input_grad"),
+      Reference<reference::Conv2dWeightGrad>("conv2d_weight_grad"),
       Reference<reference::GatherGrad>("gather_grad"),
       Reference<reference::SliceGrad>("slice_grad"),
       Reference<reference::Add>("add"),

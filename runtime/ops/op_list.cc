@@ -2,11 +2,13 @@
 
 #include "runtime/ops/add.h"
 #include "runtime/ops/batch_matmul.h"
+#include "runtime/ops/batch_norm.h"
 #include "runtime/ops/bias_add.h"
 #include "runtime/ops/binary_cross_entropy.h"
 #include "runtime/ops/broadcast_to.h"
 #include "runtime/ops/cast.h"
 #include "runtime/ops/concat.h"
+#include "runtime/ops/conv2d.h"
 #include "runtime/ops/cross_entropy.h"
 #include "runtime/ops/distillation.h"
 #include "runtime/ops/div.h"
@@ -18,6 +20,7 @@
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/mse.h"
 #include "runtime/ops/mul.h"
+#include "runtime/ops/pool2d.h"
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/relu.h"
 #include "runtime/ops/reshape.h"
@@ -34,13 +37,20 @@ namespace lepton::ops {
 const graph::OpSet& OpList() {
   static const graph::OpSet set({
       &AddOp(),
+      &AveragePool2dGradOp(),
+      &AveragePool2dOp(),
       &BatchMatmulOp(),
+      &BatchNormGradOp(),
+      &BatchNormOp(),
       &BiasAddOp(),
       &BinaryCrossEntropyGradOp(),
       &BinaryCrossEntropyOp(),
       &BroadcastToOp(),
       &CastOp(),
       &ConcatOp(),
+      &Conv2dInputGradOp(),
+      &Conv2dOp(),
+      &Conv2dWeightGradOp(),
       &CrossEntropyGradOp(),
       &CrossEntropyOp(),
       &DistillationGradOp(),
@@ -58,6 +68,8 @@ const graph::OpSet& OpList() {
       &LogSoftmaxGradOp(),
       &LogSoftmaxOp(),
       &MatmulOp(),
+      &MaxPool2dGradOp(),
+      &MaxPool2dOp(),
       &MeanSquaredErrorGradOp(),
       &MeanSquaredErrorOp(),
       &MulOp(),

@@ -1,15 +1,13 @@
 #include "runtime/kernels/cpu/onednn_matmul.h"
 
-#include <omp.h>
-
 #include <algorithm>
-#include <dnnl.hpp>
 #include <optional>
 #include <string_view>
 #include <unordered_map>
 
 #include "runtime/base/logging.h"
 #include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/onednn_engine.h"
 #include "runtime/kernels/cpu/simd/loops.h"
 #include "runtime/tensor/buffer.h"
 
@@ -19,27 +17,6 @@ namespace {
 // Large enough for oneDNN to run near its peak, small enough to give several threads work.
 constexpr int64_t kTileRows = 256;
 constexpr int64_t kTileColumns = 256;
-
-dnnl::engine& Engine() {
-  static auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
-  return *engine;
-}
-
-// oneDNN decides by the OpenMP setting of the calling thread; every thread that creates or runs a
-// primitive says "one" first.
-dnnl::stream& SingleThreadedStream() {
-  thread_local dnnl::stream stream = [] {
-    omp_set_num_threads(1);
-    return dnnl::stream(Engine());
-  }();
-  return stream;
-}
-
-void* Scratchpad(size_t bytes) {
-  thread_local Buffer buffer;
-  if (buffer.size() < bytes) buffer = Buffer(bytes);
-  return buffer.data();
-}
 
 // The matrices that the last two axes make.
 int64_t Matrices(const Shape& shape) {
@@ -87,7 +64,7 @@ std::optional<Descriptor> Describe(const Operands& op, int64_t rows, int64_t col
     Descriptor descriptor({{{rows, op.inner}, type, a},
                            {{op.inner, columns}, type, b},
                            {{rows, columns}, Data::f32, Strides{op.columns, 1}}},
-                          attributes, Engine());
+                          attributes, OnednnEngine());
     if (std::string_view(descriptor.impl_info_str()).starts_with("ref")) return std::nullopt;
     return descriptor;
   } catch (const dnnl::error&) {
@@ -107,7 +84,7 @@ class Tile {
                            (op.transpose_b || op.packs_b() ? column * op.inner : column));
     c_offset_ = 4 * ((product * op.rows + row) * op.columns + column);
     const auto memory = [](const dnnl::memory::desc& desc) {
-      return dnnl::memory(desc, Engine(), DNNL_MEMORY_NONE);
+      return dnnl::memory(desc, OnednnEngine(), DNNL_MEMORY_NONE);
     };
     arguments_ = {{DNNL_ARG_SRC, memory(descriptor.src_desc())},
                   {DNNL_ARG_WEIGHTS, memory(descriptor.weights_desc())},

@@ -11,6 +11,10 @@ using graph::KernelContext;
 void Matmul(const KernelContext& context);       // f32 or bf16
 void BatchMatmul(const KernelContext& context);  // f32 or bf16
 
+void Conv2d(const KernelContext& context);
+void Conv2dInputGrad(const KernelContext& context);
+void Conv2dWeightGrad(const KernelContext& context);
+
 // f32, bf16 or i32; gradients f32.
 void Reshape(const KernelContext& context);
 void Transpose(const KernelContext& context);

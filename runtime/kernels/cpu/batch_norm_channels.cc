@@ -1,0 +1,94 @@
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/kernels/cpu/image_kernels.h"
+
+namespace lepton::kernels::image {
+namespace {
+
+using graph::KernelContext;
+
+// One channel of [images, channels, pixels].
+struct Channel {
+  Channel(const Shape& x, int64_t channel) : images(x[0]), stride(x[1]), index(channel) {
+    for (int axis = 2; axis < x.rank(); ++axis) pixels *= x[axis];
+  }
+  int64_t elements() const { return images * pixels; }
+  template <typename Function>
+  void ForEach(Function function) const {
+    for (int64_t image = 0; image < images; ++image) {
+      const int64_t start = (image * stride + index) * pixels;
+      for (int64_t i = start; i < start + pixels; ++i) function(i);
+    }
+  }
+  int64_t images, stride, index;
+  int64_t pixels = 1;
+};
+
+}  // namespace
+
+void BatchNorm(const KernelContext& context, int64_t begin, int64_t end) {
+  const float* x = context.input(0).as<float>();
+  float* y = context.output(0).as<float>();
+  const bool training = context.attributes().Int("training") != 0;
+  const double epsilon = context.attributes().Float("epsilon", 1e-5);
+  const double momentum = context.attributes().Float("momentum", 0.1);
+  for (int64_t c = begin; c < end; ++c) {
+    const auto input = [&](int i) { return double{context.input(i).as<float>()[c]}; };
+    const auto output = [&](int i, double value) {
+      context.output(i).as<float>()[c] = static_cast<float>(value);
+    };
+    const Channel channel(context.input(0).shape(), c);
+    const auto count = static_cast<double>(channel.elements());
+    double mean = input(3);
+    double variance = input(4);
+    output(1, mean);
+    output(2, variance);
+    if (training) {
+      double sum = 0;
+      channel.ForEach([&](int64_t i) { sum += x[i]; });
+      mean = sum / count;
+      double squares = 0;
+      channel.ForEach([&](int64_t i) { squares += (x[i] - mean) * (x[i] - mean); });
+      variance = squares / count;
+      output(1, (1 - momentum) * input(3) + momentum * mean);
+      output(2, (1 - momentum) * input(4) + momentum * squares / std::max(1.0, count - 1));
+    }
+    const double rstd = 1 / std::sqrt(variance + epsilon);
+    output(3, mean);
+    output(4, rstd);
+    const double factor = rstd * input(1);
+    const double offset = input(2);
+    channel.ForEach([&](int64_t i) { y[i] = static_cast<float>((x[i] - mean) * factor + offset); });
+  }
+}
+
+// With h = (x - mean) * rstd: dgain = sum(dy h), dbias = sum(dy), and in training
+// dx = gain rstd (dy - dbias / count - h dgain / count).
+void BatchNormGrad(const KernelContext& context, int64_t begin, int64_t end) {
+  const float* x = context.input(0).as<float>();
+  const float* dy = context.input(4).as<float>();
+  float* dx = context.output(0).as<float>();
+  const bool training = context.attributes().Int("training") != 0;
+  for (int64_t c = begin; c < end; ++c) {
+    const Channel channel(context.input(0).shape(), c);
+    const double gain = context.input(1).as<float>()[c];
+    const double mean = context.input(2).as<float>()[c];
+    const double rstd = context.input(3).as<float>()[c];
+    double dgain = 0;
+    double dbias = 0;
+    channel.ForEach([&](int64_t i) {
+      dgain += dy[i] * ((x[i] - mean) * rstd);
+      dbias += dy[i];
+    });
+    const double share = training ? 1 / static_cast<double>(channel.elements()) : 0;
+    channel.ForEach([&](int64_t i) {
+      const double h = (x[i] - mean) * rstd;
+      dx[i] = static_cast<float>(gain * rstd * (dy[i] - share * (dbias + h * dgain)));
+    });
+    context.output(1).as<float>()[c] = static_cast<float>(dgain);
+    context.output(2).as<float>()[c] = static_cast<float>(dbias);
+  }
+}
+
+}  // namespace lepton::kernels::image

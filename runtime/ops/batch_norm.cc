@@ -1,0 +1,67 @@
+#include "runtime/ops/batch_norm.h"
+
+#include "runtime/ops/op_base.h"
+
+namespace lepton::ops {
+namespace {
+
+class BatchNorm final : public DifferentiableOp {
+ public:
+  BatchNorm() : DifferentiableOp("batch_norm") {}
+
+  Result<Types> Infer(std::span<const TensorType> inputs,
+                      const Attributes& attributes) const override {
+    LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 5));
+    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
+    LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"epsilon", "momentum", "training"}));
+    const TensorType channels{DType::kF32, Shape({inputs[0].shape[1]})};
+    for (size_t i = 1; i < 5; ++i) LEPTON_RETURN_IF_ERROR(ExpectType(inputs, i, channels));
+    return Types{inputs[0], channels, channels, channels, channels};
+  }
+
+  // The running statistics are state: they get no gradient.
+  Result<Gradients> Gradient(Graph& graph, const Node& node,
+                             std::span<const ValueId> output_gradients) const override {
+    for (size_t i = 1; i < 5; ++i) {
+      if (output_gradients[i] == kNoValue) continue;
+      return InvalidArgument("the statistics cannot be differentiated");
+    }
+    LEPTON_ASSIGN_OR_RETURN(Gradients gradients,
+                            graph.AddNode("batch_norm_grad",
+                                          {node.inputs[0], node.inputs[1], node.outputs[3],
+                                           node.outputs[4], output_gradients[0]},
+                                          {{"training", node.attributes.Int("training")}}));
+    gradients.resize(5, kNoValue);
+    return gradients;
+  }
+};
+
+class BatchNormGrad final : public OpWithoutGradient {
+ public:
+  BatchNormGrad() : OpWithoutGradient("batch_norm_grad") {}
+
+  Result<Types> Infer(std::span<const TensorType> inputs,
+                      const Attributes& attributes) const override {
+    LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 5));
+    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
+    LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"training"}));
+    const TensorType channels{DType::kF32, Shape({inputs[0].shape[1]})};
+    for (size_t i = 1; i < 4; ++i) LEPTON_RETURN_IF_ERROR(ExpectType(inputs, i, channels));
+    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 4, inputs[0]));
+    return Types{inputs[0], channels, channels};
+  }
+};
+
+}  // namespace
+
+const graph::Op& BatchNormOp() {
+  static const BatchNorm op;
+  return op;
+}
+
+const graph::Op& BatchNormGradOp() {
+  static const BatchNormGrad op;
+  return op;
+}
+
+}  // namespace lepton::ops

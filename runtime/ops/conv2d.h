@@ -1,0 +1,13 @@
+// conv2d(x [n, c, h, w], weights [o, c / groups, kh, kw]; strides, pads, dilations, groups) -> y
+// [n, o, ...]: cross-correlation, as neural networks call convolution (window.h has the
+// attributes). A bias is an add of [o, 1, 1]. Gradients: conv2d_input_grad(dy, weights, like x),
+// conv2d_weight_grad(dy, x, like weights), with the same attributes.
+#pragma once
+
+#include "runtime/graph/op.h"
+
+namespace lepton::ops {
+const graph::Op& Conv2dOp();
+const graph::Op& Conv2dInputGradOp();
+const graph::Op& Conv2dWeightGradOp();
+}  // namespace lepton::ops

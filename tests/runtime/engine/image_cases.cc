@@ -1,0 +1,149 @@
+// Cases of convolutions, pools and batch normalisation.
+#include <algorithm>
+
+#include "tests/runtime/engine/op_cases.h"
+
+namespace lepton::engine_test {
+namespace {
+
+using Ints = std::vector<int64_t>;
+using graph::Attributes;
+
+struct Geometry {
+  const char* label;
+  Shape x, weights, y;
+  Ints strides, pads, dilations;
+  int64_t groups = 1;
+};
+
+// `big` ones are for comparing kernels, not for finite differences.
+std::vector<Geometry> Geometries(int64_t images, bool big) {
+  const int64_t n = images;
+  std::vector<Geometry> all = {
+      {"1x1", {n, 3, 4, 3}, {2, 3, 1, 1}, {n, 2, 4, 3}, {1, 1}, {0, 0, 0, 0}, {1, 1}},
+      {"3x3", {n, 2, 5, 4}, {3, 2, 3, 3}, {n, 3, 5, 4}, {1, 1}, {1, 1, 1, 1}, {1, 1}},
+      {"uneven", {n, 2, 6, 7}, {2, 2, 3, 2}, {n, 2, 4, 2}, {2, 3}, {2, 0, 1, 1}, {1, 2}},
+      {"last row unused", {n, 1, 5, 4}, {2, 1, 2, 2}, {n, 2, 2, 2}, {2, 2}, {0, 0, 0, 0}, {1, 1}},
+      {"groups", {n, 4, 4, 4}, {6, 2, 3, 3}, {n, 6, 4, 4}, {1, 1}, {1, 1, 1, 1}, {1, 1}, 2},
+      {"depthwise", {n, 3, 5, 5}, {3, 1, 3, 3}, {n, 3, 3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}, 3},
+  };
+  if (!big) return all;
+  all.push_back({"many channels",
+                 {n, 48, 9, 9},
+                 {40, 48, 3, 3},
+                 {n, 40, 9, 9},
+                 {1, 1},
+                 {1, 1, 1, 1},
+                 {1, 1}});
+  all.push_back({"first layer",
+                 {n, 3, 20, 20},
+                 {16, 3, 7, 7},
+                 {n, 16, 10, 10},
+                 {2, 2},
+                 {3, 3, 3, 3},
+                 {1, 1}});
+  all.push_back({"many groups",
+                 {n, 32, 8, 8},
+                 {32, 1, 3, 3},
+                 {n, 32, 8, 8},
+                 {1, 1},
+                 {1, 1, 1, 1},
+                 {1, 1},
+                 32});
+  return all;
+}
+
+void AddConvolutions(std::string_view op, int64_t rows, std::vector<OpCase>& cases) {
+  const bool big = rows > 4;
+  for (const Geometry& g : Geometries(std::min<int64_t>(rows, 7), big)) {
+    const Attributes attributes = {
+        {"strides", g.strides}, {"pads", g.pads}, {"dilations", g.dilations}, {"groups", g.groups}};
+    HostTensor x = RandomTensor(F32(g.x), 41);
+    HostTensor weights = RandomTensor(F32(g.weights), 42, -1, 1);
+    HostTensor dy = RandomTensor(F32(g.y), 43);
+    if (op == "conv2d") {
+      cases.push_back(MakeCase(g.label, attributes, {0, 1}, std::move(x), std::move(weights)));
+    } else if (op == "conv2d_input_grad") {
+      cases.push_back(
+          MakeCase(g.label, attributes, {}, std::move(dy), std::move(weights), std::move(x)));
+    } else {
+      cases.push_back(
+          MakeCase(g.label, attributes, {}, std::move(dy), std::move(x), std::move(weights)));
+    }
+  }
+}
+
+// Values at least 0.06 apart, so that a finite difference does not change which is the largest.
+HostTensor Distinct(Shape shape) {
+  HostTensor tensor = MakeTensor(F32(std::move(shape)));
+  const auto count = static_cast<int64_t>(tensor.floats().size());
+  for (int64_t i = 0; i < count; ++i) {
+    // 7919 is prime: a permutation of 0 .. count - 1 unless it divides count.
+    tensor.floats()[i] = static_cast<float>(i * 7919 % count) * 0.0625f - 1;
+  }
+  return tensor;
+}
+
+void AddPools(std::string_view op, int64_t rows, std::vector<OpCase>& cases) {
+  const int64_t n = std::min<int64_t>(rows, 7);
+  const bool average = op.starts_with("average");
+  for (const bool overlapping : {false, true}) {
+    for (const int64_t include_pad : {0, 1}) {
+      if (!average && include_pad == 1) continue;
+      const Shape shape({n, 2, 6, 5});
+      const Shape out = overlapping ? Shape({n, 2, 3, 3}) : Shape({n, 2, 3, 2});
+      Attributes attributes = {{"kernel", overlapping ? Ints{3, 3} : Ints{2, 2}},
+                               {"strides", Ints{2, 2}},
+                               {"pads", overlapping ? Ints{1, 1, 1, 1} : Ints{0, 0, 0, 0}}};
+      if (average) {
+        attributes = {{"kernel", attributes.Ints("kernel")},
+                      {"strides", Ints{2, 2}},
+                      {"pads", attributes.Ints("pads")},
+                      {"include_pad", include_pad}};
+      }
+      HostTensor x = Distinct(shape);
+      const std::string label = overlapping ? "overlapping" : "apart";
+      if (!op.ends_with("_grad")) {
+        cases.push_back(MakeCase(label, attributes, {0}, std::move(x)));
+      } else if (average) {
+        cases.push_back(MakeCase(label, attributes, {}, RandomTensor(F32(out), 44), std::move(x)));
+      } else {
+        cases.push_back(MakeCase(label, attributes, {}, std::move(x), RandomTensor(F32(out), 44)));
+      }
+    }
+  }
+}
+
+void AddBatchNorms(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  n = std::min<int64_t>(n, 40);
+  for (const int64_t training : {0, 1}) {
+    for (const Shape& shape : {Shape({rows + 2, n}), Shape({2, n, 3, 2})}) {
+      const auto channels = [&](uint64_t seed, double low) {
+        return RandomTensor(F32({n}), seed, low, 2);
+      };
+      if (op == "batch_norm") {
+        cases.push_back(MakeCase(shape.ToString(), {{"training", training}, {"epsilon", 0.01}},
+                                 {0, 1, 2}, RandomTensor(F32(shape), 45), channels(46, -2),
+                                 channels(47, -2), channels(48, -2), channels(49, 0.5)));
+      } else {
+        cases.push_back(MakeCase(shape.ToString(), {{"training", training}}, {},
+                                 RandomTensor(F32(shape), 45), channels(46, -2), channels(47, -2),
+                                 channels(48, 0.5), RandomTensor(F32(shape), 49)));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void AddImageCases(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  if (op.starts_with("conv2d")) {
+    AddConvolutions(op, rows, cases);
+  } else if (op.find("_pool2d") != op.npos) {
+    AddPools(op, rows, cases);
+  } else if (op.starts_with("batch_norm")) {
+    AddBatchNorms(op, rows, n, cases);
+  }
+}
+
+}  // namespace lepton::engine_test
