@@ -9,7 +9,7 @@ memory_gib=$(awk '/MemAvailable/ {print int($2 / 1048576)}' /proc/meminfo)
 jobs=$(nproc)
 [ "$memory_gib" -lt "$jobs" ] && jobs=$((memory_gib > 0 ? memory_gib : 1))
 # Clones of this repository share ccache's results: paths are relative to each one's root.
-export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time_macros
 log=build/$preset-configure.log
 mkdir -p build
 if ! cmake --preset "$preset" >"$log" 2>&1; then

@@ -85,3 +85,10 @@ function(lepton_bench name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE lepton_options ${ARG_DEPS} benchmark::benchmark)
 endfunction()
+
+# lepton_precompile(NAME <header> ...): for targets whose many sources all include the same heavy
+# headers. ccache keeps working: scripts/build.sh sets the sloppiness that it needs.
+function(lepton_precompile name)
+  target_precompile_headers(${name} PRIVATE ${ARGN})
+  target_compile_options(${name} PRIVATE -fpch-preprocess)
+endfunction()
