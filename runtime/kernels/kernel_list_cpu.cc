@@ -8,6 +8,7 @@
 #include "runtime/kernels/cpu/reference.h"
 #include "runtime/kernels/cpu/shape_kernels.h"
 #include "runtime/kernels/cpu/simd_kernels.h"
+#include "runtime/kernels/cpu/transformer_kernels.h"
 
 namespace lepton::kernels {
 namespace {
@@ -56,6 +57,11 @@ std::vector<KernelEntry> List() {
       {"conv2d", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
       {"conv2d_input_grad", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
       {"conv2d_weight_grad", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
+      Threaded<transformer::Attention>("attention"),
+      Threaded<transformer::AttentionGrad>("attention_grad"),
+      Threaded<transformer::RmsNorm>("rms_norm"),
+      Threaded<transformer::RmsNormGrad>("rms_norm_grad"),
+      {"rope", DType::kF32, "threaded", &Always, &transformer::CreateRope},
       Threaded<shape::GatherGrad>("gather_grad"),
       Threaded<broadcast::Add>("add", &ShapesDiffer),
       Threaded<broadcast::Mul>("mul", &ShapesDiffer),
@@ -77,6 +83,13 @@ std::vector<KernelEntry> List() {
       Reference<reference::Conv2d>("conv2d"),
       Reference<reference::Conv2dInputGrad>("conv2d_input_grad"),
       Reference<reference::Conv2dWeightGrad>("conv2d_weight_grad"),
+      Reference<reference::Attention>("attention"),
+      Reference<reference::AttentionGrad>("attention_grad"),
+      Reference<reference::RmsNorm>("rms_norm"),
+      Reference<reference::RmsNormGrad>("rms_norm_grad"),
+      Reference<reference::Rope>("rope"),
+      Reference<reference::Silu>("silu"),
+      Reference<reference::SiluGrad>("silu_grad"),
       Reference<reference::GatherGrad>("gather_grad"),
       Reference<reference::SliceGrad>("slice_grad"),
       Reference<reference::Add>("add"),

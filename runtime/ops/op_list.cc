@@ -1,6 +1,7 @@
 #include "runtime/ops/op_list.h"
 
 #include "runtime/ops/add.h"
+#include "runtime/ops/attention.h"
 #include "runtime/ops/batch_matmul.h"
 #include "runtime/ops/batch_norm.h"
 #include "runtime/ops/bias_add.h"
@@ -24,8 +25,11 @@
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/relu.h"
 #include "runtime/ops/reshape.h"
+#include "runtime/ops/rms_norm.h"
+#include "runtime/ops/rope.h"
 #include "runtime/ops/scale.h"
 #include "runtime/ops/sigmoid.h"
+#include "runtime/ops/silu.h"
 #include "runtime/ops/slice.h"
 #include "runtime/ops/softmax.h"
 #include "runtime/ops/sub.h"
@@ -37,6 +41,8 @@ namespace lepton::ops {
 const graph::OpSet& OpList() {
   static const graph::OpSet set({
       &AddOp(),
+      &AttentionGradOp(),
+      &AttentionOp(),
       &AveragePool2dGradOp(),
       &AveragePool2dOp(),
       &BatchMatmulOp(),
@@ -77,9 +83,14 @@ const graph::OpSet& OpList() {
       &ReluGradOp(),
       &ReluOp(),
       &ReshapeOp(),
+      &RmsNormGradOp(),
+      &RmsNormOp(),
+      &RopeOp(),
       &ScaleOp(),
       &SigmoidGradOp(),
       &SigmoidOp(),
+      &SiluGradOp(),
+      &SiluOp(),
       &SliceGradOp(),
       &SliceOp(),
       &SoftmaxGradOp(),

@@ -43,6 +43,14 @@ void TanhGrad(const KernelContext& context);
 void Sigmoid(const KernelContext& context);
 void SigmoidGrad(const KernelContext& context);
 void Dropout(const KernelContext& context);
+void Silu(const KernelContext& context);
+void SiluGrad(const KernelContext& context);
+
+void Attention(const KernelContext& context);
+void AttentionGrad(const KernelContext& context);
+void Rope(const KernelContext& context);
+void RmsNorm(const KernelContext& context);
+void RmsNormGrad(const KernelContext& context);
 
 void LayerNorm(const KernelContext& context);
 void LayerNormGrad(const KernelContext& context);

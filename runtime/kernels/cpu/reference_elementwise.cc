@@ -76,6 +76,17 @@ void GeluGrad(const KernelContext& context) {
   });
 }
 
+void Silu(const KernelContext& context) {
+  Unary(context, [](double x) { return x / (1 + std::exp(-x)); });
+}
+
+void SiluGrad(const KernelContext& context) {
+  Binary(context, [](double x, double dy) {
+    const double s = 1 / (1 + std::exp(-x));
+    return dy * s * (1 + x * (1 - s));
+  });
+}
+
 void Tanh(const KernelContext& context) {
   Unary(context, [](double x) { return std::tanh(x); });
 }

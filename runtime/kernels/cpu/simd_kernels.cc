@@ -234,6 +234,8 @@ void Append(std::string_view name, std::vector<graph::KernelEntry>& entries) {
   add.template operator()<RunScale<loops>>("scale");
   add.template operator()<RunUnary<loops, &Loops::sigmoid>>("sigmoid");
   add.template operator()<RunBinary<loops, &Loops::sigmoid_grad>>("sigmoid_grad");
+  add.template operator()<RunUnary<loops, &Loops::silu>>("silu");
+  add.template operator()<RunBinary<loops, &Loops::silu_grad>>("silu_grad");
   add.template operator()<RunRows<loops, &Loops::softmax>>("softmax");
   add.template operator()<RunRowsGrad<loops, &Loops::softmax_grad>>("softmax_grad");
   add.template operator()<RunUnary<loops, &Loops::tanh>>("tanh");

@@ -162,7 +162,10 @@ HostTensor Copy(const HostTensor& tensor) {
 std::vector<OpCase> CasesFor(std::string_view op, DType dtype, int64_t rows, int64_t n) {
   std::vector<OpCase> cases;
   AddShapeCases(op, dtype, rows, n, cases);
-  if (dtype == DType::kF32) AddImageCases(op, rows, n, cases);
+  if (dtype == DType::kF32) {
+    AddImageCases(op, rows, n, cases);
+    AddTransformerCases(op, rows, n, cases);
+  }
   if (!cases.empty()) return cases;
   if (op == "matmul") {
     AddMatmuls(dtype, rows, n, cases);

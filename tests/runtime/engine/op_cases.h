@@ -50,6 +50,7 @@ std::vector<OpCase> CasesFor(std::string_view op, DType dtype, int64_t rows, int
 void AddShapeCases(std::string_view op, DType dtype, int64_t rows, int64_t n,
                    std::vector<OpCase>& cases);
 void AddImageCases(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases);
+void AddTransformerCases(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases);
 void AddBroadcastCases(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases);
 
 // Runs one kernel on a case; the outputs' types come from the op's own shape rule.

@@ -56,11 +56,12 @@ void AddGathers(bool gradient, DType dtype, int64_t rows, int64_t n, std::vector
 }
 
 void AddBatchMatmuls(DType dtype, int64_t m, int64_t n, std::vector<OpCase>& cases) {
-  const int64_t k = std::min<int64_t>(m + n / 2 + 1, 70);
+  const int64_t k = std::min<int64_t>(m + n / 4 + 1, 70);
+  const int64_t heads = m < 5 ? 1 : 3;
   for (const bool ta : {false, true}) {
     for (const bool tb : {false, true}) {
-      const Shape a = ta ? Shape({2, 3, k, m}) : Shape({2, 3, m, k});
-      const Shape b = tb ? Shape({2, 3, n, k}) : Shape({2, 3, k, n});
+      const Shape a = ta ? Shape({2, heads, k, m}) : Shape({2, heads, m, k});
+      const Shape b = tb ? Shape({2, heads, n, k}) : Shape({2, heads, k, n});
       cases.push_back(MakeCase(std::string("transposes ") + (ta ? "a" : "-") + (tb ? "b" : "-"),
                                {{"transpose_a", int64_t{ta}}, {"transpose_b", int64_t{tb}}}, {0, 1},
                                RandomTensor({dtype, a}, 1), RandomTensor({dtype, b}, 2)));

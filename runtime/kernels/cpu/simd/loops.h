@@ -28,6 +28,14 @@ struct Loops {
   Binary* tanh_grad;
   Unary* sigmoid;
   Binary* sigmoid_grad;
+  Unary* silu;
+  Binary* silu_grad;                                                        // (x, dy)
+  void (*exp_minus)(int64_t count, float minus, const float* x, float* y);  // e^(x - minus)
+  // c [rows, columns] += a [rows, inner] * b [inner, columns]; each matrix with the distance
+  // between its rows; columns a multiple of 16. A row of c depends on its row of a and on b alone.
+  void (*multiply_block)(int64_t rows, int64_t columns, int64_t inner, const float* a,
+                         int64_t stride_a, const float* b, int64_t stride_b, float* c,
+                         int64_t stride_c);
   void (*to_bf16)(int64_t count, const float* x, uint16_t* y);
   void (*to_f32)(int64_t count, const uint16_t* x, float* y);
   // The blocks of four numbers from `block` on.

@@ -183,6 +183,71 @@ void SigmoidGradLoop(int64_t count, const float* __restrict y, const float* __re
   for (int64_t i = 0; i < count; ++i) dx[i] = dy[i] * (y[i] * (1.0f - y[i]));
 }
 
+void SiluLoop(int64_t count, const float* __restrict x, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = x[i] * Sigmoid(x[i]);
+}
+
+void SiluGradLoop(int64_t count, const float* __restrict x, const float* __restrict dy,
+                  float* __restrict dx) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float s = Sigmoid(x[i]);
+    dx[i] = dy[i] * (s * (1.0f + x[i] * (1.0f - s)));
+  }
+}
+
+void ExpMinusLoop(int64_t count, float minus, const float* __restrict x, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = Exp(x[i] - minus);
+}
+
+// A tile of kRows rows and two vectors of columns stays in registers while `inner` runs.
+template <int kRows, int kVectors>
+LEPTON_INLINE void MultiplyTile(int64_t inner, const float* a, int64_t stride_a, const float* b,
+                                int64_t stride_b, float* c, int64_t stride_c) {
+  Lanes sums[kRows][kVectors];
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVectors; ++v) sums[i][v] = Load(c + i * stride_c + v * kLanes);
+  }
+  for (int64_t k = 0; k < inner; ++k) {
+    Lanes right[kVectors];
+    for (int v = 0; v < kVectors; ++v) right[v] = Load(b + k * stride_b + v * kLanes);
+    for (int i = 0; i < kRows; ++i) {
+      const float left = a[i * stride_a + k];
+      for (int v = 0; v < kVectors; ++v) sums[i][v] += left * right[v];
+    }
+  }
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVectors; ++v) {
+      memcpy(c + i * stride_c + v * kLanes, &sums[i][v], sizeof(Lanes));
+    }
+  }
+}
+
+template <int kRows>
+LEPTON_INLINE void MultiplyRows(int64_t columns, int64_t inner, const float* a, int64_t stride_a,
+                                const float* b, int64_t stride_b, float* c, int64_t stride_c) {
+  int64_t column = 0;
+  for (; column + 2 * kLanes <= columns; column += 2 * kLanes) {
+    MultiplyTile<kRows, 2>(inner, a, stride_a, b + column, stride_b, c + column, stride_c);
+  }
+  if (column < columns) {
+    MultiplyTile<kRows, 1>(inner, a, stride_a, b + column, stride_b, c + column, stride_c);
+  }
+}
+
+void MultiplyBlockLoop(int64_t rows, int64_t columns, int64_t inner, const float* __restrict a,
+                       int64_t stride_a, const float* __restrict b, int64_t stride_b,
+                       float* __restrict c, int64_t stride_c) {
+  int64_t row = 0;
+  for (; row + 4 <= rows; row += 4) {
+    MultiplyRows<4>(columns, inner, a + row * stride_a, stride_a, b, stride_b, c + row * stride_c,
+                    stride_c);
+  }
+  for (; row < rows; ++row) {
+    MultiplyRows<1>(columns, inner, a + row * stride_a, stride_a, b, stride_b, c + row * stride_c,
+                    stride_c);
+  }
+}
+
 void ToBf16Loop(int64_t count, const float* __restrict x, uint16_t* __restrict y) {
   for (int64_t i = 0; i < count; ++i) {
     const uint32_t word = ToBits(x[i]);
@@ -214,6 +279,10 @@ constexpr Loops MakeLoops(const char* name) {
           TanhGradLoop,
           SigmoidLoop,
           SigmoidGradLoop,
+          SiluLoop,
+          SiluGradLoop,
+          ExpMinusLoop,
+          MultiplyBlockLoop,
           ToBf16Loop,
           ToF32Loop,
           DropoutLoop,

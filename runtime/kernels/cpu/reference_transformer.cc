@@ -1,0 +1,149 @@
+#include <cmath>
+
+#include "runtime/kernels/cpu/attention_shape.h"
+#include "runtime/kernels/cpu/reference.h"
+#include "runtime/ops/rope.h"
+
+namespace lepton::kernels::reference {
+namespace {
+
+double Dot(const float* a, const float* b, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += double{a[i]} * b[i];
+  return sum;
+}
+
+// Of one query: the rows it meets, and its scores.
+struct QueryView {
+  QueryView(const AttentionShape& s, int64_t row)
+      : query(row % s.queries),
+        image(row / (s.queries * s.heads)),
+        kv_row((image * s.kv_heads + row / s.queries % s.heads / s.group()) * s.keys) {}
+  std::vector<double> Scores(const AttentionShape& s, const float* q, const float* k,
+                             const float* bias) const {
+    std::vector<double> scores;
+    for (int64_t j = s.FirstKey(query); j < s.EndKey(query); ++j) {
+      const double extra = bias == nullptr ? 0.0 : double{bias[image * s.keys + j]};
+      scores.push_back(s.scale * Dot(q, k + (kv_row + j) * s.size, s.size) + extra);
+    }
+    return scores;
+  }
+  int64_t query, image, kv_row;
+};
+
+}  // namespace
+
+void Attention(const KernelContext& context) {
+  const AttentionShape s(context.input(0).shape(), context.input(1).shape(), context.attributes());
+  const float* bias = context.inputs() > 3 ? context.input(3).as<float>() : nullptr;
+  const float* v = context.input(2).as<float>();
+  for (int64_t row = 0; row < s.batch * s.heads * s.queries; ++row) {
+    const QueryView view(s, row);
+    const std::vector<double> scores = view.Scores(s, context.input(0).as<float>() + row * s.size,
+                                                   context.input(1).as<float>(), bias);
+    const double top = *std::max_element(scores.begin(), scores.end());
+    double sum = 0;
+    for (const double score : scores) sum += std::exp(score - top);
+    for (int64_t c = 0; c < s.size; ++c) {
+      double y = 0;
+      for (size_t j = 0; j < scores.size(); ++j) {
+        const int64_t key = view.kv_row + s.FirstKey(view.query) + static_cast<int64_t>(j);
+        y += std::exp(scores[j] - top) / sum * v[key * s.size + c];
+      }
+      context.output(0).as<float>()[row * s.size + c] = static_cast<float>(y);
+    }
+    context.output(1).as<float>()[row] = static_cast<float>(top + std::log(sum));
+  }
+}
+
+// With p = exp(score - log_sum): dv = p dy, dscore = p (dy v - dy y), dq = scale dscore k and
+// dk = scale dscore q.
+void AttentionGrad(const KernelContext& context) {
+  const AttentionShape s(context.input(0).shape(), context.input(1).shape(), context.attributes());
+  const auto input = [&](int i) { return context.input(i).as<float>(); };
+  const float* bias = context.inputs() > 6 ? input(6) : nullptr;
+  std::vector<double> sums[3];
+  for (int i = 0; i < 3; ++i) sums[i].resize(context.output(i).elements());
+  for (int64_t row = 0; row < s.batch * s.heads * s.queries; ++row) {
+    const QueryView view(s, row);
+    const int64_t at = row * s.size;
+    const std::vector<double> scores = view.Scores(s, input(0) + at, input(1), bias);
+    const double dot_y = Dot(input(5) + at, input(3) + at, s.size);
+    for (size_t j = 0; j < scores.size(); ++j) {
+      const int64_t key = (view.kv_row + s.FirstKey(view.query) + static_cast<int64_t>(j)) * s.size;
+      const double p = std::exp(scores[j] - input(4)[row]);
+      const double dscore = s.scale * p * (Dot(input(5) + at, input(2) + key, s.size) - dot_y);
+      for (int64_t c = 0; c < s.size; ++c) {
+        sums[0][at + c] += dscore * input(1)[key + c];
+        sums[1][key + c] += dscore * input(0)[at + c];
+        sums[2][key + c] += p * input(5)[at + c];
+      }
+    }
+  }
+  for (int i = 0; i < 3; ++i) {
+    float* out = context.output(i).as<float>();
+    for (size_t j = 0; j < sums[i].size(); ++j) out[j] = static_cast<float>(sums[i][j]);
+  }
+}
+
+void Rope(const KernelContext& context) {
+  const Shape& shape = context.input(0).shape();
+  const int64_t d = shape.back();
+  const int64_t positions = shape[shape.rank() - 2];
+  const int64_t dims = context.attributes().Int("dims", d);
+  const bool interleaved = context.attributes().Int("interleaved") != 0;
+  const double sign = context.attributes().Int("inverse") != 0 ? -1 : 1;
+  const auto offset = static_cast<double>(context.attributes().Int("offset"));
+  const std::vector<double> frequencies = ops::RopeFrequencies(dims, context.attributes());
+  for (int64_t row = 0; row < shape.rows(); ++row) {
+    const float* x = context.input(0).as<float>() + row * d;
+    float* y = context.output(0).as<float>() + row * d;
+    std::copy(x, x + d, y);
+    for (int64_t i = 0; i < dims / 2; ++i) {
+      const double angle = sign * (offset + static_cast<double>(row % positions)) * frequencies[i];
+      const int64_t first = interleaved ? 2 * i : i;
+      const int64_t second = interleaved ? 2 * i + 1 : i + dims / 2;
+      y[first] = static_cast<float>(x[first] * std::cos(angle) - x[second] * std::sin(angle));
+      y[second] = static_cast<float>(x[second] * std::cos(angle) + x[first] * std::sin(angle));
+    }
+  }
+}
+
+void RmsNorm(const KernelContext& context) {
+  const int64_t n = context.input(0).shape().back();
+  const float* gain = context.input(1).as<float>();
+  const double epsilon = context.attributes().Float("epsilon", 1e-6);
+  for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
+    const float* x = context.input(0).as<float>() + row * n;
+    float* y = context.output(0).as<float>() + row * n;
+    const double rstd = 1 / std::sqrt(Dot(x, x, n) / static_cast<double>(n) + epsilon);
+    for (int64_t i = 0; i < n; ++i) y[i] = static_cast<float>(x[i] * rstd * gain[i]);
+    context.output(1).as<float>()[row] = static_cast<float>(rstd);
+  }
+}
+
+// With h = x * rstd and g = dy * gain: dx = rstd * (g - h * mean(g * h)).
+void RmsNormGrad(const KernelContext& context) {
+  const int64_t n = context.input(0).shape().back();
+  const float* gain = context.input(1).as<float>();
+  std::vector<double> gain_gradient(n);
+  for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
+    const float* x = context.input(0).as<float>() + row * n;
+    const float* dy = context.input(3).as<float>() + row * n;
+    float* dx = context.output(0).as<float>() + row * n;
+    const double rstd = context.input(2).as<float>()[row];
+    double mean = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      mean += double{dy[i]} * gain[i] * x[i] * rstd / static_cast<double>(n);
+      gain_gradient[i] += dy[i] * x[i] * rstd;
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      dx[i] = static_cast<float>(rstd * (double{dy[i]} * gain[i] - x[i] * rstd * mean));
+    }
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    context.output(1).as<float>()[i] = static_cast<float>(gain_gradient[i]);
+  }
+}
+
+}  // namespace lepton::kernels::reference

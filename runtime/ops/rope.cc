@@ -1,0 +1,92 @@
+#include "runtime/ops/rope.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/ops/op_base.h"
+
+namespace lepton::ops {
+namespace {
+
+class Rope final : public DifferentiableOp {
+ public:
+  Rope() : DifferentiableOp("rope") {}
+
+  Result<Types> Infer(std::span<const TensorType> inputs,
+                      const Attributes& attributes) const override {
+    LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
+    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
+    LEPTON_RETURN_IF_ERROR(attributes.CheckNames(
+        {"base", "dims", "offset", "interleaved", "scaling", "factor", "low_freq_factor",
+         "high_freq_factor", "original_context", "inverse"}));
+    const Shape& x = inputs[0].shape;
+    const int64_t dims = attributes.Int("dims", x.back());
+    if (x.back() < 1 || x[x.rank() - 2] < 1 || dims < 2 || dims > x.back() || dims % 2 != 0) {
+      return InvalidArgument("the last two axes of " + x.ToString() +
+                             " must not be open, and dims must be even and at most the last");
+    }
+    const std::string scaling = attributes.Text("scaling", "none");
+    if (scaling != "none" && scaling != "linear" && scaling != "llama3") {
+      return InvalidArgument("scaling is '" + scaling + "'; must be none, linear or llama3");
+    }
+    const double low = attributes.Float("low_freq_factor", 1);
+    if (!(attributes.Float("base", 10000) > 0) || !(attributes.Float("factor", 1) > 0) ||
+        !(low > 0) || !(attributes.Float("high_freq_factor", 4) > low) ||
+        attributes.Int("original_context", 8192) < 1) {
+      return InvalidArgument(
+          "base, factor, low_freq_factor and original_context must be positive, and "
+          "high_freq_factor above low_freq_factor");
+    }
+    return Types{inputs[0]};
+  }
+
+  Result<Gradients> Gradient(Graph& graph, const Node& node,
+                             std::span<const ValueId> output_gradients) const override {
+    const Attributes& a = node.attributes;
+    LEPTON_ASSIGN_OR_RETURN(
+        const ValueId dx,
+        graph.Add("rope", {output_gradients[0]},
+                  {{"base", a.Float("base", 10000)},
+                   {"dims", a.Int("dims", graph.type(node.inputs[0]).shape.back())},
+                   {"offset", a.Int("offset")},
+                   {"interleaved", a.Int("interleaved")},
+                   {"scaling", a.Text("scaling", "none")},
+                   {"factor", a.Float("factor", 1)},
+                   {"low_freq_factor", a.Float("low_freq_factor", 1)},
+                   {"high_freq_factor", a.Float("high_freq_factor", 4)},
+                   {"original_context", a.Int("original_context", 8192)},
+                   {"inverse", int64_t{a.Int("inverse") == 0}}}));
+    return Gradients{dx};
+  }
+};
+
+}  // namespace
+
+std::vector<double> RopeFrequencies(int64_t dims, const Attributes& attributes) {
+  const double base = attributes.Float("base", 10000);
+  const double factor = attributes.Float("factor", 1);
+  const std::string scaling = attributes.Text("scaling", "none");
+  const double low = attributes.Float("low_freq_factor", 1);
+  const double high = attributes.Float("high_freq_factor", 4);
+  const auto context = static_cast<double>(attributes.Int("original_context", 8192));
+  std::vector<double> frequencies;
+  for (int64_t i = 0; i < dims; i += 2) {
+    double frequency = std::pow(base, -static_cast<double>(i) / static_cast<double>(dims));
+    if (scaling == "linear") frequency /= factor;
+    if (scaling == "llama3") {
+      // Turns within the original context: few are slowed down, many are left alone.
+      const double turns = context * frequency / (2 * M_PI);
+      const double keep = std::min(1.0, std::max(0.0, (turns - low) / (high - low)));
+      frequency *= keep + (1 - keep) / factor;
+    }
+    frequencies.push_back(frequency);
+  }
+  return frequencies;
+}
+
+const graph::Op& RopeOp() {
+  static const Rope op;
+  return op;
+}
+
+}  // namespace lepton::ops

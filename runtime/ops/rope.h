@@ -1,0 +1,21 @@
+// rope(x [.., s, d]): rotary position embedding (Su et al. 2021): pairs of the first `dims`
+// elements of each row are turned by position * frequency; the rest pass through. Attributes:
+//   base (10000), dims (d), offset (0): the position of the first row;
+//   interleaved (0): pairs are (i, i + dims / 2), or with 1 (2i, 2i + 1);
+//   scaling ("none"): "linear" divides every frequency by `factor`; "llama3" by wavelength, with
+//     factor, low_freq_factor, high_freq_factor, original_context (Llama 3.1);
+//   inverse (0): with 1, turns back. That is the gradient.
+#pragma once
+
+#include <vector>
+
+#include "runtime/graph/op.h"
+
+namespace lepton::ops {
+
+const graph::Op& RopeOp();
+
+// Radians per position of each pair; the attributes must have passed Infer.
+std::vector<double> RopeFrequencies(int64_t dims, const graph::Attributes& attributes);
+
+}  // namespace lepton::ops

@@ -1,0 +1,88 @@
+// Cases of the ops of transformers.
+#include <algorithm>
+
+#include "tests/runtime/engine/op_cases.h"
+
+namespace lepton::engine_test {
+namespace {
+
+using graph::Attributes;
+
+void AddAttention(bool gradient, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  // Beyond one tile of queries and keys for the larger sizes.
+  const int64_t queries = std::min<int64_t>(rows, 150);
+  const int64_t size = std::min<int64_t>(n, 40);
+  struct Variant {
+    const char* label;
+    int64_t more_keys;
+    Attributes attributes;
+    bool bias;
+  };
+  const Variant variants[] = {
+      {"full", 2, {}, false},
+      {"causal", 0, {{"causal", int64_t{1}}, {"scale", 0.4}}, false},
+      {"causal after a prefix", 70, {{"causal", int64_t{1}}}, false},
+      {"window", 3, {{"causal", int64_t{1}}, {"window", int64_t{3}}}, false},
+      {"padding", 3, {}, true},
+  };
+  for (const Variant& variant : variants) {
+    if (variant.more_keys > 10 && rows < 30) continue;
+    const int64_t keys = queries + variant.more_keys;
+    const Shape q({2, 4, queries, size});
+    const Shape kv({2, 2, keys, size});
+    OpCase op_case =
+        MakeCase(variant.label, variant.attributes, {0, 1, 2}, RandomTensor(F32(q), 51, -1, 1),
+                 RandomTensor(F32(kv), 52, -1, 1), RandomTensor(F32(kv), 53, -1, 1));
+    HostTensor bias = RandomTensor(F32({2, keys}), 54, -2, 2);
+    bias.floats()[1] = -1e9f;
+    if (gradient) {
+      op_case.with_gradient.clear();
+      op_case.inputs.push_back(RandomTensor(F32(q), 55, -1, 1));
+      // Large enough for probabilities of about 1 and less.
+      op_case.inputs.push_back(RandomTensor(F32({2, 4, queries}), 56, 3, 6));
+      op_case.inputs.push_back(RandomTensor(F32(q), 57, -1, 1));
+    }
+    if (variant.bias) op_case.inputs.push_back(std::move(bias));
+    cases.push_back(std::move(op_case));
+  }
+}
+
+void AddRopes(int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  const int64_t size = std::max<int64_t>(2, std::min<int64_t>(n, 64) / 2 * 2);
+  const Attributes variants[] = {
+      {},
+      {{"interleaved", int64_t{1}}, {"offset", int64_t{5}}},
+      {{"dims", std::max<int64_t>(2, size / 4 * 2)}, {"base", 500.0}, {"inverse", int64_t{1}}},
+      {{"scaling", "linear"}, {"factor", 4.0}},
+      {{"scaling", "llama3"}, {"factor", 8.0}, {"original_context", int64_t{64}}},
+  };
+  for (const Attributes& attributes : variants) {
+    cases.push_back(MakeCase(attributes.Text("scaling"), attributes, {0},
+                             RandomTensor(F32({2, std::min<int64_t>(rows, 40), size}), 61)));
+  }
+}
+
+}  // namespace
+
+void AddTransformerCases(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  const Shape shape({2, std::min<int64_t>(rows, 60), n});
+  if (op == "attention" || op == "attention_grad") {
+    AddAttention(op == "attention_grad", rows, n, cases);
+  } else if (op == "rope") {
+    AddRopes(rows, n, cases);
+  } else if (op == "rms_norm") {
+    cases.push_back(MakeCase("", {{"epsilon", 1e-3}}, {0, 1}, RandomTensor(F32(shape), 62),
+                             RandomTensor(F32({n}), 63)));
+  } else if (op == "rms_norm_grad") {
+    cases.push_back(MakeCase("", {}, {}, RandomTensor(F32(shape), 62), RandomTensor(F32({n}), 63),
+                             RandomTensor(F32(shape.WithoutAxis(2)), 64, 0.3, 1.5),
+                             RandomTensor(F32(shape), 65)));
+  } else if (op == "silu") {
+    cases.push_back(MakeCase("", {}, {0}, RandomTensor(F32(shape), 66, -5, 5)));
+  } else if (op == "silu_grad") {
+    cases.push_back(
+        MakeCase("", {}, {}, RandomTensor(F32(shape), 66, -5, 5), RandomTensor(F32(shape), 67)));
+  }
+}
+
+}  // namespace lepton::engine_test
