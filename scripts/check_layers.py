@@ -17,6 +17,7 @@ MAY_INCLUDE = {
     "runtime/wire": BASE,
     "runtime/http": BASE,
     "runtime/formats/safetensors": BASE,
+    "runtime/formats/tokenizer": BASE,
     "runtime/tensor": BASE,
     "runtime/graph": TENSOR,
     "runtime/ops": GRAPH,

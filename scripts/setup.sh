@@ -13,6 +13,7 @@ libraries=(
   nlohmann-json3-dev libyaml-cpp-dev libcli11-dev libfmt-dev
   prometheus-cpp-dev libsodium-dev libhwloc-dev libzstd-dev
   libopenmpi-dev openmpi-bin libpmix-dev
+  libpcre2-dev libutf8proc-dev
 )
 # What the quick start calls.
 quickstart=(curl jq bsdextrautils)
