@@ -1,0 +1,147 @@
+// Normalisations, by means and variances.
+#include "runtime/formats/onnx/windows.h"
+
+namespace lepton::onnx {
+namespace {
+
+// (x - mean) / sqrt(variance + epsilon) over `axes`; the two statistics keep extents of 1.
+struct Normalised {
+  Id value, mean, inverse;
+};
+Normalised Normalise(Builder& b, Id x, const Ints& axes, double epsilon) {
+  const Id mean = b.Reduce("mean", x, axes);
+  const Id centred = b.Sub(x, mean);
+  const Id variance = b.Reduce("mean", b.Mul(centred, centred), axes);
+  const Id inverse = b.Unary("reciprocal", b.Unary("sqrt", b.Add(variance, epsilon)));
+  return {b.Mul(centred, inverse), mean, inverse};
+}
+
+// [channels] as [1, channels, 1...].
+Id Channels(Builder& b, Id x, int rank) {
+  if (rank < 2) FailInvalid("input 0 must have batch and channels");
+  Ints extents(rank, 1);
+  extents[1] = b.shape(x).elements();
+  return b.Reshape(x, extents);
+}
+
+void LayerNormalization(Call& c) {
+  Builder& b = c.b;
+  const Id x = c.in(0);
+  const DType type = b.dtype(x);
+  Ints axes;
+  for (int axis = b.Axis(c.Int("axis", -1), b.rank(x)); axis < b.rank(x); ++axis) {
+    axes.push_back(axis);
+  }
+  const bool half = type == DType::kF16 || type == DType::kBF16;
+  const Normalised n =
+      Normalise(b, half ? b.Convert(x, DType::kF32) : x, axes, c.Float("epsilon", 1e-5));
+  Id y = b.Mul(b.Convert(n.value, type), c.in(1));
+  if (c.has(2)) y = b.Add(y, c.in(2));
+  c.Set(0, y);
+  c.Set(1, n.mean);
+  c.Set(2, n.inverse);
+}
+
+void InstanceNormalization(Call& c) {
+  Builder& b = c.b;
+  const Id x = c.in(0);
+  Ints axes;
+  for (int axis = 2; axis < b.rank(x); ++axis) axes.push_back(axis);
+  const Id y = Normalise(b, x, axes, c.Float("epsilon", 1e-5)).value;
+  c.Set(0, b.Add(b.Mul(y, Channels(b, c.in(1), b.rank(x))), Channels(b, c.in(2), b.rank(x))));
+}
+
+void MeanVarianceNormalization(Call& c) {
+  Builder& b = c.b;
+  const Id x = c.in(0);
+  Ints axes = c.List("axes", {0, 2, 3});
+  const Id mean = b.Reduce("mean", x, axes);
+  const Id centred = b.Sub(x, mean);
+  const Id deviation = b.Unary("sqrt", b.Reduce("mean", b.Mul(centred, centred), axes));
+  c.Set(0, b.Div(centred, b.Add(deviation, 1e-9)));
+}
+
+void BatchNormalization(Call& c) {
+  Builder& b = c.b;
+  const Id x = c.in(0);
+  const int rank = b.rank(x);
+  Id mean = c.in(3), variance = c.in(4);
+  if (c.Int("training_mode", 0) != 0) {
+    Ints axes = AllAxes(rank);
+    if (rank < 2) FailInvalid("input 0 must have batch and channels");
+    axes.erase(axes.begin() + 1);
+    const Id batch_mean = b.Reduce("mean", x, axes);
+    const Id centred = b.Sub(x, batch_mean);
+    const Id batch_variance = b.Reduce("mean", b.Mul(centred, centred), axes);
+    const double momentum = c.Float("momentum", 0.9);
+    const Ints channels = {b.shape(x)[1]};
+    const auto blend = [&](Id old, Id now) {
+      return b.Add(b.Mul(old, momentum), b.Mul(b.Reshape(now, channels), 1 - momentum));
+    };
+    c.Set(1, blend(mean, batch_mean));
+    c.Set(2, blend(variance, batch_variance));
+    mean = b.Reshape(batch_mean, channels);
+    variance = b.Reshape(batch_variance, channels);
+  }
+  const Id deviation =
+      b.Unary("sqrt", b.Add(Channels(b, variance, rank), c.Float("epsilon", 1e-5)));
+  const Id scaled =
+      b.Mul(b.Div(b.Sub(x, Channels(b, mean, rank)), deviation), Channels(b, c.in(1), rank));
+  c.Set(0, b.Add(scaled, Channels(b, c.in(2), rank)));
+}
+
+void Lrn(Call& c) {
+  Builder& b = c.b;
+  const Id x = c.in(0);
+  const int64_t size = c.Int("size", 1);
+  if (b.rank(x) < 3 || size < 1 || size > 1000000) FailInvalid("size: out of range");
+  // The channels as the one spatial axis of a window.
+  const Ints extents = Extents(b.shape(x));
+  const int64_t inner = Product({extents.begin() + 2, extents.end()});
+  const Id squares =
+      b.Reshape(b.Transpose(b.Reshape(b.Mul(x, x), {extents[0], extents[1], inner}), {0, 2, 1}),
+                {extents[0], inner, extents[1]});
+  Windows w{{size}, {1}, {1}, {(size - 1) / 2}, {size - 1 - (size - 1) / 2}};
+  const Id sums = b.Transpose(b.Reduce("sum", Unfold(b, squares, w, 0), {3}, false), {0, 2, 1});
+  const Id base =
+      b.Add(b.Mul(b.Reshape(sums, extents), c.Float("alpha", 1e-4) / static_cast<double>(size)),
+            c.Float("bias", 1));
+  c.Set(0, b.Div(x, b.Binary("pow", base, c.Float("beta", 0.75))));
+}
+
+void LpNormalization(Call& c) {
+  Builder& b = c.b;
+  const Id x = c.in(0);
+  const Ints axis = {c.Int("axis", -1)};
+  c.Set(0, b.Div(x, c.Int("p", 2) == 1 ? b.Reduce("l1", x, axis)
+                                       : b.Unary("sqrt", b.Reduce("sum_square", x, axis))));
+}
+
+void Dropout(Call& c) {
+  Builder& b = c.b;
+  const Id x = c.in(0);
+  const bool training = c.version() >= 12 && c.has(2) && c.Number(2, "training_mode") != 0;
+  const double ratio = c.version() < 12 ? 0 : c.has(1) ? c.Number(1, "ratio") : 0.5;
+  if (training && ratio != 0) FailUnsupported("random numbers: dropout while training");
+  c.SetRef(0, c.ref(0));
+  c.Set(1, b.Expand(b.Scalar(DType::kBool, 1), b.shape(x)));
+}
+
+constexpr std::string_view kFloats = "f16, bf16, f32, f64";
+constexpr Rule kRules[] = {
+    {"BatchNormalization", 9, kFloats, BatchNormalization},
+    {"Dropout", 7, kFloats, Dropout},
+    {"InstanceNormalization", 6, kFloats, InstanceNormalization},
+    {"LRN", 1, kFloats, Lrn},
+    {"LayerNormalization", 17, kFloats, LayerNormalization},
+    {"LpNormalization", 1, kFloats, LpNormalization},
+    {"MeanVarianceNormalization", 9, kFloats, MeanVarianceNormalization},
+};
+
+}  // namespace
+
+std::span<const Rule> NormalizationRules() {
+  return kRules;
+}
+
+}  // namespace lepton::onnx

@@ -1,0 +1,285 @@
+// Operators that move elements without computing.
+#include <algorithm>
+
+#include "runtime/formats/onnx/rules.h"
+
+namespace lepton::onnx {
+namespace {
+
+void Reshape(Call& c) {
+  const Id x = c.in(0);
+  Ints wanted = c.version() < 5 ? c.List("shape") : c.Integers(1, "shape");
+  const bool zero_is_zero = c.Int("allowzero", 0) != 0;
+  int open = -1;
+  int64_t known = 1;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    if (wanted[i] == 0 && !zero_is_zero) {
+      if (static_cast<int>(i) >= c.b.rank(x)) FailInvalid("shape: a 0 beyond the input's axes");
+      wanted[i] = c.b.shape(x)[static_cast<int>(i)];
+    }
+    if (wanted[i] == -1) {
+      if (open >= 0) FailInvalid("shape: at most one -1");
+      open = static_cast<int>(i);
+    } else {
+      known = Product({known, wanted[i]});
+    }
+  }
+  if (open >= 0) wanted[open] = known == 0 ? 0 : c.b.shape(x).elements() / known;
+  c.Set(0, c.b.Reshape(x, std::move(wanted)));
+}
+
+void Flatten(Call& c) {
+  const Id x = c.in(0);
+  const int64_t given = c.Int("axis", 1);
+  const int rank = c.b.rank(x);
+  const int axis = given == rank ? rank : c.b.Axis(given, rank);
+  const Ints extents = Extents(c.b.shape(x));
+  c.Set(0, c.b.Reshape(x, {Product({extents.begin(), extents.begin() + axis}),
+                           Product({extents.begin() + axis, extents.end()})}));
+}
+
+void Squeeze(Call& c) {
+  const Id x = c.in(0);
+  bool given = false;
+  Ints axes = c.Axes(13, 1, x, &given);
+  if (!given)
+    std::erase_if(axes, [&](int64_t a) { return c.b.shape(x)[static_cast<int>(a)] != 1; });
+  c.Set(0, c.b.Squeeze(x, axes));
+}
+
+void Unsqueeze(Call& c) {
+  const Ints axes = c.version() >= 13 ? c.Integers(1, "axes") : c.List("axes");
+  c.Set(0, c.b.Unsqueeze(c.in(0), axes));
+}
+
+void Transpose(Call& c) {
+  const Id x = c.in(0);
+  Ints order = AllAxes(c.b.rank(x));
+  std::reverse(order.begin(), order.end());
+  c.Set(0, c.b.Transpose(x, c.List("perm", order)));
+}
+
+void Concat(Call& c) {
+  std::vector<Id> inputs;
+  for (int i = 0; i < c.inputs(); ++i) inputs.push_back(c.in(i));
+  c.Set(0, c.b.Concat(std::move(inputs), c.Int("axis", 1)));
+}
+
+void Split(Call& c) {
+  const Id x = c.in(0);
+  const int axis = c.b.Axis(c.Int("axis", 0), c.b.rank(x));
+  const int64_t extent = c.b.shape(x)[axis];
+  Ints sizes = c.version() < 13 ? c.List("split") : c.has(1) ? c.Integers(1, "split") : Ints{};
+  const int parts = c.outputs();
+  if (sizes.empty()) {
+    const int64_t size = (extent + parts - 1) / parts;
+    for (int i = 0; i < parts; ++i) {
+      sizes.push_back(std::clamp<int64_t>(extent - i * size, 0, size));
+    }
+  }
+  if (static_cast<int>(sizes.size()) != parts) {
+    FailInvalid("split: must have one size per output");
+  }
+  int64_t start = 0;
+  for (int i = 0; i < parts; ++i) {
+    if (sizes[i] < 0 || sizes[i] > extent - start) FailInvalid("split: sizes do not add up");
+    c.Set(i, c.b.Slice(x, axis, start, 1, sizes[i]));
+    start += sizes[i];
+  }
+}
+
+void SliceAxis(Builder& b, Id& x, int axis, int64_t start, int64_t end, int64_t step) {
+  const int64_t extent = b.shape(x)[axis];
+  if (step == 0 || step == INT64_MIN) FailInvalid("steps: must not be 0");
+  if (start < 0) start += extent;
+  if (end < 0) end += extent;
+  int64_t count = 0;
+  if (step > 0) {
+    start = std::clamp<int64_t>(start, 0, extent);
+    end = std::clamp<int64_t>(end, 0, extent);
+    count = end > start ? (end - start - 1) / step + 1 : 0;
+  } else {
+    start = std::clamp<int64_t>(start, -1, extent - 1);
+    end = std::clamp<int64_t>(end, -1, extent - 1);
+    count = start > end ? (start - end - 1) / -step + 1 : 0;
+  }
+  x = b.Slice(x, axis, start, step, count);
+}
+
+void Slice(Call& c) {
+  Id x = c.in(0);
+  const bool inputs = c.version() >= 10;
+  const Ints starts = inputs ? c.Integers(1, "starts") : c.List("starts");
+  const Ints ends = inputs ? c.Integers(2, "ends") : c.List("ends");
+  Ints axes = inputs ? (c.has(3) ? c.Integers(3, "axes") : Ints{}) : c.List("axes");
+  if (axes.empty()) axes = AllAxes(static_cast<int>(starts.size()));
+  const Ints steps = inputs && c.has(4) ? c.Integers(4, "steps") : Ints(starts.size(), 1);
+  if (ends.size() != starts.size() || axes.size() != starts.size() ||
+      steps.size() != starts.size()) {
+    FailInvalid("starts, ends, axes and steps must be as many");
+  }
+  for (size_t i = 0; i < starts.size(); ++i) {
+    SliceAxis(c.b, x, c.b.Axis(axes[i], c.b.rank(x)), starts[i], ends[i], steps[i]);
+  }
+  c.Set(0, x);
+}
+
+void Expand(Call& c) {
+  const Id x = c.in(0);
+  Ints wanted = c.Integers(1, "shape");
+  Ints from = Extents(c.b.shape(x));
+  while (wanted.size() < from.size()) wanted.insert(wanted.begin(), 1);
+  while (from.size() < wanted.size()) from.insert(from.begin(), 1);
+  for (size_t i = 0; i < from.size(); ++i) {
+    if (wanted[i] == 1) wanted[i] = from[i];
+  }
+  Product(wanted);
+  c.Set(0, c.b.Expand(x, Shape(std::move(wanted))));
+}
+
+void Tile(Call& c) {
+  Id x = c.in(0);
+  const Ints repeats = c.Integers(1, "repeats");
+  const Ints extents = Extents(c.b.shape(x));
+  if (repeats.size() != extents.size()) FailInvalid("repeats: must have one number per axis");
+  Ints split, wide, whole;
+  for (size_t i = 0; i < extents.size(); ++i) {
+    split.insert(split.end(), {1, extents[i]});
+    wide.insert(wide.end(), {repeats[i], extents[i]});
+    whole.push_back(Product({repeats[i], extents[i]}));
+  }
+  Product(wide);
+  c.Set(0, c.b.Reshape(c.b.Expand(c.b.Reshape(x, split), Shape(wide)), whole));
+}
+
+// Which element each one of a padded axis comes from.
+Ints PadSource(int64_t extent, int64_t before, int64_t after, const std::string& mode) {
+  Ints source;
+  if (extent + before + after > (int64_t{1} << 31)) FailInvalid("pads: too large");
+  const int64_t period = std::max<int64_t>(1, 2 * (extent - 1));
+  for (int64_t i = -before; i < extent + after; ++i) {
+    int64_t at = std::clamp<int64_t>(i, 0, extent - 1);
+    if (mode == "wrap") at = ((i % extent) + extent) % extent;
+    if (mode == "reflect") {
+      at = ((i % period) + period) % period;
+      at = std::min(at, period - at);
+    }
+    source.push_back(extent == 1 ? 0 : at);
+  }
+  return source;
+}
+
+void Pad(Call& c) {
+  Id x = c.in(0);
+  const int rank = c.b.rank(x);
+  const Ints pads = c.version() < 11 ? c.List("pads") : c.Integers(1, "pads");
+  Ints axes = c.has(3) ? c.Integers(3, "axes") : AllAxes(rank);
+  if (pads.size() != 2 * axes.size()) FailInvalid("pads: must have two numbers per axis");
+  Ints before(rank, 0), after(rank, 0);
+  for (size_t i = 0; i < axes.size(); ++i) {
+    before[c.b.Axis(axes[i], rank)] = pads[i];
+    after[c.b.Axis(axes[i], rank)] = pads[i + axes.size()];
+  }
+  const std::string mode = c.Text("mode", "constant");
+  if (mode == "constant") {
+    const Id value = c.version() < 11 ? c.b.Like(x, c.Float("value", 0))
+                     : c.has(2)       ? c.b.Reshape(c.in(2), {})
+                                      : c.b.Like(x, 0);
+    return c.Set(0, c.b.Node("pad_constant", {x, value}, {{"before", before}, {"after", after}}));
+  }
+  if (mode != "reflect" && mode != "edge" && mode != "wrap") FailUnsupported("mode " + mode);
+  for (int axis = 0; axis < rank; ++axis) {
+    if (before[axis] == 0 && after[axis] == 0) continue;
+    const Id source =
+        c.b.Constant(TensorOf(PadSource(c.b.shape(x)[axis], before[axis], after[axis], mode)));
+    x = c.b.Node("take", {x, source}, {{"axis", int64_t{axis}}});
+  }
+  c.Set(0, x);
+}
+
+void DepthToSpace(Call& c) {
+  const Id x = c.in(0);
+  const int64_t s = c.Int("blocksize", 1);
+  const Ints e = Extents(c.b.shape(x));
+  if (e.size() != 4 || s < 1 || e[1] % (s * s) != 0) FailInvalid("blocksize: does not divide");
+  const int64_t depth = e[1] / (s * s);
+  const bool crd = c.Text("mode", "DCR") == "CRD";
+  const Id parts =
+      crd ? c.b.Transpose(c.b.Reshape(x, {e[0], depth, s, s, e[2], e[3]}), {0, 1, 4, 2, 5, 3})
+          : c.b.Transpose(c.b.Reshape(x, {e[0], s, s, depth, e[2], e[3]}), {0, 3, 4, 1, 5, 2});
+  c.Set(0, c.b.Reshape(parts, {e[0], depth, e[2] * s, e[3] * s}));
+}
+
+void SpaceToDepth(Call& c) {
+  const Id x = c.in(0);
+  const int64_t s = c.Int("blocksize", 1);
+  const Ints e = Extents(c.b.shape(x));
+  if (e.size() != 4 || s < 1 || e[2] % s != 0 || e[3] % s != 0) {
+    FailInvalid("blocksize: does not divide");
+  }
+  const Id parts =
+      c.b.Transpose(c.b.Reshape(x, {e[0], e[1], e[2] / s, s, e[3] / s, s}), {0, 3, 5, 1, 2, 4});
+  c.Set(0, c.b.Reshape(parts, {e[0], e[1] * s * s, e[2] / s, e[3] / s}));
+}
+
+void CenterCropPad(Call& c) {
+  Id x = c.in(0);
+  const Ints sizes = c.Integers(1, "shape");
+  Ints axes = c.List("axes", AllAxes(c.b.rank(x)));
+  if (axes.size() != sizes.size()) FailInvalid("shape: must have one number per axis");
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const int axis = c.b.Axis(axes[i], c.b.rank(x));
+    const int64_t extent = c.b.shape(x)[axis];
+    if (sizes[i] < 0 || sizes[i] > (int64_t{1} << 31)) FailInvalid("shape: must not be negative");
+    if (sizes[i] <= extent) {
+      x = c.b.Slice(x, axis, (extent - sizes[i]) / 2, 1, sizes[i]);
+    } else {
+      Ints before(c.b.rank(x), 0), after(c.b.rank(x), 0);
+      before[axis] = (sizes[i] - extent) / 2;
+      after[axis] = sizes[i] - extent - before[axis];
+      x = c.b.Pad(x, before, after, 0);
+    }
+  }
+  c.Set(0, x);
+}
+
+void Trilu(Call& c) {
+  const Id x = c.in(0);
+  const int rank = c.b.rank(x);
+  if (rank < 2) FailInvalid("must have at least two axes");
+  const int64_t k = c.has(1) ? c.Integers(1, "k").at(0) : 0;
+  const int64_t rows = c.b.shape(x)[rank - 2], columns = c.b.shape(x).back();
+  const Id row = c.b.Constant(TensorOf(AllAxes(static_cast<int>(rows))));
+  const Id column = c.b.Constant(TensorOf(AllAxes(static_cast<int>(columns))));
+  const Id distance = c.b.Sub(c.b.Reshape(column, {1, columns}), c.b.Reshape(row, {rows, 1}));
+  const Id kept = c.b.Binary(c.Int("upper", 1) != 0 ? "greater_equal" : "less_equal", distance,
+                             static_cast<double>(k));
+  c.Set(0, c.b.Select(kept, x, c.b.Like(x, 0)));
+}
+
+constexpr std::string_view kAll = "all but text";
+constexpr Rule kRules[] = {
+    {"CenterCropPad", 18, kAll, CenterCropPad},
+    {"Concat", 4, kAll, Concat},
+    {"DepthToSpace", 1, kAll, DepthToSpace},
+    {"Expand", 8, kAll, Expand},
+    {"Flatten", 1, kAll, Flatten},
+    {"Pad", 2, kAll, Pad},
+    {"Reshape", 1, kAll, Reshape},
+    {"Slice", 1, kAll, Slice},
+    {"SpaceToDepth", 1, kAll, SpaceToDepth},
+    {"Split", 2, kAll, Split},
+    {"Squeeze", 1, kAll, Squeeze},
+    {"Tile", 6, kAll, Tile},
+    {"Transpose", 1, kAll, Transpose},
+    {"Trilu", 14, kAll, Trilu},
+    {"Unsqueeze", 1, kAll, Unsqueeze},
+};
+
+}  // namespace
+
+std::span<const Rule> ShapeRules() {
+  return kRules;
+}
+
+}  // namespace lepton::onnx

@@ -1,0 +1,15 @@
+// unary_math(x: any type) -> y: the attribute `function` applied to each element. Not
+// differentiable: for imported models (relu, tanh, sigmoid and gelu have ops of their own).
+//   floating types: abs acos acosh asin asinh atan atanh ceil cos cosh erf exp floor log neg
+//                   reciprocal round (half to even) sigmoid sign sin sinh sqrt tan tanh
+//                   and is_nan is_inf is_pos_inf is_neg_inf, which give bool
+//   integers: abs neg sign bit_not;  bool: not
+#pragma once
+
+#include "runtime/ops/op_base.h"
+
+namespace lepton::ops::general {
+
+const graph::Op& UnaryMathOp();
+
+}  // namespace lepton::ops::general
