@@ -1,6 +1,9 @@
 #include "runtime/formats/onnx/host_tensor.h"
 
+#include <cmath>
 #include <cstring>
+#include <limits>
+#include <type_traits>
 
 namespace lepton::onnx {
 namespace {
@@ -38,9 +41,22 @@ Out Read(const void* data, DType dtype, size_t i) {
   return Out{0};
 }
 
+// Integers saturate; NaN becomes 0.
 template <typename T>
 void Fill(HostTensor& tensor, const std::vector<double>& numbers) {
-  for (size_t i = 0; i < numbers.size(); ++i) tensor.data.as<T>()[i] = static_cast<T>(numbers[i]);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const double x = numbers[i];
+    T& to = tensor.data.as<T>()[i];
+    if constexpr (std::is_floating_point_v<T> || std::is_same_v<T, bool>) {
+      to = static_cast<T>(x);
+    } else {
+      using Limits = std::numeric_limits<T>;
+      to = std::isnan(x)                                ? T{0}
+           : x >= static_cast<double>(Limits::max())    ? Limits::max()
+           : x <= static_cast<double>(Limits::lowest()) ? Limits::lowest()
+                                                        : static_cast<T>(x);
+    }
+  }
 }
 
 // What fits an integer of 64 bits.

@@ -21,7 +21,7 @@ namespace lepton::onnx {
 struct Limits {
   int64_t value_bytes = int64_t{1} << 32;  // one tensor
   int64_t total_bytes = int64_t{1} << 34;  // all constants, or what runs need
-  int64_t nodes = 1 << 20;                 // after loops are unrolled
+  int64_t nodes = 1 << 17;                 // after loops are unrolled
 };
 
 // kInvalidArgument: not an ONNX model, or nested too deeply.

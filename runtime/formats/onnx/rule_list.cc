@@ -10,7 +10,7 @@ const std::vector<Rule>& AllRules() {
   static const std::vector<Rule> rules = [] {
     std::vector<Rule> all;
     for (const auto list :
-         {ActivationRules(), ConstantRules(), ControlRules(), ConvolutionRules(),
+         {ActivationRules(), ConstantRules(), ControlRules(), ConvolutionRules(), DetectionRules(),
           ElementwiseRules(), IndexRules(), LossRules(), MatrixRules(), NormalizationRules(),
           OptimizerRules(), QuantizeRules(), RecurrentRules(), ReductionRules(), ResizeRules(),
           ShapeRules(), SignalRules()}) {

@@ -92,6 +92,7 @@ std::span<const Rule> ControlRules();
 std::span<const Rule> QuantizeRules();
 std::span<const Rule> RecurrentRules();
 std::span<const Rule> ResizeRules();
+std::span<const Rule> DetectionRules();
 std::span<const Rule> SignalRules();
 std::span<const Rule> OptimizerRules();
 

@@ -1,4 +1,6 @@
 // Operators that choose elements by index.
+#include <algorithm>
+
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
@@ -70,6 +72,46 @@ void NonZero(Call& c) {
   c.Set(0, c.b.Reshape(c.b.Constant(TensorOf(all)), {rank, count}));
 }
 
+// How many results there are depends on the values, so they must be known at import.
+void Unique(Call& c) {
+  Builder& b = c.b;
+  Id x = c.in(0);
+  if (!c.HasAttribute("axis")) x = b.Reshape(x, {b.shape(x).elements()});
+  const int axis = b.Axis(c.Int("axis", 0), b.rank(x));
+  // Slices along the axis as rows.
+  Ints order = AllAxes(b.rank(x));
+  order.erase(order.begin() + axis);
+  order.insert(order.begin(), axis);
+  const std::vector<double> values =
+      AsDoubles(b.Evaluate(b.Transpose(x, order), "the number of results"));
+  const int64_t slices = b.shape(x)[axis];
+  const int64_t size = slices == 0 ? 0 : static_cast<int64_t>(values.size()) / slices;
+  const auto compare = [&](int64_t i, int64_t k) {
+    const double* a = values.data() + i * size;
+    const double* z = values.data() + k * size;
+    return std::lexicographical_compare(a, a + size, z, z + size);
+  };
+  Ints sorted = AllAxes(static_cast<int>(slices));
+  std::stable_sort(sorted.begin(), sorted.end(), compare);
+  std::vector<Ints> groups;
+  for (const int64_t i : sorted) {
+    if (groups.empty() || compare(groups.back()[0], i)) groups.emplace_back();
+    groups.back().push_back(i);
+  }
+  if (c.Int("sorted", 1) == 0) std::sort(groups.begin(), groups.end());
+  Ints firsts, inverse(static_cast<size_t>(slices)), counts;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    firsts.push_back(groups[g][0]);
+    counts.push_back(static_cast<int64_t>(groups[g].size()));
+    for (const int64_t i : groups[g]) inverse[i] = static_cast<int64_t>(g);
+  }
+  const Id indices = b.Constant(TensorOf(firsts));
+  c.Set(0, b.Node("take", {x, indices}, {{"axis", int64_t{axis}}}));
+  c.Set(1, indices);
+  c.Set(2, b.Constant(TensorOf(inverse)));
+  c.Set(3, b.Constant(TensorOf(counts)));
+}
+
 constexpr std::string_view kAll = "all but text";
 constexpr Rule kRules[] = {
     {"Compress", 9, kAll, Compress},
@@ -80,6 +122,7 @@ constexpr Rule kRules[] = {
     {"Scatter", 9, kAll, ScatterElements},
     {"ScatterElements", 11, kAll, ScatterElements},
     {"ScatterND", 11, kAll, ScatterNd},
+    {"Unique", 11, kAll, Unique},
 };
 
 }  // namespace
