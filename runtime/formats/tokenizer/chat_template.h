@@ -1,0 +1,39 @@
+// Chat templates: the subset of Jinja that tokenizer_config.json's templates are written in, with
+// the settings of the transformers library (trim_blocks, lstrip_blocks).
+//   statements   set (also of a namespace's attribute), for (unpacking, `if`), if/elif/else
+//   expressions  literals, lists, dicts, == != < <= > >= in, and or not, + - * // % ~, a if b else
+//   c,
+//                x.y x[y] x[a:b], calls of namespace, raise_exception and a few string and dict
+//                methods
+//   loop         index index0 revindex revindex0 first last length
+//   tests        defined undefined none string number mapping iterable sequence boolean true false
+//   filters      trim upper lower length count default d tojson join string first last items
+// Anything else is an error with its line, when the template is parsed where that can be seen then.
+// Threads: immutable after Parse. Hostile templates: nesting, steps and bytes are limited.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "runtime/base/status.h"
+
+namespace lepton::tokenizer {
+
+class ChatTemplate {
+ public:
+  // kInvalidArgument: "line 3: ...".
+  static Result<std::unique_ptr<ChatTemplate>> Parse(std::string_view source);
+  ~ChatTemplate();
+  // `variables_json`: a JSON object such as {"messages": [{"role": "user", "content": "hi"}],
+  // "add_generation_prompt": true, "bos_token": "<s>"}. kInvalidArgument for what the template
+  // raises or cannot evaluate; kResourceExhausted beyond the limits.
+  Result<std::string> Render(std::string_view variables_json) const;
+
+ private:
+  struct Impl;
+  explicit ChatTemplate(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lepton::tokenizer

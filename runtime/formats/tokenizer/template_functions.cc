@@ -1,0 +1,226 @@
+#include "runtime/formats/tokenizer/template_functions.h"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+
+#include "runtime/formats/tokenizer/unicode.h"
+
+namespace lepton::tokenizer {
+namespace {
+
+std::string_view Strip(std::string_view text, std::string_view chars, bool left, bool right) {
+  auto drop = [&](char32_t c) {
+    return chars.empty() ? IsWhiteSpace(c) || (c >= 0x1C && c <= 0x1F)
+                         : ToCodePoints(chars).find(c) != std::u32string::npos;
+  };
+  size_t begin = text.size(), end = 0;
+  for (size_t at = 0; at < text.size();) {
+    size_t start = at;
+    if (drop(NextCodePoint(text, at))) continue;
+    begin = std::min(begin, start);
+    end = at;
+  }
+  if (!left) begin = 0;
+  if (!right) end = text.size();
+  return text.substr(begin, std::max(begin, end) - begin);
+}
+
+std::string ChangeCase(std::string_view text, bool upper) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    auto c = static_cast<utf8proc_int32_t>(NextCodePoint(text, at));
+    AppendUtf8(static_cast<char32_t>(upper ? utf8proc_toupper(c) : utf8proc_tolower(c)), out);
+  }
+  return out;
+}
+
+std::string Quoted(const std::string& text) {
+  return TemplateValue(text).dump(-1, ' ', false, TemplateValue::error_handler_t::replace);
+}
+
+// json.dumps(value, ensure_ascii=False, indent=indent)
+void Dump(const TemplateValue& value, int indent, int level, std::string& out) {
+  if (value.is_string()) {
+    out += Quoted(value.get_ref<const std::string&>());
+    return;
+  }
+  if (!value.is_structured() || value.empty()) {
+    out += value.is_array() ? "[]" : value.is_object() ? "{}" : value.dump();
+    return;
+  }
+  auto newline = [&](int depth) {
+    if (indent >= 0) out += "\n" + std::string(static_cast<size_t>(depth * indent), ' ');
+  };
+  bool first = true;
+  out += value.is_array() ? '[' : '{';
+  for (auto item = value.begin(); item != value.end(); ++item) {
+    if (!first) out += indent >= 0 ? "," : ", ";
+    first = false;
+    newline(level + 1);
+    if (value.is_object()) out += Quoted(item.key()) + ": ";
+    Dump(*item, indent, level + 1, out);
+  }
+  newline(level);
+  out += value.is_array() ? ']' : '}';
+}
+
+size_t Length(const TemplateValue& value, int line) {
+  if (value.is_structured()) return value.size();
+  if (value.is_string()) {
+    const auto& text = value.get_ref<const std::string&>();
+    return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
+  }
+  FailAt(line, "this value has no length");
+}
+
+TemplateValue Items(const TemplateValue& value, int line) {
+  if (!value.is_object()) FailAt(line, "items wants a dict");
+  TemplateValue out = TemplateValue::array();
+  for (auto item = value.begin(); item != value.end(); ++item) {
+    out.push_back(TemplateValue::array({item.key(), *item}));
+  }
+  return out;
+}
+
+std::string Join(const TemplateValue& value, const std::string& separator, int line) {
+  if (!value.is_array()) FailAt(line, "join wants a list");
+  std::string out;
+  for (size_t i = 0; i < value.size(); ++i) {
+    if (i > 0) out += separator;
+    out += ToText(value[i], line);
+    if (out.size() > (size_t{64} << 20)) FailAt(line, "the joined text is over 64 MiB");
+  }
+  return out;
+}
+
+std::string TextArgument(const Arguments& arguments, size_t index, const char* name, int line) {
+  TemplateValue value = arguments.Get(index, name);
+  return value.is_discarded() || value.is_null() ? "" : ToText(value, line);
+}
+
+}  // namespace
+
+TemplateValue Undefined() {
+  return TemplateValue(nlohmann::json::value_t::discarded);
+}
+
+TemplateValue Arguments::Get(size_t index, std::string_view name) const {
+  if (index < positional.size()) return positional[index];
+  for (const auto& [key, value] : named) {
+    if (key == name) return value;
+  }
+  return Undefined();
+}
+
+bool IsTrue(const TemplateValue& value) {
+  if (value.is_discarded() || value.is_null()) return false;
+  if (value.is_boolean()) return value.get<bool>();
+  if (value.is_number()) return value.get<double>() != 0;
+  if (value.is_string()) return !value.get_ref<const std::string&>().empty();
+  return !value.empty();
+}
+
+std::string ToText(const TemplateValue& value, int line) {
+  if (value.is_discarded()) return "";
+  if (value.is_null()) return "None";
+  if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_structured()) FailAt(line, "a list or dict as text is not supported; use tojson");
+  return value.dump();
+}
+
+TemplateValue ApplyFilter(const std::string& name, const TemplateValue& value,
+                          const Arguments& arguments, int line) {
+  if (name == "default" || name == "d") {
+    bool use = value.is_discarded() || (IsTrue(arguments.Get(1, "boolean")) && !IsTrue(value));
+    if (!use) return value;
+    TemplateValue fallback = arguments.Get(0, "default_value");
+    return fallback.is_discarded() ? TemplateValue("") : fallback;
+  }
+  if (name == "tojson") {
+    if (value.is_discarded()) FailAt(line, "tojson of an undefined value");
+    TemplateValue indent = arguments.Get(0, "indent");
+    int width = indent.is_number_integer() ? static_cast<int>(indent.get<int64_t>()) : -1;
+    if (width > 16) FailAt(line, "tojson: an indent over 16 is not supported");
+    for (const auto& [key, unused] : arguments.named) {
+      if (key != "indent" && key != "ensure_ascii") {
+        FailAt(line, "tojson: the argument '" + key + "' is not supported");
+      }
+    }
+    std::string out;
+    Dump(value, width, 0, out);
+    return out;
+  }
+  if (name == "length" || name == "count") return Length(value, line);
+  if (name == "items") return Items(value, line);
+  if (name == "join") return Join(value, TextArgument(arguments, 0, "d", line), line);
+  if (name == "first" || name == "last") {
+    if (!value.is_array()) FailAt(line, name + " wants a list");
+    if (value.empty()) return Undefined();
+    return name == "first" ? value.front() : value.back();
+  }
+  std::string text = ToText(value, line);
+  if (name == "string") return text;
+  if (name == "upper" || name == "lower") return ChangeCase(text, name == "upper");
+  return std::string(Strip(text, TextArgument(arguments, 0, "chars", line), true, true));
+}
+
+bool ApplyTest(const std::string& name, const TemplateValue& value) {
+  if (name == "defined") return !value.is_discarded();
+  if (name == "undefined") return value.is_discarded();
+  if (name == "none") return value.is_null();
+  if (name == "string") return value.is_string();
+  if (name == "number") return value.is_number() || value.is_boolean();
+  if (name == "mapping") return value.is_object();
+  if (name == "boolean") return value.is_boolean();
+  if (name == "true") return value.is_boolean() && value.get<bool>();
+  if (name == "false") return value.is_boolean() && !value.get<bool>();
+  return value.is_structured() || value.is_string();  // iterable, sequence
+}
+
+TemplateValue CallMethod(const std::string& name, const TemplateValue& value,
+                         const Arguments& arguments, int line) {
+  if (value.is_object() && name == "items") return Items(value, line);
+  if (value.is_object() && name == "get") {
+    auto found = value.find(TextArgument(arguments, 0, "key", line));
+    if (found != value.end()) return *found;
+    TemplateValue fallback = arguments.Get(1, "default");
+    return fallback.is_discarded() ? TemplateValue() : fallback;
+  }
+  if (value.is_string()) {
+    const auto& text = value.get_ref<const std::string&>();
+    std::string argument = TextArgument(arguments, 0, "", line);
+    if (name == "strip") return std::string(Strip(text, argument, true, true));
+    if (name == "lstrip") return std::string(Strip(text, argument, true, false));
+    if (name == "rstrip") return std::string(Strip(text, argument, false, true));
+    if (name == "upper" || name == "lower") return ChangeCase(text, name == "upper");
+    if (name == "startswith") return text.starts_with(argument);
+    if (name == "endswith") return text.ends_with(argument);
+  }
+  FailAt(line, "the method '" + name + "' is not supported here");
+}
+
+TemplateValue Slice(const TemplateValue& value, const TemplateValue& begin,
+                    const TemplateValue& end, int line) {
+  auto count = static_cast<int64_t>(Length(value, line));
+  auto bound = [&](const TemplateValue& at, int64_t fallback) {
+    if (at.is_discarded() || at.is_null()) return fallback;
+    if (!at.is_number_integer()) FailAt(line, "a slice wants whole numbers");
+    auto index = at.get<int64_t>();
+    return std::clamp<int64_t>(index < 0 ? index + count : index, 0, count);
+  };
+  int64_t first = bound(begin, 0), last = bound(end, count);
+  if (value.is_string()) {
+    std::string out;
+    std::u32string chars = ToCodePoints(value.get_ref<const std::string&>());
+    for (int64_t i = first; i < last; ++i) AppendUtf8(chars[i], out);
+    return out;
+  }
+  if (!value.is_array()) FailAt(line, "only strings and lists can be sliced");
+  TemplateValue out = TemplateValue::array();
+  for (int64_t i = first; i < last; ++i) out.push_back(value[i]);
+  return out;
+}
+
+}  // namespace lepton::tokenizer

@@ -1,0 +1,32 @@
+// The filters, tests, methods and conversions of chat templates. Internal: they throw
+// TemplateError.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/formats/tokenizer/template_syntax.h"
+
+namespace lepton::tokenizer {
+
+struct Arguments {
+  std::vector<TemplateValue> positional;
+  std::vector<std::pair<std::string, TemplateValue>> named;
+  // The argument at `index` or of `name`; undefined when neither is there.
+  TemplateValue Get(size_t index, std::string_view name) const;
+};
+
+bool IsTrue(const TemplateValue& value);
+// As Python's str(); FailAt for lists and dicts, whose Python form no model was trained on.
+std::string ToText(const TemplateValue& value, int line);
+TemplateValue Undefined();
+TemplateValue ApplyFilter(const std::string& name, const TemplateValue& value,
+                          const Arguments& arguments, int line);
+bool ApplyTest(const std::string& name, const TemplateValue& value);
+TemplateValue CallMethod(const std::string& name, const TemplateValue& value,
+                         const Arguments& arguments, int line);
+// [first, behind last) of the code points of a string or the items of a list.
+TemplateValue Slice(const TemplateValue& value, const TemplateValue& begin,
+                    const TemplateValue& end, int line);
+
+}  // namespace lepton::tokenizer

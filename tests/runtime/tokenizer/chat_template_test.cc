@@ -1,0 +1,100 @@
+#include "runtime/formats/tokenizer/chat_template.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "runtime/base/file.h"
+
+namespace lepton::tokenizer {
+namespace {
+
+Result<std::string> Render(std::string_view source, std::string_view variables = "{}") {
+  LEPTON_ASSIGN_OR_RETURN(auto parsed, ChatTemplate::Parse(source));
+  return parsed->Render(variables);
+}
+
+std::string Error(std::string_view source, std::string_view variables = "{}") {
+  auto text = Render(source, variables);
+  return text.ok() ? "no error: " + *text : text.status().message();
+}
+
+TEST(ChatTemplateTest, RendersAsThePublicImplementation) {
+  auto bytes = ReadFile(LEPTON_GOLDENS "/chat_templates.json");
+  ASSERT_TRUE(bytes.ok()) << bytes.status().ToString();
+  auto cases = nlohmann::ordered_json::parse(*bytes);
+  ASSERT_EQ(cases.size(), 10u);
+  for (const auto& one : cases) {
+    auto text = Render(one["template"].get<std::string>(), one["variables"].dump());
+    ASSERT_TRUE(text.ok()) << one["name"] << text.status().ToString();
+    EXPECT_EQ(*text, one["expected"].get<std::string>()) << one["name"];
+  }
+}
+
+TEST(ChatTemplateTest, ExpressionsAndScopes) {
+  EXPECT_EQ(Render("{{ -7 // 2 }} {{ -7 % 3 }} {{ 1 + 2 * 3 }}").value(), "-4 2 7");
+  EXPECT_EQ(
+      Render("{% set x = 1 %}{% for i in [1, 2] %}{% set x = 5 %}{% endfor %}{{ x }}").value(),
+      "1");
+  EXPECT_EQ(Render("{% for k, v in d.items() %}{{ k ~ v }};{% endfor %}", R"({"d":{"b":1,"a":2}})")
+                .value(),
+            "b1;a2;");
+  EXPECT_EQ(Render("{{ ['a', 'b'] | join('-') }} {{ none }} {{ true }} {{ u }}").value(),
+            "a-b None True ");
+  EXPECT_EQ(Render(R"({{ d | tojson }})", R"({"d":{"k":[1,"é\n",null]}})").value(),
+            R"({"k": [1, "é\n", null]})");
+}
+
+TEST(ChatTemplateTest, ErrorsNameTheLine) {
+  EXPECT_EQ(Error("a\n{% macro f() %}"),
+            "chat template: line 2: the statement 'macro' is not supported");
+  EXPECT_EQ(Error("\n\n{{ x | reverse }}"),
+            "chat template: line 3: the filter 'reverse' is not supported");
+  EXPECT_EQ(Error("{{ raise_exception('no ' ~ 'way') }}"),
+            "chat template: line 1: the template refuses: no way");
+  EXPECT_EQ(Error("{{ x.y }}"), "chat template: line 1: looking into an undefined value for 'y'");
+  EXPECT_EQ(Error("{% if x %}"), "chat template: line 1: the if has no endif");
+  EXPECT_EQ(Error("{% endfor %}"), "chat template: line 1: 'endfor' without its begin");
+  EXPECT_EQ(Error("{{ 'a"), "chat template: line 1: the string has no end");
+  EXPECT_EQ(Error("{{ a b }}").find("chat template: line 1: the end of the tag"), 0u);
+  EXPECT_EQ(Error("{{ f(1) }}"), "chat template: line 1: the function 'f' is not supported");
+}
+
+TEST(ChatTemplateTest, HostileTemplatesAreStopped) {
+  std::string deep;
+  for (int i = 0; i < 100000; ++i) deep += "(";
+  EXPECT_NE(
+      Error("{{ " + deep + std::string(deep.size(), ')') + "}}").find("nested more than 64 deep"),
+      std::string::npos);
+  std::string ifs;
+  for (int i = 0; i < 1000; ++i) ifs += "{% if 1 %}";
+  EXPECT_NE(Error(ifs).find("nested more than 64 deep"), std::string::npos);
+  std::string doubling =
+      "{% set n = namespace(x='aaaaaaaa') %}{% for i in l %}"
+      "{% set n.x = n.x + n.x %}{% endfor %}";
+  std::string list = R"({"l":[0)";
+  for (int i = 0; i < 200; ++i) list += ",0";
+  list += "]}";
+  EXPECT_EQ(Render(doubling, list).status().code(), StatusCode::kResourceExhausted);
+  std::string loops, ends;
+  for (int i = 0; i < 8; ++i) loops += "{% for i in l %}", ends += "{% endfor %}";
+  EXPECT_EQ(Render(loops + ends, list).status().code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(Render("x", std::string(100000, '[')).status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST(ChatTemplateTest, DamagedTemplatesNeverCrash) {
+  const std::string good =
+      "{% set ns = namespace(a=[1, {'k': 'v'}]) %}{%- for m in messages[1:] if m.x is defined -%}"
+      "{{ m['x'][0:2] | trim ~ (ns.a | tojson(indent=2)) if loop.last else -1 }}{% endfor %}";
+  uint32_t state = 3;
+  for (int i = 0; i < 3000; ++i) {
+    std::string bad = good;
+    state = state * 1664525u + 1013904223u;
+    bad[(state >> 8) % bad.size()] = "{}%'\"[]().|x1 -"[(state >> 20) % 15];
+    if (i % 4 == 0) bad.resize((state >> 6) % bad.size());
+    (void)Render(bad, R"({"messages":[{"x":"ab"},{"x":"cde"},{}]})");
+  }
+}
+
+}  // namespace
+}  // namespace lepton::tokenizer
