@@ -1,7 +1,7 @@
-// What a task sees of the world: its orders, its objects, its gang and a way to report. One per task
-// process. The agent is on the other end of a socket pair; if it dies, the task is killed by the
-// kernel (PR_SET_PDEATHSIG).
-// Threads: reports and stop_requested() from any thread, the rest from the task's main thread.
+// What a task sees of the world: its orders, its objects, its gang and a way to report. One per
+// task process. The agent is on the other end of a socket pair; if it dies, the task is killed by
+// the kernel (PR_SET_PDEATHSIG). Threads: reports and stop_requested() from any thread, the rest
+// from the task's main thread.
 #pragma once
 
 #include <map>

@@ -40,8 +40,8 @@ std::string_view FormatWallMs(int64_t wall_ms, char (&buffer)[32]) {
   tm parts{};
   gmtime_r(&seconds, &parts);
   const size_t n = std::strftime(buffer, sizeof(buffer), "%Y-%m-%dT%H:%M:%S", &parts);
-  const int m = std::snprintf(buffer + n, sizeof(buffer) - n, ".%03dZ",
-                              static_cast<int>(wall_ms % 1000));
+  const int m =
+      std::snprintf(buffer + n, sizeof(buffer) - n, ".%03dZ", static_cast<int>(wall_ms % 1000));
   return {buffer, n + static_cast<size_t>(m)};
 }
 

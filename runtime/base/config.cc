@@ -16,7 +16,8 @@ namespace {
 std::string EnvironmentName(std::string_view key) {
   std::string name = "LEPTON_";
   for (const char c : key) {
-    name += c == '.' || c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    name +=
+        c == '.' || c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   }
   return name;
 }
@@ -170,9 +171,16 @@ Result<int64_t> ParseBytes(std::string_view text) {
   constexpr struct {
     std::string_view name;
     double scale;
-  } kUnits[] = {{"", 1},           {"B", 1},         {"KB", 1e3},        {"MB", 1e6},
-                {"GB", 1e9},       {"TB", 1e12},     {"KiB", 1024.0},    {"MiB", 1048576.0},
-                {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}};
+  } kUnits[] = {{"", 1},
+                {"B", 1},
+                {"KB", 1e3},
+                {"MB", 1e6},
+                {"GB", 1e9},
+                {"TB", 1e12},
+                {"KiB", 1024.0},
+                {"MiB", 1048576.0},
+                {"GiB", 1073741824.0},
+                {"TiB", 1099511627776.0}};
   for (const auto& known : kUnits) {
     if (error == std::errc() && value >= 0 && unit == known.name && value * known.scale < 9e18) {
       return static_cast<int64_t>(value * known.scale);

@@ -14,7 +14,9 @@ struct Sha256::Context {
 Sha256::Sha256() : context_(std::make_unique<Context>()) {
   EVP_DigestInit_ex(context_->md, EVP_sha256(), nullptr);
 }
-Sha256::~Sha256() { EVP_MD_CTX_free(context_->md); }
+Sha256::~Sha256() {
+  EVP_MD_CTX_free(context_->md);
+}
 
 void Sha256::Update(const void* bytes, size_t size) {
   EVP_DigestUpdate(context_->md, bytes, size);
@@ -56,6 +58,8 @@ std::string RandomBytes(size_t count) {
   return bytes;
 }
 
-std::string RandomHex(size_t bytes) { return ToHex(RandomBytes(bytes)); }
+std::string RandomHex(size_t bytes) {
+  return ToHex(RandomBytes(bytes));
+}
 
 }  // namespace lepton

@@ -25,8 +25,8 @@ class Id {
   std::string value_;
 };
 
-using JobId = Id<struct JobTag>;        // "j17", or the client's own choice
-using TaskId = Id<struct TaskTag>;      // "j17.a2.r0": job, attempt, rank; "j17.t4.a1.r0" of a trial
+using JobId = Id<struct JobTag>;    // "j17", or the client's own choice
+using TaskId = Id<struct TaskTag>;  // "j17.a2.r0": job, attempt, rank; "j17.t4.a1.r0" of a trial
 using WorkerId = Id<struct WorkerTag>;  // "hostname-1f3a"
 
 // Names that people choose (jobs, datasets, models, deployments, queues): 1 to 63 characters out of

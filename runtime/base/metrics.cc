@@ -28,9 +28,9 @@ auto& FamilyOf(Builder builder, const std::string& name, const std::string& help
 }
 
 const std::vector<double>& DefaultBuckets() {
-  static const std::vector<double> buckets = {0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01,
-                                              0.02,   0.05,   0.1,    0.2,   0.5,   1,     2,
-                                              5,      10,     30,     100};
+  static const std::vector<double> buckets = {0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005,
+                                              0.01,   0.02,   0.05,   0.1,   0.2,   0.5,
+                                              1,      2,      5,      10,    30,    100};
   return buckets;
 }
 }  // namespace
@@ -50,6 +50,8 @@ prometheus::Histogram& Histogram(const std::string& name, const std::string& hel
       .Add(labels, buckets.empty() ? DefaultBuckets() : buckets);
 }
 
-std::string Expose() { return prometheus::TextSerializer().Serialize(TheRegistry().Collect()); }
+std::string Expose() {
+  return prometheus::TextSerializer().Serialize(TheRegistry().Collect());
+}
 
 }  // namespace lepton::metrics

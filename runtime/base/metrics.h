@@ -22,7 +22,8 @@ prometheus::Gauge& Gauge(const std::string& name, const std::string& help,
                          const Labels& labels = {});
 // Buckets: 0.1 ms to 100 s, unless given.
 prometheus::Histogram& Histogram(const std::string& name, const std::string& help,
-                                 const Labels& labels = {}, const std::vector<double>& buckets = {});
+                                 const Labels& labels = {},
+                                 const std::vector<double>& buckets = {});
 // All series as Prometheus text.
 std::string Expose();
 

@@ -79,8 +79,8 @@ namespace internal {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}            // NOLINT: implicit by design
-  Result(Status status) : status_(std::move(status)) {     // NOLINT: implicit by design
+  Result(T value) : value_(std::move(value)) {}         // NOLINT: implicit by design
+  Result(Status status) : status_(std::move(status)) {  // NOLINT: implicit by design
     if (status_.ok()) status_ = Status(StatusCode::kInternal, "Result made from an OK status");
   }
 
@@ -112,10 +112,10 @@ class [[nodiscard]] Result {
 #define LEPTON_CONCAT(a, b) LEPTON_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function with the error, if there is one.
-#define LEPTON_RETURN_IF_ERROR(expression)                         \
-  do {                                                             \
-    ::lepton::Status lepton_status = (expression);                 \
-    if (!lepton_status.ok()) return lepton_status;                 \
+#define LEPTON_RETURN_IF_ERROR(expression)         \
+  do {                                             \
+    ::lepton::Status lepton_status = (expression); \
+    if (!lepton_status.ok()) return lepton_status; \
   } while (false)
 
 // LEPTON_ASSIGN_OR_RETURN(auto x, F()); assigns the value or returns the error.

@@ -101,7 +101,9 @@ void ThreadPool::ParallelFor(int64_t count, int64_t grain,
   loop->finished.wait(lock, [&] { return loop->done.load() == loop->chunks; });
 }
 
-void ThreadPool::SetComputeThreads(int threads) { compute_threads.store(threads); }
+void ThreadPool::SetComputeThreads(int threads) {
+  compute_threads.store(threads);
+}
 
 ThreadPool& ThreadPool::Compute() {
   static ThreadPool* pool =

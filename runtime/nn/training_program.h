@@ -1,7 +1,7 @@
-// A model, its loss and its optimiser, compiled once per micro-batch size and run step by step: what
-// the worker's training loop drives. It owns the parameters (f32 masters), their gradients and the
-// optimiser's state, each as one flat buffer, so that gradients reduce and checkpoints write in one
-// piece.
+// A model, its loss and its optimiser, compiled once per micro-batch size and run step by step:
+// what the worker's training loop drives. It owns the parameters (f32 masters), their gradients and
+// the optimiser's state, each as one flat buffer, so that gradients reduce and checkpoints write in
+// one piece.
 //
 // Determinism: the same calls give the same bits, for any number of compute threads. Random numbers
 // (initial weights, dropout) come from counters: (seed, parameter) and (seed, step, shard).
@@ -28,7 +28,8 @@ struct Signature {
 
 // A named parameter within the flat buffers; row-major `shape`.
 struct ParameterView {
-  std::string name;  // "layers.0.weight" [in, out], "layers.0.bias" [out], "layers.0.norm.weight"...
+  std::string
+      name;  // "layers.0.weight" [in, out], "layers.0.bias" [out], "layers.0.norm.weight"...
   std::vector<int64_t> shape;
   int64_t offset = 0;  // elements
   int64_t size = 0;
@@ -56,8 +57,8 @@ class TrainingProgram {
     std::string loss = "cross_entropy";
     spec::OptimizerSpec optimizer;
     spec::ScheduleSpec schedule;
-    int64_t total_steps = 1;  // for the schedule
-    double clip_norm = 0;     // 0: none
+    int64_t total_steps = 1;        // for the schedule
+    double clip_norm = 0;           // 0: none
     std::string precision = "f32";  // "bf16": bf16 GEMM inputs, f32 accumulation and masters
     uint64_t seed = 0;
     bool distill = false;
