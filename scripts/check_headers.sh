@@ -12,4 +12,5 @@ check() {
   rm -f "/tmp/header.$$.$(basename "$1")"
 }
 export -f check
-git ls-files '*.h' | xargs -P "$(nproc)" -I{} bash -c 'check {}' && echo "headers: each compiles alone"
+# `*_body.h` are sources compiled once per instruction set, with its flags.
+git ls-files '*.h' | grep -v '_body\.h$' | xargs -P "$(nproc)" -I{} bash -c 'check {}' && echo "headers: each compiles alone"
