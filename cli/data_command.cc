@@ -29,7 +29,7 @@ int Add(const Globals& globals, const std::string& name, const std::string& file
   return kExitOk;
 }
 
-int List(const Globals& globals) {
+int ListDatasets(const Globals& globals) {
   Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
   if (!client.ok()) return Fail(client.status());
   const Result<json> list = (*client)->List("/v1/datasets");
@@ -88,7 +88,7 @@ void AddData(CLI::App& app, Globals& globals) {
                             [=, &globals] { return Add(globals, *name, *file); });
   add->add_option("name", *name, "The dataset's name")->required();
   add->add_option("file", *file, "CSV with a header row; - for standard input")->required();
-  AddAction(*data, globals, "ls", "List datasets", [&globals] { return List(globals); });
+  AddAction(*data, globals, "ls", "List datasets", [&globals] { return ListDatasets(globals); });
   CLI::App* profile = AddAction(*data, globals, "profile", "Types, ranges and gaps of each column",
                                 [=, &globals] { return Profile(globals, *name); });
   profile->add_option("dataset", *name, "name or name@version")->required();

@@ -67,7 +67,7 @@ int Deploy(const Globals& globals, const DeployOptions& options) {
   return kExitOk;
 }
 
-int List(const Globals& globals) {
+int ListDeployments(const Globals& globals) {
   Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
   if (!client.ok()) return Fail(client.status());
   const Result<json> list = (*client)->List("/v1/deployments");
@@ -108,7 +108,8 @@ void AddDeploy(CLI::App& app, Globals& globals) {
   command->add_option("--max-wait", options->max_wait, "For a batch to fill, such as 2ms");
   command->add_option("--timeout", options->timeout, "Per request, such as 10s");
   command->add_flag("--no-wait", options->no_wait, "Do not wait for the replicas to be ready");
-  AddAction(*command, globals, "ls", "List deployments", [&globals] { return List(globals); });
+  AddAction(*command, globals, "ls", "List deployments",
+            [&globals] { return ListDeployments(globals); });
   auto name = std::make_shared<std::string>();
   auto replicas = std::make_shared<int>(1);
   CLI::App* remove = AddAction(*command, globals, "rm", "Stop serving", [&globals, name] {

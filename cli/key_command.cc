@@ -46,7 +46,7 @@ int Create(const Globals& globals, const KeyOptions& options) {
   return kExitOk;
 }
 
-int List(const Globals& globals) {
+int ListKeys(const Globals& globals) {
   Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
   if (!client.ok()) return Fail(client.status());
   const Result<json> keys = (*client)->List("/v1/keys");
@@ -99,7 +99,7 @@ void AddKey(CLI::App& app, Globals& globals) {
   create->add_option("--ttl", options->ttl, "Expires after this long, such as 30d [never]");
   create->add_option("--data-dir", options->data_dir,
                      "Write into this folder of a coordinator that is not running (the first key)");
-  AddAction(*key, globals, "ls", "List keys", [&globals] { return List(globals); });
+  AddAction(*key, globals, "ls", "List keys", [&globals] { return ListKeys(globals); });
   CLI::App* revoke = AddAction(*key, globals, "revoke", "Make a key useless",
                                [=, &globals] { return Revoke(globals, options->id); });
   revoke->add_option("id", options->id, "The key's id")->required();

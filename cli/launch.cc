@@ -22,7 +22,7 @@ int Number(const char* name, int fallback) {
   return text != nullptr && *text != '\0' ? std::atoi(text) : fallback;
 }
 
-std::string Text(const char* name) {
+std::string Variable(const char* name) {
   const char* text = std::getenv(name);
   return text != nullptr ? text : "";
 }
@@ -44,7 +44,7 @@ std::string HostName() {
 }
 
 std::string HostAddress() {
-  if (const std::string chosen = Text("LEPTON_HOST_ADDRESS"); !chosen.empty()) return chosen;
+  if (const std::string chosen = Variable("LEPTON_HOST_ADDRESS"); !chosen.empty()) return chosen;
   // Connecting a datagram socket sends nothing, but chooses the source address.
   UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   sockaddr_in target{};

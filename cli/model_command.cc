@@ -11,7 +11,7 @@ namespace {
 
 using nlohmann::json;
 
-int List(const Globals& globals) {
+int ListModels(const Globals& globals) {
   Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
   if (!client.ok()) return Fail(client.status());
   const Result<json> list = (*client)->List("/v1/models");
@@ -115,7 +115,7 @@ void AddModel(CLI::App& app, Globals& globals) {
   model->require_subcommand(1)->fallthrough();
   auto name = std::make_shared<std::string>();
   auto other = std::make_shared<std::string>(".");
-  AddAction(*model, globals, "ls", "List models", [&globals] { return List(globals); });
+  AddAction(*model, globals, "ls", "List models", [&globals] { return ListModels(globals); });
   CLI::App* show = AddAction(*model, globals, "show", "One version: metrics, digest, lineage",
                              [=, &globals] { return Show(globals, *name); });
   show->add_option("model", *name, "name, name@version or name@alias")->required();

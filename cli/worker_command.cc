@@ -88,7 +88,7 @@ int RunWorker(const Globals& globals, const WorkerOptions& options) {
   return status.ok() || signals.stopped() ? kExitOk : Fail(status);
 }
 
-int List(const Globals& globals) {
+int ListWorkers(const Globals& globals) {
   Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
   if (!client.ok()) return Fail(client.status());
   const Result<json> workers = (*client)->List("/v1/workers");
@@ -142,7 +142,7 @@ void AddWorker(CLI::App& app, Globals& globals) {
   command->add_option("--data-address", options->data_address,
                       "Address of this host that the other workers reach");
   command->add_option("--label", options->labels, "key=value; may be repeated");
-  AddAction(*command, globals, "ls", "List workers", [&globals] { return List(globals); });
+  AddAction(*command, globals, "ls", "List workers", [&globals] { return ListWorkers(globals); });
   auto id = std::make_shared<std::string>();
   CLI::App* drain = AddAction(*command, globals, "drain", "Let a worker finish, then leave",
                               [&globals, id] { return Drain(globals, *id); });

@@ -21,7 +21,7 @@ using internal::Monitor;
 using internal::ZmqMessage;
 using internal::ZmqSocket;
 
-constexpr int kMessagesPerTurn = 256;  // then the other sockets get their turn
+constexpr int kRouterMessagesPerTurn = 256;  // then the other sockets get their turn
 constexpr size_t kGonePeersKept = 4096;
 constexpr size_t kCurveKeyBytes = 32;
 
@@ -146,7 +146,7 @@ void ZmqRouterChannel::Loop() {
     wake_.Drain();
     AnswerZap();
     FollowConnections();
-    int budget = kMessagesPerTurn;
+    int budget = kRouterMessagesPerTurn;
     while (budget > 0 && ReceiveOne()) --budget;
     if (budget > 0) {
       for (const uint32_t fd : std::exchange(disconnected_, {})) ConnectionGone(fd);

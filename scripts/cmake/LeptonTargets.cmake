@@ -1,3 +1,14 @@
+# Sources of a target are compiled a few at a time as one (a "unity" build): most of what a source
+# costs is its headers. The sources of a target therefore share one set of names, unnamed namespaces
+# included.
+function(lepton_unite name batch)
+  if(LEPTON_UNITY)
+    set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${batch})
+    # It warns of unnamed namespaces in what it takes for headers.
+    target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)
+  endif()
+endfunction()
+
 # lepton_library(NAME SOURCES a.cc ... DEPS target ...)
 #   A static library with the project's warnings. A folder's leaf target is named lepton_<folder>.
 function(lepton_library name)
@@ -5,6 +16,7 @@ function(lepton_library name)
   add_library(${name} STATIC ${ARG_SOURCES})
   target_link_libraries(${name} PUBLIC ${ARG_DEPS} PRIVATE lepton_options ${ARG_PRIVATE_DEPS})
   target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+  lepton_unite(${name} 8)
 endfunction()
 
 # lepton_proto_library(NAME PROTOS a.proto ... DEPS target ...)
@@ -49,6 +61,7 @@ function(lepton_test name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE lepton_options ${ARG_DEPS} GTest::gmock GTest::gtest
                                         GTest::gtest_main)
+  lepton_unite(${name} 4)
   if("fast" IN_LIST ARG_LABELS)
     add_dependencies(unit_tests ${name})
   endif()

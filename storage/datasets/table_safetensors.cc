@@ -15,8 +15,8 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "tensors are stored little-endian");
 
-constexpr char kFormat[] = "lepton.table";
-constexpr int kVersion = 1;
+constexpr char kTableFormat[] = "lepton.table";
+constexpr int kTableVersion = 1;
 
 template <typename T>
 std::string_view AsBytes(const std::vector<T>& values) {
@@ -101,19 +101,19 @@ Result<std::string> TableToSafetensors(const Table& table) {
                        {static_cast<int64_t>(ends[i].size())},
                        AsBytes(ends[i])});
   }
-  const nlohmann::json schema = {{"format", kFormat},
-                                 {"version", kVersion},
+  const nlohmann::json schema = {{"format", kTableFormat},
+                                 {"version", kTableVersion},
                                  {"rows", table.rows},
                                  {"columns", std::move(columns)}};
-  return safetensors::Serialize(tensors, {{kFormat, DumpManifest(schema)}});
+  return safetensors::Serialize(tensors, {{kTableFormat, DumpManifest(schema)}});
 }
 
 Result<Table> TableFromSafetensors(std::string_view bytes) {
   LEPTON_ASSIGN_OR_RETURN(const safetensors::File file, safetensors::Parse(bytes));
-  const auto schema = file.metadata.find(kFormat);
+  const auto schema = file.metadata.find(kTableFormat);
   if (schema == file.metadata.end()) return InvalidArgument("table: no schema in the metadata");
   LEPTON_ASSIGN_OR_RETURN(ManifestReader reader,
-                          ManifestReader::Parse(schema->second, kFormat, kVersion));
+                          ManifestReader::Parse(schema->second, kTableFormat, kTableVersion));
   Table table;
   reader.Read("rows", &table.rows);
   std::set<std::string> names;

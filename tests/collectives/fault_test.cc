@@ -58,12 +58,12 @@ RankBody LoopUntilError(size_t count) {
   };
 }
 
-struct Setting {
+struct FaultSetting {
   TransportChoice transport;
   size_t count;
 };
 
-class FaultTest : public testing::TestWithParam<Setting> {
+class FaultTest : public testing::TestWithParam<FaultSetting> {
  protected:
   NativeBackend backend_{{GetParam().transport, ""}};
 };
@@ -200,14 +200,17 @@ TEST_P(FaultTest, KilledRankFailsQueuedAsynchronousOperations) {
   EXPECT_EQ(results[1], "killed by signal 9");
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Native, FaultTest,
-    testing::Values(Setting{TransportChoice::kShm, 16}, Setting{TransportChoice::kShm, 1 << 20},
-                    Setting{TransportChoice::kTcp, 16}, Setting{TransportChoice::kTcp, 1 << 20}),
-    [](const auto& info) {
-      return std::string(info.param.transport == TransportChoice::kShm ? "Shm" : "Tcp") +
-             (info.param.count > 16 ? "Large" : "Small");
-    });
+INSTANTIATE_TEST_SUITE_P(Native, FaultTest,
+                         testing::Values(FaultSetting{TransportChoice::kShm, 16},
+                                         FaultSetting{TransportChoice::kShm, 1 << 20},
+                                         FaultSetting{TransportChoice::kTcp, 16},
+                                         FaultSetting{TransportChoice::kTcp, 1 << 20}),
+                         [](const auto& info) {
+                           return std::string(info.param.transport == TransportChoice::kShm
+                                                  ? "Shm"
+                                                  : "Tcp") +
+                                  (info.param.count > 16 ? "Large" : "Small");
+                         });
 
 TEST(SharedMemoryTest, NothingIsLeftInDevShmAfterAKill) {
   auto list = [] {

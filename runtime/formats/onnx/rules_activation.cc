@@ -4,7 +4,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_activation {
 
 // scale * (x > 0 ? x : alpha * (exp(x / width) - 1))
 Id Exponential(Builder& b, Id x, double alpha, double width, double scale) {
@@ -133,10 +133,10 @@ constexpr Rule kRules[] = {
     {"ThresholdedRelu", 10, kFloats, ThresholdedRelu},
 };
 
-}  // namespace
+}  // namespace rules_activation
 
 std::span<const Rule> ActivationRules() {
-  return kRules;
+  return rules_activation::kRules;
 }
 
 }  // namespace lepton::onnx

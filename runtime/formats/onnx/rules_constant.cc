@@ -7,7 +7,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_constant {
 
 void Constant(Call& c) {
   if (c.HasAttribute("value")) return c.Set(0, c.b.Constant(c.Tensor("value")));
@@ -139,10 +139,10 @@ constexpr Rule kRules[] = {
     {"Size", 1, "all but text", Size},
 };
 
-}  // namespace
+}  // namespace rules_constant
 
 std::span<const Rule> ConstantRules() {
-  return kRules;
+  return rules_constant::kRules;
 }
 
 }  // namespace lepton::onnx

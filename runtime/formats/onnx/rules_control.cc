@@ -5,7 +5,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_control {
 
 using Kind = HostValue::Kind;
 
@@ -160,10 +160,10 @@ constexpr Rule kRules[] = {
     {"SequenceMap", 17, "all but text", SequenceMap},
 };
 
-}  // namespace
+}  // namespace rules_control
 
 std::span<const Rule> ControlRules() {
-  return kRules;
+  return rules_control::kRules;
 }
 
 }  // namespace lepton::onnx

@@ -6,7 +6,7 @@
 #include "runtime/formats/onnx/windows.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_convolution {
 
 Ints Spatial(const Shape& shape) {
   return {shape.extents().begin() + std::min(2, shape.rank()), shape.extents().end()};
@@ -212,13 +212,13 @@ constexpr Rule kRules[] = {
     {"MaxUnpool", 9, kFloats, MaxUnpool},
 };
 
-}  // namespace
+}  // namespace rules_convolution
 
 Id Convolve(Builder& b, Id x, Id w, const Windows& windows, int64_t group) {
   const Shape shape = b.shape(x), filter = b.shape(w);
   if (filter.rank() != shape.rank() || group < 1 || shape[1] % group != 0 ||
       filter[0] % group != 0 || filter[1] != shape[1] / group ||
-      Spatial(filter) != windows.kernel) {
+      rules_convolution::Spatial(filter) != windows.kernel) {
     FailInvalid("weights " + filter.ToString() + " in " + std::to_string(group) +
                 " groups do not fit input " + shape.ToString());
   }
@@ -238,7 +238,7 @@ Id Convolve(Builder& b, Id x, Id w, const Windows& windows, int64_t group) {
 }
 
 std::span<const Rule> ConvolutionRules() {
-  return kRules;
+  return rules_convolution::kRules;
 }
 
 }  // namespace lepton::onnx

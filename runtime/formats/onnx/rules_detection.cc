@@ -5,7 +5,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_detection {
 
 // Reflects x into [low, high]: a triangle wave. 0 when there is no room.
 Id Reflect(Builder& b, Id x, double low, double high) {
@@ -176,10 +176,10 @@ constexpr Rule kRules[] = {
     {"NonMaxSuppression", 10, "f32", NonMaxSuppression},
 };
 
-}  // namespace
+}  // namespace rules_detection
 
 std::span<const Rule> DetectionRules() {
-  return kRules;
+  return rules_detection::kRules;
 }
 
 }  // namespace lepton::onnx

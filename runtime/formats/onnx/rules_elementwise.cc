@@ -5,7 +5,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_elementwise {
 
 // The name that unary_math and binary_math have for an operator.
 template <size_t n>
@@ -156,10 +156,10 @@ constexpr Rule kRules[] = {
     {"Xor", 7, "bool", Binary<"xor">},
 };
 
-}  // namespace
+}  // namespace rules_elementwise
 
 std::span<const Rule> ElementwiseRules() {
-  return kRules;
+  return rules_elementwise::kRules;
 }
 
 }  // namespace lepton::onnx

@@ -4,7 +4,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_index {
 
 Id Indices(Call& c, int input) {
   return c.b.Convert(c.in(input), DType::kI64);
@@ -125,10 +125,10 @@ constexpr Rule kRules[] = {
     {"Unique", 11, kAll, Unique},
 };
 
-}  // namespace
+}  // namespace rules_index
 
 std::span<const Rule> IndexRules() {
-  return kRules;
+  return rules_index::kRules;
 }
 
 }  // namespace lepton::onnx

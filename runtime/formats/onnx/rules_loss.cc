@@ -4,7 +4,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_loss {
 
 // The negative log likelihood of log_probabilities [batch, classes, axes...] at targets [batch,
 // axes...].
@@ -58,10 +58,10 @@ constexpr Rule kRules[] = {
     {"SoftmaxCrossEntropyLoss", 12, kFloats, SoftmaxCrossEntropyLoss},
 };
 
-}  // namespace
+}  // namespace rules_loss
 
 std::span<const Rule> LossRules() {
-  return kRules;
+  return rules_loss::kRules;
 }
 
 }  // namespace lepton::onnx

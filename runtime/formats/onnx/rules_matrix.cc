@@ -5,7 +5,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_matrix {
 
 void MatMul(Call& c) {
   c.Set(0, c.b.Matmul(c.in(0), c.in(1)));
@@ -130,10 +130,10 @@ constexpr Rule kRules[] = {
     {"MatMul", 1, "all numbers", MatMul},
 };
 
-}  // namespace
+}  // namespace rules_matrix
 
 std::span<const Rule> MatrixRules() {
-  return kRules;
+  return rules_matrix::kRules;
 }
 
 }  // namespace lepton::onnx

@@ -2,7 +2,7 @@
 #include "runtime/formats/onnx/windows.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_normalization {
 
 // (x - mean) / sqrt(variance + epsilon) over `axes`; the two statistics keep extents of 1.
 struct Normalised {
@@ -138,10 +138,10 @@ constexpr Rule kRules[] = {
     {"MeanVarianceNormalization", 9, kFloats, MeanVarianceNormalization},
 };
 
-}  // namespace
+}  // namespace rules_normalization
 
 std::span<const Rule> NormalizationRules() {
-  return kRules;
+  return rules_normalization::kRules;
 }
 
 }  // namespace lepton::onnx

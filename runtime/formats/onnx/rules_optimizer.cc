@@ -4,7 +4,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_optimizer {
 
 // The number of weights, when each comes with `parts` inputs.
 int Weights(Call& c, int parts) {
@@ -59,10 +59,10 @@ constexpr Rule kRules[] = {
     {"Momentum", 1, "f32, f64", Momentum, kDomain},
 };
 
-}  // namespace
+}  // namespace rules_optimizer
 
 std::span<const Rule> OptimizerRules() {
-  return kRules;
+  return rules_optimizer::kRules;
 }
 
 }  // namespace lepton::onnx

@@ -4,7 +4,7 @@
 #include "runtime/formats/onnx/convolution.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_quantize {
 
 // A scale or zero point, one or one per channel, as a tensor that broadcasts along `axis`.
 Id Along(Builder& b, Id x, int rank, int64_t axis) {
@@ -104,10 +104,10 @@ constexpr Rule kRules[] = {
     {"QuantizeLinear", 10, "f32, i32", QuantizeLinear},
 };
 
-}  // namespace
+}  // namespace rules_quantize
 
 std::span<const Rule> QuantizeRules() {
-  return kRules;
+  return rules_quantize::kRules;
 }
 
 }  // namespace lepton::onnx

@@ -4,7 +4,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_recurrent {
 
 // One direction of a recurrent operator. X is [length, batch, features].
 struct Direction {
@@ -133,10 +133,10 @@ constexpr Rule kRules[] = {
     {"RNN", 7, kFloats, Rnn},
 };
 
-}  // namespace
+}  // namespace rules_recurrent
 
 std::span<const Rule> RecurrentRules() {
-  return kRules;
+  return rules_recurrent::kRules;
 }
 
 }  // namespace lepton::onnx

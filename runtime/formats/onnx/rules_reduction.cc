@@ -4,7 +4,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_reduction {
 
 // The version from which a reduction's axes are an input.
 int64_t AxesAreInput(bool sum) {
@@ -111,10 +111,10 @@ constexpr Rule kRules[] = {
     {"TopK", 1, kNumbers, TopK},
 };
 
-}  // namespace
+}  // namespace rules_reduction
 
 std::span<const Rule> ReductionRules() {
-  return kRules;
+  return rules_reduction::kRules;
 }
 
 }  // namespace lepton::onnx

@@ -5,7 +5,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_resize {
 
 struct Interpolation {
   std::string mode, coordinates, nearest;
@@ -160,10 +160,10 @@ constexpr Rule kRules[] = {
     {"Resize", 11, "all numbers", Resize},
 };
 
-}  // namespace
+}  // namespace rules_resize
 
 std::span<const Rule> ResizeRules() {
-  return kRules;
+  return rules_resize::kRules;
 }
 
 }  // namespace lepton::onnx

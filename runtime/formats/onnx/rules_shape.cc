@@ -4,7 +4,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_shape {
 
 void Reshape(Call& c) {
   const Id x = c.in(0);
@@ -276,10 +276,10 @@ constexpr Rule kRules[] = {
     {"Unsqueeze", 1, kAll, Unsqueeze},
 };
 
-}  // namespace
+}  // namespace rules_shape
 
 std::span<const Rule> ShapeRules() {
-  return kRules;
+  return rules_shape::kRules;
 }
 
 }  // namespace lepton::onnx

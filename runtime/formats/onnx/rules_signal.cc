@@ -6,7 +6,7 @@
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
-namespace {
+namespace rules_signal {
 
 // cos or sin of 2 pi i k / n; rows i < inputs, columns k < outputs.
 Id Waves(Builder& b, DType type, int64_t inputs, int64_t outputs, int64_t n, bool sine) {
@@ -88,10 +88,10 @@ constexpr Rule kRules[] = {
     {"STFT", 17, "f32, f64", Stft},
 };
 
-}  // namespace
+}  // namespace rules_signal
 
 std::span<const Rule> SignalRules() {
-  return kRules;
+  return rules_signal::kRules;
 }
 
 }  // namespace lepton::onnx

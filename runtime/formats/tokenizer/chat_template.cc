@@ -14,7 +14,7 @@ constexpr size_t kMaxSourceBytes = size_t{1} << 20;
 constexpr size_t kMaxInputBytes = size_t{64} << 20;
 constexpr size_t kMaxOutputBytes = size_t{64} << 20;
 constexpr int kMaxSteps = 2'000'000;
-constexpr int kMaxDepth = 64;
+constexpr int kMaxValueDepth = 64;
 
 [[noreturn]] void Exhausted(int line, const std::string& what) {
   throw TemplateError{ResourceExhausted("line " + std::to_string(line) + ": " + what)};
@@ -44,7 +44,7 @@ class Interpreter {
 
   // What a value costs, against a budget that nothing gives back; also bounds how deep it nests.
   size_t Size(const TemplateValue& value, int line, int depth = 0) {
-    if (depth > kMaxDepth) Exhausted(line, "a value nests more than 64 deep");
+    if (depth > kMaxValueDepth) Exhausted(line, "a value nests more than 64 deep");
     size_t size = sizeof(TemplateValue);
     if (value.is_string()) size += value.get_ref<const std::string&>().size();
     if (value.is_structured()) {
@@ -359,7 +359,7 @@ bool TooDeep(std::string_view json) {
     } else if (json[i] == '"') {
       in_string = true;
     } else if (json[i] == '[' || json[i] == '{') {
-      if (++depth > kMaxDepth) return true;
+      if (++depth > kMaxValueDepth) return true;
     } else if (json[i] == ']' || json[i] == '}') {
       --depth;
     }

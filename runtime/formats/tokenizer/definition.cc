@@ -8,7 +8,7 @@
 namespace lepton::tokenizer {
 namespace {
 
-constexpr int kMaxDepth = 32;
+constexpr int kMaxJsonDepth = 32;
 constexpr size_t kMaxAddedTokenBytes = 1024;
 constexpr size_t kMaxAddedTokens = 1'000'000;
 constexpr uint32_t kMaxId = 1u << 24;
@@ -25,7 +25,7 @@ void CheckDepth(std::string_view json) {
       continue;
     }
     if (c == '"') in_string = true;
-    if ((c == '[' || c == '{') && ++depth > kMaxDepth) {
+    if ((c == '[' || c == '{') && ++depth > kMaxJsonDepth) {
       throw FormatError{"nested more than 32 deep at byte " + std::to_string(i)};
     }
     if (c == ']' || c == '}') --depth;

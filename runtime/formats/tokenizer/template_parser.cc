@@ -16,7 +16,7 @@ namespace {
 using Kind = Expression::Kind;
 using TokenKind = TemplateToken::Kind;
 
-constexpr int kMaxDepth = 64;
+constexpr int kMaxBlockDepth = 64;
 
 constexpr std::string_view kFilters[] = {"trim",    "upper", "lower",  "length", "count",
                                          "default", "d",     "tojson", "join",   "string",
@@ -36,7 +36,7 @@ bool Has(const std::string_view (&list)[n], std::string_view name) {
 class Deeper {
  public:
   Deeper(int& depth, int line) : depth_(depth) {
-    if (++depth_ > kMaxDepth) FailAt(line, "nested more than 64 deep");
+    if (++depth_ > kMaxBlockDepth) FailAt(line, "nested more than 64 deep");
   }
   ~Deeper() { --depth_; }
 

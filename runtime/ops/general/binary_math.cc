@@ -15,7 +15,7 @@ constexpr std::string_view kIntegers[] = {"shift_left", "shift_right", "bit_and"
 constexpr std::string_view kLogical[] = {"and", "or", "xor"};
 
 template <size_t n>
-bool Has(const std::string_view (&names)[n], std::string_view name) {
+bool HasBinary(const std::string_view (&names)[n], std::string_view name) {
   return std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 
@@ -32,11 +32,12 @@ class BinaryMath final : public OpWithoutGradient {
     const std::string function = attributes.Text("function");
     const DType dtype = inputs[0].dtype;
     const bool number = dtype != DType::kBool;
-    if (function == "equal" || (number && Has(kOrders, function))) {
+    if (function == "equal" || (number && HasBinary(kOrders, function))) {
       return Types{{DType::kBool, std::move(shape)}};
     }
-    if (!(number ? Has(kNumbers, function) || (!IsFloating(dtype) && Has(kIntegers, function))
-                 : Has(kLogical, function))) {
+    if (!(number ? HasBinary(kNumbers, function) ||
+                       (!IsFloating(dtype) && HasBinary(kIntegers, function))
+                 : HasBinary(kLogical, function))) {
       return InvalidArgument("no function '" + function + "' of two " +
                              std::string(DTypeName(dtype)));
     }

@@ -13,7 +13,7 @@ constexpr std::string_view kTests[] = {"is_nan", "is_inf", "is_pos_inf", "is_neg
 constexpr std::string_view kInteger[] = {"abs", "neg", "sign", "bit_not"};
 
 template <size_t n>
-bool Has(const std::string_view (&names)[n], std::string_view name) {
+bool HasUnary(const std::string_view (&names)[n], std::string_view name) {
   return std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 
@@ -27,12 +27,12 @@ class UnaryMath final : public OpWithoutGradient {
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"function"}));
     const std::string function = attributes.Text("function");
     const DType dtype = inputs[0].dtype;
-    if (IsFloating(dtype) && Has(kTests, function)) {
+    if (IsFloating(dtype) && HasUnary(kTests, function)) {
       return Types{{DType::kBool, inputs[0].shape}};
     }
-    const bool known = IsFloating(dtype)       ? Has(kFloating, function)
+    const bool known = IsFloating(dtype)       ? HasUnary(kFloating, function)
                        : dtype == DType::kBool ? function == "not"
-                                               : Has(kInteger, function);
+                                               : HasUnary(kInteger, function);
     if (!known) {
       return InvalidArgument("no function '" + function + "' of " + std::string(DTypeName(dtype)));
     }
