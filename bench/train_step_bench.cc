@@ -54,15 +54,16 @@ std::unique_ptr<TrainingProgram> MakeProgram(const std::string& precision) {
   options.model.hidden = {1024, 1024};
   options.precision = precision;
   options.total_steps = 1'000'000;
-  auto program = TrainingProgram::Build({kFeatures, kClasses}, options);
+  auto program =
+      TrainingProgram::Build(lepton::nn::Signature::Features(kFeatures, kClasses), options);
   return std::move(program).value();
 }
 
 double Step(TrainingProgram& program, const Batch& batch, uint64_t step) {
-  const auto loss =
-      program.ForwardBackward(kBatch, batch.x, {.classes = batch.classes}, step, /*shard=*/0);
+  const auto loss = program.ForwardBackward(lepton::nn::Batch::Features(batch.x, kFeatures),
+                                            {.classes = batch.classes}, step, /*shard=*/0);
   program.ApplyGradients(step, 1.0 / kBatch);
-  return loss.value() / kBatch;
+  return loss.value().sum / kBatch;
 }
 
 template <typename T>

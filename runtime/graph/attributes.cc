@@ -11,6 +11,16 @@ const Attributes::Value* Attributes::Find(std::string_view name) const {
   return nullptr;
 }
 
+void Attributes::Set(std::string_view name, Value value) {
+  for (auto& [key, old] : entries_) {
+    if (key == name) {
+      old = std::move(value);
+      return;
+    }
+  }
+  entries_.emplace_back(name, std::move(value));
+}
+
 int64_t Attributes::Int(std::string_view name, int64_t fallback) const {
   const Value* value = Find(name);
   const int64_t* number = value == nullptr ? nullptr : std::get_if<int64_t>(value);

@@ -28,6 +28,9 @@ class Attributes {
   std::string Text(std::string_view name, std::string fallback = "") const;
   std::vector<int64_t> Ints(std::string_view name, std::vector<int64_t> fallback = {}) const;
 
+  // Adds the attribute, or replaces it.
+  void Set(std::string_view name, Value value);
+
   // kInvalidArgument unless every name is one of `known`.
   Status CheckNames(std::initializer_list<std::string_view> known) const;
   friend bool operator==(const Attributes&, const Attributes&) = default;

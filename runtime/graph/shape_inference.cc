@@ -8,7 +8,7 @@ bool Fits(const TensorType& declared, const TensorType& given) {
   for (int axis = 0; axis < declared.shape.rank(); ++axis) {
     // Empty only where the declaration says so: an open extent has at least one element.
     if (given.shape[axis] < (declared.shape[axis] == 0 ? 0 : 1)) return false;
-    if (declared.shape[axis] != Shape::kBatch && declared.shape[axis] != given.shape[axis]) {
+    if (declared.shape[axis] >= 0 && declared.shape[axis] != given.shape[axis]) {
       return false;
     }
   }
@@ -17,11 +17,11 @@ bool Fits(const TensorType& declared, const TensorType& given) {
 
 }  // namespace
 
-std::vector<TensorType> InputTypesForBatch(const Graph& graph, int64_t batch) {
+std::vector<TensorType> InputTypesForBatch(const Graph& graph, int64_t batch, int64_t sequence) {
   std::vector<TensorType> types;
   for (const Value& value : graph.values()) {
     if (value.kind != ValueKind::kInput) continue;
-    types.push_back({value.type.dtype, value.type.shape.WithBatch(batch)});
+    types.push_back({value.type.dtype, value.type.shape.WithBatch(batch, sequence)});
   }
   return types;
 }

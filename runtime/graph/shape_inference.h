@@ -14,7 +14,8 @@ namespace lepton::graph {
 // type (extents may differ only where the declaration is open), or the node that refuses.
 Result<std::vector<TensorType>> InferTypes(const Graph& graph, std::span<const TensorType> inputs);
 
-// The declared types of the graph's inputs with the open extent bound.
-std::vector<TensorType> InputTypesForBatch(const Graph& graph, int64_t batch);
+// The declared types of the graph's inputs with the open extents bound (`sequence` 0: there is
+// none).
+std::vector<TensorType> InputTypesForBatch(const Graph& graph, int64_t batch, int64_t sequence = 0);
 
 }  // namespace lepton::graph

@@ -9,11 +9,19 @@
 
 namespace lepton::nn {
 
-Status CheckRows(const Signature& signature, int64_t batch, std::span<const float> x) {
-  if (batch < 1) return InvalidArgument("batch: must be at least 1");
-  if (x.size() == static_cast<size_t>(batch * signature.features)) return Status::Ok();
-  return InvalidArgument("x: has " + std::to_string(x.size()) + " numbers; must have " +
-                         std::to_string(batch) + " rows of " + std::to_string(signature.features));
+Status CheckLogits(const Signature& signature, const Batch& batch, std::span<const float> logits) {
+  const int64_t wanted = Predictions(signature, batch) * signature.outputs;
+  if (logits.size() == static_cast<size_t>(wanted)) return Status::Ok();
+  return InvalidArgument("logits: has room for " + std::to_string(logits.size()) +
+                         " numbers; must have " + std::to_string(wanted));
+}
+
+std::vector<graph::ValueId> AddInputs(graph::Graph& graph, const Signature& signature) {
+  std::vector<graph::ValueId> inputs;
+  for (const InputSpec& input : signature.inputs) {
+    inputs.push_back(graph.AddInput(input.name, input.type));
+  }
+  return inputs;
 }
 
 Status CheckPrecision(const std::string& precision) {
@@ -32,51 +40,79 @@ Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& s
                                                               const std::string& precision) {
   LEPTON_RETURN_IF_ERROR(CheckPrecision(precision));
   std::unique_ptr<ForwardProgram> program(new ForwardProgram(signature, precision));
-  program->x_ = program->graph_.AddInput("x", {DType::kF32, {Shape::kBatch, signature.features}});
+  program->inputs_ = AddInputs(program->graph_, signature);
   LEPTON_ASSIGN_OR_RETURN(program->logits_,
-                          BuildModel(program->builder_, signature, model, program->x_));
+                          BuildModel(program->builder_, signature, model, program->inputs_));
   LEPTON_RETURN_IF_ERROR(program->graph_.AddOutput(program->logits_, /*external=*/true));
-  program->padded_x_ = Buffer(kBlockRows * signature.features * sizeof(float));
-  program->padded_logits_ = Buffer(kBlockRows * signature.outputs * sizeof(float));
+  program->padded_inputs_.resize(signature.inputs.size());
   return program;
 }
 
 Status ForwardProgram::Bind(std::span<float> weights) {
-  LEPTON_ASSIGN_OR_RETURN(plan_, executor_.PlanForBatch(kBlockRows));
-  for (const auto& parameter : builder_.parameters()) {
-    plan_->Bind(parameter.value, weights.data() + parameter.view.offset);
-  }
+  weights_ = weights;
   return Status::Ok();
 }
 
 void ForwardProgram::Prepare() {
-  plan_->RunPrologue({});
+  ++prepared_;  // plans catch up when they run
 }
 
-void ForwardProgram::RunBlock(const float* x, float* logits) {
-  plan_->Bind(x_, const_cast<float*>(x));  // kernels only read their inputs
-  plan_->Bind(logits_, logits);
-  plan_->Run({});
-}
-
-Status ForwardProgram::Forward(int64_t batch, std::span<const float> x, std::span<float> logits) {
-  LEPTON_RETURN_IF_ERROR(CheckRows(signature_, batch, x));
-  if (logits.size() != static_cast<size_t>(batch * signature_.outputs)) {
-    return InvalidArgument("logits: has room for " + std::to_string(logits.size()) +
-                           " numbers; must have " + std::to_string(batch * signature_.outputs));
+Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch) {
+  std::vector<TensorType> types = batch.types();
+  for (size_t i = 0; i < types.size(); ++i) {
+    std::vector<int64_t> extents = types[i].shape.extents();
+    extents[0] = kBlockRows;
+    types[i].shape = Shape(std::move(extents));
   }
+  bool made = false;
+  LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanFor(types, &made));
+  if (made) {
+    for (const auto& parameter : builder_.parameters()) {
+      plan->Bind(parameter.value, weights_.data() + parameter.view.offset);
+    }
+    prepared_plans_.erase(plan);
+  }
+  uint64_t& prepared = prepared_plans_[plan];
+  if (prepared != prepared_) plan->RunPrologue({});
+  prepared = prepared_;
+  return plan;
+}
+
+void ForwardProgram::RunBlock(graph::Plan& plan, float* logits) {
+  plan.Bind(logits_, logits);
+  plan.Run({});
+}
+
+Status ForwardProgram::Forward(const Batch& batch, std::span<float> logits) {
+  LEPTON_RETURN_IF_ERROR(CheckBatch(signature_, batch));
+  LEPTON_RETURN_IF_ERROR(CheckLogits(signature_, batch, logits));
+  LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, PlanFor(batch));
+  const int64_t rows = batch.rows();
+  const int64_t row_logits = static_cast<int64_t>(logits.size()) / rows;
+  const auto input_row = [&](size_t i, int64_t row) {
+    return static_cast<char*>(batch.inputs[i].data) + row * (batch.inputs[i].type.bytes() / rows);
+  };
   int64_t row = 0;
-  for (; row + kBlockRows <= batch; row += kBlockRows) {
-    RunBlock(x.data() + row * signature_.features, logits.data() + row * signature_.outputs);
+  for (; row + kBlockRows <= rows; row += kBlockRows) {
+    for (size_t i = 0; i < inputs_.size(); ++i) plan->Bind(inputs_[i], input_row(i, row));
+    RunBlock(*plan, logits.data() + row * row_logits);
   }
-  if (row == batch) return Status::Ok();
-  const size_t rest = batch - row;
+  if (row == rows) return Status::Ok();
   // Rows beyond the batch keep what they held: finite or not, no row reads another.
-  std::memcpy(padded_x_.data(), x.data() + row * signature_.features,
-              rest * signature_.features * sizeof(float));
-  RunBlock(padded_x_.as<float>(), padded_logits_.as<float>());
-  std::memcpy(logits.data() + row * signature_.outputs, padded_logits_.data(),
-              rest * signature_.outputs * sizeof(float));
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    const size_t row_bytes = batch.inputs[i].type.bytes() / rows;
+    if (padded_inputs_[i].size() < kBlockRows * row_bytes) {
+      padded_inputs_[i] = Buffer(kBlockRows * row_bytes);
+    }
+    std::memcpy(padded_inputs_[i].data(), input_row(i, row), (rows - row) * row_bytes);
+    plan->Bind(inputs_[i], padded_inputs_[i].data());
+  }
+  if (padded_logits_.size() < kBlockRows * row_logits * sizeof(float)) {
+    padded_logits_ = Buffer(kBlockRows * row_logits * sizeof(float));
+  }
+  RunBlock(*plan, padded_logits_.as<float>());
+  std::memcpy(logits.data() + row * row_logits, padded_logits_.data(),
+              (rows - row) * row_logits * sizeof(float));
   return Status::Ok();
 }
 

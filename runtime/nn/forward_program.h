@@ -6,6 +6,7 @@
 // Ownership: borrows the weights it is bound to. Threads: one caller.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -34,25 +35,30 @@ class ForwardProgram {
   // Call after the weights changed.
   void Prepare();
   // kInvalidArgument when the sizes do not fit the batch. Bind and Prepare come first.
-  Status Forward(int64_t batch, std::span<const float> x, std::span<float> logits);
+  Status Forward(const Batch& batch, std::span<float> logits);
 
  private:
   ForwardProgram(const Signature& signature, const std::string& precision);
-  void RunBlock(const float* x, float* logits);
+  Result<graph::Plan*> PlanFor(const Batch& batch);
+  void RunBlock(graph::Plan& plan, float* logits);
 
   const Signature signature_;
   graph::Graph graph_;
   ModelBuilder builder_;
   graph::Executor executor_;
-  graph::ValueId x_ = graph::kNoValue;
+  std::vector<graph::ValueId> inputs_;  // as signature_.inputs
   graph::ValueId logits_ = graph::kNoValue;
-  graph::Plan* plan_ = nullptr;
-  Buffer padded_x_;
+  std::span<float> weights_;
+  uint64_t prepared_ = 0;  // how often Prepare was called
+  std::map<const graph::Plan*, uint64_t> prepared_plans_;
+  std::vector<Buffer> padded_inputs_;
   Buffer padded_logits_;
 };
 
-// kInvalidArgument: batch < 1, or x is not batch * features numbers.
-Status CheckRows(const Signature& signature, int64_t batch, std::span<const float> x);
+// kInvalidArgument unless `logits` has a number for each prediction's outputs.
+Status CheckLogits(const Signature& signature, const Batch& batch, std::span<const float> logits);
+// The signature's inputs as those of a graph.
+std::vector<graph::ValueId> AddInputs(graph::Graph& graph, const Signature& signature);
 // kInvalidArgument unless f32 or bf16.
 Status CheckPrecision(const std::string& precision);
 

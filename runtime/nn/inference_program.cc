@@ -6,13 +6,15 @@ namespace {
 
 class GraphInference final : public InferenceProgram {
  public:
-  explicit GraphInference(std::unique_ptr<ForwardProgram> forward)
-      : forward_(std::move(forward)),
+  GraphInference(const Signature& signature, std::unique_ptr<ForwardProgram> forward)
+      : signature_(signature),
+        forward_(std::move(forward)),
         parameters_(ParameterViews(forward_->parameters())),
         weights_(forward_->parameter_elements() * sizeof(float)) {}
 
   Status Bind() { return forward_->Bind(weights()); }
 
+  const Signature& signature() const override { return signature_; }
   const std::vector<ParameterView>& parameters() const override { return parameters_; }
   std::span<float> weights() override {
     return {weights_.as<float>(), weights_.size() / sizeof(float)};
@@ -21,11 +23,12 @@ class GraphInference final : public InferenceProgram {
     forward_->Prepare();
     return Status::Ok();
   }
-  Status Forward(int64_t batch, std::span<const float> x, std::span<float> logits) override {
-    return forward_->Forward(batch, x, logits);
+  Status Forward(const Batch& batch, std::span<float> logits) override {
+    return forward_->Forward(batch, logits);
   }
 
  private:
+  const Signature signature_;
   std::unique_ptr<ForwardProgram> forward_;
   std::vector<ParameterView> parameters_;
   Buffer weights_;
@@ -37,7 +40,7 @@ Result<std::unique_ptr<InferenceProgram>> InferenceProgram::Build(const Signatur
                                                                   const spec::ModelSpec& model,
                                                                   const std::string& precision) {
   LEPTON_ASSIGN_OR_RETURN(auto forward, ForwardProgram::Build(signature, model, precision));
-  auto program = std::make_unique<GraphInference>(std::move(forward));
+  auto program = std::make_unique<GraphInference>(signature, std::move(forward));
   LEPTON_RETURN_IF_ERROR(program->Bind());
   return std::unique_ptr<InferenceProgram>(std::move(program));
 }

@@ -31,18 +31,45 @@ Status CheckLoss(const Signature& signature, const TrainingProgram::Options& opt
   return Status::Ok();
 }
 
+namespace {
+
+// Of what a loss compares the logits with: one class, or `outputs` values, per prediction.
+TensorType TargetsType(const Signature& signature, const std::string& loss, Shape predictions) {
+  if (loss == "cross_entropy") return {DType::kI32, std::move(predictions)};
+  std::vector<int64_t> extents = predictions.extents();
+  extents.push_back(signature.outputs);
+  return {DType::kF32, Shape(std::move(extents))};
+}
+
+TensorType LogitsType(const Signature& signature, Shape predictions) {
+  return TargetsType(signature, "", std::move(predictions));
+}
+
+}  // namespace
+
+std::vector<TensorType> LossNodes::InputTypes(const Signature& signature,
+                                              const TrainingProgram::Options& options,
+                                              const Batch& batch) const {
+  std::vector<TensorType> types = batch.types();
+  const Shape predictions =
+      signature.per_token ? batch.inputs.front().shape() : Shape({batch.rows()});
+  types.push_back(TargetsType(signature, options.loss, predictions));
+  if (options.distill) types.push_back(LogitsType(signature, predictions));
+  return types;
+}
+
 Result<LossNodes> AddLoss(graph::Graph& graph, const Signature& signature,
                           const TrainingProgram::Options& options, ValueId logits) {
   LossNodes nodes;
-  const TensorType values{DType::kF32, {Shape::kBatch, signature.outputs}};
-  const TensorType classes{DType::kI32, {Shape::kBatch}};
-  nodes.targets = graph.AddInput("targets", options.loss == "cross_entropy" ? classes : values);
+  const Shape predictions =
+      signature.per_token ? Shape({Shape::kBatch, Shape::kSequence}) : Shape({Shape::kBatch});
+  nodes.targets = graph.AddInput("targets", TargetsType(signature, options.loss, predictions));
   LEPTON_ASSIGN_OR_RETURN(nodes.row_losses,
                           graph.Add(options.loss, {logits, nodes.targets}, {}, "loss/labels"));
   if (!options.distill) return nodes;
 
   const auto [temperature, alpha] = options.distill_options;
-  nodes.teacher = graph.AddInput("teacher", values);
+  nodes.teacher = graph.AddInput("teacher", LogitsType(signature, predictions));
   LEPTON_ASSIGN_OR_RETURN(const ValueId soft,
                           graph.Add("distillation", {logits, nodes.teacher},
                                     {{"temperature", temperature}}, "loss/teacher"));
@@ -54,27 +81,33 @@ Result<LossNodes> AddLoss(graph::Graph& graph, const Signature& signature,
   return nodes;
 }
 
-Status CheckTargets(const Signature& signature, const std::string& loss, int64_t batch,
+Status CheckTargets(const Signature& signature, const std::string& loss, int64_t predictions,
                     const Targets& targets) {
   if (loss != "cross_entropy") {
-    if (targets.values.size() == static_cast<size_t>(batch * signature.outputs)) {
-      return Status::Ok();
-    }
+    const int64_t wanted = predictions * signature.outputs;
+    if (targets.values.size() == static_cast<size_t>(wanted)) return Status::Ok();
     return InvalidArgument("targets.values: has " + std::to_string(targets.values.size()) +
-                           " numbers; must have " + std::to_string(batch * signature.outputs));
+                           " numbers; must have " + std::to_string(wanted));
   }
-  if (targets.classes.size() != static_cast<size_t>(batch)) {
+  if (targets.classes.size() != static_cast<size_t>(predictions)) {
     return InvalidArgument("targets.classes: has " + std::to_string(targets.classes.size()) +
-                           " rows; must have " + std::to_string(batch));
+                           " rows; must have " + std::to_string(predictions));
   }
   for (const int32_t label : targets.classes) {
-    if (label < 0 || label >= signature.outputs) {
+    if (label != kNoTarget && (label < 0 || label >= signature.outputs)) {
       return InvalidArgument("targets.classes: " + std::to_string(label) +
                              " is out of range: must be in 0.." +
                              std::to_string(signature.outputs - 1));
     }
   }
   return Status::Ok();
+}
+
+double CountTargets(const Signature&, const std::string& loss, int64_t predictions,
+                    const Targets& targets) {
+  if (loss != "cross_entropy") return static_cast<double>(predictions);
+  return static_cast<double>(predictions -
+                             std::count(targets.classes.begin(), targets.classes.end(), kNoTarget));
 }
 
 namespace {
@@ -105,19 +138,22 @@ double RowSquaredError(std::span<const float> row, const float* targets) {
 
 }  // namespace
 
-double SumLabelLoss(const Signature& signature, const std::string& loss, int64_t batch,
-                    const Targets& targets, std::span<const float> logits) {
-  double sum = 0;
-  for (int64_t i = 0; i < batch; ++i) {
+LossSum SumLabelLoss(const Signature& signature, const std::string& loss, int64_t predictions,
+                     const Targets& targets, std::span<const float> logits) {
+  LossSum total;
+  for (int64_t i = 0; i < predictions; ++i) {
     const auto row = logits.subspan(i * signature.outputs, signature.outputs);
     if (loss == "cross_entropy") {
-      sum += RowCrossEntropy(row, targets.classes[i]);
-      continue;
+      if (targets.classes[i] == kNoTarget) continue;
+      total.sum += RowCrossEntropy(row, targets.classes[i]);
+    } else {
+      const float* values = targets.values.data() + i * signature.outputs;
+      total.sum +=
+          loss == "mse" ? RowSquaredError(row, values) : RowBinaryCrossEntropy(row, values);
     }
-    const float* values = targets.values.data() + i * signature.outputs;
-    sum += loss == "mse" ? RowSquaredError(row, values) : RowBinaryCrossEntropy(row, values);
+    total.count += 1;
   }
-  return sum;
+  return total;
 }
 
 }  // namespace lepton::nn

@@ -30,9 +30,14 @@ Status CheckMlp(const spec::ModelSpec& model) {
 }  // namespace
 
 Result<ValueId> BuildMlp(ModelBuilder& builder, const Signature& signature,
-                         const spec::ModelSpec& model, ValueId x) {
+                         const spec::ModelSpec& model, std::span<const ValueId> inputs) {
   LEPTON_RETURN_IF_ERROR(CheckMlp(model));
-  int64_t in = signature.features;
+  if (inputs.size() != 1 || signature.inputs[0].type.shape.rank() != 2 ||
+      signature.inputs[0].type.dtype != DType::kF32) {
+    return InvalidArgument("model.arch: mlp takes rows of features only");
+  }
+  ValueId x = inputs[0];
+  int64_t in = signature.inputs[0].type.shape.back();
   for (size_t i = 0; i < model.hidden.size(); ++i) {
     const std::string name = "layers." + std::to_string(i);
     const int64_t out = model.hidden[i];

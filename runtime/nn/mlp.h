@@ -9,6 +9,7 @@ namespace lepton::nn {
 
 // kInvalidArgument names the field of the model spec.
 Result<graph::ValueId> BuildMlp(ModelBuilder& builder, const Signature& signature,
-                                const spec::ModelSpec& model, graph::ValueId x);
+                                const spec::ModelSpec& model,
+                                std::span<const graph::ValueId> inputs);
 
 }  // namespace lepton::nn

@@ -6,8 +6,9 @@
 
 namespace lepton::nn {
 
-// x [batch, features] -> logits [batch, outputs], by model.arch. kInvalidArgument names the field.
+// The signature's inputs -> logits, by model.arch. kInvalidArgument names the field.
 Result<graph::ValueId> BuildModel(ModelBuilder& builder, const Signature& signature,
-                                  const spec::ModelSpec& model, graph::ValueId x);
+                                  const spec::ModelSpec& model,
+                                  std::span<const graph::ValueId> inputs);
 
 }  // namespace lepton::nn

@@ -43,18 +43,18 @@ class GraphTraining final : public TrainingProgram {
   std::span<float> gradients() override { return Floats(gradients_); }
   std::span<float> optimizer_state() override { return Floats(optimizer_state_); }
 
-  Result<double> ForwardBackward(int64_t batch, std::span<const float> x, const Targets& targets,
-                                 uint64_t step, uint32_t shard) override;
+  Result<LossSum> ForwardBackward(const Batch& batch, const Targets& targets, uint64_t step,
+                                  uint32_t shard) override;
   double ApplyGradients(uint64_t step, double scale) override;
   double LearningRate(uint64_t step) const override {
     return ScheduledRate(options_.schedule, options_.optimizer.lr, options_.total_steps, step);
   }
-  Status Forward(int64_t batch, std::span<const float> x, std::span<float> logits) override;
-  Result<double> Evaluate(int64_t batch, std::span<const float> x, const Targets& targets,
-                          std::span<float> logits) override;
+  Status Forward(const Batch& batch, std::span<float> logits) override;
+  Result<LossSum> Evaluate(const Batch& batch, const Targets& targets,
+                           std::span<float> logits) override;
 
  private:
-  Status CheckBatch(int64_t batch, std::span<const float> x, const Targets& targets) const;
+  Status CheckExamples(const Batch& batch, const Targets& targets) const;
   void BindParameters(graph::Plan& plan);
 
   const Signature signature_;
@@ -62,7 +62,7 @@ class GraphTraining final : public TrainingProgram {
   graph::Graph graph_;
   ModelBuilder builder_;
   graph::Executor executor_;
-  graph::ValueId x_ = graph::kNoValue;
+  std::vector<graph::ValueId> inputs_;  // as signature_.inputs
   LossNodes loss_;
   std::vector<graph::ValueId> gradient_values_;  // as builder_.parameters()
   std::unique_ptr<ForwardProgram> forward_;
@@ -71,9 +71,9 @@ class GraphTraining final : public TrainingProgram {
 };
 
 Status GraphTraining::Compile() {
-  x_ = graph_.AddInput("x", {DType::kF32, {Shape::kBatch, signature_.features}});
+  inputs_ = AddInputs(graph_, signature_);
   LEPTON_ASSIGN_OR_RETURN(const graph::ValueId logits,
-                          BuildModel(builder_, signature_, options_.model, x_));
+                          BuildModel(builder_, signature_, options_.model, inputs_));
   LEPTON_ASSIGN_OR_RETURN(loss_, AddLoss(graph_, signature_, options_, logits));
   std::vector<graph::ValueId> parameters;
   for (const auto& parameter : builder_.parameters()) parameters.push_back(parameter.value);
@@ -95,11 +95,11 @@ Status GraphTraining::Compile() {
   return forward_->Bind(weights());
 }
 
-Status GraphTraining::CheckBatch(int64_t batch, std::span<const float> x,
-                                 const Targets& targets) const {
-  LEPTON_RETURN_IF_ERROR(CheckRows(signature_, batch, x));
-  LEPTON_RETURN_IF_ERROR(CheckTargets(signature_, options_.loss, batch, targets));
-  const auto wanted = static_cast<size_t>(batch * signature_.outputs);
+Status GraphTraining::CheckExamples(const Batch& batch, const Targets& targets) const {
+  LEPTON_RETURN_IF_ERROR(CheckBatch(signature_, batch));
+  const int64_t predictions = Predictions(signature_, batch);
+  LEPTON_RETURN_IF_ERROR(CheckTargets(signature_, options_.loss, predictions, targets));
+  const auto wanted = static_cast<size_t>(predictions * signature_.outputs);
   if (options_.distill && targets.teacher_logits.size() != wanted) {
     return InvalidArgument("targets.teacher_logits: has " +
                            std::to_string(targets.teacher_logits.size()) + " numbers; must have " +
@@ -115,14 +115,14 @@ void GraphTraining::BindParameters(graph::Plan& plan) {
   }
 }
 
-Result<double> GraphTraining::ForwardBackward(int64_t batch, std::span<const float> x,
-                                              const Targets& targets, uint64_t step,
-                                              uint32_t shard) {
-  LEPTON_RETURN_IF_ERROR(CheckBatch(batch, x, targets));
+Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets& targets,
+                                               uint64_t step, uint32_t shard) {
+  LEPTON_RETURN_IF_ERROR(CheckExamples(batch, targets));
   bool made = false;
-  LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanForBatch(batch, &made));
+  const std::vector<TensorType> types = loss_.InputTypes(signature_, options_, batch);
+  LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanFor(types, &made));
   if (made) BindParameters(*plan);
-  plan->Bind(x_, Readable(x));
+  for (size_t i = 0; i < inputs_.size(); ++i) plan->Bind(inputs_[i], batch.inputs[i].data);
   // By the loss, not by which span is there: a caller may hold both.
   plan->Bind(loss_.targets, options_.loss == "cross_entropy" ? Readable(targets.classes)
                                                              : Readable(targets.values));
@@ -130,9 +130,10 @@ Result<double> GraphTraining::ForwardBackward(int64_t batch, std::span<const flo
   const graph::RunState state{options_.seed, step, shard};
   plan->RunPrologue(state);  // the caller may have written to the weights
   plan->Run(state);
-  double sum = 0;
-  for (const float loss : plan->view(loss_.row_losses).span<const float>()) sum += loss;
-  return sum;
+  LossSum loss;
+  for (const float row : plan->view(loss_.row_losses).span<const float>()) loss.sum += row;
+  loss.count = CountTargets(signature_, options_.loss, Predictions(signature_, batch), targets);
+  return loss;
 }
 
 double GraphTraining::ApplyGradients(uint64_t step, double scale) {
@@ -145,16 +146,18 @@ double GraphTraining::ApplyGradients(uint64_t step, double scale) {
   return norm;
 }
 
-Status GraphTraining::Forward(int64_t batch, std::span<const float> x, std::span<float> logits) {
+Status GraphTraining::Forward(const Batch& batch, std::span<float> logits) {
   forward_->Prepare();  // the caller may have written to the weights
-  return forward_->Forward(batch, x, logits);
+  return forward_->Forward(batch, logits);
 }
 
-Result<double> GraphTraining::Evaluate(int64_t batch, std::span<const float> x,
-                                       const Targets& targets, std::span<float> logits) {
-  LEPTON_RETURN_IF_ERROR(CheckTargets(signature_, options_.loss, batch, targets));
-  LEPTON_RETURN_IF_ERROR(Forward(batch, x, logits));
-  return SumLabelLoss(signature_, options_.loss, batch, targets, logits);
+Result<LossSum> GraphTraining::Evaluate(const Batch& batch, const Targets& targets,
+                                        std::span<float> logits) {
+  LEPTON_RETURN_IF_ERROR(CheckBatch(signature_, batch));
+  const int64_t predictions = Predictions(signature_, batch);
+  LEPTON_RETURN_IF_ERROR(CheckTargets(signature_, options_.loss, predictions, targets));
+  LEPTON_RETURN_IF_ERROR(Forward(batch, logits));
+  return SumLabelLoss(signature_, options_.loss, predictions, targets, logits);
 }
 
 }  // namespace

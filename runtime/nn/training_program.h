@@ -16,15 +16,10 @@
 #include <vector>
 
 #include "runtime/base/status.h"
+#include "runtime/nn/signature.h"
 #include "runtime/spec/job_spec.h"
 
 namespace lepton::nn {
-
-// What the model sees and says.
-struct Signature {
-  int64_t features = 0;  // columns of x: [batch, features] f32
-  int64_t outputs = 0;   // classes for cross_entropy; 1 for binary_cross_entropy; targets for mse
-};
 
 // A named parameter within the flat buffers; row-major `shape`.
 struct ParameterView {
@@ -35,14 +30,22 @@ struct ParameterView {
   int64_t size = 0;
 };
 
-// The labels of a micro-batch: class indices for cross_entropy, values for the other losses; with
+// The labels of a micro-batch, one per prediction (row, or token): class indices for cross_entropy,
+// where kNoTarget asks for no loss, values for the other losses; with
 // `teacher_logits` [batch, outputs] the loss is the distillation loss
 //   alpha * T^2 * KL(softmax(teacher/T) || softmax(student/T)) + (1 - alpha) * label loss
 // (Hinton et al. 2015, section 2).
+inline constexpr int32_t kNoTarget = -1;
 struct Targets {
   std::span<const int32_t> classes;
   std::span<const float> values;
   std::span<const float> teacher_logits;
+};
+
+// A sum over predictions that have a target, and how many these are.
+struct LossSum {
+  double sum = 0;
+  double count = 0;
 };
 
 struct DistillOptions {
@@ -76,11 +79,11 @@ class TrainingProgram {
   // Adam's moments and the like, empty for plain SGD; checkpointed beside the weights.
   virtual std::span<float> optimizer_state() = 0;
 
-  // Forward and backward over one micro-batch of any size >= 1 (plans are cached by size):
-  // gradients() becomes the gradient of the SUM of the rows' losses (the caller divides by the
-  // global batch through ApplyGradients' scale). Returns that sum.
-  virtual Result<double> ForwardBackward(int64_t batch, std::span<const float> x,
-                                         const Targets& targets, uint64_t step, uint32_t shard) = 0;
+  // Forward and backward over one micro-batch of any size >= 1 (plans are cached by shapes):
+  // gradients() becomes the gradient of the SUM of the losses (the caller divides by their number
+  // over the global batch through ApplyGradients' scale).
+  virtual Result<LossSum> ForwardBackward(const Batch& batch, const Targets& targets, uint64_t step,
+                                          uint32_t shard) = 0;
 
   // gradients() * scale, clipped to clip_norm by global norm, applied at the schedule's rate for
   // `step` (0-based). Returns the gradient norm before clipping; NaN or infinity means that nothing
@@ -88,11 +91,11 @@ class TrainingProgram {
   virtual double ApplyGradients(uint64_t step, double scale) = 0;
   virtual double LearningRate(uint64_t step) const = 0;
 
-  // Logits [batch, outputs], no dropout. The same row gives the same bits in any batch.
-  virtual Status Forward(int64_t batch, std::span<const float> x, std::span<float> logits) = 0;
-  // Sum of the label losses over the rows.
-  virtual Result<double> Evaluate(int64_t batch, std::span<const float> x, const Targets& targets,
-                                  std::span<float> logits) = 0;
+  // Logits [predictions, outputs], no dropout. The same row gives the same bits in any batch.
+  virtual Status Forward(const Batch& batch, std::span<float> logits) = 0;
+  // The label losses.
+  virtual Result<LossSum> Evaluate(const Batch& batch, const Targets& targets,
+                                   std::span<float> logits) = 0;
 };
 
 // Forward only, for serving and teachers: same architecture, weights loaded by name.
@@ -102,13 +105,14 @@ class InferenceProgram {
                                                          const spec::ModelSpec& model,
                                                          const std::string& precision);
   virtual ~InferenceProgram() = default;
+  virtual const Signature& signature() const = 0;
   virtual const std::vector<ParameterView>& parameters() const = 0;
   virtual std::span<float> weights() = 0;
   // Call after the weights changed (packs them once).
   virtual Status Prepare() = 0;
-  // Threads: one caller at a time. Logits [batch, outputs]; the same row gives the same bits in any
-  // batch, and the same bits as TrainingProgram::Forward.
-  virtual Status Forward(int64_t batch, std::span<const float> x, std::span<float> logits) = 0;
+  // Threads: one caller at a time. Logits [predictions, outputs]; the same row gives the same bits
+  // in any batch, and the same bits as TrainingProgram::Forward.
+  virtual Status Forward(const Batch& batch, std::span<float> logits) = 0;
 };
 
 }  // namespace lepton::nn

@@ -8,35 +8,41 @@ namespace {
 // Checks q, k, v and the key bias at `bias_index`, if there is such an input.
 Status CheckAttention(std::span<const TensorType> inputs, size_t bias_index,
                       const Attributes& attributes) {
-  for (size_t i = 0; i < 3; ++i) LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, i, DType::kF32, 4));
-  LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"scale", "causal", "window"}));
+  for (size_t i = 0; i < 3; ++i) LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, i, DType::kF32, 3));
+  LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"heads", "kv_heads", "scale", "causal", "window"}));
   const Shape& q = inputs[0].shape;
   const Shape& k = inputs[1].shape;
   LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 2, inputs[1]));
-  for (int axis = 1; axis < 4; ++axis) {
-    if (q[axis] < 1 || k[axis] < 1) {
-      return InvalidArgument("only the first axis of q and k may be open");
-    }
+  const int64_t heads = attributes.Int("heads", 1);
+  const int64_t kv_heads = attributes.Int("kv_heads", heads);
+  if (heads < 1 || kv_heads < 1 || heads % kv_heads != 0) {
+    return InvalidArgument("heads is " + std::to_string(heads) +
+                           "; must be a multiple of kv_heads, " + std::to_string(kv_heads));
   }
-  if (k[0] != q[0] || k[3] != q[3] || q[1] % k[1] != 0) {
+  if (q[2] < 1 || q[2] % heads != 0) {
+    return InvalidArgument("the last axis of q " + q.ToString() + " must be a multiple of heads, " +
+                           std::to_string(heads));
+  }
+  if (k[0] != q[0] || k[2] != q[2] / heads * kv_heads) {
     return InvalidArgument("keys " + k.ToString() + " do not fit queries " + q.ToString() +
-                           ": same batch and size, and a divisor of the heads");
+                           ": same batch, and kv_heads times the size of a head");
   }
   const bool causal = attributes.Int("causal") != 0;
-  if (causal && k[2] < q[2]) {
-    return InvalidArgument("causal: " + std::to_string(q[2]) + " queries need as many keys, not " +
-                           std::to_string(k[2]));
+  const bool open = q[1] < 0 || k[1] < 0;
+  if (causal && (open ? k[1] != q[1] : k[1] < q[1])) {
+    return InvalidArgument("causal: queries " + q.ToString() + " need as many keys, not " +
+                           k.ToString());
   }
   const int64_t window = attributes.Int("window");
   if (window < 0 || (window > 0 && !causal)) {
     return InvalidArgument("window must be 0, or positive with causal 1");
   }
   if (bias_index >= inputs.size()) return Status::Ok();
-  return ExpectType(inputs, bias_index, {DType::kF32, Shape({q[0], k[2]})});
+  return ExpectType(inputs, bias_index, {DType::kF32, Shape({q[0], k[1]})});
 }
 
-TensorType LogSums(const Shape& q) {
-  return {DType::kF32, q.WithoutAxis(3)};
+TensorType LogSums(const Shape& q, const Attributes& attributes) {
+  return {DType::kF32, Shape({q[0], attributes.Int("heads", 1), q[1]})};
 }
 
 class Attention final : public DifferentiableOp {
@@ -47,7 +53,7 @@ class Attention final : public DifferentiableOp {
                       const Attributes& attributes) const override {
     if (inputs.size() != 4) LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 3));
     LEPTON_RETURN_IF_ERROR(CheckAttention(inputs, 3, attributes));
-    return Types{inputs[0], LogSums(inputs[0].shape)};
+    return Types{inputs[0], LogSums(inputs[0].shape, attributes)};
   }
 
   Result<Gradients> Gradient(Graph& graph, const Node& node,
@@ -74,7 +80,7 @@ class AttentionGrad final : public OpWithoutGradient {
     if (inputs.size() != 7) LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 6));
     LEPTON_RETURN_IF_ERROR(CheckAttention(inputs, 6, attributes));
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 3, inputs[0]));
-    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 4, LogSums(inputs[0].shape)));
+    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 4, LogSums(inputs[0].shape, attributes)));
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 5, inputs[0]));
     return Types{inputs[0], inputs[1], inputs[2]};
   }

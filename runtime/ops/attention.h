@@ -1,8 +1,9 @@
-// attention(q [b, heads, s, d], k and v [b, kv_heads, t, d], optional key bias [b, t]; scale,
-// causal, window) -> y [b, heads, s, d], and the logarithm of each row's sum of exponentials [b,
-// heads, s], for the gradient op only. y = softmax(scale q k^T + key bias) v without the whole
-// score matrix (Milakov and Gimelshein 2018; Dao et al. 2022). heads is a multiple of kv_heads:
-// neighbours share keys (Ainslie et al. 2023). scale: 1 / sqrt(d) when absent.
+// attention(q [b, s, heads * d], k and v [b, t, kv_heads * d], optional key bias [b, t]; heads,
+// kv_heads (heads), scale, causal, window) -> y [b, s, heads * d], and the logarithm of each row's
+// sum of exponentials [b, heads, s], for the gradient op only. Per head y = softmax(scale q k^T +
+// key bias) v without the whole score matrix (Milakov and Gimelshein 2018; Dao et al. 2022). heads
+// is a multiple of kv_heads: neighbours share keys (Ainslie et al. 2023). scale: 1 / sqrt(d) when
+// absent.
 //
 // causal 1: query i of s sees keys up to i + t - s; t >= s. window w > 0, with causal: of these,
 // the last w. The key bias hides padding by a large negative, finite number; it gets no gradient.

@@ -6,7 +6,7 @@ namespace lepton::ops {
 namespace {
 
 // The checks that the loss and its gradient share; returns the type of the row losses.
-Result<TensorType> CheckLoss(std::span<const TensorType> inputs, const Attributes& attributes) {
+Result<TensorType> ClassLossType(std::span<const TensorType> inputs, const Attributes& attributes) {
   LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
   const Shape rows = inputs[0].shape.WithoutAxis(inputs[0].shape.rank() - 1);
   LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, {DType::kI32, rows}));
@@ -21,7 +21,7 @@ class CrossEntropy final : public DifferentiableOp {
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 2));
-    LEPTON_ASSIGN_OR_RETURN(const TensorType loss, CheckLoss(inputs, attributes));
+    LEPTON_ASSIGN_OR_RETURN(const TensorType loss, ClassLossType(inputs, attributes));
     return Types{loss};
   }
 
@@ -43,7 +43,7 @@ class CrossEntropyGrad final : public OpWithoutGradient {
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 3));
-    LEPTON_ASSIGN_OR_RETURN(const TensorType loss, CheckLoss(inputs, attributes));
+    LEPTON_ASSIGN_OR_RETURN(const TensorType loss, ClassLossType(inputs, attributes));
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 2, loss));
     return Types{inputs[0]};
   }

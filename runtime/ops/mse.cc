@@ -6,7 +6,8 @@ namespace lepton::ops {
 namespace {
 
 // The checks that the loss and its gradient share; returns the type of the row losses.
-Result<TensorType> CheckLoss(std::span<const TensorType> inputs, const Attributes& attributes) {
+Result<TensorType> SquaredLossType(std::span<const TensorType> inputs,
+                                   const Attributes& attributes) {
   LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, 0, DType::kF32, 2));
   LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, inputs[0]));
   LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
@@ -20,7 +21,7 @@ class MeanSquaredError final : public DifferentiableOp {
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 2));
-    LEPTON_ASSIGN_OR_RETURN(const TensorType loss, CheckLoss(inputs, attributes));
+    LEPTON_ASSIGN_OR_RETURN(const TensorType loss, SquaredLossType(inputs, attributes));
     return Types{loss};
   }
 
@@ -42,7 +43,7 @@ class MeanSquaredErrorGrad final : public OpWithoutGradient {
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 3));
-    LEPTON_ASSIGN_OR_RETURN(const TensorType loss, CheckLoss(inputs, attributes));
+    LEPTON_ASSIGN_OR_RETURN(const TensorType loss, SquaredLossType(inputs, attributes));
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 2, loss));
     return Types{inputs[0]};
   }

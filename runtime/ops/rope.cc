@@ -17,13 +17,14 @@ class Rope final : public DifferentiableOp {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
     LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames(
-        {"base", "dims", "offset", "interleaved", "scaling", "factor", "low_freq_factor",
+        {"size", "base", "dims", "offset", "interleaved", "scaling", "factor", "low_freq_factor",
          "high_freq_factor", "original_context", "inverse"}));
     const Shape& x = inputs[0].shape;
-    const int64_t dims = attributes.Int("dims", x.back());
-    if (x.back() < 1 || x[x.rank() - 2] < 1 || dims < 2 || dims > x.back() || dims % 2 != 0) {
-      return InvalidArgument("the last two axes of " + x.ToString() +
-                             " must not be open, and dims must be even and at most the last");
+    const int64_t size = attributes.Int("size", x.back());
+    const int64_t dims = attributes.Int("dims", size);
+    if (size < 1 || x.back() % size != 0 || dims < 2 || dims > size || dims % 2 != 0) {
+      return InvalidArgument("the last axis of " + x.ToString() +
+                             " must be a multiple of size, and dims even and at most size");
     }
     const std::string scaling = attributes.Text("scaling", "none");
     if (scaling != "none" && scaling != "linear" && scaling != "llama3") {
@@ -43,19 +44,20 @@ class Rope final : public DifferentiableOp {
   Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
     const Attributes& a = node.attributes;
-    LEPTON_ASSIGN_OR_RETURN(
-        const ValueId dx,
-        graph.Add("rope", {output_gradients[0]},
-                  {{"base", a.Float("base", 10000)},
-                   {"dims", a.Int("dims", graph.type(node.inputs[0]).shape.back())},
-                   {"offset", a.Int("offset")},
-                   {"interleaved", a.Int("interleaved")},
-                   {"scaling", a.Text("scaling", "none")},
-                   {"factor", a.Float("factor", 1)},
-                   {"low_freq_factor", a.Float("low_freq_factor", 1)},
-                   {"high_freq_factor", a.Float("high_freq_factor", 4)},
-                   {"original_context", a.Int("original_context", 8192)},
-                   {"inverse", int64_t{a.Int("inverse") == 0}}}));
+    const int64_t size = a.Int("size", graph.type(node.inputs[0]).shape.back());
+    LEPTON_ASSIGN_OR_RETURN(const ValueId dx,
+                            graph.Add("rope", {output_gradients[0]},
+                                      {{"size", size},
+                                       {"base", a.Float("base", 10000)},
+                                       {"dims", a.Int("dims", size)},
+                                       {"offset", a.Int("offset")},
+                                       {"interleaved", a.Int("interleaved")},
+                                       {"scaling", a.Text("scaling", "none")},
+                                       {"factor", a.Float("factor", 1)},
+                                       {"low_freq_factor", a.Float("low_freq_factor", 1)},
+                                       {"high_freq_factor", a.Float("high_freq_factor", 4)},
+                                       {"original_context", a.Int("original_context", 8192)},
+                                       {"inverse", int64_t{a.Int("inverse") == 0}}}));
     return Gradients{dx};
   }
 };

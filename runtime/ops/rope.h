@@ -1,5 +1,7 @@
-// rope(x [.., s, d]): rotary position embedding (Su et al. 2021): pairs of the first `dims`
-// elements of each row are turned by position * frequency; the rest pass through. Attributes:
+// rope(x [.., s, heads * d]): rotary position embedding (Su et al. 2021): in each head of row i,
+// pairs of the first `dims` elements are turned by position i * frequency; the rest pass through.
+// Attributes:
+//   size (the last axis): d, the elements of a head;
 //   base (10000), dims (d), offset (0): the position of the first row;
 //   interleaved (0): pairs are (i, i + dims / 2), or with 1 (2i, 2i + 1);
 //   scaling ("none"): "linear" divides every frequency by `factor`; "llama3" by wavelength, with

@@ -8,7 +8,7 @@ namespace {
 Result<Shape> SlicedShape(const Shape& shape, const Attributes& attributes) {
   LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"axis", "begin", "end", "step"}));
   const int64_t axis = attributes.Int("axis");
-  if (axis < 0 || axis >= shape.rank() || shape[static_cast<int>(axis)] == Shape::kBatch) {
+  if (axis < 0 || axis >= shape.rank() || shape[static_cast<int>(axis)] < 0) {
     return InvalidArgument("axis is " + std::to_string(axis) + "; must be an axis of " +
                            shape.ToString() + " that is not open");
   }

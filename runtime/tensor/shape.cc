@@ -5,7 +5,7 @@
 namespace lepton {
 
 bool Shape::open() const {
-  return std::find(extents_.begin(), extents_.end(), kBatch) != extents_.end();
+  return std::any_of(extents_.begin(), extents_.end(), [](int64_t extent) { return extent < 0; });
 }
 
 int64_t Shape::elements() const {
@@ -20,9 +20,10 @@ int64_t Shape::rows() const {
   return count;
 }
 
-Shape Shape::WithBatch(int64_t batch) const {
+Shape Shape::WithBatch(int64_t batch, int64_t sequence) const {
   Shape bound = *this;
   std::replace(bound.extents_.begin(), bound.extents_.end(), kBatch, batch);
+  if (sequence > 0) std::replace(bound.extents_.begin(), bound.extents_.end(), kSequence, sequence);
   return bound;
 }
 
@@ -36,7 +37,9 @@ std::string Shape::ToString() const {
   std::string text = "[";
   for (int axis = 0; axis < rank(); ++axis) {
     if (axis > 0) text += ", ";
-    text += extents_[axis] == kBatch ? "batch" : std::to_string(extents_[axis]);
+    text += extents_[axis] == kBatch      ? "batch"
+            : extents_[axis] == kSequence ? "sequence"
+                                          : std::to_string(extents_[axis]);
   }
   return text + "]";
 }

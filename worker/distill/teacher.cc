@@ -21,16 +21,17 @@ Result<Teacher> Teacher::Load(const storage::ObjectStore& objects,
 }
 
 Result<std::vector<float>> Teacher::Logits(const DataPart& part, collectives::Communicator& gang) {
-  const auto [features, outputs] = program_->signature();
+  const int64_t features = static_cast<int64_t>(model_.manifest.feature_names.size());
+  const int64_t outputs = program_->signature().outputs;
   const int64_t blocks = (part.rows() + kBlockRows - 1) / kBlockRows;
   std::vector<float> logits(part.rows() * outputs);
   for (int64_t block = 0; block < blocks; ++block) {
     if (block * gang.size() / blocks != gang.rank()) continue;
     const int64_t first = block * kBlockRows;
     const int64_t rows = std::min(kBlockRows, part.rows() - first);
-    const Status done =
-        program_->Forward(rows, std::span(part.x).subspan(first * features, rows * features),
-                          std::span(logits).subspan(first * outputs, rows * outputs));
+    const Status done = program_->Forward(
+        nn::Batch::Features(std::span(part.x).subspan(first * features, rows * features), features),
+        std::span(logits).subspan(first * outputs, rows * outputs));
     if (!done.ok()) return AbortGang(gang, done.WithContext("teacher"));
   }
   // Summed as integers: every other rank has zero bits there, so the floats arrive unchanged.

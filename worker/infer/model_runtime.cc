@@ -81,7 +81,11 @@ Status LoadedModel::Run(int64_t rows, std::span<const double> raw, std::span<flo
 }
 
 Status LoadedModel::RunNormalized(int64_t rows, std::span<const float> x, std::span<float> logits) {
-  return program_->Forward(rows, x, logits);
+  if (x.size() != static_cast<size_t>(rows * features())) {
+    return InvalidArgument("x: has " + std::to_string(x.size()) + " numbers; must have " +
+                           std::to_string(rows) + " rows of " + std::to_string(features()));
+  }
+  return program_->Forward(nn::Batch::Features(x, features()), logits);
 }
 
 }  // namespace lepton::worker

@@ -41,7 +41,7 @@ class LoadedModel {
                                                    const std::string& precision = "");
 
   const storage::ModelManifest& manifest() const { return manifest_; }
-  int64_t features() const { return signature_.features; }
+  int64_t features() const { return signature_.inputs.front().type.shape.back(); }
   int64_t outputs() const { return signature_.outputs; }
 
   // `raw`: [rows, features] unnormalised, NaN where missing; `logits`: [rows, outputs].

@@ -77,7 +77,7 @@ MicroBatch BatchSource::Shard(uint64_t step, int shard) {
       teacher_.insert(teacher_.end(), logits.begin(), logits.end());
     }
   }
-  return {last - first, x_, {classes_, values_, teacher_}};
+  return {last - first, nn::Batch::Features(x_, features), {classes_, values_, teacher_}};
 }
 
 }  // namespace lepton::worker

@@ -27,7 +27,7 @@ inline int RankOfShard(int shard, int shards, int ranks) {
 // One shard of a step. Valid until the source's next call; rows may be 0 for a short last batch.
 struct MicroBatch {
   int64_t rows = 0;
-  std::span<const float> x;
+  nn::Batch batch;
   nn::Targets targets;
 };
 

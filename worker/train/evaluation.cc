@@ -35,14 +35,16 @@ nn::Targets TargetsOf(const DataPart& part, int64_t first, int64_t rows) {
 
 Status MeasureBlock(nn::TrainingProgram& program, const DataPart& part, int64_t block,
                     int64_t all_rows, std::vector<float>& logits, Tally& tally) {
-  const int64_t features = program.signature().features, outputs = program.signature().outputs;
+  const int64_t outputs = program.signature().outputs;
+  const int64_t features = static_cast<int64_t>(part.x.size()) / part.rows();
   const int64_t first = block * kBlockRows;
   const int64_t rows = std::min(kBlockRows, all_rows - first);
   logits.resize(rows * outputs);
   const auto x = std::span(part.x).subspan(first * features, rows * features);
-  LEPTON_ASSIGN_OR_RETURN(const double loss,
-                          program.Evaluate(rows, x, TargetsOf(part, first, rows), logits));
-  tally.LossBits(block) = std::bit_cast<int64_t>(loss);
+  LEPTON_ASSIGN_OR_RETURN(
+      const nn::LossSum loss,
+      program.Evaluate(nn::Batch::Features(x, features), TargetsOf(part, first, rows), logits));
+  tally.LossBits(block) = std::bit_cast<int64_t>(loss.sum);
   double squares = 0;
   for (int64_t i = 0; i < rows; ++i) {
     if (part.classes.empty()) {

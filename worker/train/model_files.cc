@@ -33,7 +33,7 @@ std::vector<safetensors::TensorView> Views(const std::vector<nn::ParameterView>&
 nn::Signature StoredModel::signature() const {
   const int64_t outputs =
       manifest.loss == "cross_entropy" ? static_cast<int64_t>(manifest.classes.size()) : 1;
-  return {static_cast<int64_t>(manifest.feature_names.size()), outputs};
+  return nn::Signature::Features(static_cast<int64_t>(manifest.feature_names.size()), outputs);
 }
 
 Result<StoredModel> LoadModel(const storage::ObjectStore& objects,

@@ -21,24 +21,35 @@ constexpr Duration kReportEvery = std::chrono::milliseconds(200);
 constexpr uint64_t kStepsBetweenEvaluations = 10;
 constexpr int64_t kTrainSampleRows = 256;
 
-// A mean over rows, for the loss.
+// A mean over predictions, for the loss.
 struct Mean {
-  double sum = 0;
-  int64_t rows = 0;
-  void Add(double value, int64_t count) {
-    sum += value;
-    rows += count;
+  nn::LossSum total;
+  void Add(const nn::LossSum& loss) {
+    total.sum += loss.sum;
+    total.count += loss.count;
   }
-  double value() const { return rows ? sum / static_cast<double>(rows) : 0; }
+  double value() const { return total.count > 0 ? total.sum / total.count : 0; }
 };
 
-// The reduced buffer's tail behind the gradient. The loss is a double in two floats; a stop flag
-// that any rank sets reaches all of them at the same step.
-enum Tail { kLossHigh, kLossLow, kStop, kTailSize };
+// The reduced buffer's tail behind the gradient: the loss and the number of predictions with a
+// target, each a double in two floats, and a stop flag that any rank sets and that so reaches all
+// of them at the same step.
+enum Tail { kLossHigh, kLossLow, kCountHigh, kCountLow, kStop, kTailSize };
 
 std::array<float, 2> SplitDouble(double value) {
   const float high = static_cast<float>(value);
   return {high, std::isfinite(high) ? static_cast<float>(value - double{high}) : 0.0f};
+}
+
+std::array<float, kStop> Split(const nn::LossSum& loss) {
+  const auto [sum, sum_low] = SplitDouble(loss.sum);
+  const auto [count, count_low] = SplitDouble(loss.count);
+  return {sum, sum_low, count, count_low};
+}
+
+nn::LossSum Join(const float* tail) {
+  return {double{tail[kLossHigh]} + double{tail[kLossLow]},
+          double{tail[kCountHigh]} + double{tail[kCountLow]}};
 }
 
 class TrainLoop {
@@ -47,14 +58,14 @@ class TrainLoop {
       : run_(run),
         observer_(observer),
         shards_(LogicalShards(run.spec)),
-        source_(run.data.train, {.features = run.program.signature().features,
+        source_(run.data.train, {.features = run.data.features(),
                                  .outputs = run.program.signature().outputs,
                                  .batch_size = run.spec.batch_size,
                                  .shards = shards_,
                                  .seed = run.spec.seed,
                                  .teacher_logits = run.teacher_logits}),
         fold_(run.program.gradients().size()),
-        loss_fold_(std::tuple_size_v<LossSum>),
+        loss_fold_(std::tuple_size_v<SplitLoss>),
         buffer_(run.program.gradients().size() + kTailSize),
         step_(run.first_step),
         good_step_(run.first_step) {
@@ -65,14 +76,14 @@ class TrainLoop {
 
  private:
   struct StepSums {
-    double loss = 0;
+    nn::LossSum loss;
     bool stop = false;
   };
   bool leader() const { return run_.gang.rank() == 0; }
   Status AgreeOnStart();
-  using LossSum = std::array<float, 2>;  // high and low part
-  Result<LossSum> LocalGradient();
-  Result<StepSums> ReduceGradient(const LossSum& local_loss);
+  using SplitLoss = std::array<float, kStop>;  // as the tail
+  Result<SplitLoss> LocalGradient();
+  Result<StepSums> ReduceGradient(const SplitLoss& local_loss);
   Status TakeStep(bool& stop);
   Status AfterStep(bool stop);
   Status EvaluateNow();
@@ -116,7 +127,7 @@ Status TrainLoop::AgreeOnStart() {
 }
 
 // Leaves the sum over this rank's shards in program.gradients(); returns their loss.
-Result<TrainLoop::LossSum> TrainLoop::LocalGradient() {
+Result<TrainLoop::SplitLoss> TrainLoop::LocalGradient() {
   const bool sole = shards_ == 1 && run_.gang.rank() == 0;  // nothing to add up
   const std::span<float> gradients = run_.program.gradients();
   fold_.Reset();
@@ -124,37 +135,35 @@ Result<TrainLoop::LossSum> TrainLoop::LocalGradient() {
   for (int shard = 0; shard < shards_; ++shard) {
     if (RankOfShard(shard, shards_, run_.gang.size()) != run_.gang.rank()) continue;
     const MicroBatch batch = source_.Shard(step_, shard);
-    double loss = 0;
+    nn::LossSum loss;
     if (batch.rows == 0) {
       std::fill(gradients.begin(), gradients.end(), 0.0f);
     } else {
-      LEPTON_ASSIGN_OR_RETURN(
-          loss, run_.program.ForwardBackward(batch.rows, batch.x, batch.targets, step_,
-                                             static_cast<uint32_t>(shard)));
+      LEPTON_ASSIGN_OR_RETURN(loss, run_.program.ForwardBackward(batch.batch, batch.targets, step_,
+                                                                 static_cast<uint32_t>(shard)));
     }
-    loss_fold_.Add(SplitDouble(loss));
+    loss_fold_.Add(Split(loss));
     if (!sole) fold_.Add(gradients);
   }
   if (!sole) fold_.Finish(gradients);
-  LossSum sum;
+  SplitLoss sum;
   loss_fold_.Finish(sum);
   return sum;
 }
 
-Result<TrainLoop::StepSums> TrainLoop::ReduceGradient(const LossSum& local_loss) {
+Result<TrainLoop::StepSums> TrainLoop::ReduceGradient(const SplitLoss& local_loss) {
   const bool stop = observer_.StopRequested();
-  if (run_.gang.size() == 1) return StepSums{double{local_loss[0]} + double{local_loss[1]}, stop};
+  if (run_.gang.size() == 1) return StepSums{Join(local_loss.data()), stop};
   const std::span<float> gradients = run_.program.gradients();
   std::copy(gradients.begin(), gradients.end(), buffer_.begin());
   float* tail = buffer_.data() + gradients.size();
-  tail[kLossHigh] = local_loss[0];
-  tail[kLossLow] = local_loss[1];
+  std::copy(local_loss.begin(), local_loss.end(), tail);
   tail[kStop] = stop ? 1.0f : 0.0f;
   LEPTON_RETURN_IF_ERROR(run_.gang.AllReduce(buffer_.data(), buffer_.data(), buffer_.size(),
                                              collectives::DataType::kFloat32,
                                              collectives::ReduceOp::kSum));
   std::copy_n(buffer_.begin(), gradients.size(), gradients.begin());
-  return StepSums{double{tail[kLossHigh]} + double{tail[kLossLow]}, tail[kStop] > 0};
+  return StepSums{Join(tail), tail[kStop] > 0};
 }
 
 Status TrainLoop::NotFinite(std::string_view what, double value) const {
@@ -170,16 +179,16 @@ Status TrainLoop::NotFinite(std::string_view what, double value) const {
 Status TrainLoop::TakeStep(bool& stop) {
   const int64_t rows = source_.BatchRows(step_);
   if (step_ % source_.steps_per_epoch() == 0) epoch_loss_ = {};
-  const Result<LossSum> local_loss = LocalGradient();
+  const Result<SplitLoss> local_loss = LocalGradient();
   if (!local_loss.ok()) {
     return AbortGang(run_.gang, local_loss.status().WithContext(fmt::format("step {}", step_ + 1)));
   }
   LEPTON_ASSIGN_OR_RETURN(const StepSums sums, ReduceGradient(*local_loss));
-  if (!std::isfinite(sums.loss)) return NotFinite("loss", sums.loss);
-  gradient_norm_ = run_.program.ApplyGradients(step_, 1.0 / static_cast<double>(rows));
+  if (!std::isfinite(sums.loss.sum)) return NotFinite("loss", sums.loss.sum);
+  gradient_norm_ = run_.program.ApplyGradients(step_, 1.0 / std::max(1.0, sums.loss.count));
   if (!std::isfinite(gradient_norm_)) return NotFinite("gradient norm", gradient_norm_);
-  epoch_loss_.Add(sums.loss, rows);
-  report_loss_.Add(sums.loss, rows);
+  epoch_loss_.Add(sums.loss);
+  report_loss_.Add(sums.loss);
   samples_ += rows;
   ++step_;
   stop = sums.stop;
@@ -198,7 +207,7 @@ Status TrainLoop::EvaluateNow() {
   train.AddTo("train", outcome_.metrics);
   held_out.AddTo("validation", outcome_.metrics);
   // The running loss is finer than the sample's, and includes the soft targets of a distillation.
-  if (epoch_loss_.rows > 0) outcome_.metrics["train/loss"] = epoch_loss_.value();
+  if (epoch_loss_.total.count > 0) outcome_.metrics["train/loss"] = epoch_loss_.value();
   return Status::Ok();
 }
 

@@ -139,7 +139,8 @@ Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& s
   if (options.distill) {
     options.distill_options = {spec.distill->temperature, spec.distill->alpha};
   }
-  return nn::TrainingProgram::Build({data.features(), data.outputs(spec.loss)}, options);
+  return nn::TrainingProgram::Build(
+      nn::Signature::Features(data.features(), data.outputs(spec.loss)), options);
 }
 
 namespace {

@@ -35,22 +35,23 @@ float* Zeros(std::vector<float>& storage, int64_t count) {
   return storage.data();
 }
 
-// The same rows with padded columns: themselves when there is nothing to pad.
-const float* Padded(const float* rows, int64_t count, int64_t size, std::vector<float>& storage) {
+// Rows `pitch` apart, side by side with padded columns.
+const float* Padded(const float* rows, int64_t pitch, int64_t count, int64_t size,
+                    std::vector<float>& storage) {
   const int64_t wide = PaddedSize(size);
-  if (wide == size) return rows;
   storage.assign(count * wide, 0.0f);
   for (int64_t i = 0; i < count; ++i) {
-    std::copy_n(rows + i * size, size, storage.data() + i * wide);
+    std::copy_n(rows + i * pitch, size, storage.data() + i * wide);
   }
   return storage.data();
 }
 
-// [count, size] as [size, kTile], 0 behind `count`.
-const float* Turned(const float* rows, int64_t count, int64_t size, std::vector<float>& storage) {
+// [count, size], rows `pitch` apart, as [size, kTile], 0 behind `count`.
+const float* Turned(const float* rows, int64_t pitch, int64_t count, int64_t size,
+                    std::vector<float>& storage) {
   storage.assign(size * kTile, 0.0f);
   for (int64_t i = 0; i < count; ++i) {
-    for (int64_t c = 0; c < size; ++c) storage[c * kTile + i] = rows[i * size + c];
+    for (int64_t c = 0; c < size; ++c) storage[c * kTile + i] = rows[i * pitch + c];
   }
   return storage.data();
 }
@@ -97,10 +98,11 @@ void ForwardTile(const KernelContext& context, const AttentionShape& s, int64_t 
   const simd::Loops& loops = simd::BestLoops();
   Workspace& work = ThreadWorkspace();
   const int64_t image = head / s.heads;
-  const int64_t kv_head = image * s.kv_heads + head % s.heads / s.group();
+  const int64_t kv_head = head % s.heads / s.group();
   const int64_t rows = std::min(kTile, s.queries - first_query);
   const int64_t wide = PaddedSize(s.size);
-  const float* q = context.input(0).as<float>() + (head * s.queries + first_query) * s.size;
+  const int64_t q_at = s.QueryOffset(image, head % s.heads, first_query);
+  const float* q = context.input(0).as<float>() + q_at;
   const float* bias =
       context.inputs() > 3 ? context.input(3).as<float>() + image * s.keys : nullptr;
   float* sums = Zeros(work.wide[0], rows * wide);
@@ -113,11 +115,13 @@ void ForwardTile(const KernelContext& context, const AttentionShape& s, int64_t 
   const int64_t end = s.EndKey(first_query + rows - 1);
   for (int64_t key = s.FirstKey(first_query) / kTile * kTile; key < end; key += kTile) {
     const int64_t keys = std::min(kTile, s.keys - key);
-    const int64_t at = (kv_head * s.keys + key) * s.size;
-    const float* k = Turned(context.input(1).as<float>() + at, keys, s.size, work.keys_turned);
-    const float* v = Padded(context.input(2).as<float>() + at, keys, s.size, work.padded[0]);
+    const int64_t at = s.KeyOffset(image, kv_head, key);
+    const int64_t pitch = s.kv_pitch();
+    const float* k =
+        Turned(context.input(1).as<float>() + at, pitch, keys, s.size, work.keys_turned);
+    const float* v = Padded(context.input(2).as<float>() + at, pitch, keys, s.size, work.padded[0]);
     float* scores = Zeros(work.scores, rows * kTile);
-    loops.multiply_block(rows, kTile, s.size, q, s.size, k, kTile, scores, kTile);
+    loops.multiply_block(rows, kTile, s.size, q, s.q_pitch(), k, kTile, scores, kTile);
     for (int64_t i = 0; i < rows; ++i) {
       const Visible part(s, first_query + i, key, keys);
       ScaleAndBias(s, part, bias == nullptr ? nullptr : bias + key, scores + i * kTile);
@@ -128,7 +132,7 @@ void ForwardTile(const KernelContext& context, const AttentionShape& s, int64_t 
   }
   const int64_t row = head * s.queries + first_query;
   for (int64_t i = 0; i < rows; ++i) {
-    float* y = context.output(0).as<float>() + (row + i) * s.size;
+    float* y = context.output(0).as<float>() + q_at + i * s.q_pitch();
     const float factor = 1 / running[i].sum;
     for (int64_t c = 0; c < s.size; ++c) y[c] = sums[i * wide + c] * factor;
     context.output(1).as<float>()[row + i] = running[i].top + std::log(running[i].sum);
@@ -142,7 +146,7 @@ class Backward {
       : context_(context),
         s_(s),
         work_(ThreadWorkspace()),
-        kv_head_(kv_head),
+        kv_head_(kv_head % s.kv_heads),
         image_(kv_head / s.kv_heads),
         wide_(PaddedSize(s.size)),
         bias_(context.inputs() > 6 ? context.input(6).as<float>() + image_ * s.keys : nullptr),
@@ -153,59 +157,66 @@ class Backward {
 
   void Run() {
     for (int64_t member = 0; member < s_.group(); ++member) {
-      const int64_t head = image_ * s_.heads + kv_head_ % s_.kv_heads * s_.group() + member;
+      const int64_t head = kv_head_ * s_.group() + member;
       for (int64_t query = 0; query < s_.queries; query += kTile) Queries(head, query);
     }
-    Store(dk_, s_.keys, context_.output(1).as<float>() + kv_head_ * s_.keys * s_.size);
-    Store(dv_, s_.keys, context_.output(2).as<float>() + kv_head_ * s_.keys * s_.size);
+    const int64_t at = s_.KeyOffset(image_, kv_head_, 0);
+    Store(dk_, s_.keys, context_.output(1).as<float>() + at, s_.kv_pitch());
+    Store(dv_, s_.keys, context_.output(2).as<float>() + at, s_.kv_pitch());
   }
 
  private:
   const float* In(int index) const { return context_.input(index).as<float>(); }
 
-  void Store(const float* wide_rows, int64_t rows, float* to) const {
-    for (int64_t i = 0; i < rows; ++i)
-      std::copy_n(wide_rows + i * wide_, s_.size, to + i * s_.size);
+  void Store(const float* wide_rows, int64_t rows, float* to, int64_t pitch) const {
+    for (int64_t i = 0; i < rows; ++i) std::copy_n(wide_rows + i * wide_, s_.size, to + i * pitch);
   }
 
   void Queries(int64_t head, int64_t first) {
     const int64_t rows = std::min(kTile, s_.queries - first);
-    const int64_t row = head * s_.queries + first;
+    const int64_t row = (image_ * s_.heads + head) * s_.queries + first;  // of log_sum
+    const int64_t at = s_.QueryOffset(image_, head, first);
     float* dq = Zeros(work_.wide[0], rows * wide_);
     const int64_t end = s_.EndKey(first + rows - 1);
     for (int64_t key = s_.FirstKey(first) / kTile * kTile; key < end; key += kTile) {
-      Tile(row, first, rows, key, dq);
+      Tile(row, at, first, rows, key, dq);
     }
-    Store(dq, rows, context_.output(0).as<float>() + row * s_.size);
+    Store(dq, rows, context_.output(0).as<float>() + at, s_.q_pitch());
   }
 
-  void Tile(int64_t row, int64_t first, int64_t rows, int64_t key, float* dq) {
+  void Tile(int64_t row, int64_t q_at, int64_t first, int64_t rows, int64_t key, float* dq) {
     const simd::Loops& loops = simd::BestLoops();
     const int64_t keys = std::min(kTile, s_.keys - key);
-    const int64_t at = (kv_head_ * s_.keys + key) * s_.size;
-    const float* q = In(0) + row * s_.size;
-    const float* dy = In(5) + row * s_.size;
+    const int64_t at = s_.KeyOffset(image_, kv_head_, key);
+    const int64_t q_pitch = s_.q_pitch(), kv_pitch = s_.kv_pitch();
+    const float* q = In(0) + q_at;
+    const float* dy = In(5) + q_at;
     float* scores = Zeros(work_.scores, 2 * kTile * kTile);
     float* slopes = scores + kTile * kTile;  // of the probabilities, then of the scores
-    loops.multiply_block(rows, kTile, s_.size, q, s_.size,
-                         Turned(In(1) + at, keys, s_.size, work_.keys_turned), kTile, scores,
-                         kTile);
-    loops.multiply_block(rows, kTile, s_.size, dy, s_.size,
-                         Turned(In(2) + at, keys, s_.size, work_.values_turned), kTile, slopes,
-                         kTile);
+    loops.multiply_block(rows, kTile, s_.size, q, q_pitch,
+                         Turned(In(1) + at, kv_pitch, keys, s_.size, work_.keys_turned), kTile,
+                         scores, kTile);
+    loops.multiply_block(rows, kTile, s_.size, dy, q_pitch,
+                         Turned(In(2) + at, kv_pitch, keys, s_.size, work_.values_turned), kTile,
+                         slopes, kTile);
     float* p = work_.probabilities.data();
     for (int64_t i = 0; i < rows; ++i) {
       const Visible part(s_, first + i, key, keys);
-      Row(row + i, part, key, scores + i * kTile, p + i * kTile, slopes + i * kTile);
+      Row(row + i, q_at + i * q_pitch, part, key, scores + i * kTile, p + i * kTile,
+          slopes + i * kTile);
     }
-    Accumulate(p, rows, keys, Padded(dy, rows, s_.size, work_.padded[0]), dv_ + key * wide_);
-    Accumulate(slopes, rows, keys, Padded(q, rows, s_.size, work_.padded[1]), dk_ + key * wide_);
+    Accumulate(p, rows, keys, Padded(dy, q_pitch, rows, s_.size, work_.padded[0]),
+               dv_ + key * wide_);
+    Accumulate(slopes, rows, keys, Padded(q, q_pitch, rows, s_.size, work_.padded[1]),
+               dk_ + key * wide_);
     loops.multiply_block(rows, wide_, keys, slopes, kTile,
-                         Padded(In(1) + at, keys, s_.size, work_.padded[2]), wide_, dq, wide_);
+                         Padded(In(1) + at, kv_pitch, keys, s_.size, work_.padded[2]), wide_, dq,
+                         wide_);
   }
 
   // p = exp(score - log_sum); the slope of a score is scale p (slope of p - dy y).
-  void Row(int64_t row, const Visible& part, int64_t key, float* scores, float* p, float* slopes) {
+  void Row(int64_t row, int64_t at, const Visible& part, int64_t key, float* scores, float* p,
+           float* slopes) {
     std::fill_n(p, kTile, 0.0f);
     ScaleAndBias(s_, part, bias_ == nullptr ? nullptr : bias_ + key, scores);
     if (part.begin < part.end) {
@@ -214,7 +225,7 @@ class Backward {
     }
     float dot = 0;
     for (int64_t c = 0; c < s_.size; ++c) {
-      dot += In(3)[row * s_.size + c] * In(5)[row * s_.size + c];
+      dot += In(3)[at + c] * In(5)[at + c];
     }
     const auto scale = static_cast<float>(s_.scale);
     for (int64_t j = 0; j < kTile; ++j) {

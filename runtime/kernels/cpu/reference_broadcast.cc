@@ -15,7 +15,7 @@ int64_t Source(int64_t position, const Shape& large, const std::vector<int64_t>&
 }
 
 template <typename Function>
-void Binary(const KernelContext& context, Function function) {
+void Broadcast(const KernelContext& context, Function function) {
   const Shape& shape = context.output(0).shape();
   const auto strides_a = BroadcastStrides(context.input(0).shape(), shape);
   const auto strides_b = BroadcastStrides(context.input(1).shape(), shape);
@@ -31,19 +31,19 @@ void Binary(const KernelContext& context, Function function) {
 }  // namespace
 
 void Add(const KernelContext& context) {
-  Binary(context, [](double a, double b) { return a + b; });
+  Broadcast(context, [](double a, double b) { return a + b; });
 }
 
 void Sub(const KernelContext& context) {
-  Binary(context, [](double a, double b) { return a - b; });
+  Broadcast(context, [](double a, double b) { return a - b; });
 }
 
 void Mul(const KernelContext& context) {
-  Binary(context, [](double a, double b) { return a * b; });
+  Broadcast(context, [](double a, double b) { return a * b; });
 }
 
 void Div(const KernelContext& context) {
-  Binary(context, [](double a, double b) { return a / b; });
+  Broadcast(context, [](double a, double b) { return a / b; });
 }
 
 void BroadcastTo(const KernelContext& context) {

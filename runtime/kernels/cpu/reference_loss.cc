@@ -22,9 +22,9 @@ void CrossEntropy(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
   std::vector<double> logs;
   for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
+    const int64_t label = context.input(1).as<int32_t>()[row];
     RowSoftmax(context.input(0).as<float>() + row * n, n, 1, logs);
-    context.output(0).as<float>()[row] =
-        static_cast<float>(-logs[context.input(1).as<int32_t>()[row]]);
+    context.output(0).as<float>()[row] = label < 0 ? 0.0f : static_cast<float>(-logs[label]);
   }
 }
 
@@ -33,9 +33,9 @@ void CrossEntropyGrad(const KernelContext& context) {
   std::vector<double> logs;
   for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
     RowSoftmax(context.input(0).as<float>() + row * n, n, 1, logs);
-    const double scale = context.input(2).as<float>()[row];
-    float* dx = context.output(0).as<float>() + row * n;
     const int64_t label = context.input(1).as<int32_t>()[row];
+    const double scale = label < 0 ? 0 : context.input(2).as<float>()[row];
+    float* dx = context.output(0).as<float>() + row * n;
     for (int64_t i = 0; i < n; ++i) {
       dx[i] = static_cast<float>(scale * (std::exp(logs[i]) - (i == label ? 1 : 0)));
     }

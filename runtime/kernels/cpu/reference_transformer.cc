@@ -13,23 +13,34 @@ double Dot(const float* a, const float* b, int64_t n) {
   return sum;
 }
 
-// Of one query: the rows it meets, and its scores.
+// Of one query of one head: where its rows are, and its scores.
 struct QueryView {
-  QueryView(const AttentionShape& s, int64_t row)
-      : query(row % s.queries),
-        image(row / (s.queries * s.heads)),
-        kv_row((image * s.kv_heads + row / s.queries % s.heads / s.group()) * s.keys) {}
+  QueryView(const AttentionShape& s, int64_t image, int64_t head, int64_t query)
+      : query(query),
+        at(s.QueryOffset(image, head, query)),
+        kv_at(s.KeyOffset(image, head / s.group(), 0)),
+        bias_at(image * s.keys),
+        row((image * s.heads + head) * s.queries + query) {}
   std::vector<double> Scores(const AttentionShape& s, const float* q, const float* k,
                              const float* bias) const {
     std::vector<double> scores;
     for (int64_t j = s.FirstKey(query); j < s.EndKey(query); ++j) {
-      const double extra = bias == nullptr ? 0.0 : double{bias[image * s.keys + j]};
-      scores.push_back(s.scale * Dot(q, k + (kv_row + j) * s.size, s.size) + extra);
+      const double extra = bias == nullptr ? 0.0 : double{bias[bias_at + j]};
+      scores.push_back(s.scale * Dot(q + at, k + kv_at + j * s.kv_pitch(), s.size) + extra);
     }
     return scores;
   }
-  int64_t query, image, kv_row;
+  int64_t query, at, kv_at, bias_at, row;
 };
+
+template <typename Body>
+void ForQueries(const AttentionShape& s, const Body& body) {
+  for (int64_t image = 0; image < s.batch; ++image) {
+    for (int64_t head = 0; head < s.heads; ++head) {
+      for (int64_t query = 0; query < s.queries; ++query) body(QueryView(s, image, head, query));
+    }
+  }
+}
 
 }  // namespace
 
@@ -37,23 +48,22 @@ void Attention(const KernelContext& context) {
   const AttentionShape s(context.input(0).shape(), context.input(1).shape(), context.attributes());
   const float* bias = context.inputs() > 3 ? context.input(3).as<float>() : nullptr;
   const float* v = context.input(2).as<float>();
-  for (int64_t row = 0; row < s.batch * s.heads * s.queries; ++row) {
-    const QueryView view(s, row);
-    const std::vector<double> scores = view.Scores(s, context.input(0).as<float>() + row * s.size,
-                                                   context.input(1).as<float>(), bias);
+  ForQueries(s, [&](const QueryView& view) {
+    const std::vector<double> scores =
+        view.Scores(s, context.input(0).as<float>(), context.input(1).as<float>(), bias);
     const double top = *std::max_element(scores.begin(), scores.end());
     double sum = 0;
     for (const double score : scores) sum += std::exp(score - top);
     for (int64_t c = 0; c < s.size; ++c) {
       double y = 0;
       for (size_t j = 0; j < scores.size(); ++j) {
-        const int64_t key = view.kv_row + s.FirstKey(view.query) + static_cast<int64_t>(j);
-        y += std::exp(scores[j] - top) / sum * v[key * s.size + c];
+        const int64_t key = s.FirstKey(view.query) + static_cast<int64_t>(j);
+        y += std::exp(scores[j] - top) / sum * v[view.kv_at + key * s.kv_pitch() + c];
       }
-      context.output(0).as<float>()[row * s.size + c] = static_cast<float>(y);
+      context.output(0).as<float>()[view.at + c] = static_cast<float>(y);
     }
-    context.output(1).as<float>()[row] = static_cast<float>(top + std::log(sum));
-  }
+    context.output(1).as<float>()[view.row] = static_cast<float>(top + std::log(sum));
+  });
 }
 
 // With p = exp(score - log_sum): dv = p dy, dscore = p (dy v - dy y), dq = scale dscore k and
@@ -64,14 +74,14 @@ void AttentionGrad(const KernelContext& context) {
   const float* bias = context.inputs() > 6 ? input(6) : nullptr;
   std::vector<double> sums[3];
   for (int i = 0; i < 3; ++i) sums[i].resize(context.output(i).elements());
-  for (int64_t row = 0; row < s.batch * s.heads * s.queries; ++row) {
-    const QueryView view(s, row);
-    const int64_t at = row * s.size;
-    const std::vector<double> scores = view.Scores(s, input(0) + at, input(1), bias);
+  ForQueries(s, [&](const QueryView& view) {
+    const int64_t at = view.at;
+    const std::vector<double> scores = view.Scores(s, input(0), input(1), bias);
     const double dot_y = Dot(input(5) + at, input(3) + at, s.size);
     for (size_t j = 0; j < scores.size(); ++j) {
-      const int64_t key = (view.kv_row + s.FirstKey(view.query) + static_cast<int64_t>(j)) * s.size;
-      const double p = std::exp(scores[j] - input(4)[row]);
+      const int64_t key =
+          view.kv_at + (s.FirstKey(view.query) + static_cast<int64_t>(j)) * s.kv_pitch();
+      const double p = std::exp(scores[j] - input(4)[view.row]);
       const double dscore = s.scale * p * (Dot(input(5) + at, input(2) + key, s.size) - dot_y);
       for (int64_t c = 0; c < s.size; ++c) {
         sums[0][at + c] += dscore * input(1)[key + c];
@@ -79,7 +89,7 @@ void AttentionGrad(const KernelContext& context) {
         sums[2][key + c] += p * input(5)[at + c];
       }
     }
-  }
+  });
   for (int i = 0; i < 3; ++i) {
     float* out = context.output(i).as<float>();
     for (size_t j = 0; j < sums[i].size(); ++j) out[j] = static_cast<float>(sums[i][j]);
@@ -88,16 +98,18 @@ void AttentionGrad(const KernelContext& context) {
 
 void Rope(const KernelContext& context) {
   const Shape& shape = context.input(0).shape();
-  const int64_t d = shape.back();
+  const int64_t d = context.attributes().Int("size", shape.back());
+  const int64_t heads = shape.back() / d;
   const int64_t positions = shape[shape.rank() - 2];
   const int64_t dims = context.attributes().Int("dims", d);
   const bool interleaved = context.attributes().Int("interleaved") != 0;
   const double sign = context.attributes().Int("inverse") != 0 ? -1 : 1;
   const auto offset = static_cast<double>(context.attributes().Int("offset"));
   const std::vector<double> frequencies = ops::RopeFrequencies(dims, context.attributes());
-  for (int64_t row = 0; row < shape.rows(); ++row) {
-    const float* x = context.input(0).as<float>() + row * d;
-    float* y = context.output(0).as<float>() + row * d;
+  for (int64_t head = 0; head < shape.rows() * heads; ++head) {
+    const int64_t row = head / heads;
+    const float* x = context.input(0).as<float>() + head * d;
+    float* y = context.output(0).as<float>() + head * d;
     std::copy(x, x + d, y);
     for (int64_t i = 0; i < dims / 2; ++i) {
       const double angle = sign * (offset + static_cast<double>(row % positions)) * frequencies[i];

@@ -20,7 +20,8 @@ int64_t RowGrain(int64_t n) {
 class Rope final : public graph::Kernel {
  public:
   explicit Rope(const graph::KernelRequest& request)
-      : d_(request.inputs[0].shape.back()),
+      : width_(request.inputs[0].shape.back()),
+        d_(request.attributes->Int("size", width_)),
         positions_(request.inputs[0].shape[request.inputs[0].shape.rank() - 2]),
         dims_(request.attributes->Int("dims", d_)),
         interleaved_(request.attributes->Int("interleaved") != 0) {
@@ -39,15 +40,17 @@ class Rope final : public graph::Kernel {
   void Run(const KernelContext& context) override {
     const float* x = context.input(0).as<float>();
     float* y = context.output(0).as<float>();
-    ComputeLoop(context.input(0).shape().rows(), RowGrain(d_), [&](int64_t begin, int64_t end) {
+    ComputeLoop(context.input(0).shape().rows(), RowGrain(width_), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        RunRow(row % positions_, x + row * d_, y + row * d_);
+        for (int64_t at = row * width_; at < (row + 1) * width_; at += d_) {
+          RunHead(row % positions_, x + at, y + at);
+        }
       }
     });
   }
 
  private:
-  void RunRow(int64_t position, const float* x, float* y) const {
+  void RunHead(int64_t position, const float* x, float* y) const {
     const int64_t half = dims_ / 2;
     const float* cosines = cosines_.data() + position * half;
     const float* sines = sines_.data() + position * half;
@@ -62,7 +65,7 @@ class Rope final : public graph::Kernel {
     std::copy(x + dims_, x + d_, y + dims_);
   }
 
-  const int64_t d_, positions_, dims_;
+  const int64_t width_, d_, positions_, dims_;
   const bool interleaved_;
   std::vector<float> cosines_, sines_;  // [position, pair]
 };

@@ -24,7 +24,7 @@ TEST_P(Precision, ARowGivesTheSameBitsInAnyBatch) {
   TrainingProgram::Options options = SmallOptions();
   options.model = model;
   options.precision = GetParam();
-  const Signature signature{33, 7};
+  const Signature signature = Signature::Features(33, 7);
   auto training = MustBuild(signature, options);
   auto inference = InferenceProgram::Build(signature, model, GetParam()).value();
   ASSERT_EQ(inference->weights().size(), training->weights().size());
@@ -33,40 +33,41 @@ TEST_P(Precision, ARowGivesTheSameBitsInAnyBatch) {
 
   const std::vector<float> row = Noise(33, 5, 2);
   std::vector<float> alone(7);
-  ASSERT_TRUE(inference->Forward(1, row, alone).ok());
+  ASSERT_TRUE(inference->Forward(Rows(inference, row), alone).ok());
   for (const int64_t batch : {2, 31, 32, 33, 64, 70, 129}) {
     std::vector<float> x = Noise(33 * batch, 6 + batch, 3);
     std::vector<float> logits(7 * batch);
     for (int64_t place = 0; place<batch; place += batch> 40 ? 7 : 1) {
       std::vector<float> with_row = x;
       std::copy(row.begin(), row.end(), with_row.begin() + 33 * place);
-      ASSERT_TRUE(inference->Forward(batch, with_row, logits).ok());
+      ASSERT_TRUE(inference->Forward(Rows(inference, with_row), logits).ok());
       EXPECT_TRUE(SameBits(std::span(logits).subspan(7 * place, 7), alone))
           << "row " << place << " of " << batch;
     }
     std::vector<float> by_training(7 * batch);
-    ASSERT_TRUE(inference->Forward(batch, x, logits).ok());
-    ASSERT_TRUE(training->Forward(batch, x, by_training).ok());
+    ASSERT_TRUE(inference->Forward(Rows(inference, x), logits).ok());
+    ASSERT_TRUE(training->Forward(Rows(training, x), by_training).ok());
     EXPECT_TRUE(SameBits(logits, by_training));
   }
 }
 
 // What serving relies on: a bad row in a batch does not touch its neighbours.
 TEST_P(Precision, ARowOfNanLeavesTheOthersAlone) {
-  auto program = InferenceProgram::Build({8, 3}, {.hidden = {40}}, GetParam()).value();
+  auto program =
+      InferenceProgram::Build(Signature::Features(8, 3), {.hidden = {40}}, GetParam()).value();
   const std::vector<float> weights = Noise(program->weights().size(), 3);
   std::copy(weights.begin(), weights.end(), program->weights().begin());
   ASSERT_TRUE(program->Prepare().ok());
   std::vector<float> x = Noise(8 * 5, 4);
   std::vector<float> clean(15), dirty(15), after(15);
-  ASSERT_TRUE(program->Forward(5, x, clean).ok());
+  ASSERT_TRUE(program->Forward(Rows(program, x), clean).ok());
   std::vector<float> bad = x;
   std::fill_n(bad.begin() + 16, 8, std::nanf(""));
-  ASSERT_TRUE(program->Forward(5, bad, dirty).ok());
+  ASSERT_TRUE(program->Forward(Rows(program, bad), dirty).ok());
   EXPECT_TRUE(std::isnan(dirty[6]));
   EXPECT_TRUE(SameBits(std::span(dirty).first(6), std::span(clean).first(6)));
   EXPECT_TRUE(SameBits(std::span(dirty).last(6), std::span(clean).last(6)));
-  ASSERT_TRUE(program->Forward(5, x, after).ok());
+  ASSERT_TRUE(program->Forward(Rows(program, x), after).ok());
   EXPECT_TRUE(SameBits(after, clean));
 }
 
@@ -80,7 +81,7 @@ std::string DigestOfARun(const std::string& precision) {
   options.model = {.hidden = {700, 300}, .activation = "gelu", .dropout = 0.2, .layer_norm = true};
   options.clip_norm = 0.5;
   options.precision = precision;
-  auto program = MustBuild({130, 11}, options);
+  auto program = MustBuild(Signature::Features(130, 11), options);
   const std::vector<float> x = Noise(130 * 290, 3);
   const std::vector<int32_t> labels = Classes(290, 11, 4);
   std::string bytes;
@@ -93,15 +94,16 @@ std::string DigestOfARun(const std::string& precision) {
     for (const int64_t batch : {290, 17}) {
       const Targets targets{.classes = std::span(labels).first(batch)};
       const double loss =
-          program->ForwardBackward(batch, std::span(x).first(130 * batch), targets, step, 1)
-              .value();
+          program->ForwardBackward(Rows(program, std::span(x).first(130 * batch)), targets, step, 1)
+              .value()
+              .sum;
       append(std::vector<double>{loss, program->ApplyGradients(step, 1.0 / batch)});
     }
   }
   append(program->weights());
   append(program->optimizer_state());
   std::vector<float> logits(11 * 290);
-  EXPECT_TRUE(program->Forward(290, x, logits).ok());
+  EXPECT_TRUE(program->Forward(Rows(program, x), logits).ok());
   append(logits);
   return Sha256Hex(bytes);
 }

@@ -14,7 +14,7 @@ namespace {
 
 using graph::ValueId;
 
-constexpr graph::RunState kState{5, 6, 7};
+constexpr graph::RunState kGradientState{5, 6, 7};
 
 // sum(coefficients * op(inputs)) as a graph: a number whose gradient by the inputs has something to
 // say about every element of the op's first output.
@@ -46,8 +46,8 @@ class Probe {
   }
 
   double Sum() {
-    plan_->RunPrologue(kState);
-    plan_->Run(kState);
+    plan_->RunPrologue(kGradientState);
+    plan_->Run(kGradientState);
     double sum = 0;
     for (const float y : plan_->view(product_).span<const float>()) sum += y;
     return sum;

@@ -30,7 +30,7 @@ struct Size {
 };
 // One element, odd and small, not a multiple of any vector, several tiles and threads.
 constexpr Size kSizes[] = {{1, 1}, {3, 7}, {33, 67}, {300, 270}, {9, 5000}};
-constexpr graph::RunState kState{12345, 7, 3};
+constexpr graph::RunState kParityState{12345, 7, 3};
 
 std::vector<KernelEntry> EntriesOf(std::string_view op, DType dtype) {
   std::vector<KernelEntry> entries;
@@ -90,8 +90,8 @@ TEST_P(KernelParity, EqualsTheReference) {
     ASSERT_FALSE(cases.empty()) << "op " << entry.op << " has no case in op_cases.cc";
     for (OpCase& op_case : cases) {
       if (!CanRun(entry, op_case)) continue;
-      auto got = RunKernel(entry, op_case, kState);
-      auto wanted = RunKernel(reference, op_case, kState);
+      auto got = RunKernel(entry, op_case, kParityState);
+      auto wanted = RunKernel(reference, op_case, kParityState);
       for (size_t i = 0; i < got.size(); ++i) {
         ExpectNear(got[i], wanted[i], Tolerance(entry, op_case),
                    op_case.label + " rows " + std::to_string(size.rows) + " n " +
@@ -121,8 +121,8 @@ TEST(OnednnMatmul, Bf16EqualsTheReference) {
   onednn.create = &kernels::CreateOnednnMatmul;
   for (OpCase& op_case : CasesFor("matmul", DType::kBF16, 33, 300)) {
     if (!CanRun(onednn, op_case)) GTEST_SKIP() << "oneDNN has no bf16 product on this CPU";
-    auto got = RunKernel(onednn, op_case, kState);
-    auto wanted = RunKernel(reference, op_case, kState);
+    auto got = RunKernel(onednn, op_case, kParityState);
+    auto wanted = RunKernel(reference, op_case, kParityState);
     ExpectNear(got[0], wanted[0], Tolerance(onednn, op_case), op_case.label);
   }
 }
@@ -132,7 +132,7 @@ TEST(OnednnMatmul, FrozenWeightsGiveTheSameProduct) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     for (OpCase& op_case : CasesFor("matmul", dtype, 20, 530)) {
       const auto entries = EntriesOf("matmul", dtype);
-      auto wanted = RunKernel(entries.back(), op_case, kState);
+      auto wanted = RunKernel(entries.back(), op_case, kParityState);
       const std::vector<TensorType> inputs = {op_case.inputs[0].type, op_case.inputs[1].type};
       const graph::Node node{nullptr, "", {0, 1}, {2}, op_case.attributes};
       HostTensor got = MakeTensor(wanted[0].type);
@@ -141,8 +141,8 @@ TEST(OnednnMatmul, FrozenWeightsGiveTheSameProduct) {
                                          {},       {false, true}};
       const auto* entry = kernels::CpuKernels().Select(request).value();
       auto kernel = entry->create(request);
-      kernel->Prepare(graph::KernelContext(views, node, kState));
-      kernel->Run(graph::KernelContext(views, node, kState));
+      kernel->Prepare(graph::KernelContext(views, node, kParityState));
+      kernel->Run(graph::KernelContext(views, node, kParityState));
       ExpectNear(got, wanted[0], Tolerance(*entry, op_case), op_case.label);
     }
   }
@@ -175,8 +175,8 @@ TEST(VectorKernels, EveryInstructionSetGivesTheSameBits) {
     for (const Size& size : kSizes) {
       for (OpCase& op_case : CasesFor(entry.op, entry.dtype, size.rows, size.n)) {
         if (!CanRun(entry, op_case)) continue;
-        auto got = RunKernel(entry, op_case, kState);
-        auto wanted = RunKernel(baseline, op_case, kState);
+        auto got = RunKernel(entry, op_case, kParityState);
+        auto wanted = RunKernel(baseline, op_case, kParityState);
         for (size_t i = 0; i < got.size(); ++i) {
           ExpectNear(got[i], wanted[i], 0,
                      std::string(entry.op) + " " + std::string(entry.implementation) + " " +
@@ -195,7 +195,7 @@ TEST(Kernels, NanGoesThrough) {
       OpCase op_case = std::move(CasesFor(op, DType::kF32, 2, 20).front());
       if (!CanRun(entry, op_case)) continue;
       op_case.inputs[0].floats()[21] = std::nanf("");
-      auto outputs = RunKernel(entry, op_case, kState);
+      auto outputs = RunKernel(entry, op_case, kParityState);
       EXPECT_TRUE(std::isnan(outputs[0].floats()[21])) << op << " " << entry.implementation;
       EXPECT_FALSE(std::isnan(outputs[0].floats()[0])) << op << " " << entry.implementation;
     }

@@ -9,6 +9,7 @@
 #include "runtime/graph/executor.h"
 #include "runtime/graph/shape_inference.h"
 #include "runtime/kernels/kernel_list_cpu.h"
+#include "runtime/nn/forward_program.h"
 #include "runtime/nn/losses.h"
 #include "runtime/nn/model_list.h"
 #include "runtime/ops/op_list.h"
@@ -25,8 +26,9 @@ struct TrainingGraph {
     model.layer_norm = layer_norm;
     model.dropout = dropout;
     model.activation = "gelu";
-    x = graph.AddInput("x", {DType::kF32, {Shape::kBatch, 24}});
-    const ValueId logits = nn::BuildModel(builder, signature, model, x).value();
+    const std::vector<ValueId> inputs = nn::AddInputs(graph, signature);
+    x = inputs.front();
+    const ValueId logits = nn::BuildModel(builder, signature, model, inputs).value();
     loss = nn::AddLoss(graph, signature, {}, logits).value();
     std::vector<ValueId> parameters;
     for (const auto& parameter : builder.parameters()) parameters.push_back(parameter.value);
@@ -34,7 +36,7 @@ struct TrainingGraph {
     EXPECT_TRUE(graph.AddOutput(loss.row_losses, false).ok());
     for (const ValueId gradient : gradients) EXPECT_TRUE(graph.AddOutput(gradient, true).ok());
   }
-  nn::Signature signature{24, 10};
+  const nn::Signature signature = nn::Signature::Features(24, 10);
   Graph graph;
   nn::ModelBuilder builder;
   ValueId x = kNoValue;

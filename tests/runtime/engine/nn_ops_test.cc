@@ -6,6 +6,7 @@
 
 #include "runtime/graph/autodiff.h"
 #include "runtime/graph/executor.h"
+#include "runtime/graph/shape_inference.h"
 #include "runtime/kernels/kernel_list_cpu.h"
 #include "runtime/ops/op_list.h"
 #include "tests/runtime/engine/op_cases.h"
@@ -44,24 +45,27 @@ std::vector<float> Values(HostTensor& tensor) {
   return {tensor.floats().begin(), tensor.floats().end()};
 }
 
-// One decoder block on token ids [batch, 5]: embedding, rms_norm, grouped attention with rope,
-// SwiGLU, residuals, and the loss of each token.
+// One decoder block on token ids [batch, sequence]: embedding, rms_norm, grouped attention with
+// rope, SwiGLU, residuals, and the loss of each token.
 struct Decoder {
   Decoder() : graph(ops::OpList()) {
-    ids = graph.AddInput("ids", {DType::kI32, {kB, 5}});
-    labels = graph.AddInput("labels", {DType::kI32, {kB, 5}});
+    ids = graph.AddInput("ids", {DType::kI32, {kB, Shape::kSequence}});
+    labels = graph.AddInput("labels", {DType::kI32, {kB, Shape::kSequence}});
     const ValueId table = Weight("table", {11, 16});
     const ValueId x = graph.Add("gather", {table, ids}, {{"axis", int64_t{0}}}).value();
     const ValueId normed = graph.Add("rms_norm", {x, Weight("gain", {16})}).value();
-    const ValueId q = Heads(normed, "q", 4);
-    const ValueId k = Heads(normed, "k", 2);
-    const ValueId v = Heads(normed, "v", 2);
-    const auto rope = [&](ValueId value) { return graph.Add("rope", {value}).value(); };
+    const ValueId q = Linear(normed, "q", 16, 4 * 4);
+    const ValueId k = Linear(normed, "k", 16, 2 * 4);
+    const ValueId v = Linear(normed, "v", 16, 2 * 4);
+    const auto rope = [&](ValueId value) {
+      return graph.Add("rope", {value}, {{"size", int64_t{4}}}).value();
+    };
     const ValueId mixed =
-        graph.Add("attention", {rope(q), rope(k), v}, {{"causal", int64_t{1}}}).value();
-    const ValueId merged = graph.Add("transpose", {mixed}, {{"perm", Ints{0, 2, 1, 3}}}).value();
-    const ValueId flat = graph.Add("reshape", {merged}, {{"shape", Ints{kB, 5, 16}}}).value();
-    const ValueId attended = graph.Add("add", {x, Linear(flat, "o", 16, 16)}).value();
+        graph
+            .Add("attention", {rope(q), rope(k), v},
+                 {{"heads", int64_t{4}}, {"kv_heads", int64_t{2}}, {"causal", int64_t{1}}})
+            .value();
+    const ValueId attended = graph.Add("add", {x, Linear(mixed, "o", 16, 16)}).value();
     const ValueId gate = graph.Add("silu", {Linear(attended, "gate", 16, 24)}).value();
     const ValueId up = graph.Add("mul", {gate, Linear(attended, "up", 16, 24)}).value();
     const ValueId y = graph.Add("add", {attended, Linear(up, "down", 24, 16)}).value();
@@ -82,14 +86,11 @@ struct Decoder {
   ValueId Linear(ValueId x, const std::string& name, int64_t in, int64_t out) {
     return graph.Add("matmul", {x, Weight(name, {in, out})}).value();
   }
-  ValueId Heads(ValueId x, const std::string& name, int64_t heads) {
-    const ValueId flat = Linear(x, name, 16, heads * 4);
-    const ValueId split = graph.Add("reshape", {flat}, {{"shape", Ints{kB, 5, heads, 4}}}).value();
-    return graph.Add("transpose", {split}, {{"perm", Ints{0, 2, 1, 3}}}).value();
-  }
-
   graph::Plan* PlanFor(graph::Executor& executor, HostTensor& id_tensor, HostTensor& label_tensor) {
-    graph::Plan* plan = executor.PlanForBatch(id_tensor.type.shape[0]).value();
+    graph::Plan* plan = executor
+                            .PlanFor(graph::InputTypesForBatch(graph, id_tensor.type.shape[0],
+                                                               id_tensor.type.shape[1]))
+                            .value();
     for (size_t i = 0; i < weights.size(); ++i) plan->Bind(weights[i], data[i].data.data());
     plan->Bind(ids, id_tensor.data.data());
     plan->Bind(labels, label_tensor.data.data());
@@ -223,13 +224,17 @@ TEST(Gather, AnIndexOutsideTheAxisGivesNan) {
 }
 
 TEST(Attention, OneVisibleKeyIsItsValue) {
-  OpCase op_case = MakeCase("", {{"causal", int64_t{1}}, {"window", int64_t{1}}}, {},
-                            RandomTensor(F32({1, 2, 3, 4}), 1), RandomTensor(F32({1, 1, 3, 4}), 2),
-                            RandomTensor(F32({1, 1, 3, 4}), 3));
+  OpCase op_case = MakeCase("",
+                            {{"heads", int64_t{2}},
+                             {"kv_heads", int64_t{1}},
+                             {"causal", int64_t{1}},
+                             {"window", int64_t{1}}},
+                            {}, RandomTensor(F32({1, 3, 8}), 1), RandomTensor(F32({1, 3, 4}), 2),
+                            RandomTensor(F32({1, 3, 4}), 3));
   HostTensor values = Copy(op_case.inputs[2]);
   auto y = Outputs("attention", std::move(op_case));
   for (size_t i = 0; i < 24; ++i) {
-    EXPECT_FLOAT_EQ(y[0].floats()[i], values.floats()[i % 12]) << i;
+    EXPECT_FLOAT_EQ(y[0].floats()[i], values.floats()[i / 8 * 4 + i % 4]) << i;
   }
 }
 

@@ -31,6 +31,12 @@ inline std::vector<int32_t> Classes(size_t count, int classes, uint64_t seed) {
   return labels;
 }
 
+// x as a batch of the program's features.
+template <typename Program>
+Batch Rows(const std::unique_ptr<Program>& program, std::span<const float> x) {
+  return Batch::Features(x, program->signature().inputs.front().type.shape.back());
+}
+
 inline std::unique_ptr<TrainingProgram> MustBuild(const Signature& signature,
                                                   const TrainingProgram::Options& options) {
   auto program = TrainingProgram::Build(signature, options);

@@ -29,19 +29,19 @@ TEST_P(Learns, ExclusiveOr) {
   options.loss = GetParam().loss;
   if (options.optimizer.name == "sgd") options.optimizer.lr = 0.2;
   const bool classes = options.loss == "cross_entropy";
-  const Signature signature{2, classes ? 2 : 1};
+  const Signature signature = Signature::Features(2, classes ? 2 : 1);
   auto program = MustBuild(signature, options);
   const std::vector<float> x = {-1, -1, -1, 1, 1, -1, 1, 1};
   const std::vector<int32_t> labels = {0, 1, 1, 0};
   const std::vector<float> values = {0, 1, 1, 0};
   const Targets targets = classes ? Targets{.classes = labels} : Targets{.values = values};
-  const double first = program->ForwardBackward(4, x, targets, 0, 0).value();
+  const double first = program->ForwardBackward(Rows(program, x), targets, 0, 0).value().sum;
   for (uint64_t step = 0; step < 300; ++step) {
-    ASSERT_TRUE(program->ForwardBackward(4, x, targets, step, 0).ok());
+    ASSERT_TRUE(program->ForwardBackward(Rows(program, x), targets, step, 0).ok());
     ASSERT_TRUE(std::isfinite(program->ApplyGradients(step, 0.25)));
   }
   std::vector<float> logits(4 * signature.outputs);
-  const double last = program->Evaluate(4, x, targets, logits).value();
+  const double last = program->Evaluate(Rows(program, x), targets, logits).value().sum;
   EXPECT_LT(last, 0.1 * first);
   for (int row = 0; row < 4; ++row) {
     const bool one = classes ? logits[2 * row + 1] > logits[2 * row]
@@ -75,16 +75,18 @@ TEST(TrainingProgram, SeparatesTwoBlobs) {
   options.schedule = {.name = "cosine", .warmup_steps = 5};
   options.total_steps = 60;
   options.clip_norm = 1;
-  auto program = MustBuild({2, 2}, options);
+  auto program = MustBuild(Signature::Features(2, 2), options);
   for (uint64_t step = 0; step < 60; ++step) {
     const size_t first = (step % 8) * 50;
     const Targets targets{.classes = std::span(labels).subspan(first, 50)};
     ASSERT_TRUE(
-        program->ForwardBackward(50, std::span(x).subspan(2 * first, 100), targets, step, 0).ok());
+        program
+            ->ForwardBackward(Rows(program, std::span(x).subspan(2 * first, 100)), targets, step, 0)
+            .ok());
     program->ApplyGradients(step, 1.0 / 50);
   }
   std::vector<float> logits(2 * kRows);
-  ASSERT_TRUE(program->Forward(kRows, x, logits).ok());
+  ASSERT_TRUE(program->Forward(Rows(program, x), logits).ok());
   int right = 0;
   for (int i = 0; i < kRows; ++i) right += (logits[2 * i + 1] > logits[2 * i]) == (labels[i] == 1);
   EXPECT_GE(right, kRows * 99 / 100);
@@ -96,20 +98,20 @@ TEST(TrainingProgram, GradientsEqualFiniteDifferencesOfTheLoss) {
     TrainingProgram::Options options = SmallOptions();
     options.model = {.hidden = {5, 4}, .activation = "gelu", .layer_norm = true};
     options.distill = distill;
-    auto program = MustBuild({3, 4}, options);
+    auto program = MustBuild(Signature::Features(3, 4), options);
     const std::vector<float> x = Noise(15, 3);
     const std::vector<float> teacher = Noise(20, 4, 3);
     const std::vector<int32_t> labels = Classes(5, 4, 9);
     const Targets targets{.classes = labels, .teacher_logits = teacher};
-    ASSERT_TRUE(program->ForwardBackward(5, x, targets, 0, 0).ok());
+    ASSERT_TRUE(program->ForwardBackward(Rows(program, x), targets, 0, 0).ok());
     const std::vector<float> gradients(program->gradients().begin(), program->gradients().end());
     for (size_t i = 0; i < gradients.size(); ++i) {
       float& w = program->weights()[i];
       const float before = w;
       w = before + kStep;
-      const double up = program->ForwardBackward(5, x, targets, 0, 0).value();
+      const double up = program->ForwardBackward(Rows(program, x), targets, 0, 0).value().sum;
       w = before - kStep;
-      const double down = program->ForwardBackward(5, x, targets, 0, 0).value();
+      const double down = program->ForwardBackward(Rows(program, x), targets, 0, 0).value().sum;
       w = before;
       ASSERT_NEAR(gradients[i], (up - down) / (2 * kStep), 5e-3) << i;
     }
@@ -117,19 +119,21 @@ TEST(TrainingProgram, GradientsEqualFiniteDifferencesOfTheLoss) {
 }
 
 TEST(TrainingProgram, GradientIsTheSumOverRows) {
-  auto program = MustBuild({6, 3}, SmallOptions());
+  auto program = MustBuild(Signature::Features(6, 3), SmallOptions());
   const std::vector<float> x = Noise(6 * 10, 3);
   const std::vector<int32_t> labels = Classes(10, 3, 4);
   double sum = 0;
   std::vector<double> total(program->gradients().size());
   for (int row = 0; row < 10; ++row) {
     sum += program
-               ->ForwardBackward(1, std::span(x).subspan(6 * row, 6),
+               ->ForwardBackward(Rows(program, std::span(x).subspan(6 * row, 6)),
                                  {.classes = std::span(labels).subspan(row, 1)}, 0, 0)
-               .value();
+               .value()
+               .sum;
     for (size_t i = 0; i < total.size(); ++i) total[i] += program->gradients()[i];
   }
-  EXPECT_NEAR(program->ForwardBackward(10, x, {.classes = labels}, 0, 0).value(), sum, 1e-4);
+  EXPECT_NEAR(program->ForwardBackward(Rows(program, x), {.classes = labels}, 0, 0).value().sum,
+              sum, 1e-4);
   for (size_t i = 0; i < total.size(); ++i) {
     EXPECT_NEAR(program->gradients()[i], total[i], 1e-4);
   }
@@ -139,12 +143,12 @@ TEST(TrainingProgram, DistillationLossEqualsTheFormula) {
   TrainingProgram::Options options = SmallOptions();
   options.distill = true;
   options.distill_options = {.temperature = 3, .alpha = 0.3};
-  auto program = MustBuild({4, 3}, options);
+  auto program = MustBuild(Signature::Features(4, 3), options);
   const std::vector<float> x = Noise(8, 1);
   const std::vector<float> teacher = {1, 2, -1, 0.5f, 0, 3};
   const std::vector<int32_t> labels = {2, 0};
   std::vector<float> logits(6);
-  ASSERT_TRUE(program->Forward(2, x, logits).ok());
+  ASSERT_TRUE(program->Forward(Rows(program, x), logits).ok());
   double wanted = 0;
   for (int row = 0; row < 2; ++row) {
     double p[3], q[3], hard[3], sp = 0, sq = 0, sh = 0;
@@ -158,25 +162,25 @@ TEST(TrainingProgram, DistillationLossEqualsTheFormula) {
     wanted += 0.3 * 9 * divergence - 0.7 * std::log(hard[labels[row]] / sh);
   }
   const Targets targets{.classes = labels, .teacher_logits = teacher};
-  EXPECT_NEAR(program->ForwardBackward(2, x, targets, 0, 0).value(), wanted, 1e-5);
+  EXPECT_NEAR(program->ForwardBackward(Rows(program, x), targets, 0, 0).value().sum, wanted, 1e-5);
   // Evaluate is the label loss alone.
-  double label_loss = program->Evaluate(2, x, targets, logits).value();
+  double label_loss = program->Evaluate(Rows(program, x), targets, logits).value().sum;
   options.distill = false;
-  EXPECT_NEAR(MustBuild({4, 3}, options)->ForwardBackward(2, x, targets, 0, 0).value(), label_loss,
-              1e-5);
+  const auto plain = MustBuild(Signature::Features(4, 3), options);
+  EXPECT_NEAR(plain->ForwardBackward(Rows(plain, x), targets, 0, 0).value().sum, label_loss, 1e-5);
 }
 
 TEST(TrainingProgram, Bf16StaysCloseToF32) {
   TrainingProgram::Options options = SmallOptions();
   options.model.hidden = {64, 32};
-  auto wide = MustBuild({20, 5}, options);
+  auto wide = MustBuild(Signature::Features(20, 5), options);
   options.precision = "bf16";
-  auto narrow = MustBuild({20, 5}, options);
+  auto narrow = MustBuild(Signature::Features(20, 5), options);
   ASSERT_TRUE(SameBits(wide->weights(), narrow->weights()));
   const std::vector<float> x = Noise(20 * 50, 3);
   const std::vector<int32_t> labels = Classes(50, 5, 4);
-  const double a = wide->ForwardBackward(50, x, {.classes = labels}, 0, 0).value();
-  const double b = narrow->ForwardBackward(50, x, {.classes = labels}, 0, 0).value();
+  const double a = wide->ForwardBackward(Rows(wide, x), {.classes = labels}, 0, 0).value().sum;
+  const double b = narrow->ForwardBackward(Rows(narrow, x), {.classes = labels}, 0, 0).value().sum;
   EXPECT_NE(a, b);  // it does round
   EXPECT_NEAR(a, b, 0.01 * a);
   double difference = 0, norm = 0;
@@ -190,7 +194,7 @@ TEST(TrainingProgram, Bf16StaysCloseToF32) {
 TEST(TrainingProgram, ParametersLieInOrderWithoutGaps) {
   TrainingProgram::Options options = SmallOptions();
   options.model = {.hidden = {5}, .layer_norm = true};
-  auto program = MustBuild({3, 2}, options);
+  auto program = MustBuild(Signature::Features(3, 2), options);
   std::vector<std::string> names;
   int64_t next = 0;
   for (const ParameterView& view : program->parameters()) {
@@ -210,11 +214,12 @@ TEST(TrainingProgram, ParametersLieInOrderWithoutGaps) {
 TEST(TrainingProgram, FirstWeightsFollowFromSeedAndNameAlone) {
   TrainingProgram::Options options = SmallOptions();
   options.model = {.hidden = {50}, .activation = "relu"};
-  auto one = MustBuild({40, 2}, options);
-  auto same = MustBuild({40, 3}, options);  // another head: the first layer stays
+  auto one = MustBuild(Signature::Features(40, 2), options);
+  auto same =
+      MustBuild(Signature::Features(40, 3), options);  // another head: the first layer stays
   EXPECT_TRUE(SameBits(one->weights().first(2000), same->weights().first(2000)));
   options.seed = 12;
-  auto other = MustBuild({40, 2}, options);
+  auto other = MustBuild(Signature::Features(40, 2), options);
   EXPECT_FALSE(SameBits(one->weights().first(2000), other->weights().first(2000)));
   const double bound = std::sqrt(6.0 / 40);
   double sum = 0, squares = 0;
@@ -232,7 +237,7 @@ TEST(TrainingProgram, ClippingBoundsTheStep) {
   TrainingProgram::Options options = SmallOptions();
   options.optimizer = {.name = "sgd", .lr = 1, .weight_decay = 0, .momentum = 0};
   options.clip_norm = 0.25;
-  auto program = MustBuild({2, 2}, options);
+  auto program = MustBuild(Signature::Features(2, 2), options);
   const std::vector<float> before(program->weights().begin(), program->weights().end());
   std::fill(program->gradients().begin(), program->gradients().end(), 10.0f);
   const auto n = static_cast<double>(before.size());
@@ -245,7 +250,7 @@ TEST(TrainingProgram, ClippingBoundsTheStep) {
 }
 
 TEST(TrainingProgram, BadGradientsAreReportedAndNotApplied) {
-  auto program = MustBuild({2, 2}, SmallOptions());
+  auto program = MustBuild(Signature::Features(2, 2), SmallOptions());
   const std::vector<float> weights(program->weights().begin(), program->weights().end());
   program->gradients()[3] = std::nanf("");
   EXPECT_TRUE(std::isnan(program->ApplyGradients(0, 1)));
@@ -254,11 +259,12 @@ TEST(TrainingProgram, BadGradientsAreReportedAndNotApplied) {
   EXPECT_TRUE(SameBits(program->weights(), weights));
   const std::vector<float> x = {std::nanf(""), 1};
   const std::vector<int32_t> labels = {1};
-  EXPECT_TRUE(std::isnan(program->ForwardBackward(1, x, {.classes = labels}, 0, 0).value()));
+  EXPECT_TRUE(std::isnan(
+      program->ForwardBackward(Rows(program, x), {.classes = labels}, 0, 0).value().sum));
 }
 
 TEST(TrainingProgram, RefusesWhatItCannotBuild) {
-  const auto message = [](auto change, Signature signature = {4, 3}) {
+  const auto message = [](auto change, Signature signature = Signature::Features(4, 3)) {
     TrainingProgram::Options options = SmallOptions();
     change(options);
     const auto program = TrainingProgram::Build(signature, options);
@@ -275,8 +281,9 @@ TEST(TrainingProgram, RefusesWhatItCannotBuild) {
   EXPECT_THAT(message([](Options& o) { o.optimizer.name = "x"; }), HasSubstr("optimizer.name"));
   EXPECT_THAT(message([](Options& o) { o.schedule.name = "x"; }), HasSubstr("schedule.name"));
   EXPECT_THAT(message([](Options& o) { o.clip_norm = -1; }), HasSubstr("clip_norm"));
-  EXPECT_THAT(message([](Options&) {}, {4, 1}), HasSubstr("at least 2 classes"));
-  EXPECT_THAT(message([](Options& o) { o.loss = "mse"; }, {0, 1}), HasSubstr("feature"));
+  EXPECT_THAT(message([](Options&) {}, Signature::Features(4, 1)), HasSubstr("at least 2 classes"));
+  EXPECT_THAT(message([](Options& o) { o.loss = "mse"; }, Signature::Features(0, 1)),
+              HasSubstr("feature"));
   EXPECT_THAT(message([](Options& o) {
                 o.distill = true;
                 o.loss = "mse";
@@ -287,25 +294,45 @@ TEST(TrainingProgram, RefusesWhatItCannotBuild) {
                 o.distill_options.temperature = 0;
               }),
               HasSubstr("distill.temperature"));
-  EXPECT_FALSE(InferenceProgram::Build({4, 3}, {.arch = "cnn"}, "f32").ok());
-  EXPECT_FALSE(InferenceProgram::Build({4, 3}, {}, "int3").ok());
+  EXPECT_FALSE(InferenceProgram::Build(Signature::Features(4, 3), {.arch = "cnn"}, "f32").ok());
+  EXPECT_FALSE(InferenceProgram::Build(Signature::Features(4, 3), {}, "int3").ok());
 }
 
 TEST(TrainingProgram, RefusesBatchesThatDoNotFit) {
-  auto program = MustBuild({4, 3}, SmallOptions());
+  auto program = MustBuild(Signature::Features(4, 3), SmallOptions());
   const std::vector<float> x(8);
   const std::vector<int32_t> good = {0, 2};
-  const auto message = [&](int64_t batch, std::span<const float> rows, const Targets& targets) {
-    return program->ForwardBackward(batch, rows, targets, 0, 0).status().message();
+  const auto message = [&](std::span<const float> rows, const Targets& targets) {
+    return program->ForwardBackward(Rows(program, rows), targets, 0, 0).status().message();
   };
-  EXPECT_EQ(message(2, x, {.classes = good}), "");
-  EXPECT_THAT(message(0, {}, {}), HasSubstr("batch: must be at least 1"));
-  EXPECT_THAT(message(3, x, {.classes = good}), HasSubstr("must have 3 rows of 4"));
-  EXPECT_THAT(message(2, x, {}), HasSubstr("targets.classes: has 0 rows"));
-  EXPECT_THAT(message(2, x, {.classes = std::vector<int32_t>{0, 3}}), HasSubstr("in 0..2"));
-  EXPECT_THAT(message(2, x, {.classes = std::vector<int32_t>{-1, 0}}), HasSubstr("-1"));
+  EXPECT_EQ(message(x, {.classes = good}), "");
+  EXPECT_THAT(message({}, {}), HasSubstr("x: is f32[0, 4]; must be f32[batch, 4]"));
+  EXPECT_THAT(message(x, {}), HasSubstr("targets.classes: has 0 rows"));
+  EXPECT_THAT(message(x, {.classes = std::vector<int32_t>{0, 3}}), HasSubstr("in 0..2"));
+  EXPECT_THAT(message(x, {.classes = std::vector<int32_t>{-2, 0}}), HasSubstr("-2"));
   std::vector<float> logits(5);
-  EXPECT_THAT(program->Forward(2, x, logits).message(), HasSubstr("logits"));
+  EXPECT_THAT(program->Forward(Rows(program, x), logits).message(), HasSubstr("logits"));
+}
+
+TEST(TrainingProgram, RowsWithoutATargetCountForNothing) {
+  auto program = MustBuild(Signature::Features(4, 3), SmallOptions());
+  const std::vector<float> x = Noise(12, 5);
+  const auto run = [&](std::span<const float> rows, const std::vector<int32_t>& classes) {
+    const LossSum loss =
+        program->ForwardBackward(Rows(program, rows), {.classes = classes}, 0, 0).value();
+    EXPECT_EQ(loss.count, 2);
+    return std::pair{loss.sum,
+                     std::vector(program->gradients().begin(), program->gradients().end())};
+  };
+  const auto [two, two_gradient] = run(std::span(x).first(8), {2, 0});
+  const auto [three, three_gradient] = run(x, {2, 0, kNoTarget});
+  EXPECT_EQ(two, three);
+  EXPECT_TRUE(SameBits(two_gradient, three_gradient));
+  std::vector<float> logits(9);
+  const auto measured = program->Evaluate(
+      Rows(program, x), {.classes = std::vector<int32_t>{2, 0, kNoTarget}}, logits);
+  EXPECT_EQ(measured.value().count, 2);
+  EXPECT_NEAR(measured.value().sum, two, 1e-5);
 }
 
 TEST(TrainingProgram, TakesTheTargetsThatItsLossNeedsWhenBothAreGiven) {
@@ -315,8 +342,8 @@ TEST(TrainingProgram, TakesTheTargetsThatItsLossNeedsWhenBothAreGiven) {
   const std::vector<float> values = {1, 0};
   const std::vector<int32_t> classes = {0, 1};
   const auto gradient = [&](const Targets& targets) {
-    auto program = MustBuild({4, 1}, options);
-    EXPECT_TRUE(program->ForwardBackward(2, x, targets, 0, 0).ok());
+    auto program = MustBuild(Signature::Features(4, 1), options);
+    EXPECT_TRUE(program->ForwardBackward(Rows(program, x), targets, 0, 0).ok());
     return std::vector<float>(program->gradients().begin(), program->gradients().end());
   };
   EXPECT_EQ(gradient({.classes = classes, .values = values}), gradient({.values = values}));

@@ -28,11 +28,13 @@ void AddAttention(bool gradient, int64_t rows, int64_t n, std::vector<OpCase>& c
   for (const Variant& variant : variants) {
     if (variant.more_keys > 10 && rows < 30) continue;
     const int64_t keys = queries + variant.more_keys;
-    const Shape q({2, 4, queries, size});
-    const Shape kv({2, 2, keys, size});
-    OpCase op_case =
-        MakeCase(variant.label, variant.attributes, {0, 1, 2}, RandomTensor(F32(q), 51, -1, 1),
-                 RandomTensor(F32(kv), 52, -1, 1), RandomTensor(F32(kv), 53, -1, 1));
+    const Shape q({2, queries, 4 * size});
+    const Shape kv({2, keys, 2 * size});
+    Attributes attributes = variant.attributes;
+    attributes.Set("heads", int64_t{4});
+    attributes.Set("kv_heads", int64_t{2});
+    OpCase op_case = MakeCase(variant.label, attributes, {0, 1, 2}, RandomTensor(F32(q), 51, -1, 1),
+                              RandomTensor(F32(kv), 52, -1, 1), RandomTensor(F32(kv), 53, -1, 1));
     HostTensor bias = RandomTensor(F32({2, keys}), 54, -2, 2);
     bias.floats()[1] = -1e9f;
     if (gradient) {
@@ -55,6 +57,7 @@ void AddRopes(int64_t rows, int64_t n, std::vector<OpCase>& cases) {
       {{"dims", std::max<int64_t>(2, size / 4 * 2)}, {"base", 500.0}, {"inverse", int64_t{1}}},
       {{"scaling", "linear"}, {"factor", 4.0}},
       {{"scaling", "llama3"}, {"factor", 8.0}, {"original_context", int64_t{64}}},
+      {{"size", size / 2 / 2 * 2 > 0 && size % 4 == 0 ? size / 2 : size}},
   };
   for (const Attributes& attributes : variants) {
     cases.push_back(MakeCase(attributes.Text("scaling"), attributes, {0},

@@ -24,7 +24,8 @@ std::unique_ptr<TestModel> MakeTestModel(const std::string& loss) {
   if (loss == "cross_entropy") manifest.classes = {"ant", "bee", "cat"};
   if (loss == "binary_cross_entropy") manifest.classes = {"no", "yes"};
   const int64_t outputs = loss == "cross_entropy" ? 3 : 1;
-  auto program = nn::InferenceProgram::Build({3, outputs}, spec.model, "f32");
+  auto program =
+      nn::InferenceProgram::Build(nn::Signature::Features(3, outputs), spec.model, "f32");
   EXPECT_TRUE(program.ok()) << program.status().ToString();
   const std::span<float> weights = (*program)->weights();
   for (const nn::ParameterView& parameter : (*program)->parameters()) {

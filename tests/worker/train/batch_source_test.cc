@@ -52,6 +52,10 @@ TEST(PermutedIndex, SpreadsRowsEvenlyOverPlaces) {
   EXPECT_LT(chi_squared, 27.9);  // p = 0.001
 }
 
+std::span<const float> Features(const MicroBatch& batch) {
+  return batch.batch.inputs[0].span<const float>();
+}
+
 TEST(BatchSource, UsesEveryRowOnceInEachEpochForAnyNumberOfShards) {
   const DataPart part = NumberedRows(103);
   for (const int shards : {1, 2, 3, 4, 7}) {
@@ -65,8 +69,9 @@ TEST(BatchSource, UsesEveryRowOnceInEachEpochForAnyNumberOfShards) {
           const MicroBatch batch = source.Shard(step, shard);
           rows += batch.rows;
           for (int64_t i = 0; i < batch.rows; ++i) {
-            const int row = static_cast<int>(batch.x[2 * i]);
-            EXPECT_EQ(batch.x[2 * i + 1], -row);
+            const auto x = Features(batch);
+            const int row = static_cast<int>(x[2 * i]);
+            EXPECT_EQ(x[2 * i + 1], -row);
             EXPECT_EQ(batch.targets.classes[i], row % 3);
             seen.insert(row);
           }
@@ -85,11 +90,11 @@ TEST(BatchSource, ShardsAreThePiecesOfOneGlobalBatch) {
   BatchSource whole(part, {.features = 2, .outputs = 3, .batch_size = 10, .shards = 1, .seed = 5});
   BatchSource cut(part, {.features = 2, .outputs = 3, .batch_size = 10, .shards = 4, .seed = 5});
   for (uint64_t step = 0; step < 10; ++step) {
-    const auto x = whole.Shard(step, 0).x;
+    const auto x = Features(whole.Shard(step, 0));
     const std::vector<float> expected(x.begin(), x.end());
     std::vector<float> actual;
     for (int shard = 0; shard < 4; ++shard) {
-      const auto piece = cut.Shard(step, shard).x;
+      const auto piece = Features(cut.Shard(step, shard));
       actual.insert(actual.end(), piece.begin(), piece.end());
     }
     EXPECT_EQ(actual, expected);
@@ -105,7 +110,7 @@ TEST(BatchSource, TeacherLogitsFollowTheirRows) {
   const MicroBatch batch = source.Shard(2, 1);
   ASSERT_EQ(batch.rows, 4);
   for (int64_t i = 0; i < batch.rows; ++i) {
-    EXPECT_EQ(batch.targets.teacher_logits[3 * i + 2], 3 * batch.x[2 * i] + 2);
+    EXPECT_EQ(batch.targets.teacher_logits[3 * i + 2], 3 * Features(batch)[2 * i] + 2);
   }
 }
 

@@ -33,27 +33,28 @@ class RecordingProgram final : public nn::TrainingProgram {
   std::span<float> weights() override { return weights_; }
   std::span<float> gradients() override { return gradients_; }
   std::span<float> optimizer_state() override { return {}; }
-  Result<double> ForwardBackward(int64_t, std::span<const float> x, const nn::Targets&,
-                                 uint64_t step, uint32_t shard) override {
+  Result<nn::LossSum> ForwardBackward(const nn::Batch& batch, const nn::Targets&, uint64_t step,
+                                      uint32_t shard) override {
+    const std::span<const float> x = batch.inputs[0].span<const float>();
     calls.push_back({step, shard, {x.begin(), x.end()}});
     gradients_[0] = 0;
     for (const float value : x) gradients_[0] += value;
     if (step == failing_step) return Internal("out of luck");
-    return step == bad_step ? bad_loss : double{gradients_[0]};
+    const double loss = step == bad_step ? bad_loss : double{gradients_[0]};
+    return nn::LossSum{loss, static_cast<double>(batch.rows())};
   }
   double ApplyGradients(uint64_t, double scale) override {
     updates.push_back(gradients_[0] * scale);
     return norm;
   }
   double LearningRate(uint64_t) const override { return 0.5; }
-  Status Forward(int64_t, std::span<const float>, std::span<float>) override {
-    return Status::Ok();
-  }
-  Result<double> Evaluate(int64_t batch, std::span<const float>, const nn::Targets&,
-                          std::span<float> logits) override {
+  Status Forward(const nn::Batch&, std::span<float>) override { return Status::Ok(); }
+  Result<nn::LossSum> Evaluate(const nn::Batch& batch, const nn::Targets&,
+                               std::span<float> logits) override {
     std::fill(logits.begin(), logits.end(), 0.0f);
-    evaluated += batch;
-    return 0.25 * static_cast<double>(batch);
+    evaluated += batch.rows();
+    const auto rows = static_cast<double>(batch.rows());
+    return nn::LossSum{0.25 * rows, rows};
   }
 
   std::vector<Call> calls;
@@ -65,7 +66,7 @@ class RecordingProgram final : public nn::TrainingProgram {
   double norm = 1;
 
  private:
-  const nn::Signature signature_{1, 1};
+  const nn::Signature signature_ = nn::Signature::Features(1, 1);
   const std::vector<nn::ParameterView> parameters_{{"w", {1}, 0, 1}};
   std::vector<float> weights_{0}, gradients_{0};
 };
