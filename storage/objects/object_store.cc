@@ -118,21 +118,27 @@ Result<std::string> ObjectStore::Get(const Digest& digest) const {
   LEPTON_RETURN_IF_ERROR(CheckDigest(digest));
   LEPTON_ASSIGN_OR_RETURN(const OpenObject object, OpenForRead(PathOf(digest), digest));
   LEPTON_ASSIGN_OR_RETURN(std::string bytes, ReadAt(object, 0, SIZE_MAX, digest));
-  if (Sha256Hex(bytes) != digest) {
-    Quarantine(digest);
-    return DataLoss(Label(digest) + ": its bytes do not match its digest; moved to " +
-                    (root_ / "corrupt").string());
-  }
+  if (Sha256Hex(bytes) != digest) return Quarantine(digest);
   return bytes;
 }
 
-void ObjectStore::Quarantine(const Digest& digest) const {
+Result<MappedFile> ObjectStore::Map(const Digest& digest, bool verify) const {
+  LEPTON_RETURN_IF_ERROR(CheckDigest(digest));
+  Result<MappedFile> file = MappedFile::Open(PathOf(digest));
+  if (!file.ok()) return file.status().WithContext(Label(digest));
+  if (verify && Sha256Hex(file->bytes()) != digest) return Quarantine(digest);
+  return file;
+}
+
+Status ObjectStore::Quarantine(const Digest& digest) const {
   const fs::path to = root_ / "corrupt" / (digest + "." + RandomHex(4));
   if (::rename(PathOf(digest).c_str(), to.c_str()) != 0) {
     PLOG(ERROR) << Label(digest) << ": corrupt, and cannot be moved to " << to;
-    return;
+  } else {
+    LOG(ERROR) << Label(digest) << ": corrupt, moved to " << to;
   }
-  LOG(ERROR) << Label(digest) << ": corrupt, moved to " << to;
+  return DataLoss(Label(digest) + ": its bytes do not match its digest; moved to " +
+                  (root_ / "corrupt").string());
 }
 
 Result<std::string> ObjectStore::GetRange(const Digest& digest, uint64_t offset,

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "runtime/base/mapped_file.h"
 #include "runtime/base/status.h"
 
 namespace lepton::storage {
@@ -27,6 +28,9 @@ class ObjectStore {
   // The whole object, verified. kNotFound; kDataLoss when the bytes do not match (the bad file is
   // moved to <root>/corrupt/, so that the object can be stored again).
   Result<std::string> Get(const Digest& digest) const;
+  // The whole object without a copy; the same errors. `verify` reads all of it once: leave it out
+  // for large objects, which were verified when they arrived.
+  Result<MappedFile> Map(const Digest& digest, bool verify = true) const;
   // Part of an object, unverified: for transfers, whose receiver verifies the whole. Short or empty
   // at the object's end.
   Result<std::string> GetRange(const Digest& digest, uint64_t offset, size_t max_bytes) const;
@@ -59,8 +63,8 @@ class ObjectStore {
 
  private:
   explicit ObjectStore(std::filesystem::path root) : root_(std::move(root)) {}
-  // Moves a file that failed its checksum out of the way.
-  void Quarantine(const Digest& digest) const;
+  // Moves a file that failed its checksum out of the way; kDataLoss.
+  Status Quarantine(const Digest& digest) const;
 
   std::filesystem::path root_;
 };

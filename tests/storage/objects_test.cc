@@ -51,6 +51,23 @@ TEST_F(ObjectStoreTest, GivesBackWhatWasPutUnderItsSha256) {
   EXPECT_EQ(FilesIn("tmp"), 0u);
 }
 
+TEST_F(ObjectStoreTest, MapsWhatWasPutAndFindsDamageOnlyWhenAskedTo) {
+  const std::string bytes(10'000, 'x');
+  const Digest digest = store_->Put(bytes).value(), empty = store_->Put("").value();
+  auto mapped = store_->Map(digest);
+  ASSERT_THAT(mapped, IsOk());
+  EXPECT_EQ(mapped->bytes(), bytes);
+  EXPECT_EQ(store_->Map(empty).value().size(), 0u);
+  EXPECT_THAT(store_->Map(Sha256Hex("none")), Fails(StatusCode::kNotFound, "object"));
+  EXPECT_THAT(store_->Map("../x"), Fails(StatusCode::kInvalidArgument, "digest"));
+
+  std::ofstream(store_->PathOf(digest), std::ios::in | std::ios::out) << "damage";
+  EXPECT_THAT(store_->Map(digest, /*verify=*/false), IsOk());
+  EXPECT_THAT(store_->Map(digest), Fails(StatusCode::kDataLoss, "do not match"));
+  EXPECT_EQ(FilesIn("corrupt"), 1u);
+  EXPECT_EQ(mapped->size(), bytes.size()) << "a view outlives its file's name";
+}
+
 TEST_F(ObjectStoreTest, PuttingTheSameBytesTwiceKeepsOneFile) {
   const Digest digest = store_->Put("same").value();
   struct stat before {
