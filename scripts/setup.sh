@@ -18,10 +18,10 @@ libraries=(
 # What the quick start calls.
 quickstart=(curl jq bsdextrautils)
 # To test: unit tests, benches, sanitizers' symbols, a real Slurm, hosts in network namespaces,
-# the OpenAPI check and what they call.
+# the OpenAPI check, the public checker of ONNX models, and what they call.
 tests=(
   libgtest-dev libgmock-dev libbenchmark-dev clang-format
-  python3 python3-jsonschema
+  python3 python3-jsonschema python3-onnx
   slurm-wlm munge iproute2 procps openssl
 )
 # Peers of the benches.

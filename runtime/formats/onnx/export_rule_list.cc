@@ -1,0 +1,52 @@
+// The one list of exporters.
+#include <algorithm>
+
+#include "runtime/formats/onnx/emitter.h"
+
+namespace lepton::onnx {
+namespace {
+
+const std::vector<ExportRule>& AllExports() {
+  static const std::vector<ExportRule> rules = [] {
+    std::vector<ExportRule> all;
+    for (const auto list : {ElementwiseExports(), ShapeExports(), MatrixExports(), ImageExports(),
+                            TransformerExports(), UnexportedOps()}) {
+      all.insert(all.end(), list.begin(), list.end());
+    }
+    return all;
+  }();
+  return rules;
+}
+
+constexpr std::string_view kLoss = "a loss: models leave with their logits";
+constexpr std::string_view kGradient = "made for gradients only";
+
+constexpr ExportRule kUnexported[] = {
+    {"binary_cross_entropy", nullptr, kLoss},
+    {"cross_entropy", nullptr, kLoss},
+    {"distillation", nullptr, kLoss},
+    {"mse", nullptr, kLoss},
+    {"expand", nullptr, kGradient},
+    {"sum_to", nullptr, kGradient},
+};
+
+}  // namespace
+
+std::span<const ExportRule> UnexportedOps() {
+  return kUnexported;
+}
+
+const ExportRule* FindExport(std::string_view op) {
+  const auto& all = AllExports();
+  const auto found =
+      std::find_if(all.begin(), all.end(), [&](const ExportRule& rule) { return rule.op == op; });
+  return found == all.end() ? nullptr : &*found;
+}
+
+std::vector<ExportSupport> ExportedOps() {
+  std::vector<ExportSupport> list;
+  for (const ExportRule& rule : AllExports()) list.push_back({rule.op, rule.reason});
+  return list;
+}
+
+}  // namespace lepton::onnx

@@ -1,0 +1,128 @@
+// Exporters of attention and rotary positions, which ONNX has no operators for: written out.
+#include <cmath>
+#include <limits>
+
+#include "runtime/formats/onnx/emitter.h"
+#include "runtime/ops/rope.h"
+
+namespace lepton::onnx {
+namespace export_transformer {
+
+using graph::Node;
+using Name = Emitter::Name;
+
+// [batch, rows, heads * size] -> [batch, heads, rows, size].
+Name SplitHeads(Emitter& e, const Name& x, int64_t heads, int64_t size) {
+  return e.Transpose(e.Reshape(x, {0, 0, heads, size}), {0, 2, 1, 3});
+}
+
+// [batch, kv_heads, rows, size] -> [batch, heads, rows, size]: neighbours share.
+Name RepeatHeads(Emitter& e, const Name& x, int64_t kv_heads, int64_t heads, int64_t size) {
+  if (kv_heads == heads) return x;
+  const Name wide = e.Node("Expand", {e.Unsqueeze(x, {2}), e.Integers({1, 1, heads / kv_heads, 1, 1})});
+  return e.Reshape(wide, {0, heads, -1, size});
+}
+
+// The extent of an axis: a name shared by all values whose extent is the open sequence.
+Name Rows(Emitter& e, graph::ValueId x, int64_t axis) {
+  const int64_t extent = e.shape(x)[static_cast<int>(axis)];
+  if (extent >= 0) return e.Integer(extent);
+  return e.Shared("extent" + std::to_string(extent), [&] { return e.ExtentOf(e.name(x), axis); });
+}
+
+// bool [queries, keys]: which keys a query sees.
+Name Visible(Emitter& e, const Node& node) {
+  const int64_t window = node.attributes.Int("window");
+  const Name queries = Rows(e, node.inputs[0], 1), keys = Rows(e, node.inputs[1], 1);
+  return e.Shared("visible " + queries + " " + keys + " " + std::to_string(window), [&] {
+    const Name first = e.Node("Sub", {keys, queries});
+    const Name query = e.Unsqueeze(e.Node("Add", {e.Range(queries), first}), {1});
+    const Name key = e.Unsqueeze(e.Range(keys), {0});
+    const Name past = e.Node("LessOrEqual", {key, query});
+    if (window == 0) return past;
+    const Name oldest = e.Node("Sub", {query, e.Integer(window)});
+    return e.Node("And", {past, e.Node("Greater", {key, oldest})});
+  });
+}
+
+void Attention(Emitter& e, const Node& node) {
+  const int64_t heads = node.attributes.Int("heads", 1);
+  const int64_t kv_heads = node.attributes.Int("kv_heads", heads);
+  const int64_t size = e.shape(node.inputs[0]).back() / heads;
+  const double scale =
+      node.attributes.Float("scale", 1 / std::sqrt(static_cast<double>(size)));
+  const Name q = SplitHeads(e, e.name(node.inputs[0]), heads, size);
+  Name k = SplitHeads(e, e.name(node.inputs[1]), kv_heads, size);
+  k = e.Transpose(RepeatHeads(e, k, kv_heads, heads, size), {0, 1, 3, 2});
+  const Name v =
+      RepeatHeads(e, SplitHeads(e, e.name(node.inputs[2]), kv_heads, size), kv_heads, heads, size);
+  Name scores = e.Node("Mul", {e.Node("MatMul", {q, k}), e.Float(scale)});
+  if (node.inputs.size() == 4) {
+    scores = e.Node("Add", {scores, e.Unsqueeze(e.name(node.inputs[3]), {1, 2})});
+  }
+  if (node.attributes.Int("causal") != 0) {
+    scores = e.Node("Where", {Visible(e, node), scores,
+                              e.Float(-std::numeric_limits<double>::infinity())});
+  }
+  const Name weights = e.Node("Softmax", {scores}, {{"axis", int64_t{-1}}});
+  const Name mixed = e.Transpose(e.Node("MatMul", {weights, v}), {0, 2, 1, 3});
+  e.Set(node.outputs[0], e.Reshape(mixed, {0, 0, heads * size}));
+}
+
+// The cosine or sine of every position's angles: f32 [rows, 1, dims / 2].
+Name Angles(Emitter& e, const Node& node, int64_t dims, const char* function) {
+  const graph::Attributes& a = node.attributes;
+  const int64_t axis = e.shape(node.inputs[0]).rank() - 2;
+  const Name rows = Rows(e, node.inputs[0], axis);
+  const std::vector<double> frequencies = ops::RopeFrequencies(dims, a);
+  std::string key = "angles " + rows + " " + std::to_string(a.Int("offset"));
+  for (const double frequency : frequencies) key += " " + std::to_string(frequency);
+  const Name angles = e.Shared(key, [&] {
+    const Name position = e.Node("Add", {e.Range(rows), e.Integer(a.Int("offset"))});
+    std::vector<float> numbers(frequencies.begin(), frequencies.end());
+    return e.Node("Mul", {e.Unsqueeze(e.ToF32(position), {1, 2}), e.Floats({dims / 2}, numbers)});
+  });
+  return e.Shared(key + function, [&] { return e.Node(function, {angles}); });
+}
+
+void Rope(Emitter& e, const Node& node) {
+  const graph::Attributes& a = node.attributes;
+  const Shape& shape = e.shape(node.inputs[0]);
+  if (shape.rank() != 3) FailUnsupported("rope on other than [batch, sequence, width]");
+  const int64_t size = a.Int("size", shape.back());
+  const int64_t dims = a.Int("dims", size);
+  const bool interleaved = a.Int("interleaved") != 0;
+  const Name x = e.Reshape(e.name(node.inputs[0]), {0, 0, shape.back() / size, size});
+  const int64_t last = interleaved ? dims : dims / 2, step = interleaved ? 2 : 1;
+  const Name first = e.Slice(x, 3, 0, last, step);
+  const Name second = e.Slice(x, 3, interleaved ? 1 : dims / 2, dims, step);
+  const Name cosine = Angles(e, node, dims, "Cos"), sine = Angles(e, node, dims, "Sin");
+  const bool back = a.Int("inverse") != 0;
+  const Name along = e.Node(back ? "Add" : "Sub",
+                            {e.Node("Mul", {first, cosine}), e.Node("Mul", {second, sine})});
+  const Name across = e.Node(back ? "Sub" : "Add",
+                             {e.Node("Mul", {second, cosine}), e.Node("Mul", {first, sine})});
+  std::vector<Name> parts = {along, across};
+  if (interleaved) {
+    const Name pairs = e.Node("Concat", {e.Unsqueeze(along, {4}), e.Unsqueeze(across, {4})},
+                              {{"axis", int64_t{4}}});
+    parts = {e.Reshape(pairs, {0, 0, 0, dims})};
+  }
+  if (dims < size) parts.push_back(e.Slice(x, 3, dims, size));
+  const Name turned =
+      parts.size() == 1 ? parts[0] : e.Node("Concat", parts, {{"axis", int64_t{3}}});
+  e.Set(node.outputs[0], e.Reshape(turned, {0, 0, shape.back()}));
+}
+
+constexpr ExportRule kRules[] = {
+    {"attention", Attention},
+    {"rope", Rope},
+};
+
+}  // namespace export_transformer
+
+std::span<const ExportRule> TransformerExports() {
+  return export_transformer::kRules;
+}
+
+}  // namespace lepton::onnx
