@@ -18,6 +18,7 @@ MAY_INCLUDE = {
     "runtime/http": BASE,
     "runtime/formats/safetensors": BASE,
     "runtime/formats/tokenizer": BASE,
+    "runtime/formats/image": BASE,
     "runtime/formats/onnx": OPS + ["runtime/kernels"],
     "runtime/tensor": BASE,
     "runtime/graph": TENSOR,
@@ -25,7 +26,7 @@ MAY_INCLUDE = {
     "runtime/kernels": OPS,
     "runtime/nn": OPS + ["runtime/kernels", "runtime/spec"],
     "collectives": BASE,
-    "storage": BASE + ["runtime/formats/safetensors"],
+    "storage": BASE + ["runtime/formats/safetensors", "runtime/formats/image"],
     "scheduler": BASE + ["runtime/spec", "runtime/wire", "runtime/http", "storage"],
     "worker": ["runtime", "collectives", "storage"],
     # The command line speaks HTTP; it shares the CSV reader. Only the verbs that start processes

@@ -14,6 +14,7 @@ libraries=(
   prometheus-cpp-dev libsodium-dev libhwloc-dev libzstd-dev
   libopenmpi-dev openmpi-bin libpmix-dev
   libpcre2-dev libutf8proc-dev
+  libpng-dev libjpeg62-turbo-dev libarchive-dev
 )
 # What the quick start calls.
 quickstart=(curl jq bsdextrautils)
