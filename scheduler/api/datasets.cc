@@ -3,7 +3,7 @@
 #include "scheduler/api/handlers.h"
 #include "scheduler/api/respond.h"
 #include "scheduler/api/views.h"
-#include "storage/datasets/dataset_manifest.h"
+#include "storage/datasets/import.h"
 
 namespace lepton::api {
 namespace {

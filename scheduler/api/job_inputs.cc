@@ -2,6 +2,7 @@
 
 #include "scheduler/api/dataset_check.h"
 #include "scheduler/api/file_uri.h"
+#include "storage/datasets/import.h"
 
 namespace lepton::api {
 namespace {

@@ -11,13 +11,23 @@ namespace lepton::storage {
 namespace {
 
 constexpr char kFormat[] = "lepton.dataset";
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;  // 1: tables only, without "kind" and "format"
 constexpr size_t kMaxClasses = 1000;
+constexpr size_t kMaxClassBytes = 256;
+
+constexpr std::pair<DatasetKind, std::string_view> kKindNames[] = {
+    {DatasetKind::kTable, "table"},
+    {DatasetKind::kText, "text"},
+    {DatasetKind::kTokens, "tokens"},
+    {DatasetKind::kImages, "images"}};
 
 std::vector<std::string> Classes(const Column& column) {
   std::vector<std::string> classes;
   if (column.type == ColumnType::kText) {
     if (column.dictionary.size() > kMaxClasses) return {};
+    for (const std::string& text : column.dictionary) {
+      if (text.size() > kMaxClassBytes) return {};
+    }
     classes = column.dictionary;
     std::sort(classes.begin(), classes.end());
     return classes;
@@ -31,7 +41,57 @@ std::vector<std::string> Classes(const Column& column) {
   return classes;
 }
 
-DatasetManifest Describe(std::string_view name, const Table& table) {
+void ReadKind(ManifestReader& reader, DatasetManifest* m) {
+  std::string kind = "table";
+  reader.ReadOptional("kind", &kind);
+  reader.ReadOptional("read_from", &m->format);
+  for (const auto& [known, name] : kKindNames) {
+    if (name == kind) {
+      m->kind = known;
+      return;
+    }
+  }
+  reader.Fail("kind", "is not a kind of dataset");
+}
+
+void ReadTokens(ManifestReader& reader, DatasetManifest* m) {
+  reader.Read("token_bytes", &m->token_bytes);
+  reader.Read("max_token", &m->max_token);
+  reader.Read("max_token_at", &m->max_token_at);
+  if (m->token_bytes != 2 && m->token_bytes != 4) reader.Fail("token_bytes", "must be 2 or 4");
+  if (m->max_token < 0) reader.Fail("max_token", "must not be negative");
+}
+
+}  // namespace
+
+std::string_view DatasetKindName(DatasetKind kind) {
+  for (const auto& [known, name] : kKindNames) {
+    if (known == kind) return name;
+  }
+  return "table";
+}
+
+const DatasetManifest::ColumnInfo* DatasetManifest::Find(std::string_view column) const {
+  for (const ColumnInfo& info : columns) {
+    if (info.name == column) return &info;
+  }
+  return nullptr;
+}
+
+std::vector<Digest> DatasetManifest::DataObjects() const {
+  switch (kind) {
+    case DatasetKind::kTable:
+      return {table};
+    case DatasetKind::kImages:
+      return {source, table};
+    case DatasetKind::kText:
+    case DatasetKind::kTokens:
+      break;
+  }
+  return {source};
+}
+
+DatasetManifest DescribeTable(std::string_view name, const Table& table) {
   DatasetManifest manifest;
   manifest.name = name;
   manifest.rows = table.rows;
@@ -44,8 +104,6 @@ DatasetManifest Describe(std::string_view name, const Table& table) {
   return manifest;
 }
 
-}  // namespace
-
 nlohmann::json ToJson(const DatasetManifest& m) {
   nlohmann::json columns = nlohmann::json::array();
   for (const DatasetManifest::ColumnInfo& c : m.columns) {
@@ -57,22 +115,33 @@ nlohmann::json ToJson(const DatasetManifest& m) {
   nlohmann::json profile =
       nlohmann::json::parse(m.profile_json, nullptr, /*allow_exceptions=*/false);
   if (profile.is_discarded()) profile = nullptr;
-  return {{"format", kFormat},
-          {"version", kVersion},
-          {"name", m.name},
-          {"source", m.source},
-          {"table", m.table},
-          {"rows", m.rows},
-          {"columns", std::move(columns)},
-          {"profile", std::move(profile)}};
+  nlohmann::json out = {{"format", kFormat},
+                        {"version", kVersion},
+                        {"name", m.name},
+                        {"kind", DatasetKindName(m.kind)},
+                        {"read_from", m.format},
+                        {"source", m.source},
+                        {"table", m.table},
+                        {"rows", m.rows},
+                        {"columns", std::move(columns)},
+                        {"profile", std::move(profile)}};
+  if (m.kind == DatasetKind::kImages) out["classes"] = m.classes;
+  if (m.kind == DatasetKind::kTokens) {
+    out["token_bytes"] = m.token_bytes;
+    out["max_token"] = m.max_token;
+    out["max_token_at"] = m.max_token_at;
+  }
+  return out;
 }
 
 Result<DatasetManifest> DatasetManifestFromJson(std::string_view text) {
   LEPTON_ASSIGN_OR_RETURN(ManifestReader reader, ManifestReader::Parse(text, kFormat, kVersion));
   DatasetManifest m;
   reader.Read("name", &m.name);
+  ReadKind(reader, &m);
+  const bool has_table = m.kind == DatasetKind::kTable || m.kind == DatasetKind::kImages;
   reader.ReadDigest("source", &m.source);
-  reader.ReadDigest("table", &m.table);
+  reader.ReadDigest("table", &m.table, /*may_be_empty=*/!has_table);
   reader.Read("rows", &m.rows);
   reader.ReadJson("profile", &m.profile_json);
   for (ManifestReader& entry : reader.ReadObjects("columns")) {
@@ -84,19 +153,10 @@ Result<DatasetManifest> DatasetManifestFromJson(std::string_view text) {
     entry.Read("missing", &c.missing);
     if (!ColumnTypeFromName(type, &c.type)) entry.Fail("type", "is not a column type");
   }
+  if (m.kind == DatasetKind::kImages) reader.Read("classes", &m.classes);
+  if (m.kind == DatasetKind::kTokens) ReadTokens(reader, &m);
   LEPTON_RETURN_IF_ERROR(reader.status());
   return m;
-}
-
-Result<ImportedDataset> ImportCsv(ObjectStore& objects, std::string_view name,
-                                  std::string_view bytes) {
-  LEPTON_ASSIGN_OR_RETURN(const Table table, ReadCsv(bytes));
-  LEPTON_ASSIGN_OR_RETURN(const std::string encoded, TableToSafetensors(table));
-  ImportedDataset imported{Describe(name, table), {}};
-  LEPTON_ASSIGN_OR_RETURN(imported.manifest.source, objects.Put(bytes));
-  LEPTON_ASSIGN_OR_RETURN(imported.manifest.table, objects.Put(encoded));
-  LEPTON_ASSIGN_OR_RETURN(imported.digest, objects.Put(DumpManifest(ToJson(imported.manifest))));
-  return imported;
 }
 
 }  // namespace lepton::storage

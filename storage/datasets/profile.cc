@@ -46,6 +46,15 @@ class DistinctCounter {
   std::unordered_map<double, int64_t> counts_;
 };
 
+// The start of a long text, cut between characters.
+std::string Shown(const std::string& text) {
+  constexpr size_t kShownBytes = 120;
+  if (text.size() <= kShownBytes) return text;
+  size_t end = kShownBytes;
+  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;
+  return text.substr(0, end) + "...";
+}
+
 // The most frequent first; equals in order of value.
 template <typename Value>
 json Top(std::vector<std::pair<Value, int64_t>> counts) {
@@ -99,7 +108,15 @@ void ProfileTexts(const Column& column, json& out) {
   out["count"] = present;
   out["distinct"] = std::min(counts.size(), kMaxDistinct);
   out["distinct_exact"] = counts.size() <= kMaxDistinct;
+  Moments bytes;
+  for (const int32_t code : column.codes) {
+    if (code >= 0) bytes.Add(static_cast<double>(column.dictionary[code].size()));
+  }
+  if (bytes.count > 0) {
+    out["bytes"] = {{"min", bytes.min}, {"mean", bytes.mean}, {"max", bytes.max}};
+  }
   out["top"] = Top(std::move(counts));
+  for (json& value : out["top"]) value["value"] = Shown(value["value"].get<std::string>());
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// A table of named columns, as read from CSV and stored as safetensors (one tensor per column plus
-// the schema as metadata). Threads: plain values.
+// A table of named columns, as read from CSV or JSON Lines and stored as safetensors (one tensor
+// per column plus the schema as metadata). Threads: plain values.
 #pragma once
 
 #include <cstdint>
@@ -55,11 +55,17 @@ struct CsvOptions {
   int64_t max_field_bytes = 1 << 20;
 };
 Result<Table> ReadCsv(std::string_view bytes, const CsvOptions& options = {});
+// JSON Lines: one object a line, a column a key, in the order in which keys come first. A key that
+// a line lacks, and null, is a missing cell; true is 1 and false 0; a text is a text even if it
+// looks like a number; a column with both holds texts. Empty lines are skipped. Errors name the
+// line and the key: for nested objects and lists, a key given twice, what is not JSON or not UTF-8.
+// `options.delimiter` does not matter.
+Result<Table> ReadJsonl(std::string_view bytes, const CsvOptions& options = {});
 
 // {"rows": n, "columns": [...]}, per column: name, type, count (present cells), missing; of numbers
 // min, max, mean, stddev (of the population); distinct, counted up to 1,000 ("distinct_exact":
 // false if there are more); of texts, and of integers with exact distinct, the "top" 20 values by
-// count.
+// count (the start of long texts); of texts the least, mean and most "bytes".
 nlohmann::json Profile(const Table& table);
 
 Result<std::string> TableToSafetensors(const Table& table);

@@ -88,6 +88,23 @@ const json* ManifestReader::Field(const char* key) {
   return nullptr;
 }
 
+bool ManifestReader::Has(const char* key) const {
+  return at_->contains(key);
+}
+
+void ManifestReader::ReadOptional(const char* key, std::string* out) {
+  if (Has(key)) Read(key, out);
+}
+void ManifestReader::ReadOptional(const char* key, int64_t* out) {
+  if (Has(key)) Read(key, out);
+}
+void ManifestReader::ReadOptional(const char* key, std::vector<std::string>* out) {
+  if (Has(key)) Read(key, out);
+}
+void ManifestReader::ReadOptional(const char* key, std::vector<double>* out) {
+  if (Has(key)) Read(key, out);
+}
+
 void ManifestReader::Read(const char* key, std::string* out) {
   const json* field = Field(key);
   if (field == nullptr) return;

@@ -3,7 +3,7 @@
 #include <random>
 
 #include "runtime/base/file.h"
-#include "storage/datasets/dataset_manifest.h"
+#include "storage/datasets/import.h"
 #include "storage/datasets/table.h"
 #include "tests/storage/status_matchers.h"
 
@@ -160,7 +160,10 @@ TEST(DatasetManifestTest, BadDocumentsAreRefusedNamingTheField) {
   EXPECT_THAT(DatasetManifestFromJson("{"), Fails(StatusCode::kInvalidArgument, "not a JSON"));
   EXPECT_THAT(DatasetManifestFromJson("[]"), Fails(StatusCode::kInvalidArgument, "not a JSON"));
   EXPECT_THAT(with("/format", "lepton.model"), Fails(StatusCode::kInvalidArgument, "another kind"));
-  EXPECT_THAT(with("/version", 2), Fails(StatusCode::kFailedPrecondition, "version 2"));
+  EXPECT_THAT(with("/version", 3), Fails(StatusCode::kFailedPrecondition, "version 3"));
+  EXPECT_THAT(with("/kind", "sounds"), Fails(StatusCode::kInvalidArgument, "kind"));
+  EXPECT_THAT(with("/kind", "tokens"), Fails(StatusCode::kInvalidArgument, "token_bytes"));
+  EXPECT_THAT(with("/kind", "images"), Fails(StatusCode::kInvalidArgument, "classes"));
   EXPECT_THAT(with("/version", "1"), Fails(StatusCode::kInvalidArgument, "version"));
   EXPECT_THAT(with("/rows", -1.5), Fails(StatusCode::kInvalidArgument, "rows"));
   EXPECT_THAT(with("/table", "xyz"), Fails(StatusCode::kInvalidArgument, "table"));

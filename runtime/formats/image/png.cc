@@ -59,7 +59,8 @@ void SetTransforms(png_structp png, png_infop info) {
 }  // namespace
 
 bool IsPng(std::string_view bytes) {
-  return bytes.size() >= 8 && png_sig_cmp(reinterpret_cast<png_const_bytep>(bytes.data()), 0, 8) == 0;
+  return bytes.size() >= 8 &&
+         png_sig_cmp(reinterpret_cast<png_const_bytep>(bytes.data()), 0, 8) == 0;
 }
 
 Result<Info> ReadPngInfo(std::string_view bytes) {
@@ -82,7 +83,8 @@ Status DecodePng(std::string_view bytes, const Info& info, uint8_t* pixels) {
   png_read_info(reader.png, reader.info);
   SetTransforms(reader.png, reader.info);
   png_read_update_info(reader.png, reader.info);
-  if (png_get_rowbytes(reader.png, reader.info) != static_cast<size_t>(info.width * info.channels)) {
+  if (png_get_rowbytes(reader.png, reader.info) !=
+      static_cast<size_t>(info.width * info.channels)) {
     png_error(reader.png, "rows of an unexpected size");
   }
   png_read_image(reader.png, rows.data());

@@ -12,9 +12,9 @@ namespace {
 constexpr int kPrecision = 32 - 8 - 2;
 
 struct Filter {
-  std::vector<int64_t> first;   // input sample with the first weight, by output sample
-  std::vector<int64_t> count;   // weights of it
-  std::vector<int32_t> weights; // [outputs, width]
+  std::vector<int64_t> first;    // input sample with the first weight, by output sample
+  std::vector<int64_t> count;    // weights of it
+  std::vector<int32_t> weights;  // [outputs, width]
   int64_t width = 0;
 };
 

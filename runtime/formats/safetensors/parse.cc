@@ -21,14 +21,9 @@ std::string Quoted(std::string_view name) {
   return "tensor \"" + std::string(name) + "\": ";
 }
 
-struct Placed {
-  uint64_t begin = 0, end = 0;
-  const std::string* name = nullptr;
-};
-
 // The header's JSON. A duplicate key would silently win over the first, so it is looked for while
 // parsing.
-Result<json> ParseHeader(std::string_view text) {
+Result<json> ParseHeaderText(std::string_view text) {
   std::set<std::string> top_level;
   std::string duplicate;
   const auto on_event = [&](int depth, json::parse_event_t event, json& parsed) {
@@ -70,8 +65,9 @@ Status ReadShape(const json& value, const std::string& where, size_t item_bytes,
   return Status::Ok();
 }
 
-Status ReadTensor(const std::string& name, const json& value, std::string_view data,
-                  TensorView* tensor, Placed* placed) {
+// Places are within the data, which has `data_size` bytes.
+Status ReadTensor(const std::string& name, const json& value, uint64_t data_size,
+                  TensorPlace* tensor) {
   const std::string where = Quoted(name);
   if (!value.is_object()) return Bad(where + "its entry is not an object");
   const auto dtype = value.find("dtype"), shape = value.find("shape"),
@@ -88,30 +84,32 @@ Status ReadTensor(const std::string& name, const json& value, std::string_view d
   if (item_bytes == 0) return Bad(where + "unknown dtype \"" + tensor->dtype + "\"");
   uint64_t size = 0;
   LEPTON_RETURN_IF_ERROR(ReadShape(*shape, where, item_bytes, &tensor->shape, &size));
-  const uint64_t begin = (*offsets)[0].get<uint64_t>(), end = (*offsets)[1].get<uint64_t>();
-  if (begin > end || end > data.size()) {
-    return Bad(where + "data_offsets [" + std::to_string(begin) + ", " + std::to_string(end) +
-               "] lie outside the " + std::to_string(data.size()) + " bytes of data");
+  tensor->begin = (*offsets)[0].get<uint64_t>();
+  tensor->end = (*offsets)[1].get<uint64_t>();
+  if (tensor->begin > tensor->end || tensor->end > data_size) {
+    return Bad(where + "data_offsets [" + std::to_string(tensor->begin) + ", " +
+               std::to_string(tensor->end) + "] lie outside the " + std::to_string(data_size) +
+               " bytes of data");
   }
-  if (end - begin != size) {
-    return Bad(where + "has " + std::to_string(end - begin) + " bytes, but its shape needs " +
-               std::to_string(size));
+  if (tensor->end - tensor->begin != size) {
+    return Bad(where + "has " + std::to_string(tensor->end - tensor->begin) +
+               " bytes, but its shape needs " + std::to_string(size));
   }
-  tensor->bytes = data.substr(begin, size);
-  *placed = {begin, end, &tensor->name};
   return Status::Ok();
 }
 
 // Tensors must tile the data: an overlap or a hole could smuggle bytes past a reader.
-Status CheckTiling(std::vector<Placed> placed, uint64_t data_size) {
-  std::sort(placed.begin(), placed.end(), [](const Placed& a, const Placed& b) {
-    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+Status CheckTiling(const std::vector<TensorPlace>& tensors, uint64_t data_size) {
+  std::vector<const TensorPlace*> placed;
+  for (const TensorPlace& tensor : tensors) placed.push_back(&tensor);
+  std::sort(placed.begin(), placed.end(), [](const TensorPlace* a, const TensorPlace* b) {
+    return std::pair(a->begin, a->end) < std::pair(b->begin, b->end);
   });
   uint64_t at = 0;
-  for (const Placed& p : placed) {
-    if (p.begin < at) return Bad(Quoted(*p.name) + "overlaps another tensor");
-    if (p.begin > at) return Bad(Quoted(*p.name) + "leaves unused bytes before it");
-    at = p.end;
+  for (const TensorPlace* p : placed) {
+    if (p->begin < at) return Bad(Quoted(p->name) + "overlaps another tensor");
+    if (p->begin > at) return Bad(Quoted(p->name) + "leaves unused bytes before it");
+    at = p->end;
   }
   if (at != data_size) return Bad("unused bytes after the last tensor");
   return Status::Ok();
@@ -119,31 +117,47 @@ Status CheckTiling(std::vector<Placed> placed, uint64_t data_size) {
 
 }  // namespace
 
-Result<File> Parse(std::string_view bytes) {
-  if (bytes.size() < 8) return Bad("shorter than the 8 bytes of the header length");
+Result<Layout> ParseLayout(std::string_view start, uint64_t file_bytes) {
+  if (start.size() < 8) return Bad("shorter than the 8 bytes of the header length");
   uint64_t header_bytes = 0;
-  for (int i = 7; i >= 0; --i) header_bytes = header_bytes << 8 | static_cast<uint8_t>(bytes[i]);
+  for (int i = 7; i >= 0; --i) header_bytes = header_bytes << 8 | static_cast<uint8_t>(start[i]);
   if (header_bytes > kMaxHeaderBytes) {
     return Bad("header of " + std::to_string(header_bytes) + " bytes; the limit is 100 MB");
   }
-  if (header_bytes > bytes.size() - 8) return Bad("cut short inside the header");
-  const std::string_view text = bytes.substr(8, header_bytes);
-  const std::string_view data = bytes.substr(8 + header_bytes);
+  if (header_bytes > start.size() - 8) return Bad("cut short inside the header");
+  const std::string_view text = start.substr(8, header_bytes);
+  const uint64_t data_begin = 8 + header_bytes;
   if (text.empty() || text[0] != '{') return Bad("the header does not start with {");
-  LEPTON_ASSIGN_OR_RETURN(const json header, ParseHeader(text));
+  LEPTON_ASSIGN_OR_RETURN(const json header, ParseHeaderText(text));
 
-  File file;
-  file.tensors.reserve(header.size());
-  std::vector<Placed> placed;
+  Layout layout;
+  layout.tensors.reserve(header.size());
   for (const auto& [name, value] : header.items()) {  // nlohmann's objects are in key order
     if (name == "__metadata__") {
-      LEPTON_RETURN_IF_ERROR(ReadMetadata(value, &file.metadata));
+      LEPTON_RETURN_IF_ERROR(ReadMetadata(value, &layout.metadata));
       continue;
     }
     LEPTON_RETURN_IF_ERROR(
-        ReadTensor(name, value, data, &file.tensors.emplace_back(), &placed.emplace_back()));
+        ReadTensor(name, value, file_bytes - data_begin, &layout.tensors.emplace_back()));
   }
-  LEPTON_RETURN_IF_ERROR(CheckTiling(std::move(placed), data.size()));
+  LEPTON_RETURN_IF_ERROR(CheckTiling(layout.tensors, file_bytes - data_begin));
+  for (TensorPlace& tensor : layout.tensors) {
+    tensor.begin += data_begin;
+    tensor.end += data_begin;
+  }
+  return layout;
+}
+
+Result<File> Parse(std::string_view bytes) {
+  LEPTON_ASSIGN_OR_RETURN(Layout layout, ParseLayout(bytes, bytes.size()));
+  File file;
+  file.metadata = std::move(layout.metadata);
+  file.tensors.reserve(layout.tensors.size());
+  for (TensorPlace& tensor : layout.tensors) {
+    file.tensors.push_back({std::move(tensor.name), std::move(tensor.dtype),
+                            std::move(tensor.shape),
+                            bytes.substr(tensor.begin, tensor.end - tensor.begin)});
+  }
   return file;
 }
 

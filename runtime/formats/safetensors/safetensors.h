@@ -32,6 +32,21 @@ struct File {
 // offsets, bytes that no tensor owns, sizes that disagree with shapes, duplicate names, a header
 // over 100 MB. Never throws, whatever the bytes.
 Result<File> Parse(std::string_view bytes);
+
+// Where tensors lie in a file that is not in memory.
+struct TensorPlace {
+  std::string name, dtype;
+  std::vector<int64_t> shape;
+  uint64_t begin = 0, end = 0;  // bytes of the file
+};
+struct Layout {
+  std::vector<TensorPlace> tensors;  // in name order
+  std::map<std::string, std::string> metadata;
+};
+// From the first bytes of a file of `file_bytes`, which must hold the whole header. Errors as of
+// Parse.
+Result<Layout> ParseLayout(std::string_view start, uint64_t file_bytes);
+
 // The header lists tensors in name order; the data section starts at a multiple of 8 and holds them
 // by falling element size, then name, so that each is aligned to its element. Equal input, in any
 // order, gives equal bytes. kInvalidArgument for a duplicate or empty name, an unknown type, a size

@@ -19,8 +19,11 @@ std::string FromBase64(const std::string& text) {
   int count = 0;
   for (const char c : text) {
     if (c == '=') break;
-    const char* const at = strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", c);
-    bits = bits << 6 | static_cast<uint32_t>(at - &"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[0]);
+    const char* const at =
+        strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", c);
+    bits = bits << 6 |
+           static_cast<uint32_t>(
+               at - &"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[0]);
     count += 6;
     if (count >= 8) out += static_cast<char>(bits >> (count -= 8) & 255);
   }

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "runtime/base/file.h"
-#include "storage/datasets/dataset_manifest.h"
+#include "storage/datasets/import.h"
 #include "storage/models/model_manifest.h"
 #include "storage/objects/object_store.h"
 #include "tests/worker/train/thread_gang.h"

@@ -1,0 +1,204 @@
+// JSON Lines into a table: one object a line, a column a key. Each line runs through the parser's
+// events straight into the columns, so that no document is built. Columns that turn out as text
+// after numbers are filled by a second pass over the bytes.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <unordered_map>
+
+#include "storage/datasets/column_builder.h"
+#include "storage/datasets/csv_scanner.h"
+#include "storage/datasets/table.h"
+
+namespace lepton::storage {
+namespace {
+
+using nlohmann::json;
+constexpr int64_t kExactIntegers = int64_t{1} << 53;
+
+// The columns in the order in which their keys came first.
+class Columns {
+ public:
+  explicit Columns(const CsvOptions& options) : options_(options) {}
+
+  // The place of a key's column; a new one starts with missing cells. Rows tend to have the same
+  // keys in the same order: `guess` is tried first.
+  Result<size_t> Find(const std::string& key, size_t guess) {
+    if (guess < builders_.size() && builders_[guess].name() == key) return guess;
+    const auto [at, fresh] = places_.emplace(key, builders_.size());
+    if (!fresh) return at->second;
+    if (key.empty()) return InvalidArgument("a key is empty: columns need names");
+    if (static_cast<int64_t>(builders_.size()) >= options_.max_columns) {
+      return InvalidArgument("more than " + std::to_string(options_.max_columns) + " keys");
+    }
+    builders_.emplace_back(key);
+    for (int64_t row = 0; row < rows_; ++row) builders_.back().AddMissing();
+    return at->second;
+  }
+  ColumnBuilder& operator[](size_t i) { return builders_[i]; }
+  size_t size() const { return builders_.size(); }
+
+  void EndRow() {
+    ++rows_;
+    for (ColumnBuilder& column : builders_) {
+      if (column.rows() < rows_) column.AddMissing();
+    }
+  }
+  int64_t rows() const { return rows_; }
+
+  // Starts over for the columns that need it; false if none does.
+  bool StartSecondScan() {
+    bool any = false;
+    for (ColumnBuilder& column : builders_) {
+      if (!column.needs_second_scan()) continue;
+      column.StartSecondScan();
+      any = true;
+    }
+    rows_ = 0;
+    return any;
+  }
+
+ private:
+  const CsvOptions& options_;
+  std::vector<ColumnBuilder> builders_;
+  std::unordered_map<std::string, size_t> places_;
+  int64_t rows_ = 0;
+};
+
+// The events of one line. Every function answers whether to go on.
+class LineReader final : public nlohmann::json_sax<json> {
+ public:
+  LineReader(Columns& columns, const CsvOptions& options, bool second)
+      : columns_(columns), options_(options), second_(second) {}
+
+  void Reset() {
+    depth_ = 0;
+    next_ = 0;
+    error_.clear();
+  }
+  const std::string& error() const { return error_; }
+
+  bool null() override {
+    return Value([](ColumnBuilder& column) { column.AddMissing(); });
+  }
+  bool boolean(bool value) override {
+    return Value([value](ColumnBuilder& column) { column.AddNumber(value ? 1 : 0, true); });
+  }
+  bool number_integer(json::number_integer_t value) override {
+    return Number(static_cast<double>(value), value >= -kExactIntegers && value <= kExactIntegers);
+  }
+  bool number_unsigned(json::number_unsigned_t value) override {
+    return Number(static_cast<double>(value), value <= uint64_t{kExactIntegers});
+  }
+  bool number_float(json::number_float_t value, const std::string&) override {
+    return Number(value, false);
+  }
+  bool string(std::string& value) override {
+    if (static_cast<int64_t>(value.size()) > options_.max_field_bytes) {
+      return Fail("\"" + key_ + "\" has " + std::to_string(value.size()) +
+                  " bytes; the limit is " + std::to_string(options_.max_field_bytes));
+    }
+    if (value.find('\0') != std::string::npos) return Fail("\"" + key_ + "\" has a zero character");
+    return Value([&value](ColumnBuilder& column) { column.AddText(value); });
+  }
+  bool binary(json::binary_t&) override { return Fail("binary data"); }
+  bool start_object(size_t) override {
+    if (depth_++ == 0) return true;
+    return Fail("\"" + key_ + "\" is an object; columns hold numbers, texts and true or false: "
+                "write its fields beside the others");
+  }
+  bool end_object() override {
+    --depth_;
+    return true;
+  }
+  bool start_array(size_t) override {
+    if (depth_ == 0) return Fail("a list; each line must be an object such as {\"a\": 1}");
+    return Fail("\"" + key_ + "\" is a list; columns hold numbers, texts and true or false: "
+                "write its items under keys of their own");
+  }
+  bool end_array() override { return true; }
+  bool key(std::string& name) override {
+    key_ = name;
+    const Result<size_t> place = columns_.Find(name, next_);
+    if (!place.ok()) return Fail(place.status().message());
+    place_ = *place;
+    next_ = place_ + 1;
+    if (!second_ && columns_[place_].rows() > columns_.rows()) {
+      return Fail("the key \"" + name + "\" comes twice");
+    }
+    return true;
+  }
+  bool parse_error(size_t position, const std::string&, const json::exception&) override {
+    return Fail("not JSON: see character " + std::to_string(std::max<size_t>(1, position)) +
+                " of the line");
+  }
+
+ private:
+  bool Fail(std::string what) {
+    if (error_.empty()) error_ = std::move(what);
+    return false;
+  }
+  bool Number(double value, bool integer) {
+    return Value([value, integer](ColumnBuilder& column) { column.AddNumber(value, integer); });
+  }
+  template <typename Add>
+  bool Value(const Add& add) {
+    if (depth_ == 0) return Fail("a bare value; each line must be an object such as {\"a\": 1}");
+    if (!second_ || columns_[place_].needs_second_scan()) add(columns_[place_]);
+    return true;
+  }
+
+  Columns& columns_;
+  const CsvOptions& options_;
+  const bool second_;
+  int depth_ = 0;
+  size_t place_ = 0, next_ = 0;
+  std::string key_, error_;
+};
+
+Status ReadLines(std::string_view bytes, const CsvOptions& options, bool second,
+                 Columns& columns) {
+  LineReader reader(columns, options, second);
+  int64_t number = 0;
+  while (!bytes.empty()) {
+    const size_t end = std::min(bytes.find('\n'), bytes.size());
+    const std::string_view line = bytes.substr(0, end);
+    bytes.remove_prefix(std::min(end + 1, bytes.size()));
+    ++number;
+    if (line.find_first_not_of(" \t\r") == line.npos) continue;
+    reader.Reset();
+    const bool read = json::sax_parse(line.begin(), line.end(), &reader);
+    if (!read || !reader.error().empty()) {
+      return InvalidArgument("line " + std::to_string(number) + ": " + reader.error());
+    }
+    columns.EndRow();
+    if (columns.rows() > options.max_rows) {
+      return InvalidArgument("line " + std::to_string(number) + ": more than " +
+                             std::to_string(options.max_rows) + " rows");
+    }
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<Table> ReadJsonl(std::string_view bytes, const CsvOptions& options) {
+  if (bytes.starts_with("\xEF\xBB\xBF")) bytes.remove_prefix(3);
+  LEPTON_RETURN_IF_ERROR(CheckUtf8(bytes));
+  Columns columns(options);
+  LEPTON_RETURN_IF_ERROR(ReadLines(bytes, options, /*second=*/false, columns));
+  if (columns.rows() == 0) {
+    return InvalidArgument("the file is empty: each line must be an object such as {\"a\": 1}");
+  }
+  if (columns.size() == 0) return InvalidArgument("line 1: the objects have no keys");
+  Table table;
+  table.rows = columns.rows();
+  if (columns.StartSecondScan()) {
+    LEPTON_RETURN_IF_ERROR(ReadLines(bytes, options, /*second=*/true, columns));
+  }
+  for (size_t i = 0; i < columns.size(); ++i) {
+    table.columns.push_back(std::move(columns[i]).Finish());
+  }
+  return table;
+}
+
+}  // namespace lepton::storage
