@@ -1,6 +1,7 @@
 // Which code computes an op: an ordered list per (op, element type, device). The first whose CanRun
 // says yes is used; the last is a plain reference that runs everything, so a fast kernel may be as
-// choosy as it likes. The element type is that of the node's first input.
+// choosy as it likes. The element type is that of the node's first input,
+// or of its output when it has none.
 // Threads: the table is immutable; a Kernel is used by one caller at a time.
 #pragma once
 

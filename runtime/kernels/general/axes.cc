@@ -3,12 +3,15 @@
 #include <limits>
 #include <numeric>
 
+#include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/general/element_types.h"
 #include "runtime/kernels/general/general_kernels.h"
 #include "runtime/kernels/general/walk.h"
 
 namespace lepton::kernels::general {
 namespace {
+
+constexpr int64_t kAxesGrain = 1 << 15;  // elements for which another thread is worth waking
 
 // As std::less, with NaN above all else, so that sorting is well defined.
 template <typename A>
@@ -57,32 +60,80 @@ Acc Start(const std::string& function) {
   return Acc{0};
 }
 
+// x as [outer, reduced, inner] when the axes are neighbours.
+struct ReducedView {
+  ReducedView(const Shape& x, std::vector<int64_t> axes) {
+    for (int64_t& axis : axes) axis += axis < 0 ? x.rank() : 0;
+    std::sort(axes.begin(), axes.end());
+    neighbours =
+        !axes.empty() && axes.back() - axes.front() + 1 == static_cast<int64_t>(axes.size());
+    for (int i = 0; i < x.rank() && neighbours; ++i) {
+      (i < axes.front() ? outer : i <= axes.back() ? reduced : inner) *= x[i];
+    }
+  }
+  bool neighbours = false;
+  int64_t outer = 1, reduced = 1, inner = 1;
+};
+
+template <typename T, typename Acc, typename Step>
+void ReduceNeighbours(const ReducedView& view, const T* x, std::vector<Acc>& sums,
+                      const Step& step) {
+  const int64_t grain = std::max<int64_t>(1, kAxesGrain / std::max<int64_t>(1, view.reduced));
+  // Columns of one output row side by side; rows of the output over threads.
+  ComputeLoop(view.outer * view.inner, grain, [&](int64_t begin, int64_t end) {
+    while (begin < end) {
+      const int64_t outer = begin / view.inner, column = begin % view.inner;
+      const int64_t count = std::min(end - begin, view.inner - column);
+      Acc* sum = sums.data() + begin;
+      const T* from = x + outer * view.reduced * view.inner + column;
+      for (int64_t i = 0; i < view.reduced; ++i, from += view.inner) {
+        for (int64_t k = 0; k < count; ++k) sum[k] = step(sum[k], static_cast<Acc>(Load(from[k])));
+      }
+      begin += count;
+    }
+  });
+}
+
+template <typename T>
+void ReduceTyped(const KernelContext& context, const std::string& function) {
+  using Acc = Accumulator<T>;
+  const Shape& from = context.input(0).shape();
+  const Shape& to = context.output(0).shape();
+  const T* x = context.input(0).as<T>();
+  std::vector<Acc> sums(to.elements(), Start<Acc>(function));
+  const ReducedView view(from, context.attributes().Ints("axes"));
+  if (view.neighbours && (function == "sum" || function == "mean")) {
+    ReduceNeighbours(view, x, sums, [](Acc sum, Acc next) { return Plus(sum, next); });
+  } else if (view.neighbours && function == "max") {
+    ReduceNeighbours(view, x, sums,
+                     [](Acc sum, Acc next) { return Below(sum, next) ? next : sum; });
+  } else if (view.neighbours) {
+    ReduceNeighbours(view, x, sums,
+                     [&](Acc sum, Acc next) { return Accumulate<Acc>(function, sum, next); });
+  } else {
+    // Of the reduced axes only: walking x, they stay where they are in y.
+    std::vector<int64_t> strides = MemoryStrides(to);
+    for (int64_t axis : context.attributes().Ints("axes")) {
+      strides[axis < 0 ? axis + from.rank() : axis] = 0;
+    }
+    Walk<1>(from, std::array{strides}, [&](int64_t i, const std::array<int64_t, 1>& at) {
+      sums[at[0]] = Accumulate<Acc>(function, sums[at[0]], static_cast<Acc>(Load(x[i])));
+    });
+  }
+  const int64_t count = sums.empty() ? 1 : from.elements() / static_cast<int64_t>(sums.size());
+  T* y = context.output(0).as<T>();
+  for (size_t i = 0; i < sums.size(); ++i) {
+    if (function == "mean" && (kFloating<T> || count > 0)) sums[i] /= static_cast<Acc>(count);
+    y[i] = Store<T>(sums[i]);
+  }
+}
+
 }  // namespace
 
 void ReduceAxes(const KernelContext& context) {
-  const Shape& from = context.input(0).shape();
-  const Shape& to = context.output(0).shape();
   const std::string function = context.attributes().Text("function");
-  // Of the reduced axes only: walking x, they stay where they are in y.
-  std::vector<int64_t> strides = MemoryStrides(to);
-  for (int64_t axis : context.attributes().Ints("axes")) {
-    strides[axis < 0 ? axis + from.rank() : axis] = 0;
-  }
   VisitType(context.input(0).type.dtype, [&]<typename T>(TypeTag<T>) {
-    if constexpr (!std::is_same_v<T, bool>) {
-      using Acc = Accumulator<T>;
-      std::vector<Acc> sums(to.elements(), Start<Acc>(function));
-      const T* x = context.input(0).as<T>();
-      Walk<1>(from, std::array{strides}, [&](int64_t i, const std::array<int64_t, 1>& at) {
-        sums[at[0]] = Accumulate<Acc>(function, sums[at[0]], static_cast<Acc>(Load(x[i])));
-      });
-      const int64_t count = sums.empty() ? 1 : from.elements() / static_cast<int64_t>(sums.size());
-      T* y = context.output(0).as<T>();
-      for (size_t i = 0; i < sums.size(); ++i) {
-        if (function == "mean" && (kFloating<T> || count > 0)) sums[i] /= static_cast<Acc>(count);
-        y[i] = Store<T>(sums[i]);
-      }
-    }
+    if constexpr (!std::is_same_v<T, bool>) ReduceTyped<T>(context, function);
   });
 }
 
@@ -168,21 +219,24 @@ void GeneralMatmul(const KernelContext& context) {
   VisitType(context.input(0).type.dtype, [&]<typename T>(TypeTag<T>) {
     if constexpr (!std::is_same_v<T, bool> && !kHalf<T>) {
       using Acc = Accumulator<T>;
-      std::vector<Acc> sums(n);
       Walk<2>(leading(out), strides, [&](int64_t batch, const std::array<int64_t, 2>& at) {
         const T* left = context.input(0).as<T>() + at[0] * m * k;
         const T* right = context.input(1).as<T>() + at[1] * k * n;
         T* y = context.output(0).as<T>() + batch * m * n;
-        for (int64_t row = 0; row < m; ++row) {
-          std::fill(sums.begin(), sums.end(), Acc{0});
-          for (int64_t i = 0; i < k; ++i) {
-            const Acc factor = static_cast<Acc>(left[row * k + i]);
-            for (int64_t j = 0; j < n; ++j) {
-              sums[j] = Plus(sums[j], Times(factor, static_cast<Acc>(right[i * n + j])));
+        const int64_t grain = std::max<int64_t>(1, kAxesGrain / std::max<int64_t>(1, k * n));
+        ComputeLoop(m, grain, [&](int64_t begin, int64_t end) {
+          std::vector<Acc> sums(n);
+          for (int64_t row = begin; row < end; ++row) {
+            std::fill(sums.begin(), sums.end(), Acc{0});
+            for (int64_t i = 0; i < k; ++i) {
+              const Acc factor = static_cast<Acc>(left[row * k + i]);
+              for (int64_t j = 0; j < n; ++j) {
+                sums[j] = Plus(sums[j], Times(factor, static_cast<Acc>(right[i * n + j])));
+              }
             }
+            for (int64_t j = 0; j < n; ++j) y[row * n + j] = Store<T>(sums[j]);
           }
-          for (int64_t j = 0; j < n; ++j) y[row * n + j] = Store<T>(sums[j]);
-        }
+        });
       });
     }
   });

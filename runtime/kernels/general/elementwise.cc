@@ -3,12 +3,15 @@
 #include <limits>
 
 #include "runtime/base/logging.h"
+#include "runtime/kernels/cpu/strided.h"
 #include "runtime/kernels/general/element_types.h"
 #include "runtime/kernels/general/general_kernels.h"
 #include "runtime/kernels/general/walk.h"
 
 namespace lepton::kernels::general {
 namespace {
+
+constexpr int64_t kUnaryGrain = 1 << 14;  // elements for which another thread is worth waking
 
 using FloatFunction = double (*)(double);
 
@@ -48,40 +51,80 @@ FloatFunction FindFloatFunction(std::string_view name) {
   return nullptr;
 }
 
+// function of every element, over threads.
+template <typename T, typename Out, typename Function>
+void Each(const KernelContext& context, const Function& function) {
+  const T* x = context.input(0).as<T>();
+  Out* y = context.output(0).as<Out>();
+  ComputeLoop(context.input(0).elements(), kUnaryGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) y[i] = function(x[i]);
+  });
+}
+
+// The common functions of f32, in f32 and spelt out, so that the compiler sees through them.
+bool UnaryF32(const KernelContext& context, const std::string& name) {
+  const auto each = [&](const auto& function) {
+    Each<float, float>(context, function);
+    return true;
+  };
+  if (name == "abs") return each([](float x) { return std::fabs(x); });
+  if (name == "neg") return each([](float x) { return -x; });
+  if (name == "reciprocal") return each([](float x) { return 1 / x; });
+  if (name == "sqrt") return each([](float x) { return std::sqrt(x); });
+  if (name == "exp") return each([](float x) { return std::exp(x); });
+  if (name == "log") return each([](float x) { return std::log(x); });
+  if (name == "erf") return each([](float x) { return std::erf(x); });
+  return false;
+}
+
 template <typename T>
 void UnaryFloat(const KernelContext& context, const std::string& name) {
-  const auto x = context.input(0).span<const T>();
+  if constexpr (std::is_same_v<T, float>) {
+    if (UnaryF32(context, name)) return;
+  }
   if (const FloatFunction function = FindFloatFunction(name)) {
-    T* y = context.output(0).as<T>();
-    for (size_t i = 0; i < x.size(); ++i) y[i] = Store<T>(function(double{Load(x[i])}));
-    return;
+    return Each<T, T>(context, [&](T x) { return Store<T>(function(double{Load(x)})); });
   }
-  bool* y = context.output(0).as<bool>();
-  for (size_t i = 0; i < x.size(); ++i) {
-    const double value = Load(x[i]);
-    y[i] = name == "is_nan" ? std::isnan(value)
-                            : std::isinf(value) && !(name == "is_pos_inf" && value < 0) &&
-                                  !(name == "is_neg_inf" && value > 0);
+  const bool no_minus = name == "is_pos_inf", no_plus = name == "is_neg_inf";
+  if (name == "is_nan") {
+    return Each<T, bool>(context, [](T x) { return std::isnan(double{Load(x)}); });
   }
+  Each<T, bool>(context, [&](T x) {
+    const double value = Load(x);
+    return std::isinf(value) && !(no_minus && value < 0) && !(no_plus && value > 0);
+  });
 }
 
 template <typename T>
 void UnaryInteger(const KernelContext& context, const std::string& name) {
-  const auto x = context.input(0).span<const T>();
-  T* y = context.output(0).as<T>();
-  for (size_t i = 0; i < x.size(); ++i) {
-    const T value = x[i];
-    // Through unsigned: the lowest number has no opposite and stays itself.
-    const T opposite = static_cast<T>(uint64_t{0} - static_cast<uint64_t>(value));
-    if (name == "abs") {
-      y[i] = value < T{0} ? opposite : value;
-    } else if (name == "neg") {
-      y[i] = opposite;
-    } else if (name == "sign") {
-      y[i] = static_cast<T>((value > T{0}) - (value < T{0}));
-    } else {
-      y[i] = static_cast<T>(~static_cast<uint64_t>(value));
-    }
+  // Through unsigned: the lowest number has no opposite and stays itself.
+  const auto opposite = [](T x) { return static_cast<T>(uint64_t{0} - static_cast<uint64_t>(x)); };
+  if (name == "abs") {
+    Each<T, T>(context, [&](T x) { return x < T{0} ? opposite(x) : x; });
+  } else if (name == "neg") {
+    Each<T, T>(context, opposite);
+  } else if (name == "sign") {
+    Each<T, T>(context, [](T x) { return static_cast<T>((x > T{0}) - (x < T{0})); });
+  } else {
+    Each<T, T>(context, [](T x) { return static_cast<T>(~static_cast<uint64_t>(x)); });
+  }
+}
+
+// The usual rows are spelt out, for the compiler to make vector code of.
+template <typename T, typename Out, typename Function>
+void PairRow(int64_t count, const T* a, int64_t step_a, const T* b, int64_t step_b, Out* y,
+             const Function& function) {
+  const auto pair = [&](T left, T right) { return Store<Out>(function(Load(left), Load(right))); };
+  if (step_a == 1 && step_b == 1) {
+    for (int64_t i = 0; i < count; ++i) y[i] = pair(a[i], b[i]);
+  } else if (step_a == 1 && step_b == 0) {
+    const T constant = *b;
+    for (int64_t i = 0; i < count; ++i) y[i] = pair(a[i], constant);
+  } else if (step_a == 0 && step_b == 1) {
+    const T constant = *a;
+    for (int64_t i = 0; i < count; ++i) y[i] = pair(constant, b[i]);
+  } else {
+    for (int64_t i = 0; i < count; ++i) y[i] = pair(a[i * step_a], b[i * step_b]);
   }
 }
 
@@ -90,12 +133,14 @@ void Pairs(const KernelContext& context, const Function& function) {
   const TensorView& a = context.input(0);
   const TensorView& b = context.input(1);
   const Shape& shape = context.output(0).shape();
+  if (shape.elements() == 0) return;
   const T* left = a.as<T>();
   const T* right = b.as<T>();
   Out* y = context.output(0).as<Out>();
-  const std::array strides = {RepeatStrides(a.shape(), shape), RepeatStrides(b.shape(), shape)};
-  Walk<2>(shape, strides, [&](int64_t i, const std::array<int64_t, 2>& at) {
-    y[i] = Store<Out>(function(Load(left[at[0]]), Load(right[at[1]])));
+  const StridedLoop<3> loop(shape, {RepeatStrides(a.shape(), shape),
+                                    RepeatStrides(b.shape(), shape), DenseStrides(shape)});
+  loop.Run([&](const auto& offset, int64_t count, const auto& step) {
+    PairRow(count, left + offset[0], step[0], right + offset[1], step[1], y + offset[2], function);
   });
 }
 
@@ -229,8 +274,7 @@ void UnaryMath(const KernelContext& context) {
     if constexpr (kFloating<T>) {
       UnaryFloat<T>(context, name);
     } else if constexpr (std::is_same_v<T, bool>) {
-      const auto x = context.input(0).span<const bool>();
-      for (size_t i = 0; i < x.size(); ++i) context.output(0).as<bool>()[i] = !x[i];
+      Each<bool, bool>(context, [](bool x) { return !x; });
     } else {
       UnaryInteger<T>(context, name);
     }
@@ -253,16 +297,29 @@ void BinaryMath(const KernelContext& context) {
 
 void Select(const KernelContext& context) {
   const Shape& shape = context.output(0).shape();
-  const std::array strides = {RepeatStrides(context.input(0).shape(), shape),
-                              RepeatStrides(context.input(1).shape(), shape),
-                              RepeatStrides(context.input(2).shape(), shape)};
+  if (shape.elements() == 0) return;
+  const StridedLoop<4> loop(shape,
+                            {RepeatStrides(context.input(0).shape(), shape),
+                             RepeatStrides(context.input(1).shape(), shape),
+                             RepeatStrides(context.input(2).shape(), shape), DenseStrides(shape)});
   VisitSize(context.output(0).type.dtype, [&]<typename T>(TypeTag<T>) {
     const bool* condition = context.input(0).as<bool>();
     const T* a = context.input(1).as<T>();
     const T* b = context.input(2).as<T>();
     T* y = context.output(0).as<T>();
-    Walk<3>(shape, strides, [&](int64_t i, const std::array<int64_t, 3>& at) {
-      y[i] = condition[at[0]] ? a[at[1]] : b[at[2]];
+    loop.Run([&](const auto& offset, int64_t count, const auto& step) {
+      const bool* chosen = condition + offset[0];
+      const T* left = a + offset[1];
+      const T* right = b + offset[2];
+      T* out = y + offset[3];
+      if (step[0] == 1 && step[1] == 1 && step[2] == 0) {  // a mask of one number
+        const T constant = *right;
+        for (int64_t i = 0; i < count; ++i) out[i] = chosen[i] ? left[i] : constant;
+        return;
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        out[i] = chosen[i * step[0]] ? left[i * step[1]] : right[i * step[2]];
+      }
     });
   });
 }

@@ -1,6 +1,7 @@
 #include "runtime/kernels/general/general_kernels.h"
 
 #include "runtime/kernels/cpu/function_kernel.h"
+#include "runtime/kernels/cpu/reference.h"
 
 namespace lepton::kernels::general {
 namespace {
@@ -34,6 +35,14 @@ std::vector<graph::KernelEntry> GeneralKernels() {
   AddAllTypes<ScatterElements>("scatter_elements", entries);
   AddAllTypes<GatherNd>("gather_nd", entries);
   AddAllTypes<ScatterNd>("scatter_nd", entries);
+  AddAllTypes<Constant>("constant", entries);
+  AddAllTypes<IndexRange>("index_range", entries);
+  AddAllTypes<Repeat>("repeat", entries);
+  // After those of kernel_list_cpu.cc, which has them for the types of training.
+  AddAllTypes<reference::Reshape>("reshape", entries);
+  AddAllTypes<TransposeAny>("transpose", entries);
+  AddAllTypes<SliceAny>("slice", entries);
+  AddAllTypes<Join>("concat", entries);
   return entries;
 }
 

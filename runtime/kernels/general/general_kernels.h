@@ -1,4 +1,5 @@
-// The kernels of runtime/ops/general, for the CPU: plain loops, the same for every type.
+// The kernels of runtime/ops/general, for the CPU: loops over threads, the same for every
+// type, and of the moves of runtime/ops for the types that training does not have.
 // Threads: functions of their arguments.
 #pragma once
 
@@ -18,6 +19,11 @@ void BinaryMath(const KernelContext& context);
 void Select(const KernelContext& context);
 void Convert(const KernelContext& context);
 void Strided(const KernelContext& context);
+void Constant(const KernelContext& context);
+void IndexRange(const KernelContext& context);
+void Repeat(const KernelContext& context);
+void TransposeAny(const KernelContext& context);
+void SliceAny(const KernelContext& context);
 void PadConstant(const KernelContext& context);
 void Join(const KernelContext& context);
 void ReduceAxes(const KernelContext& context);

@@ -3,12 +3,15 @@
 #include <cstring>
 #include <limits>
 
+#include "runtime/kernels/cpu/gather_view.h"
 #include "runtime/kernels/general/element_types.h"
 #include "runtime/kernels/general/general_kernels.h"
 #include "runtime/kernels/general/walk.h"
 
 namespace lepton::kernels::general {
 namespace {
+
+constexpr int64_t kMoveGrain = 1 << 15;  // elements for which another thread is worth waking
 
 template <typename To, typename From>
 To ConvertOne(From value) {
@@ -75,6 +78,27 @@ std::vector<int64_t> BlockPositions(const TensorView& x, const TensorView& indic
   return positions;
 }
 
+void CopyStrided(const KernelContext& context, int64_t start, const std::vector<int64_t>& strides) {
+  const Shape& shape = context.output(0).shape();
+  if (shape.elements() == 0) return;
+  const StridedLoop<2> loop(shape, {strides, DenseStrides(shape)});
+  VisitSize(context.input(0).type.dtype, [&]<typename T>(TypeTag<T>) {
+    const T* x = context.input(0).as<T>() + start;
+    T* y = context.output(0).as<T>();
+    loop.Run([&](const auto& offset, int64_t count, const auto& step) {
+      const T* from = x + offset[0];
+      T* to = y + offset[1];
+      if (step[0] == 1) {
+        std::memcpy(to, from, count * sizeof(T));
+      } else if (step[0] == 0) {
+        std::fill_n(to, count, *from);
+      } else {
+        for (int64_t i = 0; i < count; ++i) to[i] = from[i * step[0]];
+      }
+    });
+  });
+}
+
 void Copy(const TensorView& from, const TensorView& to) {
   if (from.type.bytes() > 0) std::memcpy(to.data, from.data, from.type.bytes());
 }
@@ -97,22 +121,41 @@ void WalkElements(const TensorView& x, const TensorView& indices, int64_t axis, 
 void Convert(const KernelContext& context) {
   VisitType(context.input(0).type.dtype, [&]<typename From>(TypeTag<From>) {
     VisitType(context.output(0).type.dtype, [&]<typename To>(TypeTag<To>) {
-      const auto x = context.input(0).span<const From>();
+      const From* x = context.input(0).as<From>();
       To* y = context.output(0).as<To>();
-      for (size_t i = 0; i < x.size(); ++i) y[i] = ConvertOne<To>(Load(x[i]));
+      ComputeLoop(context.input(0).elements(), kMoveGrain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) y[i] = ConvertOne<To>(Load(x[i]));
+      });
     });
   });
 }
 
 void Strided(const KernelContext& context) {
-  const std::array strides = {context.attributes().Ints("strides")};
-  const int64_t offset = context.attributes().Int("offset");
-  VisitSize(context.input(0).type.dtype, [&]<typename T>(TypeTag<T>) {
-    const T* x = context.input(0).as<T>();
-    T* y = context.output(0).as<T>();
-    Walk<1>(context.output(0).shape(), strides,
-            [&](int64_t i, const std::array<int64_t, 1>& at) { y[i] = x[offset + at[0]]; });
-  });
+  CopyStrided(context, context.attributes().Int("offset"), context.attributes().Ints("strides"));
+}
+
+void TransposeAny(const KernelContext& context) {
+  CopyStrided(context, 0,
+              TransposedStrides(context.input(0).shape(), context.attributes().Ints("perm")));
+}
+
+void SliceAny(const KernelContext& context) {
+  const SliceWalk walk(context.input(0).shape(), context.attributes());
+  CopyStrided(context, walk.offset, walk.strides);
+}
+
+void Repeat(const KernelContext& context) {
+  CopyStrided(context, 0, RepeatStrides(context.input(0).shape(), context.output(0).shape()));
+}
+
+void Constant(const KernelContext& context) {
+  const std::string data = context.attributes().Text("data");
+  if (!data.empty()) std::memcpy(context.output(0).data, data.data(), data.size());
+}
+
+void IndexRange(const KernelContext& context) {
+  const auto y = context.output(0).span<int32_t>();
+  for (size_t i = 0; i < y.size(); ++i) y[i] = static_cast<int32_t>(i);
 }
 
 void PadConstant(const KernelContext& context) {
@@ -135,9 +178,17 @@ void PadConstant(const KernelContext& context) {
       source += first * from_strides[axis];
       target += (first + before[axis]) * to_strides[axis];
     }
-    Walk<2>(
-        Shape(extents), std::array{from_strides, to_strides},
-        [&](int64_t, const std::array<int64_t, 2>& at) { y[target + at[1]] = x[source + at[0]]; });
+    if (Shape(extents).elements() == 0) return;
+    const StridedLoop<2> loop(Shape(extents), {from_strides, to_strides});
+    loop.Run([&](const auto& offset, int64_t count, const auto& step) {
+      const T* inside = x + source + offset[0];
+      T* place = y + target + offset[1];
+      if (step[0] == 1 && step[1] == 1) {
+        std::memcpy(place, inside, count * sizeof(T));
+      } else {
+        for (int64_t i = 0; i < count; ++i) place[i * step[1]] = inside[i * step[0]];
+      }
+    });
   });
 }
 
@@ -150,8 +201,14 @@ void Join(const KernelContext& context) {
     const AxisSplit part(context.input(i).shape(), axis);
     const size_t bytes = part.extent * part.inner * size;
     const char* x = context.input(i).as<char>();
-    for (int64_t row = 0; row < part.outer && bytes > 0; ++row) {
-      std::memcpy(y + row * whole.extent * whole.inner * size, x + row * bytes, bytes);
+    const size_t stride = whole.extent * whole.inner * size;
+    if (bytes > 0) {
+      const auto rows = std::max<int64_t>(1, kMoveGrain * 4 / static_cast<int64_t>(bytes));
+      ComputeLoop(part.outer, rows, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          std::memcpy(y + row * stride, x + row * bytes, bytes);
+        }
+      });
     }
     y += bytes;
   }
@@ -163,18 +220,19 @@ void Take(const KernelContext& context) {
   const size_t bytes = split.inner * DTypeSize(context.input(0).type.dtype);
   const char* x = context.input(0).as<char>();
   char* y = context.output(0).as<char>();
-  if (bytes == 0) return;
-  for (int64_t outer = 0; outer < split.outer; ++outer) {
-    for (const int64_t index : indices) {
-      const int64_t at = Locate(index, split.extent);
+  const auto count = static_cast<int64_t>(indices.size());
+  if (bytes == 0 || count == 0) return;
+  const auto grain = std::max<int64_t>(1, kMoveGrain * 4 / static_cast<int64_t>(bytes));
+  ComputeLoop(split.outer * count, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t at = Locate(indices[i % count], split.extent);
       if (at < 0) {
-        std::memset(y, 0, bytes);
+        std::memset(y + i * bytes, 0, bytes);
       } else {
-        std::memcpy(y, x + (outer * split.extent + at) * bytes, bytes);
+        std::memcpy(y + i * bytes, x + (i / count * split.extent + at) * bytes, bytes);
       }
-      y += bytes;
     }
-  }
+  });
 }
 
 void GatherElements(const KernelContext& context) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/ops/broadcast_to.h"
 #include "runtime/ops/general/shape_rules.h"
 
 namespace lepton::ops::general {
@@ -19,9 +20,19 @@ bool HasBinary(const std::string_view (&names)[n], std::string_view name) {
   return std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 
-class BinaryMath final : public OpWithoutGradient {
+// dy goes to `a` where the condition, else to `b`.
+Result<Gradients> SplitBy(Graph& graph, ValueId condition, ValueId dy, ValueId a, ValueId b) {
+  LEPTON_ASSIGN_OR_RETURN(const ValueId zero, graph.Add("fill", {dy}, {{"value", 0.0}}));
+  LEPTON_ASSIGN_OR_RETURN(const ValueId left, graph.Add("select", {condition, dy, zero}));
+  LEPTON_ASSIGN_OR_RETURN(const ValueId right, graph.Add("select", {condition, zero, dy}));
+  LEPTON_ASSIGN_OR_RETURN(const ValueId da, SumToShapeOf(graph, left, a));
+  LEPTON_ASSIGN_OR_RETURN(const ValueId db, SumToShapeOf(graph, right, b));
+  return Gradients{da, db};
+}
+
+class BinaryMath final : public DifferentiableOp {
  public:
-  BinaryMath() : OpWithoutGradient("binary_math") {}
+  BinaryMath() : DifferentiableOp("binary_math") {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
@@ -43,11 +54,38 @@ class BinaryMath final : public OpWithoutGradient {
     }
     return Types{{dtype, std::move(shape)}};
   }
+
+  Result<Gradients> Gradient(Graph& graph, const Node& node,
+                             std::span<const ValueId> output_gradients) const override {
+    const std::string function = node.attributes.Text("function");
+    const ValueId a = node.inputs[0], b = node.inputs[1], dy = output_gradients[0];
+    const bool extreme = function == "min" || function == "max";
+    if (graph.type(a).dtype != DType::kF32 || (!extreme && function != "pow")) {
+      return InvalidArgument("binary_math " + function + " of " + graph.type(a).ToString() +
+                             " has no gradient: only min, max and pow of f32 have one");
+    }
+    if (extreme) {  // to the one that was taken, of equal ones to the first
+      LEPTON_ASSIGN_OR_RETURN(
+          const ValueId first,
+          graph.Add("binary_math", {a, b},
+                    {{"function", function == "min" ? "less_equal" : "greater_equal"}}));
+      return SplitBy(graph, first, dy, a, b);
+    }
+    // Of the base alone: an exponent that is trained is no part of the models that are imported.
+    LEPTON_ASSIGN_OR_RETURN(const ValueId one, graph.Add("fill", {b}, {{"value", 1.0}}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId less, graph.Add("sub", {b, one}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId power,
+                            graph.Add("binary_math", {a, less}, {{"function", "pow"}}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId slope, graph.Add("mul", {power, b}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId all, graph.Add("mul", {dy, slope}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId da, SumToShapeOf(graph, all, a));
+    return Gradients{da, kNoValue};
+  }
 };
 
-class Select final : public OpWithoutGradient {
+class Select final : public DifferentiableOp {
  public:
-  Select() : OpWithoutGradient("select") {}
+  Select() : DifferentiableOp("select") {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
@@ -58,6 +96,18 @@ class Select final : public OpWithoutGradient {
     LEPTON_ASSIGN_OR_RETURN(const Shape values, BroadcastShape(inputs[1].shape, inputs[2].shape));
     LEPTON_ASSIGN_OR_RETURN(Shape shape, BroadcastShape(inputs[0].shape, values));
     return Types{{inputs[1].dtype, std::move(shape)}};
+  }
+
+  Result<Gradients> Gradient(Graph& graph, const Node& node,
+                             std::span<const ValueId> output_gradients) const override {
+    if (graph.type(node.inputs[1]).dtype != DType::kF32) {
+      return InvalidArgument("select of " + graph.type(node.inputs[1]).ToString() +
+                             " has no gradient: only that of f32 has one");
+    }
+    LEPTON_ASSIGN_OR_RETURN(
+        const Gradients both,
+        SplitBy(graph, node.inputs[0], output_gradients[0], node.inputs[1], node.inputs[2]));
+    return Gradients{kNoValue, both[0], both[1]};
   }
 };
 

@@ -68,10 +68,12 @@ class PadConstant final : public OpWithoutGradient {
       return InvalidArgument("before, after: must have one number per axis");
     }
     for (size_t axis = 0; axis < extents.size(); ++axis) {
-      if (__builtin_add_overflow(extents[axis], before[axis], &extents[axis]) ||
+      if (before[axis] == 0 && after[axis] == 0) continue;  // it may be open
+      if (extents[axis] < 0 ||
+          __builtin_add_overflow(extents[axis], before[axis], &extents[axis]) ||
           __builtin_add_overflow(extents[axis], after[axis], &extents[axis]) || extents[axis] < 0) {
         return InvalidArgument("before, after: axis " + std::to_string(axis) +
-                               " gets a negative or too large extent");
+                               " gets a negative or too large extent, or is open");
       }
     }
     return Types{{inputs[0].dtype, Shape(std::move(extents))}};

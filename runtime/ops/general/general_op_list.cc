@@ -4,29 +4,20 @@
 #include "runtime/ops/general/binary_math.h"
 #include "runtime/ops/general/data_movement.h"
 #include "runtime/ops/general/indexing.h"
+#include "runtime/ops/general/literal.h"
 #include "runtime/ops/general/unary_math.h"
 
 namespace lepton::ops::general {
 
 std::vector<const graph::Op*> GeneralOps() {
   return {
-      &ArgExtremeOp(),
-      &BinaryMathOp(),
-      &ConvertOp(),
-      &CumulativeSumOp(),
-      &GatherElementsOp(),
-      &GatherNdOp(),
-      &GeneralMatmulOp(),
-      &JoinOp(),
-      &PadConstantOp(),
-      &ReduceAxesOp(),
-      &ScatterElementsOp(),
-      &ScatterNdOp(),
-      &SelectOp(),
-      &StridedOp(),
-      &TakeOp(),
-      &TopKOp(),
-      &UnaryMathOp(),
+      &ArgExtremeOp(), &BinaryMathOp(),      &ConstantOp(),
+      &ConvertOp(),    &CumulativeSumOp(),   &GatherElementsOp(),
+      &GatherNdOp(),   &GeneralMatmulOp(),   &IndexRangeOp(),
+      &JoinOp(),       &PadConstantOp(),     &ReduceAxesOp(),
+      &RepeatOp(),     &ScatterElementsOp(), &ScatterNdOp(),
+      &SelectOp(),     &StridedOp(),         &TakeOp(),
+      &TopKOp(),       &UnaryMathOp(),
   };
 }
 
