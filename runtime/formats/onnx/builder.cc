@@ -39,7 +39,9 @@ void Builder::CheckSize(const TensorType& type) {
   int64_t bytes = static_cast<int64_t>(DTypeSize(type.dtype));
   bool empty = false;
   for (const int64_t extent : type.shape.extents()) {
-    if (extent < 0) FailInvalid("a negative extent");
+    if (extent < 0 && extent != Shape::kBatch && extent != Shape::kSequence) {
+      FailInvalid("a negative extent");
+    }
     empty |= extent == 0;
     if (extent > 0 && __builtin_mul_overflow(bytes, extent, &bytes)) {
       FailInvalid("a shape beyond 64 bits");
@@ -52,12 +54,12 @@ void Builder::CheckSize(const TensorType& type) {
 }
 
 std::vector<Id> Builder::Nodes(std::string_view op, std::vector<Id> inputs, Attributes attributes) {
-  if (static_cast<int64_t>(model_.graph->nodes().size()) >= options_.limits.nodes) {
+  if (static_cast<int64_t>(graph_.nodes().size()) >= options_.limits.nodes) {
     Fail(ResourceExhausted("more than " + std::to_string(options_.limits.nodes) + " nodes"));
   }
-  const auto outputs =
-      Must(model_.graph->AddNode(op, std::move(inputs), std::move(attributes), context_));
+  const auto outputs = Must(graph_.AddNode(op, inputs, std::move(attributes), context_));
   for (const Id output : outputs) CheckSize(type(output));
+  Track(inputs, outputs);
   return outputs;
 }
 
@@ -71,16 +73,66 @@ Id Builder::Constant(HostTensor tensor) {
     Fail(ResourceExhausted("constants of more than " + std::to_string(options_.limits.total_bytes) +
                            " bytes"));
   }
-  const Id id = model_.graph->AddParameter("constant", tensor.type);
+  Id id = graph::kNoValue;
+  if (embedding_ == nullptr) {
+    id = graph_.AddParameter("constant", tensor.type);
+  } else {
+    id = Node("constant", {},
+              {{"dtype", std::string(DTypeName(tensor.type.dtype))},
+               {"shape", tensor.type.shape.extents()},
+               {"data", std::string(tensor.data.as<char>(), tensor.type.bytes())}});
+  }
+  Track({}, {id});
   model_.constants.emplace(id, std::move(tensor));
   return id;
 }
 
+void Builder::Track(const std::vector<Id>& inputs, const std::vector<Id>& outputs) {
+  constant_.resize(graph_.values().size());
+  marked_.resize(graph_.values().size());
+  const bool constant =
+      std::all_of(inputs.begin(), inputs.end(), [&](Id input) { return constant_[input]; });
+  const bool marked =
+      std::any_of(inputs.begin(), inputs.end(), [&](Id input) { return marked_[input]; });
+  for (const Id output : outputs) {
+    constant_[output] = constant;
+    marked_[output] = marked;
+  }
+}
+
 Id Builder::Input(const std::string& name, const TensorType& type, const HostTensor* known) {
   CheckSize(type);
-  const Id id = model_.graph->AddInput(name, type);
+  const Id id = graph_.AddInput(name, type);
   if (known != nullptr) known_inputs_[id] = known;
+  FindOpenAxes(id);
   return id;
+}
+
+void Builder::FindOpenAxes(Id id) {
+  for (int axis = 0; axis < rank(id); ++axis) {
+    if (shape(id)[axis] < 0) open_axes_.try_emplace(shape(id)[axis], OpenAxis{id, axis});
+  }
+}
+
+bool Builder::IsConstant(Id id) const {
+  return static_cast<size_t>(id) < constant_.size() && constant_[id];
+}
+
+std::optional<double> Builder::Number(Id id) {
+  if (!IsConstant(id) || marked_[id] || shape(id).elements() != 1) return std::nullopt;
+  return AsDoubles(Evaluate(id, "a constant")).front();
+}
+
+const graph::Node* Builder::Producer(Id id, std::string_view op) const {
+  const graph::NodeId node = graph_.value(id).producer;
+  if (node == graph::kNoNode || graph_.nodes()[node].op->name() != op) return nullptr;
+  return &graph_.nodes()[node];
+}
+
+void Builder::CheckNoMarks(Id id) {
+  if (static_cast<size_t>(id) < marked_.size() && marked_[id]) {
+    FailUnsupported("a result that is computed from the size of the batch or the sequence");
+  }
 }
 
 HostTensor Builder::Evaluate(Id id, std::string_view what) {
@@ -90,60 +142,75 @@ HostTensor Builder::Evaluate(Id id, std::string_view what) {
   if (const auto found = evaluated_.find(id); found != evaluated_.end()) {
     return found->second.Copy();
   }
-  // The part of the graph that the value depends on.
-  graph::Graph part = *model_.graph;
-  std::vector<bool> needed(part.values().size());
-  needed[id] = true;
-  for (size_t i = part.nodes().size(); i-- > 0;) {
-    const graph::Node& node = part.nodes()[i];
-    if (std::none_of(node.outputs.begin(), node.outputs.end(),
-                     [&](Id output) { return needed[output]; })) {
+  // The part of the graph that the value depends on, down to what is known.
+  graph::Graph part(ImportOps());
+  std::map<Id, Id> place;
+  std::vector<std::pair<Id, const void*>> bound;
+  std::set<graph::NodeId> needed;
+  std::vector<Id> open = {id};
+  while (!open.empty()) {
+    const Id next = open.back();
+    open.pop_back();
+    if (place.contains(next)) continue;
+    const HostTensor* known = nullptr;
+    if (const auto found = model_.constants.find(next); found != model_.constants.end()) {
+      known = &found->second;
+    } else if (const auto cached = evaluated_.find(next); cached != evaluated_.end()) {
+      known = &cached->second;
+    } else if (const auto given = known_inputs_.find(next); given != known_inputs_.end()) {
+      known = given->second;
+      const std::string& name = graph_.value(next).name;
+      auto& names = model_.specialised;
+      if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+    }
+    if (known != nullptr) {
+      place[next] = part.AddParameter("known", known->type);
+      bound.emplace_back(place[next], known->data.data());
       continue;
     }
-    for (const Id input : node.inputs) needed[input] = true;
-  }
-  std::vector<TensorType> inputs;
-  for (size_t i = 0; i < needed.size(); ++i) {
-    const graph::Value& value = part.values()[i];
-    if (value.kind != graph::ValueKind::kInput) continue;
-    inputs.push_back(value.type);
-    if (!needed[i]) continue;
-    if (!known_inputs_.contains(static_cast<Id>(i))) {
-      FailUnsupported(std::string(what) + " depends on the value of input '" + value.name +
+    const graph::NodeId producer = graph_.value(next).producer;
+    if (producer == graph::kNoNode) {
+      FailUnsupported(std::string(what) + " depends on the value of '" + graph_.value(next).name +
                       "', which is not known at import");
     }
-    if (std::find(model_.specialised.begin(), model_.specialised.end(), value.name) ==
-        model_.specialised.end()) {
-      model_.specialised.push_back(value.name);
+    if (!needed.insert(producer).second) continue;
+    for (const Id input : graph_.nodes()[producer].inputs) open.push_back(input);
+  }
+  if (place.contains(id)) return {type(id), bound.front().second};
+  for (const graph::NodeId node_id : needed) {
+    const graph::Node& node = graph_.nodes()[node_id];
+    std::vector<Id> inputs;
+    for (const Id input : node.inputs) inputs.push_back(place.at(input));
+    const auto outputs = Must(part.AddNode(node.op->name(), inputs, node.attributes, node.name));
+    for (size_t i = 0; i < outputs.size(); ++i) place.emplace(node.outputs[i], outputs[i]);
+  }
+  // Small values on the way are kept, so that long chains are not computed again and again.
+  constexpr size_t kSmall = 1 << 12;
+  std::vector<Id> kept = {id};
+  for (const auto& [ours, theirs] : place) {
+    if (ours != id && part.value(theirs).kind == graph::ValueKind::kComputed &&
+        part.type(theirs).bytes() <= kSmall) {
+      kept.push_back(ours);
     }
   }
-  HostTensor result(type(id));
-  if (known_inputs_.contains(id)) {
-    result = known_inputs_[id]->Copy();
-  } else {
-    Status added = part.AddOutput(id, true);
+  for (const Id value : kept) {
+    const Status added = part.AddOutput(place.at(value), false);
     if (!added.ok()) Fail(added);
-    const auto types = Must(graph::InferTypes(part, inputs));
-    const auto memory = graph::PlanMemory(part, graph::ScheduleLiveNodes(part), types);
-    if (static_cast<int64_t>(memory.peak_bytes) > options_.limits.total_bytes) {
-      Fail(ResourceExhausted(std::string(what) + " takes too much memory to compute"));
-    }
-    const auto plan = Must(graph::Plan::Make(part, ImportKernels(), {}, inputs));
-    for (size_t i = 0; i < needed.size(); ++i) {
-      const Id source = static_cast<Id>(i);
-      if (const auto found = model_.constants.find(source); found != model_.constants.end()) {
-        plan->Bind(source, found->second.data.data());
-      } else if (const auto known = known_inputs_.find(source); known != known_inputs_.end()) {
-        plan->Bind(source, const_cast<void*>(known->second->data.data()));
-      }
-    }
-    plan->Bind(id, result.data.data());
-    plan->RunPrologue({});
-    plan->Run({});
   }
-  HostTensor copy = result.Copy();
-  evaluated_.emplace(id, std::move(result));
-  return copy;
+  const auto types = Must(graph::InferTypes(part, {}));
+  const auto memory = graph::PlanMemory(part, graph::ScheduleLiveNodes(part), types);
+  if (static_cast<int64_t>(memory.peak_bytes) > options_.limits.total_bytes) {
+    Fail(ResourceExhausted(std::string(what) + " takes too much memory to compute"));
+  }
+  const auto plan = Must(graph::Plan::Make(part, ImportKernels(), {}, {}));
+  for (const auto& [source, data] : bound) plan->Bind(source, const_cast<void*>(data));
+  plan->RunPrologue({});
+  plan->Run({});
+  for (const Id value : kept) {
+    const TensorView& view = plan->view(place.at(value));
+    evaluated_.insert_or_assign(value, HostTensor(view.type, view.data));
+  }
+  return evaluated_.at(id).Copy();
 }
 
 Id Builder::Unary(std::string_view function, Id x) {
@@ -154,13 +221,34 @@ Id Builder::Unary(std::string_view function, Id x) {
 }
 
 Id Builder::Binary(std::string_view function, Id a, Id b) {
-  const bool core = function == "add" || function == "sub" || function == "mul";
-  if (core && dtype(a) == DType::kF32 && dtype(b) == DType::kF32) return Node(function, {a, b});
-  return Node("binary_math", {a, b}, {{"function", std::string(function)}});
+  const bool core =
+      function == "add" || function == "sub" || function == "mul" || function == "div";
+  if (!core || dtype(a) != DType::kF32 || dtype(b) != DType::kF32) {
+    return Node("binary_math", {a, b}, {{"function", std::string(function)}});
+  }
+  if (function == "mul" && rank(b) <= rank(a) && !IsConstant(a)) {
+    if (const auto factor = Number(b)) return Node("scale", {a}, {{"factor", *factor}});
+  }
+  if (function == "mul" && rank(a) <= rank(b) && !IsConstant(b)) {
+    if (const auto factor = Number(a)) return Node("scale", {b}, {{"factor", *factor}});
+  }
+  const auto is_bias = [&](Id x, Id bias) {
+    return rank(bias) == 1 && rank(x) >= 2 && shape(x).back() == shape(bias)[0] &&
+           shape(bias)[0] > 0 && !IsEmpty(shape(x));
+  };
+  if (function == "add" && is_bias(a, b)) return Node("bias_add", {a, b});
+  if (function == "add" && is_bias(b, a)) return Node("bias_add", {b, a});
+  return Node(function, {a, b});
 }
 
 Id Builder::Convert(Id x, DType to) {
   if (dtype(x) == to) return x;
+  // Token ids come as i32, models make i64 of them, and lookups take i32.
+  if (const graph::Node* made = Producer(x, "convert");
+      made != nullptr && dtype(x) == DType::kI64 && to == DType::kI32 &&
+      dtype(made->inputs[0]) == DType::kI32) {
+    return made->inputs[0];
+  }
   return Node("convert", {x}, {{"to", std::string(DTypeName(to))}});
 }
 

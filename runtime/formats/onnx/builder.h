@@ -4,6 +4,7 @@
 // Ownership: the builder borrows the model that it fills. Threads: one caller.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <set>
 #include <string>
@@ -32,10 +33,14 @@ T Must(Result<T> result) {
 using Id = graph::ValueId;
 using Ints = std::vector<int64_t>;
 
+// Open extents (Shape::kBatch, Shape::kSequence) travel through the integers of a model, which
+// computes shapes from shapes, as marks: numbers so large that what is computed from them, rather
+// than moved about, is noticed.
 class Builder {
  public:
-  Builder(ImportedModel* model, const NamedValues* given, const ImportOptions* options)
-      : model_(*model), given_(*given), options_(*options) {}
+  Builder(ImportedModel* model, graph::Graph* graph, const Embedding* embedding,
+          const ImportOptions* options)
+      : model_(*model), graph_(*graph), embedding_(embedding), options_(*options) {}
 
   // -- the graph
   std::vector<Id> Nodes(std::string_view op, std::vector<Id> inputs,
@@ -43,14 +48,32 @@ class Builder {
   Id Node(std::string_view op, std::vector<Id> inputs, graph::Attributes attributes = {});
   Id Constant(HostTensor tensor);
   Id Input(const std::string& name, const TensorType& type, const HostTensor* known);
-  const TensorType& type(Id id) const { return model_.graph->type(id); }
+  // An input that is there already: of a graph that the model is put into.
+  void Adopt(Id id) { FindOpenAxes(id); }
+  graph::Graph& graph() { return graph_; }
+  const TensorType& type(Id id) const { return graph_.type(id); }
   const Shape& shape(Id id) const { return type(id).shape; }
   DType dtype(Id id) const { return type(id).dtype; }
   int rank(Id id) const { return shape(id).rank(); }
   // The value, if it follows from constants and given inputs; else fails, saying that `what` must.
   HostTensor Evaluate(Id id, std::string_view what);
+  // Whether it follows from constants alone, and then its value if it is one number.
+  bool IsConstant(Id id) const;
+  std::optional<double> Number(Id id);
+  // The node that gives the value, if its op is `op`.
+  const graph::Node* Producer(Id id, std::string_view op) const;
   void set_context(std::string name) { context_ = std::move(name); }
   const ImportOptions& options() const { return options_; }
+
+  // -- open extents
+  static bool IsMark(int64_t number) { return number == kBatchMark || number == kSequenceMark; }
+  static int64_t ToMark(int64_t extent);    // an extent, open or not, as a number
+  static int64_t FromMark(int64_t number);  // and back
+  Id ShapeOf(Ints extents);                 // i64 [n], open extents as marks
+  Id Positions(int64_t extent);             // i64 [extent]: 0, 1, ...
+  int64_t Merged(const Ints& extents);      // their product; fails for an open one times others
+  // Fails when the value depends on a mark as a number.
+  void CheckNoMarks(Id id);
 
   // -- element-wise; f32 goes to the fast ops of runtime/ops where there is one
   Id Unary(std::string_view function, Id x);
@@ -76,6 +99,7 @@ class Builder {
   Id Expand(Id x, const Shape& to);
   Id Pad(Id x, Ints before, Ints after, double value);
   Id Concat(std::vector<Id> inputs, int64_t axis);
+  Id Take(Id x, Id indices, int64_t axis);  // by indices of any integer type
   Id Squeeze(Id x, const Ints& axes);
   Id Unsqueeze(Id x, Ints axes);
   int Axis(int64_t axis, int rank);  // resolved; fails when outside
@@ -86,18 +110,42 @@ class Builder {
   Id Softmax(Id x, int64_t axis);
   Id LogSoftmax(Id x, int64_t axis);
 
+  // The same value by fewer nodes, where those that give it are the parts of a known whole: gelu,
+  // silu, layer_norm, rms_norm, attention. In patterns*.cc.
+  Id Simplify(Id id);
+
  private:
+  static constexpr int64_t kBatchMark = (int64_t{1} << 46) + 0x5a5a5b;
+  static constexpr int64_t kSequenceMark = (int64_t{1} << 44) + 0x33cc35;
+  struct OpenAxis {
+    Id value;
+    int axis;
+  };
+
   void CheckSize(const TensorType& type);
+  void FindOpenAxes(Id id);
+  Id OpenReshape(Id x, Ints extents);
+  Id ReshapeAround(Id x, const Ints& extents, const std::string& what);
+  Id SoftmaxRows(std::string_view op, Id x, int64_t axis);
+  Id MatmulF32(Id a, Id b);  // of rank 2 or more
+  void Track(const std::vector<Id>& inputs, const std::vector<Id>& outputs);
 
   ImportedModel& model_;
-  const NamedValues& given_;
+  graph::Graph& graph_;
+  const Embedding* embedding_;  // null: the graph is the model's own
   const ImportOptions& options_;
   std::map<Id, const HostTensor*> known_inputs_;
   std::map<Id, HostTensor> evaluated_;
+  std::map<int64_t, OpenAxis> open_axes_;  // by kBatch, kSequence: a value that has it
+  std::vector<bool> constant_;             // by value: follows from constants alone
+  std::vector<bool> marked_;               // by value: depends on a mark
   std::string context_;
   int64_t constant_bytes_ = 0;
 };
 
+inline bool IsEmpty(const Shape& shape) {
+  return std::find(shape.extents().begin(), shape.extents().end(), 0) != shape.extents().end();
+}
 inline Ints Extents(const Shape& shape) {
   return shape.extents();
 }

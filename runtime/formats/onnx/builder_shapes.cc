@@ -1,4 +1,4 @@
-// The builder's reshapes, slices and sums.
+// The builder's reshapes, slices and joins.
 #include <algorithm>
 
 #include "runtime/formats/onnx/builder.h"
@@ -22,6 +22,7 @@ int Builder::Axis(int64_t axis, int rank) {
 }
 
 Id Builder::Strided(Id x, Ints extents, Ints strides, int64_t offset) {
+  if (shape(x).open()) FailUnsupported("this with an open extent: " + type(x).ToString());
   Product(extents);
   return Node("strided", {x},
               {{"shape", std::move(extents)}, {"strides", std::move(strides)}, {"offset", offset}});
@@ -29,21 +30,27 @@ Id Builder::Strided(Id x, Ints extents, Ints strides, int64_t offset) {
 
 Id Builder::Reshape(Id x, Ints extents) {
   if (extents == shape(x).extents()) return x;
+  if (shape(x).open()) return OpenReshape(x, std::move(extents));
   if (Product(extents) != shape(x).elements()) {
     FailInvalid("cannot give " + type(x).ToString() + " the shape " + Shape(extents).ToString());
   }
+  if (!IsEmpty(shape(x))) return Node("reshape", {x}, {{"shape", std::move(extents)}});
   Ints strides = DenseStrides(extents);
   return Strided(x, std::move(extents), std::move(strides));
 }
 
 Id Builder::Transpose(Id x, const Ints& order) {
-  const Ints from = DenseStrides(shape(x).extents());
-  if (order.size() != from.size()) FailInvalid("perm: must name every axis once");
-  Ints extents, strides;
+  if (static_cast<int>(order.size()) != rank(x)) FailInvalid("perm: must name every axis once");
   std::vector<bool> seen(order.size());
   for (const int64_t axis : order) {
     if (axis < 0 || axis >= rank(x) || seen[axis]) FailInvalid("perm: must name every axis once");
     seen[axis] = true;
+  }
+  if (std::is_sorted(order.begin(), order.end())) return x;
+  if (!IsEmpty(shape(x))) return Node("transpose", {x}, {{"perm", order}});
+  const Ints from = DenseStrides(shape(x).extents());
+  Ints extents, strides;
+  for (const int64_t axis : order) {
     extents.push_back(shape(x)[static_cast<int>(axis)]);
     strides.push_back(from[axis]);
   }
@@ -51,6 +58,15 @@ Id Builder::Transpose(Id x, const Ints& order) {
 }
 
 Id Builder::Slice(Id x, int axis, int64_t start, int64_t step, int64_t count) {
+  if (start == 0 && step == 1 && count == shape(x)[axis]) return x;
+  if (shape(x)[axis] >= 0 && !IsEmpty(shape(x)) && count > 0 && step > 0 && start >= 0 &&
+      (count == 1 || step < shape(x)[axis]) && start + (count - 1) * step < shape(x)[axis]) {
+    return Node("slice", {x},
+                {{"axis", int64_t{axis}},
+                 {"begin", start},
+                 {"end", start + (count - 1) * step + 1},
+                 {"step", step}});
+  }
   Ints extents = shape(x).extents();
   Ints strides = DenseStrides(extents);
   const int64_t offset = count == 0 ? 0 : start * strides[axis];
@@ -63,18 +79,25 @@ Id Builder::Slice(Id x, int axis, int64_t start, int64_t step, int64_t count) {
 
 Id Builder::Expand(Id x, const Shape& to) {
   if (to == shape(x)) return x;
-  const Ints from = shape(x).extents();
-  const Ints dense = DenseStrides(from);
-  Ints strides(to.rank(), 0);
-  const int missing = to.rank() - rank(x);
-  if (missing < 0) FailInvalid("cannot repeat " + type(x).ToString() + " to " + to.ToString());
-  for (int axis = 0; axis < rank(x); ++axis) {
-    if (from[axis] != 1 && from[axis] != to[axis + missing]) {
-      FailInvalid("cannot repeat " + type(x).ToString() + " to " + to.ToString());
-    }
-    if (from[axis] != 1) strides[axis + missing] = dense[axis];
+  Ints marks, axes;
+  std::vector<Id> inputs = {x};
+  for (const auto& [mark, open] : open_axes_) {
+    const auto& extents = to.extents();
+    if (std::find(extents.begin(), extents.end(), mark) == extents.end()) continue;
+    marks.push_back(mark);
+    axes.push_back(open.axis);
+    inputs.push_back(open.value);
   }
-  return Strided(x, to.extents(), std::move(strides));
+  const auto repeated = graph_.AddNode(
+      "repeat", inputs, {{"shape", to.extents()}, {"marks", marks}, {"axes", axes}}, context_);
+  if (!repeated.ok()) {
+    FailInvalid("cannot repeat " + type(x).ToString() + " to " + to.ToString());
+  }
+  CheckSize(type(repeated->front()));
+  // It follows from x alone: of the others only the extents count.
+  Track({x}, *repeated);
+  if (inputs.size() > 1) constant_[repeated->front()] = false;
+  return repeated->front();
 }
 
 Id Builder::Pad(Id x, Ints before, Ints after, double value) {
@@ -88,8 +111,25 @@ Id Builder::Pad(Id x, Ints before, Ints after, double value) {
 }
 
 Id Builder::Concat(std::vector<Id> inputs, int64_t axis) {
+  if (inputs.empty()) FailInvalid("nothing to join");
   if (inputs.size() == 1) return inputs[0];
-  return Node("join", std::move(inputs), {{"axis", axis}});
+  const int along = Axis(axis, rank(inputs[0]));
+  const bool plain = std::all_of(inputs.begin(), inputs.end(), [&](Id input) {
+    return rank(input) == rank(inputs[0]) && !IsEmpty(shape(input)) && shape(input)[along] >= 0;
+  });
+  if (!plain && std::any_of(inputs.begin(), inputs.end(), [&](Id x) { return shape(x).open(); })) {
+    FailUnsupported("joining along an open axis");
+  }
+  return Node(plain ? "concat" : "join", std::move(inputs), {{"axis", int64_t{along}}});
+}
+
+Id Builder::Take(Id x, Id indices, int64_t axis) {
+  const int along = Axis(axis, rank(x));
+  const bool core = dtype(x) == DType::kF32 || dtype(x) == DType::kBF16 || dtype(x) == DType::kI32;
+  if (core && !IsEmpty(shape(x)) && !IsEmpty(shape(indices))) {
+    return Node("gather", {x, Convert(indices, DType::kI32)}, {{"axis", int64_t{along}}});
+  }
+  return Node("take", {x, Convert(indices, DType::kI64)}, {{"axis", int64_t{along}}});
 }
 
 Id Builder::Squeeze(Id x, const Ints& axes) {
@@ -114,44 +154,6 @@ Id Builder::Unsqueeze(Id x, Ints axes) {
   Ints extents = shape(x).extents();
   for (const int64_t axis : axes) extents.insert(extents.begin() + axis, 1);
   return Reshape(x, std::move(extents));
-}
-
-Id Builder::Reduce(std::string_view function, Id x, const Ints& axes, bool keep) {
-  const Id reduced =
-      axes.empty() && function != "sum_square" && function != "l1"
-          ? x
-          : Node("reduce_axes", {x}, {{"function", std::string(function)}, {"axes", axes}});
-  return keep ? reduced : Squeeze(reduced, axes);
-}
-
-Id Builder::Matmul(Id a, Id b) {
-  const DType result = dtype(a);
-  const bool half = result == DType::kF16 || result == DType::kBF16;
-  if (half) {
-    a = Convert(a, DType::kF32);
-    b = Convert(b, DType::kF32);
-  }
-  if (rank(a) < 1 || rank(b) < 1) FailInvalid("a product of scalars");
-  const bool row = rank(a) == 1;
-  const bool column = rank(b) == 1;
-  if (row) a = Unsqueeze(a, {0});
-  if (column) b = Unsqueeze(b, {1});
-  const bool fast = rank(a) == 2 && rank(b) == 2 && dtype(a) == DType::kF32 &&
-                    dtype(b) == DType::kF32 && shape(a).elements() > 0 && shape(b).elements() > 0;
-  Id y = Node(fast ? "matmul" : "general_matmul", {a, b});
-  if (column) y = Squeeze(y, {-1});
-  if (row) y = Squeeze(y, {column ? -1 : -2});
-  return Convert(y, result);
-}
-
-Id Builder::Softmax(Id x, int64_t axis) {
-  const Id e = Unary("exp", Sub(x, Reduce("max", x, {axis})));
-  return Div(e, Reduce("sum", e, {axis}));
-}
-
-Id Builder::LogSoftmax(Id x, int64_t axis) {
-  const Id shifted = Sub(x, Reduce("max", x, {axis}));
-  return Sub(shifted, Unary("log", Reduce("sum", Unary("exp", shifted), {axis})));
 }
 
 }  // namespace lepton::onnx

@@ -228,9 +228,8 @@ void Emitter::AddWeight(ValueId id) {
     FailInvalid("parameter '" + value.name + "' has no weight of type " + value.type.ToString());
   }
   if (value.type.dtype != DType::kF32) FailUnsupported("a weight of " + value.type.ToString());
-  Set(id, Initializer(
-              Unique(value.name), kFloatCode, value.type.shape.extents(),
-              {static_cast<const char*>(found->second.data), found->second.type.bytes()}));
+  Set(id, Initializer(Unique(value.name), kFloatCode, value.type.shape.extents(),
+                      {static_cast<const char*>(found->second.data), found->second.type.bytes()}));
 }
 
 void Emitter::AddOutput(const ExportRequest::Output& output) {
@@ -260,7 +259,8 @@ void Emitter::Run() {
       for (const ValueId input : node.inputs) needed[input] = true;
   }
   int64_t bytes = 0;
-  for (const auto& [id, weight] : request_.weights) bytes += static_cast<int64_t>(weight.type.bytes());
+  for (const auto& [id, weight] : request_.weights)
+    bytes += static_cast<int64_t>(weight.type.bytes());
   external_ = bytes > request_.inline_bytes;
   for (size_t i = 0; i < needed.size(); ++i) {
     const auto id = static_cast<ValueId>(i);

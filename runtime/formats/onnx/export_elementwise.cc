@@ -65,17 +65,16 @@ void LastAxis(Emitter& e, const Node& node) {
 }
 
 void LayerNorm(Emitter& e, const Node& node) {
-  e.Set(node.outputs[0], e.Node("LayerNormalization",
-                                {e.name(node.inputs[0]), e.name(node.inputs[1]),
-                                 e.name(node.inputs[2])},
-                                {{"axis", int64_t{-1}},
-                                 {"epsilon", node.attributes.Float("epsilon", 1e-5)}}));
+  e.Set(node.outputs[0],
+        e.Node("LayerNormalization",
+               {e.name(node.inputs[0]), e.name(node.inputs[1]), e.name(node.inputs[2])},
+               {{"axis", int64_t{-1}}, {"epsilon", node.attributes.Float("epsilon", 1e-5)}}));
 }
 
 void RmsNorm(Emitter& e, const Node& node) {
   const auto& x = e.name(node.inputs[0]);
-  const auto mean = e.Node("ReduceMean", {e.Node("Mul", {x, x})},
-                           {{"axes", Ints{-1}}, {"keepdims", int64_t{1}}});
+  const auto mean =
+      e.Node("ReduceMean", {e.Node("Mul", {x, x})}, {{"axes", Ints{-1}}, {"keepdims", int64_t{1}}});
   const auto root =
       e.Node("Sqrt", {e.Node("Add", {mean, e.Float(node.attributes.Float("epsilon", 1e-5))})});
   e.Set(node.outputs[0], e.Node("Mul", {e.Node("Div", {x, root}), e.name(node.inputs[1])}));

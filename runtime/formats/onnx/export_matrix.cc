@@ -30,8 +30,8 @@ void BatchMatmul(Emitter& e, const Node& node) {
   const graph::ValueId a = node.inputs[0], b = node.inputs[1];
   const bool swap_a = node.attributes.Int("transpose_a") != 0;
   const bool swap_b = node.attributes.Int("transpose_b") != 0;
-  e.Set(node.outputs[0], e.Node("MatMul", {swap_a ? Swapped(e, a) : e.name(a),
-                                           swap_b ? Swapped(e, b) : e.name(b)}));
+  e.Set(node.outputs[0],
+        e.Node("MatMul", {swap_a ? Swapped(e, a) : e.name(a), swap_b ? Swapped(e, b) : e.name(b)}));
 }
 
 constexpr ExportRule kRules[] = {

@@ -22,12 +22,9 @@ constexpr std::string_view kLoss = "a loss: models leave with their logits";
 constexpr std::string_view kGradient = "made for gradients only";
 
 constexpr ExportRule kUnexported[] = {
-    {"binary_cross_entropy", nullptr, kLoss},
-    {"cross_entropy", nullptr, kLoss},
-    {"distillation", nullptr, kLoss},
-    {"mse", nullptr, kLoss},
-    {"expand", nullptr, kGradient},
-    {"sum_to", nullptr, kGradient},
+    {"binary_cross_entropy", nullptr, kLoss}, {"cross_entropy", nullptr, kLoss},
+    {"distillation", nullptr, kLoss},         {"mse", nullptr, kLoss},
+    {"expand", nullptr, kGradient},           {"sum_to", nullptr, kGradient},
 };
 
 }  // namespace

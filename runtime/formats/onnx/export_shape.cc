@@ -59,8 +59,8 @@ void Reduce(Emitter& e, const Node& node) {
 }
 
 constexpr ExportRule kRules[] = {
-    {"broadcast_to", BroadcastTo}, {"concat", Concat},       {"gather", Gather}, {"reduce", Reduce},
-    {"reshape", Reshape},          {"slice", Slice},         {"transpose", Transpose},
+    {"broadcast_to", BroadcastTo}, {"concat", Concat}, {"gather", Gather},       {"reduce", Reduce},
+    {"reshape", Reshape},          {"slice", Slice},   {"transpose", Transpose},
 };
 
 }  // namespace export_shape

@@ -19,7 +19,8 @@ Name SplitHeads(Emitter& e, const Name& x, int64_t heads, int64_t size) {
 // [batch, kv_heads, rows, size] -> [batch, heads, rows, size]: neighbours share.
 Name RepeatHeads(Emitter& e, const Name& x, int64_t kv_heads, int64_t heads, int64_t size) {
   if (kv_heads == heads) return x;
-  const Name wide = e.Node("Expand", {e.Unsqueeze(x, {2}), e.Integers({1, 1, heads / kv_heads, 1, 1})});
+  const Name wide =
+      e.Node("Expand", {e.Unsqueeze(x, {2}), e.Integers({1, 1, heads / kv_heads, 1, 1})});
   return e.Reshape(wide, {0, heads, -1, size});
 }
 
@@ -49,8 +50,7 @@ void Attention(Emitter& e, const Node& node) {
   const int64_t heads = node.attributes.Int("heads", 1);
   const int64_t kv_heads = node.attributes.Int("kv_heads", heads);
   const int64_t size = e.shape(node.inputs[0]).back() / heads;
-  const double scale =
-      node.attributes.Float("scale", 1 / std::sqrt(static_cast<double>(size)));
+  const double scale = node.attributes.Float("scale", 1 / std::sqrt(static_cast<double>(size)));
   const Name q = SplitHeads(e, e.name(node.inputs[0]), heads, size);
   Name k = SplitHeads(e, e.name(node.inputs[1]), kv_heads, size);
   k = e.Transpose(RepeatHeads(e, k, kv_heads, heads, size), {0, 1, 3, 2});
@@ -61,8 +61,8 @@ void Attention(Emitter& e, const Node& node) {
     scores = e.Node("Add", {scores, e.Unsqueeze(e.name(node.inputs[3]), {1, 2})});
   }
   if (node.attributes.Int("causal") != 0) {
-    scores = e.Node("Where", {Visible(e, node), scores,
-                              e.Float(-std::numeric_limits<double>::infinity())});
+    scores = e.Node("Where",
+                    {Visible(e, node), scores, e.Float(-std::numeric_limits<double>::infinity())});
   }
   const Name weights = e.Node("Softmax", {scores}, {{"axis", int64_t{-1}}});
   const Name mixed = e.Transpose(e.Node("MatMul", {weights, v}), {0, 2, 1, 3});
@@ -98,10 +98,10 @@ void Rope(Emitter& e, const Node& node) {
   const Name second = e.Slice(x, 3, interleaved ? 1 : dims / 2, dims, step);
   const Name cosine = Angles(e, node, dims, "Cos"), sine = Angles(e, node, dims, "Sin");
   const bool back = a.Int("inverse") != 0;
-  const Name along = e.Node(back ? "Add" : "Sub",
-                            {e.Node("Mul", {first, cosine}), e.Node("Mul", {second, sine})});
-  const Name across = e.Node(back ? "Sub" : "Add",
-                             {e.Node("Mul", {second, cosine}), e.Node("Mul", {first, sine})});
+  const Name along =
+      e.Node(back ? "Add" : "Sub", {e.Node("Mul", {first, cosine}), e.Node("Mul", {second, sine})});
+  const Name across =
+      e.Node(back ? "Sub" : "Add", {e.Node("Mul", {second, cosine}), e.Node("Mul", {first, sine})});
   std::vector<Name> parts = {along, across};
   if (interleaved) {
     const Name pairs = e.Node("Concat", {e.Unsqueeze(along, {4}), e.Unsqueeze(across, {4})},

@@ -9,11 +9,7 @@
 namespace lepton::onnx {
 namespace {
 
-Status BindTensor(graph::Plan& plan, const Ref& ref, HostTensor& tensor, const std::string& name) {
-  if (plan.view(ref.id).type != tensor.type) {
-    return InvalidArgument("input '" + name + "' is " + tensor.type.ToString() +
-                           "; the model was imported for " + plan.view(ref.id).type.ToString());
-  }
+Status BindTensor(graph::Plan& plan, const Ref& ref, HostTensor& tensor) {
   plan.Bind(ref.id, tensor.data.data());
   return Status::Ok();
 }
@@ -26,11 +22,10 @@ Status BindInput(graph::Plan& plan, const NamedRef& input, NamedValues& values) 
     return InvalidArgument("input '" + input.name + "' is missing or of another kind");
   }
   if (input.ref.kind == HostValue::Kind::kTensor) {
-    return BindTensor(plan, input.ref, found->second.tensor, input.name);
+    return BindTensor(plan, input.ref, found->second.tensor);
   }
   for (size_t i = 0; i < input.ref.items.size(); ++i) {
-    LEPTON_RETURN_IF_ERROR(
-        BindTensor(plan, input.ref.items[i], found->second.items[i].tensor, input.name));
+    LEPTON_RETURN_IF_ERROR(BindTensor(plan, input.ref.items[i], found->second.items[i].tensor));
   }
   return Status::Ok();
 }
@@ -67,13 +62,12 @@ const graph::KernelTable& ImportKernels() {
   return table;
 }
 
-Result<ImportedModel> Import(const onnx_proto::ModelProto& proto, const NamedValues& given,
-                             const ImportOptions& options) {
-  ImportedModel model;
-  model.graph = std::make_unique<graph::Graph>(ImportOps());
+namespace {
+
+// Errors of any kind as a Status.
+Status Guarded(const std::function<void()>& body) {
   try {
-    Importer importer(proto, given, options, &model);
-    importer.Run();
+    body();
   } catch (const ImportFailure& failure) {
     return failure.status;
   } catch (const std::bad_alloc&) {
@@ -81,14 +75,66 @@ Result<ImportedModel> Import(const onnx_proto::ModelProto& proto, const NamedVal
   } catch (const std::exception& error) {
     return InvalidArgument(std::string("malformed model: ") + error.what());
   }
+  return Status::Ok();
+}
+
+// The types of the graph's inputs as given; the declared ones where nothing is.
+Result<std::vector<TensorType>> GivenTypes(const ImportedModel& model, const NamedValues& inputs) {
+  std::map<graph::ValueId, TensorType> given;
+  for (const NamedRef& input : model.inputs) {
+    const auto found = inputs.find(input.name);
+    if (!input.ref.present()) continue;
+    if (found == inputs.end() || found->second.kind != input.ref.kind ||
+        found->second.items.size() != input.ref.items.size()) {
+      return InvalidArgument("input '" + input.name + "' is missing or of another kind");
+    }
+    const auto check = [&](const Ref& ref, const HostTensor& tensor) {
+      given[ref.id] = tensor.type;
+      const TensorType& wanted = model.graph->type(ref.id);
+      if (wanted == tensor.type || wanted.shape.open()) return Status::Ok();
+      return InvalidArgument("input '" + input.name + "' is " + tensor.type.ToString() +
+                             "; the model was imported for " + wanted.ToString());
+    };
+    if (input.ref.kind == HostValue::Kind::kTensor) {
+      LEPTON_RETURN_IF_ERROR(check(input.ref, found->second.tensor));
+    }
+    for (size_t i = 0; i < input.ref.items.size(); ++i) {
+      LEPTON_RETURN_IF_ERROR(check(input.ref.items[i], found->second.items[i].tensor));
+    }
+  }
+  std::vector<TensorType> types;
+  for (size_t i = 0; i < model.graph->values().size(); ++i) {
+    const auto id = static_cast<graph::ValueId>(i);
+    if (model.graph->value(id).kind != graph::ValueKind::kInput) continue;
+    const auto found = given.find(id);
+    types.push_back(found == given.end() ? model.graph->type(id) : found->second);
+  }
+  return types;
+}
+
+}  // namespace
+
+Result<ImportedModel> Import(const onnx_proto::ModelProto& proto, const NamedValues& given,
+                             const ImportOptions& options) {
+  ImportedModel model;
+  model.graph = std::make_unique<graph::Graph>(ImportOps());
+  LEPTON_RETURN_IF_ERROR(Guarded([&] {
+    Importer importer(proto, given, options, &model, nullptr);
+    importer.Run();
+    importer.AddOutputs();
+  }));
   return model;
 }
 
+Result<std::vector<NamedRef>> ImportInto(const onnx_proto::ModelProto& proto,
+                                         const Embedding& embedding, const ImportOptions& options) {
+  ImportedModel model;
+  LEPTON_RETURN_IF_ERROR(Guarded([&] { Importer(proto, {}, options, &model, &embedding).Run(); }));
+  return std::move(model.outputs);
+}
+
 Result<NamedValues> Run(ImportedModel& model, NamedValues& inputs) {
-  std::vector<TensorType> types;
-  for (const graph::Value& value : model.graph->values()) {
-    if (value.kind == graph::ValueKind::kInput) types.push_back(value.type);
-  }
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<TensorType> types, GivenTypes(model, inputs));
   LEPTON_ASSIGN_OR_RETURN(const auto plan,
                           graph::Plan::Make(*model.graph, ImportKernels(), {}, types));
   for (auto& [id, tensor] : model.constants) plan->Bind(id, tensor.data.data());

@@ -2,13 +2,15 @@
 // runtime/ops and runtime/ops/general; what remains is a plain graph that graph::Executor runs.
 //
 // Shapes are fixed at import: an input's is that of the value given for it, else what the model
-// declares. Where a shape, an axis or a branch follows from an input's value (Reshape by an input,
-// If, Loop), the given value is used and the graph is good for inputs with that value only; the
-// names of such inputs are listed in `specialised`.
-// Ownership: a model owns its graph and constants. Threads: one caller at a time.
+// declares; or, with ImportOptions::open, extents that the model leaves open stay open: the batch,
+// and one more, the sequence. Where a shape, an axis or a branch follows from an input's value
+// (Reshape by an input, If, Loop), the given value is used and the graph is good for inputs with
+// that value only; the names of such inputs are listed in `specialised`. Ownership: a model owns
+// its graph and constants. Threads: one caller at a time.
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -46,14 +48,33 @@ using NamedValues = std::map<std::string, HostValue>;
 struct ImportOptions {
   std::filesystem::path folder;  // of external data; empty: none is read
   Limits limits;
+  bool open = false;  // keep open extents open; `given` is not used
 };
+
+// A graph of somebody else's, over ImportOps(), that a model becomes a part of. Its constants
+// become nodes of that graph.
+struct Embedding {
+  graph::Graph* graph = nullptr;
+  std::map<std::string, graph::ValueId> inputs;  // one per input of the model
+  // The parameter of an initializer whose data is left to the owner of the graph (kWeightsFile).
+  std::function<graph::ValueId(const std::string& name, const TensorType& type)> parameter;
+};
+// External data in a file of this name stands for weights that the owner of the graph binds.
+inline constexpr std::string_view kWeightsFile = "weights.safetensors";
 
 // kInvalidArgument: the model is malformed; kFailedPrecondition: it uses what is not supported; the
 // message begins with the node. `given`: values of inputs, by name.
 Result<ImportedModel> Import(const onnx_proto::ModelProto& proto, const NamedValues& given,
                              const ImportOptions& options = {});
 
-// The model's outputs for `inputs`, which have the shapes that it was imported with.
+// The model as part of a graph: its outputs, in order. Types and shapes of the inputs are those of
+// the embedding, open extents included. Errors as for Import.
+Result<std::vector<NamedRef>> ImportInto(const onnx_proto::ModelProto& proto,
+                                         const Embedding& embedding,
+                                         const ImportOptions& options = {});
+
+// The model's outputs for `inputs`, which have the shapes that it was imported with, or any that
+// fit where it is open.
 Result<NamedValues> Run(ImportedModel& model, NamedValues& inputs);
 
 // The ops and kernels that imported models are made of.

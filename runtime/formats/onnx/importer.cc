@@ -10,10 +10,32 @@ std::string Label(const onnx_proto::NodeProto& node) {
   return label;
 }
 
+bool IsLeftWeight(const onnx_proto::TensorProto& tensor) {
+  for (const auto& entry : tensor.external_data()) {
+    if (entry.key() == "location" && entry.value() == kWeightsFile) {
+      return tensor.data_location() == 1;
+    }
+  }
+  return false;
+}
+
+// What may be the last of a known pattern: see Builder::Simplify.
+bool EndsPattern(const std::string& op) {
+  return op == "Add" || op == "Mul" || op == "Reshape";
+}
+
 }  // namespace
 
 void Importer::AddInitializers(const onnx_proto::GraphProto& graph, Scope& scope) {
   for (const auto& initializer : graph.initializer()) {
+    if (embedding_ != nullptr && IsLeftWeight(initializer)) {
+      const TensorType type{Must(DTypeFromCode(initializer.data_type())),
+                            Shape({initializer.dims().begin(), initializer.dims().end()})};
+      const Id id = embedding_->parameter(initializer.name(), type);
+      if (builder_.type(id) != type) FailInvalid("weight '" + initializer.name() + "'");
+      scope[initializer.name()] = {HostValue::Kind::kTensor, id, {}};
+      continue;
+    }
     HostTensor tensor = Must(DecodeTensor(initializer, options_.folder, options_.limits));
     scope[initializer.name()] = {
         HostValue::Kind::kTensor, builder_.Constant(std::move(tensor)), {}};
@@ -38,6 +60,10 @@ Ref Importer::InputTensor(const std::string& name, const onnx_proto::TypeProto& 
   } else {
     Ints extents;
     for (const auto& dim : tensor->tensor_type().shape().dim()) {
+      if (options_.open && (!dim.has_dim_value() || dim.dim_value() < 0)) {
+        extents.push_back(OpenExtent(dim, static_cast<int>(extents.size())));
+        continue;
+      }
       if (!dim.has_dim_value()) {
         FailInvalid("input '" + name + "' has an open shape: give its value");
       }
@@ -46,6 +72,27 @@ Ref Importer::InputTensor(const std::string& name, const onnx_proto::TypeProto& 
     declared.shape = Shape(std::move(extents));
   }
   return {HostValue::Kind::kTensor, builder_.Input(name, declared, value), {}};
+}
+
+// The first axis of an input is the batch, and one more may be open.
+int64_t Importer::OpenExtent(const onnx_proto::TensorShapeProto_Dimension& dim, int axis) {
+  const int64_t extent = axis == 0 ? Shape::kBatch : Shape::kSequence;
+  if (dim.dim_param().empty()) return extent;
+  const auto [found, added] = open_names_.try_emplace(dim.dim_param(), extent);
+  if (!added) return found->second;
+  for (const auto& [name, other] : open_names_) {
+    if (other == extent && name != dim.dim_param()) {
+      FailUnsupported("more than two open extents: " + name + ", " + dim.dim_param());
+    }
+  }
+  return extent;
+}
+
+void Importer::AdoptInput(const onnx_proto::ValueInfoProto& info) {
+  const auto found = embedding_->inputs.find(info.name());
+  if (found == embedding_->inputs.end()) FailInvalid("nothing is given for '" + info.name() + "'");
+  builder_.Adopt(found->second);
+  scopes_.back()[info.name()] = {HostValue::Kind::kTensor, found->second, {}};
 }
 
 void Importer::AddInput(const onnx_proto::ValueInfoProto& info) {
@@ -106,6 +153,9 @@ void Importer::Apply(const onnx_proto::NodeProto& node) {
   builder_.set_context(Label(node));
   Call call(builder_, *this, node, version, std::move(inputs));
   rule->apply(call);
+  if (EndsPattern(node.op_type()) && call.results()[0].kind == HostValue::Kind::kTensor) {
+    call.Set(0, builder_.Simplify(call.results()[0].id));
+  }
   for (int i = 0; i < node.output_size(); ++i) {
     if (node.output(i).empty()) continue;
     if (i >= static_cast<int>(call.results().size())) {
@@ -148,7 +198,12 @@ void Importer::Run() {
   AddInitializers(graph, scopes_.back());
   for (const auto& input : graph.input()) {
     // Before IR version 4 initializers are listed among the inputs.
-    if (!scopes_.back().contains(input.name())) AddInput(input);
+    if (scopes_.back().contains(input.name())) continue;
+    if (embedding_ == nullptr) {
+      AddInput(input);
+    } else {
+      AdoptInput(input);
+    }
   }
   for (const auto& node : graph.node()) {
     try {
@@ -161,13 +216,19 @@ void Importer::Run() {
   for (const auto& output : graph.output()) {
     const Ref& ref = Lookup(output.name());
     model_.outputs.push_back({output.name(), ref});
+    if (ref.kind == HostValue::Kind::kTensor) builder_.CheckNoMarks(ref.id);
+  }
+}
+
+void Importer::AddOutputs() {
+  for (const NamedRef& output : model_.outputs) {
     const auto add = [&](const Ref& item) {
       if (!item.present()) return;
       const Status added = model_.graph->AddOutput(item.id, false);
       if (!added.ok()) Fail(added);
     };
-    if (ref.kind == HostValue::Kind::kTensor) add(ref);
-    for (const Ref& item : ref.items) add(item);
+    if (output.ref.kind == HostValue::Kind::kTensor) add(output.ref);
+    for (const Ref& item : output.ref.items) add(item);
   }
 }
 

@@ -11,15 +11,18 @@ namespace lepton::onnx {
 class Importer {
  public:
   Importer(const onnx_proto::ModelProto& proto, const NamedValues& given,
-           const ImportOptions& options, ImportedModel* model)
+           const ImportOptions& options, ImportedModel* model, const Embedding* embedding)
       : proto_(proto),
         given_(given),
         options_(options),
         model_(*model),
-        builder_(model, &given, &options) {}
+        embedding_(embedding),
+        builder_(model, embedding == nullptr ? model->graph.get() : embedding->graph, embedding,
+                 &options) {}
 
-  // Both throw ImportFailure.
+  // All throw ImportFailure.
   void Run();
+  void AddOutputs();  // to the model's own graph
   std::vector<Ref> Subgraph(const onnx_proto::GraphProto& graph, std::vector<Ref> arguments);
   Builder& builder() { return builder_; }
 
@@ -28,6 +31,8 @@ class Importer {
 
   void AddInitializers(const onnx_proto::GraphProto& graph, Scope& scope);
   void AddInput(const onnx_proto::ValueInfoProto& info);
+  void AdoptInput(const onnx_proto::ValueInfoProto& info);
+  int64_t OpenExtent(const onnx_proto::TensorShapeProto_Dimension& dim, int axis);
   Ref InputTensor(const std::string& name, const onnx_proto::TypeProto& type,
                   const HostTensor* value);
   void Apply(const onnx_proto::NodeProto& node);
@@ -38,6 +43,8 @@ class Importer {
   const NamedValues& given_;
   const ImportOptions& options_;
   ImportedModel& model_;
+  const Embedding* embedding_;                 // null: the model's own graph
+  std::map<std::string, int64_t> open_names_;  // of the model's symbolic extents
   Builder builder_;
   std::vector<Scope> scopes_;
   int64_t applied_ = 0;

@@ -41,7 +41,9 @@ class Call {
   Id in(int index) const;           // a tensor; fails when absent
   const Ref& ref(int index) const;  // anything; fails when not given at all
   HostTensor Value(int index, std::string_view what) { return b.Evaluate(in(index), what); }
-  Ints Integers(int index, std::string_view what) { return AsIntegers(Value(index, what)); }
+  Ints Integers(int index, std::string_view what);
+  // The same, where open extents may be among them as marks (builder.h).
+  Ints Marked(int index, std::string_view what) { return AsIntegers(Value(index, what)); }
   double Number(int index, std::string_view what);
 
   const onnx_proto::AttributeProto* Find(std::string_view name) const;

@@ -46,8 +46,7 @@ void LeakyRelu(Call& c) {
 
 void PRelu(Call& c) {
   const Id x = c.in(0);
-  const Id slope = c.b.Expand(c.in(1), c.b.shape(x));
-  c.Set(0, c.b.Select(c.b.Binary("less", x, 0.0), c.b.Mul(x, slope), x));
+  c.Set(0, c.b.Select(c.b.Binary("less", x, 0.0), c.b.Mul(x, c.in(1)), x));
 }
 
 void Relu(Call& c) {
@@ -94,8 +93,9 @@ void Normalized(Call& c) {
   if (c.version() >= 13) return c.Set(0, (c.b.*function)(x, c.Int("axis", -1)));
   const int axis = c.b.Axis(c.Int("axis", 1), c.b.rank(x));
   const Ints extents = Extents(c.b.shape(x));
-  const int64_t rows = Product({extents.begin(), extents.begin() + axis});
-  const int64_t columns = Product({extents.begin() + axis, extents.end()});
+  if (axis == c.b.rank(x) - 1) return c.Set(0, (c.b.*function)(x, axis));
+  const int64_t rows = c.b.Merged({extents.begin(), extents.begin() + axis});
+  const int64_t columns = c.b.Merged({extents.begin() + axis, extents.end()});
   c.Set(0, c.b.Reshape((c.b.*function)(c.b.Reshape(x, {rows, columns}), -1), extents));
 }
 

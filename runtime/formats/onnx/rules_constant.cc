@@ -32,8 +32,11 @@ void Constant(Call& c) {
 }
 
 void ConstantOfShape(Call& c) {
-  const Ints extents = c.Integers(0, "shape");
-  Product(extents);
+  Ints extents = c.Marked(0, "shape");
+  for (int64_t& extent : extents) {
+    if (extent < 0) FailInvalid("shape: a negative extent");
+    extent = Builder::FromMark(extent);
+  }
   const Id value =
       c.HasAttribute("value") ? c.b.Constant(c.Tensor("value")) : c.b.Scalar(DType::kF32, 0);
   c.Set(0, c.b.Expand(c.b.Reshape(value, {}), Shape(extents)));
@@ -47,11 +50,12 @@ void ShapeOf(Call& c) {
   };
   const int64_t start = clamp(c.Int("start", 0));
   const int64_t end = std::max(start, clamp(c.Int("end", rank)));
-  c.Set(0, c.b.Constant(TensorOf(Ints(extents.begin() + start, extents.begin() + end))));
+  c.Set(0, c.b.ShapeOf(Ints(extents.begin() + start, extents.begin() + end)));
 }
 
 void Size(Call& c) {
-  HostTensor tensor = TensorOf({c.b.shape(c.in(0)).elements()});
+  HostTensor tensor = TensorOf({c.b.Merged(Extents(c.b.shape(c.in(0))))});
+  if (AsIntegers(tensor).front() < 0) FailUnsupported("the size of an open extent");
   tensor.type.shape = {};
   c.Set(0, c.b.Constant(std::move(tensor)));
 }
@@ -59,6 +63,11 @@ void Size(Call& c) {
 void Range(Call& c) {
   const double start = c.Number(0, "start"), limit = c.Number(1, "limit");
   const double delta = c.Number(2, "delta");
+  if (const auto mark = static_cast<int64_t>(limit);
+      std::abs(limit) < 1e18 && Builder::IsMark(mark) && start == 0 && delta == 1) {
+    const Id positions = c.b.Positions(Builder::FromMark(mark));
+    return c.Set(0, c.b.Convert(positions, c.b.dtype(c.in(0))));
+  }
   const double count = std::max(0.0, std::ceil((limit - start) / delta));
   if (!(count <= static_cast<double>(c.b.options().limits.value_bytes / 8))) {
     FailInvalid("delta: too many elements");

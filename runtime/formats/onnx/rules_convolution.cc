@@ -129,9 +129,34 @@ Id LargestPositions(Call& c, Id x, Id unfolded, const Windows& w) {
   return b.Squeeze(chosen, {-1});
 }
 
+// An op of runtime/ops over the last two axes of x; of one spatial axis as of two.
+Id WindowOp(Builder& b, std::string_view op, Id x, std::vector<Id> more, const Windows& w,
+            graph::Attributes attributes) {
+  const bool one = w.axes() == 1;
+  const auto pair = [&](const Ints& numbers, int64_t first) {
+    return one ? Ints{first, numbers[0]} : numbers;
+  };
+  attributes.Set("strides", pair(w.strides, 1));
+  attributes.Set("dilations", pair(w.dilations, 1));
+  attributes.Set("pads", one ? Ints{0, w.before[0], 0, w.after[0]}
+                             : Ints{w.before[0], w.before[1], w.after[0], w.after[1]});
+  if (op != "conv2d") attributes.Set("kernel", pair(w.kernel, 1));
+  std::vector<Id> inputs = {one ? b.Unsqueeze(x, {2}) : x};
+  inputs.insert(inputs.end(), more.begin(), more.end());
+  const Id y = b.Node(op, inputs, std::move(attributes));
+  return one ? b.Squeeze(y, {2}) : y;
+}
+
+bool HasWindowOp(Builder& b, Id x, const Windows& w) {
+  return b.dtype(x) == DType::kF32 && w.axes() <= 2 && !IsEmpty(b.shape(x));
+}
+
 void MaxPool(Call& c) {
   const Id x = c.in(0);
   const Windows w = ReadWindows(c, c.b.shape(x), {});
+  if (HasWindowOp(c.b, x, w) && !c.wants(1)) {
+    return c.Set(0, WindowOp(c.b, "max_pool2d", x, {}, w, {}));
+  }
   const Id unfolded = Unfold(c.b, x, w, Lowest(c.b.dtype(x)));
   c.Set(0, c.b.Reduce("max", unfolded, KernelAxes(w), false));
   if (c.wants(1)) c.Set(1, LargestPositions(c, x, unfolded, w));
@@ -141,6 +166,11 @@ void AveragePool(Call& c) {
   Builder& b = c.b;
   const Id x = c.in(0);
   const Windows w = ReadWindows(c, b.shape(x), {});
+  const bool include = c.Int("count_include_pad", 0) != 0;
+  // A window that ceil_mode adds counts its padding in neither way.
+  if (HasWindowOp(b, x, w) && !(include && c.Int("ceil_mode", 0) != 0)) {
+    return c.Set(0, WindowOp(b, "average_pool2d", x, {}, w, {{"include_pad", int64_t{include}}}));
+  }
   const Id sum = b.Reduce("sum", Unfold(b, x, w, 0), KernelAxes(w), false);
   // How many elements each window covers: ones where there is input, or declared padding.
   Windows rest = w;
@@ -221,6 +251,10 @@ Id Convolve(Builder& b, Id x, Id w, const Windows& windows, int64_t group) {
       rules_convolution::Spatial(filter) != windows.kernel) {
     FailInvalid("weights " + filter.ToString() + " in " + std::to_string(group) +
                 " groups do not fit input " + shape.ToString());
+  }
+  if (rules_convolution::HasWindowOp(b, x, windows) && !IsEmpty(filter)) {
+    const Id weights = windows.axes() == 1 ? b.Unsqueeze(w, {2}) : w;
+    return rules_convolution::WindowOp(b, "conv2d", x, {weights}, windows, {{"groups", group}});
   }
   const int axes = static_cast<int>(windows.axes());
   const Ints outputs = windows.Outputs(shape);

@@ -43,6 +43,12 @@ void Pow(Call& c) {
   const Id x = c.in(0);
   const Id y = c.in(1);
   const DType type = c.b.dtype(x);
+  const auto power =
+      type == DType::kF32 && c.b.rank(y) <= c.b.rank(x) ? c.b.Number(y) : std::nullopt;
+  if (power == 1.0) return c.Set(0, x);
+  if (power == 2.0) return c.Set(0, c.b.Mul(x, x));
+  if (power == 3.0) return c.Set(0, c.b.Mul(c.b.Mul(x, x), x));
+  if (power == 0.5) return c.Set(0, c.b.Unary("sqrt", x));
   if (type == c.b.dtype(y)) return c.Set(0, c.b.Binary("pow", x, y));
   const bool integers = !IsFloating(type) && !IsFloating(c.b.dtype(y));
   const DType common = integers ? DType::kI64 : DType::kF64;

@@ -11,7 +11,7 @@ Id Indices(Call& c, int input) {
 }
 
 void Gather(Call& c) {
-  c.Set(0, c.b.Node("take", {c.in(0), Indices(c, 1)}, {{"axis", c.Int("axis", 0)}}));
+  c.Set(0, c.b.Take(c.in(0), c.in(1), c.Int("axis", 0)));
 }
 
 void GatherElements(Call& c) {

@@ -20,7 +20,7 @@ void Gemm(Call& c) {
   Id y = b.Matmul(x, w);
   const double alpha = c.Float("alpha", 1), beta = c.Float("beta", 1);
   if (alpha != 1) y = b.Mul(y, alpha);
-  if (c.has(2)) y = b.Add(y, beta == 1 ? c.in(2) : b.Mul(c.in(2), beta));
+  if (c.has(2) && beta != 0) y = b.Add(y, beta == 1 ? c.in(2) : b.Mul(c.in(2), beta));
   c.Set(0, y);
 }
 
@@ -56,10 +56,50 @@ Equation ParseEquation(std::string text, size_t inputs) {
   return equation;
 }
 
+// Two inputs of which each has an axis of its own, and one that both sum over: a product per index
+// of those that they share. False for any other equation.
+bool EinsumAsProduct(Call& c, const Equation& equation) {
+  if (c.inputs() != 2 || c.b.dtype(c.in(0)) != DType::kF32) return false;
+  const std::string& left = equation.inputs[0];
+  const std::string& right = equation.inputs[1];
+  const auto has = [](const std::string& text, char letter) {
+    return std::count(text.begin(), text.end(), letter) == 1;
+  };
+  std::string shared, rows, columns, summed;
+  for (const char letter : left) {
+    if (!has(left, letter)) return false;
+    const bool kept = has(equation.output, letter);
+    (has(right, letter) ? kept ? shared : summed : kept ? rows : columns).push_back(letter);
+  }
+  if (!columns.empty()) return false;  // summed over in one input alone
+  for (const char letter : right) {
+    if (!has(right, letter)) return false;
+    if (has(left, letter)) continue;
+    if (!has(equation.output, letter)) return false;
+    columns.push_back(letter);
+  }
+  const std::string whole = shared + rows + columns;
+  if (rows.size() != 1 || columns.size() != 1 || summed.size() != 1 ||
+      whole.size() != equation.output.size()) {
+    return false;
+  }
+  const auto order = [](const std::string& from, const std::string& to) {
+    Ints perm;
+    for (const char letter : to) perm.push_back(static_cast<int64_t>(from.find(letter)));
+    return perm;
+  };
+  Builder& b = c.b;
+  const Id a = b.Transpose(c.in(0), order(left, shared + rows + summed));
+  const Id z = b.Transpose(c.in(1), order(right, shared + summed + columns));
+  c.Set(0, b.Transpose(b.Matmul(a, z), order(whole, equation.output)));
+  return true;
+}
+
 // Every input as a tensor with all letters for axes; then one product and one sum.
 void Einsum(Call& c) {
   Builder& b = c.b;
   const Equation equation = ParseEquation(c.Text("equation", ""), c.inputs());
+  if (EinsumAsProduct(c, equation)) return;
   std::string letters = equation.output;
   for (const std::string& term : equation.inputs) {
     for (const char letter : term) {

@@ -24,6 +24,22 @@ Id Channels(Builder& b, Id x, int rank) {
   return b.Reshape(x, extents);
 }
 
+// Of f32 over the last axis, and without the statistics: an op of its own.
+bool LayerNormRows(Call& c, const Ints& axes) {
+  Builder& b = c.b;
+  const Id x = c.in(0);
+  if (b.dtype(x) != DType::kF32 || axes.size() != 1 || b.rank(x) < 2 || IsEmpty(b.shape(x)) ||
+      c.wants(1) || c.wants(2)) {
+    return false;
+  }
+  const Shape row({b.shape(x).back()});
+  const Id bias =
+      c.has(2) ? c.in(2) : b.Constant(TensorOf(DType::kF32, row, std::vector<double>(row[0])));
+  if (b.shape(c.in(1)) != row || b.shape(bias) != row) return false;
+  c.Set(0, b.Node("layer_norm", {x, c.in(1), bias}, {{"epsilon", c.Float("epsilon", 1e-5)}}));
+  return true;
+}
+
 void LayerNormalization(Call& c) {
   Builder& b = c.b;
   const Id x = c.in(0);
@@ -32,6 +48,7 @@ void LayerNormalization(Call& c) {
   for (int axis = b.Axis(c.Int("axis", -1), b.rank(x)); axis < b.rank(x); ++axis) {
     axes.push_back(axis);
   }
+  if (LayerNormRows(c, axes)) return;
   const bool half = type == DType::kF16 || type == DType::kBF16;
   const Normalised n =
       Normalise(b, half ? b.Convert(x, DType::kF32) : x, axes, c.Float("epsilon", 1e-5));
@@ -66,7 +83,16 @@ void BatchNormalization(Call& c) {
   const Id x = c.in(0);
   const int rank = b.rank(x);
   Id mean = c.in(3), variance = c.in(4);
-  if (c.Int("training_mode", 0) != 0) {
+  const bool training = c.Int("training_mode", 0) != 0;
+  bool core = !training && b.dtype(x) == DType::kF32 && rank >= 2 && !IsEmpty(b.shape(x));
+  for (int i = 1; i < 5; ++i) {
+    core = core && b.type(c.in(i)) == TensorType{DType::kF32, Shape({b.shape(x)[1]})};
+  }
+  if (core) {
+    return c.Set(0, b.Node("batch_norm", {x, c.in(1), c.in(2), mean, variance},
+                           {{"epsilon", c.Float("epsilon", 1e-5)}, {"training", int64_t{0}}}));
+  }
+  if (training) {
     Ints axes = AllAxes(rank);
     if (rank < 2) FailInvalid("input 0 must have batch and channels");
     axes.erase(axes.begin() + 1);

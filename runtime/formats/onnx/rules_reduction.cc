@@ -36,16 +36,22 @@ void Min(Call& c) {
 void Prod(Call& c) {
   Reduction(c, false, [](Builder& b, Id x, const Ints& a) { return b.Reduce("prod", x, a); });
 }
-void L1(Call& c) {
-  Reduction(c, false, [](Builder& b, Id x, const Ints& a) { return b.Reduce("l1", x, a); });
+// f32 by parts that have gradients; others at once.
+Id SumOfSquares(Builder& b, Id x, const Ints& axes) {
+  return b.dtype(x) == DType::kF32 ? b.Reduce("sum", b.Mul(x, x), axes)
+                                   : b.Reduce("sum_square", x, axes);
 }
-void L2(Call& c) {
+void L1(Call& c) {
   Reduction(c, false, [](Builder& b, Id x, const Ints& a) {
-    return b.Unary("sqrt", b.Reduce("sum_square", x, a));
+    return b.dtype(x) == DType::kF32 ? b.Reduce("sum", b.Unary("abs", x), a) : b.Reduce("l1", x, a);
   });
 }
+void L2(Call& c) {
+  Reduction(c, false,
+            [](Builder& b, Id x, const Ints& a) { return b.Unary("sqrt", SumOfSquares(b, x, a)); });
+}
 void SumSquare(Call& c) {
-  Reduction(c, false, [](Builder& b, Id x, const Ints& a) { return b.Reduce("sum_square", x, a); });
+  Reduction(c, false, SumOfSquares);
 }
 void LogSum(Call& c) {
   Reduction(c, false,

@@ -6,25 +6,48 @@
 namespace lepton::onnx {
 namespace rules_shape {
 
-void Reshape(Call& c) {
-  const Id x = c.in(0);
-  Ints wanted = c.version() < 5 ? c.List("shape") : c.Integers(1, "shape");
-  const bool zero_is_zero = c.Int("allowzero", 0) != 0;
-  int open = -1;
-  int64_t known = 1;
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    if (wanted[i] == 0 && !zero_is_zero) {
-      if (static_cast<int>(i) >= c.b.rank(x)) FailInvalid("shape: a 0 beyond the input's axes");
-      wanted[i] = c.b.shape(x)[static_cast<int>(i)];
-    }
-    if (wanted[i] == -1) {
-      if (open >= 0) FailInvalid("shape: at most one -1");
-      open = static_cast<int>(i);
-    } else {
-      known = Product({known, wanted[i]});
+// What of `from` the other axes leave for the one that is to be inferred.
+int64_t InferExtent(const Ints& from, const Ints& others) {
+  Ints open, known = {1}, known_others = {1};
+  for (const int64_t extent : from) (extent < 0 ? open : known).push_back(extent);
+  for (const int64_t extent : others) {
+    if (extent >= 0) known_others.push_back(extent);
+    if (const auto found = std::find(open.begin(), open.end(), extent); found != open.end()) {
+      open.erase(found);
     }
   }
-  if (open >= 0) wanted[open] = known == 0 ? 0 : c.b.shape(x).elements() / known;
+  const int64_t have = Product(known), used = Product(known_others);
+  if (open.empty()) return used == 0 ? 0 : have / used;
+  if (open.size() > 1 || have != used) {
+    FailUnsupported("merging the open extents of " + Shape(from).ToString());
+  }
+  return open.front();
+}
+
+void Reshape(Call& c) {
+  const Id x = c.in(0);
+  const Ints from = Extents(c.b.shape(x));
+  Ints wanted = c.version() < 5 ? c.List("shape") : c.Marked(1, "shape");
+  const bool zero_is_zero = c.Int("allowzero", 0) != 0;
+  int inferred = -1;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    if (wanted[i] == -1) {
+      if (inferred >= 0) FailInvalid("shape: at most one -1");
+      inferred = static_cast<int>(i);
+    } else if (wanted[i] < 0) {
+      FailInvalid("shape: a negative extent");
+    } else if (wanted[i] == 0 && !zero_is_zero) {
+      if (i >= from.size()) FailInvalid("shape: a 0 beyond the input's axes");
+      wanted[i] = from[i];
+    } else {
+      wanted[i] = Builder::FromMark(wanted[i]);
+    }
+  }
+  if (inferred >= 0) {
+    Ints others = wanted;
+    others.erase(others.begin() + inferred);
+    wanted[inferred] = InferExtent(from, others);
+  }
   c.Set(0, c.b.Reshape(x, std::move(wanted)));
 }
 
@@ -34,8 +57,8 @@ void Flatten(Call& c) {
   const int rank = c.b.rank(x);
   const int axis = given == rank ? rank : c.b.Axis(given, rank);
   const Ints extents = Extents(c.b.shape(x));
-  c.Set(0, c.b.Reshape(x, {Product({extents.begin(), extents.begin() + axis}),
-                           Product({extents.begin() + axis, extents.end()})}));
+  c.Set(0, c.b.Reshape(x, {c.b.Merged({extents.begin(), extents.begin() + axis}),
+                           c.b.Merged({extents.begin() + axis, extents.end()})}));
 }
 
 void Squeeze(Call& c) {
@@ -69,6 +92,7 @@ void Split(Call& c) {
   const Id x = c.in(0);
   const int axis = c.b.Axis(c.Int("axis", 0), c.b.rank(x));
   const int64_t extent = c.b.shape(x)[axis];
+  if (extent < 0) FailUnsupported("splitting an open axis");
   Ints sizes = c.version() < 13 ? c.List("split") : c.has(1) ? c.Integers(1, "split") : Ints{};
   const int parts = c.outputs();
   if (sizes.empty()) {
@@ -88,9 +112,30 @@ void Split(Call& c) {
   }
 }
 
+// All of it, or so many from either end; an axis has at least as many.
+void SliceOpenAxis(Builder& b, Id& x, int axis, int64_t start, int64_t end, int64_t step) {
+  constexpr int64_t kSmall = 1 << 20;
+  const bool to_end = end >= Builder::ToMark(b.shape(x)[axis]);
+  if (start == 0 && to_end && step == 1) return;
+  Ints chosen;
+  const bool front = start >= 0 && end >= 0 && end < kSmall && step > 0;
+  const bool back =
+      start < 0 && start > -kSmall && (to_end || (end < 0 && end > start)) && step > 0;
+  if (!front && !back) FailUnsupported("this slice of an open axis");
+  for (int64_t i = start; i < (back && to_end ? 0 : end); i += step) chosen.push_back(i);
+  if (chosen.empty()) FailUnsupported("an empty slice of an open axis");
+  x = b.Take(x, b.Constant(TensorOf(chosen)), axis);
+}
+
 void SliceAxis(Builder& b, Id& x, int axis, int64_t start, int64_t end, int64_t step) {
   const int64_t extent = b.shape(x)[axis];
   if (step == 0 || step == INT64_MIN) FailInvalid("steps: must not be 0");
+  if (extent < 0) return SliceOpenAxis(b, x, axis, start, end, step);
+  if (Builder::IsMark(end)) {
+    if (start != 0 || step != 1) FailUnsupported("a slice by an open extent, not from 0 on");
+    x = b.Take(x, b.Positions(Builder::FromMark(end)), axis);
+    return;
+  }
   if (start < 0) start += extent;
   if (end < 0) end += extent;
   int64_t count = 0;
@@ -109,8 +154,8 @@ void SliceAxis(Builder& b, Id& x, int axis, int64_t start, int64_t end, int64_t 
 void Slice(Call& c) {
   Id x = c.in(0);
   const bool inputs = c.version() >= 10;
-  const Ints starts = inputs ? c.Integers(1, "starts") : c.List("starts");
-  const Ints ends = inputs ? c.Integers(2, "ends") : c.List("ends");
+  const Ints starts = inputs ? c.Marked(1, "starts") : c.List("starts");
+  const Ints ends = inputs ? c.Marked(2, "ends") : c.List("ends");
   Ints axes = inputs ? (c.has(3) ? c.Integers(3, "axes") : Ints{}) : c.List("axes");
   if (axes.empty()) axes = AllAxes(static_cast<int>(starts.size()));
   const Ints steps = inputs && c.has(4) ? c.Integers(4, "steps") : Ints(starts.size(), 1);
@@ -126,29 +171,36 @@ void Slice(Call& c) {
 
 void Expand(Call& c) {
   const Id x = c.in(0);
-  Ints wanted = c.Integers(1, "shape");
+  Ints wanted = c.Marked(1, "shape");
   Ints from = Extents(c.b.shape(x));
+  for (int64_t& extent : wanted) {
+    if (extent < 0) FailInvalid("shape: a negative extent");
+    extent = Builder::FromMark(extent);
+  }
   while (wanted.size() < from.size()) wanted.insert(wanted.begin(), 1);
   while (from.size() < wanted.size()) from.insert(from.begin(), 1);
   for (size_t i = 0; i < from.size(); ++i) {
     if (wanted[i] == 1) wanted[i] = from[i];
   }
-  Product(wanted);
   c.Set(0, c.b.Expand(x, Shape(std::move(wanted))));
 }
 
 void Tile(Call& c) {
   Id x = c.in(0);
-  const Ints repeats = c.Integers(1, "repeats");
+  const Ints repeats = c.Marked(1, "repeats");
   const Ints extents = Extents(c.b.shape(x));
   if (repeats.size() != extents.size()) FailInvalid("repeats: must have one number per axis");
   Ints split, wide, whole;
   for (size_t i = 0; i < extents.size(); ++i) {
-    split.insert(split.end(), {1, extents[i]});
-    wide.insert(wide.end(), {repeats[i], extents[i]});
-    whole.push_back(Product({repeats[i], extents[i]}));
+    const int64_t times = Builder::FromMark(repeats[i]);
+    if (times < 0 && !Builder::IsMark(repeats[i])) FailInvalid("repeats: must not be negative");
+    const bool once = times == 1 || extents[i] == 1;
+    if (!once) split.push_back(1);
+    if (!once) wide.push_back(times);
+    split.push_back(extents[i]);
+    wide.push_back(times == 1 ? extents[i] : extents[i] == 1 ? times : extents[i]);
+    whole.push_back(c.b.Merged({times, extents[i]}));
   }
-  Product(wide);
   c.Set(0, c.b.Reshape(c.b.Expand(c.b.Reshape(x, split), Shape(wide)), whole));
 }
 
@@ -248,10 +300,9 @@ void Trilu(Call& c) {
   const int rank = c.b.rank(x);
   if (rank < 2) FailInvalid("must have at least two axes");
   const int64_t k = c.has(1) ? c.Integers(1, "k").at(0) : 0;
-  const int64_t rows = c.b.shape(x)[rank - 2], columns = c.b.shape(x).back();
-  const Id row = c.b.Constant(TensorOf(AllAxes(static_cast<int>(rows))));
-  const Id column = c.b.Constant(TensorOf(AllAxes(static_cast<int>(columns))));
-  const Id distance = c.b.Sub(c.b.Reshape(column, {1, columns}), c.b.Reshape(row, {rows, 1}));
+  const Id row = c.b.Positions(c.b.shape(x)[rank - 2]);
+  const Id column = c.b.Positions(c.b.shape(x).back());
+  const Id distance = c.b.Sub(c.b.Unsqueeze(column, {0}), c.b.Unsqueeze(row, {1}));
   const Id kept = c.b.Binary(c.Int("upper", 1) != 0 ? "greater_equal" : "less_equal", distance,
                              static_cast<double>(k));
   c.Set(0, c.b.Select(kept, x, c.b.Like(x, 0)));

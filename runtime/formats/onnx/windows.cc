@@ -43,6 +43,7 @@ Windows ReadWindows(Call& c, const Shape& x, Ints kernel) {
   const std::string mode = c.Text("auto_pad", "NOTSET");
   for (size_t i = 0; i < axes; ++i) {
     const int64_t extent = x[static_cast<int>(i) + 2];
+    if (extent < 0) FailUnsupported("a window over an open axis");
     if (mode == "SAME_UPPER" || mode == "SAME_LOWER") {
       const int64_t outputs = (extent + w.strides[i] - 1) / w.strides[i];
       const int64_t total =
