@@ -30,6 +30,9 @@ Id Builder::Strided(Id x, Ints extents, Ints strides, int64_t offset) {
 
 Id Builder::Reshape(Id x, Ints extents) {
   if (extents == shape(x).extents()) return x;
+  if (const graph::Node* back = Producer(x, "reshape")) {
+    if (extents == shape(back->inputs[0]).extents()) return back->inputs[0];
+  }
   if (shape(x).open()) return OpenReshape(x, std::move(extents));
   if (Product(extents) != shape(x).elements()) {
     FailInvalid("cannot give " + type(x).ToString() + " the shape " + Shape(extents).ToString());

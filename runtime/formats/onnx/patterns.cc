@@ -148,6 +148,11 @@ std::optional<Id> Centred(Builder& b, Id y) {
   return sub->inputs[0];
 }
 
+// One value, or x - mean(x) twice.
+bool Same(Builder& b, Id a, Id z) {
+  return a == z || (Centred(b, a).has_value() && Centred(b, a) == Centred(b, z));
+}
+
 // gain * x / rms(x), of which `y` is the product.
 std::optional<Id> RmsNorm(Builder& b, Id y) {
   const graph::Node* mul = b.Producer(y, "mul");
@@ -155,29 +160,24 @@ std::optional<Id> RmsNorm(Builder& b, Id y) {
   for (const int i : {0, 1}) {
     const Id gain = mul->inputs[i];
     const auto quotient = Normalised(b, mul->inputs[1 - i]);
-    if (!quotient || quotient->by.x != quotient->value) continue;
+    if (!quotient || !Same(b, quotient->by.x, quotient->value)) continue;
     if (b.rank(quotient->value) < 2 || !IsRow(b, gain, quotient->value)) continue;
     return b.Node("rms_norm", {quotient->value, gain}, {{"epsilon", quotient->by.epsilon}});
   }
   return std::nullopt;
 }
 
-// gain * (x - mean) / deviation + bias, of which `y` is the sum.
+// gain * (x - mean) / deviation + bias, of which `y` is the sum: the product is an rms_norm of what
+// is centred already.
 std::optional<Id> LayerNorm(Builder& b, Id y) {
   const graph::Node* add = b.Producer(y, "bias_add");
   if (add == nullptr) return std::nullopt;
-  const Id bias = add->inputs[1];
-  const graph::Node* mul = b.Producer(add->inputs[0], "mul");
-  if (mul == nullptr) return std::nullopt;
-  for (const int i : {0, 1}) {
-    const Id gain = mul->inputs[i];
-    const auto quotient = Normalised(b, mul->inputs[1 - i]);
-    if (!quotient) continue;
-    const auto x = Centred(b, quotient->value);
-    if (!x || Centred(b, quotient->by.x) != x || b.rank(*x) < 2 || !IsRow(b, gain, *x)) continue;
-    return b.Node("layer_norm", {*x, gain, bias}, {{"epsilon", quotient->by.epsilon}});
-  }
-  return std::nullopt;
+  const graph::Node* norm = b.Producer(add->inputs[0], "rms_norm");
+  if (norm == nullptr) return std::nullopt;
+  const auto x = Centred(b, norm->inputs[0]);
+  if (!x) return std::nullopt;
+  return b.Node("layer_norm", {*x, norm->inputs[1], add->inputs[1]},
+                {{"epsilon", norm->attributes.Float("epsilon")}});
 }
 
 }  // namespace patterns

@@ -139,12 +139,15 @@ std::optional<Scores> TakeApart(Builder& b, Id y) {
       return scores;
     }
     if (const graph::Node* select = b.Producer(y, "select")) {
-      if (scores.causal || scores.scale != 1 || !HidesAll(b, select->inputs[2]) ||
-          !IsCausal(b, select->inputs[0], [](double sees) { return sees != 0; })) {
+      // Either the keys that are seen are chosen, or those that are hidden.
+      const int hidden = HidesAll(b, select->inputs[2]) ? 2 : 1;
+      const auto sees = [&](double chosen) { return (chosen != 0) == (hidden == 2); };
+      if (scores.causal || scores.scale != 1 || !HidesAll(b, select->inputs[hidden]) ||
+          !IsCausal(b, select->inputs[0], sees)) {
         return std::nullopt;
       }
       scores.causal = true;
-      y = select->inputs[1];
+      y = select->inputs[3 - hidden];
       continue;
     }
     const graph::Node* add = b.Producer(y, "add");

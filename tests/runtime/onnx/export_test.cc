@@ -62,6 +62,17 @@ Result<HostTensor> RunOnnx(const ExportedModel& exported, NamedValues inputs,
   return std::move(outputs.begin()->second.tensor);
 }
 
+// Imported with its batch and sequence open.
+Result<HostTensor> RunOpen(const ExportedModel& exported, NamedValues inputs) {
+  onnx_proto::ModelProto proto;
+  LEPTON_RETURN_IF_ERROR(ParseModel(exported.model, &proto));
+  ImportOptions options;
+  options.open = true;
+  LEPTON_ASSIGN_OR_RETURN(ImportedModel model, Import(proto, {}, options));
+  LEPTON_ASSIGN_OR_RETURN(NamedValues outputs, Run(model, inputs));
+  return std::move(outputs.begin()->second.tensor);
+}
+
 void ExpectClose(const HostTensor& got, const HostTensor& wanted, double tolerance,
                  const std::string& what) {
   ASSERT_EQ(got.type, wanted.type) << what;
@@ -141,7 +152,8 @@ TEST(OnnxExport, EveryOpsCasesComeBackTheSame) {
 struct Block {
   explicit Block(bool causal) {
     const TensorType open{DType::kF32, {Shape::kBatch, Shape::kSequence, 16}};
-    const ValueId tokens = graph.AddInput("tokens", {DType::kI32, {Shape::kBatch, Shape::kSequence}});
+    const ValueId tokens =
+        graph.AddInput("tokens", {DType::kI32, {Shape::kBatch, Shape::kSequence}});
     const ValueId mask = graph.AddInput("mask", {DType::kF32, {Shape::kBatch, Shape::kSequence}});
     const ValueId table = Weight("embedding.weight", {11, 16});
     const ValueId x = Add("gather", {table, tokens}, {{"axis", int64_t{0}}});
@@ -161,7 +173,8 @@ struct Block {
   }
 
   ValueId Add(std::string_view op, std::vector<ValueId> inputs, graph::Attributes attributes = {}) {
-    auto added = graph.Add(op, std::move(inputs), std::move(attributes), "block/" + std::string(op));
+    auto added =
+        graph.Add(op, std::move(inputs), std::move(attributes), "block/" + std::string(op));
     EXPECT_TRUE(added.ok()) << added.status().ToString();
     return added.ok() ? *added : 0;
   }
@@ -224,6 +237,9 @@ TEST(OnnxExport, OpenTransformerBlocksFitEveryBatchAndLength) {
       auto got = RunOnnx(*exported, TokenInputs(tokens.view(), mask.view()));
       ASSERT_TRUE(got.ok()) << got.status().ToString();
       ExpectClose(*got, wanted, 1e-5, shape.ToString());
+      got = RunOpen(*exported, TokenInputs(tokens.view(), mask.view()));
+      ASSERT_TRUE(got.ok()) << got.status().ToString();
+      ExpectClose(*got, wanted, 1e-5, "open " + shape.ToString());
     }
   }
 }
@@ -280,9 +296,8 @@ TEST(OnnxExport, LargeWeightsLeaveInASecondFile) {
   inputs["x"] = ValueOf(input.view());
   auto got = RunOnnx(*exported, std::move(inputs), folder);
   ASSERT_TRUE(got.ok()) << got.status().ToString();
-  ExpectClose(*got,
-              RunGraph(graph, y, {{x, input.view()}, {w, weight.view()}, {v, second.view()}}), 1e-5,
-              "second file");
+  ExpectClose(*got, RunGraph(graph, y, {{x, input.view()}, {w, weight.view()}, {v, second.view()}}),
+              1e-5, "second file");
   std::filesystem::remove_all(folder);
 }
 
