@@ -66,10 +66,9 @@ Status WalkArchive(ByteSource& archive, FileVisitor& visitor) {
   archive_read_support_filter_xz(reader.get());
   archive_read_support_filter_zstd(reader.get());
   const std::string_view memory = archive.memory();
-  const int opened =
-      archive.fd() >= 0
-          ? archive_read_open_fd(reader.get(), archive.fd(), kBlockBytes)
-          : archive_read_open_memory(reader.get(), memory.data(), memory.size());
+  const int opened = archive.fd() >= 0
+                         ? archive_read_open_fd(reader.get(), archive.fd(), kBlockBytes)
+                         : archive_read_open_memory(reader.get(), memory.data(), memory.size());
   if (opened != ARCHIVE_OK) return ArchiveError(reader.get(), "");
   for (;;) {
     archive_entry* entry = nullptr;
@@ -82,8 +81,7 @@ Status WalkArchive(ByteSource& archive, FileVisitor& visitor) {
     if (type != AE_IFREG || archive_entry_hardlink(entry) != nullptr) {
       return InvalidArgument(path + ": is a link or a special entry: store the file itself");
     }
-    visitor.Progress(static_cast<uint64_t>(archive_filter_bytes(reader.get(), -1)),
-                     archive.size());
+    visitor.Progress(static_cast<uint64_t>(archive_filter_bytes(reader.get(), -1)), archive.size());
     const bool sized = archive_entry_size_is_set(entry) != 0;
     const auto size = static_cast<uint64_t>(sized ? archive_entry_size(entry) : 0);
     LEPTON_ASSIGN_OR_RETURN(const bool wanted, visitor.Wants(path, size));

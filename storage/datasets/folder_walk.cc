@@ -50,8 +50,8 @@ Status Collect(int folder, const std::string& prefix, int depth, std::vector<Fou
       return ErrnoStatus(errno, path);
     }
     if (S_ISDIR(info.st_mode)) {
-      const UniqueFd inner(::openat(folder, name.c_str(),
-                                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+      const UniqueFd inner(
+          ::openat(folder, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
       if (!inner.valid()) return ErrnoStatus(errno, path);
       LEPTON_RETURN_IF_ERROR(Collect(inner.get(), path + "/", depth + 1, found));
     } else if (S_ISREG(info.st_mode)) {

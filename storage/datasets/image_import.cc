@@ -27,8 +27,8 @@ std::string LowerSuffix(const std::string& path) {
 
 // Hidden files and what operating systems leave behind.
 bool IsHidden(const std::string& path) {
-  return path.starts_with('.') || path.find("/.") != path.npos ||
-         path.starts_with("__MACOSX/") || path.find("/__MACOSX/") != path.npos;
+  return path.starts_with('.') || path.find("/.") != path.npos || path.starts_with("__MACOSX/") ||
+         path.find("/__MACOSX/") != path.npos;
 }
 
 struct Range {
@@ -70,7 +70,8 @@ class ImageImporter final : public FileVisitor {
 
   Status Visit(const std::string& path, std::string bytes) override {
     if (path.find('/') == path.npos) {
-      return InvalidArgument(path + ": lies outside of the classes: put each picture into the "
+      return InvalidArgument(path +
+                             ": lies outside of the classes: put each picture into the "
                              "subfolder of its class");
     }
     const Result<image::Info> info = image::ReadInfo(bytes);
@@ -112,8 +113,7 @@ class ImageImporter final : public FileVisitor {
     for (const std::string& name : names) ++counts[name];
     for (const auto& [name, count] : counts) manifest.classes.push_back(name);
     for (const std::string& name : names) {
-      const auto at =
-          std::lower_bound(manifest.classes.begin(), manifest.classes.end(), name);
+      const auto at = std::lower_bound(manifest.classes.begin(), manifest.classes.end(), name);
       index_.labels.push_back(static_cast<int32_t>(at - manifest.classes.begin()));
     }
     nlohmann::json classes = nlohmann::json::array();
@@ -143,10 +143,12 @@ class ImageImporter final : public FileVisitor {
     };
     bool shared = true;
     for (int64_t i = 0; i < index_.size() && shared; ++i) {
-      shared = part(index_.Path(i), 0) == part(index_.Path(0), 0) && !part(index_.Path(i), 1).empty();
+      shared =
+          part(index_.Path(i), 0) == part(index_.Path(0), 0) && !part(index_.Path(i), 1).empty();
     }
     std::vector<std::string> names;
-    for (int64_t i = 0; i < index_.size(); ++i) names.push_back(part(index_.Path(i), shared ? 1 : 0));
+    for (int64_t i = 0; i < index_.size(); ++i)
+      names.push_back(part(index_.Path(i), shared ? 1 : 0));
     return names;
   }
 
@@ -174,14 +176,14 @@ Result<DatasetManifest> ImportImages(ObjectStore& objects, const ImportOptions& 
 
 Result<DatasetManifest> ImportImageArchive(ObjectStore& objects, ByteSource& source,
                                            const ImportOptions& options) {
-  return ImportImages(objects, options, [&](FileVisitor& visitor) { return WalkArchive(source, visitor); });
+  return ImportImages(objects, options,
+                      [&](FileVisitor& visitor) { return WalkArchive(source, visitor); });
 }
 
 Result<DatasetManifest> ImportImageFolder(ObjectStore& objects, UniqueFd folder,
                                           const ImportOptions& options) {
-  return ImportImages(objects, options, [&](FileVisitor& visitor) {
-    return WalkFolder(std::move(folder), visitor);
-  });
+  return ImportImages(objects, options,
+                      [&](FileVisitor& visitor) { return WalkFolder(std::move(folder), visitor); });
 }
 
 }  // namespace lepton::storage

@@ -11,7 +11,9 @@ constexpr char kIndexFormat[] = "lepton.images";
 
 template <typename T>
 safetensors::TensorView View(const char* name, const char* dtype, const T& values) {
-  return {name, dtype, {static_cast<int64_t>(values.size())},
+  return {name,
+          dtype,
+          {static_cast<int64_t>(values.size())},
           {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(values[0])}};
 }
 

@@ -25,10 +25,12 @@ struct Suffix {
   std::string_view suffix, format;
 };
 constexpr Suffix kSuffixes[] = {
-    {".csv", "csv"},       {".tsv", "csv"},     {".jsonl", "jsonl"},  {".ndjson", "jsonl"},
-    {".txt", "text"},      {".text", "text"},   {".md", "text"},      {".bin", "tokens"},
-    {".safetensors", "tokens"}, {".tar", "images"},  {".zip", "images"},   {".tar.gz", "images"},
-    {".tgz", "images"},    {".tar.zst", "images"}, {".tar.xz", "images"}, {".tar.bz2", "images"},
+    {".csv", "csv"},        {".tsv", "csv"},        {".jsonl", "jsonl"},
+    {".ndjson", "jsonl"},   {".txt", "text"},       {".text", "text"},
+    {".md", "text"},        {".bin", "tokens"},     {".safetensors", "tokens"},
+    {".tar", "images"},     {".zip", "images"},     {".tar.gz", "images"},
+    {".tgz", "images"},     {".tar.zst", "images"}, {".tar.xz", "images"},
+    {".tar.bz2", "images"},
 };
 
 std::string Lower(std::string_view text) {
@@ -67,7 +69,8 @@ CsvOptions CsvOptionsFor(const ImportOptions& options) {
 }  // namespace
 
 const std::vector<std::string>& DatasetFormats() {
-  static const std::vector<std::string> names = {"auto", "csv", "jsonl", "text", "tokens", "images"};
+  static const std::vector<std::string> names = {"auto", "csv",    "jsonl",
+                                                 "text", "tokens", "images"};
   return names;
 }
 
@@ -83,8 +86,9 @@ Result<std::string> GuessFormat(std::string_view path, std::string_view start) {
   const size_t first = start.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
   if (first != start.npos && start[first] == '{') return std::string("jsonl");
   if (start.find('\0') != start.npos) {
-    return InvalidArgument("format: cannot be told from the suffix or the first bytes; name one of "
-                           "csv, jsonl, text, tokens, images");
+    return InvalidArgument(
+        "format: cannot be told from the suffix or the first bytes; name one of "
+        "csv, jsonl, text, tokens, images");
   }
   const std::string_view line = start.substr(0, start.find('\n'));
   return std::string(line.find(',') != line.npos || start.empty() ? "csv" : "text");

@@ -26,14 +26,14 @@ struct ImportProgress {
 };
 
 struct ImportLimits {
-  uint64_t table_bytes = uint64_t{1} << 30;  // csv, jsonl
-  uint64_t stream_bytes = uint64_t{1} << 40;  // text, tokens, all pictures together
+  uint64_t table_bytes = uint64_t{1} << 30;     // csv, jsonl
+  uint64_t stream_bytes = uint64_t{1} << 40;    // text, tokens, all pictures together
   uint64_t picture_bytes = uint64_t{64} << 20;  // one file
 };
 
 struct ImportOptions {
-  std::string name;             // the dataset's
-  std::string path;             // where it came from; its suffix may decide the format
+  std::string name;  // the dataset's
+  std::string path;  // where it came from; its suffix may decide the format
   std::string format = "auto";
   std::string token_type = "auto";  // of raw ids: u16, u32; auto: u16
   ImportLimits limits;

@@ -94,8 +94,8 @@ class LineReader final : public nlohmann::json_sax<json> {
   }
   bool string(std::string& value) override {
     if (static_cast<int64_t>(value.size()) > options_.max_field_bytes) {
-      return Fail("\"" + key_ + "\" has " + std::to_string(value.size()) +
-                  " bytes; the limit is " + std::to_string(options_.max_field_bytes));
+      return Fail("\"" + key_ + "\" has " + std::to_string(value.size()) + " bytes; the limit is " +
+                  std::to_string(options_.max_field_bytes));
     }
     if (value.find('\0') != std::string::npos) return Fail("\"" + key_ + "\" has a zero character");
     return Value([&value](ColumnBuilder& column) { column.AddText(value); });
@@ -103,7 +103,8 @@ class LineReader final : public nlohmann::json_sax<json> {
   bool binary(json::binary_t&) override { return Fail("binary data"); }
   bool start_object(size_t) override {
     if (depth_++ == 0) return true;
-    return Fail("\"" + key_ + "\" is an object; columns hold numbers, texts and true or false: "
+    return Fail("\"" + key_ +
+                "\" is an object; columns hold numbers, texts and true or false: "
                 "write its fields beside the others");
   }
   bool end_object() override {
@@ -112,7 +113,8 @@ class LineReader final : public nlohmann::json_sax<json> {
   }
   bool start_array(size_t) override {
     if (depth_ == 0) return Fail("a list; each line must be an object such as {\"a\": 1}");
-    return Fail("\"" + key_ + "\" is a list; columns hold numbers, texts and true or false: "
+    return Fail("\"" + key_ +
+                "\" is a list; columns hold numbers, texts and true or false: "
                 "write its items under keys of their own");
   }
   bool end_array() override { return true; }
@@ -155,8 +157,7 @@ class LineReader final : public nlohmann::json_sax<json> {
   std::string key_, error_;
 };
 
-Status ReadLines(std::string_view bytes, const CsvOptions& options, bool second,
-                 Columns& columns) {
+Status ReadLines(std::string_view bytes, const CsvOptions& options, bool second, Columns& columns) {
   LineReader reader(columns, options, second);
   int64_t number = 0;
   while (!bytes.empty()) {

@@ -19,8 +19,8 @@ class Utf8Stream {
     const Status status = CheckUtf8(complete);
     if (!status.ok()) return Renumbered(status);
     lines_ += std::count(complete.begin(), complete.end(), '\n');
-    characters_ += std::count_if(complete.begin(), complete.end(),
-                                 [](char c) { return (c & 0xC0) != 0x80; });
+    characters_ +=
+        std::count_if(complete.begin(), complete.end(), [](char c) { return (c & 0xC0) != 0x80; });
     carry_.erase(0, whole);
     return Status::Ok();
   }

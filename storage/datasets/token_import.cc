@@ -141,9 +141,9 @@ Result<DatasetManifest> ImportTokensFile(ObjectStore& objects, ByteSource& sourc
   const bool header = options.path.ends_with(".safetensors") ||
                       (options.token_type == "auto" && start.size() == 9 && start[8] == '{' &&
                        start.substr(4, 4) == std::string(4, '\0'));
-  LEPTON_ASSIGN_OR_RETURN(const TokenLayout layout, header
-                                                   ? SafetensorsLayout(source)
-                                                   : RawLayout(source.size(), options.token_type));
+  LEPTON_ASSIGN_OR_RETURN(
+      const TokenLayout layout,
+      header ? SafetensorsLayout(source) : RawLayout(source.size(), options.token_type));
   LEPTON_ASSIGN_OR_RETURN(const auto writer, objects.NewObject());
   TokenSink sink(*writer);
   LEPTON_RETURN_IF_ERROR(CopyTokens(source, layout, options, sink));

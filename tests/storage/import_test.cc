@@ -160,9 +160,9 @@ TEST_F(ImportTest, TokensOfASafetensorsFileAreConverted) {
               Fails(kInvalid, "token 1 is -1"));
   EXPECT_THAT(Import(file({{"a", "U16", {1, 2}, small}}), {.path = "x.safetensors"}),
               Fails(kInvalid, "2 dimensions"));
-  EXPECT_THAT(Import(file({{"a", "U16", {2}, small}, {"b", "U16", {2}, small}}),
-                     {.path = "x.safetensors"}),
-              Fails(kInvalid, "has 2"));
+  EXPECT_THAT(
+      Import(file({{"a", "U16", {2}, small}, {"b", "U16", {2}, small}}), {.path = "x.safetensors"}),
+      Fails(kInvalid, "has 2"));
 }
 
 TEST_F(ImportTest, AFolderOfPicturesHasAClassASubfolder) {

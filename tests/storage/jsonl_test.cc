@@ -13,9 +13,9 @@ using testing::ElementsAre;
 
 std::vector<std::string> Cells(const Column& column) {
   std::vector<std::string> cells;
-  for (int64_t row = 0; row < static_cast<int64_t>(column.type == ColumnType::kText
-                                                       ? column.codes.size()
-                                                       : column.values.size());
+  for (int64_t row = 0;
+       row < static_cast<int64_t>(column.type == ColumnType::kText ? column.codes.size()
+                                                                   : column.values.size());
        ++row) {
     cells.push_back(column.CellText(row));
   }

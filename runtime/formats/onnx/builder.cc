@@ -98,6 +98,23 @@ void Builder::Track(const std::vector<Id>& inputs, const std::vector<Id>& output
     constant_[output] = constant;
     marked_[output] = marked;
   }
+  // The difference of two equal lengths, or whether a length is -1: no length any more. Of other
+  // comparisons nothing is known.
+  constexpr int64_t kFewElements = 64;
+  for (const Id output : outputs) {
+    const graph::Node* pair = Producer(output, "binary_math");
+    const bool compared = dtype(output) == DType::kBool && pair != nullptr &&
+                          pair->attributes.Text("function") != "equal";
+    if (!constant || !marked || compared || IsFloating(dtype(output)) ||
+        shape(output).elements() > kFewElements) {
+      continue;
+    }
+    const Ints numbers = AsIntegers(Evaluate(output, "a shape"));
+    constexpr int64_t kLeastMark = int64_t{1} << 40;
+    marked_[output] = std::any_of(numbers.begin(), numbers.end(), [](int64_t number) {
+      return number > kLeastMark || number < -kLeastMark;
+    });
+  }
 }
 
 Id Builder::Input(const std::string& name, const TensorType& type, const HostTensor* known) {

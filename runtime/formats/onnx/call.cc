@@ -37,6 +37,7 @@ Ints Call::Integers(int index, std::string_view what) {
 }
 
 double Call::Number(int index, std::string_view what) {
+  b.CheckNoMarks(in(index));
   const std::vector<double> numbers = AsDoubles(Value(index, what));
   if (numbers.size() != 1) FailInvalid(std::string(what) + " must be one number");
   return numbers[0];
