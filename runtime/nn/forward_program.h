@@ -27,7 +27,7 @@ class ForwardProgram {
                                                        const spec::ModelSpec& model,
                                                        const std::string& precision);
 
-  const std::vector<ModelBuilder::Parameter>& parameters() const { return builder_.parameters(); }
+  const std::vector<ModelBuilder::Declared>& parameters() const { return builder_.parameters(); }
   int64_t parameter_elements() const { return builder_.parameter_elements(); }
 
   // `weights`: the flat buffer; it must outlive the program and keep its place.

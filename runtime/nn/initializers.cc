@@ -2,26 +2,62 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "runtime/tensor/counter_random.h"
 
 namespace lepton::nn {
+namespace {
 
-void Initialize(Initializer initializer, uint64_t seed, std::string_view name, int64_t in,
-                int64_t out, std::span<float> values) {
-  if (initializer == Initializer::kZeros || initializer == Initializer::kOnes) {
-    std::fill(values.begin(), values.end(), initializer == Initializer::kOnes ? 1.0f : 0.0f);
+// The step of a key is free here: it takes the upper half of the name's hash.
+RandomKey KeyOf(uint64_t seed, std::string_view name) {
+  const uint64_t stream = HashName(name);
+  return {seed, static_cast<uint32_t>(stream), stream >> 32, 0};
+}
+
+// Two normal numbers from two uniform ones (Box and Muller 1958).
+struct NormalPair {
+  NormalPair(uint32_t a, uint32_t b) {
+    const double radius = std::sqrt(-2 * std::log((a + 0.5) / 4294967296.0));
+    const double angle = 2 * std::numbers::pi * (b / 4294967296.0);
+    values[0] = radius * std::cos(angle);
+    values[1] = radius * std::sin(angle);
+  }
+  double values[2];
+};
+
+}  // namespace
+
+FirstValues FirstValues::Kaiming(int64_t in) {
+  return {Kind::kUniform, std::sqrt(6.0 / static_cast<double>(in))};
+}
+
+FirstValues FirstValues::Xavier(int64_t in, int64_t out) {
+  return {Kind::kUniform, std::sqrt(6.0 / static_cast<double>(in + out))};
+}
+
+FirstValues FirstValues::ConvolutionFanOut(int64_t out, int64_t kernel_elements) {
+  return Normal(std::sqrt(2.0 / static_cast<double>(out * kernel_elements)));
+}
+
+void Initialize(const FirstValues& first, uint64_t seed, std::string_view name,
+                std::span<float> values) {
+  const auto scale = static_cast<float>(first.scale);
+  if (first.kind == FirstValues::Kind::kConstant) {
+    std::fill(values.begin(), values.end(), scale);
     return;
   }
-  const bool kaiming = initializer == Initializer::kKaimingUniform;
-  const float bound =
-      static_cast<float>(std::sqrt(6.0 / static_cast<double>(kaiming ? in : in + out)));
-  const uint64_t stream = HashName(name);
-  // The step of a key is free here: it takes the upper half of the name's hash.
-  const RandomKey key{seed, static_cast<uint32_t>(stream), stream >> 32, 0};
-  for (size_t i = 0; i < values.size(); ++i) {
-    const uint32_t bits = RandomBlock(key, static_cast<uint32_t>(i / 4))[i % 4];
-    values[i] = (2 * UniformFromBits(bits) - 1) * bound;
+  const RandomKey key = KeyOf(seed, name);
+  for (size_t i = 0; i < values.size(); i += 2) {
+    const auto block = RandomBlock(key, static_cast<uint32_t>(i / 4));
+    const uint32_t a = block[i % 4];
+    const uint32_t b = block[i % 4 + 1];
+    float pair[2] = {(2 * UniformFromBits(a) - 1) * scale, (2 * UniformFromBits(b) - 1) * scale};
+    if (first.kind == FirstValues::Kind::kNormal) {
+      const NormalPair normal(a, b);
+      for (int j = 0; j < 2; ++j) pair[j] = static_cast<float>(normal.values[j] * first.scale);
+    }
+    std::copy_n(pair, std::min<size_t>(2, values.size() - i), values.begin() + i);
   }
 }
 

@@ -27,6 +27,15 @@ Status CheckMlp(const spec::ModelSpec& model) {
   return Status::Ok();
 }
 
+// `activation`: what follows the layer.
+ModelBuilder::LinearShape LayerShape(int64_t in, int64_t out, const std::string& activation) {
+  const bool kaiming = activation == "relu" || activation == "silu" || activation == "gelu" ||
+                       activation == "gelu_tanh";
+  return {.in = in,
+          .out = out,
+          .first = kaiming ? FirstValues::Kaiming(in) : FirstValues::Xavier(in, out)};
+}
+
 }  // namespace
 
 Result<ValueId> BuildMlp(ModelBuilder& builder, const Signature& signature,
@@ -41,7 +50,7 @@ Result<ValueId> BuildMlp(ModelBuilder& builder, const Signature& signature,
   for (size_t i = 0; i < model.hidden.size(); ++i) {
     const std::string name = "layers." + std::to_string(i);
     const int64_t out = model.hidden[i];
-    LEPTON_ASSIGN_OR_RETURN(x, builder.Linear(name, x, in, out, model.activation));
+    LEPTON_ASSIGN_OR_RETURN(x, builder.Linear(name, x, LayerShape(in, out, model.activation)));
     if (model.layer_norm) {
       LEPTON_ASSIGN_OR_RETURN(x, builder.LayerNorm(name + ".norm", x, out));
     }
@@ -49,8 +58,8 @@ Result<ValueId> BuildMlp(ModelBuilder& builder, const Signature& signature,
     LEPTON_ASSIGN_OR_RETURN(x, builder.Dropout(name, x, model.dropout));
     in = out;
   }
-  return builder.Linear("layers." + std::to_string(model.hidden.size()), x, in, signature.outputs,
-                        "");
+  return builder.Linear("layers." + std::to_string(model.hidden.size()), x,
+                        LayerShape(in, signature.outputs, ""));
 }
 
 }  // namespace lepton::nn

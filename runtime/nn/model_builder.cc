@@ -1,15 +1,44 @@
 #include "runtime/nn/model_builder.h"
 
+#include <glog/logging.h>
+
+#include <algorithm>
+
 namespace lepton::nn {
 
 using graph::ValueId;
 
-ValueId ModelBuilder::AddParameter(const std::string& name, const Shape& shape,
-                                   Initializer initializer) {
+ValueId ModelBuilder::Parameter(const std::string& name, const Shape& shape,
+                                const FirstValues& first) {
   const ValueId value = graph_.AddParameter(name, {DType::kF32, shape});
-  parameters_.push_back({{name, shape.extents(), elements_, shape.elements()}, value, initializer});
-  elements_ += shape.elements();
+  parameters_.push_back(
+      {{name, shape.extents(), trained_elements_, shape.elements()}, value, first});
+  trained_elements_ += shape.elements();
   return value;
+}
+
+ValueId ModelBuilder::Statistic(const std::string& name, const Shape& shape,
+                                const FirstValues& first, double momentum) {
+  const ValueId value = graph_.AddParameter(name, {DType::kF32, shape});
+  parameters_.push_back(
+      {{name, shape.extents(), statistic_elements_, shape.elements(), true, momentum},
+       value,
+       first});
+  statistic_elements_ += shape.elements();
+  return value;
+}
+
+void ModelBuilder::SetStatistic(ValueId statistic, ValueId of_batch) {
+  const auto found = std::find_if(parameters_.begin(), parameters_.end(),
+                                  [&](const Declared& p) { return p.value == statistic; });
+  CHECK(found != parameters_.end() && found->view.statistic);
+  found->of_batch = of_batch;
+}
+
+void ModelBuilder::Place() {
+  for (Declared& parameter : parameters_) {
+    if (parameter.view.statistic) parameter.view.offset += trained_elements_;
+  }
 }
 
 Result<ValueId> ModelBuilder::ToGemmInput(ValueId value) {
@@ -17,33 +46,41 @@ Result<ValueId> ModelBuilder::ToGemmInput(ValueId value) {
   return graph_.Add("cast", {value}, {{"to", "bf16"}});
 }
 
-Result<ValueId> ModelBuilder::Linear(const std::string& name, ValueId x, int64_t in, int64_t out,
-                                     const std::string& activation) {
-  const bool kaiming = activation == "relu" || activation == "gelu";
-  const ValueId weight =
-      AddParameter(name + ".weight", {in, out},
-                   kaiming ? Initializer::kKaimingUniform : Initializer::kXavierUniform);
-  const ValueId bias = AddParameter(name + ".bias", {out}, Initializer::kZeros);
+Result<ValueId> ModelBuilder::Matmul(const std::string& name, ValueId x, ValueId weight,
+                                     bool transposed) {
   LEPTON_ASSIGN_OR_RETURN(const ValueId left, ToGemmInput(x));
   LEPTON_ASSIGN_OR_RETURN(const ValueId right, ToGemmInput(weight));
-  LEPTON_ASSIGN_OR_RETURN(const ValueId product,
-                          graph_.Add("matmul", {left, right}, {}, name + "/matmul"));
+  graph::Attributes attributes;
+  if (transposed) attributes.Set("transpose_b", int64_t{1});
+  return graph_.Add("matmul", {left, right}, std::move(attributes), name + "/matmul");
+}
+
+Result<ValueId> ModelBuilder::Linear(const std::string& name, ValueId x, const LinearShape& shape) {
+  const Shape extents =
+      shape.transposed ? Shape({shape.out, shape.in}) : Shape({shape.in, shape.out});
+  const ValueId weight = Parameter(name + ".weight", extents, shape.first);
+  const ValueId bias = shape.bias ? Parameter(name + ".bias", {shape.out}, FirstValues::Constant(0))
+                                  : graph::kNoValue;
+  LEPTON_ASSIGN_OR_RETURN(const ValueId product, Matmul(name, x, weight, shape.transposed));
+  if (!shape.bias) return product;
   return graph_.Add("bias_add", {product, bias}, {}, name + "/bias");
 }
 
-Result<ValueId> ModelBuilder::LayerNorm(const std::string& name, ValueId x, int64_t width) {
-  const ValueId gain = AddParameter(name + ".weight", {width}, Initializer::kOnes);
-  const ValueId bias = AddParameter(name + ".bias", {width}, Initializer::kZeros);
-  return graph_.Add("layer_norm", {x, gain, bias}, {{"epsilon", 1e-5}}, name);
+Result<ValueId> ModelBuilder::LayerNorm(const std::string& name, ValueId x, int64_t width,
+                                        double epsilon) {
+  const ValueId gain = Parameter(name + ".weight", {width}, FirstValues::Constant(1));
+  const ValueId bias = Parameter(name + ".bias", {width}, FirstValues::Constant(0));
+  return graph_.Add("layer_norm", {x, gain, bias}, {{"epsilon", epsilon}}, name);
 }
 
-Result<ValueId> ModelBuilder::Activation(const std::string& kind, const std::string& name,
+Result<ValueId> ModelBuilder::Activation(std::string_view kind, const std::string& name,
                                          ValueId x) {
-  if (kind != "relu" && kind != "gelu" && kind != "tanh" && kind != "sigmoid") {
-    return InvalidArgument("model.activation: '" + kind +
-                           "' is unknown: must be relu, gelu, tanh or sigmoid");
+  constexpr std::string_view kKinds[] = {"relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"};
+  if (std::find(std::begin(kKinds), std::end(kKinds), kind) == std::end(kKinds)) {
+    return InvalidArgument("model.activation: '" + std::string(kind) +
+                           "' is unknown: must be relu, gelu, gelu_tanh, silu, tanh or sigmoid");
   }
-  return graph_.Add(kind, {x}, {}, name + "/" + kind);
+  return graph_.Add(kind, {x}, {}, name + "/" + std::string(kind));
 }
 
 Result<ValueId> ModelBuilder::Dropout(const std::string& name, ValueId x, double rate) {
@@ -52,16 +89,15 @@ Result<ValueId> ModelBuilder::Dropout(const std::string& name, ValueId x, double
   return graph_.Add("dropout", {x}, {{"rate", rate}, {"stream", stream}}, name + "/dropout");
 }
 
-void InitializeParameters(const std::vector<ModelBuilder::Parameter>& parameters, uint64_t seed,
+void InitializeParameters(const std::vector<ModelBuilder::Declared>& parameters, uint64_t seed,
                           std::span<float> weights) {
-  for (const auto& [view, value, initializer] : parameters) {
-    const int64_t in = view.shape.front();
-    Initialize(initializer, seed, view.name, in, view.shape.back(),
-               weights.subspan(view.offset, view.size));
+  for (const auto& parameter : parameters) {
+    const ParameterView& view = parameter.view;
+    Initialize(parameter.first, seed, view.name, weights.subspan(view.offset, view.size));
   }
 }
 
-std::vector<ParameterView> ParameterViews(const std::vector<ModelBuilder::Parameter>& parameters) {
+std::vector<ParameterView> ParameterViews(const std::vector<ModelBuilder::Declared>& parameters) {
   std::vector<ParameterView> views;
   for (const auto& parameter : parameters) views.push_back(parameter.view);
   return views;

@@ -1,9 +1,11 @@
 // What architectures are written with: layers that add their nodes to a graph and declare their
-// parameters, in one order that fixes the layout of the flat weight buffer.
+// parameters, in one order that fixes the layout of the flat weight buffer: trained parameters in
+// the order of their declaration, then statistics.
 // Threads: one builder.
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/graph/graph.h"
@@ -19,42 +21,65 @@ class ModelBuilder {
       : graph_(graph), training_(training), precision_(std::move(precision)) {}
 
   graph::Graph& graph() { return graph_; }
+  bool training() const { return training_; }
 
-  // x [batch, in] -> x * weight [in, out] + bias [out]; parameters <name>.weight and <name>.bias.
-  // `activation`: what follows, for the weights' first values; empty for none.
-  Result<graph::ValueId> Linear(const std::string& name, graph::ValueId x, int64_t in, int64_t out,
-                                const std::string& activation);
+  graph::ValueId Parameter(const std::string& name, const Shape& shape, const FirstValues& first);
+  // A running statistic (training_program.h). What a batch says of it comes with SetStatistic.
+  graph::ValueId Statistic(const std::string& name, const Shape& shape, const FirstValues& first,
+                           double momentum);
+  void SetStatistic(graph::ValueId statistic, graph::ValueId of_batch);
+
+  struct LinearShape {
+    int64_t in = 0;
+    int64_t out = 0;
+    bool bias = true;
+    bool transposed = false;  // the weight is [out, in]
+    FirstValues first;        // of the weight; biases are 0
+  };
+  // x [.., in] -> x * weight [in, out] + bias [out]; parameters <name>.weight and <name>.bias.
+  Result<graph::ValueId> Linear(const std::string& name, graph::ValueId x,
+                                const LinearShape& shape);
+  // x [.., in] * weight, for a weight that is used in several places.
+  Result<graph::ValueId> Matmul(const std::string& name, graph::ValueId x, graph::ValueId weight,
+                                bool transposed);
   // Parameters <name>.weight (ones) and <name>.bias (zeros).
-  Result<graph::ValueId> LayerNorm(const std::string& name, graph::ValueId x, int64_t width);
-  // relu, gelu (exact), tanh or sigmoid; kInvalidArgument otherwise.
-  Result<graph::ValueId> Activation(const std::string& kind, const std::string& name,
+  Result<graph::ValueId> LayerNorm(const std::string& name, graph::ValueId x, int64_t width,
+                                   double epsilon = 1e-5);
+  // relu, gelu (exact), gelu_tanh, silu, tanh or sigmoid; kInvalidArgument otherwise.
+  Result<graph::ValueId> Activation(std::string_view kind, const std::string& name,
                                     graph::ValueId x);
   // Nothing when not training or rate is 0. Each call has its own stream of random numbers.
   Result<graph::ValueId> Dropout(const std::string& name, graph::ValueId x, double rate);
 
-  struct Parameter {
+  struct Declared {
     ParameterView view;
     graph::ValueId value = graph::kNoValue;
-    Initializer initializer = Initializer::kZeros;
+    FirstValues first;
+    graph::ValueId of_batch = graph::kNoValue;  // statistics
   };
-  const std::vector<Parameter>& parameters() const { return parameters_; }
-  int64_t parameter_elements() const { return elements_; }
+  // After the last layer: puts the statistics behind the trained parameters.
+  void Place();
+  // Offsets hold once placed.
+  const std::vector<Declared>& parameters() const { return parameters_; }
+  int64_t parameter_elements() const { return trained_elements_ + statistic_elements_; }
+  // They come first in the buffer.
+  int64_t trained_elements() const { return trained_elements_; }
 
  private:
-  graph::ValueId AddParameter(const std::string& name, const Shape& shape, Initializer initializer);
   Result<graph::ValueId> ToGemmInput(graph::ValueId value);
 
   graph::Graph& graph_;
   const bool training_;
   const std::string precision_;
-  std::vector<Parameter> parameters_;
-  int64_t elements_ = 0;
+  std::vector<Declared> parameters_;
+  int64_t trained_elements_ = 0;
+  int64_t statistic_elements_ = 0;
   int64_t dropouts_ = 0;
 };
 
 // First values of every parameter.
-void InitializeParameters(const std::vector<ModelBuilder::Parameter>& parameters, uint64_t seed,
+void InitializeParameters(const std::vector<ModelBuilder::Declared>& parameters, uint64_t seed,
                           std::span<float> weights);
-std::vector<ParameterView> ParameterViews(const std::vector<ModelBuilder::Parameter>& parameters);
+std::vector<ParameterView> ParameterViews(const std::vector<ModelBuilder::Declared>& parameters);
 
 }  // namespace lepton::nn

@@ -3,26 +3,69 @@
 #include <algorithm>
 
 #include "runtime/nn/mlp.h"
+#include "runtime/nn/transformer.h"
 
 namespace lepton::nn {
 namespace {
 
+using spec::ModelSpec;
+
 struct Architecture {
   std::string_view name;
-  Result<graph::ValueId> (*build)(ModelBuilder&, const Signature&, const spec::ModelSpec&,
+  Result<ModelSpec> (*resolve)(const ModelSpec& model, const DataShape& data);
+  Result<Signature> (*signature)(const ModelSpec& resolved, const DataShape& data);
+  Result<graph::ValueId> (*build)(ModelBuilder&, const Signature&, const ModelSpec&,
                                   std::span<const graph::ValueId> inputs);
 };
 
+std::string_view KindName(DataShape::Kind kind) {
+  if (kind == DataShape::Kind::kImages) return "images";
+  return kind == DataShape::Kind::kTokens ? "texts" : "rows of features";
+}
+
+Status ExpectKind(const ModelSpec& model, const DataShape& data, DataShape::Kind wanted) {
+  if (data.kind == wanted) return Status::Ok();
+  return InvalidArgument("model.arch: " + model.arch + " takes " + std::string(KindName(wanted)) +
+                         ", but the data has " + std::string(KindName(data.kind)));
+}
+
+Result<ModelSpec> ResolveNothing(const ModelSpec& model, const DataShape&) {
+  return model;
+}
+
+Result<Signature> MlpSignature(const ModelSpec& model, const DataShape& data) {
+  LEPTON_RETURN_IF_ERROR(ExpectKind(model, data, DataShape::Kind::kFeatures));
+  return Signature::Features(data.features, data.outputs);
+}
+
+Result<ModelSpec> ResolveTexts(const ModelSpec& model, const DataShape& data) {
+  LEPTON_RETURN_IF_ERROR(ExpectKind(model, data, DataShape::Kind::kTokens));
+  return ResolveTransformer(model, data.vocabulary, data.context);
+}
+
+Result<Signature> TextsSignature(const ModelSpec& model, const DataShape& data) {
+  const bool causal = data.per_token && model.transformer.style != "bert" &&
+                      model.transformer.style != "distilbert";
+  const bool next_token = causal && model.head == "auto";
+  return TransformerSignature(model, next_token ? model.transformer.vocabulary : data.outputs,
+                              data.per_token);
+}
+
 constexpr Architecture kArchitectures[] = {
-    {"mlp", &BuildMlp},
+    {"mlp", &ResolveNothing, &MlpSignature, &BuildMlp},
+    {"transformer", &ResolveTexts, &TextsSignature, &BuildTransformer},
 };
 
-}  // namespace
+Result<const Architecture*> FindArchitecture(const ModelSpec& model) {
+  std::string known;
+  for (const Architecture& architecture : kArchitectures) {
+    if (architecture.name == model.arch) return &architecture;
+    known += (known.empty() ? "" : ", ") + std::string(architecture.name);
+  }
+  return InvalidArgument("model.arch: '" + model.arch + "' is unknown: must be one of " + known);
+}
 
-Result<graph::ValueId> BuildModel(ModelBuilder& builder, const Signature& signature,
-                                  const spec::ModelSpec& model,
-                                  std::span<const graph::ValueId> inputs) {
-  if (signature.outputs < 1) return InvalidArgument("model: must have at least one output");
+Status CheckInputs(const Signature& signature) {
   for (const InputSpec& input : signature.inputs) {
     const auto& extents = input.type.shape.extents();
     if (std::find(extents.begin(), extents.end(), 0) != extents.end()) {
@@ -30,13 +73,31 @@ Result<graph::ValueId> BuildModel(ModelBuilder& builder, const Signature& signat
                              "; must have at least one feature");
     }
   }
-  std::string known;
-  for (const Architecture& architecture : kArchitectures) {
-    if (architecture.name == model.arch)
-      return architecture.build(builder, signature, model, inputs);
-    known += (known.empty() ? "" : ", ") + std::string(architecture.name);
-  }
-  return InvalidArgument("model.arch: '" + model.arch + "' is unknown: must be one of " + known);
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<ModelSpec> ResolveModel(const ModelSpec& model, const DataShape& data) {
+  LEPTON_ASSIGN_OR_RETURN(const Architecture* const architecture, FindArchitecture(model));
+  return architecture->resolve(model, data);
+}
+
+Result<Signature> MakeSignature(const ModelSpec& model, const DataShape& data) {
+  LEPTON_ASSIGN_OR_RETURN(const Architecture* const architecture, FindArchitecture(model));
+  LEPTON_ASSIGN_OR_RETURN(const ModelSpec resolved, architecture->resolve(model, data));
+  return architecture->signature(resolved, data);
+}
+
+Result<graph::ValueId> BuildModel(ModelBuilder& builder, const Signature& signature,
+                                  const ModelSpec& model, std::span<const graph::ValueId> inputs) {
+  if (signature.outputs < 1) return InvalidArgument("model: must have at least one output");
+  LEPTON_RETURN_IF_ERROR(CheckInputs(signature));
+  LEPTON_ASSIGN_OR_RETURN(const Architecture* const architecture, FindArchitecture(model));
+  LEPTON_ASSIGN_OR_RETURN(const graph::ValueId logits,
+                          architecture->build(builder, signature, model, inputs));
+  builder.Place();
+  return logits;
 }
 
 }  // namespace lepton::nn

@@ -20,6 +20,10 @@ Status CheckOptimizer(const spec::OptimizerSpec& optimizer) {
     return InvalidArgument("optimizer.name: '" + optimizer.name +
                            "' is unknown: must be sgd, adam or adamw");
   }
+  if (optimizer.decay != "all" && optimizer.decay != "matrices") {
+    return InvalidArgument("optimizer.decay: '" + optimizer.decay +
+                           "' is unknown: must be all or matrices");
+  }
   const auto in_unit = [](double value) { return value >= 0 && value < 1; };
   if (!(optimizer.lr > 0)) return InvalidArgument("optimizer.lr: must be greater than 0");
   if (!(optimizer.weight_decay >= 0)) {
@@ -37,38 +41,72 @@ int64_t OptimizerStateSize(const spec::OptimizerSpec& optimizer, int64_t paramet
   return 2 * parameters;
 }
 
-void UpdateWeights(const spec::OptimizerSpec& optimizer, double lr, uint64_t step,
-                   double gradient_scale, std::span<float> weights,
-                   std::span<const float> gradients, std::span<float> state) {
-  const auto count = static_cast<int64_t>(weights.size());
-  const auto scale = static_cast<float>(gradient_scale);
-  if (optimizer.name == "sgd") {
-    const kernels::SgdUpdate update{static_cast<float>(lr), scale,
-                                    static_cast<float>(optimizer.weight_decay),
-                                    static_cast<float>(optimizer.momentum)};
-    kernels::ComputeLoop(count, kGrain, [&](int64_t begin, int64_t end) {
-      kernels::ApplySgd(update, end - begin, weights.data() + begin, gradients.data() + begin,
-                        state.empty() ? nullptr : state.data() + begin);
-    });
-    return;
+std::vector<UpdateRange> UpdateRanges(const spec::OptimizerSpec& optimizer,
+                                      const std::vector<ParameterView>& parameters) {
+  std::vector<UpdateRange> ranges;
+  for (const ParameterView& view : parameters) {
+    if (view.statistic) continue;
+    const bool decays = optimizer.decay == "all" || view.shape.size() > 1;
+    if (ranges.empty() || ranges.back().decays != decays) {
+      ranges.push_back({view.offset, view.offset, decays});
+    }
+    ranges.back().end = view.offset + view.size;
   }
+  return ranges;
+}
+
+namespace {
+
+void UpdateBySgd(const spec::OptimizerSpec& optimizer, double lr, double scale,
+                 const UpdateRange& range, std::span<float> weights,
+                 std::span<const float> gradients, std::span<float> state) {
+  const kernels::SgdUpdate update{static_cast<float>(lr), static_cast<float>(scale),
+                                  static_cast<float>(range.decays ? optimizer.weight_decay : 0),
+                                  static_cast<float>(optimizer.momentum)};
+  kernels::ComputeLoop(range.end - range.begin, kGrain, [&](int64_t begin, int64_t end) {
+    const int64_t first = range.begin + begin;
+    kernels::ApplySgd(update, end - begin, weights.data() + first, gradients.data() + first,
+                      state.empty() ? nullptr : state.data() + first);
+  });
+}
+
+void UpdateByAdam(const spec::OptimizerSpec& optimizer, double lr, uint64_t step, double scale,
+                  const UpdateRange& range, std::span<float> weights,
+                  std::span<const float> gradients, std::span<float> state) {
   const bool decoupled = optimizer.name == "adamw";
+  const double decay = range.decays ? optimizer.weight_decay : 0;
   const double steps = static_cast<double>(step) + 1;
   const double correction1 = 1 - std::pow(optimizer.beta1, steps);
   const double correction2 = 1 - std::pow(optimizer.beta2, steps);
-  const kernels::AdamUpdate update{
-      static_cast<float>(lr / correction1),
-      scale,
-      static_cast<float>(decoupled ? 0 : optimizer.weight_decay),
-      static_cast<float>(decoupled ? 1 - lr * optimizer.weight_decay : 1),
-      static_cast<float>(optimizer.beta1),
-      static_cast<float>(optimizer.beta2),
-      static_cast<float>(1 / std::sqrt(correction2)),
-      static_cast<float>(optimizer.epsilon)};
-  kernels::ComputeLoop(count, kGrain, [&](int64_t begin, int64_t end) {
-    kernels::ApplyAdam(update, end - begin, weights.data() + begin, gradients.data() + begin,
-                       state.data() + begin, state.data() + count + begin);
+  const kernels::AdamUpdate update{static_cast<float>(lr / correction1),
+                                   static_cast<float>(scale),
+                                   static_cast<float>(decoupled ? 0 : decay),
+                                   static_cast<float>(decoupled ? 1 - lr * decay : 1),
+                                   static_cast<float>(optimizer.beta1),
+                                   static_cast<float>(optimizer.beta2),
+                                   static_cast<float>(1 / std::sqrt(correction2)),
+                                   static_cast<float>(optimizer.epsilon)};
+  float* const second = state.data() + state.size() / 2;
+  kernels::ComputeLoop(range.end - range.begin, kGrain, [&](int64_t begin, int64_t end) {
+    const int64_t first = range.begin + begin;
+    kernels::ApplyAdam(update, end - begin, weights.data() + first, gradients.data() + first,
+                       state.data() + first, second + first);
   });
+}
+
+}  // namespace
+
+void UpdateWeights(const spec::OptimizerSpec& optimizer, double lr, uint64_t step,
+                   double gradient_scale, std::span<const UpdateRange> ranges,
+                   std::span<float> weights, std::span<const float> gradients,
+                   std::span<float> state) {
+  for (const UpdateRange& range : ranges) {
+    if (optimizer.name == "sgd") {
+      UpdateBySgd(optimizer, lr, gradient_scale, range, weights, gradients, state);
+    } else {
+      UpdateByAdam(optimizer, lr, step, gradient_scale, range, weights, gradients, state);
+    }
+  }
 }
 
 double GlobalNorm(std::span<const float> values) {

@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "runtime/base/status.h"
+#include "runtime/nn/training_program.h"
 #include "runtime/spec/job_spec.h"
 
 namespace lepton::nn {
@@ -17,13 +19,24 @@ Status CheckOptimizer(const spec::OptimizerSpec& optimizer);
 
 int64_t OptimizerStateSize(const spec::OptimizerSpec& optimizer, int64_t parameters);
 
+// Elements [begin, end) that are updated alike.
+struct UpdateRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+  bool decays = true;  // weight_decay is for them
+};
+// The trained parameters in as few ranges as optimizer.decay allows; they lie first in the buffers.
+std::vector<UpdateRange> UpdateRanges(const spec::OptimizerSpec& optimizer,
+                                      const std::vector<ParameterView>& parameters);
+
 // One update with g = gradients * gradient_scale at rate `lr`; `step` is 0-based.
 //   sgd:   g += weight_decay * w;  v = momentum * v + g;  w -= lr * v
 //   adam:  g += weight_decay * w;  m, v = moments of g;   w -= lr * m^ / (sqrt(v^) + epsilon)
 //   adamw: w -= lr * weight_decay * w, then adam with weight_decay 0 (Loshchilov and Hutter 2019)
 void UpdateWeights(const spec::OptimizerSpec& optimizer, double lr, uint64_t step,
-                   double gradient_scale, std::span<float> weights,
-                   std::span<const float> gradients, std::span<float> state);
+                   double gradient_scale, std::span<const UpdateRange> ranges,
+                   std::span<float> weights, std::span<const float> gradients,
+                   std::span<float> state);
 
 // The Euclidean norm of `values`, in double, summed in an order that depends on the size alone.
 // Infinite or NaN when a value is.

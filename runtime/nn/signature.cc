@@ -18,6 +18,17 @@ bool Fits(const Shape& declared, const Shape& given, int64_t rows, int64_t& sequ
   return true;
 }
 
+Status CheckIds(const InputSpec& wanted, const TensorView& given) {
+  if (wanted.limit == 0 || wanted.type.dtype != DType::kI32) return Status::Ok();
+  for (const int32_t id : given.span<const int32_t>()) {
+    if (id < 0 || id >= wanted.limit) {
+      return InvalidArgument(wanted.name + ": " + std::to_string(id) +
+                             " is out of range: must be in 0.." + std::to_string(wanted.limit - 1));
+    }
+  }
+  return Status::Ok();
+}
+
 }  // namespace
 
 std::vector<TensorType> Batch::types() const {
@@ -46,6 +57,7 @@ Status CheckBatch(const Signature& signature, const Batch& batch) {
       return InvalidArgument(wanted.name + ": is " + given.ToString() + "; must be " +
                              wanted.type.ToString());
     }
+    LEPTON_RETURN_IF_ERROR(CheckIds(wanted, batch.inputs[i]));
   }
   return Status::Ok();
 }

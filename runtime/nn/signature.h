@@ -17,6 +17,7 @@ namespace lepton::nn {
 struct InputSpec {
   std::string name;  // "x", "pixels", "tokens", "mask", "token_types"
   TensorType type;
+  int64_t limit = 0;  // i32: ids are in [0, limit); 0: not checked
 };
 
 struct Signature {
@@ -41,7 +42,7 @@ struct Batch {
   static Batch Features(std::span<const float> x, int64_t features);
 };
 
-// kInvalidArgument names the input that does not fit.
+// kInvalidArgument names the input that does not fit, or an id that is out of range.
 Status CheckBatch(const Signature& signature, const Batch& batch);
 // Predictions that a batch asks for: its rows, or all their tokens.
 int64_t Predictions(const Signature& signature, const Batch& batch);

@@ -26,6 +26,24 @@ void* Readable(std::span<const T> values) {
   return const_cast<T*>(values.data());
 }
 
+// The gradient of each trained parameter, and what the batch says of each statistic.
+Result<std::vector<graph::ValueId>> AddParameterGradients(graph::Graph& graph,
+                                                          const LossNodes& loss,
+                                                          const ModelBuilder& builder) {
+  std::vector<graph::ValueId> trained;
+  for (const auto& parameter : builder.parameters()) {
+    if (!parameter.view.statistic) trained.push_back(parameter.value);
+  }
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<graph::ValueId> gradients,
+                          graph::AddGradients(graph, loss.row_losses, trained));
+  std::vector<graph::ValueId> values;
+  size_t next = 0;
+  for (const auto& parameter : builder.parameters()) {
+    values.push_back(parameter.view.statistic ? parameter.of_batch : gradients[next++]);
+  }
+  return values;
+}
+
 class GraphTraining final : public TrainingProgram {
  public:
   GraphTraining(const Signature& signature, const Options& options)
@@ -56,6 +74,8 @@ class GraphTraining final : public TrainingProgram {
  private:
   Status CheckExamples(const Batch& batch, const Targets& targets) const;
   void BindParameters(graph::Plan& plan);
+  void WeighStatistics(double count);
+  void MoveStatistics(double scale);
 
   const Signature signature_;
   const Options options_;
@@ -67,6 +87,8 @@ class GraphTraining final : public TrainingProgram {
   std::vector<graph::ValueId> gradient_values_;  // as builder_.parameters()
   std::unique_ptr<ForwardProgram> forward_;
   std::vector<ParameterView> parameters_;
+  std::vector<UpdateRange> update_ranges_;
+  int64_t trained_ = 0;  // elements; statistics lie behind
   Buffer weights_, gradients_, optimizer_state_;
 };
 
@@ -75,20 +97,19 @@ Status GraphTraining::Compile() {
   LEPTON_ASSIGN_OR_RETURN(const graph::ValueId logits,
                           BuildModel(builder_, signature_, options_.model, inputs_));
   LEPTON_ASSIGN_OR_RETURN(loss_, AddLoss(graph_, signature_, options_, logits));
-  std::vector<graph::ValueId> parameters;
-  for (const auto& parameter : builder_.parameters()) parameters.push_back(parameter.value);
-  LEPTON_ASSIGN_OR_RETURN(gradient_values_,
-                          graph::AddGradients(graph_, loss_.row_losses, parameters));
+  LEPTON_ASSIGN_OR_RETURN(gradient_values_, AddParameterGradients(graph_, loss_, builder_));
   LEPTON_RETURN_IF_ERROR(graph_.AddOutput(loss_.row_losses, /*external=*/false));
   for (const graph::ValueId gradient : gradient_values_) {
     LEPTON_RETURN_IF_ERROR(graph_.AddOutput(gradient, /*external=*/true));
   }
 
   const int64_t elements = builder_.parameter_elements();
+  trained_ = builder_.trained_elements();
   parameters_ = ParameterViews(builder_.parameters());
   weights_ = Buffer(elements * sizeof(float));
   gradients_ = Buffer(elements * sizeof(float));
-  optimizer_state_ = Buffer(OptimizerStateSize(options_.optimizer, elements) * sizeof(float));
+  optimizer_state_ = Buffer(OptimizerStateSize(options_.optimizer, trained_) * sizeof(float));
+  update_ranges_ = UpdateRanges(options_.optimizer, parameters_);
   InitializeParameters(builder_.parameters(), options_.seed, weights());
   LEPTON_ASSIGN_OR_RETURN(forward_,
                           ForwardProgram::Build(signature_, options_.model, options_.precision));
@@ -133,16 +154,33 @@ Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets
   LossSum loss;
   for (const float row : plan->view(loss_.row_losses).span<const float>()) loss.sum += row;
   loss.count = CountTargets(signature_, options_.loss, Predictions(signature_, batch), targets);
+  WeighStatistics(loss.count);
   return loss;
 }
 
+void GraphTraining::WeighStatistics(double count) {
+  for (float& value : gradients().subspan(trained_)) value *= static_cast<float>(count);
+}
+
+void GraphTraining::MoveStatistics(double scale) {
+  for (const ParameterView& view : parameters_) {
+    if (!view.statistic) continue;
+    const auto momentum = static_cast<float>(view.momentum);
+    for (int64_t i = view.offset; i < view.offset + view.size; ++i) {
+      const float mean = gradients()[i] * static_cast<float>(scale);
+      weights()[i] += momentum * (mean - weights()[i]);
+    }
+  }
+}
+
 double GraphTraining::ApplyGradients(uint64_t step, double scale) {
-  const double norm = GlobalNorm(gradients()) * std::abs(scale);
+  const double norm = GlobalNorm(gradients().first(trained_)) * std::abs(scale);
   if (!std::isfinite(norm)) return norm;
   const bool clip = options_.clip_norm > 0 && norm > options_.clip_norm;
   UpdateWeights(options_.optimizer, LearningRate(step), step,
-                clip ? scale * (options_.clip_norm / norm) : scale, weights(), gradients(),
-                optimizer_state());
+                clip ? scale * (options_.clip_norm / norm) : scale, update_ranges_, weights(),
+                gradients(), optimizer_state());
+  MoveStatistics(scale);
   return norm;
 }
 

@@ -22,12 +22,20 @@
 namespace lepton::nn {
 
 // A named parameter within the flat buffers; row-major `shape`.
+//
+// A statistic, such as the running mean of batch normalisation, is stored, checkpointed and summed
+// like a parameter, but measured instead of trained. Its entry in gradients() is the value that the
+// micro-batch measured, times the number of predictions that have a target, so that the sums over
+// shards are those of a weighted mean; ApplyGradients moves the running value by `momentum` towards
+// that mean. It has no optimiser state, does not decay and is not part of the gradient's norm.
 struct ParameterView {
-  std::string
-      name;  // "layers.0.weight" [in, out], "layers.0.bias" [out], "layers.0.norm.weight"...
+  // "layers.0.weight" [in, out], "layers.0.bias" [out], "layers.0.norm.weight"...
+  std::string name;
   std::vector<int64_t> shape;
   int64_t offset = 0;  // elements
   int64_t size = 0;
+  bool statistic = false;
+  double momentum = 0;  // of a statistic
 };
 
 // The labels of a micro-batch, one per prediction (row, or token): class indices for cross_entropy,

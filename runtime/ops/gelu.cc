@@ -7,7 +7,8 @@ namespace {
 
 class Gelu final : public DifferentiableOp {
  public:
-  Gelu() : DifferentiableOp("gelu") {}
+  Gelu(std::string_view name, std::string_view gradient)
+      : DifferentiableOp(name), gradient_(gradient) {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
@@ -20,20 +21,33 @@ class Gelu final : public DifferentiableOp {
   Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
     LEPTON_ASSIGN_OR_RETURN(const ValueId gradient,
-                            graph.Add("gelu_grad", {node.inputs[0], output_gradients[0]}));
+                            graph.Add(gradient_, {node.inputs[0], output_gradients[0]}));
     return Gradients{gradient};
   }
+
+ private:
+  const std::string_view gradient_;
 };
 
 }  // namespace
 
 const graph::Op& GeluOp() {
-  static const Gelu op;
+  static const Gelu op("gelu", "gelu_grad");
   return op;
 }
 
 const graph::Op& GeluGradOp() {
   static const ElementwiseGradOp op("gelu_grad");
+  return op;
+}
+
+const graph::Op& GeluTanhOp() {
+  static const Gelu op("gelu_tanh", "gelu_tanh_grad");
+  return op;
+}
+
+const graph::Op& GeluTanhGradOp() {
+  static const ElementwiseGradOp op("gelu_tanh_grad");
   return op;
 }
 

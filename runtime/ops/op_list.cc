@@ -22,6 +22,8 @@
 #include "runtime/ops/mse.h"
 #include "runtime/ops/mul.h"
 #include "runtime/ops/pool2d.h"
+#include "runtime/ops/pool_tokens.h"
+#include "runtime/ops/positions.h"
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/relu.h"
 #include "runtime/ops/reshape.h"
@@ -69,6 +71,8 @@ const graph::OpSet& OpList() {
       &GatherOp(),
       &GeluGradOp(),
       &GeluOp(),
+      &GeluTanhGradOp(),
+      &GeluTanhOp(),
       &LayerNormGradOp(),
       &LayerNormOp(),
       &LogSoftmaxGradOp(),
@@ -79,6 +83,9 @@ const graph::OpSet& OpList() {
       &MeanSquaredErrorGradOp(),
       &MeanSquaredErrorOp(),
       &MulOp(),
+      &PoolTokensGradOp(),
+      &PoolTokensOp(),
+      &PositionsOp(),
       &ReduceOp(),
       &ReluGradOp(),
       &ReluOp(),

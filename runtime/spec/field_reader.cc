@@ -212,6 +212,11 @@ class Reader final : public FieldVisitor {
   }
   void EndItem() override { Pop(); }
   void EndList() override { stack_.pop_back(); }
+  void Elsewhere(std::string_view name, std::string_view why) override {
+    const std::vector<std::string>& known = stack_.back().known;
+    if (std::find(known.begin(), known.end(), name) != known.end()) return;
+    if (Peek(name) != nullptr) Fail(name, std::string(why));
+  }
 
  private:
   struct Level {

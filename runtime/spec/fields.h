@@ -59,6 +59,9 @@ class FieldVisitor {
   virtual void BeginItem(size_t index) = 0;
   virtual void EndItem() = 0;
   virtual void EndList() = 0;
+  // There is a field of this name, but not with these values of other fields: `why`, as a refusal
+  // says it. Nothing if a field of this name was visited.
+  virtual void Elsewhere(std::string_view, std::string_view) {}
 
   // An int field by way of Integer.
   void Int(std::string_view name, int& value, int min, int max, std::string_view doc) {

@@ -163,6 +163,7 @@ Result<JobSpec> JobSpecFromJson(const json& document) {
   LEPTON_RETURN_IF_ERROR(CheckKindsOwnFields(document, kind));
   JobSpec spec;
   spec.kind = kind;
+  if (document.contains("model")) spec.model = ModelDefaultsFor(document["model"]);
   LEPTON_RETURN_IF_ERROR(ReadFields(document, [&](FieldVisitor& v) { Visit(v, spec, kind); }));
   if (!Has(document, "optimizer", "weight_decay") && spec.optimizer.name != "adamw") {
     spec.optimizer.weight_decay = 0;

@@ -17,6 +17,7 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/status.h"
+#include "runtime/spec/model_spec.h"
 
 namespace lepton::spec {
 
@@ -39,15 +40,6 @@ struct DatasetSpec {
   std::string missing = "mean";        // mean | error: empty numeric cells
 };
 
-struct ModelSpec {
-  std::string arch = "mlp";
-  std::vector<int64_t> hidden = {128, 64};  // 1..65536 wide, at most 64 layers
-  std::string activation = "relu";          // relu | gelu | tanh | sigmoid
-  double dropout = 0;                       // [0, 1)
-  bool layer_norm = false;
-  std::string from;  // "name@version": start from (train) or evaluate this registered model
-};
-
 struct OptimizerSpec {
   std::string name = "adamw";  // sgd | adam | adamw
   double lr = 1e-3;
@@ -56,6 +48,7 @@ struct OptimizerSpec {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double epsilon = 1e-8;
+  std::string decay = "all";  // all | matrices: what weight_decay is for
 };
 
 struct ScheduleSpec {

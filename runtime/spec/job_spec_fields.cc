@@ -22,15 +22,6 @@ void Visit(FieldVisitor& v, DatasetSpec& s) {
   v.Choice("missing", s.missing, {"mean", "error"}, "what an empty numeric cell becomes");
 }
 
-void Visit(FieldVisitor& v, ModelSpec& s) {
-  v.Choice("arch", s.arch, {"mlp"}, "architecture");
-  v.IntegerList("hidden", s.hidden, 1, 65536, 64, "widths of the hidden layers");
-  v.Choice("activation", s.activation, {"relu", "gelu", "tanh", "sigmoid"}, "of the hidden layers");
-  v.Number("dropout", s.dropout, {.min = 0, .max = 1, .below_max = true}, "probability");
-  v.Bool("layer_norm", s.layer_norm, "normalise each hidden layer");
-  v.Text("from", s.from, "start from, or evaluate, this registered model: name@version");
-}
-
 void Visit(FieldVisitor& v, OptimizerSpec& s) {
   v.Choice("name", s.name, {"sgd", "adam", "adamw"}, "update rule");
   v.Number("lr", s.lr, {.min = 0, .max = 1000, .above_min = true}, "learning rate");
@@ -40,6 +31,8 @@ void Visit(FieldVisitor& v, OptimizerSpec& s) {
   v.Number("beta1", s.beta1, {.min = 0, .max = 1, .below_max = true}, "for adam and adamw");
   v.Number("beta2", s.beta2, {.min = 0, .max = 1, .below_max = true}, "for adam and adamw");
   v.Number("epsilon", s.epsilon, {.min = 0, .max = 1, .above_min = true}, "for adam and adamw");
+  v.Choice("decay", s.decay, {"all", "matrices"},
+           "what decays: all weights, or matrices but not biases and gains");
 }
 
 void Visit(FieldVisitor& v, ScheduleSpec& s) {
@@ -106,7 +99,7 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
   Visit(v, s.dataset);
   v.EndObject();
   v.BeginObject("model", "what to train or evaluate", "from");
-  Visit(v, s.model);
+  Visit(v, s.model, /*all=*/!kind);
   v.EndObject();
   v.Choice("loss", s.loss, {"cross_entropy", "binary_cross_entropy", "mse"}, "what to minimise");
   v.BeginObject("optimizer", "how weights are updated", "name");

@@ -38,6 +38,8 @@ void Relu(const KernelContext& context);
 void ReluGrad(const KernelContext& context);
 void Gelu(const KernelContext& context);
 void GeluGrad(const KernelContext& context);
+void GeluTanh(const KernelContext& context);
+void GeluTanhGrad(const KernelContext& context);
 void Tanh(const KernelContext& context);
 void TanhGrad(const KernelContext& context);
 void Sigmoid(const KernelContext& context);
@@ -51,6 +53,10 @@ void AttentionGrad(const KernelContext& context);
 void Rope(const KernelContext& context);
 void RmsNorm(const KernelContext& context);
 void RmsNormGrad(const KernelContext& context);
+
+void Positions(const KernelContext& context);
+void PoolTokens(const KernelContext& context);
+void PoolTokensGrad(const KernelContext& context);
 
 void LayerNorm(const KernelContext& context);
 void LayerNormGrad(const KernelContext& context);

@@ -8,6 +8,7 @@ namespace {
 
 constexpr double kInverseSqrt2 = 0.70710678118654752440;
 constexpr double kInverseSqrt2Pi = 0.39894228040143267794;
+constexpr double kSqrt2OverPi = 0.79788456080286535588;
 
 template <typename Function>
 void Unary(const KernelContext& context, Function function) {
@@ -73,6 +74,20 @@ void GeluGrad(const KernelContext& context) {
   Binary(context, [](double x, double dy) {
     const double distribution = 0.5 * (1 + std::erf(x * kInverseSqrt2));
     return dy * (distribution + x * kInverseSqrt2Pi * std::exp(-0.5 * x * x));
+  });
+}
+
+void GeluTanh(const KernelContext& context) {
+  Unary(context, [](double x) {
+    return 0.5 * x * (1 + std::tanh(kSqrt2OverPi * (x + 0.044715 * x * x * x)));
+  });
+}
+
+void GeluTanhGrad(const KernelContext& context) {
+  Binary(context, [](double x, double dy) {
+    const double t = std::tanh(kSqrt2OverPi * (x + 0.044715 * x * x * x));
+    const double slope = kSqrt2OverPi * (1 + 3 * 0.044715 * x * x);
+    return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope);
   });
 }
 

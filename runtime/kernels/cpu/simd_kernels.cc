@@ -221,6 +221,8 @@ void Append(std::string_view name, std::vector<graph::KernelEntry>& entries) {
   add.template operator()<RunDropout<loops>>("dropout");
   add.template operator()<RunUnary<loops, &Loops::gelu>>("gelu");
   add.template operator()<RunBinary<loops, &Loops::gelu_grad>>("gelu_grad");
+  add.template operator()<RunUnary<loops, &Loops::gelu_tanh>>("gelu_tanh");
+  add.template operator()<RunBinary<loops, &Loops::gelu_tanh_grad>>("gelu_tanh_grad");
   add.template operator()<RunLayerNorm<loops>>("layer_norm");
   add.template operator()<RunLayerNormGrad<loops>>("layer_norm_grad");
   add.template operator()<RunRows<loops, &Loops::log_softmax>>("log_softmax");

@@ -116,7 +116,7 @@ void AddElementwise(std::string_view op, int64_t rows, int64_t n, std::vector<Op
                                {{"rate", rate}, {"stream", int64_t{3}}}, {0},
                                RandomTensor(type, 15)));
     }
-  } else if (op == "relu" || op == "gelu" || op == "tanh" || op == "sigmoid") {
+  } else if (op == "relu" || op == "gelu" || op == "gelu_tanh" || op == "tanh" || op == "sigmoid") {
     cases.push_back(MakeCase("", {}, {0}, AwayFromZero(type, 17)));
     cases.push_back(MakeCase("wide", {}, {}, RandomTensor(type, 18, -30, 30)));
   } else if (op == "softmax" || op == "log_softmax") {

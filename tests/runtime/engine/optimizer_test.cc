@@ -13,13 +13,43 @@
 namespace lepton::nn {
 namespace {
 
+// One update of all weights, which all decay.
+void Update(const spec::OptimizerSpec& optimizer, double lr, uint64_t step, double scale,
+            std::span<float> weights, std::span<const float> gradients, std::span<float> state) {
+  const UpdateRange all{0, static_cast<int64_t>(weights.size()), true};
+  UpdateWeights(optimizer, lr, step, scale, {&all, 1}, weights, gradients, state);
+}
+
 TEST(Sgd, WithoutMomentumStepsAlongTheGradient) {
   const spec::OptimizerSpec sgd{.name = "sgd", .weight_decay = 0, .momentum = 0};
   EXPECT_EQ(OptimizerStateSize(sgd, 10), 0);
   std::vector<float> w = {1, -2};
-  UpdateWeights(sgd, 0.5, 0, 0.25, w, std::vector<float>{4, 8}, {});
+  Update(sgd, 0.5, 0, 0.25, w, std::vector<float>{4, 8}, {});
   EXPECT_FLOAT_EQ(w[0], 0.5f);   // 1 - 0.5 * 1
   EXPECT_FLOAT_EQ(w[1], -3.0f);  // -2 - 0.5 * 2
+}
+
+TEST(Optimizer, MatricesAloneDecayIfAsked) {
+  const std::vector<ParameterView> parameters = {{"a.weight", {2, 1}, 0, 2},
+                                                 {"a.bias", {1}, 2, 1},
+                                                 {"b.bias", {1}, 3, 1},
+                                                 {"mean", {1}, 5, 1, true},
+                                                 {"b.weight", {1, 1}, 4, 1}};
+  for (const char* name : {"sgd", "adam", "adamw"}) {
+    spec::OptimizerSpec optimizer{.name = name, .weight_decay = 0.1, .decay = "matrices"};
+    const auto ranges = UpdateRanges(optimizer, parameters);
+    ASSERT_EQ(ranges.size(), 3u);
+    std::vector<float> w(5, 1), g(5, 0), state(10, 0);
+    UpdateWeights(optimizer, 0.5, 0, 1, ranges, w, g, state);
+    EXPECT_LT(w[0], 1);
+    EXPECT_EQ(w[0], w[1]);
+    EXPECT_EQ(w[2], 1);
+    EXPECT_EQ(w[3], 1);
+    EXPECT_EQ(w[4], w[0]);
+    optimizer.decay = "all";
+    ASSERT_EQ(UpdateRanges(optimizer, parameters).size(), 1u);
+    EXPECT_EQ(UpdateRanges(optimizer, parameters)[0].end, 5);
+  }
 }
 
 TEST(Sgd, MomentumAndDecayByHand) {
@@ -27,10 +57,10 @@ TEST(Sgd, MomentumAndDecayByHand) {
   EXPECT_EQ(OptimizerStateSize(sgd, 10), 10);
   std::vector<float> w = {1};
   std::vector<float> state = {0};
-  UpdateWeights(sgd, 0.1, 0, 1, w, std::vector<float>{2}, state);
+  Update(sgd, 0.1, 0, 1, w, std::vector<float>{2}, state);
   EXPECT_FLOAT_EQ(state[0], 2.1f);  // 2 + 0.1 * 1
   EXPECT_FLOAT_EQ(w[0], 0.79f);     // 1 - 0.1 * 2.1
-  UpdateWeights(sgd, 0.1, 1, 1, w, std::vector<float>{-1}, state);
+  Update(sgd, 0.1, 1, 1, w, std::vector<float>{-1}, state);
   EXPECT_FLOAT_EQ(state[0], 0.129f);  // 0.5 * 2.1 - 1 + 0.1 * 0.79
   EXPECT_FLOAT_EQ(w[0], 0.7771f);
 }
@@ -54,7 +84,7 @@ TEST(Adam, FirstStepIsTheRateAlongTheSign) {
   const spec::OptimizerSpec adam{.name = "adam", .weight_decay = 0};
   std::vector<float> w = {1, 1, 1};
   std::vector<float> state(6);
-  UpdateWeights(adam, 0.01, 0, 1, w, std::vector<float>{100, -1e-3f, 0}, state);
+  Update(adam, 0.01, 0, 1, w, std::vector<float>{100, -1e-3f, 0}, state);
   EXPECT_NEAR(w[0], 0.99, 1e-6);
   EXPECT_NEAR(w[1], 1.01, 1e-6);
   EXPECT_FLOAT_EQ(w[2], 1);
@@ -76,7 +106,7 @@ TEST(Adam, ManyStepsEqualTheFormulas) {
         g[i] = static_cast<float>(std::sin(i + 3 * t));
         wanted[i].Step(lr, t, 0.5 * g[i]);
       }
-      UpdateWeights(spec, lr, t - 1, 0.5, w, g, state);
+      Update(spec, lr, t - 1, 0.5, w, g, state);
     }
     for (int i = 0; i < kCount; ++i) EXPECT_NEAR(w[i], wanted[i].w, 2e-5) << name << " " << i;
   }
@@ -86,9 +116,9 @@ TEST(Adam, ManyStepsEqualTheFormulas) {
 TEST(Adam, ForgottenMomentsReachZero) {
   const spec::OptimizerSpec adam{.name = "adam", .weight_decay = 0, .beta2 = 0.9};
   std::vector<float> w(40, 1), g(40, 1e-3f), state(80);
-  UpdateWeights(adam, 0.01, 0, 1, w, g, state);
+  Update(adam, 0.01, 0, 1, w, g, state);
   std::fill(g.begin(), g.end(), 0.0f);
-  for (uint64_t step = 1; step < 2000; ++step) UpdateWeights(adam, 0.01, step, 1, w, g, state);
+  for (uint64_t step = 1; step < 2000; ++step) Update(adam, 0.01, step, 1, w, g, state);
   for (const float moment : state) ASSERT_EQ(moment, 0);
 }
 

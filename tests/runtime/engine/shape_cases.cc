@@ -93,6 +93,11 @@ void AddShapeCases(std::string_view op, DType dtype, int64_t rows, int64_t n,
                                RandomTensor(type, 30), RandomTensor({dtype, Shape(extents)}, 31),
                                RandomTensor(type, 32)));
     }
+  } else if (op == "positions" && dtype == DType::kI32) {
+    for (const int64_t offset : {0, 3}) {
+      cases.push_back(MakeCase("", {{"offset", offset}, {"limit", rows + offset}}, {},
+                               RandomTensor({dtype, {2, rows}}, 30)));
+    }
   } else if (op == "slice" || (op == "slice_grad" && dtype == DType::kF32)) {
     AddSlices(op == "slice_grad", dtype, rows, n, cases);
   } else if (op == "gather" || (op == "gather_grad" && dtype == DType::kF32)) {

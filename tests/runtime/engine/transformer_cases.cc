@@ -65,12 +65,36 @@ void AddRopes(int64_t rows, int64_t n, std::vector<OpCase>& cases) {
   }
 }
 
+void AddPools(bool gradient, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  const int64_t tokens = std::min<int64_t>(rows, 20) + 1;
+  for (const char* kind : {"first", "mean", "last"}) {
+    for (const bool masked : {false, true}) {
+      OpCase op_case = MakeCase(kind, {{"kind", kind}}, {0}, RandomTensor(F32({3, tokens, n}), 71));
+      if (gradient) {
+        op_case.with_gradient.clear();
+        op_case.inputs.insert(op_case.inputs.begin(), RandomTensor(F32({3, n}), 72));
+      }
+      if (masked) {
+        HostTensor mask = RandomTensor(F32({3, tokens}), 73, 0, 0);
+        // Padding at the end, at the start, and everywhere.
+        mask.floats()[tokens - 1] = -1e9f;
+        mask.floats()[tokens] = -1e9f;
+        for (float& m : mask.floats().last(tokens)) m = -1e9f;
+        op_case.inputs.push_back(std::move(mask));
+      }
+      cases.push_back(std::move(op_case));
+    }
+  }
+}
+
 }  // namespace
 
 void AddTransformerCases(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
   const Shape shape({2, std::min<int64_t>(rows, 60), n});
   if (op == "attention" || op == "attention_grad") {
     AddAttention(op == "attention_grad", rows, n, cases);
+  } else if (op == "pool_tokens" || op == "pool_tokens_grad") {
+    AddPools(op == "pool_tokens_grad", rows, n, cases);
   } else if (op == "rope") {
     AddRopes(rows, n, cases);
   } else if (op == "rms_norm") {

@@ -24,6 +24,8 @@ struct Loops {
   Binary* relu_grad;  // (y, dy), as for tanh and sigmoid; gelu: (x, dy)
   Unary* gelu;
   Binary* gelu_grad;
+  Unary* gelu_tanh;
+  Binary* gelu_tanh_grad;  // (x, dy)
   Unary* tanh;
   Binary* tanh_grad;
   Unary* sigmoid;

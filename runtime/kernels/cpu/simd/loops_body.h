@@ -165,6 +165,24 @@ void GeluGradLoop(int64_t count, const float* __restrict x, const float* __restr
   }
 }
 
+// 2 sqrt(2 / pi) (x + 0.044715 x^3)
+LEPTON_INLINE float GeluTanhArgument(float x) {
+  return 1.59576912f * (x + 0.044715f * (x * x * x));
+}
+
+void GeluTanhLoop(int64_t count, const float* __restrict x, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = x[i] * Sigmoid(GeluTanhArgument(x[i]));
+}
+
+void GeluTanhGradLoop(int64_t count, const float* __restrict x, const float* __restrict dy,
+                      float* __restrict dx) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float s = Sigmoid(GeluTanhArgument(x[i]));
+    const float slope = 1.59576912f * (1.0f + 0.134145f * (x[i] * x[i]));
+    dx[i] = dy[i] * (s + x[i] * (s * (1.0f - s)) * slope);
+  }
+}
+
 void TanhLoop(int64_t count, const float* __restrict x, float* __restrict y) {
   for (int64_t i = 0; i < count; ++i) y[i] = Tanh(x[i]);
 }
@@ -275,6 +293,8 @@ constexpr Loops MakeLoops(const char* name) {
           ReluGradLoop,
           GeluLoop,
           GeluGradLoop,
+          GeluTanhLoop,
+          GeluTanhGradLoop,
           TanhLoop,
           TanhGradLoop,
           SigmoidLoop,

@@ -1,0 +1,283 @@
+#include "runtime/nn/transformer.h"
+
+#include <cmath>
+
+namespace lepton::nn {
+namespace {
+
+using graph::Attributes;
+using graph::kNoValue;
+using graph::ValueId;
+using Config = TransformerConfig;
+
+constexpr double kDeviation = 0.02;  // of first weights, in GPT-2, BERT and their successors
+
+class TransformerBuilder {
+ public:
+  TransformerBuilder(ModelBuilder& builder, const Config& config, const TransformerNames& names)
+      : b_(builder), c_(config), n_(names) {}
+
+  ValueId tokens = kNoValue, mask = kNoValue, token_types = kNoValue;
+
+  Result<ValueId> Build();
+
+ private:
+  Result<ValueId> Embeddings();
+  Result<ValueId> Layer(int64_t index, ValueId x);
+  Result<ValueId> Attention(int64_t index, const std::string& layer, ValueId x);
+  Result<ValueId> Positioned(const std::string& norm, ValueId x, int64_t heads);
+  Result<ValueId> Mlp(const std::string& layer, ValueId x);
+  Result<ValueId> Head(ValueId x);
+  Result<ValueId> TextHead(ValueId x);
+
+  Result<ValueId> Norm(const std::string& name, ValueId x);
+  Result<ValueId> Dense(const std::string& name, ValueId x, int64_t in, int64_t out, bool bias,
+                        bool into_residual = false);
+  Result<ValueId> HeadDense(const std::string& name, ValueId x, int64_t out, bool bias);
+  Result<ValueId> Add(ValueId a, ValueId b) { return b_.graph().Add("add", {a, b}); }
+  ValueId Table(const std::string& name, int64_t rows) {
+    return b_.Parameter(name + ".weight", {rows, c_.width}, FirstValues::Normal(kDeviation));
+  }
+
+  ModelBuilder& b_;
+  const Config& c_;
+  const TransformerNames& n_;
+  ValueId embedding_ = kNoValue;
+};
+
+Result<ValueId> TransformerBuilder::Build() {
+  LEPTON_ASSIGN_OR_RETURN(ValueId x, Embeddings());
+  for (int64_t i = 0; i < c_.layers; ++i) {
+    LEPTON_ASSIGN_OR_RETURN(x, Layer(i, x));
+  }
+  if (c_.norm_first) {
+    LEPTON_ASSIGN_OR_RETURN(x, Norm(n_.body + n_.final_norm, x));
+  }
+  return Head(x);
+}
+
+Result<ValueId> TransformerBuilder::Embeddings() {
+  graph::Graph& g = b_.graph();
+  embedding_ = Table(n_.body + n_.tokens, c_.vocabulary);
+  LEPTON_ASSIGN_OR_RETURN(ValueId x, g.Add("gather", {embedding_, tokens}, {}, "tokens"));
+  if (c_.positions == Config::Positions::kLearned) {
+    const ValueId table = Table(n_.body + n_.positions, c_.context);
+    LEPTON_ASSIGN_OR_RETURN(const ValueId rows,
+                            g.Add("positions", {tokens}, {{"limit", c_.context}}, "positions"));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId positions, g.Add("gather", {table, rows}));
+    LEPTON_ASSIGN_OR_RETURN(x, Add(x, positions));
+  }
+  if (c_.token_types > 0) {
+    const ValueId table = Table(n_.body + n_.token_types, c_.token_types);
+    LEPTON_ASSIGN_OR_RETURN(const ValueId types, g.Add("gather", {table, token_types}));
+    LEPTON_ASSIGN_OR_RETURN(x, Add(x, types));
+  }
+  if (c_.embedding_norm) {
+    LEPTON_ASSIGN_OR_RETURN(x, Norm(n_.body + n_.embedding_norm, x));
+  }
+  return b_.Dropout("embeddings", x, c_.dropout);
+}
+
+Result<ValueId> TransformerBuilder::Norm(const std::string& name, ValueId x) {
+  if (!c_.rms_norm) return b_.LayerNorm(name, x, c_.width, c_.norm_epsilon);
+  const ValueId gain = b_.Parameter(name + ".weight", {c_.width}, FirstValues::Constant(1));
+  return b_.graph().Add("rms_norm", {x, gain}, {{"epsilon", c_.norm_epsilon}}, name);
+}
+
+Result<ValueId> TransformerBuilder::Dense(const std::string& name, ValueId x, int64_t in,
+                                          int64_t out, bool bias, bool into_residual) {
+  // Each layer adds twice to the residual stream (Radford et al. 2019, section 2.3).
+  const bool scaled = into_residual && c_.scaled_residuals;
+  const double deviation =
+      scaled ? kDeviation / std::sqrt(2.0 * static_cast<double>(c_.layers)) : kDeviation;
+  return b_.Linear(name, x,
+                   {.in = in,
+                    .out = out,
+                    .bias = bias,
+                    .transposed = c_.transposed,
+                    .first = FirstValues::Normal(deviation)});
+}
+
+Result<ValueId> TransformerBuilder::Layer(int64_t index, ValueId x) {
+  const std::string layer = n_.body + n_.layer + std::to_string(index) + ".";
+  const auto block = [&](const std::string& norm, auto inner) -> Result<ValueId> {
+    ValueId y = x;
+    if (c_.norm_first) {
+      LEPTON_ASSIGN_OR_RETURN(y, Norm(layer + norm, y));
+    }
+    LEPTON_ASSIGN_OR_RETURN(y, inner(y));
+    LEPTON_ASSIGN_OR_RETURN(y, b_.Dropout(layer + norm, y, c_.dropout));
+    LEPTON_ASSIGN_OR_RETURN(y, Add(x, y));
+    return c_.norm_first ? y : Norm(layer + norm, y);
+  };
+  LEPTON_ASSIGN_OR_RETURN(
+      x, block(n_.attention_norm, [&](ValueId y) { return Attention(index, layer, y); }));
+  return block(n_.mlp_norm, [&](ValueId y) { return Mlp(layer, y); });
+}
+
+// Queries or keys [.., heads * size], normalised and turned by their positions.
+Result<ValueId> TransformerBuilder::Positioned(const std::string& norm, ValueId x, int64_t heads) {
+  graph::Graph& g = b_.graph();
+  if (c_.qk_norm) {
+    const ValueId gain = b_.Parameter(norm + ".weight", {c_.head_size}, FirstValues::Constant(1));
+    LEPTON_ASSIGN_OR_RETURN(
+        x, g.Add("reshape", {x},
+                 {{"shape",
+                   std::vector<int64_t>{Shape::kBatch, Shape::kSequence, heads, c_.head_size}}}));
+    LEPTON_ASSIGN_OR_RETURN(x, g.Add("rms_norm", {x, gain}, {{"epsilon", c_.norm_epsilon}}, norm));
+    LEPTON_ASSIGN_OR_RETURN(
+        x, g.Add("reshape", {x},
+                 {{"shape",
+                   std::vector<int64_t>{Shape::kBatch, Shape::kSequence, heads * c_.head_size}}}));
+  }
+  if (c_.positions != Config::Positions::kRotary) return x;
+  const spec::RopeSpec& r = c_.rope;
+  Attributes attributes{{"size", c_.head_size}, {"base", r.base}};
+  if (r.scaling != "none") {
+    attributes.Set("scaling", r.scaling);
+    attributes.Set("factor", r.factor);
+  }
+  if (r.scaling == "llama3") {
+    attributes.Set("low_freq_factor", r.low_freq_factor);
+    attributes.Set("high_freq_factor", r.high_freq_factor);
+    attributes.Set("original_context", r.original_context);
+  }
+  return g.Add("rope", {x}, std::move(attributes));
+}
+
+Result<ValueId> TransformerBuilder::Attention(int64_t index, const std::string& layer, ValueId x) {
+  graph::Graph& g = b_.graph();
+  const int64_t inner = c_.heads * c_.head_size;
+  const int64_t kv_inner = c_.kv_heads * c_.head_size;
+  ValueId q = kNoValue, k = kNoValue, v = kNoValue;
+  if (c_.fused_qkv) {
+    LEPTON_ASSIGN_OR_RETURN(const ValueId qkv,
+                            Dense(layer + n_.qkv, x, c_.width, inner + 2 * kv_inner, c_.qkv_bias));
+    const auto part = [&](int64_t begin, int64_t end) {
+      return g.Add("slice", {qkv}, {{"axis", int64_t{2}}, {"begin", begin}, {"end", end}});
+    };
+    LEPTON_ASSIGN_OR_RETURN(q, part(0, inner));
+    LEPTON_ASSIGN_OR_RETURN(k, part(inner, inner + kv_inner));
+    LEPTON_ASSIGN_OR_RETURN(v, part(inner + kv_inner, inner + 2 * kv_inner));
+  } else {
+    LEPTON_ASSIGN_OR_RETURN(q, Dense(layer + n_.query, x, c_.width, inner, c_.qkv_bias));
+    LEPTON_ASSIGN_OR_RETURN(k, Dense(layer + n_.key, x, c_.width, kv_inner, c_.qkv_bias));
+    LEPTON_ASSIGN_OR_RETURN(v, Dense(layer + n_.value, x, c_.width, kv_inner, c_.qkv_bias));
+  }
+  LEPTON_ASSIGN_OR_RETURN(q, Positioned(layer + n_.query_norm, q, c_.heads));
+  LEPTON_ASSIGN_OR_RETURN(k, Positioned(layer + n_.key_norm, k, c_.kv_heads));
+  Attributes attributes{{"heads", c_.heads}, {"kv_heads", c_.kv_heads}};
+  if (c_.causal) attributes.Set("causal", int64_t{1});
+  if (c_.window > 0 && index >= c_.window_from) attributes.Set("window", c_.window);
+  std::vector<ValueId> arguments = {q, k, v};
+  if (mask != kNoValue) arguments.push_back(mask);
+  LEPTON_ASSIGN_OR_RETURN(const ValueId y, g.Add("attention", std::move(arguments),
+                                                 std::move(attributes), layer + "attention"));
+  return Dense(layer + n_.out, y, inner, c_.width, c_.out_bias, /*into_residual=*/true);
+}
+
+Result<ValueId> TransformerBuilder::Mlp(const std::string& layer, ValueId x) {
+  ValueId inner = kNoValue;
+  if (c_.gated) {
+    LEPTON_ASSIGN_OR_RETURN(ValueId gate,
+                            Dense(layer + n_.gate, x, c_.width, c_.mlp_width, c_.mlp_bias));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId up,
+                            Dense(layer + n_.up, x, c_.width, c_.mlp_width, c_.mlp_bias));
+    LEPTON_ASSIGN_OR_RETURN(gate, b_.Activation(c_.activation, layer + n_.gate, gate));
+    LEPTON_ASSIGN_OR_RETURN(inner, b_.graph().Add("mul", {gate, up}));
+  } else {
+    LEPTON_ASSIGN_OR_RETURN(inner, Dense(layer + n_.up, x, c_.width, c_.mlp_width, c_.mlp_bias));
+    LEPTON_ASSIGN_OR_RETURN(inner, b_.Activation(c_.activation, layer + n_.up, inner));
+  }
+  return Dense(layer + n_.down, inner, c_.mlp_width, c_.width, c_.mlp_bias,
+               /*into_residual=*/true);
+}
+
+// The heads are plain linear layers, [out, in], in every family.
+Result<ValueId> TransformerBuilder::HeadDense(const std::string& name, ValueId x, int64_t out,
+                                              bool bias) {
+  return b_.Linear(name, x,
+                   {.in = c_.width,
+                    .out = out,
+                    .bias = bias,
+                    .transposed = true,
+                    .first = FirstValues::Normal(kDeviation)});
+}
+
+Result<ValueId> TransformerBuilder::TextHead(ValueId x) {
+  std::vector<ValueId> arguments = {x};
+  // The first position is the first token's even where padding is in front.
+  if (mask != kNoValue && c_.pool != "first") arguments.push_back(mask);
+  LEPTON_ASSIGN_OR_RETURN(x,
+                          b_.graph().Add("pool_tokens", std::move(arguments), {{"kind", c_.pool}}));
+  if (c_.pooler) {
+    LEPTON_ASSIGN_OR_RETURN(x, HeadDense(n_.body + n_.pooler, x, c_.width, true));
+    LEPTON_ASSIGN_OR_RETURN(x, b_.Activation("tanh", n_.pooler, x));
+  }
+  if (c_.head == Config::Head::kPooled) return x;
+  if (c_.head_dense) {
+    LEPTON_ASSIGN_OR_RETURN(x, HeadDense(n_.text_dense, x, c_.width, true));
+    LEPTON_ASSIGN_OR_RETURN(x, b_.Activation("relu", n_.text_dense, x));
+  }
+  LEPTON_ASSIGN_OR_RETURN(x, b_.Dropout("head", x, c_.dropout));
+  return HeadDense(n_.text_head, x, c_.outputs, c_.head_bias);
+}
+
+Result<ValueId> TransformerBuilder::Head(ValueId x) {
+  if (c_.head == Config::Head::kText || c_.head == Config::Head::kPooled) return TextHead(x);
+  if (c_.head == Config::Head::kNone) return x;
+  if (c_.head == Config::Head::kTokens) {
+    LEPTON_ASSIGN_OR_RETURN(x, b_.Dropout("head", x, c_.dropout));
+    return HeadDense(n_.token_head, x, c_.outputs, true);
+  }
+  if (!c_.tied) return HeadDense(n_.language_model, x, c_.vocabulary, false);
+  return b_.Matmul(n_.language_model, x, embedding_, /*transposed=*/true);
+}
+
+}  // namespace
+
+Result<Signature> TransformerSignature(const spec::ModelSpec& model, int64_t outputs,
+                                       bool per_token) {
+  LEPTON_ASSIGN_OR_RETURN(const Config config, MakeTransformerConfig(model, outputs, per_token));
+  const Shape texts({Shape::kBatch, Shape::kSequence});
+  Signature signature;
+  signature.inputs.push_back({"tokens", {DType::kI32, texts}, config.vocabulary});
+  // What is padded lies after the text, where a causal model's tokens do not look.
+  if (!config.causal || !per_token) signature.inputs.push_back({"mask", {DType::kF32, texts}});
+  if (config.token_types > 0) {
+    signature.inputs.push_back({"token_types", {DType::kI32, texts}, config.token_types});
+  }
+  signature.outputs = outputs;
+  signature.per_token = per_token;
+  return signature;
+}
+
+Result<ValueId> BuildTransformer(ModelBuilder& builder, const TransformerConfig& config,
+                                 const TransformerNames& names, const Signature& signature,
+                                 std::span<const ValueId> inputs) {
+  TransformerBuilder transformer(builder, config, names);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const std::string& name = signature.inputs[i].name;
+    if (name == "tokens") transformer.tokens = inputs[i];
+    if (name == "mask") transformer.mask = inputs[i];
+    if (name == "token_types") transformer.token_types = inputs[i];
+  }
+  if (transformer.tokens == kNoValue) {
+    return InvalidArgument("model.arch: transformer takes texts as tokens only");
+  }
+  if (config.token_types > 0 && transformer.token_types == kNoValue) {
+    return InvalidArgument("model.token_types: the data has no input token_types");
+  }
+  return transformer.Build();
+}
+
+Result<ValueId> BuildTransformer(ModelBuilder& builder, const Signature& signature,
+                                 const spec::ModelSpec& model, std::span<const ValueId> inputs) {
+  LEPTON_ASSIGN_OR_RETURN(const spec::ModelSpec resolved, ResolveTransformer(model, 0, 0));
+  LEPTON_ASSIGN_OR_RETURN(const Config config,
+                          MakeTransformerConfig(resolved, signature.outputs, signature.per_token));
+  return BuildTransformer(builder, config, NamesOfStyle(model.transformer.style), signature,
+                          inputs);
+}
+
+}  // namespace lepton::nn

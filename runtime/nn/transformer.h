@@ -1,0 +1,26 @@
+// The one transformer behind all language models: decoder or encoder, in the parts that its config
+// has. Inputs, by the signature's names: tokens i32 [batch, sequence]; mask f32 [batch, sequence],
+// 0 for a token and -1e9 for padding; token_types i32 [batch, sequence].
+// The attention's probabilities have no dropout of their own: it acts on embeddings, on what
+// attention and MLP add, and before a classification head.
+#pragma once
+
+#include "runtime/nn/model_builder.h"
+#include "runtime/nn/transformer_config.h"
+
+namespace lepton::nn {
+
+// The inputs that the model takes. kInvalidArgument: a resolved spec that cannot be built.
+Result<Signature> TransformerSignature(const spec::ModelSpec& model, int64_t outputs,
+                                       bool per_token);
+
+// Logits [batch, sequence, outputs] or [batch, outputs]. `model` is resolved.
+Result<graph::ValueId> BuildTransformer(ModelBuilder& builder, const Signature& signature,
+                                        const spec::ModelSpec& model,
+                                        std::span<const graph::ValueId> inputs);
+// The same of parts that no style has together; tests build with it.
+Result<graph::ValueId> BuildTransformer(ModelBuilder& builder, const TransformerConfig& config,
+                                        const TransformerNames& names, const Signature& signature,
+                                        std::span<const graph::ValueId> inputs);
+
+}  // namespace lepton::nn

@@ -1,0 +1,105 @@
+// What a job trains or evaluates: an architecture and all its sizes. A size of 0 means that the
+// data, or the style, decides; nn::ResolveModel fills them in, and a stored model has all of them.
+// Threads: plain values.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/base/status.h"
+
+namespace lepton::spec {
+
+// Rotary positions: frequencies, and how they are changed for longer texts (runtime/ops/rope.h).
+struct RopeSpec {
+  double base = 10000;
+  std::string scaling = "none";  // none | linear | llama3
+  double factor = 1;
+  double low_freq_factor = 1;  // llama3, as the next two
+  double high_freq_factor = 4;
+  int64_t original_context = 8192;
+};
+
+// arch: transformer. A style is a family of public models: it fixes what the family fixes (norms,
+// positions, names and layouts of parameters), so that a model of its kind can be exchanged with
+// other programs, and gives the defaults of the rest.
+struct TransformerSpec {
+  std::string style = "gpt2";  // kTransformerStyles
+  int64_t layers = 4;
+  int64_t heads = 4;
+  int64_t kv_heads = 0;   // 0: heads. Fewer: neighbours share keys and values
+  int64_t head_size = 0;  // 0: width / heads
+  int64_t width = 128;
+  int64_t mlp_width = 0;   // 0: 4 * width; with a gated MLP 8 / 3 of it, in steps of 32
+  int64_t context = 0;     // longest text; 0: the data's
+  int64_t vocabulary = 0;  // 0: the data's
+  double norm_epsilon = 1e-5;
+  bool tied = true;             // language-model head = embedding
+  bool attention_bias = false;  // llama, qwen3: biases of the attention's projections
+  bool mlp_bias = false;        // llama
+  int64_t window = 0;           // mistral, qwen2, qwen3: tokens that a token sees; 0: all
+  int64_t window_from = 0;      // the first layer that has the window
+  RopeSpec rope;                // llama, mistral, qwen2, qwen3
+  int64_t token_types = 0;      // bert
+  bool pooler = false;          // bert: a dense layer with tanh on the first token
+  std::string pool = "last";    // what a row's answer is read from: first | mean | last
+};
+inline constexpr const char* kTransformerStyles[] = {"gpt2",  "llama", "mistral",   "qwen2",
+                                                     "qwen3", "bert",  "distilbert"};
+
+// arch: resnet18, resnet34, resnet50.
+struct ResnetSpec {
+  std::string stem = "auto";  // standard: 7x7 stride 2 and a pool; small: 3x3; auto: by the images
+  std::string block = "basic";  // basic | bottleneck
+  int64_t stem_width = 64;
+  std::vector<int64_t> widths = {64, 128, 256, 512};  // of the stages' outputs
+  std::vector<int64_t> depths = {2, 2, 2, 2};
+  double statistics_momentum = 0.1;  // how fast running statistics follow
+};
+
+// arch: vit.
+struct VitSpec {
+  int64_t patch = 0;  // 0: the largest of 16, 8, 4, 2 that leaves at least 4 x 4 patches
+  int64_t layers = 6;
+  int64_t heads = 4;
+  int64_t width = 128;
+  int64_t mlp_width = 0;  // 0: 4 * width
+  double norm_epsilon = 1e-12;
+  bool qkv_bias = true;
+  bool pooler = false;  // head none: a dense layer with tanh on the class token
+};
+
+// Sizes of images; 0: the data's.
+struct ImageSpec {
+  int64_t channels = 0, height = 0, width = 0;
+};
+
+struct ModelSpec {
+  std::string arch = "mlp";  // mlp | resnet18 | resnet34 | resnet50 | vit | transformer
+  std::vector<int64_t> hidden = {128, 64};  // mlp: 1..65536 wide, at most 64 layers
+  // relu | gelu | gelu_tanh | silu; tanh and sigmoid for an mlp.
+  std::string activation = "relu";
+  double dropout = 0;         // [0, 1)
+  bool layer_norm = false;    // mlp
+  std::string head = "auto";  // auto: what the task asks for; none: the last hidden state
+  TransformerSpec transformer;
+  ResnetSpec resnet;
+  VitSpec vit;
+  ImageSpec image;   // resnet, vit
+  std::string from;  // "name@version": start from (train) or evaluate this registered model
+};
+
+// The defaults of an architecture, and of a style of transformer ("" for the default one). Those of
+// an unknown one are those of "mlp".
+ModelSpec DefaultModel(const std::string& arch, const std::string& style = "");
+
+bool IsResnet(const std::string& arch);
+
+// From and to the JSON of a spec's `model`; fields of another architecture are refused.
+Result<ModelSpec> ModelSpecFromJson(const nlohmann::json& document);
+nlohmann::json ModelSpecToJson(const ModelSpec& model);
+
+}  // namespace lepton::spec
