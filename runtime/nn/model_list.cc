@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "runtime/nn/mlp.h"
+#include "runtime/nn/resnet.h"
 #include "runtime/nn/transformer.h"
+#include "runtime/nn/vit.h"
 
 namespace lepton::nn {
 namespace {
@@ -51,8 +53,22 @@ Result<Signature> TextsSignature(const ModelSpec& model, const DataShape& data) 
                               data.per_token);
 }
 
+template <Result<ModelSpec> (*resolve)(const ModelSpec&, int64_t, int64_t, int64_t)>
+Result<ModelSpec> ResolveImages(const ModelSpec& model, const DataShape& data) {
+  LEPTON_RETURN_IF_ERROR(ExpectKind(model, data, DataShape::Kind::kImages));
+  return resolve(model, data.channels, data.height, data.width);
+}
+
+Result<Signature> ImagesSignature(const ModelSpec& model, const DataShape& data) {
+  return ImageSignature(model.image, data.outputs);
+}
+
 constexpr Architecture kArchitectures[] = {
     {"mlp", &ResolveNothing, &MlpSignature, &BuildMlp},
+    {"resnet18", &ResolveImages<&ResolveResnet>, &ImagesSignature, &BuildResnet},
+    {"resnet34", &ResolveImages<&ResolveResnet>, &ImagesSignature, &BuildResnet},
+    {"resnet50", &ResolveImages<&ResolveResnet>, &ImagesSignature, &BuildResnet},
+    {"vit", &ResolveImages<&ResolveVit>, &ImagesSignature, &BuildVit},
     {"transformer", &ResolveTexts, &TextsSignature, &BuildTransformer},
 };
 

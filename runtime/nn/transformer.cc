@@ -20,6 +20,7 @@ class TransformerBuilder {
   ValueId tokens = kNoValue, mask = kNoValue, token_types = kNoValue;
 
   Result<ValueId> Build();
+  Result<ValueId> Layers(ValueId x);
 
  private:
   Result<ValueId> Embeddings();
@@ -47,13 +48,15 @@ class TransformerBuilder {
 
 Result<ValueId> TransformerBuilder::Build() {
   LEPTON_ASSIGN_OR_RETURN(ValueId x, Embeddings());
+  LEPTON_ASSIGN_OR_RETURN(x, Layers(x));
+  return Head(x);
+}
+
+Result<ValueId> TransformerBuilder::Layers(ValueId x) {
   for (int64_t i = 0; i < c_.layers; ++i) {
     LEPTON_ASSIGN_OR_RETURN(x, Layer(i, x));
   }
-  if (c_.norm_first) {
-    LEPTON_ASSIGN_OR_RETURN(x, Norm(n_.body + n_.final_norm, x));
-  }
-  return Head(x);
+  return c_.norm_first ? Norm(n_.body + n_.final_norm, x) : Result<ValueId>(x);
 }
 
 Result<ValueId> TransformerBuilder::Embeddings() {
@@ -250,6 +253,13 @@ Result<Signature> TransformerSignature(const spec::ModelSpec& model, int64_t out
   signature.outputs = outputs;
   signature.per_token = per_token;
   return signature;
+}
+
+Result<ValueId> BuildTransformerLayers(ModelBuilder& builder, const TransformerConfig& config,
+                                       const TransformerNames& names, ValueId x, ValueId mask) {
+  TransformerBuilder layers(builder, config, names);
+  layers.mask = mask;
+  return layers.Layers(x);
 }
 
 Result<ValueId> BuildTransformer(ModelBuilder& builder, const TransformerConfig& config,

@@ -23,4 +23,11 @@ Result<graph::ValueId> BuildTransformer(ModelBuilder& builder, const Transformer
                                         const TransformerNames& names, const Signature& signature,
                                         std::span<const graph::ValueId> inputs);
 
+// The layers alone, and the norm after the last if norms come first: x [batch, rows, width] ->
+// [batch, rows, width]. `mask` may be kNoValue.
+Result<graph::ValueId> BuildTransformerLayers(ModelBuilder& builder,
+                                              const TransformerConfig& config,
+                                              const TransformerNames& names, graph::ValueId x,
+                                              graph::ValueId mask = graph::kNoValue);
+
 }  // namespace lepton::nn

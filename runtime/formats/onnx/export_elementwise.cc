@@ -44,6 +44,16 @@ void Gelu(Emitter& e, const Node& node) {
   e.Set(node.outputs[0], e.Node("Mul", {doubled, e.Float(0.5)}));
 }
 
+// x * sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), which is the tanh form.
+void GeluTanh(Emitter& e, const Node& node) {
+  const auto& x = e.name(node.inputs[0]);
+  const auto cube = e.Node("Mul", {x, e.Node("Mul", {x, x})});
+  const auto bent = e.Node("Add", {x, e.Node("Mul", {cube, e.Float(0.044715)})});
+  const auto scaled =
+      e.Node("Mul", {bent, e.Float(2 * std::numbers::sqrt2 * std::numbers::inv_sqrtpi)});
+  e.Set(node.outputs[0], e.Node("Mul", {x, e.Node("Sigmoid", {scaled})}));
+}
+
 void Silu(Emitter& e, const Node& node) {
   const auto& x = e.name(node.inputs[0]);
   e.Set(node.outputs[0], e.Node("Mul", {x, e.Node("Sigmoid", {x})}));
@@ -88,6 +98,7 @@ constexpr ExportRule kRules[] = {
     {"dropout", Dropout},
     {"fill", Fill},
     {"gelu", Gelu},
+    {"gelu_tanh", GeluTanh},
     {"layer_norm", LayerNorm},
     {"log_softmax", LastAxis<"LogSoftmax">},
     {"mul", Same<"Mul">},

@@ -1,4 +1,5 @@
-// Exporters of attention and rotary positions, which ONNX has no operators for: written out.
+// Exporters of attention, positions and pooled tokens, which ONNX has no operators for: written
+// out.
 #include <cmath>
 #include <limits>
 
@@ -114,8 +115,52 @@ void Rope(Emitter& e, const Node& node) {
   e.Set(node.outputs[0], e.Reshape(turned, {0, 0, shape.back()}));
 }
 
+void Positions(Emitter& e, const Node& node) {
+  const Name rows = Rows(e, node.inputs[0], e.shape(node.inputs[0]).rank() - 1);
+  const Name all = e.Node("Add", {e.Range(rows), e.Integer(node.attributes.Int("offset"))});
+  constexpr int64_t kInt32Code = 6;
+  e.Set(node.outputs[0], e.Node("Cast", {all}, {{"to", kInt32Code}}));
+}
+
+// How much of each token's row its text takes: f32 [batch, sequence].
+Name SharesOfTokens(Emitter& e, const Node& node) {
+  const std::string kind = node.attributes.Text("kind");
+  const Name kept = e.ToF32(e.Node("Greater", {e.name(node.inputs[1]), e.Float(-1)}));
+  const Name position = e.Unsqueeze(e.Range(Rows(e, node.inputs[0], 1)), {0});
+  const auto only = [&](const Name& index) { return e.ToF32(e.Node("Equal", {position, index})); };
+  if (kind == "mean") {
+    const Name count = e.Node("ReduceSum", {kept, e.Integers({1})}, {{"keepdims", int64_t{1}}});
+    const Name counted =
+        e.Node("Where", {e.Node("Greater", {count, e.Float(0)}), kept, only(e.Integer(0))});
+    return e.Node("Div", {counted, e.Node("Max", {count, e.Float(1)})});
+  }
+  // The largest of what grows with the position; of nothing, the first.
+  const Name rank = e.Node("Add", {e.ToF32(position), e.Float(1)});
+  const Name scores = kind == "last" ? e.Node("Mul", {kept, rank}) : kept;
+  return only(e.Node("ArgMax", {scores}, {{"axis", int64_t{1}}, {"keepdims", int64_t{1}}}));
+}
+
+void PoolTokens(Emitter& e, const Node& node) {
+  const std::string kind = node.attributes.Text("kind");
+  const auto& x = e.name(node.inputs[0]);
+  if (node.inputs.size() == 2) {
+    const Name shares = e.Unsqueeze(SharesOfTokens(e, node), {2});
+    return e.Set(node.outputs[0], e.Node("ReduceSum", {e.Node("Mul", {x, shares}), e.Integers({1})},
+                                         {{"keepdims", int64_t{0}}}));
+  }
+  if (kind == "mean") {
+    return e.Set(node.outputs[0],
+                 e.Node("ReduceMean", {x}, {{"axes", Ints{1}}, {"keepdims", int64_t{0}}}));
+  }
+  const bool first = kind == "first";
+  const Name row = e.Slice(x, 1, first ? 0 : -1, first ? 1 : std::numeric_limits<int64_t>::max());
+  e.Set(node.outputs[0], e.Reshape(row, {0, e.shape(node.inputs[0])[2]}));
+}
+
 constexpr ExportRule kRules[] = {
     {"attention", Attention},
+    {"pool_tokens", PoolTokens},
+    {"positions", Positions},
     {"rope", Rope},
 };
 

@@ -4,42 +4,11 @@
 #include <cmath>
 
 #include "tests/runtime/engine/programs.h"
+#include "tests/runtime/nn/gradient_check.h"
 #include "tests/runtime/nn/texts.h"
 
 namespace lepton::nn {
 namespace {
-
-// Every trained parameter along a few random directions: the slope of the loss in f32 is too rough
-// for single weights.
-void CheckGradients(TrainingProgram& program, const Batch& batch, const Targets& targets) {
-  ASSERT_TRUE(program.ForwardBackward(batch, targets, 0, 0).ok());
-  const std::vector<float> gradients(program.gradients().begin(), program.gradients().end());
-  std::vector<float> logits(Predictions(program.signature(), batch) * program.signature().outputs);
-  const auto loss_at = [&] { return program.Evaluate(batch, targets, logits).value().sum; };
-  for (const ParameterView& view : program.parameters()) {
-    if (view.statistic) continue;
-    const auto weights = program.weights().subspan(view.offset, view.size);
-    const std::vector<float> before(weights.begin(), weights.end());
-    for (const uint64_t seed : {1, 2}) {
-      const std::vector<float> direction = Noise(weights.size(), seed);
-      double slope = 0, size = 0;
-      for (size_t i = 0; i < weights.size(); ++i) {
-        slope += double{gradients[view.offset + static_cast<int64_t>(i)]} * direction[i];
-        size += double{direction[i]} * direction[i];
-      }
-      const float step = static_cast<float>(2e-2 / std::sqrt(size));
-      const auto move = [&](float factor) {
-        for (size_t i = 0; i < weights.size(); ++i) {
-          weights[i] = before[i] + factor * step * direction[i];
-        }
-        return loss_at();
-      };
-      const double measured = (move(1) - move(-1)) / (2.0 * step);
-      std::copy(before.begin(), before.end(), weights.begin());
-      EXPECT_NEAR(slope, measured, 1e-3 + 0.02 * std::abs(measured)) << view.name;
-    }
-  }
-}
 
 TrainingProgram::Options OptionsFor(const spec::ModelSpec& model) {
   TrainingProgram::Options options;
