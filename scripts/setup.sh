@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs every package that Lepton's build, its quick start and its tests need on Debian 12.
 # Idempotent: does nothing when all are there. Needs root or sudo only when something is missing.
-#   scripts/setup.sh [--bench]     --bench adds the peers that bench/ compares with
+#   scripts/setup.sh [--bench] [--fuzz]     --bench adds the peers that bench/ compares with,
+#                                           --fuzz the compiler that scripts/fuzz.sh needs
 set -euo pipefail
 
 # To compile.
@@ -25,6 +26,8 @@ tests=(
   python3 python3-jsonschema python3-onnx
   slurm-wlm munge iproute2 procps openssl
 )
+# For scripts/fuzz.sh.
+fuzz=(clang-14 libclang-rt-14-dev)
 # Peers of the benches.
 bench=(python3-torch python3-numpy libopenblas0-pthread)
 
@@ -32,7 +35,8 @@ packages=("${build[@]}" "${libraries[@]}" "${quickstart[@]}" "${tests[@]}")
 for arg in "$@"; do
   case "$arg" in
     --bench) packages+=("${bench[@]}") ;;
-    -h | --help) sed -n '2,5p' "$0"; exit 0 ;;
+    --fuzz) packages+=("${fuzz[@]}") ;;
+    -h | --help) sed -n '2,6p' "$0"; exit 0 ;;
     *) echo "setup.sh: unknown argument '$arg' (see --help)" >&2; exit 2 ;;
   esac
 done

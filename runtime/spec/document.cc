@@ -180,7 +180,14 @@ Result<json> DocumentToJson(std::string_view text) {
                            ": not valid YAML: " + error.msg);
   }
   LEPTON_RETURN_IF_ERROR(builder.status());
-  return builder.Take();
+  json document = builder.Take();
+  // YAML takes any bytes, and its escapes may name half a character; JSON text must be UTF-8.
+  try {
+    (void)document.dump();
+  } catch (const json::exception&) {
+    return InvalidArgument("the document is not UTF-8");
+  }
+  return document;
 }
 
 }  // namespace lepton::spec

@@ -1,0 +1,95 @@
+// Models and their parts: ONNX, safetensors, tokenizers, chat templates, pictures.
+#include "runtime/formats/image/image.h"
+#include "runtime/formats/onnx/import.h"
+#include "runtime/formats/onnx/onnx.pb.h"
+#include "runtime/formats/safetensors/safetensors.h"
+#include "runtime/formats/tokenizer/chat_template.h"
+#include "runtime/formats/tokenizer/tokenizer.h"
+#include "tests/fuzz/fuzz_target.h"
+
+namespace lepton::fuzz {
+namespace {
+
+constexpr onnx::Limits kSmall{.value_bytes = 1 << 16, .total_bytes = 1 << 20, .nodes = 256};
+
+void RunImported(onnx::ImportedModel& model) {
+  onnx::NamedValues inputs;
+  for (const onnx::NamedRef& input : model.inputs) {
+    if (input.ref.kind != onnx::HostValue::Kind::kTensor) return;
+    TensorType type = model.graph->type(input.ref.id);
+    type.shape = type.shape.WithBatch(2, 3);
+    inputs[input.name].kind = onnx::HostValue::Kind::kTensor;
+    inputs[input.name].tensor = onnx::HostTensor(type);
+  }
+  (void)onnx::Run(model, inputs);
+}
+
+}  // namespace
+
+void FuzzOnnxModel(std::string_view bytes) {
+  onnx_proto::ModelProto proto;
+  if (!onnx::ParseModel(bytes, &proto).ok()) return;
+  for (const bool open : {false, true}) {
+    onnx::ImportOptions options;
+    options.limits = kSmall;
+    options.open = open;
+    auto model = onnx::Import(proto, {}, options);
+    if (model.ok()) RunImported(*model);
+  }
+}
+
+void FuzzOnnxTensor(std::string_view bytes) {
+  if (bytes.empty()) return;
+  onnx_proto::TypeProto type;
+  onnx_proto::TypeProto* inner = &type;
+  if (bytes[0] % 3 == 1) inner = type.mutable_sequence_type()->mutable_elem_type();
+  if (bytes[0] % 3 == 2) inner = type.mutable_optional_type()->mutable_elem_type();
+  inner->mutable_tensor_type()->set_elem_type(1);
+  const auto value = onnx::ParseValue(bytes.substr(1), type);
+  if (value.ok() && value->kind == onnx::HostValue::Kind::kTensor) {
+    (void)onnx::AsIntegers(value->tensor);
+    (void)onnx::AsDoubles(value->tensor);
+  }
+}
+
+void FuzzSafetensors(std::string_view bytes) {
+  const auto file = safetensors::Parse(bytes);
+  if (file.ok()) {
+    (void)safetensors::WeightsDigest(file->tensors);
+    (void)safetensors::Serialize(file->tensors, {});
+  }
+  (void)safetensors::ParseLayout(bytes, uint64_t{1} << 40);
+}
+
+void FuzzTokenizer(std::string_view bytes) {
+  const auto tokenizer = tokenizer::Tokenizer::FromJson(bytes);
+  if (!tokenizer.ok()) return;
+  for (const std::string_view text :
+       {"", "Hello, world! 123", "caf\xc3\xa9 \xe6\x97\xa5\xe6\x9c\xac  \n\t<s> [MASK]",
+        "aaaaaaaa"}) {
+    const auto ids = (*tokenizer)->EncodeIds(text);
+    if (ids.ok()) (void)(*tokenizer)->Decode(*ids);
+    (void)(*tokenizer)->Encode(text);
+  }
+  (void)(*tokenizer)->EncodePair("a b", "c");
+}
+
+void FuzzChatTemplate(std::string_view bytes) {
+  const auto chat = tokenizer::ChatTemplate::Parse(bytes);
+  if (!chat.ok()) return;
+  (void)(*chat)->Render(
+      R"({"messages": [{"role": "system", "content": "be short"}, {"role": "user", "content": "hi"},
+          {"role": "assistant", "content": "hello"}], "add_generation_prompt": true,
+          "bos_token": "<s>", "eos_token": "</s>", "n": 3, "x": [1, 2.5, null, {"a": []}]})");
+}
+
+void FuzzImage(std::string_view bytes) {
+  const image::Limits limits{.max_side = 256, .max_pixels = 1 << 14};
+  (void)image::ReadInfo(bytes, limits);
+  for (const int64_t channels : {1, 3}) {
+    const auto picture = image::Decode(bytes, channels, limits);
+    if (picture.ok()) (void)image::Resize(*picture, 8, 5);
+  }
+}
+
+}  // namespace lepton::fuzz

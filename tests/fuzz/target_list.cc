@@ -1,0 +1,34 @@
+#include <algorithm>
+
+#include "tests/fuzz/fuzz_target.h"
+
+namespace lepton::fuzz {
+namespace {
+
+constexpr FuzzTarget kTargets[] = {
+    {"onnx_model", FuzzOnnxModel, 1 << 16},
+    {"onnx_tensor", FuzzOnnxTensor},
+    {"safetensors", FuzzSafetensors},
+    {"tokenizer", FuzzTokenizer},
+    {"chat_template", FuzzChatTemplate},
+    {"job_spec", FuzzJobSpec},
+    {"table", FuzzTable},
+    {"manifest", FuzzManifest},
+    {"wire_frames", FuzzWireFrames},
+    {"http_target", FuzzHttpTarget},
+    {"image", FuzzImage},
+};
+
+}  // namespace
+
+std::span<const FuzzTarget> FuzzTargets() {
+  return kTargets;
+}
+
+const FuzzTarget* FindFuzzTarget(std::string_view name) {
+  const auto found = std::find_if(std::begin(kTargets), std::end(kTargets),
+                                  [&](const FuzzTarget& target) { return target.name == name; });
+  return found == std::end(kTargets) ? nullptr : found;
+}
+
+}  // namespace lepton::fuzz
