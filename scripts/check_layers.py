@@ -24,7 +24,7 @@ MAY_INCLUDE = {
     "runtime/graph": TENSOR,
     "runtime/ops": GRAPH,
     "runtime/kernels": OPS,
-    "runtime/nn": OPS + ["runtime/kernels", "runtime/spec"],
+    "runtime/nn": OPS + ["runtime/kernels", "runtime/spec", "runtime/formats/onnx"],
     "collectives": BASE,
     "storage": BASE + ["runtime/formats/safetensors", "runtime/formats/image"],
     "scheduler": BASE + ["runtime/spec", "runtime/wire", "runtime/http", "storage"],

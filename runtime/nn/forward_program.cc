@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "runtime/kernels/kernel_list_cpu.h"
+#include "runtime/formats/onnx/import.h"
 #include "runtime/nn/model_list.h"
-#include "runtime/ops/op_list.h"
 
 namespace lepton::nn {
 
@@ -31,9 +30,9 @@ Status CheckPrecision(const std::string& precision) {
 
 ForwardProgram::ForwardProgram(const Signature& signature, const std::string& precision)
     : signature_(signature),
-      graph_(ops::OpList()),
+      graph_(onnx::ImportOps()),
       builder_(graph_, /*training=*/false, precision),
-      executor_(graph_, kernels::CpuKernels(), {}, {.frozen_parameters = true}) {}
+      executor_(graph_, onnx::ImportKernels(), {}, {.frozen_parameters = true}) {}
 
 Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& signature,
                                                               const spec::ModelSpec& model,

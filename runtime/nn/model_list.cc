@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "runtime/nn/mlp.h"
+#include "runtime/nn/onnx_model.h"
 #include "runtime/nn/resnet.h"
 #include "runtime/nn/transformer.h"
 #include "runtime/nn/vit.h"
@@ -69,6 +70,7 @@ constexpr Architecture kArchitectures[] = {
     {"resnet34", &ResolveImages<&ResolveResnet>, &ImagesSignature, &BuildResnet},
     {"resnet50", &ResolveImages<&ResolveResnet>, &ImagesSignature, &BuildResnet},
     {"vit", &ResolveImages<&ResolveVit>, &ImagesSignature, &BuildVit},
+    {"onnx", &ResolveNothing, &OnnxSignature, &BuildOnnx},
     {"transformer", &ResolveTexts, &TextsSignature, &BuildTransformer},
 };
 

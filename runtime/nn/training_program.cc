@@ -3,15 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/formats/onnx/import.h"
 #include "runtime/graph/autodiff.h"
 #include "runtime/graph/executor.h"
-#include "runtime/kernels/kernel_list_cpu.h"
 #include "runtime/nn/forward_program.h"
 #include "runtime/nn/losses.h"
 #include "runtime/nn/model_list.h"
 #include "runtime/nn/optimizers.h"
 #include "runtime/nn/schedules.h"
-#include "runtime/ops/op_list.h"
 
 namespace lepton::nn {
 namespace {
@@ -49,9 +48,9 @@ class GraphTraining final : public TrainingProgram {
   GraphTraining(const Signature& signature, const Options& options)
       : signature_(signature),
         options_(options),
-        graph_(ops::OpList()),
+        graph_(onnx::ImportOps()),
         builder_(graph_, /*training=*/true, options.precision),
-        executor_(graph_, kernels::CpuKernels()) {}
+        executor_(graph_, onnx::ImportKernels()) {}
 
   Status Compile();
 

@@ -56,6 +56,8 @@ ModelSpec DefaultModel(const std::string& arch, const std::string& style) {
   } else if (IsResnet(arch)) {
     model.arch = arch;
     SetResnet(arch, model);
+  } else if (arch == "onnx") {
+    model.arch = arch;
   } else if (arch == "vit") {
     model.arch = arch;
     model.activation = "gelu";
@@ -65,7 +67,9 @@ ModelSpec DefaultModel(const std::string& arch, const std::string& style) {
 
 ModelSpec ModelDefaultsFor(const json& model) {
   if (!model.is_object()) return {};
-  return DefaultModel(TextOf(model, "arch"), TextOf(model, "style"));
+  const std::string arch = TextOf(model, "arch");
+  const bool file = arch.empty() && model.contains("onnx");
+  return DefaultModel(file ? "onnx" : arch, TextOf(model, "style"));
 }
 
 Result<ModelSpec> ModelSpecFromJson(const json& document) {

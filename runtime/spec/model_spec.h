@@ -6,6 +6,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -78,7 +79,7 @@ struct ImageSpec {
 };
 
 struct ModelSpec {
-  std::string arch = "mlp";  // mlp | resnet18 | resnet34 | resnet50 | vit | transformer
+  std::string arch = "mlp";  // mlp | resnet18 | resnet34 | resnet50 | vit | transformer | onnx
   std::vector<int64_t> hidden = {128, 64};  // mlp: 1..65536 wide, at most 64 layers
   // relu | gelu | gelu_tanh | silu; tanh and sigmoid for an mlp.
   std::string activation = "relu";
@@ -88,8 +89,13 @@ struct ModelSpec {
   TransformerSpec transformer;
   ResnetSpec resnet;
   VitSpec vit;
-  ImageSpec image;   // resnet, vit
+  ImageSpec image;  // resnet, vit
+  // The path of an ONNX file; only in what users write: it becomes a stored model of arch onnx.
+  std::string onnx;
   std::string from;  // "name@version": start from (train) or evaluate this registered model
+  // arch onnx: the stored graph, without its weights (runtime/formats/onnx/model_file.h). Not a
+  // field of documents: whoever loads the model puts it here.
+  std::shared_ptr<const std::string> onnx_graph;
 };
 
 // The defaults of an architecture, and of a style of transformer ("" for the default one). Those of

@@ -134,8 +134,9 @@ class OthersFields final : public FieldVisitor {
 }  // namespace
 
 void Visit(FieldVisitor& v, ModelSpec& s, bool all) {
-  v.Choice("arch", s.arch, {"mlp", "resnet18", "resnet34", "resnet50", "vit", "transformer"},
-           "architecture");
+  v.Choice("arch", s.arch,
+           {"mlp", "resnet18", "resnet34", "resnet50", "vit", "transformer", "onnx"},
+           "architecture; onnx: of a model that came as an ONNX file");
   v.Choice("activation", s.activation, {"relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"},
            "of the hidden layers; default relu, for a transformer its style's, for a vit gelu");
   v.Number("dropout", s.dropout, {.min = 0, .max = 1, .below_max = true}, "probability");
@@ -165,6 +166,9 @@ void Visit(FieldVisitor& v, ModelSpec& s, bool all) {
     OthersFields others(v,
                         std::string("belongs to arch ") + group.owner + ", but arch is " + s.arch);
     group.visit(others, s);
+  }
+  if (s.arch == "onnx" || all) {
+    v.Text("onnx", s.onnx, "the path of an ONNX model to start from or to evaluate");
   }
   v.Text("from", s.from, "start from, or evaluate, this registered model: name@version");
 }

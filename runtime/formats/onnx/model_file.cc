@@ -89,7 +89,8 @@ std::set<std::string> FindWeights(const GraphProto& graph) {
   for (const auto& tensor : graph.initializer()) {
     // Those that our own exporter makes for numbers.
     const bool ours = tensor.name().starts_with("const.");
-    if (tensor.data_type() == kFloatCode && tensor.dims_size() > 0 && Elements(tensor) > 0 && !ours) {
+    if (tensor.data_type() == kFloatCode && tensor.dims_size() > 0 && Elements(tensor) > 0 &&
+        !ours) {
       weights.insert(tensor.name());
     }
   }
@@ -208,10 +209,10 @@ Result<ExportedModel> PutTogether(std::string_view graph,
     constexpr size_t kPage = 4096;  // so that the file can be mapped
     whole.data.resize((whole.data.size() + kPage - 1) / kPage * kPage);
     tensor.clear_external_data();
-    for (const auto& [key, value] : std::map<std::string, std::string>{
-             {"location", data_file},
-             {"offset", std::to_string(whole.data.size())},
-             {"length", std::to_string(wanted.bytes())}}) {
+    for (const auto& [key, value] :
+         std::map<std::string, std::string>{{"location", data_file},
+                                            {"offset", std::to_string(whole.data.size())},
+                                            {"length", std::to_string(wanted.bytes())}}) {
       auto* entry = tensor.add_external_data();
       entry->set_key(key);
       entry->set_value(value);

@@ -71,6 +71,26 @@ std::optional<Id> Gelu(Builder& b, const Factors& factors) {
   return std::nullopt;
 }
 
+// x of 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
+std::optional<Id> GeluTanh(Builder& b, const Factors& factors) {
+  if (factors.values.size() != 2 || !Near(factors.constant, 0.5)) return std::nullopt;
+  for (const int i : {0, 1}) {
+    const Id x = factors.values[1 - i];
+    const auto sum = PlusNumber(b, factors.values[i]);
+    const auto inner = sum && sum->second == 1 ? Function(b, sum->first, "tanh") : std::nullopt;
+    if (!inner) continue;
+    const Factors argument = FactorsOf(b, *inner, 1);
+    if (argument.values.size() != 1 || !Near(argument.constant, std::sqrt(2 / std::numbers::pi))) {
+      continue;
+    }
+    const graph::Node* add = b.Producer(argument.values[0], "add");
+    if (add == nullptr || (add->inputs[0] != x && add->inputs[1] != x)) continue;
+    const Factors cube = FactorsOf(b, add->inputs[add->inputs[0] == x ? 1 : 0], 4);
+    if (cube.values == std::vector<Id>{x, x, x} && Near(cube.constant, 0.044715)) return x;
+  }
+  return std::nullopt;
+}
+
 // x of x * sigmoid(x).
 std::optional<Id> Silu(Builder& b, const Factors& factors) {
   if (factors.values.size() != 2 || factors.constant != 1) return std::nullopt;
@@ -188,6 +208,7 @@ Id Builder::Simplify(Id id) {
   if (Producer(id, "mul") != nullptr || Producer(id, "scale") != nullptr) {
     const Factors factors = FactorsOf(*this, id, 3);
     if (const auto x = Gelu(*this, factors)) return Node("gelu", {*x});
+    if (const auto x = GeluTanh(*this, factors)) return Node("gelu_tanh", {*x});
     if (const auto x = Silu(*this, factors)) return Node("silu", {*x});
     if (const auto y = RmsNorm(*this, id)) return *y;
   }

@@ -129,6 +129,7 @@ TEST(OnnxOpen, GptIsCausalAttention) {
   const auto ops = LiveOps(*model->graph);
   EXPECT_EQ(ops.count("attention"), 1) << model->graph->ToString();
   EXPECT_EQ(ops.count("softmax"), 0);
+  EXPECT_EQ(ops.count("gelu_tanh"), 1);
 }
 
 TEST(OnnxOpen, WhatMergesTheBatchSaysSo) {

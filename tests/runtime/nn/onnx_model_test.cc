@@ -1,0 +1,223 @@
+// Models as PyTorch exports them as programs: the same answers as PyTorch's, gradients that equal
+// finite differences, training that gets somewhere, and the way back to ONNX.
+#include "runtime/nn/onnx_model.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "runtime/base/file.h"
+#include "runtime/formats/onnx/import.h"
+#include "runtime/formats/onnx/model_file.h"
+#include "runtime/formats/onnx/onnx.pb.h"
+#include "tests/runtime/engine/programs.h"
+#include "tests/runtime/nn/gradient_check.h"
+
+namespace lepton::nn {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Golden {
+  spec::ModelSpec model;
+  std::map<std::string, onnx::HostTensor> weights;
+  onnx::NamedValues inputs;
+  std::vector<float> logits;
+};
+
+Golden LoadGolden(const std::string& name) {
+  Golden golden;
+  const fs::path folder = fs::path(LEPTON_SOURCE_DIR) / "tests/golden/onnx" / name;
+  const std::string bytes = *ReadFile(folder / "model.onnx");
+  auto apart = onnx::TakeApart(bytes, folder);
+  EXPECT_TRUE(apart.ok()) << apart.status().ToString();
+  golden.model.arch = "onnx";
+  golden.model.onnx_graph = std::make_shared<std::string>(apart->graph);
+  for (auto& [weight, tensor] : apart->weights) golden.weights[weight] = std::move(tensor);
+  onnx_proto::ModelProto proto;
+  EXPECT_TRUE(onnx::ParseModel(bytes, &proto).ok());
+  for (int i = 0; i < proto.graph().input_size(); ++i) {
+    const auto data = ReadFile(folder / "test_data_set_0" / ("input_" + std::to_string(i) + ".pb"));
+    const auto& info = proto.graph().input(i);
+    golden.inputs[info.name()] = *onnx::ParseValue(*data, info.type());
+  }
+  const auto data = ReadFile(folder / "test_data_set_0/output_0.pb");
+  const auto y = *onnx::ParseValue(*data, proto.graph().output(0).type());
+  for (const double number : onnx::AsDoubles(y.tensor)) {
+    golden.logits.push_back(static_cast<float>(number));
+  }
+  return golden;
+}
+
+void CopyTo(const Golden& golden, const std::vector<ParameterView>& parameters,
+            std::span<float> weights) {
+  EXPECT_EQ(parameters.size(), golden.weights.size());
+  for (const ParameterView& view : parameters) {
+    const onnx::HostTensor& tensor = golden.weights.at(view.name);
+    std::memcpy(weights.data() + view.offset, tensor.data.data(), tensor.type.bytes());
+  }
+}
+
+// The golden's inputs as the data gives them.
+struct GoldenBatch {
+  explicit GoldenBatch(Golden& golden, const Signature& signature) {
+    tensors.resize(signature.inputs.size());
+    for (size_t i = 0; i < signature.inputs.size(); ++i) {
+      const std::string& name = signature.inputs[i].name;
+      const std::string source = name == "tokens"        ? "input_ids"
+                                 : name == "token_types" ? "token_type_ids"
+                                 : name == "mask"        ? "attention_mask"
+                                                         : name;
+      const onnx::HostTensor& given = golden.inputs.at(source).tensor;
+      std::vector<double> numbers = onnx::AsDoubles(given);
+      if (name == "mask") {
+        for (double& number : numbers) number = number == 0 ? -1e9 : 0;
+      }
+      tensors[i] = onnx::TensorOf(signature.inputs[i].type.dtype, given.type.shape, numbers);
+      batch.inputs.push_back(tensors[i].view());
+    }
+  }
+  std::vector<onnx::HostTensor> tensors;
+  Batch batch;
+};
+
+struct Case {
+  std::string name;
+  DataShape data;
+};
+void PrintTo(const Case& test, std::ostream* out) {
+  *out << test.name;
+}
+
+DataShape Features(int64_t features, int64_t outputs) {
+  DataShape data;
+  data.features = features;
+  data.outputs = outputs;
+  return data;
+}
+DataShape Images(int64_t side, int64_t outputs) {
+  DataShape data;
+  data.kind = DataShape::Kind::kImages;
+  data.channels = 3;
+  data.height = data.width = side;
+  data.outputs = outputs;
+  return data;
+}
+DataShape Texts(int64_t outputs, bool per_token) {
+  DataShape data;
+  data.kind = DataShape::Kind::kTokens;
+  data.vocabulary = 20;
+  data.context = 10;
+  data.outputs = outputs;
+  data.per_token = per_token;
+  return data;
+}
+
+class OnnxModel : public testing::TestWithParam<Case> {};
+
+TEST_P(OnnxModel, AnswersAsItsMakerDid) {
+  Golden golden = LoadGolden(GetParam().name);
+  const auto signature = MakeSignature(golden.model, GetParam().data);
+  ASSERT_TRUE(signature.ok()) << signature.status().ToString();
+  auto program = InferenceProgram::Build(*signature, golden.model, "f32");
+  ASSERT_TRUE(program.ok()) << program.status().ToString();
+  CopyTo(golden, (*program)->parameters(), (*program)->weights());
+  ASSERT_TRUE((*program)->Prepare().ok());
+  const GoldenBatch batch(golden, *signature);
+  std::vector<float> logits(golden.logits.size());
+  const Status status = (*program)->Forward(batch.batch, logits);
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  for (size_t i = 0; i < logits.size(); ++i) EXPECT_NEAR(logits[i], golden.logits[i], 2e-5);
+}
+
+TEST_P(OnnxModel, GradientsEqualFiniteDifferencesAndTheWayBackIsTheSameModel) {
+  Golden golden = LoadGolden(GetParam().name);
+  const Signature signature = *MakeSignature(golden.model, GetParam().data);
+  TrainingProgram::Options options;
+  options.model = golden.model;
+  options.optimizer.lr = 0.01;
+  auto built = TrainingProgram::Build(signature, options);
+  ASSERT_TRUE(built.ok()) << built.status().ToString();
+  TrainingProgram& program = **built;
+  CopyTo(golden, program.parameters(), program.weights());
+  const GoldenBatch batch(golden, signature);
+  const int64_t predictions = Predictions(signature, batch.batch);
+  std::vector<int32_t> classes(predictions);
+  for (int64_t i = 0; i < predictions; ++i) {
+    classes[i] = static_cast<int32_t>((i * 7 + 1) % signature.outputs);
+  }
+  Targets targets;
+  targets.classes = classes;
+  // A residual network has too many kinks for differences of its whole loss: its ops are checked
+  // one by one in the engine's tests.
+  if (GetParam().name != "resnet") CheckGradients(program, batch.batch, targets);
+
+  std::vector<float> logits(golden.logits.size());
+  const double before = program.Evaluate(batch.batch, targets, logits).value().sum;
+  for (uint64_t step = 0; step < 20; ++step) {
+    ASSERT_TRUE(program.ForwardBackward(batch.batch, targets, step, 0).ok());
+    program.ApplyGradients(step, 1.0 / static_cast<double>(predictions));
+  }
+  EXPECT_LT(program.Evaluate(batch.batch, targets, logits).value().sum, 0.8 * before);
+
+  std::map<std::string, TensorView> weights;
+  for (const ParameterView& view : program.parameters()) {
+    weights[view.name] = {program.weights().data() + view.offset, {DType::kF32, Shape(view.shape)}};
+  }
+  const auto whole = onnx::PutTogether(*golden.model.onnx_graph, weights);
+  ASSERT_TRUE(whole.ok()) << whole.status().ToString();
+  onnx_proto::ModelProto proto;
+  ASSERT_TRUE(onnx::ParseModel(whole->model, &proto).ok());
+  auto again = onnx::Import(proto, golden.inputs);
+  ASSERT_TRUE(again.ok()) << again.status().ToString();
+  auto outputs = onnx::Run(*again, golden.inputs);
+  ASSERT_TRUE(outputs.ok()) << outputs.status().ToString();
+  const auto y = onnx::AsDoubles(outputs->at("logits").tensor);
+  for (size_t i = 0; i < logits.size(); ++i) EXPECT_NEAR(logits[i], y[i], 1e-4);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, OnnxModel,
+                         testing::Values(Case{"mlp", Features(5, 3)}, Case{"resnet", Images(12, 3)},
+                                         Case{"bert", Texts(3, false)},
+                                         Case{"bert_opset17", Texts(3, false)},
+                                         Case{"gpt", Texts(0, true)},
+                                         Case{"fixed_batch", Features(4, 2)}),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(OnnxModelSignature, WhatDoesNotFitSaysSo) {
+  const Golden golden = LoadGolden("mlp");
+  const auto says = [&](const DataShape& data, const std::string& text) {
+    const Status status = MakeSignature(golden.model, data).status();
+    EXPECT_NE(status.message().find(text), std::string::npos) << status.ToString();
+  };
+  says(Features(6, 3), "takes 5 numbers a row, but the data has 6 features");
+  says(Features(5, 4), "gives 3 outputs, but the data has 4");
+  says(Texts(3, false), "input_ids");
+  says(Images(12, 3), "does not take pictures of [3, 12, 12]");
+  const Golden library = LoadGolden("library_encoder");
+  const Status status = MakeSignature(library.model, Features(64, 3)).status();
+  EXPECT_FALSE(status.ok());
+  spec::ModelSpec empty;
+  empty.arch = "onnx";
+  EXPECT_EQ(MakeSignature(empty, Features(5, 3)).status().code(), StatusCode::kFailedPrecondition);
+}
+
+TEST(OnnxModelFacts, SayWhatAModelTakes) {
+  const auto mlp = ExamineOnnx(LoadGolden("mlp").model);
+  ASSERT_TRUE(mlp.ok()) << mlp.status().ToString();
+  EXPECT_EQ(mlp->data.features, 5);
+  EXPECT_EQ(mlp->data.outputs, 3);
+  EXPECT_TRUE(mlp->trains) << mlp->reason;
+  const auto gpt = ExamineOnnx(LoadGolden("gpt").model);
+  ASSERT_TRUE(gpt.ok()) << gpt.status().ToString();
+  EXPECT_EQ(gpt->data.kind, DataShape::Kind::kTokens);
+  EXPECT_TRUE(gpt->data.per_token);
+  const auto resnet = ExamineOnnx(LoadGolden("resnet").model);
+  ASSERT_TRUE(resnet.ok()) << resnet.status().ToString();
+  EXPECT_EQ(resnet->data.height, 12);
+}
+
+}  // namespace
+}  // namespace lepton::nn
