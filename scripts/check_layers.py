@@ -18,6 +18,7 @@ MAY_INCLUDE = {
     "runtime/http": BASE,
     "runtime/formats/safetensors": BASE,
     "runtime/formats/tokenizer": BASE,
+    "runtime/formats/huggingface": BASE + ["runtime/spec", "runtime/formats/safetensors"],
     "runtime/formats/image": BASE,
     "runtime/formats/onnx": OPS + ["runtime/kernels"],
     "runtime/tensor": BASE,

@@ -47,9 +47,11 @@ Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& s
   return program;
 }
 
-Status ForwardProgram::Bind(std::span<float> weights) {
-  weights_ = weights;
-  return Status::Ok();
+void ForwardProgram::Bind(std::span<const float> weights) {
+  bound_.clear();
+  for (const auto& parameter : parameters()) {
+    bound_.push_back(weights.data() + parameter.view.offset);
+  }
 }
 
 void ForwardProgram::Prepare() {
@@ -65,14 +67,14 @@ Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch) {
   }
   bool made = false;
   LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanFor(types, &made));
-  if (made) {
-    for (const auto& parameter : builder_.parameters()) {
-      plan->Bind(parameter.value, weights_.data() + parameter.view.offset);
-    }
-    prepared_plans_.erase(plan);
-  }
+  if (made) prepared_plans_.erase(plan);
   uint64_t& prepared = prepared_plans_[plan];
-  if (prepared != prepared_) plan->RunPrologue({});
+  if (prepared == prepared_) return plan;
+  for (size_t i = 0; i < bound_.size(); ++i) {
+    // Kernels read parameters through the same untyped pointers that they write outputs through.
+    plan->Bind(parameters()[i].value, const_cast<float*>(bound_[i]));
+  }
+  plan->RunPrologue({});
   prepared = prepared_;
   return plan;
 }

@@ -30,9 +30,12 @@ class ForwardProgram {
   const std::vector<ModelBuilder::Declared>& parameters() const { return builder_.parameters(); }
   int64_t parameter_elements() const { return builder_.parameter_elements(); }
 
-  // `weights`: the flat buffer; it must outlive the program and keep its place.
-  Status Bind(std::span<float> weights);
-  // Call after the weights changed.
+  // Where each parameter lies, as parameters(); they must outlive the program and keep their
+  // places.
+  void Bind(std::vector<const float*> parameters) { bound_ = std::move(parameters); }
+  // The same for one flat buffer.
+  void Bind(std::span<const float> weights);
+  // Call after the weights changed, or were bound.
   void Prepare();
   // kInvalidArgument when the sizes do not fit the batch. Bind and Prepare come first.
   Status Forward(const Batch& batch, std::span<float> logits);
@@ -48,7 +51,7 @@ class ForwardProgram {
   graph::Executor executor_;
   std::vector<graph::ValueId> inputs_;  // as signature_.inputs
   graph::ValueId logits_ = graph::kNoValue;
-  std::span<float> weights_;
+  std::vector<const float*> bound_;
   uint64_t prepared_ = 0;  // how often Prepare was called
   std::map<const graph::Plan*, uint64_t> prepared_plans_;
   std::vector<Buffer> padded_inputs_;

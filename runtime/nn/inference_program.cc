@@ -9,21 +9,39 @@ class GraphInference final : public InferenceProgram {
   GraphInference(const Signature& signature, std::unique_ptr<ForwardProgram> forward)
       : signature_(signature),
         forward_(std::move(forward)),
-        parameters_(ParameterViews(forward_->parameters())),
-        weights_(forward_->parameter_elements() * sizeof(float)) {}
-
-  Status Bind() { return forward_->Bind(weights()); }
+        parameters_(ParameterViews(forward_->parameters())) {}
 
   const Signature& signature() const override { return signature_; }
   const std::vector<ParameterView>& parameters() const override { return parameters_; }
   std::span<float> weights() override {
-    return {weights_.as<float>(), weights_.size() / sizeof(float)};
+    const int64_t elements = forward_->parameter_elements();
+    if (weights_.size() == 0) weights_ = Buffer(elements * sizeof(float));
+    const std::span<float> weights(weights_.as<float>(), elements);
+    forward_->Bind(weights);
+    bound_ = true;
+    return weights;
+  }
+  Status Bind(std::span<const float* const> parameters) override {
+    if (parameters.size() != parameters_.size()) {
+      return InvalidArgument("parameters: there are " + std::to_string(parameters.size()) +
+                             "; must be " + std::to_string(parameters_.size()));
+    }
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      if (reinterpret_cast<uintptr_t>(parameters[i]) % alignof(float) == 0) continue;
+      return InvalidArgument("parameter " + parameters_[i].name + ": is not aligned");
+    }
+    forward_->Bind({parameters.begin(), parameters.end()});
+    weights_ = {};
+    bound_ = true;
+    return Status::Ok();
   }
   Status Prepare() override {
+    if (!bound_) return FailedPrecondition("the program has no weights yet");
     forward_->Prepare();
     return Status::Ok();
   }
   Status Forward(const Batch& batch, std::span<float> logits) override {
+    if (!bound_) return FailedPrecondition("the program has no weights yet");
     return forward_->Forward(batch, logits);
   }
 
@@ -31,7 +49,8 @@ class GraphInference final : public InferenceProgram {
   const Signature signature_;
   std::unique_ptr<ForwardProgram> forward_;
   std::vector<ParameterView> parameters_;
-  Buffer weights_;
+  Buffer weights_;  // empty when they lie elsewhere
+  bool bound_ = false;
 };
 
 }  // namespace
@@ -40,9 +59,8 @@ Result<std::unique_ptr<InferenceProgram>> InferenceProgram::Build(const Signatur
                                                                   const spec::ModelSpec& model,
                                                                   const std::string& precision) {
   LEPTON_ASSIGN_OR_RETURN(auto forward, ForwardProgram::Build(signature, model, precision));
-  auto program = std::make_unique<GraphInference>(signature, std::move(forward));
-  LEPTON_RETURN_IF_ERROR(program->Bind());
-  return std::unique_ptr<InferenceProgram>(std::move(program));
+  return std::unique_ptr<InferenceProgram>(
+      std::make_unique<GraphInference>(signature, std::move(forward)));
 }
 
 }  // namespace lepton::nn

@@ -13,6 +13,7 @@ ValueId ModelBuilder::Parameter(const std::string& name, const Shape& shape,
   const ValueId value = graph_.AddParameter(name, {DType::kF32, shape});
   parameters_.push_back(
       {{name, shape.extents(), trained_elements_, shape.elements()}, value, first});
+  parameters_.back().view.head = in_head_;
   trained_elements_ += shape.elements();
   return value;
 }

@@ -23,6 +23,8 @@ class ModelBuilder {
   graph::Graph& graph() { return graph_; }
   bool training() const { return training_; }
 
+  // What is declared from here on belongs to the head.
+  void BeginHead() { in_head_ = true; }
   graph::ValueId Parameter(const std::string& name, const Shape& shape, const FirstValues& first);
   // A running statistic (training_program.h). What a batch says of it comes with SetStatistic.
   graph::ValueId Statistic(const std::string& name, const Shape& shape, const FirstValues& first,
@@ -75,6 +77,7 @@ class ModelBuilder {
   int64_t trained_elements_ = 0;
   int64_t statistic_elements_ = 0;
   int64_t dropouts_ = 0;
+  bool in_head_ = false;
 };
 
 // First values of every parameter.

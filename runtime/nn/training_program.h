@@ -36,6 +36,8 @@ struct ParameterView {
   int64_t size = 0;
   bool statistic = false;
   double momentum = 0;  // of a statistic
+  // Of what turns a body's features into answers: may begin anew on a body from elsewhere.
+  bool head = false;
 };
 
 // The labels of a micro-batch, one per prediction (row, or token): class indices for cross_entropy,
@@ -106,7 +108,9 @@ class TrainingProgram {
                                    std::span<float> logits) = 0;
 };
 
-// Forward only, for serving and teachers: same architecture, weights loaded by name.
+// Forward only, for serving and teachers: same architecture, weights loaded by name. They lie in
+// the program's own buffer, or where the caller has them: weights() or Bind comes first, then
+// Prepare, else kFailedPrecondition.
 class InferenceProgram {
  public:
   static Result<std::unique_ptr<InferenceProgram>> Build(const Signature& signature,
@@ -115,8 +119,12 @@ class InferenceProgram {
   virtual ~InferenceProgram() = default;
   virtual const Signature& signature() const = 0;
   virtual const std::vector<ParameterView>& parameters() const = 0;
+  // The program's own flat buffer, made at the first call.
   virtual std::span<float> weights() = 0;
-  // Call after the weights changed (packs them once).
+  // Reads each parameter where it is, such as in a mapped file: one pointer per parameter, as
+  // parameters(), aligned to 4 bytes. They must outlive the program and keep their places.
+  virtual Status Bind(std::span<const float* const> parameters) = 0;
+  // Call after the weights changed, or were bound (packs them once).
   virtual Status Prepare() = 0;
   // Threads: one caller at a time. Logits [predictions, outputs]; the same row gives the same bits
   // in any batch, and the same bits as TrainingProgram::Forward.

@@ -227,6 +227,7 @@ Result<ValueId> TransformerBuilder::TextHead(ValueId x) {
 }
 
 Result<ValueId> TransformerBuilder::Head(ValueId x) {
+  b_.BeginHead();
   if (c_.head == Config::Head::kText || c_.head == Config::Head::kPooled) return TextHead(x);
   if (c_.head == Config::Head::kNone) return x;
   if (c_.head == Config::Head::kTokens) {

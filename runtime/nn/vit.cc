@@ -120,6 +120,7 @@ Result<ValueId> BuildVit(ModelBuilder& builder, const Signature& signature,
   LEPTON_ASSIGN_OR_RETURN(ValueId x, Embeddings(builder, resolved, inputs[0]));
   LEPTON_ASSIGN_OR_RETURN(x, BuildTransformerLayers(builder, EncoderOf(resolved), VitNames(), x));
   LEPTON_ASSIGN_OR_RETURN(x, g.Add("pool_tokens", {x}, {{"kind", "first"}}));
+  builder.BeginHead();
   const ModelBuilder::LinearShape dense{
       .in = width, .out = width, .transposed = true, .first = FirstValues::Normal(kVitDeviation)};
   if (resolved.head == "none") {

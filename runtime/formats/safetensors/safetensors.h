@@ -53,6 +53,14 @@ Result<Layout> ParseLayout(std::string_view start, uint64_t file_bytes);
 // that disagrees with its shape, or text that is not UTF-8.
 Result<std::string> Serialize(const std::vector<TensorView>& tensors,
                               const std::map<std::string, std::string>& metadata = {});
+// The same file's bytes before its data, for tensors that are written one after another (their
+// places are not looked at), and the order in which their data follows.
+struct FileStart {
+  std::string bytes;
+  std::vector<size_t> order;  // indices of `tensors`
+};
+Result<FileStart> SerializeStart(const std::vector<TensorPlace>& tensors,
+                                 const std::map<std::string, std::string>& metadata = {});
 // SHA-256 over each tensor in name order: name, zero byte, dtype, zero byte, rank, dimensions and
 // byte count (64-bit little-endian each), bytes. The digest that a run prints, the same wherever
 // and however the file was written.

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "runtime/base/hash.h"
 #include "runtime/formats/safetensors/safetensors.h"
@@ -7,18 +8,16 @@
 namespace lepton::safetensors {
 namespace {
 
-using Order = std::vector<const TensorView*>;
-
-Order ByName(const std::vector<TensorView>& tensors) {
-  Order order;
-  order.reserve(tensors.size());
-  for (const TensorView& t : tensors) order.push_back(&t);
+template <typename Tensor>
+std::vector<size_t> ByName(const std::vector<Tensor>& tensors) {
+  std::vector<size_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), size_t{0});
   std::sort(order.begin(), order.end(),
-            [](const auto* a, const auto* b) { return a->name < b->name; });
+            [&](size_t a, size_t b) { return tensors[a].name < tensors[b].name; });
   return order;
 }
 
-Status CheckTensor(const TensorView& t) {
+Result<uint64_t> SizeOf(const TensorPlace& t) {
   const std::string where = "safetensors: tensor \"" + t.name + "\": ";
   if (t.name.empty() || t.name == "__metadata__") {
     return InvalidArgument(where + "this name cannot be used");
@@ -30,11 +29,7 @@ Status CheckTensor(const TensorView& t) {
       return InvalidArgument(where + "shape holds something not a size");
     }
   }
-  if (size != t.bytes.size()) {
-    return InvalidArgument(where + "has " + std::to_string(t.bytes.size()) +
-                           " bytes, but its shape needs " + std::to_string(size));
-  }
-  return Status::Ok();
+  return size;
 }
 
 std::string LittleEndian64(uint64_t value) {
@@ -63,27 +58,27 @@ const TensorView* File::Find(std::string_view name) const {
   return it != tensors.end() && it->name == name ? &*it : nullptr;
 }
 
-Result<std::string> Serialize(const std::vector<TensorView>& tensors,
-                              const std::map<std::string, std::string>& metadata) {
-  const Order by_name = ByName(tensors);
-  for (size_t i = 0; i < by_name.size(); ++i) {
-    LEPTON_RETURN_IF_ERROR(CheckTensor(*by_name[i]));
-    if (i > 0 && by_name[i]->name == by_name[i - 1]->name) {
-      return InvalidArgument("safetensors: tensor \"" + by_name[i]->name + "\": given twice");
+Result<FileStart> SerializeStart(const std::vector<TensorPlace>& tensors,
+                                 const std::map<std::string, std::string>& metadata) {
+  FileStart start;
+  start.order = ByName(tensors);
+  for (size_t i = 1; i < start.order.size(); ++i) {
+    const std::string& name = tensors[start.order[i]].name;
+    if (name == tensors[start.order[i - 1]].name) {
+      return InvalidArgument("safetensors: tensor \"" + name + "\": given twice");
     }
   }
-  Order by_place = by_name;
-  std::stable_sort(by_place.begin(), by_place.end(), [](const auto* a, const auto* b) {
-    return DtypeSize(a->dtype) > DtypeSize(b->dtype);
+  std::stable_sort(start.order.begin(), start.order.end(), [&](size_t a, size_t b) {
+    return DtypeSize(tensors[a].dtype) > DtypeSize(tensors[b].dtype);
   });
-
   nlohmann::json header = nlohmann::json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t at = 0;
-  for (const TensorView* t : by_place) {
-    header[t->name] = {
-        {"dtype", t->dtype}, {"shape", t->shape}, {"data_offsets", {at, at + t->bytes.size()}}};
-    at += t->bytes.size();
+  for (const size_t i : start.order) {
+    const TensorPlace& t = tensors[i];
+    LEPTON_ASSIGN_OR_RETURN(const uint64_t size, SizeOf(t));
+    header[t.name] = {{"dtype", t.dtype}, {"shape", t.shape}, {"data_offsets", {at, at + size}}};
+    at += size;
   }
   std::string text;
   try {
@@ -92,18 +87,35 @@ Result<std::string> Serialize(const std::vector<TensorView>& tensors,
     return InvalidArgument("safetensors: a name or a metadata text is not UTF-8");
   }
   text.resize((text.size() + 7) / 8 * 8, ' ');
+  start.bytes = LittleEndian64(text.size()) + text;
+  return start;
+}
 
-  std::string out;
-  out.reserve(8 + text.size() + at);
-  out += LittleEndian64(text.size());
-  out += text;
-  for (const TensorView* t : by_place) out += t->bytes;
+Result<std::string> Serialize(const std::vector<TensorView>& tensors,
+                              const std::map<std::string, std::string>& metadata) {
+  std::vector<TensorPlace> places;
+  uint64_t bytes = 0;
+  for (const TensorView& t : tensors) {
+    places.push_back({t.name, t.dtype, t.shape});
+    LEPTON_ASSIGN_OR_RETURN(const uint64_t size, SizeOf(places.back()));
+    if (size != t.bytes.size()) {
+      return InvalidArgument("safetensors: tensor \"" + t.name + "\": has " +
+                             std::to_string(t.bytes.size()) + " bytes, but its shape needs " +
+                             std::to_string(size));
+    }
+    bytes += size;
+  }
+  LEPTON_ASSIGN_OR_RETURN(FileStart start, SerializeStart(places, metadata));
+  std::string out = std::move(start.bytes);
+  out.reserve(out.size() + bytes);
+  for (const size_t i : start.order) out += tensors[i].bytes;
   return out;
 }
 
 std::string WeightsDigest(const std::vector<TensorView>& tensors) {
   Sha256 sha;
-  for (const TensorView* t : ByName(tensors)) {
+  for (const size_t i : ByName(tensors)) {
+    const TensorView* const t = &tensors[i];
     sha.Update(t->name);
     sha.Update(std::string_view("\0", 1));
     sha.Update(t->dtype);

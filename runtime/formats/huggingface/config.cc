@@ -1,0 +1,229 @@
+#include "runtime/formats/huggingface/config.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "runtime/formats/huggingface/family.h"
+
+namespace lepton::huggingface {
+namespace {
+
+using nlohmann::json;
+using spec::ModelSpec;
+using Task = Config::Task;
+
+constexpr size_t kMaxLabels = 1'000'000;
+constexpr char kPool[] = "lepton_pool";  // an answer read from other tokens than the family does
+
+Status Bad(const std::string& what) {
+  return InvalidArgument("config.json: " + what);
+}
+
+Result<json> ParseDocument(std::string_view text) {
+  if (text.size() > kMaxConfigBytes) return Bad("has more than 1 MiB");
+  // Nesting is bounded, so that no document ends the process by its depth.
+  const auto shallow = [](int depth, json::parse_event_t, json&) { return depth < 32; };
+  json document = json::parse(text.begin(), text.end(), shallow, /*allow_exceptions=*/false);
+  if (document.is_discarded() || !document.is_object()) return Bad("is not a JSON object");
+  return document;
+}
+
+Result<const Family*> FindFamily(const json& document) {
+  const auto type = document.find("model_type");
+  if (type == document.end() || !type->is_string()) return Bad("model_type: missing");
+  std::string known;
+  for (const Family& family : Families()) {
+    if (*type == std::string(family.model_type)) return &family;
+    known += (known.empty() ? "" : ", ") + std::string(family.model_type);
+  }
+  return Bad("model_type: " + type->get<std::string>() + " is not supported: must be one of " +
+             known);
+}
+
+Status ReadArchitecture(const json& document, const Family& family, Config& config) {
+  const auto names = document.find("architectures");
+  std::string known;
+  for (const Family::Class& c : family.classes) {
+    known += (known.empty() ? "" : ", ") + std::string(c.name);
+  }
+  if (names == document.end() || !names->is_array() || names->size() != 1 ||
+      !(*names)[0].is_string()) {
+    return Bad("architectures: missing: must name one class: " + known);
+  }
+  config.architecture = (*names)[0].get<std::string>();
+  for (const Family::Class& c : family.classes) {
+    if (c.name != config.architecture) continue;
+    config.task = c.task;
+    config.model.head = c.task == Task::kBase ? "none" : "auto";
+    return Status::Ok();
+  }
+  return Bad("architectures: " + config.architecture + " is not supported: must be one of " +
+             known);
+}
+
+bool Classifies(Task task) {
+  return task == Task::kTextClassification || task == Task::kTokenClassification ||
+         task == Task::kImageClassification;
+}
+
+// {"0": "cat", "1": "dog"}; without it there are num_labels (2) that are called LABEL_0, LABEL_1.
+Status ReadLabels(const json& document, Config& config) {
+  if (!Classifies(config.task)) return Status::Ok();
+  const auto names = document.find("id2label");
+  if (names == document.end() || names->is_null()) {
+    const int64_t count = document.value("num_labels", json(2)).is_number_integer()
+                              ? document.value("num_labels", json(2)).get<int64_t>()
+                              : 0;
+    if (count < 1 || count > static_cast<int64_t>(kMaxLabels)) {
+      return Bad("num_labels: must be from 1 to 1000000");
+    }
+    for (int64_t i = 0; i < count; ++i) config.labels.push_back("LABEL_" + std::to_string(i));
+    return Status::Ok();
+  }
+  if (!names->is_object() || names->empty() || names->size() > kMaxLabels) {
+    return Bad("id2label: is not an object with a text for each class");
+  }
+  for (size_t i = 0; i < names->size(); ++i) {
+    const auto label = names->find(std::to_string(i));
+    if (label == names->end() || !label->is_string()) {
+      return Bad("id2label: has no text for class " + std::to_string(i));
+    }
+    config.labels.push_back(label->get<std::string>());
+  }
+  return Status::Ok();
+}
+
+Status ReadProblem(const json& document, Config& config) {
+  const auto problem = document.find("problem_type");
+  if (problem == document.end() || problem->is_null()) return Status::Ok();
+  const std::string text = problem->is_string() ? problem->get<std::string>() : problem->dump();
+  if (text != "regression" && text != "single_label_classification" &&
+      text != "multi_label_classification") {
+    return Bad("problem_type: " + text +
+               " is not supported: must be regression, single_label_classification or "
+               "multi_label_classification");
+  }
+  config.problem_type = text;
+  return Status::Ok();
+}
+
+// The tokens that the family reads a text's answer from.
+std::string UsualPool(const Family& family) {
+  return family.defaults().transformer.pool;
+}
+
+bool StartsWith(std::string_view text, std::string_view start) {
+  return text.substr(0, start.size()) == start;
+}
+
+bool EndsWith(std::string_view text, std::string_view end) {
+  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
+}  // namespace
+
+Result<Config> ParseConfig(std::string_view text) {
+  LEPTON_ASSIGN_OR_RETURN(const json document, ParseDocument(text));
+  LEPTON_ASSIGN_OR_RETURN(const Family* const family, FindFamily(document));
+  Config config;
+  config.model_type = std::string(family->model_type);
+  config.model = family->defaults();
+  LEPTON_RETURN_IF_ERROR(ReadArchitecture(document, *family, config));
+  LEPTON_RETURN_IF_ERROR(ReadLabels(document, config));
+  LEPTON_RETURN_IF_ERROR(ReadProblem(document, config));
+  ConfigFields fields(document);
+  PassOverCommonOptions(fields);
+  family->read(fields, config.model);
+  std::string& pool = config.model.transformer.pool;
+  fields.Text(kPool, pool);
+  if (pool != "first" && pool != "mean" && pool != "last") {
+    fields.Fail(kPool, pool + " is not supported: must be first, mean or last");
+  }
+  LEPTON_RETURN_IF_ERROR(fields.Finish());
+  return config;
+}
+
+Result<std::string> WriteConfig(const ModelSpec& model, Task task,
+                                const std::vector<std::string>& labels,
+                                const std::string& problem_type, std::string_view original) {
+  const auto& families = Families();
+  const auto family = std::find_if(families.begin(), families.end(),
+                                   [&](const Family& f) { return f.owns(model); });
+  if (family == families.end()) {
+    return FailedPrecondition("model.arch: " + model.arch +
+                              " has no form as a Hugging Face folder; its weights are safetensors");
+  }
+  const auto named = std::find_if(family->classes.begin(), family->classes.end(),
+                                  [&](const Family::Class& c) { return c.task == task; });
+  if (named == family->classes.end()) {
+    return FailedPrecondition("model.arch: the family " + std::string(family->model_type) +
+                              " has no class for this head");
+  }
+  json document = json::object();
+  if (!original.empty()) {
+    LEPTON_ASSIGN_OR_RETURN(document, ParseDocument(original));
+    for (const char* key : {"id2label", "label2id", "num_labels", "problem_type", "rope_parameters",
+                            "layer_types", "dtype"}) {
+      document.erase(key);
+    }
+  }
+  document.update(family->write(model));
+  document["model_type"] = std::string(family->model_type);
+  document["architectures"] = {std::string(named->name)};
+  document["torch_dtype"] = "float32";
+  if (Classifies(task)) {
+    json names = json::object(), indices = json::object();
+    for (size_t i = 0; i < labels.size(); ++i) {
+      names[std::to_string(i)] = labels[i];
+      indices[labels[i]] = i;
+    }
+    document["id2label"] = std::move(names);
+    document["label2id"] = std::move(indices);
+    if (!problem_type.empty()) document["problem_type"] = problem_type;
+  }
+  if (model.arch == "transformer") {
+    const std::string usual = UsualPool(*family);
+    document.erase(kPool);
+    if (model.transformer.pool != usual) document[kPool] = model.transformer.pool;
+    // Public code finds the last token by the padding after it.
+    const bool by_padding = usual == "last" && task == Task::kTextClassification;
+    if (by_padding && !document.contains("pad_token_id")) document["pad_token_id"] = 0;
+  }
+  return document.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+std::string CanonicalTensorName(const Config& config, std::string_view name) {
+  const auto& families = Families();
+  const auto family = std::find_if(families.begin(), families.end(), [&](const Family& f) {
+    return f.model_type == config.model_type;
+  });
+  if (family == families.end()) return std::string(name);
+  const auto begins = [&](const auto& list) {
+    return std::any_of(list.begin(), list.end(),
+                       [&](std::string_view start) { return StartsWith(name, start); });
+  };
+  if (begins(family->unused_heads)) return "";
+  for (const std::string_view buffer : family->buffers) {
+    if (EndsWith(name, buffer)) return "";
+  }
+  if (begins(family->heads)) {
+    // A head of another task than the class has, or a copy of the embedding.
+    const bool language_model = StartsWith(name, "lm_head.");
+    if (config.task == Task::kBase || language_model != (config.task == Task::kLanguageModel) ||
+        (language_model && config.model.transformer.tied)) {
+      return "";
+    }
+    return std::string(name);
+  }
+  std::string canonical(name);
+  if (!StartsWith(name, family->body)) canonical = std::string(family->body) + canonical;
+  const auto rename = [&](std::string_view old_end, std::string_view new_end) {
+    if (!EndsWith(canonical, old_end)) return;
+    canonical.replace(canonical.size() - old_end.size(), old_end.size(), new_end);
+  };
+  rename("LayerNorm.gamma", "LayerNorm.weight");
+  rename("LayerNorm.beta", "LayerNorm.bias");
+  return canonical;
+}
+
+}  // namespace lepton::huggingface

@@ -1,0 +1,186 @@
+// config.json: what is refused, and by which name; what public files leave out.
+#include "runtime/formats/huggingface/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "runtime/base/file.h"
+
+namespace lepton::huggingface {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+json GoldenConfig(const std::string& name) {
+  return json::parse(ReadFile(std::string(LEPTON_GOLDENS "/") + name + "/config.json").value());
+}
+
+struct Refusal {
+  const char* golden;
+  const char* patch;  // what is put over the golden's config
+  const char* says;
+};
+void PrintTo(const Refusal& refusal, std::ostream* out) {
+  *out << refusal.says;
+}
+
+class ConfigRefusal : public testing::TestWithParam<Refusal> {};
+
+TEST_P(ConfigRefusal, NamesTheOptionAndWhatIsAllowed) {
+  json config = GoldenConfig(GetParam().golden);
+  ASSERT_TRUE(ParseConfig(config.dump()).ok());
+  config.update(json::parse(GetParam().patch));
+  const auto parsed = ParseConfig(config.dump());
+  ASSERT_FALSE(parsed.ok()) << config.dump(1);
+  EXPECT_EQ(parsed.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(parsed.status().message(), HasSubstr(GetParam().says));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Table, ConfigRefusal,
+    testing::Values(
+        Refusal{"bert-texts", R"({"model_type": "t5"})",
+                "config.json: model_type: t5 is not supported: must be one of bert, distilbert"},
+        Refusal{"bert-texts", R"({"model_type": 7})", "model_type: missing"},
+        Refusal{"bert-texts", R"({"architectures": ["BertForQuestionAnswering"]})",
+                "architectures: BertForQuestionAnswering is not supported: must be one of "
+                "BertModel, BertForSequenceClassification"},
+        Refusal{"bert-texts", R"({"architectures": []})", "architectures: missing"},
+        Refusal{"bert-texts", R"({"position_embedding_type": "relative_key"})",
+                "position_embedding_type: \"relative_key\" is not supported: must be \"absolute\""},
+        Refusal{"bert-texts", R"({"is_decoder": true})", "is_decoder: true is not supported"},
+        Refusal{"bert-texts", R"({"add_cross_attention": true})", "add_cross_attention"},
+        Refusal{"bert-texts", R"({"hidden_act": "mish"})",
+                "hidden_act: mish is not supported: must be one of gelu"},
+        Refusal{"bert-texts", R"({"hidden_size": "8"})",
+                "hidden_size: \"8\" is not a whole number from 1 to 65536"},
+        Refusal{"bert-texts", R"({"hidden_size": 0})", "hidden_size: 0"},
+        Refusal{"bert-texts", R"({"hidden_size": 99999999999999999999})", "hidden_size"},
+        Refusal{"bert-texts", R"({"layer_norm_eps": -1})", "layer_norm_eps: -1 is not a number"},
+        Refusal{"bert-texts", R"({"id2label": {"0": "a", "2": "b"}})",
+                "id2label: has no text for class 1"},
+        Refusal{"bert-texts", R"({"id2label": 3})", "id2label"},
+        Refusal{"bert-texts", R"({"problem_type": "ranking"})",
+                "problem_type: ranking is not supported: must be regression"},
+        Refusal{"bert-texts", R"({"quantization_config": {"bits": 4}})",
+                "quantization_config: is not known, and may change what the model computes"},
+        Refusal{"bert-texts", R"({"auto_map": {"AutoModel": "x.Y"}})", "auto_map: is not known"},
+        Refusal{"bert-texts", R"({"lepton_pool": "max"})", "lepton_pool: max is not supported"},
+        Refusal{"gpt2-lm", R"({"scale_attn_weights": false})",
+                "scale_attn_weights: false is not supported: must be true"},
+        Refusal{"gpt2-lm", R"({"scale_attn_by_inverse_layer_idx": true})",
+                "scale_attn_by_inverse_layer_idx"},
+        Refusal{"gpt2-lm", R"({"tie_word_embeddings": "yes"})", "is not true or false"},
+        Refusal{"llama3-lm", R"({"rope_scaling": {"rope_type": "yarn", "factor": 2}})",
+                "rope_scaling.rope_type: yarn is not supported: must be default, linear or llama3"},
+        Refusal{"llama3-lm", R"({"rope_scaling": {"rope_type": "linear", "factor": 0}})",
+                "rope_scaling.factor: 0 is not a number"},
+        Refusal{"llama3-lm", R"({"rope_scaling": {"rope_type": "linear", "beta": 3}})",
+                "rope_scaling.beta: is not known"},
+        Refusal{"llama3-lm", R"({"rope_scaling": 4})", "rope_scaling: is not an object"},
+        Refusal{"llama3-lm", R"({"hidden_size": 9})", "hidden_size: must be a multiple"},
+        Refusal{"mistral-lm", R"({"sliding_window": -4})", "sliding_window: -4"},
+        Refusal{"qwen3-lm", R"({"layer_types": ["full_attention"]})", "layer_types"},
+        Refusal{"qwen3-lm", R"({"layer_types": ["full_attention", "linear_attention"]})",
+                "layer_types: \"linear_attention\" is not supported"},
+        Refusal{"qwen3-lm", R"({"layer_types": ["full_attention", "sliding_attention"]})",
+                "sliding_window: is missing"},
+        Refusal{"resnet-basic", R"({"downsample_in_bottleneck": true})",
+                "downsample_in_bottleneck"},
+        Refusal{"resnet-basic", R"({"layer_type": "preact"})", "layer_type: preact"},
+        Refusal{"resnet-basic", R"({"depths": [1]})", "depths: must have as many stages"},
+        Refusal{"resnet-basic", R"({"hidden_sizes": [4, -6]})", "hidden_sizes: -6"},
+        Refusal{"vit-images", R"({"image_size": [8, 8, 8]})", "image_size"},
+        Refusal{"vit-images", R"({"pooler_output_size": 4})", "pooler_output_size"}));
+
+TEST(HuggingFaceConfig, RefusesWhatIsNoConfig) {
+  for (const std::string text : {"", "[]", "{", "null", "{\"model_type\": \"bert\"}"}) {
+    EXPECT_FALSE(ParseConfig(text).ok()) << text;
+  }
+  EXPECT_THAT(ParseConfig(std::string(2 << 20, ' ')).status().message(), HasSubstr("1 MiB"));
+  const std::string deep = "{\"a\":" + std::string(100'000, '[') + std::string(100'000, ']') + "}";
+  EXPECT_FALSE(ParseConfig(deep).ok());
+}
+
+TEST(HuggingFaceConfig, PassesOverWhatIsOff) {
+  json config = GoldenConfig("llama3-lm");
+  config["some_new_option"] = nullptr;
+  config["another_new_option"] = false;
+  config["torch_dtype"] = "float16";
+  EXPECT_TRUE(ParseConfig(config.dump()).ok());
+}
+
+// What the families' own code fills in for options that are not there.
+TEST(HuggingFaceConfig, MissingOptionsAreTheFamilysDefaults) {
+  const auto model = [](const char* text) { return ParseConfig(text).value().model; };
+  const auto gpt2 = model(R"({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]})");
+  EXPECT_EQ(gpt2.transformer.vocabulary, 50257);
+  EXPECT_EQ(gpt2.transformer.mlp_width, 3072);
+  EXPECT_TRUE(gpt2.transformer.tied);
+  EXPECT_EQ(gpt2.activation, "gelu_tanh");
+  const auto llama = model(
+      R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"],
+          "num_attention_heads": 16, "rms_norm_eps": 1e-5})");
+  EXPECT_EQ(llama.transformer.kv_heads, 16);
+  EXPECT_FALSE(llama.transformer.tied);
+  EXPECT_EQ(llama.transformer.rope.base, 10000);
+  const auto qwen = model(
+      R"({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "sliding_window": 99,
+          "use_sliding_window": false})");
+  EXPECT_EQ(qwen.transformer.window, 0);
+  const auto classes = ParseConfig(
+      R"({"model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"]})");
+  EXPECT_THAT(classes->labels, testing::ElementsAre("LABEL_0", "LABEL_1"));
+}
+
+TEST(HuggingFaceConfig, NewerFormsOfRopeAndWindowsAreRead) {
+  json config = GoldenConfig("qwen3-lm");
+  config.erase("rope_theta");
+  config["rope_parameters"] = {{"rope_type", "linear"}, {"rope_theta", 5e5}, {"factor", 3}};
+  config["use_sliding_window"] = true;
+  config["sliding_window"] = 4;
+  config["max_window_layers"] = 1;
+  config["layer_types"] = {"full_attention", "sliding_attention"};
+  const auto parsed = ParseConfig(config.dump());
+  ASSERT_TRUE(parsed.ok()) << parsed.status().ToString();
+  const spec::TransformerSpec& t = parsed->model.transformer;
+  EXPECT_EQ(t.rope.base, 5e5);
+  EXPECT_EQ(t.rope.scaling, "linear");
+  EXPECT_EQ(t.rope.factor, 3);
+  EXPECT_EQ(t.window, 4);
+  EXPECT_EQ(t.window_from, 1);
+}
+
+TEST(HuggingFaceConfig, ModelsOfSpecsAreWrittenAsTheirFamily) {
+  for (const char* style : spec::kTransformerStyles) {
+    spec::ModelSpec model = spec::DefaultModel("transformer", style);
+    model.transformer.vocabulary = 100;
+    model.transformer.context = 32;
+    const bool encoder = model.transformer.pool == "first";
+    const auto task = encoder ? Config::Task::kTextClassification : Config::Task::kLanguageModel;
+    const auto written = WriteConfig(model, task, {"a", "b"}, "");
+    ASSERT_TRUE(written.ok()) << written.status().ToString();
+    const json config = json::parse(*written);
+    EXPECT_EQ(config["model_type"], style);
+    EXPECT_EQ(config["architectures"].size(), 1u);
+    EXPECT_FALSE(config.contains("lepton_pool"));
+  }
+  spec::ModelSpec pooled = spec::DefaultModel("transformer", "bert");
+  pooled.transformer.pool = "mean";
+  const auto written = WriteConfig(pooled, Config::Task::kTextClassification, {"a", "b"}, "");
+  EXPECT_EQ(json::parse(*written)["lepton_pool"], "mean");
+  spec::ModelSpec small = spec::DefaultModel("resnet18");
+  small.resnet.stem = "small";
+  EXPECT_EQ(json::parse(*WriteConfig(small, Config::Task::kImageClassification, {"a", "b"},
+                                     ""))["model_type"],
+            "lepton_resnet");
+  EXPECT_EQ(WriteConfig(spec::DefaultModel("mlp"), Config::Task::kBase, {}, "").status().code(),
+            StatusCode::kFailedPrecondition);
+}
+
+}  // namespace
+}  // namespace lepton::huggingface

@@ -1,0 +1,157 @@
+// Folders that are damaged, incomplete or hostile: an error that names the file, never more.
+#include "runtime/formats/huggingface/folder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "runtime/tensor/counter_random.h"
+
+namespace lepton::huggingface {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+// A copy of a golden folder that a test may damage.
+class FolderTest : public testing::Test {
+ protected:
+  void CopyGolden(const std::string& name) {
+    fs::remove_all(folder());
+    fs::copy(fs::path(LEPTON_GOLDENS) / name, folder(), fs::copy_options::recursive);
+  }
+  fs::path folder() const { return temp_.path() / "model"; }
+  std::string Read(const std::string& file) { return ReadFile(folder() / file).value(); }
+  void Write(const std::string& file, std::string_view bytes) {
+    std::ofstream(folder() / file, std::ios::binary) << bytes;
+  }
+  Status Refused() { return ReadFolder(OpenFilesOf(folder()).value()).status(); }
+
+  // A safetensors file with this header and so many bytes of data.
+  static std::string FileOf(const std::string& header, size_t data) {
+    std::string bytes;
+    for (int i = 0; i < 8; ++i) bytes += static_cast<char>(header.size() >> (8 * i));
+    return bytes + header + std::string(data, '\0');
+  }
+
+ private:
+  TempFolder temp_{"huggingface"};
+};
+
+TEST_F(FolderTest, MissingPartsAreNamed) {
+  EXPECT_EQ(OpenFilesOf("/no/such/folder").status().code(), StatusCode::kNotFound);
+  CopyGolden("bert-texts");
+  fs::remove(folder() / "model.safetensors");
+  EXPECT_THAT(Refused().message(), HasSubstr("model.safetensors: missing, and so is"));
+  fs::remove(folder() / "config.json");
+  EXPECT_EQ(Refused().code(), StatusCode::kNotFound);
+  EXPECT_THAT(Refused().message(), HasSubstr("config.json"));
+  fs::create_directory(folder() / "config.json");
+  EXPECT_THAT(Refused().message(), HasSubstr("config.json: is not a regular file"));
+  fs::remove(folder() / "config.json");
+  ASSERT_EQ(::mkfifo((folder() / "config.json").c_str(), 0600), 0);  // must not hang
+  EXPECT_THAT(Refused().message(), HasSubstr("config.json: is not a regular file"));
+}
+
+TEST_F(FolderTest, DamagedWeightsAreNamed) {
+  CopyGolden("gpt2-lm");
+  const std::string whole = Read("model.safetensors");
+  const auto says = [&](const std::string& bytes) {
+    Write("model.safetensors", bytes);
+    return std::string(Refused().message());
+  };
+  for (const size_t size : {size_t{0}, size_t{5}, size_t{100}, whole.size() - 1}) {
+    EXPECT_THAT(says(whole.substr(0, size)), HasSubstr("model.safetensors: safetensors: ")) << size;
+  }
+  EXPECT_THAT(says(std::string(8, '\xff') + whole.substr(8)), HasSubstr("model.safetensors: "));
+  EXPECT_THAT(says(FileOf(R"({"wte.weight": {"dtype": "F32", "shape": [4294967296, 4294967296],
+                      "data_offsets": [0, 4]}})",
+                          4)),
+              HasSubstr("\"wte.weight\": shape is too large"));
+  EXPECT_THAT(says(FileOf(R"({"wte.weight": {"dtype": "F32", "shape": [1099511627776],
+                              "data_offsets": [0, 4]}})",
+                          4)),
+              HasSubstr("\"wte.weight\": has 4 bytes, but its shape needs"));
+  EXPECT_THAT(says(FileOf(R"({"wte.weight": {"dtype": "I32", "shape": [1],
+                              "data_offsets": [0, 4]}})",
+                          4)),
+              HasSubstr("\"wte.weight\": dtype I32 is not supported: must be F32, F16 or BF16"));
+  EXPECT_THAT(says(FileOf(R"({"wte.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        "transformer.wte.weight": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}})",
+                          8)),
+              HasSubstr("a tensor of this name was there before"));
+}
+
+TEST_F(FolderTest, AnyDamageIsAnErrorAndNothingWorse) {
+  CopyGolden("llama3-lm");
+  const std::string index = Read("model.safetensors.index.json");
+  const std::string shard = Read("model-00001-of-00002.safetensors");
+  const size_t header =
+      8 + static_cast<unsigned char>(shard[0]) + 256 * static_cast<unsigned char>(shard[1]);
+  for (uint32_t i = 0; i < 300; ++i) {
+    const auto random = RandomBlock({7, 1, 0, 0}, i);
+    std::string damaged = i % 2 == 0 ? index : shard;
+    const size_t places = i % 2 == 0 ? damaged.size() : header;
+    damaged[random[0] % places] ^= static_cast<char>(1 + random[1] % 255);
+    Write("model.safetensors.index.json", i % 2 == 0 ? damaged : index);
+    Write("model-00001-of-00002.safetensors", i % 2 == 0 ? shard : damaged);
+    (void)Refused();  // an error or, for a digit of a size that fits, none
+  }
+}
+
+TEST_F(FolderTest, TheIndexIsNotTrusted) {
+  CopyGolden("llama3-lm");
+  const json whole = json::parse(Read("model.safetensors.index.json"));
+  const auto says = [&](const auto& change) {
+    json index = whole;
+    change(index);
+    Write("model.safetensors.index.json", index.dump());
+    return std::string(Refused().message());
+  };
+  const auto elsewhere = HasSubstr("is not in a .safetensors file of this folder");
+  for (const char* file : {"../model.safetensors", "/etc/passwd", "sub/a.safetensors",
+                           "model.safetensors.index.json", "", ".hidden.safetensors"}) {
+    EXPECT_THAT(says([&](json& i) { i["weight_map"]["lm_head.weight"] = file; }), elsewhere);
+  }
+  EXPECT_THAT(says([](json& i) { i["weight_map"]["lm_head.weight"] = 3; }), elsewhere);
+  EXPECT_THAT(says([](json& i) {
+                for (auto& file : i["weight_map"]) file = "other.safetensors";
+              }),
+              HasSubstr("other.safetensors"));
+  EXPECT_THAT(says([](json& i) { i["weight_map"]["ghost"] = i["weight_map"]["lm_head.weight"]; }),
+              HasSubstr("\"ghost\" is not in model-0000"));
+  EXPECT_THAT(says([](json& i) { i["weight_map"].erase("lm_head.weight"); }),
+              HasSubstr("\"lm_head.weight\" is not in model.safetensors.index.json"));
+  EXPECT_THAT(says([](json& i) { i.erase("weight_map"); }), HasSubstr("weight_map: missing"));
+  EXPECT_THAT(says([](json& i) { i["weight_map"] = json::object(); }),
+              HasSubstr("weight_map: missing"));
+  Write("model.safetensors.index.json", "[1");
+  EXPECT_THAT(Refused().message(), HasSubstr("index.json: is not a JSON object"));
+}
+
+TEST_F(FolderTest, FurtherFilesAreKept) {
+  CopyGolden("bert-texts");
+  Write("tokenizer.json", "{}");
+  Write("vocab.txt", "a\nb\n");
+  Write("pytorch_model.bin", "pickle");
+  const Folder read = ReadFolder(OpenFilesOf(folder()).value()).value();
+  EXPECT_THAT(read.files, testing::UnorderedElementsAre("tokenizer.json", "vocab.txt"));
+  EXPECT_EQ(read.config_json, Read("config.json"));
+  std::string pieces;
+  const OpenFile open = OpenFilesOf(folder()).value();
+  ASSERT_TRUE(ReadPieces(open, "vocab.txt", 1, 4, [&](std::string_view piece) {
+                pieces += piece;
+                return Status::Ok();
+              }).ok());
+  EXPECT_EQ(pieces, "\nb\n");
+  EXPECT_EQ(
+      ReadPieces(open, "vocab.txt", 1, 5, [](std::string_view) { return Status::Ok(); }).code(),
+      StatusCode::kDataLoss);
+}
+
+}  // namespace
+}  // namespace lepton::huggingface
