@@ -1,5 +1,7 @@
 #include "runtime/nn/forward_program.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -21,6 +23,14 @@ std::vector<graph::ValueId> AddInputs(graph::Graph& graph, const Signature& sign
     inputs.push_back(graph.AddInput(input.name, input.type));
   }
   return inputs;
+}
+
+Status CheckMemory(const std::string& what, int64_t bytes) {
+  const int64_t memory = int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
+  if (memory <= 0 || bytes <= memory) return Status::Ok();
+  const auto gib = [](int64_t count) { return std::to_string((count >> 30) + 1) + " GiB"; };
+  return ResourceExhausted("model: " + what + " need " + gib(bytes) + "; this machine has " +
+                           gib(memory));
 }
 
 Status CheckPrecision(const std::string& precision) {
@@ -58,11 +68,24 @@ void ForwardProgram::Prepare() {
   ++prepared_;  // plans catch up when they run
 }
 
+int64_t ForwardProgram::BlockRows(const Batch& batch) {
+  constexpr int64_t kMost = 16;
+  constexpr int64_t kTokens = 64;       // of a block of texts
+  constexpr int64_t kPixels = 1 << 14;  // of a block of pictures
+  const Shape& row = batch.inputs.front().type.shape;
+  const int64_t size = row.elements() / std::max<int64_t>(1, row[0]);
+  if (batch.inputs.front().type.dtype == DType::kI32) {
+    return std::clamp<int64_t>(kTokens / std::max<int64_t>(1, size), 1, kMost);
+  }
+  if (row.rank() < 4) return kMost;
+  return std::clamp<int64_t>(kPixels / std::max<int64_t>(1, size), 1, kMost);
+}
+
 Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch) {
   std::vector<TensorType> types = batch.types();
   for (size_t i = 0; i < types.size(); ++i) {
     std::vector<int64_t> extents = types[i].shape.extents();
-    extents[0] = kBlockRows;
+    extents[0] = BlockRows(batch);
     types[i].shape = Shape(std::move(extents));
   }
   bool made = false;
@@ -89,12 +112,13 @@ Status ForwardProgram::Forward(const Batch& batch, std::span<float> logits) {
   LEPTON_RETURN_IF_ERROR(CheckLogits(signature_, batch, logits));
   LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, PlanFor(batch));
   const int64_t rows = batch.rows();
+  const int64_t block = BlockRows(batch);
   const int64_t row_logits = static_cast<int64_t>(logits.size()) / rows;
   const auto input_row = [&](size_t i, int64_t row) {
     return static_cast<char*>(batch.inputs[i].data) + row * (batch.inputs[i].type.bytes() / rows);
   };
   int64_t row = 0;
-  for (; row + kBlockRows <= rows; row += kBlockRows) {
+  for (; row + block <= rows; row += block) {
     for (size_t i = 0; i < inputs_.size(); ++i) plan->Bind(inputs_[i], input_row(i, row));
     RunBlock(*plan, logits.data() + row * row_logits);
   }
@@ -102,14 +126,14 @@ Status ForwardProgram::Forward(const Batch& batch, std::span<float> logits) {
   // Rows beyond the batch keep what they held: finite or not, no row reads another.
   for (size_t i = 0; i < inputs_.size(); ++i) {
     const size_t row_bytes = batch.inputs[i].type.bytes() / rows;
-    if (padded_inputs_[i].size() < kBlockRows * row_bytes) {
-      padded_inputs_[i] = Buffer(kBlockRows * row_bytes);
+    if (padded_inputs_[i].size() < block * row_bytes) {
+      padded_inputs_[i] = Buffer(block * row_bytes);
     }
     std::memcpy(padded_inputs_[i].data(), input_row(i, row), (rows - row) * row_bytes);
     plan->Bind(inputs_[i], padded_inputs_[i].data());
   }
-  if (padded_logits_.size() < kBlockRows * row_logits * sizeof(float)) {
-    padded_logits_ = Buffer(kBlockRows * row_logits * sizeof(float));
+  if (padded_logits_.size() < block * row_logits * sizeof(float)) {
+    padded_logits_ = Buffer(block * row_logits * sizeof(float));
   }
   RunBlock(*plan, padded_logits_.as<float>());
   std::memcpy(logits.data() + row * row_logits, padded_logits_.data(),

@@ -1,9 +1,10 @@
 // The forward pass without dropout, shared by serving and by training's evaluation. It runs in
-// blocks of kBlockRows rows, the last one padded, because a matrix product may round differently
-// for different numbers of rows: with one fixed number, a row gives the same bits in any batch. The
-// cost is that a batch of one row does the arithmetic of a whole block (a large model's single row
-// is bound by reading the weights anyway), and that packed copies of large weights are kept.
-// Ownership: borrows the weights it is bound to. Threads: one caller.
+// blocks of BlockRows rows, the last one padded, because a matrix product may round differently for
+// different numbers of rows: with a number that depends on a row's shape alone, a row gives the
+// same bits in any batch (a text: in any batch of texts padded to its length). The cost is that a
+// batch of one row does the arithmetic of a whole block (a large model's single row is bound by
+// reading the weights anyway), and that packed copies of large weights are kept. Ownership: borrows
+// the weights it is bound to. Threads: one caller.
 #pragma once
 
 #include <map>
@@ -20,7 +21,9 @@ namespace lepton::nn {
 
 class ForwardProgram {
  public:
-  static constexpr int64_t kBlockRows = 16;
+  // Rows of features go 16 at a time. A text or a picture has rows of its own for the products, so
+  // fewer go together, and large ones alone.
+  static int64_t BlockRows(const Batch& batch);
 
   // kInvalidArgument for a model that cannot be built.
   static Result<std::unique_ptr<ForwardProgram>> Build(const Signature& signature,
@@ -62,6 +65,8 @@ class ForwardProgram {
 Status CheckLogits(const Signature& signature, const Batch& batch, std::span<const float> logits);
 // The signature's inputs as those of a graph.
 std::vector<graph::ValueId> AddInputs(graph::Graph& graph, const Signature& signature);
+// kResourceExhausted, saying what `what` needs, when this machine does not have so much memory.
+Status CheckMemory(const std::string& what, int64_t bytes);
 // kInvalidArgument unless f32 or bf16.
 Status CheckPrecision(const std::string& precision);
 

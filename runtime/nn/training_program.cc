@@ -103,11 +103,14 @@ Status GraphTraining::Compile() {
   }
 
   const int64_t elements = builder_.parameter_elements();
+  const int64_t state = OptimizerStateSize(options_.optimizer, builder_.trained_elements());
+  LEPTON_RETURN_IF_ERROR(CheckMemory("weights, gradients and the optimizer's state",
+                                     (2 * elements + state) * sizeof(float)));
   trained_ = builder_.trained_elements();
   parameters_ = ParameterViews(builder_.parameters());
   weights_ = Buffer(elements * sizeof(float));
   gradients_ = Buffer(elements * sizeof(float));
-  optimizer_state_ = Buffer(OptimizerStateSize(options_.optimizer, trained_) * sizeof(float));
+  optimizer_state_ = Buffer(state * sizeof(float));
   update_ranges_ = UpdateRanges(options_.optimizer, parameters_);
   InitializeParameters(builder_.parameters(), options_.seed, weights());
   LEPTON_ASSIGN_OR_RETURN(forward_,

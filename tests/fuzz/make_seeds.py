@@ -195,6 +195,19 @@ def frames():
     yield "long", struct.pack("<I", 2 ** 31) + b"x"
 
 
+def model_folders():
+    """Configs of the goldens, with a tensor each; one with an index."""
+    between = b"\n----\n"
+    for name in ("bert-texts", "gpt2-lm", "llama3-lm", "qwen3-lm", "resnet-basic", "vit-images"):
+        config = (ROOT / "tests/golden/huggingface" / name / "config.json").read_bytes()
+        tensor = {"a.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+        yield name, between.join([config, safetensors(tensor, b"1234")])
+    index = {"weight_map": {"a.weight": "model.safetensors"}}
+    sizes = {"size": {"shortest_edge": 8}, "image_mean": [0, 0, 0], "image_std": 1}
+    yield "pictures", between.join([config, b"", b"", json.dumps(sizes).encode()])
+    yield "index", between.join([config, b"", json.dumps(index).encode()])
+
+
 def main():
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "seeds"
     seeds = {
@@ -202,6 +215,7 @@ def main():
         "onnx_tensor": {"raw": b"\0" + tensor("t", [2], [1, 2]),
                         "sequence": b"\1" + field(3, tensor("t", [1], [1])),
                         "optional": b"\2" + field(2, 1) + field(3, tensor("t", [1], [1]))},
+        "model_folder": dict(model_folders()),
         "safetensors": {
             "two": safetensors({"__metadata__": {"format": "pt"},
                                 "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},

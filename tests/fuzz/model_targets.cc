@@ -1,4 +1,10 @@
 // Models and their parts: ONNX, safetensors, tokenizers, chat templates, pictures.
+#include <sys/mman.h>
+
+#include <map>
+
+#include "runtime/formats/huggingface/folder.h"
+#include "runtime/formats/huggingface/preprocessor.h"
 #include "runtime/formats/image/image.h"
 #include "runtime/formats/onnx/import.h"
 #include "runtime/formats/onnx/onnx.pb.h"
@@ -50,6 +56,31 @@ void FuzzOnnxTensor(std::string_view bytes) {
     (void)onnx::AsIntegers(value->tensor);
     (void)onnx::AsDoubles(value->tensor);
   }
+}
+
+// Files of a folder, with a line between two: config.json, model.safetensors, the index.
+void FuzzModelFolder(std::string_view bytes) {
+  constexpr std::string_view kBetween = "\n----\n";
+  std::map<std::string, std::string_view> files;
+  for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json",
+                           "preprocessor_config.json"}) {
+    const size_t end = std::min(bytes.find(kBetween), bytes.size());
+    if (end > 0) files[name] = bytes.substr(0, end);
+    bytes.remove_prefix(std::min(bytes.size(), end + kBetween.size()));
+  }
+  const auto open = [&](const std::string& name) -> Result<UniqueFd> {
+    const auto found = files.find(name);
+    if (found == files.end()) return NotFound(name);
+    UniqueFd fd(::memfd_create("fuzz", MFD_CLOEXEC));
+    LEPTON_RETURN_IF_ERROR(WriteAll(fd.get(), found->second));
+    return fd;
+  };
+  const auto folder = huggingface::ReadFolder(open);
+  (void)huggingface::ParsePreprocessor(files["preprocessor_config.json"], 3);
+  if (!folder.ok()) return;
+  const huggingface::Config& config = folder->config;
+  (void)huggingface::WriteConfig(config.model, config.task, config.labels, config.problem_type,
+                                 folder->config_json);
 }
 
 void FuzzSafetensors(std::string_view bytes) {

@@ -120,6 +120,23 @@ TEST_P(Encoder, DoesNotSeePadding) {
 INSTANTIATE_TEST_SUITE_P(Styles, Encoder,
                          testing::Values("gpt2", "llama", "qwen2", "bert", "distilbert"));
 
+TEST(LanguageModel, ATextGivesTheSameBitsAmongOthersOfItsLength) {
+  for (const char* style : {"bert", "llama"}) {
+    const auto [model, signature] = Resolve(TinyTransformer(style), TextShape(128, 64, 3, false));
+    const auto program = MustBuild(signature, OptionsFor(model, 1));
+    for (const size_t length : {5, 30, 64}) {
+      std::vector<std::vector<int32_t>> texts;
+      for (int32_t i = 0; i < 21; ++i) texts.push_back(std::vector<int32_t>(5, i));
+      std::vector<float> among(21 * 3), alone(3);
+      ASSERT_TRUE(program->Forward(TextBatch(signature, texts, length).batch(), among).ok());
+      for (size_t i = 0; i < texts.size(); ++i) {
+        ASSERT_TRUE(program->Forward(TextBatch(signature, {texts[i]}, length).batch(), alone).ok());
+        EXPECT_TRUE(SameBits(alone, std::span(among).subspan(3 * i, 3))) << style << " " << i;
+      }
+    }
+  }
+}
+
 TEST(LanguageModel, AWindowHidesWhatIsFarther) {
   spec::ModelSpec tiny = TinyTransformer("mistral");
   tiny.transformer.layers = 1;

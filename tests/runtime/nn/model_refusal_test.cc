@@ -89,6 +89,18 @@ TEST(ModelRefusal, TokensOutsideTheVocabularyAreNamed) {
               HasSubstr("the text has 9 tokens; the model has positions for 8"));
 }
 
+TEST(ModelRefusal, ModelsLargerThanTheMachineAreRefusedBeforeTheyTakeMemory) {
+  spec::ModelSpec model = TinyTransformer("gpt2");
+  model.transformer.vocabulary = 1 << 30;
+  model.transformer.width = 1 << 16;
+  const auto [resolved, signature] = Resolve(model, TextShape(100, 8, 2, true));
+  TrainingProgram::Options options;
+  options.model = resolved;
+  const Status status = TrainingProgram::Build(signature, options).status();
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(status.message(), HasSubstr("weights, gradients and the optimizer's state need"));
+}
+
 TEST(ModelRefusal, DataWithoutSizesNeedsThemInTheSpec) {
   spec::ModelSpec model = TinyTransformer("gpt2");
   EXPECT_THAT(ResolveModel(model, TextShape(0, 8, 2, false)).status().message(),

@@ -1,0 +1,128 @@
+#include "runtime/formats/huggingface/preprocessor.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace lepton::huggingface {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kMaxSide = 16384;
+
+Status BadPreprocessor(const std::string& what) {
+  return InvalidArgument("preprocessor_config.json: " + what);
+}
+
+Result<bool> Flag(const json& document, const char* key, bool otherwise) {
+  const auto found = document.find(key);
+  if (found == document.end() || found->is_null()) return otherwise;
+  if (!found->is_boolean()) return BadPreprocessor(std::string(key) + ": is not true or false");
+  return found->get<bool>();
+}
+
+Result<int64_t> Side(const json& value, const char* key) {
+  if (value.is_number_integer() && value >= 1 && value <= kMaxSide) return value.get<int64_t>();
+  return BadPreprocessor(std::string(key) + ": is not a number of pixels up to " +
+                         std::to_string(kMaxSide));
+}
+
+// A size: a side, {"height": .., "width": ..} or {"shortest_edge": ..}.
+struct Size {
+  int64_t height = 0, width = 0;
+  bool shortest = false;
+};
+Result<Size> ReadSize(const json& value, const char* key) {
+  Size size;
+  if (value.is_object() && value.contains("height") && value.contains("width")) {
+    LEPTON_ASSIGN_OR_RETURN(size.height, Side(value["height"], key));
+    LEPTON_ASSIGN_OR_RETURN(size.width, Side(value["width"], key));
+    return size;
+  }
+  const bool shortest = value.is_object() && value.contains("shortest_edge");
+  LEPTON_ASSIGN_OR_RETURN(size.height, Side(shortest ? value["shortest_edge"] : value, key));
+  size.width = size.height;
+  size.shortest = shortest;
+  return size;
+}
+
+// A number for each channel.
+Result<std::vector<double>> ChannelNumbers(const json& document, const char* key, int64_t channels,
+                                           bool positive) {
+  const auto found = document.find(key);
+  if (found == document.end()) return BadPreprocessor(std::string(key) + ": missing");
+  std::vector<double> numbers;
+  if (found->is_number()) numbers.assign(channels, found->get<double>());
+  if (found->is_array()) {
+    for (const json& item : *found) numbers.push_back(item.is_number() ? item.get<double>() : NAN);
+  }
+  bool good = numbers.size() == static_cast<size_t>(channels);
+  for (const double number : numbers) {
+    good = good && std::isfinite(number) && (!positive || number > 0);
+  }
+  if (good) return numbers;
+  return BadPreprocessor(std::string(key) + ": is not a number for each of the " +
+                         std::to_string(channels) + " channels");
+}
+
+}  // namespace
+
+Result<ImagePreparation> ParsePreprocessor(std::string_view text, int64_t channels) {
+  const auto shallow = [](int depth, json::parse_event_t, json&) { return depth < 16; };
+  const json document = json::parse(text.begin(), text.end(), shallow, /*allow_exceptions=*/false);
+  if (document.is_discarded() || !document.is_object())
+    return BadPreprocessor("is not a JSON object");
+  ImagePreparation p;
+  const auto size = document.find("size");
+  if (size == document.end()) return BadPreprocessor("size: missing");
+  LEPTON_ASSIGN_OR_RETURN(Size target, ReadSize(*size, "size"));
+  p.fit = target.shortest ? "crop" : "stretch";
+  LEPTON_ASSIGN_OR_RETURN(const bool crops, Flag(document, "do_center_crop", false));
+  if (crops && document.contains("crop_size")) {
+    LEPTON_ASSIGN_OR_RETURN(target, ReadSize(document["crop_size"], "crop_size"));
+    p.fit = "crop";
+  }
+  p.height = target.height;
+  p.width = target.width;
+  p.mean.assign(channels, 0.0);
+  p.scale.assign(channels, 1.0);
+  LEPTON_ASSIGN_OR_RETURN(const bool normalizes, Flag(document, "do_normalize", true));
+  if (normalizes) {
+    LEPTON_ASSIGN_OR_RETURN(p.mean, ChannelNumbers(document, "image_mean", channels, false));
+    LEPTON_ASSIGN_OR_RETURN(p.scale, ChannelNumbers(document, "image_std", channels, true));
+  }
+  // Bytes times a factor: 1 / 255 makes them go from 0 to 1, as ours do.
+  LEPTON_ASSIGN_OR_RETURN(const bool rescales, Flag(document, "do_rescale", true));
+  const json factor = document.value("rescale_factor", json(1.0 / 255));
+  if (!factor.is_number() || !(factor.get<double>() > 0)) {
+    return BadPreprocessor("rescale_factor: is not a number above 0");
+  }
+  const double range = rescales ? 255 * factor.get<double>() : 255;
+  if (std::abs(range - 1) < 1e-6) return p;
+  for (int64_t c = 0; c < channels; ++c) {
+    p.mean[c] /= range;
+    p.scale[c] /= range;
+  }
+  return p;
+}
+
+std::string WritePreprocessor(const ImagePreparation& p) {
+  json document = {{"do_resize", true},
+                   {"do_rescale", true},
+                   {"rescale_factor", 1.0 / 255},
+                   {"do_normalize", true},
+                   {"image_mean", p.mean},
+                   {"image_std", p.scale},
+                   {"resample", 2},
+                   {"image_processor_type", "ViTImageProcessor"},
+                   {"size", {{"height", p.height}, {"width", p.width}}}};
+  if (p.fit == "crop") {
+    document["image_processor_type"] = "CLIPImageProcessor";
+    document["size"] = {{"shortest_edge", std::min(p.height, p.width)}};
+    document["do_center_crop"] = true;
+    document["crop_size"] = {{"height", p.height}, {"width", p.width}};
+  }
+  return document.dump(2) + "\n";
+}
+
+}  // namespace lepton::huggingface
