@@ -210,13 +210,16 @@ void Emitter::AddInput(ValueId id) {
   Name name = InputAs(value.name, TypeCode(value.type.dtype), shape);
   if (request_.normalize && request_.normalize->input == value.name) {
     const auto& [input, mean, scale] = *request_.normalize;
-    const Ints features = {shape.back()};
-    if (static_cast<int64_t>(mean.size()) != shape.back() || mean.size() != scale.size()) {
-      FailInvalid("mean and scale must have a number per feature of " + shape.ToString());
+    const bool image = shape.rank() == 4;
+    const int64_t count = image ? shape[1] : shape.back();
+    if (static_cast<int64_t>(mean.size()) != count || mean.size() != scale.size()) {
+      FailInvalid("mean and scale must have a number per feature or channel of " +
+                  shape.ToString());
     }
-    const Name means = Floats(features, mean);
-    name = Node("Where", {Node("IsNaN", {name}), means, name});
-    name = Node("Div", {Node("Sub", {name, means}), Floats(features, scale)});
+    const Ints extents = image ? Ints{1, count, 1, 1} : Ints{count};
+    const Name means = Floats(extents, mean);
+    if (!image) name = Node("Where", {Node("IsNaN", {name}), means, name});
+    name = Node("Div", {Node("Sub", {name, means}), Floats(extents, scale)});
   }
   Set(id, name);
 }

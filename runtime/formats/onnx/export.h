@@ -23,7 +23,7 @@ struct ExportRequest {
   };
   // x = (raw - mean) / scale, NaN (missing) taken for mean: raw numbers go into the exported model.
   struct Normalization {
-    std::string input;  // f32 [batch, features]
+    std::string input;  // f32 [batch, features], or [batch, channels, height, width] by channel
     std::vector<float> mean, scale;
   };
 

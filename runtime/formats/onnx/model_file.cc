@@ -138,9 +138,153 @@ void PutInside(TensorProto& tensor, const void* data, size_t bytes) {
   tensor = std::move(inside);
 }
 
+std::optional<std::vector<float>> FloatsOf(const GraphProto& graph, const std::string& name,
+                                           const Limits& limits) {
+  for (const TensorProto& tensor : graph.initializer()) {
+    if (tensor.name() != name || tensor.data_type() != 1) continue;
+    const auto value = DecodeTensor(tensor, {}, limits);
+    if (!value.ok()) return std::nullopt;
+    std::vector<float> floats;
+    for (const double number : AsDoubles(*value)) floats.push_back(static_cast<float>(number));
+    return floats;
+  }
+  return std::nullopt;
+}
+
+// (known - mean) / scale with known = x, or mean where x is NaN, and x the only input: the first
+// nodes of what our exporter writes.
+std::optional<ExportRequest::Normalization> TakeNormalization(GraphProto& graph,
+                                                              const Limits& limits) {
+  if (graph.input_size() != 1 || graph.node_size() < 2) return std::nullopt;
+  const std::string x = graph.input(0).name();
+  const auto& nodes = graph.node();
+  const auto is = [&](int at, std::string_view op, std::vector<std::string> inputs) {
+    return at < nodes.size() && nodes[at].op_type() == op && nodes[at].output_size() == 1 &&
+           std::equal(nodes[at].input().begin(), nodes[at].input().end(), inputs.begin(),
+                      inputs.end());
+  };
+  int at = 0;
+  std::string known = x, mean;
+  if (nodes.size() > 3 && is(0, "IsNaN", {x}) && nodes[1].input_size() == 3 &&
+      is(1, "Where", {nodes[0].output(0), nodes[1].input(1), x})) {
+    known = nodes[1].output(0);
+    mean = nodes[1].input(1);
+    at = 2;
+  }
+  if (nodes[at].input_size() != 2 || nodes[at + 1].input_size() != 2) return std::nullopt;
+  if (mean.empty()) mean = nodes[at].input(1);
+  const std::string scale = nodes[at + 1].input(1);
+  if (!is(at, "Sub", {known, mean}) || !is(at + 1, "Div", {nodes[at].output(0), scale})) {
+    return std::nullopt;
+  }
+  const auto means = FloatsOf(graph, mean, limits), scales = FloatsOf(graph, scale, limits);
+  const auto positive = [](float number) { return number > 0; };
+  if (!means || !scales || means->size() != scales->size() ||
+      !std::all_of(scales->begin(), scales->end(), positive)) {
+    return std::nullopt;
+  }
+  // Nothing else reads the raw numbers or what comes between.
+  const std::string result = nodes[at + 1].output(0);
+  std::set<std::string> inside = {x};
+  for (int i = 0; i <= at; ++i) inside.insert(nodes[i].output(0));
+  for (int i = at + 2; i < nodes.size(); ++i) {
+    for (const std::string& input : nodes[i].input()) {
+      if (inside.contains(input)) return std::nullopt;
+    }
+    for (const auto& attribute : nodes[i].attribute()) {
+      if (attribute.has_g() || attribute.graphs_size() > 0) return std::nullopt;
+    }
+  }
+  for (const auto& output : graph.output()) {
+    if (inside.contains(output.name()) || output.name() == result) return std::nullopt;
+  }
+  graph.mutable_node()->DeleteSubrange(0, at + 2);
+  for (auto& node : *graph.mutable_node()) {
+    for (auto& input : *node.mutable_input()) {
+      if (input == result) input = x;
+    }
+  }
+  return ExportRequest::Normalization{x, *means, *scales};
+}
+
 bool IsLeftOut(const TensorProto& tensor) {
   return tensor.data_location() == 1 && tensor.external_data_size() == 1 &&
          tensor.external_data(0).value() == kWeightsFile;
+}
+
+void SetMetadata(const std::map<std::string, std::string>& metadata,
+                 onnx_proto::ModelProto& model) {
+  for (const auto& [key, value] : metadata) {
+    auto* entry = static_cast<onnx_proto::StringStringEntryProto*>(nullptr);
+    for (auto& old : *model.mutable_metadata_props()) {
+      if (old.key() == key) entry = &old;
+    }
+    if (entry == nullptr) entry = model.add_metadata_props();
+    entry->set_key(key);
+    entry->set_value(value);
+  }
+}
+
+void AddFloats(const std::string& name, const std::vector<int64_t>& extents,
+               const std::vector<float>& numbers, GraphProto& graph) {
+  TensorProto& tensor = *graph.add_initializer();
+  tensor.set_name(name);
+  tensor.set_data_type(1);
+  for (const int64_t extent : extents) tensor.add_dims(extent);
+  tensor.set_raw_data(numbers.data(), numbers.size() * sizeof(float));
+}
+
+// Nodes before all others, which read the normalised numbers instead of the input.
+Status AddNormalization(const ExportRequest::Normalization& normalize, GraphProto& graph) {
+  std::vector<std::string> inputs;
+  std::set<std::string> initializers;
+  for (const auto& tensor : graph.initializer()) initializers.insert(tensor.name());
+  const onnx_proto::ValueInfoProto* input = nullptr;
+  for (const auto& info : graph.input()) {
+    if (!initializers.contains(info.name())) {
+      inputs.push_back(info.name());
+      input = &info;
+    }
+  }
+  const auto& tensor = inputs.size() == 1 ? input->type().tensor_type()
+                                          : onnx_proto::TypeProto::Tensor::default_instance();
+  const int rank = tensor.shape().dim_size();
+  if (tensor.elem_type() != 1 || (rank != 2 && rank != 4)) {
+    return FailedPrecondition(
+        "the data was normalised, which can be put before one f32 input of features or pictures "
+        "only");
+  }
+  const auto count = static_cast<int64_t>(normalize.mean.size());
+  const std::vector<int64_t> extents =
+      rank == 4 ? std::vector<int64_t>{1, count, 1, 1} : std::vector<int64_t>{count};
+  const std::string raw = inputs[0], prefix = "const.normalize.";
+  const std::string normalised = prefix + raw;
+  AddFloats(prefix + "mean", extents, normalize.mean, graph);
+  AddFloats(prefix + "scale", extents, normalize.scale, graph);
+  for (auto& node : *graph.mutable_node()) {
+    for (auto& name : *node.mutable_input()) {
+      if (name == raw) name = normalised;
+    }
+  }
+  google::protobuf::RepeatedPtrField<onnx_proto::NodeProto> nodes;
+  const auto add = [&](const char* op, std::vector<std::string> from, const std::string& to) {
+    auto* node = nodes.Add();
+    node->set_op_type(op);
+    node->set_name(to);
+    for (auto& name : from) node->add_input(name);
+    node->add_output(to);
+  };
+  std::string known = raw;
+  if (rank == 2) {  // a missing number is taken for the mean
+    add("IsNaN", {raw}, prefix + "missing");
+    add("Where", {prefix + "missing", prefix + "mean", raw}, prefix + "known");
+    known = prefix + "known";
+  }
+  add("Sub", {known, prefix + "mean"}, prefix + "centred");
+  add("Div", {prefix + "centred", prefix + "scale"}, normalised);
+  nodes.MergeFrom(graph.node());
+  *graph.mutable_node() = std::move(nodes);
+  return Status::Ok();
 }
 
 }  // namespace
@@ -151,6 +295,7 @@ Result<TakenApart> TakeApart(std::string_view bytes, const std::filesystem::path
   onnx_proto::ModelProto model;
   LEPTON_RETURN_IF_ERROR(ParseModel(bytes, &model));
   GraphProto& graph = *model.mutable_graph();
+  apart.normalize = TakeNormalization(graph, limits);
   const std::set<std::string> weights = FindWeights(graph);
   std::set<std::string> used;
   CollectNames(graph, used);
@@ -188,10 +333,14 @@ Result<TakenApart> TakeApart(std::string_view bytes, const std::filesystem::path
 
 Result<ExportedModel> PutTogether(std::string_view graph,
                                   const std::map<std::string, TensorView>& weights,
-                                  int64_t inline_bytes, const std::string& data_file) {
+                                  const PutTogetherOptions& options) {
   ExportedModel whole;
   onnx_proto::ModelProto model;
   LEPTON_RETURN_IF_ERROR(ParseModel(graph, &model));
+  if (options.normalize) {
+    LEPTON_RETURN_IF_ERROR(AddNormalization(*options.normalize, *model.mutable_graph()));
+  }
+  SetMetadata(options.metadata, model);
   int64_t total = 0;
   for (const auto& [name, view] : weights) total += static_cast<int64_t>(view.type.bytes());
   for (TensorProto& tensor : *model.mutable_graph()->mutable_initializer()) {
@@ -202,7 +351,7 @@ Result<ExportedModel> PutTogether(std::string_view graph,
       return InvalidArgument("weight '" + tensor.name() + "' is missing or is not " +
                              wanted.ToString());
     }
-    if (total <= inline_bytes) {
+    if (total <= options.inline_bytes) {
       PutInside(tensor, found->second.data, wanted.bytes());
       continue;
     }
@@ -210,7 +359,7 @@ Result<ExportedModel> PutTogether(std::string_view graph,
     whole.data.resize((whole.data.size() + kPage - 1) / kPage * kPage);
     tensor.clear_external_data();
     for (const auto& [key, value] :
-         std::map<std::string, std::string>{{"location", data_file},
+         std::map<std::string, std::string>{{"location", options.data_file},
                                             {"offset", std::to_string(whole.data.size())},
                                             {"length", std::to_string(wanted.bytes())}}) {
       auto* entry = tensor.add_external_data();

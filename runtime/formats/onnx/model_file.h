@@ -21,6 +21,9 @@ struct TakenApart {
   std::string graph;                 // a ModelProto whose weights are external data in kWeightsFile
   std::vector<NamedTensor> weights;  // f32, in the order of the graph
   std::map<std::string, std::string> metadata;
+  // The preparation of the one input that a model begins with, as our exporter writes it; taken out
+  // of the graph, since the data is prepared where it is read.
+  std::optional<ExportRequest::Normalization> normalize;
 };
 
 // A weight is an initializer of f32 with at least one axis that is used nowhere but where layers
@@ -29,11 +32,17 @@ struct TakenApart {
 Result<TakenApart> TakeApart(std::string_view bytes, const std::filesystem::path& folder,
                              const Limits& limits = {});
 
+struct PutTogetherOptions {
+  // As ExportRequest::normalize, for the model's one input; the name in it does not count.
+  std::optional<ExportRequest::Normalization> normalize;
+  std::map<std::string, std::string> metadata;  // besides what the graph has
+  int64_t inline_bytes = int64_t{1} << 30;
+  std::string data_file = "model.onnx.data";
+};
 // The whole model again, with other weights of the same names and types. kInvalidArgument names one
-// that is missing or does not fit.
+// that is missing or does not fit; kFailedPrecondition: normalisation of several inputs.
 Result<ExportedModel> PutTogether(std::string_view graph,
                                   const std::map<std::string, TensorView>& weights,
-                                  int64_t inline_bytes = int64_t{1} << 30,
-                                  const std::string& data_file = "model.onnx.data");
+                                  const PutTogetherOptions& options = {});
 
 }  // namespace lepton::onnx

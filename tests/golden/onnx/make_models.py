@@ -44,11 +44,11 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    def __init__(self, layers, width, classes):
+    def __init__(self, layers, width, classes, pool=True):
         super().__init__()
         self.conv = nn.Conv2d(3, width, 3, 1, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
-        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.pool = nn.MaxPool2d(3, 2, 1) if pool else nn.Identity()
         blocks, inputs = [], width
         for stage, count in enumerate(layers):
             for index in range(count):
@@ -181,7 +181,7 @@ def main():
         tokens = (ids, torch.ones_like(ids), torch.zeros_like(ids))
         save(folder, "mlp", mlp(784, 1024, 10), (torch.randn(16, 784),), ["x"],
              {"x": batch, "logits": batch})
-        save(folder, "resnet", ResNet((2, 2, 2, 2), 64, 10), (torch.randn(16, 3, 32, 32),),
+        save(folder, "resnet", ResNet((2, 2, 2, 2), 64, 10, pool=False), (torch.randn(16, 3, 32, 32),),
              ["pixels"], {"pixels": batch, "logits": batch})
         save(folder, "bert", Bert(1000, 256, 4, 4, 128, 3), tokens, text, text_axes)
         return
