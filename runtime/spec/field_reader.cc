@@ -30,6 +30,11 @@ std::string Allowed(const Range& range) {
   return std::isinf(range.max) ? low : low + " and " + high;
 }
 
+bool Inside(double number, const Range& range) {
+  return number >= range.min && number <= range.max && !(range.above_min && number == range.min) &&
+         !(range.below_max && number == range.max);
+}
+
 class Reader final : public FieldVisitor {
  public:
   explicit Reader(const json& document) { Push(&document, ""); }
@@ -44,10 +49,7 @@ class Reader final : public FieldVisitor {
     if (found == nullptr) return;
     if (!found->is_number()) return Wrong(name, *found, "a number");
     const double number = found->get<double>();
-    const bool inside = number >= range.min && number <= range.max &&
-                        !(range.above_min && number == range.min) &&
-                        !(range.below_max && number == range.max);
-    if (!inside) return OutOfRange(name, *found, Allowed(range));
+    if (!Inside(number, range)) return OutOfRange(name, *found, Allowed(range));
     value = number;
   }
 
@@ -142,6 +144,27 @@ class Reader final : public FieldVisitor {
         return OutOfRange(item, (*found)[i],
                           "from " + std::to_string(min) + " to " + std::to_string(max));
       }
+      read.push_back(number);
+    }
+    values = std::move(read);
+  }
+
+  void NumberList(std::string_view name, std::vector<double>& values, Range range, size_t max_size,
+                  std::string_view) override {
+    const json* found = Take(name);
+    if (found == nullptr) return;
+    if (!found->is_array()) return Wrong(name, *found, "a list of numbers");
+    if (found->size() > max_size) {
+      return Fail(name, "has " + std::to_string(found->size()) + " items, but at most " +
+                            std::to_string(max_size) + " are allowed");
+    }
+    std::vector<double> read;
+    for (size_t i = 0; i < found->size(); ++i) {
+      const json& value = (*found)[i];
+      const std::string item = std::string(name) + "." + std::to_string(i);
+      if (!value.is_number()) return Wrong(item, value, "a number");
+      const double number = value.get<double>();
+      if (!Inside(number, range)) return OutOfRange(item, value, Allowed(range));
       read.push_back(number);
     }
     values = std::move(read);

@@ -46,6 +46,10 @@ class Writer final : public Builder {
                    std::string_view) override {
     Set(n, v);
   }
+  void NumberList(std::string_view n, std::vector<double>& v, Range, size_t,
+                  std::string_view) override {
+    Set(n, v);
+  }
   void TextMap(std::string_view n, std::map<std::string, std::string>& v,
                std::string_view) override {
     Set(n, v);
@@ -84,9 +88,8 @@ class Writer final : public Builder {
 class SchemaMaker final : public Builder {
  public:
   void Number(std::string_view n, double& v, Range r, std::string_view doc) override {
-    json field = {{"type", "number"}, {"default", v}};
-    if (!std::isinf(r.min)) field[r.above_min ? "exclusiveMinimum" : "minimum"] = r.min;
-    if (!std::isinf(r.max)) field[r.below_max ? "exclusiveMaximum" : "maximum"] = r.max;
+    json field = NumberType(r);
+    field["default"] = v;
     Set(n, std::move(field), doc);
   }
   void Integer(std::string_view n, int64_t& v, int64_t min, int64_t max,
@@ -123,6 +126,12 @@ class SchemaMaker final : public Builder {
          {"items", {{"type", "integer"}, {"minimum", min}, {"maximum", max}}},
          {"maxItems", max_size},
          {"default", v}},
+        doc);
+  }
+  void NumberList(std::string_view n, std::vector<double>& v, Range range, size_t max_size,
+                  std::string_view doc) override {
+    Set(n,
+        {{"type", "array"}, {"items", NumberType(range)}, {"maxItems", max_size}, {"default", v}},
         doc);
   }
   void TextMap(std::string_view n, std::map<std::string, std::string>&,
@@ -184,6 +193,12 @@ class SchemaMaker final : public Builder {
     std::string text;
     bool shorthand;
   };
+  static json NumberType(const Range& r) {
+    json type = {{"type", "number"}};
+    if (!std::isinf(r.min)) type[r.above_min ? "exclusiveMinimum" : "minimum"] = r.min;
+    if (!std::isinf(r.max)) type[r.below_max ? "exclusiveMaximum" : "maximum"] = r.max;
+    return type;
+  }
   void Set(std::string_view name, json field, std::string_view doc) {
     field["description"] = std::string(doc);
     top()[std::string(name)] = std::move(field);

@@ -45,6 +45,8 @@ class FieldVisitor {
                             std::string_view doc) = 0;
   virtual void IntegerList(std::string_view name, std::vector<int64_t>& values, int64_t min,
                            int64_t max, size_t max_size, std::string_view doc) = 0;
+  virtual void NumberList(std::string_view name, std::vector<double>& values, Range range,
+                          size_t max_size, std::string_view doc) = 0;
   virtual void TextMap(std::string_view name, std::map<std::string, std::string>& values,
                        std::string_view doc) = 0;
   virtual void Space(std::string_view name, std::vector<Dimension>& space,

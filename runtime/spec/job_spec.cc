@@ -15,18 +15,25 @@ using nlohmann::json;
 constexpr std::pair<JobKind, std::string_view> kKinds[] = {{JobKind::kTrain, "train"},
                                                            {JobKind::kTune, "tune"},
                                                            {JobKind::kDistill, "distill"},
-                                                           {JobKind::kEvaluate, "evaluate"}};
+                                                           {JobKind::kEvaluate, "evaluate"},
+                                                           {JobKind::kBatch, "batch"}};
+
+std::string KindNames() {
+  std::string names;
+  for (const auto& [kind, name] : kKinds) names += (names.empty() ? "" : ", ") + std::string(name);
+  return names;
+}
 
 Result<JobKind> ReadKind(const json& document) {
   if (!document.is_object()) return InvalidArgument("the spec must be a mapping of fields");
   const auto it = document.find("kind");
   if (it == document.end()) {
-    return InvalidArgument("kind: missing; must be one of train, tune, distill, evaluate");
+    return InvalidArgument("kind: missing; must be one of " + KindNames());
   }
   for (const auto& [kind, name] : kKinds) {
     if (it->is_string() && it->get<std::string>() == name) return kind;
   }
-  return InvalidArgument("kind: " + it->dump() + " is not one of train, tune, distill, evaluate");
+  return InvalidArgument("kind: " + it->dump() + " is not one of " + KindNames());
 }
 
 bool Has(const json& document, std::string_view object, std::string_view field) {
@@ -36,37 +43,16 @@ bool Has(const json& document, std::string_view object, std::string_view field) 
 
 // Fields that belong to one kind only say so, rather than "unknown field".
 Status CheckKindsOwnFields(const json& document, JobKind kind) {
-  const std::pair<const char*, JobKind> owned[] = {{"search", JobKind::kTune},
-                                                   {"teacher", JobKind::kDistill},
-                                                   {"temperature", JobKind::kDistill},
-                                                   {"alpha", JobKind::kDistill}};
+  const std::pair<const char*, JobKind> owned[] = {
+      {"search", JobKind::kTune},         {"teacher", JobKind::kDistill},
+      {"temperature", JobKind::kDistill}, {"alpha", JobKind::kDistill},
+      {"output", JobKind::kBatch},        {"generate", JobKind::kBatch}};
   for (const auto& [field, owner] : owned) {
     if (document.contains(field) && kind != owner) {
       return InvalidArgument(std::string(field) + ": belongs to kind " +
                              std::string(JobKindName(owner)) + ", but kind is " +
                              std::string(JobKindName(kind)));
     }
-  }
-  return Status::Ok();
-}
-
-Status CheckDataset(const DatasetSpec& dataset) {
-  if (dataset.uri.empty() == dataset.name.empty()) {
-    return InvalidArgument(dataset.uri.empty()
-                               ? "dataset: missing; give uri: file:///... or name: a registered one"
-                               : "dataset: has both uri and name; give one of them");
-  }
-  if (!dataset.uri.empty() && dataset.uri.rfind("file:///", 0) != 0) {
-    return InvalidArgument("dataset.uri: '" + dataset.uri + "' must start with file:///");
-  }
-  if (!dataset.name.empty()) {
-    LEPTON_RETURN_IF_ERROR(ParseReference("dataset.name", dataset.name).ok()
-                               ? Status::Ok()
-                               : ParseReference("dataset.name", dataset.name).status());
-  }
-  if (dataset.label.empty()) return InvalidArgument("dataset.label: must not be empty");
-  if (dataset.split.train + dataset.split.validation > 1 + 1e-9) {
-    return InvalidArgument("dataset.split: train + validation is more than 1");
   }
   return Status::Ok();
 }
@@ -98,12 +84,14 @@ Status CheckTogether(const JobSpec& spec) {
   LEPTON_RETURN_IF_ERROR(CheckName("name", spec.name));
   LEPTON_RETURN_IF_ERROR(CheckName("queue", spec.queue));
   if (!spec.register_as.empty()) LEPTON_RETURN_IF_ERROR(CheckName("register", spec.register_as));
-  LEPTON_RETURN_IF_ERROR(CheckDataset(spec.dataset));
+  LEPTON_RETURN_IF_ERROR(CheckDataset(spec.dataset, spec.loss));
   if (!spec.model.from.empty()) {
     const Result<Reference> from = ParseReference("model.from", spec.model.from);
     if (!from.ok()) return from.status();
-  } else if (spec.kind == JobKind::kEvaluate) {
-    return InvalidArgument("model.from: missing; name the model to evaluate, such as digits@1");
+  } else if (spec.kind == JobKind::kEvaluate || spec.kind == JobKind::kBatch) {
+    return InvalidArgument("model.from: missing; name the model to " +
+                           std::string(spec.kind == JobKind::kBatch ? "ask" : "evaluate") +
+                           ", such as digits@1");
   }
   if (spec.resources.min_workers > spec.resources.max_workers) {
     return InvalidArgument("resources.min_workers: " + std::to_string(spec.resources.min_workers) +
@@ -168,9 +156,15 @@ Result<JobSpec> JobSpecFromJson(const json& document) {
   if (!Has(document, "optimizer", "weight_decay") && spec.optimizer.name != "adamw") {
     spec.optimizer.weight_decay = 0;
   }
-  if (!Has(document, "checkpoint", "keep_best") && spec.loss == "mse") {
-    spec.checkpoint.keep_best.metric = "validation/loss";
-    spec.checkpoint.keep_best.mode = "min";
+  if (spec.loss == "mse" || spec.loss == "next_token") {
+    if (!Has(document, "checkpoint", "keep_best")) {
+      spec.checkpoint.keep_best.metric = "validation/loss";
+      spec.checkpoint.keep_best.mode = "min";
+    }
+    if (spec.search && !Has(document, "search", "metric")) {
+      spec.search->metric = "validation/loss";
+      if (!Has(document, "search", "mode")) spec.search->mode = "min";
+    }
   }
   if (spec.name.empty()) spec.name = DefaultName(spec);
   LEPTON_RETURN_IF_ERROR(CheckTogether(spec));

@@ -17,28 +17,13 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/status.h"
+#include "runtime/spec/dataset_spec.h"
 #include "runtime/spec/model_spec.h"
 
 namespace lepton::spec {
 
-enum class JobKind { kTrain, kTune, kDistill, kEvaluate };
+enum class JobKind { kTrain, kTune, kDistill, kEvaluate, kBatch };
 std::string_view JobKindName(JobKind kind);
-
-struct SplitSpec {
-  double train = 0.8;
-  double validation = 0.1;  // test gets the rest: 1 - train - validation
-  uint64_t seed = 0;
-};
-
-struct DatasetSpec {
-  // One of the two. `uri`: file:///path.csv. `name`: a registered dataset, "digits", "digits@3".
-  std::string uri;
-  std::string name;
-  std::string label = "target";
-  SplitSpec split;
-  std::string normalize = "standard";  // standard | none
-  std::string missing = "mean";        // mean | error: empty numeric cells
-};
 
 struct OptimizerSpec {
   std::string name = "adamw";  // sgd | adam | adamw
@@ -118,6 +103,22 @@ struct DistillSpec {
   double alpha = 0.5;  // weight of the soft-target loss; 1 - alpha of the label loss
 };
 
+// Kind batch: what a model says of every row.
+struct OutputSpec {
+  std::string format = "csv";  // csv | jsonl
+  std::string rows = "all";    // all | train | validation | test: of the dataset's split
+};
+// Kind batch with a language model: text that goes on from each row.
+struct GenerateSpec {
+  int64_t max_tokens = 0;  // 0: none
+  double temperature = 0;  // 0: the likeliest token
+  uint64_t seed = 0;
+};
+struct BatchSpec {
+  OutputSpec output;
+  GenerateSpec generate;
+};
+
 struct JobSpec {
   JobKind kind = JobKind::kTrain;
   std::string name;  // default: the kind and the data's or the model's name
@@ -125,10 +126,11 @@ struct JobSpec {
   int priority = 50;  // 0..100, higher first
   DatasetSpec dataset;
   ModelSpec model;
-  std::string loss = "cross_entropy";  // cross_entropy | binary_cross_entropy | mse
+  std::string loss = "cross_entropy";  // or binary_cross_entropy | mse | next_token
   OptimizerSpec optimizer;
   ScheduleSpec schedule;
   int64_t batch_size = 64;        // global
+  int64_t accumulate = 1;         // pieces in which a shard's rows are computed, to save memory
   int64_t epochs = 20;            // or
   int64_t steps = 0;              // > 0: overrides epochs
   double clip_norm = 0;           // 0: no gradient clipping
@@ -144,6 +146,7 @@ struct JobSpec {
   std::map<std::string, std::string> labels;
   std::optional<SearchSpec> search;    // kind tune
   std::optional<DistillSpec> distill;  // kind distill
+  std::optional<BatchSpec> batch;      // kind batch
 };
 
 // A YAML or JSON document of at most 1 MiB (YAML anchors and aliases are refused).

@@ -7,21 +7,6 @@ using std::chrono::hours;
 using std::chrono::milliseconds;
 constexpr int64_t kMaxSteps = 1'000'000'000'000;
 
-void Visit(FieldVisitor& v, DatasetSpec& s) {
-  v.Text("uri", s.uri, "a CSV file: file:///data/digits.csv, within the coordinator's file roots");
-  v.Text("name", s.name, "a registered dataset: digits, or a version of it: digits@3");
-  v.Text("label", s.label, "the column to predict");
-  v.BeginObject("split", "how rows are divided; the test part gets 1 - train - validation");
-  v.Number("train", s.split.train, {.min = 0, .max = 1, .above_min = true}, "share of rows");
-  v.Number("validation", s.split.validation, {.min = 0, .max = 1, .below_max = true},
-           "share of rows");
-  v.Seed("seed", s.split.seed, "of the division");
-  v.EndObject();
-  v.Choice("normalize", s.normalize, {"standard", "none"},
-           "standard: (x - mean) / standard deviation, measured on the train part");
-  v.Choice("missing", s.missing, {"mean", "error"}, "what an empty numeric cell becomes");
-}
-
 void Visit(FieldVisitor& v, OptimizerSpec& s) {
   v.Choice("name", s.name, {"sgd", "adam", "adamw"}, "update rule");
   v.Number("lr", s.lr, {.min = 0, .max = 1000, .above_min = true}, "learning rate");
@@ -87,11 +72,25 @@ void Visit(FieldVisitor& v, SearchSpec& s) {
   v.Space("space", s.space, "the dimensions, by the path of the field that they set");
 }
 
+void Visit(FieldVisitor& v, BatchSpec& s) {
+  v.BeginObject("output", "kind batch: the predictions", "format");
+  v.Choice("format", s.output.format, {"csv", "jsonl"}, "a row or a line for each row of the data");
+  v.Choice("rows", s.output.rows, {"all", "train", "validation", "test"},
+           "of which part of the dataset's split");
+  v.EndObject();
+  v.BeginObject("generate", "kind batch, language models: text that goes on from each row");
+  v.Integer("max_tokens", s.generate.max_tokens, 0, 1 << 20, "at most so many; 0: none");
+  v.Number("temperature", s.generate.temperature, {.min = 0, .max = 100},
+           "0: always the likeliest token; 1: drawn as likely as the model says");
+  v.Seed("seed", s.generate.seed, "of the draws");
+  v.EndObject();
+}
+
 }  // namespace
 
 void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
   std::string kind_name = kind ? std::string(JobKindName(*kind)) : "";
-  v.Choice("kind", kind_name, {"train", "tune", "distill", "evaluate"}, "what to do");
+  v.Choice("kind", kind_name, {"train", "tune", "distill", "evaluate", "batch"}, "what to do");
   v.Text("name", s.name, "for people; need not be unique");
   v.Text("queue", s.queue, "where to wait");
   v.Int("priority", s.priority, 0, 100, "higher first; first come, first served within one");
@@ -101,7 +100,8 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
   v.BeginObject("model", "what to train or evaluate", "from");
   Visit(v, s.model, /*all=*/!kind);
   v.EndObject();
-  v.Choice("loss", s.loss, {"cross_entropy", "binary_cross_entropy", "mse"}, "what to minimise");
+  v.Choice("loss", s.loss, {"cross_entropy", "binary_cross_entropy", "mse", "next_token"},
+           "what to minimise; next_token: of a language model");
   v.BeginObject("optimizer", "how weights are updated", "name");
   Visit(v, s.optimizer);
   v.EndObject();
@@ -109,6 +109,8 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
   Visit(v, s.schedule);
   v.EndObject();
   v.Integer("batch_size", s.batch_size, 1, 1 << 24, "rows per step over all workers");
+  v.Integer("accumulate", s.accumulate, 1, 4096,
+            "compute a shard's rows in so many pieces, one after another, to need less memory");
   v.Integer("epochs", s.epochs, 1, 1'000'000, "passes over the train part");
   v.Integer("steps", s.steps, 0, kMaxSteps, "if above 0, train for so many steps instead");
   v.Number("clip_norm", s.clip_norm, {.min = 0, .max = 1e9}, "of the whole gradient; 0: none");
@@ -148,6 +150,11 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
     v.Number("alpha", distill.alpha, {.min = 0, .max = 1},
              "kind distill: weight of the soft targets; 1 - alpha of the labels");
     s.distill = std::move(distill);
+  }
+  if (!kind || *kind == JobKind::kBatch) {
+    BatchSpec batch = s.batch.value_or(BatchSpec{});
+    Visit(v, batch);
+    s.batch = std::move(batch);
   }
 }
 

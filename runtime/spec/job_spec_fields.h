@@ -12,4 +12,5 @@ void Visit(FieldVisitor& v, DeploymentSpec& s);
 void Visit(FieldVisitor& v, ModelSpec& s, bool all);
 // What a document's model starts from: the defaults of the architecture and style that it names.
 ModelSpec ModelDefaultsFor(const nlohmann::json& model);
+void Visit(FieldVisitor& v, DatasetSpec& s);
 }  // namespace lepton::spec

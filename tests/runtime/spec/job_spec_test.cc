@@ -50,7 +50,12 @@ TEST(JobSpec, SurvivesTheRoundTripThroughJson) {
         "[1e-4, "
         "1e-1]}, model.hidden: {choice: [[16], [32, 16]]}, batch_size: {logint: [16, 64]}}}}",
         "{kind: distill, dataset: digits@2, teacher: digits@prod, temperature: 4, alpha: 0.9}",
-        "{kind: evaluate, dataset: digits, model: digits@1}"}) {
+        "{kind: evaluate, dataset: digits, model: digits@1}",
+        "{kind: batch, dataset: digits, model: digits@1, output: jsonl, generate: {max_tokens: 8}}",
+        "{kind: train, dataset: {uri: file:///a.txt, tokenizer: bytes, context: 64}, loss: "
+        "next_token, accumulate: 2}",
+        "{kind: train, dataset: {uri: file:///a, image: {height: 8, width: 8, mean: [0.5], std: "
+        "[0.25], flip: true}}}"}) {
     const Result<JobSpec> spec = ParseJobSpec(text);
     ASSERT_TRUE(spec.ok()) << spec.status().ToString();
     const nlohmann::json written = JobSpecToJson(*spec);
@@ -122,6 +127,14 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"{kind: train, dataset: digits, teacher: x@1}", "teacher: belongs to kind distill"},
         Refusal{"{kind: distill, dataset: digits}", "teacher: missing"},
         Refusal{"{kind: evaluate, dataset: digits}", "model.from: missing"},
+        Refusal{"{kind: batch, dataset: digits}", "model.from: missing; name the model to ask"},
+        Refusal{"{kind: train, dataset: digits, output: {format: csv}}",
+                "output: belongs to kind batch"},
+        Refusal{"{kind: batch, dataset: digits, model: a@1, output: xml}",
+                "output.format: \"xml\" is not one of csv, jsonl"},
+        Refusal{"{kind: batch, dataset: digits, model: a@1, generate: {temperature: -1}}",
+                "generate.temperature: -1 is out of range"},
+        Refusal{"{kind: train, dataset: digits, accumulate: 0}", "accumulate: 0 is out of range"},
         Refusal{"{kind: tune, dataset: digits}", "search.space: must name"},
         Refusal{
             "{kind: tune, dataset: digits, search: {space: {optimizer.rate: {uniform: [0, 1]}}}}",
