@@ -107,7 +107,8 @@ void Visit(FieldVisitor& v, DatasetSpec& s) {
          "bytes, or file:///tokenizer.json; if not given, the one that comes with the model");
   v.Integer("context", s.context, 0, 1 << 20,
             "tokens of a row at most; 0: what the model takes, else 128");
-  v.BeginObject("image", "pictures; with a table, its columns are the pixels: [channels, height, "
+  v.BeginObject("image",
+                "pictures; with a table, its columns are the pixels: [channels, height, "
                 "width]");
   v.Integer("channels", s.image.channels, 0, 4096, "1 grey, 3 colour; 0: the model's, else 3");
   v.Integer("height", s.image.height, 0, kMaxSide, "0: the model's, else the pictures'");

@@ -105,6 +105,10 @@ class OthersFields final : public FieldVisitor {
                    std::string_view) override {
     Tell(n);
   }
+  void NumberList(std::string_view n, std::vector<double>&, Range, size_t,
+                  std::string_view) override {
+    Tell(n);
+  }
   void TextMap(std::string_view n, std::map<std::string, std::string>&, std::string_view) override {
     Tell(n);
   }

@@ -42,9 +42,12 @@ std::vector<std::string> Classes(const Column& column) {
 }
 
 void ReadKind(ManifestReader& reader, DatasetManifest* m) {
-  std::string kind = "table";
-  reader.ReadOptional("kind", &kind);
-  reader.ReadOptional("read_from", &m->format);
+  int64_t version = 0;
+  reader.Read("version", &version);
+  if (version < 2) return;
+  std::string kind;
+  reader.Read("kind", &kind);
+  reader.Read("read_from", &m->format);
   for (const auto& [known, name] : kKindNames) {
     if (name == kind) {
       m->kind = known;

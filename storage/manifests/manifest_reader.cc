@@ -88,21 +88,11 @@ const json* ManifestReader::Field(const char* key) {
   return nullptr;
 }
 
-bool ManifestReader::Has(const char* key) const {
-  return at_->contains(key);
-}
-
-void ManifestReader::ReadOptional(const char* key, std::string* out) {
-  if (Has(key)) Read(key, out);
-}
-void ManifestReader::ReadOptional(const char* key, int64_t* out) {
-  if (Has(key)) Read(key, out);
-}
-void ManifestReader::ReadOptional(const char* key, std::vector<std::string>* out) {
-  if (Has(key)) Read(key, out);
-}
-void ManifestReader::ReadOptional(const char* key, std::vector<double>* out) {
-  if (Has(key)) Read(key, out);
+void ManifestReader::Read(const char* key, bool* out) {
+  const json* field = Field(key);
+  if (field == nullptr) return;
+  if (!field->is_boolean()) return Fail(key, "must be true or false");
+  *out = field->get<bool>();
 }
 
 void ManifestReader::Read(const char* key, std::string* out) {
@@ -179,6 +169,14 @@ void ManifestReader::ReadDigest(const char* key, std::string* out, bool may_be_e
 
 void ManifestReader::ReadJson(const char* key, std::string* out) {
   if (const json* field = Field(key)) *out = DumpManifest(*field);
+}
+
+ManifestReader ManifestReader::ReadObject(const char* key) {
+  static const json kNothing = json::object();
+  const json* field = Field(key);
+  if (field != nullptr && !field->is_object()) Fail(key, "must be an object");
+  const bool found = field != nullptr && field->is_object();
+  return ManifestReader(root_, found ? field : &kNothing, path_ + key + ".", status_);
 }
 
 std::vector<ManifestReader> ManifestReader::ReadObjects(const char* key) {

@@ -28,19 +28,16 @@ class ManifestReader {
   void Read(const char* key, std::string* out);
   void Read(const char* key, int64_t* out);
   void Read(const char* key, uint64_t* out);
+  void Read(const char* key, bool* out);
   void Read(const char* key, std::vector<std::string>* out);
   void Read(const char* key, std::vector<double>* out);
   void Read(const char* key, std::map<std::string, double>* out);
   // 64 hex digits; or, where it may be absent, "".
   void ReadDigest(const char* key, std::string* out, bool may_be_empty = false);
-  // A field that older documents lack: `out` keeps its value then.
-  void ReadOptional(const char* key, std::string* out);
-  void ReadOptional(const char* key, int64_t* out);
-  void ReadOptional(const char* key, std::vector<std::string>* out);
-  void ReadOptional(const char* key, std::vector<double>* out);
-  bool Has(const char* key) const;
   // The field's JSON as text.
   void ReadJson(const char* key, std::string* out);
+  // An inner object; it shares this reader's status.
+  ManifestReader ReadObject(const char* key);
   // The objects of an array; they share this reader's status.
   std::vector<ManifestReader> ReadObjects(const char* key);
   // Marks the document as bad: "dataset manifest: columns[2].type: unknown".

@@ -8,7 +8,7 @@ namespace lepton::storage {
 namespace {
 
 constexpr char kFormat[] = "lepton.model";
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;  // 1: features only, without "input"
 
 // A spec that does not parse is kept as text, so that nothing is lost on the way.
 nlohmann::json Embedded(const std::string& text) {
@@ -16,21 +16,91 @@ nlohmann::json Embedded(const std::string& text) {
   return parsed.is_discarded() ? nlohmann::json(text) : parsed;
 }
 
+nlohmann::json InputToJson(const ModelInput& in) {
+  nlohmann::json out = {{"kind", in.kind}};
+  if (in.kind == "images") {
+    out.update({{"channels", in.channels},
+                {"height", in.height},
+                {"width", in.width},
+                {"mean", NumbersToJson(in.mean)},
+                {"scale", NumbersToJson(in.scale)},
+                {"fit", in.fit}});
+  }
+  if (in.kind == "tokens") {
+    out.update({{"vocabulary", in.vocabulary},
+                {"context", in.context},
+                {"per_token", in.per_token},
+                {"tokenizer", in.tokenizer},
+                {"text", in.text},
+                {"text_pair", in.text_pair}});
+  }
+  return out;
+}
+
+void ReadInput(ManifestReader& reader, ModelInput* in) {
+  reader.Read("kind", &in->kind);
+  if (in->kind == "images") {
+    reader.Read("channels", &in->channels);
+    reader.Read("height", &in->height);
+    reader.Read("width", &in->width);
+    reader.Read("mean", &in->mean);
+    reader.Read("scale", &in->scale);
+    reader.Read("fit", &in->fit);
+  } else if (in->kind == "tokens") {
+    reader.Read("vocabulary", &in->vocabulary);
+    reader.Read("context", &in->context);
+    reader.Read("per_token", &in->per_token);
+    reader.Read("tokenizer", &in->tokenizer);
+    reader.Read("text", &in->text);
+    reader.Read("text_pair", &in->text_pair);
+  } else if (in->kind != "features") {
+    reader.Fail("kind", "is not a kind of input");
+  }
+}
+
+Status CheckScales(const std::string& what, const std::vector<double>& mean,
+                   const std::vector<double>& scale) {
+  for (size_t i = 0; i < scale.size(); ++i) {
+    // Written so that NaN fails too.
+    if (scale[i] > 0 && scale[i] <= 1e300 && mean[i] > -1e300 && mean[i] < 1e300) continue;
+    return InvalidArgument("lepton.model manifest: " + what + " " + std::to_string(i) +
+                           ": mean and scale must be finite, scale greater than 0");
+  }
+  return Status::Ok();
+}
+
+Status CheckInput(const ModelInput& in) {
+  constexpr int64_t kMaxSize = int64_t{1} << 31;
+  const auto sized = [&](int64_t value) { return value >= 1 && value < kMaxSize; };
+  if (in.kind == "images") {
+    const auto channels = static_cast<size_t>(in.channels);
+    if (!sized(in.channels) || !sized(in.height) || !sized(in.width) ||
+        in.mean.size() != channels || in.scale.size() != channels) {
+      return InvalidArgument("lepton.model manifest: input: sizes, mean and scale do not agree");
+    }
+    return CheckScales("input: channel", in.mean, in.scale);
+  }
+  if (in.kind == "tokens" && (!sized(in.vocabulary) || !sized(in.context))) {
+    return InvalidArgument("lepton.model manifest: input: vocabulary or context is out of range");
+  }
+  if (!in.tokenizer.empty() && in.tokenizer != "bytes" && !IsDigest(in.tokenizer)) {
+    return InvalidArgument("lepton.model manifest: input: tokenizer is neither bytes nor a digest");
+  }
+  return Status::Ok();
+}
+
 Status CheckConsistent(const ModelManifest& m) {
+  LEPTON_RETURN_IF_ERROR(CheckInput(m.input));
+  if (m.parameters < 0) return InvalidArgument("lepton.model manifest: parameters: negative");
+  if (m.steps < 0) return InvalidArgument("lepton.model manifest: steps: negative");
+  // Pixels are normalised by channel.
+  if (m.input.kind != "features" && m.mean.empty() && m.scale.empty()) return Status::Ok();
   if (m.mean.size() != m.feature_names.size() || m.scale.size() != m.feature_names.size()) {
     return InvalidArgument("lepton.model manifest: " + std::to_string(m.feature_names.size()) +
                            " features, but " + std::to_string(m.mean.size()) + " means and " +
                            std::to_string(m.scale.size()) + " scales");
   }
-  for (size_t i = 0; i < m.scale.size(); ++i) {
-    // Written so that NaN fails too.
-    if (!(m.scale[i] > 0) || m.scale[i] > 1e300 || !(m.mean[i] > -1e300 && m.mean[i] < 1e300)) {
-      return InvalidArgument("lepton.model manifest: feature \"" + m.feature_names[i] +
-                             "\": mean and scale must be finite, scale greater than 0");
-    }
-  }
-  if (m.parameters < 0) return InvalidArgument("lepton.model manifest: parameters: negative");
-  if (m.steps < 0) return InvalidArgument("lepton.model manifest: steps: negative");
+  LEPTON_RETURN_IF_ERROR(CheckScales("feature", m.mean, m.scale));
   return Status::Ok();
 }
 
@@ -42,6 +112,7 @@ nlohmann::json ToJson(const ModelManifest& m) {
           {"model", Embedded(m.model_spec_json)},
           {"loss", m.loss},
           {"precision", m.precision},
+          {"input", InputToJson(m.input)},
           {"feature_names", m.feature_names},
           {"mean", NumbersToJson(m.mean)},
           {"scale", NumbersToJson(m.scale)},
@@ -64,6 +135,13 @@ Result<ModelManifest> ModelManifestFromJson(std::string_view text) {
   reader.ReadJson("model", &m.model_spec_json);
   reader.Read("loss", &m.loss);
   reader.Read("precision", &m.precision);
+  int64_t version = 0;
+  reader.Read("version", &version);
+  if (version > 1) {
+    if (ManifestReader input = reader.ReadObject("input"); reader.status().ok()) {
+      ReadInput(input, &m.input);
+    }
+  }
   reader.Read("feature_names", &m.feature_names);
   reader.Read("mean", &m.mean);
   reader.Read("scale", &m.scale);

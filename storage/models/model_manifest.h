@@ -14,15 +14,30 @@
 
 namespace lepton::storage {
 
+// What a model takes, and how raw data becomes that.
+struct ModelInput {
+  std::string kind = "features";  // features | images | tokens
+  // images: of files (a byte is 0 to 1), or of the columns `feature_names` of a table.
+  int64_t channels = 0, height = 0, width = 0;
+  std::vector<double> mean, scale;  // a channel: (raw - mean) / scale
+  std::string fit = "stretch";      // stretch | crop: how files get their size
+  // tokens
+  int64_t vocabulary = 0, context = 0;
+  bool per_token = false;       // a language model
+  std::string tokenizer;        // "bytes", or the digest of a tokenizer.json; "" for ids alone
+  std::string text, text_pair;  // columns of a table; "" for a stream
+};
+
 struct ModelManifest {
   std::string model_spec_json;  // runtime/spec ModelSpec: the architecture
-  std::string loss;             // cross_entropy | binary_cross_entropy | mse
+  std::string loss;             // cross_entropy | binary_cross_entropy | mse | next_token
   std::string precision;
-  // Input: raw feature columns, in order; x = (raw - mean) / scale, missing cells take mean.
+  ModelInput input;
+  // Features: raw columns, in order; x = (raw - mean) / scale, missing cells take mean.
   std::vector<std::string> feature_names;
   std::vector<double> mean, scale;
   std::string label_name;
-  std::vector<std::string> classes;  // class index -> label as text; empty for mse
+  std::vector<std::string> classes;  // class index -> label as text; empty for other losses
   Digest weights;                    // safetensors object
   std::string weights_sha256;        // safetensors::WeightsDigest
   int64_t parameters = 0;

@@ -174,6 +174,19 @@ TEST(DatasetManifestTest, BadDocumentsAreRefusedNamingTheField) {
               Fails(StatusCode::kInvalidArgument, "columns[0].classes"));
 }
 
+TEST(DatasetManifestTest, DocumentsOfTheFirstVersionStillRead) {
+  DatasetManifest manifest;
+  manifest.source = manifest.table = std::string(64, 'a');
+  nlohmann::json old = ToJson(manifest);
+  old["version"] = 1;
+  old.erase("kind");
+  old.erase("read_from");
+  const auto back = DatasetManifestFromJson(old.dump());
+  ASSERT_THAT(back, IsOk());
+  EXPECT_EQ(back->kind, DatasetKind::kTable);
+  EXPECT_EQ(back->format, "csv");
+}
+
 // The files of the quick start, whose figures are public.
 TEST(QuickStartDataTest, HasThePublishedRowsColumnsAndClasses) {
   const fs::path data = LEPTON_SOURCE_DIR "/scripts/data";

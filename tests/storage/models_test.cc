@@ -54,8 +54,12 @@ TEST(ModelManifestTest, BadDocumentsAreRefusedNamingTheField) {
   EXPECT_THAT(ModelManifestFromJson(""), Fails(StatusCode::kInvalidArgument, "not a JSON object"));
   EXPECT_THAT(ModelManifestFromJson("\xff"), Fails(StatusCode::kInvalidArgument, "not a JSON"));
   EXPECT_THAT(ModelManifestFromJson("{}"), Fails(StatusCode::kInvalidArgument, "another kind"));
-  EXPECT_THAT(with("version", 2),
-              Fails(StatusCode::kFailedPrecondition, "version 2, but this program reads up to 1"));
+  EXPECT_THAT(with("version", 3),
+              Fails(StatusCode::kFailedPrecondition, "version 3, but this program reads up to 2"));
+  EXPECT_THAT(with("input", {{"kind", "sounds"}}),
+              Fails(StatusCode::kInvalidArgument, "input.kind: is not a kind of input"));
+  EXPECT_THAT(with("input", {{"kind", "tokens"}}),
+              Fails(StatusCode::kInvalidArgument, "input.vocabulary: is missing"));
   EXPECT_THAT(with("version", -1), Fails(StatusCode::kInvalidArgument, "version"));
   EXPECT_THAT(with("weights", ""), Fails(StatusCode::kInvalidArgument, "weights"));
   EXPECT_THAT(with("dataset", "../x"), Fails(StatusCode::kInvalidArgument, "dataset"));
@@ -72,6 +76,51 @@ TEST(ModelManifestTest, BadDocumentsAreRefusedNamingTheField) {
     bad.erase(key);
     EXPECT_THAT(ModelManifestFromJson(bad.dump()), Fails(StatusCode::kInvalidArgument, "")) << key;
   }
+}
+
+TEST(ModelManifestTest, InputsOfEveryKindReadBack) {
+  ModelManifest m = Example();
+  m.feature_names.clear();
+  m.mean.clear();
+  m.scale.clear();
+  m.input.kind = "images";
+  m.input.channels = 2;
+  m.input.height = 8;
+  m.input.width = 6;
+  m.input.mean = {0.5, 0.25};
+  m.input.scale = {0.1, 1};
+  m.input.fit = "crop";
+  auto back = ModelManifestFromJson(ToJson(m).dump());
+  ASSERT_THAT(back, IsOk());
+  EXPECT_EQ(ToJson(*back), ToJson(m));
+  EXPECT_EQ(back->input.mean, m.input.mean);
+  m.input.mean = {0.5};
+  EXPECT_THAT(ModelManifestFromJson(ToJson(m).dump()),
+              Fails(StatusCode::kInvalidArgument, "do not agree"));
+
+  m.input = {};
+  m.input.kind = "tokens";
+  m.input.vocabulary = 256;
+  m.input.context = 64;
+  m.input.per_token = true;
+  m.input.tokenizer = "bytes";
+  m.input.text = "body";
+  back = ModelManifestFromJson(ToJson(m).dump());
+  ASSERT_THAT(back, IsOk());
+  EXPECT_EQ(ToJson(*back), ToJson(m));
+  EXPECT_TRUE(back->input.per_token);
+  m.input.tokenizer = "gpt2";
+  EXPECT_THAT(ModelManifestFromJson(ToJson(m).dump()),
+              Fails(StatusCode::kInvalidArgument, "tokenizer"));
+}
+
+TEST(ModelManifestTest, DocumentsOfTheFirstVersionStillRead) {
+  nlohmann::json old = ToJson(Example());
+  old["version"] = 1;
+  old.erase("input");
+  const auto back = ModelManifestFromJson(old.dump());
+  ASSERT_THAT(back, IsOk());
+  EXPECT_EQ(back->input.kind, "features");
 }
 
 TEST(ModelManifestTest, DamagedDocumentsNeverThrow) {

@@ -39,9 +39,8 @@ class BaselineObserver final : public TrainObserver {
 // Test accuracy of the student that never met the teacher.
 Result<double> TrainAlone(TaskContext& context, const TrainSession& session,
                           collectives::Communicator& gang) {
-  LEPTON_ASSIGN_OR_RETURN(
-      const std::unique_ptr<nn::TrainingProgram> program,
-      BuildProgram(context.spec(), session.data, session.total_steps, /*distill=*/false));
+  LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<nn::TrainingProgram> program,
+                          BuildProgram(context.spec(), session, /*distill=*/false));
   if (!context.start().model_manifest().empty()) {
     LEPTON_ASSIGN_OR_RETURN(const StoredModel from,
                             LoadModel(context.objects(), context.start().model_manifest()));
@@ -55,7 +54,7 @@ Result<double> TrainAlone(TaskContext& context, const TrainSession& session,
                         .last_step = session.stop_step,
                         .checkpoints = false};
   LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, RunTrainLoop(run, observer));
-  const DataPart& test = session.data.test;
+  const Examples& test = *session.data.test;
   LEPTON_ASSIGN_OR_RETURN(const Evaluation evaluation, Evaluate(*program, test, test.rows(), gang));
   return evaluation.accuracy;
 }
@@ -71,7 +70,7 @@ Status RunDistill(TaskContext& context) {
   LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<collectives::Communicator> gang,
                           context.JoinGang());
   LEPTON_ASSIGN_OR_RETURN(const std::vector<float> logits,
-                          teacher.Logits(session.data.train, *gang));
+                          teacher.Logits(*session.data.train_plain, *gang));
 
   TaskObserver observer(context, session);
   const TrainRun run = {.spec = context.spec(),
@@ -85,7 +84,7 @@ Status RunDistill(TaskContext& context) {
                         .resumed_from = context.start().resume_checkpoint()};
   LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, RunTrainLoop(run, observer));
 
-  const DataPart& test = session.data.test;
+  const Examples& test = *session.data.test;
   LEPTON_ASSIGN_OR_RETURN(const Evaluation taught,
                           Evaluate(teacher.program(), test, test.rows(), *gang));
   Result<double> alone = TrainAlone(context, session, *gang);

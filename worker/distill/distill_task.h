@@ -8,7 +8,8 @@
 namespace lepton::worker {
 
 // Three steps, each by the whole gang:
-//   1. the teacher's logits for all training rows, once;
+//   1. the teacher's logits for all training examples as they are (pictures without augmentation),
+//      once;
 //   2. the student on soft targets and labels (the training loop, with checkpoints);
 //   3. the same student alone, from the same first weights, for the same steps, on labels only.
 // The result's model is the distilled student. Its metrics are a training's ("test/accuracy" is the

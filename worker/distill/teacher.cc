@@ -1,14 +1,11 @@
 #include "worker/distill/teacher.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "worker/train/evaluation.h"
 
 namespace lepton::worker {
-namespace {
-constexpr int64_t kBlockRows = 256;
-}
-
 Result<Teacher> Teacher::Load(const storage::ObjectStore& objects,
                               const storage::Digest& manifest) {
   LEPTON_ASSIGN_OR_RETURN(StoredModel model, LoadModel(objects, manifest));
@@ -20,18 +17,24 @@ Result<Teacher> Teacher::Load(const storage::ObjectStore& objects,
   return Teacher(std::move(model), std::move(program));
 }
 
-Result<std::vector<float>> Teacher::Logits(const DataPart& part, collectives::Communicator& gang) {
-  const int64_t features = static_cast<int64_t>(model_.manifest.feature_names.size());
+Result<std::vector<float>> Teacher::Logits(const Examples& examples,
+                                           collectives::Communicator& gang) {
   const int64_t outputs = program_->signature().outputs;
-  const int64_t blocks = (part.rows() + kBlockRows - 1) / kBlockRows;
-  std::vector<float> logits(part.rows() * outputs);
+  const int64_t block_rows = BlockRows(examples, program_->signature());
+  const int64_t blocks = (examples.rows() + block_rows - 1) / block_rows;
+  std::vector<float> logits(examples.rows() * outputs);
+  BatchBuffer buffer(program_->signature());
+  std::vector<int64_t> numbers;
   for (int64_t block = 0; block < blocks; ++block) {
     if (block * gang.size() / blocks != gang.rank()) continue;
-    const int64_t first = block * kBlockRows;
-    const int64_t rows = std::min(kBlockRows, part.rows() - first);
-    const Status done = program_->Forward(
-        nn::Batch::Features(std::span(part.x).subspan(first * features, rows * features), features),
-        std::span(logits).subspan(first * outputs, rows * outputs));
+    const int64_t first = block * block_rows;
+    numbers.resize(std::min(block_rows, examples.rows() - first));
+    std::iota(numbers.begin(), numbers.end(), first);
+    Status done = examples.Fill(0, numbers, buffer);
+    if (done.ok()) {
+      done = program_->Forward(
+          buffer.batch(), std::span(logits).subspan(first * outputs, numbers.size() * outputs));
+    }
     if (!done.ok()) return AbortGang(gang, done.WithContext("teacher"));
   }
   // Summed as integers: every other rank has zero bits there, so the floats arrive unchanged.

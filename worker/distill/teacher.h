@@ -8,8 +8,8 @@
 #include "runtime/base/status.h"
 #include "runtime/nn/training_program.h"
 #include "storage/objects/object_store.h"
+#include "worker/data/examples.h"
 #include "worker/train/model_files.h"
-#include "worker/train/prepared_data.h"
 
 namespace lepton::worker {
 
@@ -22,9 +22,9 @@ class Teacher {
   nn::TrainingProgram& program() { return *program_; }
   int64_t parameters() const { return model_.manifest.parameters; }
 
-  // Logits [part.rows, classes] of data that was prepared like this model. Collective: each rank
-  // computes its share of the rows and gets all of them.
-  Result<std::vector<float>> Logits(const DataPart& part, collectives::Communicator& gang);
+  // Logits [examples, classes] of data that was prepared like this model. Collective: each rank
+  // computes its share of the examples and gets all of them.
+  Result<std::vector<float>> Logits(const Examples& examples, collectives::Communicator& gang);
 
  private:
   Teacher(StoredModel model, std::unique_ptr<nn::TrainingProgram> program)

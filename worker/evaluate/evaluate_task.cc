@@ -2,21 +2,24 @@
 
 #include "worker/train/evaluation.h"
 #include "worker/train/model_files.h"
-#include "worker/train/prepared_data.h"
+#include "worker/train/train_session.h"
 
 namespace lepton::worker {
 namespace {
 
-Result<DataPart> ChooseRows(const TaskContext& context, const StoredDataset& dataset,
-                            const StoredModel& model) {
+Result<ExamplesPtr> ChooseRows(TaskContext& context, const StoredDataset& dataset,
+                               const StoredModel& model) {
   spec::DatasetSpec spec = context.spec().dataset;
-  LEPTON_ASSIGN_OR_RETURN(PreparedData data, PrepareData(dataset.manifest, dataset.table, spec,
-                                                         model.manifest.loss, &model.manifest));
-  if (data.test.rows() > 0) return std::move(data.test);
+  TaskData tools(context);
+  const DataRequest request{.dataset = spec,
+                            .loss = model.manifest.loss,
+                            .like = &model.manifest,
+                            .tokenizer = context.start().tokenizer()};
+  LEPTON_ASSIGN_OR_RETURN(PreparedData data, PrepareData(dataset, request, tools.tools()));
+  if (data.test->rows() > 0) return data.test;
   spec.split.train = spec.split.validation = 0;
-  LEPTON_ASSIGN_OR_RETURN(data, PrepareData(dataset.manifest, dataset.table, spec,
-                                            model.manifest.loss, &model.manifest));
-  return std::move(data.test);
+  LEPTON_ASSIGN_OR_RETURN(data, PrepareData(dataset, request, tools.tools()));
+  return data.test;
 }
 
 }  // namespace
@@ -27,17 +30,18 @@ Status RunEvaluate(TaskContext& context) {
   if (!model.ok()) return model.status().WithContext("model.from");
   Result<StoredDataset> dataset = LoadDataset(context.objects(), start.dataset_manifest());
   if (!dataset.ok()) return dataset.status().WithContext("dataset");
-  LEPTON_ASSIGN_OR_RETURN(const DataPart part, ChooseRows(context, *dataset, *model));
+  LEPTON_ASSIGN_OR_RETURN(const ExamplesPtr part, ChooseRows(context, *dataset, *model));
   LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<nn::TrainingProgram> program,
                           BuildEvaluator(*model));
   LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<collectives::Communicator> gang,
                           context.JoinGang());
   LEPTON_ASSIGN_OR_RETURN(const Evaluation evaluation,
-                          Evaluate(*program, part, part.rows(), *gang));
+                          Evaluate(*program, *part, part->rows(), *gang));
 
   std::map<std::string, double> metrics;
   evaluation.AddTo("test", metrics);
   metrics["test/rows"] = static_cast<double>(evaluation.rows);
+  if (evaluation.tokens > 0) metrics["test/tokens"] = static_cast<double>(evaluation.tokens);
   const std::vector<std::string>& classes = model->manifest.classes;
   for (size_t i = 0; i < classes.size() && i < evaluation.class_rows.size(); ++i) {
     if (evaluation.class_rows[i] == 0) continue;

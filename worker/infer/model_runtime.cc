@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "worker/data/normalize.h"
 #include "worker/train/model_files.h"
-#include "worker/train/normalize.h"
 
 namespace lepton::worker {
 namespace {
@@ -57,7 +57,7 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const storage::ObjectStor
                                                        const std::string& precision) {
   LEPTON_ASSIGN_OR_RETURN(StoredModel stored, LoadModel(objects, manifest));
   auto model = std::unique_ptr<LoadedModel>(new LoadedModel());
-  model->signature_ = stored.signature();
+  LEPTON_ASSIGN_OR_RETURN(model->signature_, stored.signature());
   const size_t features = stored.manifest.feature_names.size();
   if (features == 0 || stored.manifest.mean.size() != features ||
       stored.manifest.scale.size() != features || model->signature_.outputs < 1) {

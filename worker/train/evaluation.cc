@@ -2,72 +2,128 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <numeric>
-
-#include "worker/train/batch_source.h"
 
 namespace lepton::worker {
 namespace {
 
-constexpr int64_t kBlockRows = 256;
+constexpr int64_t kMaxBlockRows = 256;
 
 // One flat array of 64-bit words that the ranks fill in at disjoint places and sum: doubles travel
 // as their bits, since only one rank's word is not zero.
 struct Tally {
-  Tally(int64_t blocks, int64_t classes) : blocks(blocks), words(2 * blocks + 2 * classes) {}
+  Tally(int64_t blocks, int64_t classes)
+      : blocks(blocks), classes(classes), words(4 * blocks + 2 * classes) {}
   int64_t& LossBits(int64_t block) { return words[block]; }
   int64_t& SquaresBits(int64_t block) { return words[blocks + block]; }
-  std::span<int64_t> ClassRows() {
-    return std::span(words).subspan(2 * blocks, (words.size() - 2 * blocks) / 2);
-  }
+  int64_t& Predictions(int64_t block) { return words[2 * blocks + block]; }
+  int64_t& Correct(int64_t block) { return words[3 * blocks + block]; }
+  std::span<int64_t> ClassRows() { return std::span(words).subspan(4 * blocks, classes); }
   std::span<int64_t> ClassCorrect() {
-    return std::span(words).subspan(2 * blocks + ClassRows().size());
+    return std::span(words).subspan(4 * blocks + classes, classes);
   }
 
-  int64_t blocks;
+  int64_t blocks, classes;
   std::vector<int64_t> words;
 };
 
-nn::Targets TargetsOf(const DataPart& part, int64_t first, int64_t rows) {
-  if (part.values.empty()) return {.classes = std::span(part.classes).subspan(first, rows)};
-  return {.values = std::span(part.values).subspan(first, rows)};
-}
+// Over blocks of examples of one kind with one program.
+class Measurement {
+ public:
+  Measurement(nn::TrainingProgram& program, const Examples& examples, Evaluation::Kind kind,
+              int64_t rows)
+      : program_(program),
+        examples_(examples),
+        kind_(kind),
+        rows_(rows),
+        block_rows_(BlockRows(examples, program.signature())),
+        buffer_(program.signature()) {}
 
-Status MeasureBlock(nn::TrainingProgram& program, const DataPart& part, int64_t block,
-                    int64_t all_rows, std::vector<float>& logits, Tally& tally) {
-  const int64_t outputs = program.signature().outputs;
-  const int64_t features = static_cast<int64_t>(part.x.size()) / part.rows();
-  const int64_t first = block * kBlockRows;
-  const int64_t rows = std::min(kBlockRows, all_rows - first);
-  logits.resize(rows * outputs);
-  const auto x = std::span(part.x).subspan(first * features, rows * features);
-  LEPTON_ASSIGN_OR_RETURN(
-      const nn::LossSum loss,
-      program.Evaluate(nn::Batch::Features(x, features), TargetsOf(part, first, rows), logits));
-  tally.LossBits(block) = std::bit_cast<int64_t>(loss.sum);
-  double squares = 0;
-  for (int64_t i = 0; i < rows; ++i) {
-    if (part.classes.empty()) {
-      const double error = double{logits[i]} - double{part.values[first + i]};
-      squares += error * error;
-      continue;
+  int64_t blocks() const { return (rows_ + block_rows_ - 1) / block_rows_; }
+
+  Status Measure(int64_t block, Tally& tally) {
+    const int64_t outputs = program_.signature().outputs;
+    const int64_t first = block * block_rows_;
+    numbers_.resize(std::min(block_rows_, rows_ - first));
+    std::iota(numbers_.begin(), numbers_.end(), first);
+    LEPTON_RETURN_IF_ERROR(examples_.Fill(0, numbers_, buffer_));
+    const nn::Batch batch = buffer_.batch();
+    const int64_t predictions = nn::Predictions(program_.signature(), batch);
+    logits_.resize(predictions * outputs);
+    LEPTON_ASSIGN_OR_RETURN(const nn::LossSum loss,
+                            program_.Evaluate(batch, buffer_.targets(), logits_));
+    tally.LossBits(block) = std::bit_cast<int64_t>(loss.sum);
+    tally.Predictions(block) = static_cast<int64_t>(loss.count);
+    double squares = 0;
+    for (int64_t i = 0; i < predictions; ++i) {
+      const auto row = std::span<const float>(logits_).subspan(i * outputs, outputs);
+      if (kind_ == Evaluation::Kind::kTokens) {
+        if (buffer_.classes[i] == nn::kNoTarget) continue;
+        tally.Correct(block) += PredictedClass(row) == buffer_.classes[i];
+      } else if (kind_ == Evaluation::Kind::kClasses) {
+        const int32_t actual = examples_.classes()[first + i];
+        ++tally.ClassRows()[actual];
+        if (PredictedClass(row) == actual) ++tally.ClassCorrect()[actual];
+      } else {
+        const double error = double{logits_[i]} - double{examples_.values()[first + i]};
+        squares += error * error;
+      }
     }
-    const int32_t actual = part.classes[first + i];
-    ++tally.ClassRows()[actual];
-    const auto row = std::span<const float>(logits).subspan(i * outputs, outputs);
-    if (PredictedClass(row) == actual) ++tally.ClassCorrect()[actual];
+    tally.SquaresBits(block) = std::bit_cast<int64_t>(squares);
+    return Status::Ok();
   }
-  tally.SquaresBits(block) = std::bit_cast<int64_t>(squares);
-  return Status::Ok();
+
+ private:
+  nn::TrainingProgram& program_;
+  const Examples& examples_;
+  const Evaluation::Kind kind_;
+  const int64_t rows_, block_rows_;
+  BatchBuffer buffer_;
+  std::vector<int64_t> numbers_;
+  std::vector<float> logits_;
+};
+
+Evaluation::Kind KindOf(const Examples& examples, const nn::Signature& signature) {
+  if (signature.per_token) return Evaluation::Kind::kTokens;
+  return examples.classes().empty() ? Evaluation::Kind::kValues : Evaluation::Kind::kClasses;
 }
 
 // Sum of squared distances from the labels' mean.
-double Spread(const DataPart& part, int64_t rows) {
-  const auto begin = part.values.begin(), end = begin + rows;
+double Spread(std::span<const float> values, int64_t rows) {
+  const auto begin = values.begin(), end = begin + rows;
   const double mean = std::accumulate(begin, end, 0.0) / static_cast<double>(rows);
   return std::accumulate(begin, end, 0.0, [mean](double sum, float value) {
     return sum + (value - mean) * (value - mean);
   });
+}
+
+// The blocks' figures, added in order.
+void Conclude(Tally& tally, const Examples& examples, Evaluation& result) {
+  double squares = 0;
+  int64_t predictions = 0, correct = 0;
+  for (int64_t block = 0; block < tally.blocks; ++block) {
+    result.loss += std::bit_cast<double>(tally.LossBits(block));
+    squares += std::bit_cast<double>(tally.SquaresBits(block));
+    predictions += tally.Predictions(block);
+    correct += tally.Correct(block);
+  }
+  result.loss /= static_cast<double>(std::max<int64_t>(1, predictions));
+  if (result.kind == Evaluation::Kind::kValues) {
+    const double spread = Spread(examples.values(), result.rows);
+    result.mse = squares / static_cast<double>(result.rows);
+    result.r2 = spread > 0 ? 1 - squares / spread : 0;
+    return;
+  }
+  if (result.kind == Evaluation::Kind::kClasses) {
+    result.class_rows.assign(tally.ClassRows().begin(), tally.ClassRows().end());
+    result.class_correct.assign(tally.ClassCorrect().begin(), tally.ClassCorrect().end());
+    correct = std::accumulate(result.class_correct.begin(), result.class_correct.end(), int64_t{0});
+  } else {
+    result.tokens = predictions;
+  }
+  result.accuracy =
+      static_cast<double>(correct) / static_cast<double>(std::max<int64_t>(1, predictions));
 }
 
 }  // namespace
@@ -82,20 +138,27 @@ Status AbortGang(collectives::Communicator& gang, Status cause) {
   return cause;
 }
 
-Result<Evaluation> Evaluate(nn::TrainingProgram& program, const DataPart& part, int64_t max_rows,
-                            collectives::Communicator& gang) {
-  Evaluation result;
-  result.rows = std::min(part.rows(), max_rows);
-  if (result.rows == 0) return result;
-  const bool classify = !part.classes.empty();
-  const int64_t blocks = (result.rows + kBlockRows - 1) / kBlockRows;
-  const int64_t classes = classify ? std::max<int64_t>(2, program.signature().outputs) : 0;
+int64_t BlockRows(const Examples& examples, const nn::Signature& signature) {
+  constexpr int64_t kBytes = 64 << 20;
+  const int64_t logits = examples.predictions() * signature.outputs * 4;
+  return std::clamp<int64_t>(kBytes / std::max<int64_t>(1, examples.example_bytes() + logits), 1,
+                             kMaxBlockRows);
+}
 
+Result<Evaluation> Evaluate(nn::TrainingProgram& program, const Examples& examples,
+                            int64_t max_rows, collectives::Communicator& gang) {
+  Evaluation result;
+  result.kind = KindOf(examples, program.signature());
+  result.rows = std::min(examples.rows(), max_rows);
+  if (result.rows == 0) return result;
+  const bool classify = result.kind == Evaluation::Kind::kClasses;
+  const int64_t classes = classify ? std::max<int64_t>(2, program.signature().outputs) : 0;
+  Measurement measurement(program, examples, result.kind, result.rows);
+  const int64_t blocks = measurement.blocks();
   Tally tally(blocks, classes);
-  std::vector<float> logits;
   for (int64_t block = 0; block < blocks; ++block) {
     if (block * gang.size() / blocks != gang.rank()) continue;
-    Status measured = MeasureBlock(program, part, block, result.rows, logits, tally);
+    Status measured = measurement.Measure(block, tally);
     if (!measured.ok()) return AbortGang(gang, measured.WithContext("evaluation"));
   }
   if (gang.size() > 1) {
@@ -103,36 +166,23 @@ Result<Evaluation> Evaluate(nn::TrainingProgram& program, const DataPart& part, 
                                           tally.words.size(), collectives::DataType::kInt64,
                                           collectives::ReduceOp::kSum));
   }
-
-  double squares = 0;
-  for (int64_t block = 0; block < blocks; ++block) {
-    result.loss += std::bit_cast<double>(tally.LossBits(block));
-    squares += std::bit_cast<double>(tally.SquaresBits(block));
-  }
-  const double rows = static_cast<double>(result.rows);
-  result.loss /= rows;
-  if (classify) {
-    result.class_rows.assign(tally.ClassRows().begin(), tally.ClassRows().end());
-    result.class_correct.assign(tally.ClassCorrect().begin(), tally.ClassCorrect().end());
-    const int64_t correct =
-        std::accumulate(result.class_correct.begin(), result.class_correct.end(), int64_t{0});
-    result.accuracy = static_cast<double>(correct) / rows;
-  } else {
-    const double spread = Spread(part, result.rows);
-    result.mse = squares / rows;
-    result.r2 = spread > 0 ? 1 - squares / spread : 0;
-  }
+  Conclude(tally, examples, result);
   return result;
+}
+
+double Evaluation::perplexity() const {
+  return std::exp(loss);
 }
 
 void Evaluation::AddTo(const std::string& prefix, std::map<std::string, double>& metrics) const {
   if (rows == 0) return;
   metrics[prefix + "/loss"] = loss;
-  if (!class_rows.empty()) {
-    metrics[prefix + "/accuracy"] = accuracy;
-  } else {
+  if (kind == Kind::kTokens) metrics[prefix + "/perplexity"] = perplexity();
+  if (kind == Kind::kValues) {
     metrics[prefix + "/mse"] = mse;
     metrics[prefix + "/r2"] = r2;
+  } else {
+    metrics[prefix + "/accuracy"] = accuracy;
   }
 }
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/formats/safetensors/safetensors.h"
+#include "worker/data/prepared_data.h"
 
 namespace lepton::worker {
 namespace {
@@ -30,10 +31,8 @@ std::vector<safetensors::TensorView> Views(const std::vector<nn::ParameterView>&
 
 }  // namespace
 
-nn::Signature StoredModel::signature() const {
-  const int64_t outputs =
-      manifest.loss == "cross_entropy" ? static_cast<int64_t>(manifest.classes.size()) : 1;
-  return nn::Signature::Features(static_cast<int64_t>(manifest.feature_names.size()), outputs);
+Result<nn::Signature> StoredModel::signature() const {
+  return nn::MakeSignature(model, ShapeOf(manifest));
 }
 
 Result<StoredModel> LoadModel(const storage::ObjectStore& objects,
@@ -91,11 +90,12 @@ Status CopyWeights(const StoredModel& model, const std::vector<nn::ParameterView
 Result<std::unique_ptr<nn::TrainingProgram>> BuildEvaluator(const StoredModel& model) {
   nn::TrainingProgram::Options options;
   options.model = model.model;
-  options.loss = model.manifest.loss;
+  options.loss = NnLoss(model.manifest.loss);
   options.precision = model.manifest.precision;
   options.optimizer.name = "sgd";
+  LEPTON_ASSIGN_OR_RETURN(const nn::Signature signature, model.signature());
   LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<nn::TrainingProgram> program,
-                          nn::TrainingProgram::Build(model.signature(), options));
+                          nn::TrainingProgram::Build(signature, options));
   LEPTON_RETURN_IF_ERROR(CopyWeights(model, program->parameters(), program->weights()));
   return program;
 }
@@ -115,20 +115,16 @@ Result<WrittenModel> WriteModel(storage::ObjectStore& objects, storage::ModelMan
   return written;
 }
 
-std::string ModelSpecToText(const spec::JobSpec& spec) {
-  spec::JobSpec copy = spec;
-  copy.model.from.clear();  // where training began; not part of the architecture
-  return spec::JobSpecToJson(copy)["model"].dump();
+std::string ModelSpecToText(const spec::ModelSpec& model) {
+  spec::ModelSpec copy = model;
+  copy.from.clear();  // where training began; not part of the architecture
+  return spec::ModelSpecToJson(copy).dump();
 }
 
 Result<spec::ModelSpec> ModelSpecFromText(const std::string& text) {
-  nlohmann::json model = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json model = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (model.is_discarded()) return DataLoss("model manifest: model_spec_json is not JSON");
-  // The schema knows whole jobs only; the data of this one is never looked at.
-  nlohmann::json job = {{"kind", "train"}, {"dataset", {{"name", "any"}}}};
-  job["model"] = std::move(model);
-  LEPTON_ASSIGN_OR_RETURN(const spec::JobSpec spec, spec::JobSpecFromJson(job));
-  return spec.model;
+  return spec::ModelSpecFromJson(model);
 }
 
 }  // namespace lepton::worker

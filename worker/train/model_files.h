@@ -26,7 +26,8 @@ struct StoredModel {
   };
   std::map<std::string, Tensor> tensors;  // by parameter name
 
-  nn::Signature signature() const;
+  // Of the data that it was trained on. kInvalidArgument when that does not fit the architecture.
+  Result<nn::Signature> signature() const;
 };
 
 // kDataLoss when the weights do not match the manifest's digest of them.
@@ -51,8 +52,8 @@ Result<WrittenModel> WriteModel(storage::ObjectStore& objects, storage::ModelMan
                                 const std::vector<nn::ParameterView>& parameters,
                                 std::span<const float> weights);
 
-// The architecture as a manifest carries it, and back.
-std::string ModelSpecToText(const spec::JobSpec& spec);
+// The architecture as a manifest carries it, with all its sizes, and back.
+std::string ModelSpecToText(const spec::ModelSpec& model);
 Result<spec::ModelSpec> ModelSpecFromText(const std::string& text);
 
 }  // namespace lepton::worker

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <vector>
 
-#include "worker/train/batch_source.h"
+#include "worker/data/batch_feeder.h"
 #include "worker/train/evaluation.h"
 #include "worker/train/tree_fold.h"
 
@@ -20,6 +20,10 @@ constexpr Duration kReportEvery = std::chrono::milliseconds(200);
 // Short epochs share an evaluation, so that it never costs more than the training.
 constexpr uint64_t kStepsBetweenEvaluations = 10;
 constexpr int64_t kTrainSampleRows = 256;
+// Language models are measured on the first so many tokens of a part while they train: a part may
+// be billions of tokens. The test part is measured whole, once, at the end.
+constexpr int64_t kMeasuredTokens = int64_t{1} << 17;
+constexpr int64_t kTrainSampleTokens = int64_t{1} << 14;
 
 // A mean over predictions, for the loss.
 struct Mean {
@@ -52,18 +56,30 @@ nn::LossSum Join(const float* tail) {
           double{tail[kCountHigh]} + double{tail[kCountLow]}};
 }
 
+// This rank's.
+std::vector<int> ShardsOf(const collectives::Communicator& gang, int shards) {
+  std::vector<int> mine;
+  for (int shard = 0; shard < shards; ++shard) {
+    if (RankOfShard(shard, shards, gang.size()) == gang.rank()) mine.push_back(shard);
+  }
+  return mine;
+}
+
 class TrainLoop {
  public:
   TrainLoop(const TrainRun& run, TrainObserver& observer)
       : run_(run),
         observer_(observer),
         shards_(LogicalShards(run.spec)),
-        source_(run.data.train, {.features = run.data.features(),
-                                 .outputs = run.program.signature().outputs,
-                                 .batch_size = run.spec.batch_size,
+        pieces_(static_cast<int>(run.spec.accumulate)),
+        source_(run.data.train, {.batch_size = run.spec.batch_size,
                                  .shards = shards_,
+                                 .pieces = pieces_,
                                  .seed = run.spec.seed,
-                                 .teacher_logits = run.teacher_logits}),
+                                 .teacher_logits = run.teacher_logits,
+                                 .outputs = run.program.signature().outputs}),
+        my_shards_(ShardsOf(run.gang, shards_)),
+        feeder_(source_, run.program.signature(), {run.first_step, run.last_step, my_shards_}),
         fold_(run.program.gradients().size()),
         loss_fold_(std::tuple_size_v<SplitLoss>),
         buffer_(run.program.gradients().size() + kTailSize),
@@ -82,6 +98,8 @@ class TrainLoop {
   bool leader() const { return run_.gang.rank() == 0; }
   Status AgreeOnStart();
   using SplitLoss = std::array<float, kStop>;  // as the tail
+  Result<nn::LossSum> PieceGradient(int shard, int piece);
+  Result<nn::LossSum> ShardGradient(int shard);
   Result<SplitLoss> LocalGradient();
   Result<StepSums> ReduceGradient(const SplitLoss& local_loss);
   Status TakeStep(bool& stop);
@@ -93,9 +111,12 @@ class TrainLoop {
 
   const TrainRun& run_;
   TrainObserver& observer_;
-  const int shards_;
-  BatchSource source_;
+  const int shards_, pieces_;
+  const BatchSource source_;
+  const std::vector<int> my_shards_;
+  BatchFeeder feeder_;
   TreeFold fold_, loss_fold_;
+  std::vector<float> pieces_sum_;
   std::vector<float> buffer_;
 
   uint64_t step_;       // done
@@ -126,22 +147,42 @@ Status TrainLoop::AgreeOnStart() {
   return Status::Ok();
 }
 
+// Each piece has its own random stream, numbered on over all shards.
+Result<nn::LossSum> TrainLoop::PieceGradient(int shard, int piece) {
+  LEPTON_ASSIGN_OR_RETURN(const BatchBuffer* const batch, feeder_.Next());
+  if (batch->rows() == 0) {
+    const std::span<float> gradients = run_.program.gradients();
+    std::fill(gradients.begin(), gradients.end(), 0.0f);
+    return nn::LossSum{};
+  }
+  return run_.program.ForwardBackward(batch->batch(), batch->targets(), step_,
+                                      static_cast<uint32_t>(shard * pieces_ + piece));
+}
+
+// The pieces' gradients added in order, in program.gradients().
+Result<nn::LossSum> TrainLoop::ShardGradient(int shard) {
+  LEPTON_ASSIGN_OR_RETURN(nn::LossSum loss, PieceGradient(shard, 0));
+  if (pieces_ == 1) return loss;
+  const std::span<float> gradients = run_.program.gradients();
+  pieces_sum_.assign(gradients.begin(), gradients.end());
+  for (int piece = 1; piece < pieces_; ++piece) {
+    LEPTON_ASSIGN_OR_RETURN(const nn::LossSum more, PieceGradient(shard, piece));
+    loss.sum += more.sum;
+    loss.count += more.count;
+    for (size_t i = 0; i < gradients.size(); ++i) pieces_sum_[i] += gradients[i];
+  }
+  std::copy(pieces_sum_.begin(), pieces_sum_.end(), gradients.begin());
+  return loss;
+}
+
 // Leaves the sum over this rank's shards in program.gradients(); returns their loss.
 Result<TrainLoop::SplitLoss> TrainLoop::LocalGradient() {
   const bool sole = shards_ == 1 && run_.gang.rank() == 0;  // nothing to add up
   const std::span<float> gradients = run_.program.gradients();
   fold_.Reset();
   loss_fold_.Reset();
-  for (int shard = 0; shard < shards_; ++shard) {
-    if (RankOfShard(shard, shards_, run_.gang.size()) != run_.gang.rank()) continue;
-    const MicroBatch batch = source_.Shard(step_, shard);
-    nn::LossSum loss;
-    if (batch.rows == 0) {
-      std::fill(gradients.begin(), gradients.end(), 0.0f);
-    } else {
-      LEPTON_ASSIGN_OR_RETURN(loss, run_.program.ForwardBackward(batch.batch, batch.targets, step_,
-                                                                 static_cast<uint32_t>(shard)));
-    }
+  for (const int shard : my_shards_) {
+    LEPTON_ASSIGN_OR_RETURN(const nn::LossSum loss, ShardGradient(shard));
     loss_fold_.Add(Split(loss));
     if (!sole) fold_.Add(gradients);
   }
@@ -198,12 +239,18 @@ Status TrainLoop::TakeStep(bool& stop) {
 Status TrainLoop::EvaluateNow() {
   if (evaluated_step_ == step_) return Status::Ok();
   evaluated_step_ = step_;
-  const DataPart& validation = run_.data.validation;
-  const int64_t sample = std::max(kTrainSampleRows, validation.rows());
+  const Examples& validation = *run_.data.validation;
+  int64_t held_out_rows = validation.rows();
+  int64_t sample = std::max(kTrainSampleRows, held_out_rows);
+  if (run_.program.signature().per_token) {
+    const Examples& train = *run_.data.train_plain;
+    held_out_rows = std::max<int64_t>(1, kMeasuredTokens / validation.predictions());
+    sample = std::max<int64_t>(1, kTrainSampleTokens / train.predictions());
+  }
   LEPTON_ASSIGN_OR_RETURN(const Evaluation train,
-                          Evaluate(run_.program, run_.data.train, sample, run_.gang));
+                          Evaluate(run_.program, *run_.data.train_plain, sample, run_.gang));
   LEPTON_ASSIGN_OR_RETURN(const Evaluation held_out,
-                          Evaluate(run_.program, validation, validation.rows(), run_.gang));
+                          Evaluate(run_.program, validation, held_out_rows, run_.gang));
   train.AddTo("train", outcome_.metrics);
   held_out.AddTo("validation", outcome_.metrics);
   // The running loss is finer than the sample's, and includes the soft targets of a distillation.

@@ -1,7 +1,9 @@
 // The one training loop, under train, trial and distillation tasks. Every rank of the gang runs it
 // with equal arguments. One step:
 //   1. each rank runs forward and backward over each of its logical shards of the global batch
-//      (batch_source.h) and folds their gradients in a fixed tree (tree_fold.h);
+//      (worker/data/batch_source.h; assembled ahead by batch_feeder.h), in spec.accumulate pieces
+//      whose gradients are added in order, and folds the shards' gradients in a fixed tree
+//      (tree_fold.h);
 //   2. one all-reduce of [gradient, loss, stop flag]: every rank now knows the same sums;
 //   3. a loss or gradient norm that is not finite ends the run on all ranks;
 //   4. each rank applies the same update to its own copy of the weights.
@@ -20,7 +22,7 @@
 #include "runtime/nn/training_program.h"
 #include "runtime/spec/job_spec.h"
 #include "storage/objects/object_store.h"
-#include "worker/train/prepared_data.h"
+#include "worker/data/prepared_data.h"
 
 namespace lepton::worker {
 
@@ -45,7 +47,7 @@ class TrainObserver {
 };
 
 struct TrainRun {
-  const spec::JobSpec& spec;  // batch size, shards, seed, checkpoint interval
+  const spec::JobSpec& spec;  // batch size, shards, pieces, seed, checkpoint interval
   const PreparedData& data;
   nn::TrainingProgram& program;
   collectives::Communicator& gang;
@@ -60,7 +62,8 @@ struct TrainRun {
 struct TrainOutcome {
   uint64_t steps = 0;  // done in all
   // "train/loss" (mean over the rows since the last epoch began), "train/accuracy",
-  // "validation/loss", "validation/accuracy"; mse and r2 in place of accuracy for mse.
+  // "validation/loss", "validation/accuracy"; mse and r2 in place of accuracy for mse, perplexity
+  // beside it for next_token.
   Metrics metrics;
   storage::Digest last_checkpoint;
   double seconds = 0;             // in this call

@@ -4,6 +4,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "storage/checkpoints/checkpoint.h"
@@ -13,7 +14,27 @@
 namespace lepton::worker {
 namespace {
 
-// What keeps a dataset from having exactly the model's features and classes; OK when nothing does.
+constexpr Duration kPhaseEvery = std::chrono::milliseconds(200);
+
+// What keeps these from being the model's classes; OK when nothing does.
+Status CheckSameClasses(const std::vector<std::string>& model,
+                        const std::vector<std::string>& data) {
+  const std::set<std::string> known(model.begin(), model.end());
+  const std::set<std::string> present(data.begin(), data.end());
+  for (const std::string& text : present) {
+    if (!known.contains(text)) {
+      return InvalidArgument(fmt::format("it does not have the class \"{}\"", text));
+    }
+  }
+  for (const std::string& text : known) {
+    if (!present.contains(text)) {
+      return InvalidArgument(fmt::format("its class \"{}\" is not in the dataset", text));
+    }
+  }
+  return Status::Ok();
+}
+
+// The same of a table's columns, when they are what the model takes.
 Status CheckSameColumns(const storage::ModelManifest& model, const StoredDataset& dataset,
                         const spec::JobSpec& spec) {
   const std::set<std::string> features(model.feature_names.begin(), model.feature_names.end());
@@ -26,21 +47,37 @@ Status CheckSameColumns(const storage::ModelManifest& model, const StoredDataset
     if (column.name != spec.dataset.label && !features.contains(column.name)) {
       return InvalidArgument(fmt::format("it does not have the feature \"{}\"", column.name));
     }
-    if (column.name != spec.dataset.label || spec.loss == "mse") continue;
-    const std::set<std::string> known(model.classes.begin(), model.classes.end());
-    const std::set<std::string> present(column.classes.begin(), column.classes.end());
-    for (const std::string& text : present) {
-      if (!known.contains(text)) {
-        return InvalidArgument(fmt::format("it does not have the class \"{}\"", text));
-      }
-    }
-    for (const std::string& text : known) {
-      if (!present.contains(text)) {
-        return InvalidArgument(fmt::format("its class \"{}\" is not in the dataset", text));
-      }
-    }
   }
   return Status::Ok();
+}
+
+std::string InputKind(const StoredDataset& dataset, const spec::DatasetSpec& spec) {
+  switch (dataset.manifest.kind) {
+    case storage::DatasetKind::kTable:
+      return !spec.text.empty() ? "tokens" : spec.pixels() ? "images" : "features";
+    case storage::DatasetKind::kImages:
+      return "images";
+    default:
+      return "tokens";
+  }
+}
+
+// What keeps a dataset from being exactly what the model was made for; OK when nothing does.
+Status CheckSameData(const storage::ModelManifest& model, const StoredDataset& dataset,
+                     const spec::JobSpec& spec) {
+  const std::string kind = InputKind(dataset, spec.dataset);
+  if (model.input.kind != kind) {
+    return InvalidArgument(fmt::format("it takes {}, but the data is {}", model.input.kind, kind));
+  }
+  if (!model.feature_names.empty()) {
+    LEPTON_RETURN_IF_ERROR(CheckSameColumns(model, dataset, spec));
+  }
+  if (spec.loss != "cross_entropy" && spec.loss != "binary_cross_entropy") return Status::Ok();
+  if (dataset.manifest.kind == storage::DatasetKind::kImages) {
+    return CheckSameClasses(model.classes, dataset.manifest.classes);
+  }
+  const auto* label = dataset.manifest.Find(spec.dataset.label);
+  return label == nullptr ? Status::Ok() : CheckSameClasses(model.classes, label->classes);
 }
 
 Status Resume(const storage::ObjectStore& objects, const storage::Digest& digest,
@@ -71,25 +108,38 @@ Status CheckRunnable(const spec::JobSpec& spec, const TrainSession& session) {
     return InvalidArgument(fmt::format("resources.device: {} cannot train in this version; use cpu",
                                        spec.resources.device));
   }
-  if (session.data.train.rows() == 0) {
+  if (session.data.train->rows() == 0) {
     return InvalidArgument(fmt::format("dataset.split.train: {} of {} rows leaves none to train on",
-                                       spec.dataset.split.train, session.dataset.table.rows));
+                                       spec.dataset.split.train, session.dataset.manifest.rows));
   }
   return Status::Ok();
+}
+
+std::string ShapeText(const nn::DataShape& shape) {
+  switch (shape.kind) {
+    case nn::DataShape::Kind::kImages:
+      return fmt::format("pictures of {} x {} x {}", shape.channels, shape.height, shape.width);
+    case nn::DataShape::Kind::kTokens:
+      return fmt::format("up to {} tokens of {}", shape.context, shape.vocabulary);
+    case nn::DataShape::Kind::kFeatures:
+      break;
+  }
+  return fmt::format("{} features", shape.features);
 }
 
 // What a follower of the task's log wants to know before the first step.
 void LogStart(const wire::StartTask& start, const spec::JobSpec& spec,
               const TrainSession& session) {
   if (start.rank() != 0) return;
+  const PreparedData& data = session.data;
   LOG(INFO) << fmt::format(
-      "{} rows to train on, {} for validation, {} for test; {} features; {} with {} parameters, "
-      "{}; "
-      "{} rank{}, {} logical shard{}; steps {} to {}",
-      session.data.train.rows(), session.data.validation.rows(), session.data.test.rows(),
-      session.data.features(), spec.model.arch, session.program->weights().size(), spec.precision,
-      start.size(), start.size() == 1 ? "" : "s", LogicalShards(spec),
-      LogicalShards(spec) == 1 ? "" : "s", session.first_step, session.stop_step);
+      "{} {} to train on, {} for validation, {} for test; {}; {} with {} parameters, {}; {} "
+      "rank{}, {} logical shard{}; steps {} to {}",
+      data.train->rows(), data.train->predictions() > 1 ? "texts" : "rows", data.validation->rows(),
+      data.test->rows(), ShapeText(data.shape), session.model.arch,
+      session.program->weights().size(), spec.precision, start.size(), start.size() == 1 ? "" : "s",
+      LogicalShards(spec), LogicalShards(spec) == 1 ? "" : "s", session.first_step,
+      session.stop_step);
 }
 
 std::string MetricsText(const Metrics& metrics) {
@@ -104,9 +154,10 @@ storage::ModelManifest MakeManifest(TaskContext& context, const TrainSession& se
                                     const TrainOutcome& outcome, Metrics metrics) {
   const spec::JobSpec& spec = context.spec();
   storage::ModelManifest manifest;
-  manifest.model_spec_json = ModelSpecToText(spec);
+  manifest.model_spec_json = ModelSpecToText(session.model);
   manifest.loss = spec.loss;
   manifest.precision = spec.precision;
+  manifest.input = session.data.input;
   manifest.feature_names = session.data.feature_names;
   manifest.mean = session.data.mean;
   manifest.scale = session.data.scale;
@@ -123,15 +174,30 @@ storage::ModelManifest MakeManifest(TaskContext& context, const TrainSession& se
 
 }  // namespace
 
+TaskData::TaskData(TaskContext& context)
+    : derived_(context.objects(), [&context] { return context.stop_requested(); }),
+      tools_{context.objects(), derived_,
+             [this, &context](std::string_view phase, uint64_t done, uint64_t total) {
+               const MonotonicTime now = RealClock().Now();
+               if (now - reported_ < kPhaseEvery) return;
+               reported_ = now;
+               wire::TaskProgress report;
+               report.set_phase(std::string(phase));
+               if (total > 0) {
+                 report.set_phase_done(static_cast<double>(done) / static_cast<double>(total));
+               }
+               context.ReportProgress(report);
+             }} {}
+
 Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& spec,
-                                                          const PreparedData& data,
-                                                          uint64_t total_steps, bool distill) {
+                                                          const TrainSession& session,
+                                                          bool distill) {
   nn::TrainingProgram::Options options;
-  options.model = spec.model;
-  options.loss = spec.loss;
+  options.model = session.model;
+  options.loss = NnLoss(spec.loss);
   options.optimizer = spec.optimizer;
   options.schedule = spec.schedule;
-  options.total_steps = static_cast<int64_t>(total_steps);
+  options.total_steps = static_cast<int64_t>(session.total_steps);
   options.clip_norm = spec.clip_norm;
   options.precision = spec.precision;
   options.seed = spec.seed;
@@ -139,8 +205,9 @@ Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& s
   if (options.distill) {
     options.distill_options = {spec.distill->temperature, spec.distill->alpha};
   }
-  return nn::TrainingProgram::Build(
-      nn::Signature::Features(data.features(), data.outputs(spec.loss)), options);
+  LEPTON_ASSIGN_OR_RETURN(const nn::Signature signature,
+                          nn::MakeSignature(session.model, session.data.shape));
+  return nn::TrainingProgram::Build(signature, options);
 }
 
 namespace {
@@ -152,13 +219,21 @@ Result<const storage::ModelManifest*> ChooseLike(const spec::JobSpec& spec,
                                                  const StoredModel* teacher,
                                                  const std::optional<StoredModel>& from) {
   if (teacher != nullptr) {
-    LEPTON_RETURN_IF_ERROR(
-        CheckSameColumns(teacher->manifest, dataset, spec).WithContext("teacher"));
+    LEPTON_RETURN_IF_ERROR(CheckSameData(teacher->manifest, dataset, spec).WithContext("teacher"));
     return &teacher->manifest;
   }
-  const bool alike = from && from->manifest.loss == spec.loss &&
-                     CheckSameColumns(from->manifest, dataset, spec).ok();
+  const bool alike =
+      from && from->manifest.loss == spec.loss && CheckSameData(from->manifest, dataset, spec).ok();
   return alike ? &from->manifest : nullptr;
+}
+
+// The spec's architecture; where it says nothing but what to start from, that model's.
+spec::ModelSpec ChooseModel(const spec::ModelSpec& wanted, const std::optional<StoredModel>& from) {
+  if (!from) return wanted;
+  spec::ModelSpec rest = wanted;
+  rest.from.clear();
+  const bool silent = spec::ModelSpecToJson(rest) == spec::ModelSpecToJson(spec::ModelSpec());
+  return silent ? from->model : wanted;
 }
 
 }  // namespace
@@ -179,13 +254,21 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
   }
   LEPTON_ASSIGN_OR_RETURN(const storage::ModelManifest* const like,
                           ChooseLike(spec, session.dataset, teacher, from));
-  LEPTON_ASSIGN_OR_RETURN(session.data, PrepareData(session.dataset.manifest, session.dataset.table,
-                                                    spec.dataset, spec.loss, like));
+  const spec::ModelSpec model = ChooseModel(spec.model, from);
+  TaskData data(context);
+  LEPTON_ASSIGN_OR_RETURN(session.data, PrepareData(session.dataset,
+                                                    {.dataset = spec.dataset,
+                                                     .loss = spec.loss,
+                                                     .model = &model,
+                                                     .like = like,
+                                                     .tokenizer = start.tokenizer(),
+                                                     .seed = spec.seed},
+                                                    data.tools()));
   LEPTON_RETURN_IF_ERROR(CheckRunnable(spec, session));
-  session.total_steps = TotalSteps(spec, session.data.train.rows());
-  LEPTON_ASSIGN_OR_RETURN(session.stop_step, StopStep(spec, session.data.train.rows()));
-  LEPTON_ASSIGN_OR_RETURN(session.program,
-                          BuildProgram(spec, session.data, session.total_steps, true));
+  LEPTON_ASSIGN_OR_RETURN(session.model, nn::ResolveModel(model, session.data.shape));
+  session.total_steps = TotalSteps(spec, session.data.train->rows());
+  LEPTON_ASSIGN_OR_RETURN(session.stop_step, StopStep(spec, session.data.train->rows()));
+  LEPTON_ASSIGN_OR_RETURN(session.program, BuildProgram(spec, session, /*distill=*/true));
   if (!start.resume_checkpoint().empty()) {
     LEPTON_RETURN_IF_ERROR(Resume(context.objects(), start.resume_checkpoint(), session, spec.seed)
                                .WithContext("checkpoint " + start.resume_checkpoint()));
@@ -200,7 +283,7 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
 
 Status FinishSession(TaskContext& context, const TrainSession& session, const TrainOutcome& outcome,
                      const Metrics& metrics, collectives::Communicator& gang) {
-  const DataPart& test = session.data.test;
+  const Examples& test = *session.data.test;
   LEPTON_ASSIGN_OR_RETURN(const Evaluation evaluation,
                           Evaluate(*session.program, test, test.rows(), gang));
   Metrics all = outcome.metrics;

@@ -9,16 +9,29 @@
 
 #include "runtime/base/status.h"
 #include "runtime/nn/training_program.h"
+#include "worker/data/prepared_data.h"
 #include "worker/task_context.h"
 #include "worker/train/model_files.h"
-#include "worker/train/prepared_data.h"
 #include "worker/train/train_loop.h"
 
 namespace lepton::worker {
 
+// A task's tools for preparing data: the derived files of its object store, progress as reports.
+class TaskData {
+ public:
+  explicit TaskData(TaskContext& context);
+  const DataTools& tools() const { return tools_; }
+
+ private:
+  DerivedFiles derived_;
+  MonotonicTime reported_{};
+  DataTools tools_;
+};
+
 struct TrainSession {
   StoredDataset dataset;
   PreparedData data;
+  spec::ModelSpec model;  // with all its sizes
   std::unique_ptr<nn::TrainingProgram> program;
   uint64_t first_step = 0;   // > 0 when resumed
   uint64_t stop_step = 0;    // of this task
@@ -27,15 +40,16 @@ struct TrainSession {
 
 // Reads the dataset, builds the spec's program (a distillation's if the spec is one) and gives it
 // its first weights: those of start().resume_checkpoint(), else of start().model_manifest(), else
-// drawn from the seed. With a teacher, features (by name), normalisation and classes (by label) are
-// the teacher's, so that both see the same numbers; the data must have the same features and
-// classes. Errors name the input and what is wrong with it.
+// drawn from the seed. A spec that says nothing of its model but where to start from has that
+// model's architecture. With a teacher, features (by name), normalisation, sizes and classes (by
+// label) are the teacher's, so that both see the same numbers; the data must have the same features
+// and classes. Errors name the input and what is wrong with it.
 Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teacher = nullptr);
 
-// A program of the spec for this data; `distill` as of spec.distill.
+// A program of the spec for the session's data; `distill` as of spec.distill.
 Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& spec,
-                                                          const PreparedData& data,
-                                                          uint64_t total_steps, bool distill);
+                                                          const TrainSession& session,
+                                                          bool distill);
 
 // Evaluates on the test part (collective), then on rank 0 stores the model and sets the task's
 // result. `metrics` are added to the outcome's. The weights are those of the last step.

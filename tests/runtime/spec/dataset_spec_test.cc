@@ -74,8 +74,9 @@ INSTANTIATE_TEST_SUITE_P(
                        "dataset.image: cannot go with dataset.text"},
         DatasetRefusal{"name: a, image: {height: 2}", "", "dataset.image: has only one of height"},
         DatasetRefusal{"name: a, image: {mean: [1]}", "", "dataset.image: has only one of mean"},
-        DatasetRefusal{"name: a, image: {channels: 3, mean: [1, 2], std: [1, 2]}", "",
-                       "dataset.image.mean: has 2 numbers; must have one, or one for each of the 3"},
+        DatasetRefusal{
+            "name: a, image: {channels: 3, mean: [1, 2], std: [1, 2]}", "",
+            "dataset.image.mean: has 2 numbers; must have one, or one for each of the 3"},
         DatasetRefusal{"name: a, image: {mean: [1, 2], std: [1]}", "",
                        "dataset.image.std: must have as many"},
         DatasetRefusal{"name: a, image: {mean: [1], std: [0]}", "",

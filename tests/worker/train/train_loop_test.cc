@@ -6,6 +6,8 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
+#include <numeric>
 #include <set>
 #include <thread>
 
@@ -98,12 +100,12 @@ class TrainLoopTest : public ::testing::Test {
     spec_.loss = "mse";
     spec_.checkpoint.every_steps = 5;
     spec_.elastic.logical_shards = 4;
-    for (int i = 0; i < 26; ++i) {
-      data_.train.row_numbers.push_back(i);
-      data_.train.x.push_back(static_cast<float>(i));
-      data_.train.values.push_back(0);
-    }
-    data_.validation = data_.train;
+    std::vector<int64_t> numbers(26);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    auto train = std::make_shared<TableExamples>(
+        numbers, std::vector<float>(numbers.begin(), numbers.end()), 1);
+    train->SetLabels({}, std::vector<float>(26, 0.0f));
+    data_.train = data_.train_plain = data_.validation = data_.test = train;
     data_.feature_names = {"a"};
   }
 
@@ -163,6 +165,74 @@ TEST_F(TrainLoopTest, EachShardIsComputedOnceByItsRankUnderItsOwnNumber) {
   }
   EXPECT_EQ(rows.size(), 26u);
   EXPECT_EQ(std::set<float>(rows.begin(), rows.end()).size(), 26u);
+}
+
+TEST_F(TrainLoopTest, AccumulatedPiecesAreTheShardsRowsUnderNumbersOfTheirOwn) {
+  spec_.accumulate = 3;
+  const auto pieces = Run(2, 4);
+  spec_.accumulate = 1;
+  const auto whole = Run(2, 4);
+  for (int rank = 0; rank < 2; ++rank) {
+    // The same rows at the same steps, in pieces; the sums of whole numbers are exact.
+    EXPECT_EQ(pieces[rank].program.updates, whole[rank].program.updates);
+    std::map<std::pair<uint64_t, uint32_t>, std::vector<float>> rows, expected;
+    std::set<std::pair<uint64_t, uint32_t>> streams;
+    for (const Call& call : pieces[rank].program.calls) {
+      std::vector<float>& shard = rows[{call.step, call.shard / 3}];
+      shard.insert(shard.end(), call.rows.begin(), call.rows.end());
+      EXPECT_TRUE(streams.insert({call.step, call.shard}).second);
+      EXPECT_LE(call.rows.size(), 1u) << "2 rows a shard in 3 pieces";
+    }
+    for (const Call& call : whole[rank].program.calls) {
+      expected[{call.step, call.shard}] = call.rows;
+    }
+    EXPECT_EQ(rows, expected);
+  }
+}
+
+// A run that is broken off within an epoch and resumed meets exactly the examples that the rest of
+// the undisturbed run meets.
+TEST_F(TrainLoopTest, AResumedRunGoesOnAtTheExactExample) {
+  const auto undisturbed = Run(2, 11);
+  for (const uint64_t broken_at : {1, 2, 5, 7}) {
+    const auto before = Run(2, broken_at), after = Run(2, 11, {}, broken_at);
+    for (int rank = 0; rank < 2; ++rank) {
+      std::vector<Call> met = before[rank].program.calls;
+      met.insert(met.end(), after[rank].program.calls.begin(), after[rank].program.calls.end());
+      const std::vector<Call>& wanted = undisturbed[rank].program.calls;
+      ASSERT_EQ(met.size(), wanted.size());
+      for (size_t i = 0; i < met.size(); ++i) {
+        EXPECT_EQ(met[i].step, wanted[i].step);
+        EXPECT_EQ(met[i].shard, wanted[i].shard);
+        EXPECT_EQ(met[i].rows, wanted[i].rows) << "step " << met[i].step;
+      }
+    }
+  }
+}
+
+TEST_F(TrainLoopTest, AnExampleThatCannotBeReadEndsTheStepThatNeedsIt) {
+  class Broken final : public Examples {
+   public:
+    int64_t rows() const override { return 26; }
+    Status Fill(uint64_t, std::span<const int64_t> examples, BatchBuffer& out) const override {
+      out.Resize(static_cast<int64_t>(examples.size()));
+      std::fill_n(out.Floats("x"), examples.size(), 0.0f);
+      out.values.assign(examples.size(), 0);
+      for (const int64_t row : examples) {
+        if (row == 17) return DataLoss("row 17 is gone");
+      }
+      return Status::Ok();
+    }
+    int64_t example_bytes() const override { return int64_t{1} << 20; }  // so there is a thread
+  };
+  const ExamplesPtr plain = data_.train;
+  data_.train = std::make_shared<Broken>();
+  const auto ranks = Run(2, 40);
+  const bool first = ranks[0].status.code() == StatusCode::kDataLoss;
+  const LoopRank& failed = ranks[first ? 0 : 1];
+  EXPECT_THAT(failed.status.message(), HasSubstr("row 17 is gone"));
+  EXPECT_EQ(ranks[first ? 1 : 0].status.code(), StatusCode::kAborted);
+  EXPECT_LT(failed.program.updates.size(), 4u) << "every row is met within an epoch of 4 steps";
 }
 
 TEST_F(TrainLoopTest, TheLossIsTheMeanOverTheEpoch) {

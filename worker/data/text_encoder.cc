@@ -1,0 +1,136 @@
+#include "worker/data/text_encoder.h"
+
+#include <algorithm>
+#include <array>
+
+namespace lepton::worker {
+namespace {
+
+constexpr std::string_view kBytes = "bytes";
+constexpr const char* kEndNames[] = {"<|endoftext|>", "</s>",       "<|end_of_text|>",
+                                     "<|eot_id|>",    "<|im_end|>", "<eos>"};
+
+// Drops tokens that nobody added until `context` are left: always the last one of the type that has
+// most.
+TokenText Cut(const tokenizer::Encoding& encoding, int64_t context) {
+  std::vector<bool> dropped(encoding.ids.size());
+  std::array<std::vector<size_t>, 2> own;  // places of each text's tokens
+  for (size_t i = 0; i < encoding.ids.size(); ++i) {
+    if (!encoding.special_mask[i]) own[encoding.type_ids[i] == 0 ? 0 : 1].push_back(i);
+  }
+  auto left = static_cast<int64_t>(encoding.ids.size());
+  for (; left > context; --left) {
+    std::vector<size_t>& longer = own[0].size() >= own[1].size() ? own[0] : own[1];
+    if (longer.empty()) break;
+    dropped[longer.back()] = true;
+    longer.pop_back();
+  }
+  TokenText text;
+  for (size_t i = 0; i < encoding.ids.size(); ++i) {
+    // With more added tokens than the context holds, the end goes.
+    if (dropped[i] || static_cast<int64_t>(text.ids.size()) == context) continue;
+    text.ids.push_back(static_cast<int32_t>(encoding.ids[i]));
+    text.types.push_back(static_cast<int32_t>(encoding.type_ids[i]));
+  }
+  if (text.ids.empty()) text.ids = text.types = {0};
+  return text;
+}
+
+TokenText BytesOfText(std::string_view text, int64_t context) {
+  text = text.substr(0, context);
+  TokenText out;
+  for (const char c : text) out.ids.push_back(static_cast<unsigned char>(c));
+  if (out.ids.empty()) out.ids = {0};
+  return out;
+}
+
+// The longer one loses its end, one byte is for the zero between.
+TokenText BytesOfPair(std::string_view first, std::string_view second, int64_t context) {
+  while (static_cast<int64_t>(first.size() + second.size() + 1) > context &&
+         !(first.empty() && second.empty())) {
+    (first.size() >= second.size() ? first : second).remove_suffix(1);
+  }
+  TokenText out;
+  for (const char c : first) out.ids.push_back(static_cast<unsigned char>(c));
+  out.ids.push_back(0);
+  out.types.assign(out.ids.size(), 0);
+  for (const char c : second) out.ids.push_back(static_cast<unsigned char>(c));
+  out.types.resize(out.ids.size(), 1);
+  return out;
+}
+
+// Bytes as UTF-8: what is none becomes U+FFFD.
+std::string ToText(const std::vector<uint32_t>& ids) {
+  std::string text;
+  const auto tail = [&](size_t i) { return i < ids.size() && (ids[i] & 0xC0) == 0x80; };
+  for (size_t i = 0; i < ids.size();) {
+    const uint32_t c = ids[i];
+    const size_t length = c < 0x80                ? 1
+                          : c >= 0xC2 && c < 0xE0 ? 2
+                          : c >= 0xE0 && c < 0xF0 ? 3
+                          : c >= 0xF0 && c < 0xF5 ? 4
+                                                  : 0;
+    bool whole = length > 0;
+    for (size_t k = 1; k < length; ++k) whole = whole && tail(i + k);
+    if (!whole) {
+      text += "\xEF\xBF\xBD";
+      ++i;
+      continue;
+    }
+    for (size_t k = 0; k < length; ++k) text += static_cast<char>(ids[i + k]);
+    i += length;
+  }
+  return text;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const TextEncoder>> TextEncoder::Load(const storage::ObjectStore& objects,
+                                                             const std::string& name) {
+  auto encoder = std::shared_ptr<TextEncoder>(new TextEncoder());
+  encoder->name_ = name;
+  if (name == kBytes) return std::shared_ptr<const TextEncoder>(encoder);
+  LEPTON_ASSIGN_OR_RETURN(const std::string json, objects.Get(name));
+  auto tokenizer = tokenizer::Tokenizer::FromJson(json);
+  if (!tokenizer.ok()) return tokenizer.status().WithContext("dataset.tokenizer");
+  encoder->tokenizer_ = *std::move(tokenizer);
+  for (const char* end : kEndNames) {
+    if (const auto id = encoder->tokenizer_->TokenToId(end)) encoder->ends_.push_back(*id);
+  }
+  return std::shared_ptr<const TextEncoder>(encoder);
+}
+
+int64_t TextEncoder::vocabulary() const {
+  return bytes() ? 256 : int64_t{tokenizer_->vocab_size()};
+}
+
+Result<std::vector<uint32_t>> TextEncoder::EncodeStream(std::string_view text) const {
+  if (!bytes()) return tokenizer_->EncodeIds(text, /*add_special_tokens=*/false);
+  std::vector<uint32_t> ids;
+  for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
+  return ids;
+}
+
+Result<TokenText> TextEncoder::EncodeText(std::string_view text, int64_t context) const {
+  if (bytes()) return BytesOfText(text, context);
+  LEPTON_ASSIGN_OR_RETURN(const tokenizer::Encoding encoding, tokenizer_->Encode(text));
+  return Cut(encoding, context);
+}
+
+Result<TokenText> TextEncoder::EncodePair(std::string_view first, std::string_view second,
+                                          int64_t context) const {
+  if (bytes()) return BytesOfPair(first, second, context);
+  LEPTON_ASSIGN_OR_RETURN(const tokenizer::Encoding encoding,
+                          tokenizer_->EncodePair(first, second));
+  return Cut(encoding, context);
+}
+
+Result<std::string> TextEncoder::Decode(const std::vector<uint32_t>& ids) const {
+  return bytes() ? Result<std::string>(ToText(ids)) : tokenizer_->Decode(ids);
+}
+
+bool TextEncoder::IsEnd(uint32_t id) const {
+  return std::find(ends_.begin(), ends_.end(), id) != ends_.end();
+}
+
+}  // namespace lepton::worker
