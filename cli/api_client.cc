@@ -61,7 +61,11 @@ void Override(std::string& field, const std::string& stronger) {
 }  // namespace
 
 ApiClient::ApiClient(std::string url, http::Url parsed, http::ClientOptions options)
-    : url_(std::move(url)), client_(std::move(parsed), std::move(options)) {}
+    : url_(std::move(url)), parsed_(parsed), options_(options), client_(parsed_, options_) {}
+
+std::unique_ptr<ApiClient> ApiClient::Twin() const {
+  return std::unique_ptr<ApiClient>(new ApiClient(url_, parsed_, options_));
+}
 
 Result<std::unique_ptr<ApiClient>> ApiClient::FromGlobals(const Globals& globals) {
   LEPTON_ASSIGN_OR_RETURN(Target target, FromConfigFile(globals.context));

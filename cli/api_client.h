@@ -38,10 +38,14 @@ class ApiClient {
                 const std::function<bool(const http::SseParser::Event&)>& on_event);
 
   const std::string& url() const { return url_; }
+  // Another client of the same coordinator, for another thread.
+  std::unique_ptr<ApiClient> Twin() const;
 
  private:
   ApiClient(std::string url, http::Url parsed, http::ClientOptions options);
   std::string url_;
+  http::Url parsed_;
+  http::ClientOptions options_;
   http::Client client_;
 };
 

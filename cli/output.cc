@@ -175,6 +175,9 @@ std::string ProgressText(const json& job) {
   const double total = Number(job, "progress.total_steps");
   const double rate = Number(job, "progress.samples_per_second");
   std::string text = Text(job, "name") + " " + Text(job, "state");
+  if (const std::string phase = Text(job, "progress.phase"); phase != "-" && !phase.empty()) {
+    text += "  " + phase + " " + Fixed(100 * Number(job, "progress.phase_done"), 0) + "%";
+  }
   if (total > 0) text += "  step " + Fixed(step, 0) + "/" + Fixed(total, 0);
   for (const char* key : {"train/loss", "validation/accuracy", "validation/loss"}) {
     const double value = Number(job, std::string("metrics.") + key, NAN);

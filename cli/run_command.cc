@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "cli/follow_job.h"
+#include "cli/import_watch.h"
 #include "cli/launch.h"
 #include "cli/local_agents.h"
 #include "cli/output.h"
@@ -76,8 +77,9 @@ int RunAsWorker(const Launch& launch, const RunOptions& options, StopSignals& si
 // The spec with as many workers as there are, unless it says.
 json WithWorkers(const SpecFile& file, int workers) {
   json document = file.document;
-  const bool gang =
-      file.spec.kind == spec::JobKind::kTrain || file.spec.kind == spec::JobKind::kDistill;
+  const bool gang = file.spec.kind == spec::JobKind::kTrain ||
+                    file.spec.kind == spec::JobKind::kDistill ||
+                    file.spec.kind == spec::JobKind::kBatch;
   const bool said = document.contains("resources") && document["resources"].is_object() &&
                     document["resources"].contains("max_workers");
   if (gang && !said) document["resources"]["max_workers"] = workers;
@@ -133,7 +135,8 @@ class EmbeddedRun {
     scheduler::CoordinatorOptions coordinator;
     coordinator.data_dir = state;
     coordinator.file_roots = {fs::current_path()};
-    if (!file.data_folder.empty()) coordinator.file_roots.push_back(file.data_folder);
+    coordinator.file_roots.insert(coordinator.file_roots.end(), file.data_folders.begin(),
+                                  file.data_folders.end());
     const bool one_host = static_cast<int>(launch_.info.size) <= std::max(1, launch_.local_size);
     coordinator.link_address = one_host ? "127.0.0.1" : "0.0.0.0";
     LEPTON_ASSIGN_OR_RETURN(coordinator_, scheduler::Coordinator::Start(coordinator));
@@ -159,8 +162,9 @@ class EmbeddedRun {
     const std::string id = "run";
     if (!options_.resume || !client_->Get("/v1/jobs/" + id).ok()) {
       const json document = WithWorkers(file, static_cast<int>(workers_));
-      const Result<http::Response> job = client_->Raw("POST", "/v1/jobs?id=" + id, document.dump(),
-                                                      {{"Content-Type", "application/json"}});
+      const Result<http::Response> job =
+          PostWithProgress(*client_, "job " + file.spec.name, "/v1/jobs?id=" + id, document.dump(),
+                           {{"Content-Type", "application/json"}});
       if (!job.ok()) return job.status().WithContext(options_.file);
     }
     return FollowJob(*client_, id,

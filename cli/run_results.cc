@@ -42,6 +42,13 @@ Status SaveResults(ApiClient& client, const json& job, const std::filesystem::pa
     LEPTON_ASSIGN_OR_RETURN(const json trials, client.List(target + "/trials"));
     LEPTON_RETURN_IF_ERROR(WriteFileAtomic(folder / "trials.json", trials.dump(2) + "\n"));
   }
+  const json made = job.value("result", json::object()).value("files", json::array());
+  for (const json& name : made) {
+    const std::string file = name.get<std::string>();
+    LEPTON_ASSIGN_OR_RETURN(const http::Response bytes,
+                            client.Raw("GET", target + "/files/" + UrlEncode(file), ""));
+    LEPTON_RETURN_IF_ERROR(WriteFileAtomic(folder / file, bytes.body));
+  }
   if (Text(job, "result.manifest") == "-") return Status::Ok();
   for (const char* file : {"manifest.json", "weights.safetensors"}) {
     LEPTON_ASSIGN_OR_RETURN(const http::Response bytes,

@@ -8,14 +8,23 @@ using nlohmann::json;
 
 namespace {
 
-void MakeUriAbsolute(const fs::path& spec_path, json& document) {
+// Paths in a spec are relative to its folder.
+void MakeUriAbsolute(const fs::path& spec_path, json& document, const char* field) {
   if (!document.is_object() || !document.contains("dataset")) return;
   json& dataset = document["dataset"];
-  if (!dataset.is_object() || !dataset.contains("uri") || !dataset["uri"].is_string()) return;
-  const std::string uri = dataset["uri"].get<std::string>();
-  if (uri.empty() || uri.find("://") != std::string::npos) return;
+  if (!dataset.is_object() || !dataset.contains(field) || !dataset[field].is_string()) return;
+  const std::string uri = dataset[field].get<std::string>();
+  if (uri.empty() || uri == "bytes" || uri.find("://") != std::string::npos) return;
   const fs::path path = fs::absolute(spec_path).parent_path() / uri;
-  dataset["uri"] = "file://" + path.lexically_normal().string();
+  dataset[field] = "file://" + path.lexically_normal().string();
+}
+
+void AddFolder(const std::string& uri, std::vector<fs::path>* folders) {
+  constexpr std::string_view kScheme = "file://";
+  if (uri.rfind(kScheme, 0) != 0) return;
+  fs::path path = uri.substr(kScheme.size());
+  if (!path.has_filename()) path = path.parent_path();  // "pets/"
+  folders->push_back(path.parent_path());
 }
 
 Result<SpecFile> Load(const std::string& path) {
@@ -23,10 +32,11 @@ Result<SpecFile> Load(const std::string& path) {
                           ReadFile(path == "-" ? "/dev/stdin" : path, 1 << 20));
   SpecFile file;
   LEPTON_ASSIGN_OR_RETURN(file.document, spec::DocumentToJson(text));
-  MakeUriAbsolute(path, file.document);
+  MakeUriAbsolute(path, file.document, "uri");
+  MakeUriAbsolute(path, file.document, "tokenizer");
   LEPTON_ASSIGN_OR_RETURN(file.spec, spec::JobSpecFromJson(file.document));
-  const std::string& uri = file.spec.dataset.uri;
-  if (!uri.empty()) file.data_folder = fs::path(uri.substr(sizeof("file://") - 1)).parent_path();
+  AddFolder(file.spec.dataset.uri, &file.data_folders);
+  AddFolder(file.spec.dataset.tokenizer, &file.data_folders);
   return file;
 }
 

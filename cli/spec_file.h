@@ -1,11 +1,12 @@
-// A job spec from a file, ready to send: checked, and with a dataset path that is relative to the
-// spec's own folder ("uri: digits.csv") made into an absolute file:// URI.
+// A job spec from a file, ready to send: checked, and with paths of data that are relative to the
+// spec's own folder ("uri: digits.csv") made into absolute file:// URIs.
 #pragma once
 
 #include <nlohmann/json.hpp>
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "runtime/spec/job_spec.h"
 
@@ -14,7 +15,7 @@ namespace lepton::cli {
 struct SpecFile {
   nlohmann::json document;  // as written, but for the URI
   spec::JobSpec spec;
-  std::filesystem::path data_folder;  // of a file:// dataset, else empty
+  std::vector<std::filesystem::path> data_folders;  // of file:// datasets and tokenizers
 };
 // Errors start with the file's name.
 Result<SpecFile> LoadSpecFile(const std::string& path);

@@ -1,6 +1,7 @@
 #include <cstdio>
 
 #include "cli/follow_job.h"
+#include "cli/import_watch.h"
 #include "cli/output.h"
 #include "cli/spec_file.h"
 
@@ -36,7 +37,7 @@ int Submit(const Globals& globals, const SubmitOptions& options) {
   http::Headers headers = {{"Content-Type", "application/json"}};
   if (!options.idempotency_key.empty()) headers.emplace("Idempotency-Key", options.idempotency_key);
   const Result<http::Response> response =
-      (*client)->Raw("POST", target, file->document.dump(), headers);
+      PostWithProgress(**client, "job " + file->spec.name, target, file->document.dump(), headers);
   if (!response.ok()) return Fail(response.status());
   json job = json::parse(response->body, nullptr, false);
   if (options.dry_run) {

@@ -28,7 +28,8 @@ MAY_INCLUDE = {
     "runtime/nn": OPS + ["runtime/kernels", "runtime/spec", "runtime/formats/onnx"],
     "collectives": BASE,
     "storage": BASE + ["runtime/formats/safetensors", "runtime/formats/image"],
-    "scheduler": BASE + ["runtime/spec", "runtime/wire", "runtime/http", "storage"],
+    "scheduler": BASE + ["runtime/spec", "runtime/wire", "runtime/http", "runtime/formats/tokenizer",
+                         "storage"],
     "worker": ["runtime", "collectives", "storage"],
     # The command line speaks HTTP; it shares the CSV reader. Only the verbs that start processes
     # of their own see the scheduler and the worker.

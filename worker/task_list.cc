@@ -1,5 +1,6 @@
 // Every kind of task that a worker can run. To add one: its folder with a Run function, a row here,
 // its target in CMakeLists.txt.
+#include "worker/batch/batch_task.h"
 #include "worker/distill/distill_task.h"
 #include "worker/evaluate/evaluate_task.h"
 #include "worker/infer/infer_task.h"
@@ -11,7 +12,7 @@ namespace lepton::worker {
 const std::vector<TaskKind>& TaskKinds() {
   static const std::vector<TaskKind> kinds = {
       {"train", RunTrain},       {"trial", RunTrain}, {"distill", RunDistill},
-      {"evaluate", RunEvaluate}, {"infer", RunInfer},
+      {"evaluate", RunEvaluate}, {"batch", RunBatch}, {"infer", RunInfer},
   };
   return kinds;
 }

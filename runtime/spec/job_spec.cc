@@ -83,7 +83,13 @@ Status CheckSearch(const JobSpec& spec) {
 Status CheckTogether(const JobSpec& spec) {
   LEPTON_RETURN_IF_ERROR(CheckName("name", spec.name));
   LEPTON_RETURN_IF_ERROR(CheckName("queue", spec.queue));
-  if (!spec.register_as.empty()) LEPTON_RETURN_IF_ERROR(CheckName("register", spec.register_as));
+  if (!spec.register_as.empty()) {
+    LEPTON_RETURN_IF_ERROR(CheckName("register", spec.register_as));
+    if (spec.kind == JobKind::kEvaluate || spec.kind == JobKind::kBatch) {
+      return InvalidArgument("register: kind " + std::string(JobKindName(spec.kind)) +
+                             " makes no model");
+    }
+  }
   LEPTON_RETURN_IF_ERROR(CheckDataset(spec.dataset, spec.loss));
   if (!spec.model.from.empty()) {
     const Result<Reference> from = ParseReference("model.from", spec.model.from);

@@ -19,6 +19,7 @@
 #include "runtime/http/http.h"
 #include "runtime/http/router.h"
 #include "scheduler/api/auth.h"
+#include "scheduler/api/import_board.h"
 #include "scheduler/api/routes.h"
 #include "scheduler/api/watch.h"
 #include "scheduler/loop/history.h"
@@ -64,6 +65,7 @@ class Api {
   const ApiParts& parts() const { return parts_; }
   const ApiOptions& options() const { return options_; }
   int64_t started_ms() const { return started_ms_; }
+  ImportBoard& imports() { return imports_; }
   // Every route that is served, the gateway's too.
   const std::vector<http::Route>& routes() const { return router_->routes(); }
   const nlohmann::json& openapi() const { return *openapi_; }
@@ -75,6 +77,7 @@ class Api {
   const ApiParts parts_;
   const ApiOptions options_;
   const int64_t started_ms_;
+  ImportBoard imports_;
   std::unique_ptr<http::Router> router_;
   std::unique_ptr<nlohmann::json> openapi_;
 };

@@ -136,6 +136,7 @@ Status FillModelVersion(const storage::ObjectStore& objects, json& version) {
   version["features"] = manifest.feature_names.size();
   version["classes"] = manifest.classes;
   version["label"] = manifest.label_name;
+  version["input"] = manifest.input.kind;
   json model = json::parse(manifest.model_spec_json, nullptr, false);
   version["model"] = model.is_object() ? std::move(model) : json::object();
   if (version["metrics"].empty()) {
@@ -166,14 +167,23 @@ json DatasetView(const scheduler::Dataset& dataset) {
 
 json DatasetVersionView(const scheduler::Dataset& dataset,
                         const scheduler::DatasetVersion& version) {
-  return {{"name", dataset.name()},         {"version", version.version()},
-          {"manifest", version.manifest()}, {"rows", version.rows()},
-          {"columns", json::array()},       {"created_ms", version.created_ms()}};
+  return {{"name", dataset.name()},
+          {"version", version.version()},
+          {"manifest", version.manifest()},
+          {"kind", ""},
+          {"format", ""},
+          {"rows", version.rows()},
+          {"columns", json::array()},
+          {"classes", json::array()},
+          {"created_ms", version.created_ms()}};
 }
 
 Status FillDatasetVersion(const storage::ObjectStore& objects, json& version) {
   LEPTON_ASSIGN_OR_RETURN(const std::string bytes, objects.Get(version.value("manifest", "")));
   LEPTON_ASSIGN_OR_RETURN(const auto manifest, storage::DatasetManifestFromJson(bytes));
+  version["kind"] = storage::DatasetKindName(manifest.kind);
+  version["format"] = manifest.format;
+  version["classes"] = manifest.classes;
   for (const auto& column : manifest.columns) {
     version["columns"].push_back({{"name", column.name},
                                   {"type", storage::ColumnTypeName(column.type)},

@@ -104,35 +104,139 @@ Status CheckRows(const DatasetFacts& facts, const spec::SplitSpec& split) {
 
 }  // namespace
 
-Result<DatasetFacts> CheckDataset(const storage::DatasetManifest& dataset,
-                                  const spec::JobSpec& spec, const storage::ModelManifest* like) {
-  LEPTON_ASSIGN_OR_RETURN(const ColumnInfo label, FindLabel(dataset, spec.dataset.label));
-  LEPTON_RETURN_IF_ERROR(CheckLabel(label, spec.loss));
-  LEPTON_RETURN_IF_ERROR(CheckFeatures(dataset, spec, like));
-  DatasetFacts facts;
-  for (const auto& column : dataset.columns) {
-    if (column.name != label.name) facts.features.push_back(column.name);
-  }
-  if (facts.features.empty()) {
-    return InvalidArgument(
-        fmt::format("dataset: there is no column besides the label \"{}\"", label.name));
-  }
-  if (spec.loss != "mse") facts.classes = label.classes;
+namespace {
+
+using storage::DatasetKind;
+
+void SetShares(const spec::SplitSpec& split, int64_t rows, DatasetFacts* facts) {
   const auto share = [&](double part) {
-    return static_cast<int64_t>(std::llround(static_cast<double>(dataset.rows) * part));
+    return static_cast<int64_t>(std::llround(static_cast<double>(rows) * part));
   };
-  facts.rows = dataset.rows;
-  facts.train_rows = share(spec.dataset.split.train);
-  facts.validation_rows =
-      std::min(share(spec.dataset.split.validation), facts.rows - facts.train_rows);
-  facts.test_rows = facts.rows - facts.train_rows - facts.validation_rows;
+  facts->rows = rows;
+  facts->train_rows = share(split.train);
+  facts->validation_rows = std::min(share(split.validation), rows - facts->train_rows);
+  facts->test_rows = rows - facts->train_rows - facts->validation_rows;
+}
+
+Status CheckTextColumn(const storage::DatasetManifest& dataset, const char* field,
+                       const std::string& name) {
+  if (name.empty()) return Status::Ok();
+  const ColumnInfo* column = dataset.Find(name);
+  if (column == nullptr) {
+    std::vector<std::string> names;
+    for (const auto& known : dataset.columns) names.push_back(known.name);
+    return InvalidArgument(fmt::format("dataset.{}: no column \"{}\" in the data: there are {}",
+                                       field, name, Listed(names)));
+  }
+  if (column->type == ColumnType::kText) return Status::Ok();
+  return InvalidArgument(fmt::format("dataset.{}: \"{}\" holds numbers, not text", field, name));
+}
+
+// What rows of a table are to the model: as the spec says, or as the model was trained.
+std::string InputOfTable(const spec::JobSpec& spec, const storage::ModelManifest* like) {
+  if (!spec.dataset.text.empty()) return "tokens";
+  if (spec.dataset.pixels()) return "images";
+  return like == nullptr ? "features" : like->input.kind;
+}
+
+Result<DatasetFacts> CheckTable(const storage::DatasetManifest& dataset, const spec::JobSpec& spec,
+                                const storage::ModelManifest* like) {
+  DatasetFacts facts;
+  facts.input = InputOfTable(spec, like);
+  const bool labelled = spec.kind != spec::JobKind::kBatch || spec.batch->output.rows != "all";
+  if (spec.loss != "next_token" && labelled) {
+    LEPTON_ASSIGN_OR_RETURN(const ColumnInfo label, FindLabel(dataset, spec.dataset.label));
+    LEPTON_RETURN_IF_ERROR(CheckLabel(label, spec.loss));
+    if (spec.loss != "mse") facts.classes = label.classes;
+  }
+  if (facts.input == "tokens") {
+    LEPTON_RETURN_IF_ERROR(CheckTextColumn(dataset, "text", spec.dataset.text));
+    LEPTON_RETURN_IF_ERROR(CheckTextColumn(dataset, "text_pair", spec.dataset.text_pair));
+  } else {
+    if (spec.loss == "next_token") {
+      return InvalidArgument(
+          "loss: next_token needs text: name its column with dataset.text, or give a file of text");
+    }
+    LEPTON_RETURN_IF_ERROR(CheckFeatures(dataset, spec, like));
+    for (const auto& column : dataset.columns) {
+      if (column.name != spec.dataset.label) facts.features.push_back(column.name);
+    }
+    if (facts.features.empty()) {
+      return InvalidArgument(
+          fmt::format("dataset: there is no column besides the label \"{}\"", spec.dataset.label));
+    }
+  }
+  SetShares(spec.dataset.split, dataset.rows, &facts);
   LEPTON_RETURN_IF_ERROR(CheckRows(facts, spec.dataset.split));
   return facts;
+}
+
+Result<DatasetFacts> CheckPictures(const storage::DatasetManifest& dataset,
+                                   const spec::JobSpec& spec) {
+  DatasetFacts facts;
+  facts.input = "images";
+  facts.classes = dataset.classes;
+  SetShares(spec.dataset.split, dataset.rows, &facts);
+  if (spec.kind == spec::JobKind::kBatch) return facts;
+  if (spec.loss != "cross_entropy" && spec.loss != "binary_cross_entropy") {
+    return InvalidArgument(fmt::format(
+        "loss: pictures in folders have classes, which loss {} cannot learn; use cross_entropy",
+        spec.loss));
+  }
+  if (facts.classes.size() < 2) {
+    return InvalidArgument(fmt::format(
+        "dataset: all pictures are of class \"{}\": nothing to learn", facts.classes[0]));
+  }
+  if (spec.loss == "binary_cross_entropy" && facts.classes.size() != 2) {
+    return InvalidArgument(
+        fmt::format("loss: binary_cross_entropy needs exactly 2 classes, but there are {} folders: "
+                    "use cross_entropy",
+                    facts.classes.size()));
+  }
+  LEPTON_RETURN_IF_ERROR(CheckRows(facts, spec.dataset.split));
+  return facts;
+}
+
+Result<DatasetFacts> CheckStream(const storage::DatasetManifest& dataset,
+                                 const spec::JobSpec& spec) {
+  if (spec.loss != "next_token") {
+    return InvalidArgument(
+        fmt::format("loss: a stream of text has no labels for loss {}; use next_token", spec.loss));
+  }
+  DatasetFacts facts;
+  facts.input = "tokens";
+  if (dataset.kind == DatasetKind::kTokens) {
+    const int64_t context = spec.dataset.context > 0             ? spec.dataset.context
+                            : spec.model.transformer.context > 0 ? spec.model.transformer.context
+                                                                 : 128;
+    SetShares(spec.dataset.split, dataset.rows / context, &facts);
+  }
+  return facts;
+}
+
+}  // namespace
+
+Result<DatasetFacts> CheckDataset(const storage::DatasetManifest& dataset,
+                                  const spec::JobSpec& spec, const storage::ModelManifest* like) {
+  switch (dataset.kind) {
+    case DatasetKind::kTable:
+      return CheckTable(dataset, spec, like);
+    case DatasetKind::kImages:
+      return CheckPictures(dataset, spec);
+    case DatasetKind::kText:
+    case DatasetKind::kTokens:
+      break;
+  }
+  return CheckStream(dataset, spec);
 }
 
 Status CheckModelFits(std::string_view field, const std::string& name,
                       const storage::ModelManifest& model, const DatasetFacts& facts,
                       const spec::JobSpec& spec) {
+  if (model.input.kind != facts.input) {
+    return InvalidArgument(fmt::format("{}: {} takes {}, but the data is {}", field, name,
+                                       model.input.kind, facts.input));
+  }
   std::vector<std::string> absent;
   for (const auto& feature : model.feature_names) {
     if (!Contains(facts.features, feature)) absent.push_back(feature);
@@ -141,6 +245,7 @@ Status CheckModelFits(std::string_view field, const std::string& name,
     return InvalidArgument(fmt::format("{}: {} needs columns that the dataset lacks: {}", field,
                                        name, Listed(absent)));
   }
+  if (spec.kind == spec::JobKind::kBatch) return Status::Ok();
   if (model.classes.empty() != facts.classes.empty()) {
     return InvalidArgument(fmt::format("{}: {} was trained with loss {}, this job has {}", field,
                                        name, model.loss, spec.loss));

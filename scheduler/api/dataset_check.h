@@ -15,12 +15,17 @@
 namespace lepton::api {
 
 struct DatasetFacts {
+  // What a model takes of it: "features", "images" or "tokens".
+  std::string input = "features";
+  // Of a stream of tokens, windows of the context; of one of text, bytes for tokenizer bytes, else
+  // 0: not known before it is tokenised.
   int64_t rows = 0, train_rows = 0, validation_rows = 0, test_rows = 0;
-  std::vector<std::string> features;  // every column but the label, in order
-  std::vector<std::string> classes;   // of the label; empty for mse
+  std::vector<std::string> features;  // columns of numbers: every one but the label, in order
+  std::vector<std::string> classes;   // of the label; empty for other losses
 };
 
 // With `like` (model.from), only that model's features matter; the dataset may have other columns.
+// A batch prediction asks for no label.
 Result<DatasetFacts> CheckDataset(const storage::DatasetManifest& dataset,
                                   const spec::JobSpec& spec,
                                   const storage::ModelManifest* like = nullptr);

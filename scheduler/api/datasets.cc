@@ -1,6 +1,10 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 
 #include "scheduler/api/handlers.h"
+#include "scheduler/api/job_inputs.h"
 #include "scheduler/api/respond.h"
 #include "scheduler/api/views.h"
 #include "storage/datasets/import.h"
@@ -36,44 +40,113 @@ void WithVersion(Api& api, const http::Request& request, const http::ResponderPt
   });
 }
 
+// What to import, and how: a body that was uploaded, or a URI.
+struct ImportRequest {
+  storage::ImportOptions options;
+  std::string uri;
+  std::string body;
+};
+
+std::string FormatOfType(const std::string& content_type) {
+  const std::string type = content_type.substr(0, content_type.find(';'));
+  if (type == "text/csv") return "csv";
+  if (type == "application/x-ndjson" || type == "application/jsonl") return "jsonl";
+  if (type == "text/plain") return "text";
+  if (type == "application/x-tar" || type == "application/zip") return "images";
+  return "auto";
+}
+
+Result<ImportRequest> ParseImport(http::Request& request) {
+  ImportRequest import;
+  import.options.name = Param(request, "name");
+  LEPTON_RETURN_IF_ERROR(CheckName("name", import.options.name));
+  import.options.path = QueryText(request, "filename");
+  import.options.format = QueryText(request, "format");
+  import.uri = QueryText(request, "uri");
+  const std::vector<std::string>& formats = storage::DatasetFormats();
+  if (import.options.format.empty()) {
+    import.options.format =
+        import.uri.empty() ? FormatOfType(request.Header("Content-Type")) : "auto";
+  } else if (std::find(formats.begin(), formats.end(), import.options.format) == formats.end()) {
+    return InvalidArgument(fmt::format("format: \"{}\" is not one of {}", import.options.format,
+                                       fmt::join(formats, ", ")));
+  }
+  import.options.token_type = QueryText(request, "token_type");
+  if (import.options.token_type.empty()) import.options.token_type = "auto";
+  const std::string& token_type = import.options.token_type;
+  if (token_type != "auto" && token_type != "u16" && token_type != "u32") {
+    return InvalidArgument(
+        fmt::format("token_type: \"{}\" is not one of auto, u16, u32", token_type));
+  }
+  import.body = std::move(request.body);
+  if (!import.uri.empty() && !import.body.empty()) {
+    return InvalidArgument("uri: the request has a body too; give one of them");
+  }
+  return import;
+}
+
+Result<storage::ImportedDataset> RunImport(Api& api, const ImportRequest& import) {
+  const auto line =
+      api.imports().Begin("dataset " + import.options.name, api.parts().clock.WallMs());
+  const InputLimits limits{
+      api.options().file_roots, api.options().max_import_bytes,
+      [&line](const storage::ImportProgress& progress) { line->Update(progress); }};
+  if (!import.uri.empty()) {
+    return ImportUri(api.parts().objects, limits, "uri", import.uri, import.options);
+  }
+  storage::ImportOptions options = import.options;
+  options.progress = limits.progress;
+  return storage::ImportFile(api.parts().objects, storage::ByteSource::FromMemory(import.body),
+                             options);
+}
+
 // On a pool thread.
-void Import(Api& api, const std::string& name, const std::string& csv,
-            const http::ResponderPtr& responder) {
+void Import(Api& api, const ImportRequest& import, const http::ResponderPtr& responder) {
   const auto hold = api.parts().loop.keeper().HoldAll();
-  const auto imported = storage::ImportCsv(api.parts().objects, name, csv);
+  const auto imported = RunImport(api, import);
   if (!imported.ok()) return SendProblem(responder, imported.status());
   scheduler::CreateDataset create;
-  create.name = name;
+  create.name = import.options.name;
   create.manifest = imported->digest;
   create.rows = imported->manifest.rows;
   for (const auto& digest :
        {imported->digest, imported->manifest.source, imported->manifest.table}) {
+    if (digest.empty()) continue;
     AddRef(api.parts().objects, digest, create.objects);
     api.parts().loop.keeper().Forget({digest});  // should the next step fail
   }
-  api.parts().loop.Post(
-      std::move(create),
-      [&api, responder, hold, name](const scheduler::Reply& reply, const scheduler::State& state) {
-        if (!reply.status.ok()) return SendProblem(responder, reply.status);
-        const auto found = state.FindDataset("dataset", reply.id);
-        if (!found.ok()) return SendProblem(responder, found.status());
-        json view = DatasetVersionView(*found->dataset, *found->version);
-        const int status = reply.existed ? 200 : 201;
-        api.parts().pool.Submit([&api, responder, status, view = std::move(view)] {
-          SendVersion(api, responder, status, view);
-        });
-      });
+  api.parts().loop.Post(std::move(create), [&api, responder, hold](const scheduler::Reply& reply,
+                                                                   const scheduler::State& state) {
+    if (!reply.status.ok()) return SendProblem(responder, reply.status);
+    const auto found = state.FindDataset("dataset", reply.id);
+    if (!found.ok()) return SendProblem(responder, found.status());
+    json view = DatasetVersionView(*found->dataset, *found->version);
+    const int status = reply.existed ? 200 : 201;
+    api.parts().pool.Submit([&api, responder, status, view = std::move(view)] {
+      SendVersion(api, responder, status, view);
+    });
+  });
 }
 
 }  // namespace
 
 void CreateDataset(Api& api, http::Request request, http::ResponderPtr responder) {
-  const std::string name = Param(request, "name");
-  if (const Status status = CheckName("name", name); !status.ok()) {
-    return SendProblem(responder, status);
+  auto parsed = ParseImport(request);
+  if (!parsed.ok()) return SendProblem(responder, parsed.status());
+  const auto import = std::make_shared<ImportRequest>(*std::move(parsed));
+  api.parts().pool.Submit([&api, import, responder] { Import(api, *import, responder); });
+}
+
+void ListImports(Api& api, http::Request, http::ResponderPtr responder) {
+  json items = json::array();
+  for (const ImportBoard::Line& line : api.imports().Lines()) {
+    items.push_back({{"subject", line.subject},
+                     {"phase", line.phase},
+                     {"done", line.done},
+                     {"total", line.total},
+                     {"started_ms", line.started_ms}});
   }
-  const auto body = std::make_shared<std::string>(std::move(request.body));
-  api.parts().pool.Submit([&api, name, body, responder] { Import(api, name, *body, responder); });
+  SendJson(responder, 200, {{"items", std::move(items)}, {"next_cursor", ""}});
 }
 
 void ListDatasets(Api& api, http::Request, http::ResponderPtr responder) {

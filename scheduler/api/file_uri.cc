@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "runtime/base/file.h"
+#include "storage/datasets/byte_source.h"
 
 namespace lepton::api {
 namespace {
@@ -22,7 +22,7 @@ int HexValue(char c) {
   return -1;
 }
 
-Result<std::string> PercentDecode(std::string_view text) {
+Result<std::string> PercentDecode(std::string_view field, std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] != '%') {
@@ -31,12 +31,13 @@ Result<std::string> PercentDecode(std::string_view text) {
     }
     const int high = i + 2 < text.size() ? HexValue(text[i + 1]) : -1;
     const int low = i + 2 < text.size() ? HexValue(text[i + 2]) : -1;
-    if (high < 0 || low < 0) return InvalidArgument("dataset.uri: a % without two hex digits");
+    if (high < 0 || low < 0)
+      return InvalidArgument(fmt::format("{}: a % without two hex digits", field));
     out += static_cast<char>(high * 16 + low);
     i += 2;
   }
   if (out.find('\0') != std::string::npos) {
-    return InvalidArgument("dataset.uri: a zero byte in the path");
+    return InvalidArgument(fmt::format("{}: a zero byte in the path", field));
   }
   return out;
 }
@@ -62,60 +63,63 @@ std::string Listed(const std::vector<fs::path>& roots) {
 
 }  // namespace
 
-Result<fs::path> PathOfFileUri(std::string_view uri) {
+Result<fs::path> PathOfFileUri(std::string_view field, std::string_view uri) {
   constexpr std::string_view kScheme = "file://";
   if (uri.substr(0, kScheme.size()) != kScheme) {
     return InvalidArgument(
-        fmt::format("dataset.uri: \"{}\" is not a file:///absolute/path URI", uri));
+        fmt::format("{}: \"{}\" is not a file:///absolute/path URI", field, uri));
   }
   std::string_view rest = uri.substr(kScheme.size());
   constexpr std::string_view kLocalhost = "localhost";
   if (rest.substr(0, kLocalhost.size()) == kLocalhost) rest.remove_prefix(kLocalhost.size());
   if (rest.empty() || rest[0] != '/') {
-    return InvalidArgument(fmt::format(
-        "dataset.uri: \"{}\" names another host or a relative path: write file:///absolute/path",
-        uri));
+    return InvalidArgument(
+        fmt::format("{}: \"{}\" names another host or a relative path: write file:///absolute/path",
+                    field, uri));
   }
-  LEPTON_ASSIGN_OR_RETURN(std::string path, PercentDecode(rest));
+  LEPTON_ASSIGN_OR_RETURN(std::string path, PercentDecode(field, rest));
   return fs::path(std::move(path));
 }
 
-Result<std::string> ReadConfinedFile(std::string_view uri, const std::vector<fs::path>& roots,
-                                     size_t limit_bytes) {
-  LEPTON_ASSIGN_OR_RETURN(const fs::path path, PathOfFileUri(uri));
+Result<ConfinedFile> OpenConfined(std::string_view field, std::string_view uri,
+                                  const std::vector<fs::path>& roots) {
+  LEPTON_ASSIGN_OR_RETURN(const fs::path path, PathOfFileUri(field, uri));
   const Status outside = PermissionDenied(fmt::format(
-      "dataset.uri: {} is outside of the folders that specs may read ({}): move the file there, "
-      "upload it with `lepton data add`, or start the coordinator with --file-roots",
-      path.string(), Listed(roots)));
+      "{}: {} is outside of the folders that specs may read ({}): move the file there, upload it "
+      "with `lepton data add`, or start the coordinator with --file-roots",
+      field, path.string(), Listed(roots)));
   std::error_code error;
   const fs::path real = fs::weakly_canonical(path, error);
   if (error || !IsWithinAny(real, roots)) return outside;
 
   // A link could be swapped between the check above and the open, so the file that was opened is
   // checked again. O_NONBLOCK: opening a FIFO must not hang.
-  UniqueFd fd(::open(real.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW));
-  if (!fd.valid()) return ErrnoStatus(errno, path.string()).WithContext("dataset.uri");
-  const fs::path opened = fs::read_symlink(fmt::format("/proc/self/fd/{}", fd.get()), error);
+  ConfinedFile file;
+  file.path = path.string();
+  file.fd.Reset(::open(real.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW));
+  if (!file.fd.valid()) return ErrnoStatus(errno, file.path).WithContext(field);
+  const fs::path opened = fs::read_symlink(fmt::format("/proc/self/fd/{}", file.fd.get()), error);
   if (error || !IsWithinAny(opened, roots)) return outside;
   struct stat info {};
-  if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, "dataset.uri: fstat");
-  if (!S_ISREG(info.st_mode)) {
-    return InvalidArgument(fmt::format("dataset.uri: {} is not a regular file", path.string()));
+  if (::fstat(file.fd.get(), &info) != 0) return ErrnoStatus(errno, "fstat").WithContext(field);
+  file.folder = S_ISDIR(info.st_mode);
+  if (!file.folder && !S_ISREG(info.st_mode)) {
+    return InvalidArgument(
+        fmt::format("{}: {} is neither a regular file nor a folder", field, file.path));
   }
-  if (static_cast<uint64_t>(info.st_size) > limit_bytes) {
-    return ResourceExhausted(fmt::format("dataset.uri: {} has {} bytes; the limit is {}",
-                                         path.string(), info.st_size, limit_bytes));
+  return file;
+}
+
+Result<std::string> ReadConfinedFile(std::string_view field, std::string_view uri,
+                                     const std::vector<fs::path>& roots, size_t limit_bytes) {
+  LEPTON_ASSIGN_OR_RETURN(ConfinedFile file, OpenConfined(field, uri, roots));
+  if (file.folder) {
+    return InvalidArgument(fmt::format("{}: {} is a folder, not a file", field, file.path));
   }
-  std::string bytes(static_cast<size_t>(info.st_size), '\0');
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t got = ::read(fd.get(), bytes.data() + done, bytes.size() - done);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return ErrnoStatus(errno, path.string()).WithContext("dataset.uri");
-    if (got == 0) break;
-    done += static_cast<size_t>(got);
-  }
-  bytes.resize(done);
+  Result<storage::ByteSource> source = storage::ByteSource::FromFile(std::move(file.fd));
+  if (!source.ok()) return source.status().WithContext(field);
+  Result<std::string> bytes = source->ReadAll(limit_bytes);
+  if (!bytes.ok()) return bytes.status().WithContext(file.path).WithContext(field);
   return bytes;
 }
 

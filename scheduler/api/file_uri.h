@@ -7,18 +7,28 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/base/file.h"
 #include "runtime/base/status.h"
 
 namespace lepton::api {
 
-// The path in file:///a/b%20c or file://localhost/a. kInvalidArgument for anything else.
-Result<std::filesystem::path> PathOfFileUri(std::string_view uri);
+// The path in file:///a/b%20c or file://localhost/a. kInvalidArgument for anything else. `field`
+// starts every message: "dataset.uri".
+Result<std::filesystem::path> PathOfFileUri(std::string_view field, std::string_view uri);
 
-// The bytes of the regular file that `uri` leads to after all symlinks. kPermissionDenied when that
-// is outside of every root, whether or not it exists, so that the answer tells nothing about files
-// elsewhere; kNotFound inside a root; kResourceExhausted above `limit_bytes`. Messages start with
-// "dataset.uri: ".
-Result<std::string> ReadConfinedFile(std::string_view uri,
+struct ConfinedFile {
+  UniqueFd fd;
+  std::string path;  // as the URI has it
+  bool folder = false;
+};
+// The regular file or folder that `uri` leads to after all symlinks, open. kPermissionDenied when
+// that is outside of every root, whether or not it exists, so that the answer tells nothing about
+// files elsewhere; kNotFound inside a root.
+Result<ConfinedFile> OpenConfined(std::string_view field, std::string_view uri,
+                                  const std::vector<std::filesystem::path>& roots);
+
+// The bytes of such a file; kResourceExhausted above `limit_bytes`.
+Result<std::string> ReadConfinedFile(std::string_view field, std::string_view uri,
                                      const std::vector<std::filesystem::path>& roots,
                                      size_t limit_bytes);
 

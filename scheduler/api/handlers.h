@@ -41,6 +41,7 @@ void GetDataset(Api& api, http::Request request, http::ResponderPtr responder);
 void ListDatasetVersions(Api& api, http::Request request, http::ResponderPtr responder);
 void GetDatasetVersion(Api& api, http::Request request, http::ResponderPtr responder);
 void GetDatasetProfile(Api& api, http::Request request, http::ResponderPtr responder);
+void ListImports(Api& api, http::Request request, http::ResponderPtr responder);
 // workers.cc
 void ListWorkers(Api& api, http::Request request, http::ResponderPtr responder);
 void GetWorker(Api& api, http::Request request, http::ResponderPtr responder);

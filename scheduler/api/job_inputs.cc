@@ -1,8 +1,10 @@
 #include "scheduler/api/job_inputs.h"
 
+#include <fmt/format.h>
+
+#include "runtime/formats/tokenizer/tokenizer.h"
 #include "scheduler/api/dataset_check.h"
 #include "scheduler/api/file_uri.h"
-#include "storage/datasets/import.h"
 
 namespace lepton::api {
 namespace {
@@ -35,13 +37,41 @@ Result<LoadedDataset> LoadDataset(storage::ObjectStore& objects, const InputLimi
     LEPTON_ASSIGN_OR_RETURN(auto manifest, storage::DatasetManifestFromJson(bytes));
     return LoadedDataset{named.manifest, std::move(manifest)};
   }
-  LEPTON_ASSIGN_OR_RETURN(
-      const std::string bytes,
-      ReadConfinedFile(spec.dataset.uri, limits.file_roots, limits.max_import_bytes));
-  auto result = storage::ImportCsv(objects, "", bytes);
-  if (!result.ok()) return result.status().WithContext("dataset.uri");
-  imported = {result->digest, result->manifest.source, result->manifest.table};
-  return LoadedDataset{result->digest, std::move(result->manifest)};
+  storage::ImportOptions options;
+  options.format = spec.dataset.format;
+  options.token_type = spec.dataset.token_type;
+  LEPTON_ASSIGN_OR_RETURN(auto result,
+                          ImportUri(objects, limits, "dataset.uri", spec.dataset.uri, options));
+  imported.push_back(result.digest);
+  for (const auto& digest : {result.manifest.source, result.manifest.table}) {
+    if (!digest.empty()) imported.push_back(digest);
+  }
+  return LoadedDataset{result.digest, std::move(result.manifest)};
+}
+
+// "bytes", or the digest of the tokenizer.json that the spec names, stored; else the one of
+// `model`, which the spec's must be if both are there; else nothing.
+Result<std::string> ChooseTokenizer(storage::ObjectStore& objects, const InputLimits& limits,
+                                    const spec::JobSpec& spec, const storage::ModelManifest* model,
+                                    std::string_view model_field,
+                                    std::vector<std::string>& imported) {
+  constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
+  const std::string& wanted = spec.dataset.tokenizer;
+  const std::string own = model == nullptr ? "" : model->input.tokenizer;
+  std::string chosen = wanted;
+  if (!wanted.empty() && wanted != "bytes") {
+    LEPTON_ASSIGN_OR_RETURN(
+        const std::string json,
+        ReadConfinedFile("dataset.tokenizer", wanted, limits.file_roots, kMaxTokenizerBytes));
+    const Status readable = tokenizer::Tokenizer::FromJson(json).status();
+    if (!readable.ok()) return readable.WithContext("dataset.tokenizer");
+    LEPTON_ASSIGN_OR_RETURN(chosen, objects.Put(json));
+    imported.push_back(chosen);
+  }
+  if (chosen.empty()) return own;
+  if (own.empty() || own == chosen) return chosen;
+  return InvalidArgument(fmt::format(
+      "dataset.tokenizer: is not the one that {} was trained with; leave it out", model_field));
 }
 
 Result<storage::ModelManifest> LoadModel(const storage::ObjectStore& objects,
@@ -59,11 +89,20 @@ int64_t Parameters(const spec::ModelSpec& model, int64_t features, int64_t outpu
   return count + (width + 1) * outputs;
 }
 
-json MakePlan(const spec::JobSpec& spec, const DatasetFacts& facts, const References& references) {
+// How large a model is, where that is known before it is built.
+json ModelPlan(const spec::JobSpec& spec, const DatasetFacts& facts) {
+  if (spec.model.arch != "mlp" || facts.input != "features") return json::object();
   const int64_t outputs =
       spec.loss == "cross_entropy" ? static_cast<int64_t>(facts.classes.size()) : 1;
   const int64_t parameters =
       Parameters(spec.model, static_cast<int64_t>(facts.features.size()), outputs);
+  // Weights, gradients and the optimizer's two moments, in 32 bits each.
+  return {{"parameters", parameters},
+          {"training_bytes_per_worker", parameters * 16},
+          {"gradient_bytes_per_step", parameters * 4}};
+}
+
+json MakePlan(const spec::JobSpec& spec, const DatasetFacts& facts, const References& references) {
   const int64_t per_epoch =
       (facts.train_rows + spec.batch_size - 1) / std::max<int64_t>(1, spec.batch_size);
   const int64_t needed = int64_t{spec.resources.min_workers} * spec.resources.slots_per_worker;
@@ -74,11 +113,9 @@ json MakePlan(const spec::JobSpec& spec, const DatasetFacts& facts, const Refere
             {"test", facts.test_rows},
             {"features", facts.features.size()},
             {"classes", facts.classes}}},
-          // Weights, gradients and the optimizer's two moments, in 32 bits each.
-          {"model", {{"parameters", parameters}, {"training_bytes_per_worker", parameters * 16}}},
+          {"model", ModelPlan(spec, facts)},
           {"steps_per_epoch", per_epoch},
           {"total_steps", spec.steps > 0 ? spec.steps : per_epoch * spec.epochs},
-          {"gradient_bytes_per_step", parameters * 4},
           {"placement",
            {{"min_workers", spec.resources.min_workers},
             {"max_workers", spec.resources.max_workers},
@@ -89,6 +126,25 @@ json MakePlan(const spec::JobSpec& spec, const DatasetFacts& facts, const Refere
 }
 
 }  // namespace
+
+Result<storage::ImportedDataset> ImportUri(storage::ObjectStore& objects, const InputLimits& limits,
+                                           std::string_view field, const std::string& uri,
+                                           storage::ImportOptions options) {
+  LEPTON_ASSIGN_OR_RETURN(ConfinedFile file, OpenConfined(field, uri, limits.file_roots));
+  options.path = file.path;
+  options.limits.table_bytes = limits.max_import_bytes;
+  options.progress = limits.progress;
+  if (file.folder) {
+    auto imported = storage::ImportFolder(objects, std::move(file.fd), options);
+    if (!imported.ok()) return imported.status().WithContext(field);
+    return imported;
+  }
+  auto source = storage::ByteSource::FromFile(std::move(file.fd));
+  if (!source.ok()) return source.status().WithContext(field);
+  auto imported = storage::ImportFile(objects, *std::move(source), options);
+  if (!imported.ok()) return imported.status().WithContext(field);
+  return imported;
+}
 
 Result<References> FindReferences(const scheduler::State& state, const spec::JobSpec& spec) {
   References references;
@@ -119,7 +175,9 @@ Result<ResolvedInputs> ResolveInputs(storage::ObjectStore& objects, const InputL
   spec::JobSpec effective = spec;
   if (has_model) {
     LEPTON_ASSIGN_OR_RETURN(model, LoadModel(objects, references.model.manifest));
-    if (spec.kind == spec::JobKind::kEvaluate) effective.loss = model.loss;
+    if (spec.kind == spec::JobKind::kEvaluate || spec.kind == spec::JobKind::kBatch) {
+      effective.loss = model.loss;
+    }
   }
   LEPTON_ASSIGN_OR_RETURN(const DatasetFacts facts,
                           CheckDataset(dataset.manifest, effective, has_model ? &model : nullptr));
@@ -128,23 +186,45 @@ Result<ResolvedInputs> ResolveInputs(storage::ObjectStore& objects, const InputL
   inputs.set_dataset_name(references.dataset.name.empty() ? spec.dataset.uri
                                                           : references.dataset.name);
   AddObject(objects, dataset.digest, inputs.mutable_dataset_objects());
-  AddObject(objects, dataset.manifest.table, inputs.mutable_dataset_objects());
+  for (const auto& digest : dataset.manifest.DataObjects()) {
+    AddObject(objects, digest, inputs.mutable_dataset_objects());
+  }
 
   if (has_model) {
     LEPTON_RETURN_IF_ERROR(CheckModelFits("model.from", references.model.name, model, facts, spec));
     inputs.set_model_manifest(references.model.manifest);
     inputs.set_model_name(references.model.name);
     AddObject(objects, references.model.manifest, inputs.mutable_model_objects());
-    AddObject(objects, model.weights, inputs.mutable_model_objects());
+    for (const auto& digest : model.Objects()) {
+      AddObject(objects, digest, inputs.mutable_model_objects());
+    }
   }
-  if (!references.teacher.name.empty()) {
-    LEPTON_ASSIGN_OR_RETURN(const auto teacher, LoadModel(objects, references.teacher.manifest));
+  storage::ModelManifest teacher;
+  const bool has_teacher = !references.teacher.name.empty();
+  if (has_teacher) {
+    LEPTON_ASSIGN_OR_RETURN(teacher, LoadModel(objects, references.teacher.manifest));
     LEPTON_RETURN_IF_ERROR(
         CheckModelFits("teacher", references.teacher.name, teacher, facts, spec));
     inputs.set_teacher_manifest(references.teacher.manifest);
     inputs.set_teacher_name(references.teacher.name);
     AddObject(objects, references.teacher.manifest, inputs.mutable_teacher_objects());
-    AddObject(objects, teacher.weights, inputs.mutable_teacher_objects());
+    for (const auto& digest : teacher.Objects()) {
+      AddObject(objects, digest, inputs.mutable_teacher_objects());
+    }
+  }
+  if (facts.input == "tokens") {
+    const storage::ModelManifest* like = has_teacher ? &teacher : has_model ? &model : nullptr;
+    LEPTON_ASSIGN_OR_RETURN(const std::string tokenizer,
+                            ChooseTokenizer(objects, limits, spec, like,
+                                            has_teacher ? "teacher" : "model.from", out.imported));
+    if (tokenizer.empty() && dataset.manifest.kind != storage::DatasetKind::kTokens) {
+      return InvalidArgument(
+          "dataset.tokenizer: missing: give bytes, or file:///... of a tokenizer.json");
+    }
+    inputs.set_tokenizer(tokenizer);
+    if (storage::IsDigest(tokenizer)) {
+      AddObject(objects, tokenizer, inputs.mutable_dataset_objects());
+    }
   }
   out.plan = MakePlan(spec, facts, references);
   return out;

@@ -7,11 +7,13 @@
 #include <nlohmann/json.hpp>
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "runtime/spec/job_spec.h"
 #include "scheduler/core/state.h"
+#include "storage/datasets/import.h"
 #include "storage/objects/object_store.h"
 
 namespace lepton::api {
@@ -30,15 +32,22 @@ Result<References> FindReferences(const scheduler::State& state, const spec::Job
 
 struct InputLimits {
   std::vector<std::filesystem::path> file_roots;
-  size_t max_import_bytes = size_t{1} << 30;
+  size_t max_import_bytes = size_t{1} << 30;  // of a table, which is parsed in memory
+  std::function<void(const storage::ImportProgress&)> progress = {};
 };
 struct ResolvedInputs {
   scheduler::JobInputs inputs;
   nlohmann::json plan;                // for ?dry_run=1
   std::vector<std::string> imported;  // objects that were stored here, used by the job or not
 };
-// Imports a file:// dataset. Errors name the field: a label column that is not there (with those
-// that are), text features, too few classes or rows, a teacher that does not fit the data.
+// A file or folder that a URI leads to, within the file roots, as a dataset. Messages start with
+// `field`.
+Result<storage::ImportedDataset> ImportUri(storage::ObjectStore& objects, const InputLimits& limits,
+                                           std::string_view field, const std::string& uri,
+                                           storage::ImportOptions options);
+// Imports file:// datasets and tokenizers. Errors name the field: a label column that is not there
+// (with those that are), text features, too few classes or rows, a teacher that does not fit the
+// data.
 Result<ResolvedInputs> ResolveInputs(storage::ObjectStore& objects, const InputLimits& limits,
                                      const spec::JobSpec& spec, const References& references);
 

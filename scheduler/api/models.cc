@@ -111,18 +111,37 @@ void GetModelFile(Api& api, http::Request request, http::ResponderPtr responder)
   });
 }
 
-// The same files of a job's result, registered or not.
+namespace {
+
+// One file of a job's result: its model's, registered or not, or what it made beside a model.
+Result<http::Response> ReadJobFile(const storage::ObjectStore& objects,
+                                   const scheduler::JobResult& result, const std::string& file) {
+  if (const auto found = result.files().find(file); found != result.files().end()) {
+    LEPTON_ASSIGN_OR_RETURN(std::string bytes, objects.Get(found->second));
+    const bool csv = file.ends_with(".csv");
+    http::Response response =
+        http::Response::Text(200, std::move(bytes), csv ? "text/csv" : "application/octet-stream");
+    response.headers.emplace("ETag", "\"" + found->second + "\"");
+    return response;
+  }
+  if (!result.model_manifest().empty())
+    return ReadModelFile(objects, result.model_manifest(), file);
+  std::string names;
+  for (const auto& [name, digest] : result.files()) names += (names.empty() ? "" : ", ") + name;
+  return NotFound(names.empty() ? "the job has no model and no files"
+                                : fmt::format("no file {}: the job has {}", file, names));
+}
+
+}  // namespace
+
 void GetJobFile(Api& api, http::Request request, http::ResponderPtr responder) {
   const JobId id(Param(request, "id"));
   const std::string file = Param(request, "file");
   api.parts().loop.Read([&api, id, file, responder](const scheduler::State& state) {
     const scheduler::Job* job = state.FindJob(id);
     if (job == nullptr) return SendProblem(responder, NotFound(fmt::format("no job {}", id.str())));
-    if (job->result().model_manifest().empty()) {
-      return SendProblem(responder, NotFound(fmt::format("job {} has no model", id.str())));
-    }
-    api.parts().pool.Submit([&api, file, responder, manifest = job->result().model_manifest()] {
-      auto response = ReadModelFile(api.parts().objects, manifest, file);
+    api.parts().pool.Submit([&api, file, responder, result = job->result()] {
+      auto response = ReadJobFile(api.parts().objects, result, file);
       if (!response.ok()) return SendProblem(responder, response.status());
       responder->Send(*std::move(response));
     });

@@ -53,11 +53,14 @@ void AddJobs(json& all) {
                              {"weights_sha256", kString},
                              {"parameters", kInteger},
                              {"steps", kInteger},
-                             {"metrics", kNumbers}});
+                             {"metrics", kNumbers},
+                             {"files", Array(kString)}});
   const json progress = Object({{"step", kInteger},
                                 {"total_steps", kInteger},
                                 {"epoch", kNumber},
-                                {"samples_per_second", kNumber}});
+                                {"samples_per_second", kNumber},
+                                {"phase", kString},
+                                {"phase_done", kNumber}});
   all["Job"] = Object({{"id", kString},
                        {"name", kString},
                        {"kind", kString},
@@ -166,11 +169,20 @@ void AddData(json& all) {
   all["DatasetVersion"] = Object({{"name", kString},
                                   {"version", kInteger},
                                   {"manifest", kString},
+                                  {"kind", kString},
+                                  {"format", kString},
                                   {"rows", kInteger},
                                   {"columns", Array(column)},
+                                  {"classes", Array(kString)},
                                   {"created_ms", kInteger}});
   all["DatasetVersionList"] = List("DatasetVersion");
-  all["DatasetProfile"] = Object({{"rows", kInteger}, {"columns", Array(kAny)}});
+  all["DatasetProfile"] = Object({{"rows", kInteger}, {"columns", Array(kAny)}}, 1);
+  all["Import"] = Object({{"subject", kString},
+                          {"phase", kString},
+                          {"done", kInteger},
+                          {"total", kInteger},
+                          {"started_ms", kInteger}});
+  all["ImportList"] = List("Import");
 }
 
 void AddCluster(json& all) {

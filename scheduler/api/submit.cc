@@ -72,7 +72,10 @@ void Submit(Api& api, const SubmissionPtr& submission, scheduler::JobInputs inpu
 // On a pool thread.
 void Resolve(Api& api, const SubmissionPtr& submission) {
   submission->hold = api.parts().loop.keeper().HoldAll();
-  const InputLimits limits{api.options().file_roots, api.options().max_import_bytes};
+  const auto line = api.imports().Begin("job " + submission->spec.name, api.parts().clock.WallMs());
+  const InputLimits limits{
+      api.options().file_roots, api.options().max_import_bytes,
+      [&line](const storage::ImportProgress& progress) { line->Update(progress); }};
   auto resolved =
       ResolveInputs(api.parts().objects, limits, submission->spec, submission->references);
   if (!resolved.ok()) return SendProblem(submission->responder, resolved.status());

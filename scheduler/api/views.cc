@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "runtime/base/hash.h"
 #include "scheduler/core/job_state.h"
 
@@ -18,10 +20,9 @@ json ToObject(const Map& map) {
 }
 
 json ProgressView(const scheduler::Progress& progress) {
-  return {{"step", progress.step()},
-          {"total_steps", progress.total_steps()},
-          {"epoch", progress.epoch()},
-          {"samples_per_second", progress.samples_per_second()}};
+  return {{"step", progress.step()},   {"total_steps", progress.total_steps()},
+          {"epoch", progress.epoch()}, {"samples_per_second", progress.samples_per_second()},
+          {"phase", progress.phase()}, {"phase_done", progress.phase_done()}};
 }
 
 json TaskView(const scheduler::Task& task) {
@@ -42,6 +43,13 @@ json TrialValues(const scheduler::Trial& trial) {
   return values;
 }
 
+json FileNames(const scheduler::JobResult& result) {
+  std::vector<std::string> names;
+  for (const auto& [name, digest] : result.files()) names.push_back(name);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
 json ResultView(const scheduler::Job& job) {
   return {{"model", job.model_name()},
           {"version", job.model_version()},
@@ -49,6 +57,7 @@ json ResultView(const scheduler::Job& job) {
           {"weights_sha256", ""},
           {"parameters", 0},
           {"steps", job.result().steps()},
+          {"files", FileNames(job.result())},
           {"metrics", ToObject(job.result().metrics())}};
 }
 

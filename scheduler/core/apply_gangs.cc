@@ -108,9 +108,13 @@ Status Applier::Reported(const wire::TaskReport& report) {
 }
 
 void Applier::OnProgress(Gang& gang, const Task& task, const wire::TaskProgress& progress) {
-  gang.set_progressed(true);
+  // Getting ready is no progress yet, but a sign of life.
+  gang.set_alive_ms(record_.wall_ms());
+  if (progress.phase().empty()) gang.set_progressed(true);
   if (task.rank() != 0) return;
   Progress now;
+  now.set_phase(progress.phase());
+  now.set_phase_done(progress.phase_done());
   now.set_step(progress.step());
   now.set_total_steps(progress.total_steps());
   now.set_epoch(progress.epoch());
@@ -164,6 +168,7 @@ void Applier::OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finis
   *result.mutable_metrics() = finished.metrics();
   result.set_steps(finished.steps());
   result.set_last_checkpoint(finished.last_checkpoint());
+  *result.mutable_files() = finished.files();
   gang.set_result_ms(record_.wall_ms());
   AddRefs(state_, result);
 }

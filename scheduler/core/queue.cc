@@ -69,6 +69,7 @@ void FillInputs(const JobInputs& inputs,
   start->set_dataset_manifest(inputs.dataset_manifest());
   start->set_model_manifest(inputs.model_manifest());
   start->set_teacher_manifest(inputs.teacher_manifest());
+  start->set_tokenizer(inputs.tokenizer());
   for (const auto* refs :
        {&inputs.dataset_objects(), &inputs.model_objects(), &inputs.teacher_objects()}) {
     for (const wire::ObjectRef& ref : *refs) *start->add_inputs() = ref;

@@ -42,7 +42,7 @@ std::optional<int64_t> Reactor::next_timer_ms() const {
     for (const Trial& trial : job.trials()) at(trial.retry_at_ms());
   }
   for (const auto& [id, gang] : state_.gangs) {
-    if (gang.state() == GANG_STARTING) at(gang.placed_ms() + options_.start_timeout_ms);
+    if (gang.state() == GANG_STARTING) at(StartDeadline(gang, options_));
     if (gang.state() == GANG_STOPPING) at(gang.stopping_ms() + options_.stop_timeout_ms);
     if (gang.result_ms() > 0) at(gang.result_ms() + options_.stop_timeout_ms);
   }

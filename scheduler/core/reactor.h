@@ -26,7 +26,8 @@ struct ReactorOptions {
   std::string coordinator_incarnation;  // for Welcome
   uint32_t heartbeat_ms = 1'000;        // for Welcome
   uint32_t lease_ms = 15'000;           // for Welcome, and for workers to come back after a restart
-  int64_t start_timeout_ms = 60'000;    // from Start to the last rank's Started or Endpoint
+  int64_t start_timeout_ms = 60'000;    // from Start, or the last word of progress while data is
+                                        // got ready, to the last rank's Started or Endpoint
   uint32_t stop_grace_ms = 5'000;       // SIGTERM to SIGKILL, done by the agent
   int64_t stop_timeout_ms = 15'000;     // from Stop to the report; then Stop again, then lost
   int64_t backoff_cap_ms = 30'000;

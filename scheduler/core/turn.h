@@ -30,6 +30,8 @@ struct Verdict {
   std::string cause;
 };
 Verdict JudgeGang(const Gang& gang);
+// Until when a gang that is starting must be up.
+int64_t StartDeadline(const Gang& gang, const ReactorOptions& options);
 bool IsFatal(StatusCode code);
 // base * 2^(restarts - 1), at most `cap`.
 int64_t BackoffMs(int64_t base_ms, int restarts, int64_t cap_ms);

@@ -77,6 +77,10 @@ bool IsFatal(StatusCode code) {
          code == StatusCode::kDataLoss;
 }
 
+int64_t StartDeadline(const Gang& gang, const ReactorOptions& options) {
+  return std::max(gang.placed_ms(), gang.alive_ms()) + options.start_timeout_ms;
+}
+
 Verdict JudgeGang(const Gang& gang) {
   using Kind = Verdict::Kind;
   if (gang.has_result()) return {Kind::kSucceeded, "SUCCEEDED", "", ""};
@@ -392,7 +396,7 @@ void Turn::TickGang(const std::string& gang_id) {
   auto it = state_.gangs.find(gang_id);
   if (it == state_.gangs.end()) return;
   const Gang& gang = it->second;
-  if (gang.state() == GANG_STARTING && now_ >= gang.placed_ms() + options_.start_timeout_ms) {
+  if (gang.state() == GANG_STARTING && now_ >= StartDeadline(gang, options_)) {
     return BreakGang(gang_id, "START_TIMEOUT",
                      fmt::format("not every rank was up within {} ms", options_.start_timeout_ms),
                      -1);

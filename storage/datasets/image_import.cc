@@ -3,33 +3,18 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "runtime/formats/image/image.h"
 #include "storage/datasets/file_walk.h"
 #include "storage/datasets/formats.h"
 #include "storage/datasets/image_index.h"
+#include "storage/datasets/picture_names.h"
 #include "storage/manifests/manifest_reader.h"
 
 namespace lepton::storage {
 namespace {
 
 constexpr int64_t kMaxPictures = 50'000'000;
-
-std::string LowerSuffix(const std::string& path) {
-  const size_t dot = path.rfind('.');
-  if (dot == path.npos || path.find('/', dot) != path.npos) return "";
-  std::string suffix = path.substr(dot);
-  std::transform(suffix.begin(), suffix.end(), suffix.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  return suffix;
-}
-
-// Hidden files and what operating systems leave behind.
-bool IsHidden(const std::string& path) {
-  return path.starts_with('.') || path.find("/.") != path.npos || path.starts_with("__MACOSX/") ||
-         path.find("/__MACOSX/") != path.npos;
-}
 
 struct Range {
   int64_t min = INT64_MAX, max = 0;
@@ -50,14 +35,8 @@ class ImageImporter final : public FileVisitor {
       : files_(files), options_(options) {}
 
   Result<bool> Wants(const std::string& path, uint64_t bytes) override {
-    if (IsHidden(path)) return false;
-    const std::string suffix = LowerSuffix(path);
-    static const std::set<std::string> foreign = {".gif",  ".bmp",  ".webp", ".tif", ".tiff",
-                                                  ".heic", ".avif", ".jp2",  ".ppm"};
-    if (foreign.contains(suffix)) {
-      return InvalidArgument(path + ": only PNG and JPEG can be read: convert it");
-    }
-    if (suffix != ".png" && suffix != ".jpg" && suffix != ".jpeg") {
+    LEPTON_ASSIGN_OR_RETURN(const bool picture, IsPictureName(path));
+    if (!picture) {
       ++skipped_;
       return false;
     }

@@ -106,6 +106,12 @@ Status CheckConsistent(const ModelManifest& m) {
 
 }  // namespace
 
+std::vector<Digest> ModelManifest::Objects() const {
+  std::vector<Digest> objects = {weights};
+  if (IsDigest(input.tokenizer)) objects.push_back(input.tokenizer);
+  return objects;
+}
+
 nlohmann::json ToJson(const ModelManifest& m) {
   return {{"format", kFormat},
           {"version", kVersion},

@@ -48,6 +48,9 @@ struct ModelManifest {
   std::string dataset_name;
   Digest teacher;  // manifest digest, distilled models
   int64_t steps = 0;
+
+  // The objects beside the manifest that a task needs to run the model.
+  std::vector<Digest> Objects() const;
 };
 
 nlohmann::json ToJson(const ModelManifest& manifest);

@@ -66,7 +66,16 @@ TEST(SpecFile, MakesDatasetPathsAbsoluteAndNamesTheFileInErrors) {
   const Result<SpecFile> file = LoadSpecFile(path);
   ASSERT_TRUE(file.ok()) << file.status().ToString();
   EXPECT_EQ(file->spec.dataset.uri, "file://" + (folder.path() / "data/a.csv").string());
-  EXPECT_EQ(file->data_folder, folder.path() / "data");
+  EXPECT_THAT(file->data_folders, testing::ElementsAre(folder.path() / "data"));
+  ASSERT_TRUE(WriteFileAtomic(path,
+                              "kind: train\nloss: next_token\n"
+                              "dataset: {uri: pets/, tokenizer: t/tokenizer.json}\n")
+                  .ok());
+  const Result<SpecFile> text = LoadSpecFile(path);
+  ASSERT_TRUE(text.ok()) << text.status().ToString();
+  EXPECT_EQ(text->spec.dataset.tokenizer,
+            "file://" + (folder.path() / "t/tokenizer.json").string());
+  EXPECT_THAT(text->data_folders, testing::ElementsAre(folder.path(), folder.path() / "t"));
   ASSERT_TRUE(WriteFileAtomic(path, "kind: train\ndataset: digits\nepochs: many\n").ok());
   EXPECT_THAT(LoadSpecFile(path).status().message(), HasSubstr("job.yaml: epochs: \"many\""));
   EXPECT_THAT(LoadSpecFile("/no/such.yaml").status().message(), HasSubstr("/no/such.yaml"));

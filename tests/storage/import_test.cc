@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/formats/safetensors/safetensors.h"
+#include "storage/datasets/folder_pack.h"
 #include "storage/datasets/formats.h"
 #include "storage/datasets/image_index.h"
 #include "tests/storage/pictures.h"
@@ -184,7 +185,7 @@ TEST_F(ImportTest, AFolderOfPicturesHasAClassASubfolder) {
   const std::string source = Object(m.source);
   EXPECT_EQ(index.File(source, 1), pictures::Png(4, 3, 10));
   const auto profile = nlohmann::json::parse(m.profile_json);
-  EXPECT_EQ(profile["files_skipped"], 1);
+  EXPECT_EQ(profile["files_skipped"], 2);
   EXPECT_EQ(profile["width"]["max"], 6);
   EXPECT_EQ(ToJson(DatasetManifestFromJson(Object(imported->digest)).value()), ToJson(m));
 }
@@ -209,6 +210,23 @@ TEST_F(ImportTest, APictureThatCannotBeTrainedOnIsNamed) {
   EXPECT_THAT(ImportTree(folder_.path() / "set"), Fails(kInvalid, "ok/link.png: is a symbolic"));
   fs::create_directories(folder_.path() / "empty");
   EXPECT_THAT(ImportTree(folder_.path() / "empty"), Fails(kInvalid, "there are no PNG or JPEG"));
+}
+
+TEST_F(ImportTest, AFolderIsPackedForUploadAsItsPicturesInOrder) {
+  Write("pets/dog/b.png", pictures::Png(4, 3, 10));
+  Write("pets/cat/a.jpg", pictures::Jpeg(2, 2, 30));
+  Write("pets/notes.txt", "about");
+  const auto packed = PackFolder(folder_.path() / "pets", 1 << 20);
+  ASSERT_THAT(packed, IsOk());
+  const auto uploaded = Import(*packed, {.path = "pets.tar"});
+  const auto local = ImportTree(folder_.path() / "pets");
+  ASSERT_THAT(uploaded, IsOk());
+  ASSERT_THAT(local, IsOk());
+  EXPECT_EQ(uploaded->manifest.source, local->manifest.source);
+  EXPECT_EQ(uploaded->manifest.table, local->manifest.table);
+  EXPECT_THAT(PackFolder(folder_.path() / "pets", 100),
+              Fails(StatusCode::kResourceExhausted, "more than 100 bytes"));
+  EXPECT_THAT(PackFolder(folder_.path() / "none", 100), Fails(StatusCode::kNotFound, "none"));
 }
 
 struct Entry {

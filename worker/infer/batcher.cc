@@ -42,7 +42,8 @@ Batcher::~Batcher() {
   for (Item& item : queue_) item.done(Unavailable("the replica is stopping"));
 }
 
-uint64_t Batcher::Submit(int64_t rows, std::vector<double> raw, Done done) {
+uint64_t Batcher::Submit(ModelRows request, Done done) {
+  const int64_t rows = request.rows;
   if (rows > options_.max_queue) {
     done(InvalidArgument("rows: " + std::to_string(rows) + " in one request; at most " +
                          std::to_string(options_.max_queue) + " (max_queue)"));
@@ -55,7 +56,7 @@ uint64_t Batcher::Submit(int64_t rows, std::vector<double> raw, Done done) {
                            " rows wait already (max_queue); try again later"));
     return 0;
   }
-  queue_.push_back({++tickets_, rows, std::move(raw), std::move(done), RealClock().Now()});
+  queue_.push_back({++tickets_, std::move(request), std::move(done), RealClock().Now()});
   queued_rows_ += rows;
   wake_.notify_all();
   return tickets_;
@@ -67,7 +68,7 @@ void Batcher::Cancel(uint64_t ticket) {
   const auto found = std::find_if(queue_.begin(), queue_.end(),
                                   [ticket](const Item& item) { return item.ticket == ticket; });
   if (found == queue_.end()) return;
-  queued_rows_ -= found->rows;
+  queued_rows_ -= found->rows.rows;
   dropped = std::move(*found);
   queue_.erase(found);
   wake_.notify_all();
@@ -106,7 +107,7 @@ void Batcher::DropExpired(std::unique_lock<std::mutex>& lock) {
   const MonotonicTime now = RealClock().Now();
   std::vector<Item> expired;
   while (!queue_.empty() && queue_.front().arrived + options_.timeout <= now) {
-    queued_rows_ -= queue_.front().rows;
+    queued_rows_ -= queue_.front().rows.rows;
     expired.push_back(std::move(queue_.front()));
     queue_.pop_front();
   }
@@ -122,9 +123,10 @@ void Batcher::DropExpired(std::unique_lock<std::mutex>& lock) {
 std::vector<Batcher::Item> Batcher::TakeBatch() {
   std::vector<Item> batch;
   int64_t rows = 0;
-  while (!queue_.empty() && (batch.empty() || rows + queue_.front().rows <= options_.max_batch)) {
-    rows += queue_.front().rows;
-    queued_rows_ -= queue_.front().rows;
+  while (!queue_.empty() &&
+         (batch.empty() || rows + queue_.front().rows.rows <= options_.max_batch)) {
+    rows += queue_.front().rows.rows;
+    queued_rows_ -= queue_.front().rows.rows;
     batch.push_back(std::move(queue_.front()));
     queue_.pop_front();
   }
@@ -133,39 +135,32 @@ std::vector<Batcher::Item> Batcher::TakeBatch() {
 
 void Batcher::Compute(std::vector<Item> batch) {
   const MonotonicTime start = RealClock().Now();
-  int64_t rows = 0;
-  std::vector<double> raw;
-  if (batch.size() == 1) {
-    raw = std::move(batch[0].raw);
-    rows = batch[0].rows;
-  } else {
-    for (const Item& item : batch) {
-      raw.insert(raw.end(), item.raw.begin(), item.raw.end());
-      rows += item.rows;
-    }
+  ModelRows all = std::move(batch[0].rows);
+  std::vector<int64_t> counts = {all.rows};
+  for (size_t i = 1; i < batch.size(); ++i) {
+    counts.push_back(batch[i].rows.rows);
+    all.Append(batch[i].rows);
   }
+  const int64_t rows = all.rows;
   for (const Item& item : batch) Metrics().queue.Observe(Seconds(start - item.arrived));
   std::vector<float> logits(static_cast<size_t>(rows * options_.outputs));
   Status status;
   for (int64_t begin = 0; begin < rows && status.ok(); begin += options_.max_batch) {
     const int64_t count = std::min(options_.max_batch, rows - begin);
-    status = forward_(
-        count,
-        std::span<const double>(raw).subspan(static_cast<size_t>(begin * options_.features),
-                                             static_cast<size_t>(count * options_.features)),
-        std::span(logits).subspan(static_cast<size_t>(begin * options_.outputs),
-                                  static_cast<size_t>(count * options_.outputs)));
+    const auto out = std::span(logits).subspan(static_cast<size_t>(begin * options_.outputs),
+                                               static_cast<size_t>(count * options_.outputs));
+    status = count == rows ? forward_(all, out) : forward_(all.Slice(begin, count), out);
     Metrics().executions.Increment();
   }
   Metrics().rows.Increment(static_cast<double>(rows));
   Metrics().compute.Observe(Seconds(RealClock().Now() - start));
   auto at = logits.begin();
-  for (Item& item : batch) {
-    const auto end = at + item.rows * options_.outputs;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const auto end = at + counts[i] * options_.outputs;
     if (status.ok()) {
-      item.done(std::vector<float>(at, end));
+      batch[i].done(std::vector<float>(at, end));
     } else {
-      item.done(status);
+      batch[i].done(status);
     }
     at = end;
   }

@@ -21,11 +21,12 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/status.h"
+#include "worker/infer/model_rows.h"
 
 namespace lepton::worker {
 
 struct BatcherOptions {
-  int64_t features = 0, outputs = 0;
+  int64_t outputs = 0;
   int64_t max_batch = 32;
   int64_t max_queue = 1024;  // rows
   Duration max_wait = std::chrono::milliseconds(2);
@@ -34,9 +35,8 @@ struct BatcherOptions {
 
 class Batcher {
  public:
-  // raw: [rows, features]; logits: [rows, outputs].
-  using Forward =
-      std::function<Status(int64_t rows, std::span<const double> raw, std::span<float> logits)>;
+  // logits: [rows, outputs].
+  using Forward = std::function<Status(const ModelRows& rows, std::span<float> logits)>;
   using Done = std::function<void(Result<std::vector<float>>)>;
 
   Batcher(const BatcherOptions& options, Forward forward);
@@ -46,7 +46,7 @@ class Batcher {
 
   // `done` runs once: logits [rows, outputs], kResourceExhausted (queue full), kInvalidArgument
   // (more rows than the queue ever holds), kDeadlineExceeded, or Forward's error. Returns a ticket.
-  uint64_t Submit(int64_t rows, std::vector<double> raw, Done done);
+  uint64_t Submit(ModelRows rows, Done done);
   // Drops a queued request (its done is destroyed uncalled); nothing if it runs or is over.
   void Cancel(uint64_t ticket);
   // Waits until nothing is queued or computing; false when the deadline passes first.
@@ -55,8 +55,7 @@ class Batcher {
  private:
   struct Item {
     uint64_t ticket = 0;
-    int64_t rows = 0;
-    std::vector<double> raw;
+    ModelRows rows;
     Done done;
     MonotonicTime arrived;
   };

@@ -41,9 +41,8 @@ Duration GraceOf(const wire::StartTask& start) {
 // One row and one full batch, so that the first client does not pay for plans and page faults.
 Status WarmUp(LoadedModel& model, int64_t max_batch) {
   for (const int64_t rows : {int64_t{1}, max_batch}) {
-    const std::vector<float> x(static_cast<size_t>(rows * model.features()), 0.0f);
     std::vector<float> logits(static_cast<size_t>(rows * model.outputs()));
-    LEPTON_RETURN_IF_ERROR(model.RunNormalized(rows, x, logits));
+    LEPTON_RETURN_IF_ERROR(model.Run(model.BlankRows(rows), logits));
   }
   return {};
 }
@@ -56,6 +55,11 @@ Status RunInfer(TaskContext& context) {
   LEPTON_ASSIGN_OR_RETURN(const ReplicaOptions options, MakeOptions(start));
   auto model = LoadedModel::Load(context.objects(), start.model_manifest());
   if (!model.ok()) return model.status().WithContext("model " + options.model_name);
+  if ((*model)->signature().per_token) {
+    return InvalidArgument("model " + options.model_name +
+                           ": is a language model, which a deployment cannot serve in this "
+                           "version; ask it with kind: batch");
+  }
   const MonotonicTime begin = RealClock().Now();
   LEPTON_RETURN_IF_ERROR(WarmUp(**model, options.max_batch));
   const double warmup_ms =

@@ -25,10 +25,10 @@ std::vector<float> Softmax(std::span<const float> logits) {
 }  // namespace
 
 void Normalize(std::span<const double> raw, std::span<const double> mean,
-               std::span<const double> scale, std::span<float> x) {
-  const size_t features = mean.size();
+               std::span<const double> scale, int64_t plane, std::span<float> x) {
+  const size_t row = mean.size() * static_cast<size_t>(plane);
   for (size_t i = 0; i < raw.size(); ++i) {
-    const size_t column = i % features;
+    const size_t column = i % row / static_cast<size_t>(plane);
     x[i] = NormalizeValue(raw[i], mean[column], scale[column]);
   }
 }
@@ -52,17 +52,31 @@ Prediction Decode(const storage::ModelManifest& manifest, std::span<const float>
   return prediction;
 }
 
+namespace {
+
+// kDataLoss when the manifest's parts cannot belong to one model.
+Result<int64_t> NumbersOfRow(const storage::ModelManifest& manifest,
+                             const nn::Signature& signature) {
+  const storage::ModelInput& input = manifest.input;
+  if (signature.outputs < 1) return DataLoss("model manifest: it has no outputs");
+  if (input.kind == "tokens") return 0;
+  if (input.kind == "images") return input.channels * input.height * input.width;
+  const size_t features = manifest.feature_names.size();
+  if (features == 0 || manifest.mean.size() != features || manifest.scale.size() != features) {
+    return DataLoss("model manifest: features, mean and scale do not agree");
+  }
+  return static_cast<int64_t>(features);
+}
+
+}  // namespace
+
 Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const storage::ObjectStore& objects,
                                                        const storage::Digest& manifest,
                                                        const std::string& precision) {
   LEPTON_ASSIGN_OR_RETURN(StoredModel stored, LoadModel(objects, manifest));
   auto model = std::unique_ptr<LoadedModel>(new LoadedModel());
   LEPTON_ASSIGN_OR_RETURN(model->signature_, stored.signature());
-  const size_t features = stored.manifest.feature_names.size();
-  if (features == 0 || stored.manifest.mean.size() != features ||
-      stored.manifest.scale.size() != features || model->signature_.outputs < 1) {
-    return DataLoss("model manifest: features, mean and scale do not agree");
-  }
+  LEPTON_ASSIGN_OR_RETURN(model->numbers_, NumbersOfRow(stored.manifest, model->signature_));
   LEPTON_ASSIGN_OR_RETURN(
       model->program_,
       nn::InferenceProgram::Build(model->signature_, stored.model,
@@ -70,22 +84,52 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const storage::ObjectStor
   LEPTON_RETURN_IF_ERROR(
       CopyWeights(stored, model->program_->parameters(), model->program_->weights()));
   LEPTON_RETURN_IF_ERROR(model->program_->Prepare());
+  if (!stored.manifest.input.tokenizer.empty()) {
+    LEPTON_ASSIGN_OR_RETURN(model->encoder_,
+                            TextEncoder::Load(objects, stored.manifest.input.tokenizer));
+  }
   model->manifest_ = std::move(stored.manifest);
+  model->buffer_ = std::make_unique<BatchBuffer>(model->signature_);
   return model;
 }
 
-Status LoadedModel::Run(int64_t rows, std::span<const double> raw, std::span<float> logits) {
-  x_.resize(raw.size());
-  Normalize(raw, manifest_.mean, manifest_.scale, x_);
-  return RunNormalized(rows, x_, logits);
+Status LoadedModel::FillRows(const ModelRows& rows) {
+  if (numbers_ == 0) {
+    if (static_cast<int64_t>(rows.texts.size()) != rows.rows) {
+      return InvalidArgument("the model takes texts");
+    }
+    return FillTexts(rows.texts, manifest_.input.context, *buffer_);
+  }
+  if (static_cast<int64_t>(rows.raw.size()) != rows.rows * numbers_) {
+    return InvalidArgument("has " + std::to_string(rows.raw.size()) + " numbers; must have " +
+                           std::to_string(rows.rows) + " rows of " + std::to_string(numbers_));
+  }
+  buffer_->Resize(rows.rows);
+  const storage::ModelInput& input = manifest_.input;
+  const bool image = input.kind == "images";
+  const std::span<float> x(buffer_->Floats(image ? "pixels" : "x"), rows.raw.size());
+  if (image) {
+    Normalize(rows.raw, input.mean, input.scale, input.height * input.width, x);
+  } else {
+    Normalize(rows.raw, manifest_.mean, manifest_.scale, 1, x);
+  }
+  return Status::Ok();
 }
 
-Status LoadedModel::RunNormalized(int64_t rows, std::span<const float> x, std::span<float> logits) {
-  if (x.size() != static_cast<size_t>(rows * features())) {
-    return InvalidArgument("x: has " + std::to_string(x.size()) + " numbers; must have " +
-                           std::to_string(rows) + " rows of " + std::to_string(features()));
+Status LoadedModel::Run(const ModelRows& rows, std::span<float> logits) {
+  if (signature_.per_token) return InvalidArgument("a language model answers per token");
+  LEPTON_RETURN_IF_ERROR(FillRows(rows));
+  return program_->Forward(buffer_->batch(), logits);
+}
+
+ModelRows LoadedModel::BlankRows(int64_t rows) const {
+  ModelRows blank{rows, {}, {}};
+  if (numbers_ == 0) {
+    blank.texts.assign(static_cast<size_t>(rows), TokenText{{0}, {}});
+  } else {
+    blank.raw.assign(static_cast<size_t>(rows * numbers_), 0);
   }
-  return program_->Forward(nn::Batch::Features(x, features()), logits);
+  return blank;
 }
 
 }  // namespace lepton::worker

@@ -1,5 +1,5 @@
-// A stored model ready to compute: what a replica serves and what an evaluation measures, so that
-// both do the same arithmetic on the same rows.
+// A stored model ready to compute: what a replica serves, what an evaluation measures and what a
+// batch prediction asks, so that all do the same arithmetic on the same rows.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,16 @@
 #include "runtime/nn/training_program.h"
 #include "storage/models/model_manifest.h"
 #include "storage/objects/object_store.h"
+#include "worker/data/batch_buffer.h"
+#include "worker/data/text_encoder.h"
+#include "worker/infer/model_rows.h"
 
 namespace lepton::worker {
 
 // x = (raw - mean) / scale by the training loop's NormalizeValue: NaN (missing) is taken for mean.
-// `raw` and `x`: [rows, mean.size()], row-major.
+// `raw` and `x`: [rows, mean.size() * plane], row-major; each mean is for `plane` numbers.
 void Normalize(std::span<const double> raw, std::span<const double> mean,
-               std::span<const double> scale, std::span<float> x);
+               std::span<const double> scale, int64_t plane, std::span<float> x);
 
 // What a row's logits say, by the manifest's loss.
 struct Prediction {
@@ -30,10 +33,11 @@ struct Prediction {
 // from 0.5 on).
 Prediction Decode(const storage::ModelManifest& manifest, std::span<const float> logits);
 
-// Threads: one caller at a time for Run, any for the rest. Owns manifest, weights and program.
+// Threads: one caller at a time for Run and Forward, any for the rest. Owns manifest, weights and
+// program.
 class LoadedModel {
  public:
-  // Reads the manifest object and the weights it names, and builds the program. `precision`: "" for
+  // Reads the manifest object and the objects it names, and builds the program. `precision`: "" for
   // the manifest's own. kNotFound/kDataLoss for missing or damaged objects, kInvalidArgument for
   // weights that do not fit the architecture.
   static Result<std::unique_ptr<LoadedModel>> Load(const storage::ObjectStore& objects,
@@ -41,20 +45,34 @@ class LoadedModel {
                                                    const std::string& precision = "");
 
   const storage::ModelManifest& manifest() const { return manifest_; }
-  int64_t features() const { return signature_.inputs.front().type.shape.back(); }
+  const nn::Signature& signature() const { return signature_; }
+  // Numbers of a row; 0 for a model of texts.
+  int64_t numbers() const { return numbers_; }
   int64_t outputs() const { return signature_.outputs; }
+  // Of a model of texts whose tokenizer is known; else nullptr.
+  const std::shared_ptr<const TextEncoder>& encoder() const { return encoder_; }
 
-  // `raw`: [rows, features] unnormalised, NaN where missing; `logits`: [rows, outputs].
-  Status Run(int64_t rows, std::span<const double> raw, std::span<float> logits);
-  // The same from normalised rows.
-  Status RunNormalized(int64_t rows, std::span<const float> x, std::span<float> logits);
+  // `logits`: [rows, outputs]. kInvalidArgument for rows of another kind or size. Not for language
+  // models, whose answers are per token.
+  Status Run(const ModelRows& rows, std::span<float> logits);
+  // Rows that mean nothing, for a first pass.
+  ModelRows BlankRows(int64_t rows) const;
+
+  // Prepared examples: logits [predictions, outputs].
+  Status Forward(const nn::Batch& batch, std::span<float> logits) {
+    return program_->Forward(batch, logits);
+  }
 
  private:
   LoadedModel() = default;
+  Status FillRows(const ModelRows& rows);
+
   storage::ModelManifest manifest_;
   nn::Signature signature_;
+  int64_t numbers_ = 0;
+  std::shared_ptr<const TextEncoder> encoder_;
   std::unique_ptr<nn::InferenceProgram> program_;
-  std::vector<float> x_;  // scratch of Run
+  std::unique_ptr<BatchBuffer> buffer_;  // scratch of Run
 };
 
 }  // namespace lepton::worker

@@ -67,8 +67,7 @@ Response Fallback(const Request& request, int status) {
 }
 
 BatcherOptions ForBatcher(const ReplicaOptions& options, const LoadedModel& model) {
-  return {model.features(),  model.outputs(),  options.max_batch,
-          options.max_queue, options.max_wait, options.timeout};
+  return {model.outputs(), options.max_batch, options.max_queue, options.max_wait, options.timeout};
 }
 
 }  // namespace
@@ -76,12 +75,11 @@ BatcherOptions ForBatcher(const ReplicaOptions& options, const LoadedModel& mode
 ReplicaServer::ReplicaServer(const ReplicaOptions& options, std::unique_ptr<LoadedModel> model)
     : options_(options),
       model_(std::move(model)),
-      served_{options.deployment, options.model_name, options.model_version, &model_->manifest(),
-              model_->outputs()},
+      served_{options.deployment, options.model_name, options.model_version,  &model_->manifest(),
+              model_->outputs(),  model_->numbers(),  model_->encoder().get()},
       batcher_(ForBatcher(options, *model_),
-               [model = model_.get()](int64_t rows, std::span<const double> raw,
-                                      std::span<float> logits) {
-                 return model->Run(rows, raw, logits);
+               [model = model_.get()](const ModelRows& rows, std::span<float> logits) {
+                 return model->Run(rows, logits);
                }),
       router_(
           MakeRoutes(),
@@ -191,10 +189,11 @@ void ReplicaServer::Infer(const Request& request, const ResponderPtr& responder)
   auto parsed = ParseInferRequest(served_, request.body, *json_bytes);
   if (!parsed.ok()) return Answer(responder, ErrorResponse(true, parsed.status()));
   auto shared = std::make_shared<InferRequest>(std::move(*parsed));
-  RunRows(shared->rows, std::move(shared->raw), true, responder,
-          [this, shared](const std::vector<float>& logits) {
-            return EncodeInferResponse(served_, *shared, logits);
-          });
+  ModelRows rows = std::move(shared->rows);
+  shared->rows.rows = rows.rows;
+  RunRows(std::move(rows), true, responder, [this, shared](const std::vector<float>& logits) {
+    return EncodeInferResponse(served_, *shared, logits);
+  });
 }
 
 void ReplicaServer::Predict(const Request& request, const ResponderPtr& responder) {
@@ -206,17 +205,15 @@ void ReplicaServer::Predict(const Request& request, const ResponderPtr& responde
   auto parsed = ParseRows(served_, request.body);
   if (!parsed.ok()) return Answer(responder, ErrorResponse(false, parsed.status()));
   const int64_t rows = parsed->rows;
-  RunRows(rows, std::move(parsed->raw), false, responder,
-          [this, rows](const std::vector<float>& logits) {
-            return Response::Json(200, EncodePredictions(served_, rows, logits));
-          });
+  RunRows(*std::move(parsed), false, responder, [this, rows](const std::vector<float>& logits) {
+    return Response::Json(200, EncodePredictions(served_, rows, logits));
+  });
 }
 
-void ReplicaServer::RunRows(int64_t rows, std::vector<double> raw, bool v2,
-                            const ResponderPtr& responder,
+void ReplicaServer::RunRows(ModelRows rows, bool v2, const ResponderPtr& responder,
                             std::function<Response(const std::vector<float>&)> encode) {
   const uint64_t ticket = batcher_.Submit(
-      rows, std::move(raw),
+      std::move(rows),
       [responder, v2, encode = std::move(encode)](Result<std::vector<float>> logits) {
         Answer(responder, logits.ok() ? encode(*logits) : ErrorResponse(v2, logits.status()));
       });

@@ -54,7 +54,7 @@ class ReplicaServer {
   void Infer(const http::Request& request, const http::ResponderPtr& responder);
   void Predict(const http::Request& request, const http::ResponderPtr& responder);
   // Runs the rows and answers with what `encode` makes of the logits.
-  void RunRows(int64_t rows, std::vector<double> raw, bool v2, const http::ResponderPtr& responder,
+  void RunRows(ModelRows rows, bool v2, const http::ResponderPtr& responder,
                std::function<http::Response(const std::vector<float>&)> encode);
 
   const ReplicaOptions options_;

@@ -172,4 +172,38 @@ Result<std::vector<double>> NumbersFromBytes(const std::string& path, std::strin
   return values;
 }
 
+Result<std::vector<std::string>> TextsFromJson(const std::string& path, const Json& data,
+                                               int64_t count) {
+  if (!data.is_array()) return InvalidArgument(path + ": must be an array");
+  std::vector<std::string> texts;
+  for (const Json& element : data) {
+    if (!element.is_string()) {
+      return InvalidArgument(path + "[" + std::to_string(texts.size()) +
+                             "]: must be a string, found " + element.type_name());
+    }
+    texts.push_back(element.get<std::string>());
+  }
+  if (static_cast<int64_t>(texts.size()) == count) return texts;
+  return InvalidArgument(path + ": " + std::to_string(texts.size()) +
+                         " elements, but the shape has " + std::to_string(count));
+}
+
+Result<std::vector<std::string>> TextsFromBytes(const std::string& path, std::string_view bytes,
+                                                int64_t count) {
+  std::vector<std::string> texts;
+  while (static_cast<int64_t>(texts.size()) < count) {
+    uint32_t size = 0;
+    const bool cut = bytes.size() < sizeof(size);
+    if (!cut) std::memcpy(&size, bytes.data(), sizeof(size));
+    if (cut || bytes.size() - sizeof(size) < size) {
+      return InvalidArgument(path + ": the bytes end within text " + std::to_string(texts.size()));
+    }
+    texts.emplace_back(bytes.substr(sizeof(size), size));
+    bytes.remove_prefix(sizeof(size) + size);
+  }
+  if (bytes.empty()) return texts;
+  return InvalidArgument(path + ": " + std::to_string(bytes.size()) + " bytes behind the last of " +
+                         std::to_string(count) + " texts");
+}
+
 }  // namespace lepton::worker

@@ -24,4 +24,11 @@ Result<std::vector<double>> NumbersFromJson(const std::string& path, const nlohm
 Result<std::vector<double>> NumbersFromBytes(const std::string& path, std::string_view bytes,
                                              std::string_view datatype, size_t count);
 
+// Exactly `count` texts from a flat array of strings.
+Result<std::vector<std::string>> TextsFromJson(const std::string& path, const nlohmann::json& data,
+                                               int64_t count);
+// From bytes: each text behind its length, 32 bits little-endian.
+Result<std::vector<std::string>> TextsFromBytes(const std::string& path, std::string_view bytes,
+                                                int64_t count);
+
 }  // namespace lepton::worker

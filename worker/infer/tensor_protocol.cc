@@ -8,13 +8,30 @@
 
 #include "worker/infer/model_runtime.h"
 #include "worker/infer/tensor_data.h"
+#include "worker/infer/text_input.h"
 
 namespace lepton::worker {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::string_view kInputName = "x";
+// What a model wants of each input.
+struct InputWanted {
+  std::string name;
+  std::string datatype;        // BYTES, or any number
+  std::vector<int64_t> shape;  // behind the rows
+};
+
+std::vector<InputWanted> InputsOf(const ServedModel& model) {
+  const storage::ModelInput& input = model.manifest->input;
+  if (model.takes_images()) {
+    return {{"pixels", "FP32", {input.channels, input.height, input.width}}};
+  }
+  if (!model.takes_texts()) return {{"x", "FP32", {model.numbers}}};
+  std::vector<InputWanted> inputs = {{"text", "BYTES", {}}};
+  if (model.takes_pairs()) inputs.push_back({"text_pair", "BYTES", {}});
+  return inputs;
+}
 
 std::vector<std::string> OutputNames(const ServedModel& model) {
   if (!model.classifies()) return {"logits", "value"};
@@ -49,58 +66,111 @@ Result<bool> Flag(const std::string& path, const Json& object, const char* key) 
   return found->get<bool>();
 }
 
-Result<int64_t> RowsOf(const ServedModel& model, const Json& input) {
+std::string ShapeText(const InputWanted& wanted) {
+  std::string text = "[rows";
+  for (const int64_t extent : wanted.shape) text += ", " + std::to_string(extent);
+  return text + "]";
+}
+
+Result<int64_t> RowsOf(const std::string& path, const InputWanted& wanted, const Json& input) {
   const auto shape = input.find("shape");
-  const std::string wanted = "[rows, " + std::to_string(model.features()) + "]";
   const auto bad = [&](const std::string& found) {
-    return InvalidArgument("inputs[0].shape: " + found + "; it must be " + wanted);
+    return InvalidArgument(path + ".shape: " + found + "; it must be " + ShapeText(wanted));
   };
   if (shape == input.end() || !shape->is_array()) return bad("missing");
-  if (shape->size() != 2 || !(*shape)[0].is_number_integer() || !(*shape)[1].is_number_integer()) {
-    return bad(shape->dump().substr(0, 80));
+  if (shape->size() != wanted.shape.size() + 1) return bad(shape->dump().substr(0, 80));
+  for (const Json& extent : *shape) {
+    if (!extent.is_number_integer()) return bad(shape->dump().substr(0, 80));
   }
   const int64_t rows = (*shape)[0].get<int64_t>();
-  if (rows < 1 || rows > (int64_t{1} << 24) || (*shape)[1].get<int64_t>() != model.features()) {
-    return bad(shape->dump());
+  if (rows < 1 || rows > (int64_t{1} << 24)) return bad(shape->dump());
+  for (size_t i = 0; i < wanted.shape.size(); ++i) {
+    if ((*shape)[i + 1].get<int64_t>() != wanted.shape[i]) return bad(shape->dump());
   }
   return rows;
 }
 
-// The input's elements, from its "data" or from `binary`, of which nothing may be left over.
-Status ReadInput(const ServedModel& model, const Json& input, std::string_view binary,
-                 InferRequest& request) {
-  if (!input.is_object()) return InvalidArgument("inputs[0]: must be an object");
-  LEPTON_ASSIGN_OR_RETURN(const std::string name, Text("inputs[0]", input, "name"));
-  if (name != kInputName) {
-    return InvalidArgument("inputs[0].name: \"" + name + "\" is no input of this model; it has \"" +
-                           std::string(kInputName) + "\"");
-  }
-  LEPTON_ASSIGN_OR_RETURN(const std::string datatype, Text("inputs[0]", input, "datatype"));
-  if (DatatypeSize(datatype) == 0) {
-    return InvalidArgument("inputs[0].datatype: \"" + datatype + "\"; it must be one of " +
-                           NumericDatatypes());
-  }
-  LEPTON_ASSIGN_OR_RETURN(request.rows, RowsOf(model, input));
-  const auto count = static_cast<size_t>(request.rows * model.features());
-  const auto data = input.find("data");
-  if (data != input.end()) {
-    if (!binary.empty()) {
-      return InvalidArgument("inputs[0].data: given twice, as JSON and as bytes after the JSON");
-    }
-    LEPTON_ASSIGN_OR_RETURN(request.raw, NumbersFromJson("inputs[0].data", *data, datatype, count));
-    return {};
-  }
+// The bytes of this input behind the JSON, taken off `binary`; nullopt when it has JSON "data".
+Result<std::optional<std::string_view>> BinaryOf(const std::string& path, const Json& input,
+                                                 std::string_view& binary) {
+  if (input.contains("data")) return std::optional<std::string_view>();
   const Json parameters = input.value("parameters", Json::object());
   const auto size = parameters.is_object() ? parameters.find("binary_data_size") : parameters.end();
   if (size == parameters.end() || !size->is_number_unsigned()) {
-    return InvalidArgument("inputs[0].data: missing, and no parameters.binary_data_size either");
+    return InvalidArgument(path + ".data: missing, and no parameters.binary_data_size either");
   }
-  if (size->get<uint64_t>() != binary.size()) {
-    return InvalidArgument("inputs[0].parameters.binary_data_size: " + size->dump() + ", but " +
+  const auto bytes = size->get<uint64_t>();
+  if (bytes > binary.size()) {
+    return InvalidArgument(path + ".parameters.binary_data_size: " + size->dump() + ", but " +
                            std::to_string(binary.size()) + " bytes follow the JSON");
   }
-  LEPTON_ASSIGN_OR_RETURN(request.raw, NumbersFromBytes("inputs[0]", binary, datatype, count));
+  const std::string_view own = binary.substr(0, bytes);
+  binary.remove_prefix(bytes);
+  return std::optional<std::string_view>(own);
+}
+
+// The elements of one input, of which there are `rows`.
+Status ReadElements(const std::string& path, const InputWanted& wanted, const Json& input,
+                    int64_t rows, std::string_view& binary, std::vector<double>* numbers,
+                    std::vector<std::string>* texts) {
+  LEPTON_ASSIGN_OR_RETURN(const std::string datatype, Text(path, input, "datatype"));
+  const bool bytes = wanted.datatype == "BYTES";
+  if (bytes ? datatype != "BYTES" : DatatypeSize(datatype) == 0) {
+    return InvalidArgument(path + ".datatype: \"" + datatype + "\"; it must be " +
+                           (bytes ? "BYTES" : "one of " + NumericDatatypes()));
+  }
+  LEPTON_ASSIGN_OR_RETURN(const auto own, BinaryOf(path, input, binary));
+  if (bytes) {
+    LEPTON_ASSIGN_OR_RETURN(*texts, own ? TextsFromBytes(path, *own, rows)
+                                        : TextsFromJson(path + ".data", input["data"], rows));
+    return {};
+  }
+  int64_t count = rows;
+  for (const int64_t extent : wanted.shape) count *= extent;
+  LEPTON_ASSIGN_OR_RETURN(
+      *numbers,
+      own ? NumbersFromBytes(path, *own, datatype, static_cast<size_t>(count))
+          : NumbersFromJson(path + ".data", input["data"], datatype, static_cast<size_t>(count)));
   return {};
+}
+
+// All inputs, in any order; nothing of `binary` may be left over.
+Status ReadInputs(const ServedModel& model, const Json& inputs, std::string_view binary,
+                  InferRequest& request) {
+  const std::vector<InputWanted> wanted = InputsOf(model);
+  std::vector<std::vector<std::string>> texts(wanted.size());
+  std::vector<bool> seen(wanted.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const std::string path = "inputs[" + std::to_string(i) + "]";
+    const Json& input = inputs[i];
+    if (!input.is_object()) return InvalidArgument(path + ": must be an object");
+    LEPTON_ASSIGN_OR_RETURN(const std::string name, Text(path, input, "name"));
+    size_t at = 0;
+    while (at < wanted.size() && wanted[at].name != name) ++at;
+    if (at == wanted.size() || seen[at]) {
+      std::string names;
+      for (const InputWanted& one : wanted)
+        names += (names.empty() ? "\"" : ", \"") + one.name + "\"";
+      return InvalidArgument(path + ".name: \"" + name +
+                             (at == wanted.size() ? "\" is no input of this model; it has " + names
+                                                  : "\" is there twice"));
+    }
+    seen[at] = true;
+    LEPTON_ASSIGN_OR_RETURN(const int64_t rows, RowsOf(path, wanted[at], input));
+    if (request.rows.rows != 0 && request.rows.rows != rows) {
+      return InvalidArgument(path + ".shape: " + std::to_string(rows) +
+                             " rows, but inputs[0] has " + std::to_string(request.rows.rows));
+    }
+    request.rows.rows = rows;
+    LEPTON_RETURN_IF_ERROR(
+        ReadElements(path, wanted[at], input, rows, binary, &request.rows.raw, &texts[at]));
+  }
+  if (!binary.empty()) {
+    return InvalidArgument("body: " + std::to_string(binary.size()) +
+                           " bytes behind the JSON belong to no input");
+  }
+  if (!model.takes_texts()) return {};
+  return EncodeTexts(model, texts[0], wanted.size() > 1 ? &texts[1] : nullptr, &request.rows);
 }
 
 Status ReadOutputs(const ServedModel& model, const Json& document, InferRequest& request) {
@@ -217,11 +287,16 @@ Result<InferRequest> ParseInferRequest(const ServedModel& model, std::string_vie
     LEPTON_ASSIGN_OR_RETURN(request.id, Text("body", document, "id"));
   }
   const auto inputs = document.find("inputs");
-  if (inputs == document.end() || !inputs->is_array() || inputs->size() != 1) {
-    return InvalidArgument("inputs: must be an array of one tensor, \"" + std::string(kInputName) +
-                           "\"");
+  const std::vector<InputWanted> wanted = InputsOf(model);
+  if (inputs == document.end() || !inputs->is_array() || inputs->size() != wanted.size()) {
+    std::string names;
+    for (const InputWanted& one : wanted)
+      names += (names.empty() ? "\"" : " and \"") + one.name + "\"";
+    return InvalidArgument("inputs: must be an array of " +
+                           std::string(wanted.size() == 1 ? "one tensor, " : "two tensors, ") +
+                           names);
   }
-  LEPTON_RETURN_IF_ERROR(ReadInput(model, (*inputs)[0], binary, request));
+  LEPTON_RETURN_IF_ERROR(ReadInputs(model, *inputs, binary, request));
   LEPTON_RETURN_IF_ERROR(ReadOutputs(model, document, request));
   return request;
 }
@@ -230,7 +305,7 @@ http::Response EncodeInferResponse(const ServedModel& model, const InferRequest&
                                    const std::vector<float>& logits) {
   std::vector<Prediction> predictions;
   const auto width = static_cast<size_t>(model.outputs);
-  for (int64_t row = 0; row < request.rows; ++row) {
+  for (int64_t row = 0; row < request.rows.rows; ++row) {
     predictions.push_back(Decode(
         *model.manifest, std::span(logits).subspan(static_cast<size_t>(row) * width, width)));
   }
@@ -242,7 +317,8 @@ http::Response EncodeInferResponse(const ServedModel& model, const InferRequest&
   bool any_binary = false;
   for (size_t i = 0; i < request.outputs.size(); ++i) {
     const InferRequest::Output& wanted = request.outputs[i];
-    const OutputTensor tensor = MakeOutput(model, wanted.name, request.rows, logits, predictions);
+    const OutputTensor tensor =
+        MakeOutput(model, wanted.name, request.rows.rows, logits, predictions);
     json += (i > 0 ? ",{" : "{") + ("\"name\":" + Quoted(wanted.name)) + ",\"datatype\":\"" +
             tensor.datatype + "\",\"shape\":" + Json(tensor.shape).dump();
     if (wanted.binary) {
@@ -268,11 +344,17 @@ std::string ModelMetadata(const ServedModel& model) {
     const OutputTensor tensor = MakeOutput(model, name, -1, {}, {});
     outputs.push_back({{"name", name}, {"datatype", tensor.datatype}, {"shape", tensor.shape}});
   }
+  Json inputs = Json::array();
+  for (const InputWanted& wanted : InputsOf(model)) {
+    Json shape = {-1};
+    for (const int64_t extent : wanted.shape) shape.push_back(extent);
+    inputs.push_back({{"name", wanted.name}, {"datatype", wanted.datatype}, {"shape", shape}});
+  }
   const Json document = {
       {"name", model.name},
       {"versions", {model.version}},
       {"platform", "lepton"},
-      {"inputs", {{{"name", kInputName}, {"datatype", "FP32"}, {"shape", {-1, model.features()}}}}},
+      {"inputs", inputs},
       {"outputs", outputs},
       {"parameters",
        {{"features", model.manifest->feature_names}, {"classes", model.manifest->classes}}}};

@@ -1,7 +1,10 @@
-// The Open Inference Protocol v2 (github.com/kserve/open-inference-protocol): one input tensor "x"
-// [rows, features] of raw, unnormalised features in, several outputs out; JSON, or JSON followed by
-// raw bytes (the binary tensor extension).
+// The Open Inference Protocol v2 (github.com/kserve/open-inference-protocol): raw inputs in,
+// several outputs out; JSON, or JSON followed by raw bytes (the binary tensor extension).
 //
+// Inputs, by the model's kind:
+//   features  "x" [rows, features]: unnormalised
+//   images    "pixels" [rows, channels, height, width]: unnormalised; of files from 0 to 1
+//   texts     "text" BYTES [rows], and "text_pair" BYTES [rows] for a model of pairs
 // Outputs of a classifier: "logits" FP32 [rows, outputs], "probabilities" FP32 [rows, classes],
 // "class" INT64 [rows], "label" BYTES [rows]. Of a regression: "logits" and "value", the same
 // numbers, FP32 [rows, outputs].
@@ -17,6 +20,7 @@
 
 #include "runtime/base/status.h"
 #include "runtime/http/http.h"
+#include "worker/infer/model_rows.h"
 #include "worker/infer/served_model.h"
 
 namespace lepton::worker {
@@ -27,8 +31,7 @@ struct InferRequest {
     bool binary = false;
   };
   std::string id;
-  int64_t rows = 0;
-  std::vector<double> raw;  // [rows, features]
+  ModelRows rows;
   std::vector<Output> outputs;
 };
 

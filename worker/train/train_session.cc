@@ -301,6 +301,9 @@ Status FinishSession(TaskContext& context, const TrainSession& session, const Tr
     result.set_model_manifest(written->manifest);
     result.add_objects(written->weights);
     result.add_objects(written->manifest);
+    if (const auto& tokenizer = session.data.input.tokenizer; storage::IsDigest(tokenizer)) {
+      result.add_objects(tokenizer);
+    }
     LOG(INFO) << fmt::format("done after step {}: {}", outcome.steps, MetricsText(all));
   }
   // Times differ from run to run, so they are not part of the model's manifest.

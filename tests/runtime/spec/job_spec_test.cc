@@ -127,6 +127,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"{kind: train, dataset: digits, teacher: x@1}", "teacher: belongs to kind distill"},
         Refusal{"{kind: distill, dataset: digits}", "teacher: missing"},
         Refusal{"{kind: evaluate, dataset: digits}", "model.from: missing"},
+        Refusal{"{kind: evaluate, dataset: digits, model: a@1, register: b}",
+                "register: kind evaluate makes no model"},
         Refusal{"{kind: batch, dataset: digits}", "model.from: missing; name the model to ask"},
         Refusal{"{kind: train, dataset: digits, output: {format: csv}}",
                 "output: belongs to kind batch"},

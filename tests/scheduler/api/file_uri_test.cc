@@ -23,7 +23,7 @@ class FileUriTest : public testing::Test {
     ASSERT_TRUE(WriteFileAtomic(folder_.path() / "root2" / "x", "x").ok());
   }
   Result<std::string> Read(const std::string& uri, size_t limit = 1000) {
-    return ReadConfinedFile(uri, {root_}, limit);
+    return ReadConfinedFile("dataset.uri", uri, {root_}, limit);
   }
   std::string Uri(const fs::path& path) { return "file://" + path.string(); }
 
@@ -66,12 +66,24 @@ TEST_F(FileUriTest, WhatIsNoRegularFileIsRefused) {
   EXPECT_EQ(Read(Uri(root_ / "in%20side.csv"), 3).status().code(), StatusCode::kResourceExhausted);
 }
 
+TEST_F(FileUriTest, FoldersAreConfinedLikeFiles) {
+  const auto inside = OpenConfined("dataset.uri", Uri(root_ / "sub"), {root_});
+  ASSERT_TRUE(inside.ok()) << inside.status().ToString();
+  EXPECT_TRUE(inside->folder);
+  fs::create_symlink(folder_.path() / "outside", root_ / "leads-out");
+  EXPECT_EQ(OpenConfined("dataset.uri", Uri(root_ / "leads-out"), {root_}).status().code(),
+            StatusCode::kPermissionDenied);
+  const auto tokenizer = ReadConfinedFile("dataset.tokenizer", "file:///etc/passwd", {root_}, 10);
+  EXPECT_THAT(tokenizer.status().message(), testing::StartsWith("dataset.tokenizer: "));
+}
+
 TEST_F(FileUriTest, OnlyAbsoluteFileUrisOfThisHost) {
   for (const std::string& uri :
        {std::string("/etc/passwd"), std::string("http://host/x"), std::string("file:x"),
         std::string("file://other/x"), std::string("file://"), std::string("file:///a%2"),
         std::string("file:///a%zz"), std::string("file:///a%00b")}) {
-    EXPECT_EQ(PathOfFileUri(uri).status().code(), StatusCode::kInvalidArgument) << uri;
+    EXPECT_EQ(PathOfFileUri("dataset.uri", uri).status().code(), StatusCode::kInvalidArgument)
+        << uri;
   }
 }
 

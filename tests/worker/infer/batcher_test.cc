@@ -18,9 +18,10 @@ using Logits = Result<std::vector<float>>;
 class Engine {
  public:
   Batcher::Forward Function() {
-    return [this](int64_t rows, std::span<const double> raw, std::span<float> logits) -> Status {
+    return [this](const ModelRows& rows, std::span<float> logits) -> Status {
+      const std::vector<double>& raw = rows.raw;
       std::unique_lock lock(mutex_);
-      batches_.push_back(rows);
+      batches_.push_back(rows.rows);
       changed_.notify_all();
       changed_.wait(lock, [this] { return !blocked_; });
       for (size_t i = 0; i < raw.size(); ++i) {
@@ -57,7 +58,7 @@ class Engine {
 
 BatcherOptions Options() {
   BatcherOptions options;
-  options.features = options.outputs = 1;
+  options.outputs = 1;
   options.max_batch = 4;
   options.max_queue = 8;
   options.max_wait = milliseconds(1);
@@ -68,8 +69,9 @@ std::future<Logits> Ask(Batcher& batcher, std::vector<double> raw, uint64_t* tic
   auto promise = std::make_shared<std::promise<Logits>>();
   auto future = promise->get_future();
   const auto rows = static_cast<int64_t>(raw.size());
-  const uint64_t id = batcher.Submit(
-      rows, std::move(raw), [promise](Logits logits) { promise->set_value(std::move(logits)); });
+  const uint64_t id = batcher.Submit({rows, std::move(raw), {}}, [promise](Logits logits) {
+    promise->set_value(std::move(logits));
+  });
   if (ticket != nullptr) *ticket = id;
   return future;
 }

@@ -299,7 +299,7 @@ TEST_F(ReplicaTest, ConcurrentClientsGetTheBitsOfALoneOne) {
         std::vector<float> expected(3);
         {
           std::lock_guard lock(mutex);
-          ASSERT_TRUE(alone.Run(1, raw, expected).ok());
+          ASSERT_TRUE(alone.Run({1, raw, {}}, expected).ok());
         }
         Request request;
         request.method = "POST";

@@ -1,0 +1,17 @@
+// A POST that may import for long, with what it does meanwhile on the progress line.
+// Threads: one caller; the progress is asked for on a thread of its own, which ends with the call.
+#pragma once
+
+#include <string>
+
+#include "cli/api_client.h"
+
+namespace lepton::cli {
+
+// As ApiClient::Raw, without a deadline short of a day. `subject`: the import's line on
+// GET /v1/imports, "job NAME" or "dataset NAME".
+Result<http::Response> PostWithProgress(ApiClient& client, const std::string& subject,
+                                        const std::string& target, std::string body,
+                                        const http::Headers& headers);
+
+}  // namespace lepton::cli

@@ -1,0 +1,49 @@
+// A model's answers about prepared examples, block by block.
+// Threads: one caller.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "runtime/base/status.h"
+#include "worker/batch/generation.h"
+#include "worker/batch/prediction_writer.h"
+#include "worker/data/examples.h"
+#include "worker/infer/model_runtime.h"
+
+namespace lepton::worker {
+
+struct TokenSums {
+  double loss = 0;
+  int64_t tokens = 0;
+};
+
+class RowAsker {
+ public:
+  // `file_of`: of a row of pictures; may be empty.
+  RowAsker(LoadedModel& model, const Examples& examples, const PredictionWriter& writer,
+           const spec::GenerateSpec& generate, std::function<std::string_view(int64_t)> file_of);
+
+  // Examples of a block; fixed by the data and the model.
+  int64_t block_rows() const { return block_rows_; }
+  // The lines of examples [first, last), and a language model's sums over them.
+  Result<std::string> Ask(int64_t first, int64_t last, TokenSums* sums);
+
+ private:
+  Status AskBlock(int64_t first, int64_t last, std::string* out, TokenSums* sums);
+  Status AnswerTokens(std::vector<RowAnswer>& answers, TokenSums* sums);
+  Status AddGenerated(std::vector<RowAnswer>& answers);
+
+  LoadedModel& model_;
+  const Examples& examples_;
+  const PredictionWriter& writer_;
+  const spec::GenerateSpec generate_;
+  const std::function<std::string_view(int64_t)> file_of_;
+  const int64_t block_rows_;
+  BatchBuffer buffer_;
+  std::vector<int64_t> numbers_;
+  std::vector<float> logits_;
+};
+
+}  // namespace lepton::worker
