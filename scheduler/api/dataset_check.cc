@@ -167,7 +167,7 @@ Result<DatasetFacts> CheckTable(const storage::DatasetManifest& dataset, const s
     }
   }
   SetShares(spec.dataset.split, dataset.rows, &facts);
-  LEPTON_RETURN_IF_ERROR(CheckRows(facts, spec.dataset.split));
+  if (labelled) LEPTON_RETURN_IF_ERROR(CheckRows(facts, spec.dataset.split));
   return facts;
 }
 

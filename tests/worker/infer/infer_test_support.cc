@@ -14,7 +14,7 @@ std::unique_ptr<TestModel> MakeTestModel(const std::string& loss) {
   spec.dataset.name = "any";
   spec.model.hidden = {};
   storage::ModelManifest& manifest = model->manifest;
-  manifest.model_spec_json = ModelSpecToText(spec);
+  manifest.model_spec_json = ModelSpecToText(spec.model);
   manifest.loss = loss;
   manifest.precision = "f32";
   manifest.feature_names = {"width", "height", "depth"};

@@ -22,12 +22,12 @@ using http::Request;
 using http::Response;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 constexpr char kInfer[] = "/v2/models/bugs/infer";
 constexpr char kPredict[] = "/v1/deployments/bugs-live:predict";
 
-class ReplicaTest : public testing::Test {
+class ReplicaTest : public ::testing::Test {
  protected:
   void Start(const std::string& loss) {
     stored_ = MakeTestModel(loss);
@@ -126,7 +126,7 @@ TEST_F(ReplicaTest, BinaryTensorsBothWays) {
   EXPECT_EQ(answer["outputs"][2]["data"], Json({0, 2}));
   float logits[6];
   std::memcpy(logits, response.body.data() + json_size, 24);
-  EXPECT_THAT(logits, testing::ElementsAre(0, 0, 0, 1, 2, 3));
+  EXPECT_THAT(logits, ::testing::ElementsAre(0, 0, 0, 1, 2, 3));
   EXPECT_EQ(response.body.substr(json_size + 24), std::string("\3\0\0\0ant\3\0\0\0cat", 14));
   body.pop_back();
   EXPECT_EQ(Call("POST", kInfer, body,

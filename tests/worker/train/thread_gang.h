@@ -6,7 +6,9 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -40,6 +42,25 @@ class ThreadGang {
     return Meet();
   }
 
+  // One message from rank to rank.
+  Status Put(int from, int to, std::vector<char> bytes) {
+    const std::lock_guard lock(mutex_);
+    if (!cause_.ok()) return Aborted(cause_.message());
+    mail_[{from, to}].push_back(std::move(bytes));
+    changed_.notify_all();
+    return Status::Ok();
+  }
+  Result<std::vector<char>> Take(int from, int to) {
+    std::unique_lock lock(mutex_);
+    std::deque<std::vector<char>>& box = mail_[{from, to}];
+    const bool came = changed_.wait_for(lock, std::chrono::seconds(30),
+                                        [&] { return !box.empty() || !cause_.ok(); });
+    if (box.empty()) return came ? Aborted(cause_.message()) : DeadlineExceeded("no message");
+    std::vector<char> bytes = std::move(box.front());
+    box.pop_front();
+    return bytes;
+  }
+
   Status Meet() {
     std::unique_lock lock(mutex_);
     if (!cause_.ok()) return Aborted(cause_.message());
@@ -64,6 +85,7 @@ class ThreadGang {
   int arrived_ = 0;
   uint64_t round_ = 0;
   Status cause_;
+  std::map<std::pair<int, int>, std::deque<std::vector<char>>> mail_;
 };
 
 class ThreadCommunicator final : public collectives::Communicator {
@@ -102,8 +124,16 @@ class ThreadCommunicator final : public collectives::Communicator {
 
   Status ReduceScatter(const void*, void*, size_t, DataType, ReduceOp) override { return Unused(); }
   Status AllGather(const void*, void*, size_t, DataType) override { return Unused(); }
-  Status Send(const void*, size_t, DataType, int) override { return Unused(); }
-  Status Recv(void*, size_t, DataType, int) override { return Unused(); }
+  Status Send(const void* data, size_t count, DataType type, int peer) override {
+    const char* bytes = static_cast<const char*>(data);
+    return gang_->Put(rank_, peer, {bytes, bytes + count * ElementSize(type)});
+  }
+  Status Recv(void* data, size_t count, DataType type, int peer) override {
+    LEPTON_ASSIGN_OR_RETURN(const std::vector<char> bytes, gang_->Take(peer, rank_));
+    if (bytes.size() != count * ElementSize(type)) return InvalidArgument("a message's size");
+    std::memcpy(data, bytes.data(), bytes.size());
+    return Status::Ok();
+  }
   collectives::HandlePtr AllReduceAsync(const void*, void*, size_t, DataType, ReduceOp) override {
     return nullptr;
   }
