@@ -54,7 +54,7 @@ class Verbs(ClusterTest):
         return path
 
     def test_from_data_to_prediction(self):
-        self.assertIn("digits@1: 1797 rows, 65 columns", self.cli("data", "add", "digits", DATA / "digits.csv"))
+        self.assertIn("digits@1: csv, 1797 rows, 65 columns", self.cli("data", "add", "digits", DATA / "digits.csv"))
         self.assertIn("digits", self.cli("data", "ls"))
         profile = json.loads(self.cli("data", "profile", "digits", "-o", "json"))
         self.assertEqual(profile["rows"], 1797)
