@@ -104,6 +104,21 @@ Status CheckConsistent(const ModelManifest& m) {
   return Status::Ok();
 }
 
+// Name to digest.
+void ReadFiles(ManifestReader& reader, std::map<std::string, Digest>* files) {
+  std::string text;
+  reader.ReadJson("files", &text);
+  if (!reader.status().ok()) return;
+  const nlohmann::json parsed = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!parsed.is_object()) return reader.Fail("files", "must be an object");
+  for (const auto& [name, digest] : parsed.items()) {
+    if (!digest.is_string() || !IsDigest(digest.get<std::string>())) {
+      return reader.Fail("files", "must name objects by digest");
+    }
+    (*files)[name] = digest.get<std::string>();
+  }
+}
+
 }  // namespace
 
 std::vector<Digest> ModelManifest::Objects() const {
@@ -126,6 +141,7 @@ nlohmann::json ToJson(const ModelManifest& m) {
           {"classes", m.classes},
           {"weights", m.weights},
           {"weights_sha256", m.weights_sha256},
+          {"files", m.files},
           {"parameters", m.parameters},
           {"metrics", NumbersToJson(m.metrics)},
           {"job_id", m.job_id},
@@ -147,6 +163,7 @@ Result<ModelManifest> ModelManifestFromJson(std::string_view text) {
     if (ManifestReader input = reader.ReadObject("input"); reader.status().ok()) {
       ReadInput(input, &m.input);
     }
+    ReadFiles(reader, &m.files);
   }
   reader.Read("feature_names", &m.feature_names);
   reader.Read("mean", &m.mean);

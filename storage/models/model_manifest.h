@@ -40,6 +40,8 @@ struct ModelManifest {
   std::vector<std::string> classes;  // class index -> label as text; empty for other losses
   Digest weights;                    // safetensors object
   std::string weights_sha256;        // safetensors::WeightsDigest
+  // Further files of the model, by name: "graph.onnx" of arch onnx.
+  std::map<std::string, Digest> files;
   int64_t parameters = 0;
   std::map<std::string, double> metrics;  // "test/accuracy", ...
   // Lineage.

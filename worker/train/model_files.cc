@@ -41,6 +41,11 @@ Result<StoredModel> LoadModel(const storage::ObjectStore& objects,
   LEPTON_ASSIGN_OR_RETURN(const std::string json, objects.Get(manifest));
   LEPTON_ASSIGN_OR_RETURN(model.manifest, storage::ModelManifestFromJson(json));
   LEPTON_ASSIGN_OR_RETURN(model.model, ModelSpecFromText(model.manifest.model_spec_json));
+  if (const auto graph = model.manifest.files.find(kOnnxGraphFile);
+      graph != model.manifest.files.end()) {
+    LEPTON_ASSIGN_OR_RETURN(std::string text, objects.Get(graph->second));
+    model.model.onnx_graph = std::make_shared<const std::string>(std::move(text));
+  }
   LEPTON_ASSIGN_OR_RETURN(const std::string bytes, objects.Get(model.manifest.weights));
   LEPTON_ASSIGN_OR_RETURN(const safetensors::File file, safetensors::Parse(bytes));
   if (safetensors::WeightsDigest(file.tensors) != model.manifest.weights_sha256) {

@@ -17,6 +17,9 @@
 
 namespace lepton::worker {
 
+// The manifest's file that holds the graph of a model of arch onnx.
+inline constexpr const char* kOnnxGraphFile = "graph.onnx";
+
 struct StoredModel {
   storage::ModelManifest manifest;
   spec::ModelSpec model;

@@ -157,6 +157,7 @@ storage::ModelManifest MakeManifest(TaskContext& context, const TrainSession& se
   manifest.model_spec_json = ModelSpecToText(session.model);
   manifest.loss = spec.loss;
   manifest.precision = spec.precision;
+  manifest.files = session.files;
   manifest.input = session.data.input;
   manifest.feature_names = session.data.feature_names;
   manifest.mean = session.data.mean;
@@ -230,6 +231,7 @@ Result<const storage::ModelManifest*> ChooseLike(const spec::JobSpec& spec,
 // The spec's architecture; where it says nothing but what to start from, that model's.
 spec::ModelSpec ChooseModel(const spec::ModelSpec& wanted, const std::optional<StoredModel>& from) {
   if (!from) return wanted;
+  if (wanted.arch == "onnx") return from->model;  // the file that the spec named, as it is stored
   spec::ModelSpec rest = wanted;
   rest.from.clear();
   const bool silent = spec::ModelSpecToJson(rest) == spec::ModelSpecToJson(spec::ModelSpec());
@@ -277,6 +279,7 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
         CopyWeights(*from, session.program->parameters(), session.program->weights())
             .WithContext("model.from"));
   }
+  if (from && session.model.arch == "onnx") session.files = from->manifest.files;
   LogStart(start, spec, session);
   return session;
 }
@@ -300,6 +303,7 @@ Status FinishSession(TaskContext& context, const TrainSession& session, const Tr
     if (!written.ok()) return AbortGang(gang, written.status().WithContext("storing the model"));
     result.set_model_manifest(written->manifest);
     result.add_objects(written->weights);
+    for (const auto& [name, digest] : session.files) result.add_objects(digest);
     result.add_objects(written->manifest);
     if (const auto& tokenizer = session.data.input.tokenizer; storage::IsDigest(tokenizer)) {
       result.add_objects(tokenizer);

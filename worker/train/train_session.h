@@ -32,6 +32,8 @@ struct TrainSession {
   StoredDataset dataset;
   PreparedData data;
   spec::ModelSpec model;  // with all its sizes
+  // Further objects of the model, as in its manifest: the graph of one that came as ONNX.
+  std::map<std::string, storage::Digest> files;
   std::unique_ptr<nn::TrainingProgram> program;
   uint64_t first_step = 0;   // > 0 when resumed
   uint64_t stop_step = 0;    // of this task

@@ -1,0 +1,164 @@
+// Models leave as ONNX with their data's preparation inside, come back as the same models, and
+// train on.
+#include "worker/models/onnx_models.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "runtime/formats/onnx/import.h"
+#include "runtime/formats/onnx/onnx.pb.h"
+#include "tests/worker/train/fake_task.h"
+#include "tests/worker/train/sample_data.h"
+#include "worker/evaluate/evaluate_task.h"
+#include "worker/infer/model_runtime.h"
+#include "worker/train/train_task.h"
+
+namespace lepton::worker {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::Rank;
+
+constexpr char kBlobsJob[] = R"(
+kind: train
+dataset: {name: blobs}
+model: {hidden: [16, 8], layer_norm: true, activation: gelu}
+optimizer: {name: adamw, lr: 0.01}
+batch_size: 20
+epochs: 6
+elastic: {logical_shards: 4}
+resources: {max_workers: 4}
+)";
+constexpr char kOnnxJob[] = R"(
+kind: train
+dataset: {name: blobs}
+model: {onnx: model.onnx}
+optimizer: {name: adamw, lr: 0.001}
+batch_size: 20
+steps: 10
+elastic: {logical_shards: 4}
+resources: {max_workers: 4}
+)";
+
+class OnnxModelsTest : public testing::TaskTest {
+ protected:
+  wire::StartTask Start() {
+    wire::StartTask start;
+    start.set_kind("train");
+    start.set_dataset_manifest(Import(testing::BlobsCsv(303, 3)));
+    return start;
+  }
+  storage::Digest Trained() {
+    const auto ranks = RunGang(RunTrain, Spec(kBlobsJob), Start(), 1);
+    EXPECT_TRUE(ranks[0].status.ok()) << ranks[0].status.ToString();
+    return ranks[0].task->result.model_manifest();
+  }
+  onnx::ExportedModel MustExport(const storage::Digest& manifest) {
+    auto exported = ExportOnnx(*objects_, manifest);
+    EXPECT_TRUE(exported.ok()) << exported.status().ToString();
+    return *std::move(exported);
+  }
+  // Logits of raw rows by the stored model, as replicas compute them.
+  std::vector<float> Served(const storage::Digest& manifest, const std::vector<double>& raw) {
+    auto model = LoadedModel::Load(*objects_, manifest);
+    EXPECT_TRUE(model.ok()) << model.status().ToString();
+    if (!model.ok()) return {};
+    const auto rows = static_cast<int64_t>(raw.size()) / (*model)->features();
+    std::vector<float> logits(rows * (*model)->outputs());
+    const Status ran = (*model)->Run(rows, raw, logits);
+    EXPECT_TRUE(ran.ok()) << ran.ToString();
+    return logits;
+  }
+};
+
+std::vector<float> RunFile(const onnx::ExportedModel& exported, const std::vector<double>& raw,
+                           int64_t features) {
+  onnx_proto::ModelProto proto;
+  EXPECT_TRUE(onnx::ParseModel(exported.model, &proto).ok());
+  onnx::NamedValues inputs;
+  const std::string name = proto.graph().input(0).name();
+  inputs[name].kind = onnx::HostValue::Kind::kTensor;
+  inputs[name].tensor = onnx::TensorOf(
+      DType::kF32, Shape({static_cast<int64_t>(raw.size()) / features, features}), raw);
+  auto model = onnx::Import(proto, inputs);
+  EXPECT_TRUE(model.ok()) << model.status().ToString();
+  auto outputs = onnx::Run(*model, inputs);
+  EXPECT_TRUE(outputs.ok()) << outputs.status().ToString();
+  std::vector<float> logits;
+  for (const double number : onnx::AsDoubles(outputs->begin()->second.tensor)) {
+    logits.push_back(static_cast<float>(number));
+  }
+  return logits;
+}
+
+void ExpectAlike(const std::vector<float>& a, const std::vector<float>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-4) << i;
+}
+
+const std::vector<double> kRows = {0.5, -1, 2, 3, 1, -2, std::nan(""), 4, 0.25};
+
+TEST_F(OnnxModelsTest, ATrainedModelLeavesWithItsNormalisationAndComesBackTheSame) {
+  const storage::Digest manifest = Trained();
+  const std::vector<float> wanted = Served(manifest, kRows);
+  const onnx::ExportedModel exported = MustExport(manifest);
+  ExpectAlike(RunFile(exported, kRows, 3), wanted);
+
+  auto imported = ImportOnnx(*objects_, exported.model, {});
+  ASSERT_TRUE(imported.ok()) << imported.status().ToString();
+  ExpectAlike(Served(imported->manifest, kRows), wanted);
+  auto before = LoadModel(*objects_, manifest);
+  ASSERT_TRUE(before.ok());
+  EXPECT_EQ(imported->content.feature_names, before->manifest.feature_names);
+  EXPECT_EQ(imported->content.classes, before->manifest.classes);
+  EXPECT_EQ(imported->content.loss, before->manifest.loss);
+  EXPECT_EQ(imported->content.parameters, before->manifest.parameters);
+  for (const storage::Digest& digest : imported->objects) EXPECT_TRUE(objects_->Has(digest));
+  // Once more through the file: nothing is normalised twice.
+  ExpectAlike(RunFile(MustExport(imported->manifest), kRows, 3), wanted);
+}
+
+TEST_F(OnnxModelsTest, AnImportedModelTrainsOnTheSameForAnyNumberOfRanks) {
+  auto imported = ImportOnnx(*objects_, MustExport(Trained()).model, {});
+  ASSERT_TRUE(imported.ok()) << imported.status().ToString();
+  wire::StartTask start = Start();
+  start.set_model_manifest(imported->manifest);
+  const auto one = RunGang(RunTrain, Spec(kOnnxJob), start, 1);
+  ASSERT_TRUE(one[0].status.ok()) << one[0].status.ToString();
+  const auto two = RunGang(RunTrain, Spec(kOnnxJob), start, 2);
+  ASSERT_TRUE(two[0].status.ok()) << two[0].status.ToString();
+  EXPECT_EQ(ModelOf(one[0]).weights_sha256, ModelOf(two[0]).weights_sha256);
+  EXPECT_NE(ModelOf(one[0]).weights_sha256, imported->content.weights_sha256);
+  EXPECT_GE(one[0].metric("test/accuracy"), 0.95);
+
+  const storage::Digest trained = one[0].task->result.model_manifest();
+  const auto& objects = one[0].task->result.objects();
+  EXPECT_THAT(std::vector<std::string>(objects.begin(), objects.end()),
+              ::testing::Contains(imported->content.files.at(kOnnxGraphFile)));
+  ExpectAlike(RunFile(MustExport(trained), kRows, 3), Served(trained, kRows));
+}
+
+TEST_F(OnnxModelsTest, FilesOfOthersGetNamesThatAreAsked) {
+  const auto bytes =
+      ReadFile(std::filesystem::path(LEPTON_SOURCE_DIR) / "tests/golden/onnx/mlp/model.onnx");
+  ASSERT_TRUE(bytes.ok());
+  auto plain = ImportOnnx(*objects_, *bytes, {});
+  ASSERT_TRUE(plain.ok()) << plain.status().ToString();
+  EXPECT_THAT(plain->content.feature_names, ElementsAre("x.0", "x.1", "x.2", "x.3", "x.4"));
+  EXPECT_THAT(plain->content.classes, ElementsAre("0", "1", "2"));
+  auto named = ImportOnnx(*objects_, *bytes, {},
+                          {{"a", "b", "c", "d", "e"}, {"red", "green", "blue"}, "colour", ""});
+  ASSERT_TRUE(named.ok()) << named.status().ToString();
+  EXPECT_EQ(named->content.feature_names[4], "e");
+  EXPECT_EQ(named->content.label_name, "colour");
+  const Status few = ImportOnnx(*objects_, *bytes, {}, {{"a"}, {}, "", ""}).status();
+  EXPECT_THAT(few.message(), HasSubstr("takes 5 features, but 1 are named"));
+  EXPECT_EQ(ImportOnnx(*objects_, "no model", {}).status().code(), StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace lepton::worker
