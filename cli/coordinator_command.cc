@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/model_tools.h"
 #include "cli/signals.h"
 #include "runtime/base/config.h"
 #include "runtime/base/logging.h"
@@ -78,8 +79,9 @@ int RunCoordinator(const Globals& globals, const std::string& file,
   for (const auto& [key, value] : flags) {
     if (!value.empty()) config.Set(key, value);
   }
-  const Result<scheduler::CoordinatorOptions> options = ReadOptions(config);
+  Result<scheduler::CoordinatorOptions> options = ReadOptions(config);
   if (!options.ok()) return Fail(options.status());
+  options->model_tools = MakeModelTools();
   Result<std::unique_ptr<scheduler::Coordinator>> coordinator =
       scheduler::Coordinator::Start(*options);
   if (!coordinator.ok()) return Fail(coordinator.status());

@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "cli/api_client.h"
+#include "cli/model_tools.h"
 #include "cli/output.h"
 #include "runtime/base/file.h"
 #include "runtime/spec/job_spec.h"
@@ -90,6 +91,56 @@ int Pull(const Globals& globals, const std::string& text, const std::string& fol
   return kExitOk;
 }
 
+int Export(const Globals& globals, const std::string& text, const std::string& file) {
+  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
+  if (!client.ok()) return Fail(client.status());
+  const Result<std::string> path = VersionPath(**client, text);
+  if (!path.ok()) return Fail(path.status());
+  const auto target = std::filesystem::absolute(file);
+  if (const Status made = ExportModel(**client, *path, target); !made.ok()) return Fail(made);
+  std::printf("%s\n", target.c_str());
+  return kExitOk;
+}
+
+std::string FileUri(const std::filesystem::path& file) {
+  std::string uri = "file://";
+  for (const auto& part : file.relative_path()) uri += "/" + UrlEncode(part.string());
+  return uri;
+}
+
+struct AddOptions {
+  std::string name, file;
+  bool by_path = false;
+  std::vector<std::string> features, classes;
+};
+
+int Add(const Globals& globals, const AddOptions& options) {
+  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
+  if (!client.ok()) return Fail(client.status());
+  const std::string target = "/v1/models/" + UrlEncode(options.name) + "/versions";
+  const auto file = std::filesystem::absolute(options.file).lexically_normal();
+  Result<json> made = json();
+  if (options.by_path || !options.features.empty() || !options.classes.empty()) {
+    made = (*client)->Send(
+        "POST", target,
+        {{"uri", FileUri(file)}, {"features", options.features}, {"classes", options.classes}});
+  } else {
+    const Result<std::string> bytes = ReadFile(file);
+    if (!bytes.ok()) return Fail(bytes.status());
+    const Result<http::Response> answer = (*client)->Raw("POST", target, *bytes);
+    if (!answer.ok()) return Fail(answer.status());
+    made = json::parse(answer->body, nullptr, /*allow_exceptions=*/false);
+  }
+  if (!made.ok()) return Fail(made.status());
+  if (globals.output != "table") {
+    std::fputs(Document(*made, globals.output).c_str(), stdout);
+    return kExitOk;
+  }
+  std::printf("%s@%s: %s parameters\n", options.name.c_str(), Text(*made, "version").c_str(),
+              Text(*made, "parameters").c_str());
+  return kExitOk;
+}
+
 int Alias(const Globals& globals, const std::string& text, const std::string& alias) {
   const Result<spec::Reference> reference = spec::ParseReference("model", text);
   if (!reference.ok()) return Fail(reference.status());
@@ -123,6 +174,20 @@ void AddModel(CLI::App& app, Globals& globals) {
                              [=, &globals] { return Pull(globals, *name, *other); });
   pull->add_option("model", *name, "name, name@version or name@alias")->required();
   pull->add_option("folder", *other, "Where to put them [.]");
+  CLI::App* exported = AddAction(*model, globals, "export", "Write a version as an ONNX file",
+                                 [=, &globals] { return Export(globals, *name, *other); });
+  exported->add_option("model", *name, "name, name@version or name@alias")->required();
+  exported->add_option("file", *other, "The ONNX file to write")->required();
+  auto add = std::make_shared<AddOptions>();
+  CLI::App* added = AddAction(*model, globals, "add", "Register an ONNX model as a new version",
+                              [=, &globals] { return Add(globals, *add); });
+  added->add_option("name", add->name, "The model's name")->required();
+  added->add_option("file", add->file, "The ONNX file")->required();
+  added->add_flag(
+      "--by-path", add->by_path,
+      "Let the coordinator read the file: for weights in a second file, and large ones");
+  added->add_option("--features", add->features, "Names of its features, in order")->delimiter(',');
+  added->add_option("--classes", add->classes, "Names of its classes, in order")->delimiter(',');
   CLI::App* alias =
       AddAction(*model, globals, "alias", "Point an alias, such as prod, at a version",
                 [=, &globals] { return Alias(globals, *name, *other); });

@@ -8,6 +8,7 @@
 #include "cli/import_watch.h"
 #include "cli/launch.h"
 #include "cli/local_agents.h"
+#include "cli/model_tools.h"
 #include "cli/output.h"
 #include "cli/run_results.h"
 #include "cli/signals.h"
@@ -25,6 +26,7 @@ struct RunOptions {
   std::string file, out;
   int workers = 0, slots = 0;
   bool resume = false;
+  bool onnx = false;
 };
 
 // What rank 0 tells the others.
@@ -133,6 +135,7 @@ class EmbeddedRun {
     }
     LEPTON_RETURN_IF_ERROR(MakeFolders(state));
     scheduler::CoordinatorOptions coordinator;
+    coordinator.model_tools = MakeModelTools();
     coordinator.data_dir = state;
     coordinator.file_roots = {fs::current_path()};
     coordinator.file_roots.insert(coordinator.file_roots.end(), file.data_folders.begin(),
@@ -172,7 +175,11 @@ class EmbeddedRun {
   }
 
   int Finish(const json& job) {
-    const Status saved = SaveResults(*client_, job, folder_);
+    Status saved = SaveResults(*client_, job, folder_);
+    if (saved.ok() && options_.onnx && Text(job, "result.manifest") != "-") {
+      saved =
+          ExportModel(*client_, "/v1/jobs/" + UrlEncode(Text(job, "id")), folder_ / "model.onnx");
+    }
     if (!saved.ok()) return Fail(saved.WithContext("results"));
     const size_t ranks = job.value("tasks", json::array()).size();
     if (JobExitStatus(job) != kExitOk) {
@@ -268,6 +275,7 @@ void AddRun(CLI::App& app, Globals& globals) {
   command->add_option("--slots", options->slots, "Slots of each worker [its share of the cores]")
       ->check(CLI::Range(1, 1024));
   command->add_option("--out", options->out, "Folder of the results [./lepton-runs/<name>]");
+  command->add_flag("--onnx", options->onnx, "Leave the model as model.onnx too");
   command->add_flag("--resume", options->resume, "Go on with the run that was broken off there");
 }
 

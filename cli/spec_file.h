@@ -1,5 +1,6 @@
 // A job spec from a file, ready to send: checked, and with paths of data that are relative to the
-// spec's own folder ("uri: digits.csv") made into absolute file:// URIs.
+// spec's own folder ("uri: digits.csv") made into absolute file:// URIs, and
+// the path of model.onnx made absolute.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -15,7 +16,7 @@ namespace lepton::cli {
 struct SpecFile {
   nlohmann::json document;  // as written, but for the URI
   spec::JobSpec spec;
-  std::vector<std::filesystem::path> data_folders;  // of file:// datasets and tokenizers
+  std::vector<std::filesystem::path> data_folders;  // of datasets, tokenizers and ONNX models
 };
 // Errors start with the file's name.
 Result<SpecFile> LoadSpecFile(const std::string& path);

@@ -165,7 +165,8 @@ Status CoordinatorImpl::OpenHttp() {
         return api::WorkerVitals{vitals->last_seen_ms, vitals->load_average,
                                  vitals->memory_used_bytes};
       },
-      .gateway_routes = gateway_->Routes(std::string(api::ScopeName(api::Scope::kPredict)))};
+      .gateway_routes = gateway_->Routes(std::string(api::ScopeName(api::Scope::kPredict))),
+      .model_tools = options_.model_tools};
   api_ = std::make_unique<api::Api>(std::move(parts), std::move(options));
 
   http::ServerOptions server;

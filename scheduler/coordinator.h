@@ -15,6 +15,7 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/status.h"
+#include "scheduler/api/model_tools.h"
 
 namespace lepton::scheduler {
 
@@ -42,6 +43,7 @@ struct CoordinatorOptions {
   Duration lease = std::chrono::seconds(5);             // a worker silent for this long is lost
   uint64_t snapshot_every_records = 5000;
   int http_threads = 2;
+  api::ModelTools model_tools;  // given by whoever knows models
 };
 
 class Coordinator {

@@ -38,7 +38,7 @@ MAY_INCLUDE = {
     "bench": ["runtime", "collectives", "storage", "scheduler", "worker"],
 }
 STARTS_PROCESSES = {"coordinator_command", "worker_command", "run_command", "key_command", "local_agents",
-                    "task_command", "doctor_command", "launch"}
+                    "task_command", "doctor_command", "launch", "model_tools"}
 VENDOR = re.compile(r"<(cuda\w*|cudnn\w*|cublas\w*|nccl|mpi)\.h>")
 INCLUDE = re.compile(r'^\s*#include\s+(?:"([^"]+)"|(<[^>]+>))', re.MULTILINE)
 

@@ -91,10 +91,17 @@ Status CheckTogether(const JobSpec& spec) {
     }
   }
   LEPTON_RETURN_IF_ERROR(CheckDataset(spec.dataset, spec.loss));
+  if (!spec.model.from.empty() && !spec.model.onnx.empty()) {
+    return InvalidArgument("model.onnx: give either a file or model.from, not both");
+  }
+  if (spec.model.arch == "onnx" && spec.model.from.empty() && spec.model.onnx.empty()) {
+    return InvalidArgument("model.onnx: missing; name the ONNX file");
+  }
   if (!spec.model.from.empty()) {
     const Result<Reference> from = ParseReference("model.from", spec.model.from);
     if (!from.ok()) return from.status();
-  } else if (spec.kind == JobKind::kEvaluate || spec.kind == JobKind::kBatch) {
+  } else if (spec.model.onnx.empty() &&
+             (spec.kind == JobKind::kEvaluate || spec.kind == JobKind::kBatch)) {
     return InvalidArgument("model.from: missing; name the model to " +
                            std::string(spec.kind == JobKind::kBatch ? "ask" : "evaluate") +
                            ", such as digits@1");

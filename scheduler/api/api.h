@@ -20,6 +20,7 @@
 #include "runtime/http/router.h"
 #include "scheduler/api/auth.h"
 #include "scheduler/api/import_board.h"
+#include "scheduler/api/model_tools.h"
 #include "scheduler/api/routes.h"
 #include "scheduler/api/watch.h"
 #include "scheduler/loop/history.h"
@@ -45,6 +46,7 @@ struct ApiParts {
   Clock& clock;
   std::function<std::optional<WorkerVitals>(const WorkerId&)> vitals;
   std::vector<http::Route> gateway_routes;  // /v2/... and :predict
+  ModelTools model_tools;
 };
 
 struct ApiOptions {

@@ -33,6 +33,7 @@ void GetModelVersion(Api& api, http::Request request, http::ResponderPtr respond
 void GetModelLineage(Api& api, http::Request request, http::ResponderPtr responder);
 void GetJobFile(Api& api, http::Request request, http::ResponderPtr responder);
 void GetModelFile(Api& api, http::Request request, http::ResponderPtr responder);
+void CreateModelVersion(Api& api, http::Request request, http::ResponderPtr responder);
 void PutModelAlias(Api& api, http::Request request, http::ResponderPtr responder);
 // datasets.cc
 void CreateDataset(Api& api, http::Request request, http::ResponderPtr responder);

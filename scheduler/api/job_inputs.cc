@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "runtime/formats/tokenizer/tokenizer.h"
+#include "runtime/http/http.h"
 #include "scheduler/api/dataset_check.h"
 #include "scheduler/api/file_uri.h"
 
@@ -78,6 +79,39 @@ Result<storage::ModelManifest> LoadModel(const storage::ObjectStore& objects,
                                          const std::string& digest) {
   LEPTON_ASSIGN_OR_RETURN(const std::string bytes, objects.Get(digest));
   return storage::ModelManifestFromJson(bytes);
+}
+
+// The model in the file that model.onnx names. Where the file says nothing of its features and
+// classes, they are those of the data, by position.
+Result<NamedManifest> ImportModelFile(storage::ObjectStore& objects, const InputLimits& limits,
+                                      const ModelTools& tools, const spec::JobSpec& spec,
+                                      const storage::DatasetManifest& dataset,
+                                      std::vector<std::string>& imported) {
+  if (!tools.import_onnx) return FailedPrecondition("model.onnx: not available here");
+  const std::filesystem::path path(spec.model.onnx);
+  if (!path.is_absolute()) {
+    return InvalidArgument("model.onnx: " + spec.model.onnx + " is not an absolute path");
+  }
+  std::string uri = "file://";
+  for (const auto& part : path.relative_path()) uri += "/" + http::PercentEncode(part.string());
+  LEPTON_ASSIGN_OR_RETURN(
+      const std::string bytes,
+      ReadConfinedFile("model.onnx", uri, limits.file_roots, limits.max_import_bytes));
+  ModelNames names;
+  names.weak = true;
+  names.label = spec.dataset.label;
+  names.loss = spec.kind == spec::JobKind::kEvaluate ? "" : spec.loss;
+  for (const auto& column : dataset.columns) {
+    if (column.name != spec.dataset.label) {
+      names.features.push_back(column.name);
+    } else if (spec.loss != "mse") {
+      names.classes = column.classes;
+    }
+  }
+  LEPTON_ASSIGN_OR_RETURN(ImportedModel model,
+                          tools.import_onnx(objects, bytes, path.parent_path(), names));
+  imported.insert(imported.end(), model.objects.begin(), model.objects.end());
+  return NamedManifest{path.filename().string(), std::move(model.manifest)};
 }
 
 int64_t Parameters(const spec::ModelSpec& model, int64_t features, int64_t outputs) {
@@ -165,10 +199,16 @@ Result<References> FindReferences(const scheduler::State& state, const spec::Job
 }
 
 Result<ResolvedInputs> ResolveInputs(storage::ObjectStore& objects, const InputLimits& limits,
-                                     const spec::JobSpec& spec, const References& references) {
+                                     const ModelTools& tools, const spec::JobSpec& spec,
+                                     const References& named) {
   ResolvedInputs out;
+  References references = named;
   LEPTON_ASSIGN_OR_RETURN(const auto dataset,
                           LoadDataset(objects, limits, spec, references.dataset, out.imported));
+  if (!spec.model.onnx.empty()) {
+    LEPTON_ASSIGN_OR_RETURN(references.model, ImportModelFile(objects, limits, tools, spec,
+                                                              dataset.manifest, out.imported));
+  }
   storage::ModelManifest model;
   const bool has_model = !references.model.name.empty();
   // An evaluated model says itself what its outputs mean.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "runtime/spec/job_spec.h"
+#include "scheduler/api/model_tools.h"
 #include "scheduler/core/state.h"
 #include "storage/datasets/import.h"
 #include "storage/objects/object_store.h"
@@ -45,10 +46,11 @@ struct ResolvedInputs {
 Result<storage::ImportedDataset> ImportUri(storage::ObjectStore& objects, const InputLimits& limits,
                                            std::string_view field, const std::string& uri,
                                            storage::ImportOptions options);
-// Imports file:// datasets and tokenizers. Errors name the field: a label column that is not there
-// (with those that are), text features, too few classes or rows, a teacher that does not fit the
-// data.
+// Imports file:// datasets and tokenizers, and the ONNX model that the spec names. Errors name the
+// field: a label column that is not there (with those that are), text features, too few classes or
+// rows, a teacher that does not fit the data.
 Result<ResolvedInputs> ResolveInputs(storage::ObjectStore& objects, const InputLimits& limits,
-                                     const spec::JobSpec& spec, const References& references);
+                                     const ModelTools& tools, const spec::JobSpec& spec,
+                                     const References& references);
 
 }  // namespace lepton::api

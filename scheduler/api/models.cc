@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "scheduler/api/file_uri.h"
 #include "scheduler/api/handlers.h"
 #include "scheduler/api/respond.h"
 #include "scheduler/api/views.h"
@@ -9,6 +10,9 @@ namespace lepton::api {
 namespace {
 
 using nlohmann::json;
+
+constexpr const char* kOnnxFile = "model.onnx";
+constexpr const char* kOnnxDataFile = "model.onnx.data";
 
 // "digits" and "3" (or an alias) of a route -> "digits@3".
 std::string ReferenceOf(const http::Request& request) {
@@ -27,20 +31,97 @@ void WithVersion(Api& api, const http::Request& request, const http::ResponderPt
   });
 }
 
-Result<http::Response> ReadModelFile(const storage::ObjectStore& objects,
-                                     const std::string& manifest, const std::string& file) {
-  LEPTON_ASSIGN_OR_RETURN(std::string text, objects.Get(manifest));
-  if (file == "manifest.json") return http::Response::Json(200, std::move(text));
-  if (file != "weights.safetensors") {
-    return NotFound(
-        fmt::format("no file {}: a model version has manifest.json and weights.safetensors", file));
+// model.onnx and model.onnx.data: made when they are asked for.
+Result<http::Response> ExportedFile(const ApiParts& parts, const std::string& manifest,
+                                    const std::string& file) {
+  if (!parts.model_tools.export_onnx) {
+    return FailedPrecondition("this coordinator cannot export models");
   }
+  LEPTON_ASSIGN_OR_RETURN(ModelFiles files, parts.model_tools.export_onnx(parts.objects, manifest));
+  const bool second = file != kOnnxFile;
+  if (second && files.data.empty()) {
+    return NotFound(fmt::format("no file {}: all weights are in {}", file, kOnnxFile));
+  }
+  return http::Response::Text(200, std::move(second ? files.data : files.model),
+                              "application/octet-stream");
+}
+
+Result<http::Response> ReadModelFile(const ApiParts& parts, const std::string& manifest,
+                                     const std::string& file) {
+  if (file == kOnnxFile || file == kOnnxDataFile) return ExportedFile(parts, manifest, file);
+  LEPTON_ASSIGN_OR_RETURN(std::string text, parts.objects.Get(manifest));
+  if (file == "manifest.json") return http::Response::Json(200, std::move(text));
   LEPTON_ASSIGN_OR_RETURN(const auto parsed, storage::ModelManifestFromJson(text));
-  LEPTON_ASSIGN_OR_RETURN(std::string weights, objects.Get(parsed.weights));
-  http::Response response =
-      http::Response::Text(200, std::move(weights), "application/octet-stream");
-  response.headers.emplace("ETag", "\"" + parsed.weights + "\"");
+  std::string digest = parsed.weights;
+  if (file != "weights.safetensors") {
+    const auto found = parsed.files.find(file);
+    if (found == parsed.files.end()) {
+      return NotFound(
+          fmt::format("no file {}: a model version has manifest.json, weights.safetensors and {}",
+                      file, kOnnxFile));
+    }
+    digest = found->second;
+  }
+  LEPTON_ASSIGN_OR_RETURN(std::string bytes, parts.objects.Get(digest));
+  http::Response response = http::Response::Text(200, std::move(bytes), "application/octet-stream");
+  response.headers.emplace("ETag", "\"" + digest + "\"");
   return response;
+}
+
+// On a pool thread: an ONNX model from the body, or from the file that a JSON body names.
+Result<ImportedModel> ImportModel(Api& api, const std::string& body) {
+  if (!api.parts().model_tools.import_onnx) {
+    return FailedPrecondition("this coordinator cannot import models");
+  }
+  ModelNames names;
+  std::string bytes;
+  std::filesystem::path folder;
+  if (body.empty() || body[0] != '{') {  // no ONNX file begins so
+    bytes = body;
+  } else {
+    const json document = json::parse(body, nullptr, /*allow_exceptions=*/false);
+    if (!document.is_object() || !document.contains("uri") || !document["uri"].is_string()) {
+      return InvalidArgument("uri: must be the file:// URI of an ONNX model");
+    }
+    const std::string uri = document["uri"].get<std::string>();
+    LEPTON_ASSIGN_OR_RETURN(folder, PathOfFileUri("uri", uri));
+    folder = folder.parent_path();
+    LEPTON_ASSIGN_OR_RETURN(bytes, ReadConfinedFile("uri", uri, api.options().file_roots,
+                                                    api.options().max_import_bytes));
+    for (const auto& [key, list] :
+         {std::pair{"features", &names.features}, std::pair{"classes", &names.classes}}) {
+      for (const json& item : document.value(key, json::array())) {
+        if (!item.is_string()) return InvalidArgument(fmt::format("{}: must be texts", key));
+        list->push_back(item.get<std::string>());
+      }
+    }
+  }
+  return api.parts().model_tools.import_onnx(api.parts().objects, bytes, folder, names);
+}
+
+void Register(Api& api, const std::string& name, const std::string& body,
+              const http::ResponderPtr& responder) {
+  const auto hold = api.parts().loop.keeper().HoldAll();
+  const Result<ImportedModel> imported = ImportModel(api, body);
+  if (!imported.ok()) return SendProblem(responder, imported.status());
+  scheduler::RegisterModel create;
+  create.name = name;
+  create.manifest = imported->manifest;
+  create.objects = imported->objects;
+  for (const auto& digest : imported->objects) api.parts().loop.keeper().Forget({digest});
+  api.parts().loop.Post(std::move(create), [&api, responder, hold](const scheduler::Reply& reply,
+                                                                   const scheduler::State& state) {
+    if (!reply.status.ok()) return SendProblem(responder, reply.status);
+    const auto found = state.FindModel("model", reply.id);
+    if (!found.ok()) return SendProblem(responder, found.status());
+    json view = ModelVersionView(*found->model, *found->version);
+    const int status = reply.existed ? 200 : 201;
+    api.parts().pool.Submit([&api, responder, status, view = std::move(view)]() mutable {
+      const Status filled = FillModelVersion(api.parts().objects, view);
+      if (!filled.ok()) return SendProblem(responder, filled);
+      SendJson(responder, status, view);
+    });
+  });
 }
 
 }  // namespace
@@ -104,8 +185,7 @@ void GetModelLineage(Api& api, http::Request request, http::ResponderPtr respond
 void GetModelFile(Api& api, http::Request request, http::ResponderPtr responder) {
   const std::string file = Param(request, "file");
   WithVersion(api, request, responder, [&api, responder, file](json version) {
-    auto response =
-        ReadModelFile(api.parts().objects, version["manifest"].get<std::string>(), file);
+    auto response = ReadModelFile(api.parts(), version["manifest"].get<std::string>(), file);
     if (!response.ok()) return SendProblem(responder, response.status());
     responder->Send(*std::move(response));
   });
@@ -114,18 +194,17 @@ void GetModelFile(Api& api, http::Request request, http::ResponderPtr responder)
 namespace {
 
 // One file of a job's result: its model's, registered or not, or what it made beside a model.
-Result<http::Response> ReadJobFile(const storage::ObjectStore& objects,
-                                   const scheduler::JobResult& result, const std::string& file) {
+Result<http::Response> ReadJobFile(const ApiParts& parts, const scheduler::JobResult& result,
+                                   const std::string& file) {
   if (const auto found = result.files().find(file); found != result.files().end()) {
-    LEPTON_ASSIGN_OR_RETURN(std::string bytes, objects.Get(found->second));
+    LEPTON_ASSIGN_OR_RETURN(std::string bytes, parts.objects.Get(found->second));
     const bool csv = file.ends_with(".csv");
     http::Response response =
         http::Response::Text(200, std::move(bytes), csv ? "text/csv" : "application/octet-stream");
     response.headers.emplace("ETag", "\"" + found->second + "\"");
     return response;
   }
-  if (!result.model_manifest().empty())
-    return ReadModelFile(objects, result.model_manifest(), file);
+  if (!result.model_manifest().empty()) return ReadModelFile(parts, result.model_manifest(), file);
   std::string names;
   for (const auto& [name, digest] : result.files()) names += (names.empty() ? "" : ", ") + name;
   return NotFound(names.empty() ? "the job has no model and no files"
@@ -141,11 +220,20 @@ void GetJobFile(Api& api, http::Request request, http::ResponderPtr responder) {
     const scheduler::Job* job = state.FindJob(id);
     if (job == nullptr) return SendProblem(responder, NotFound(fmt::format("no job {}", id.str())));
     api.parts().pool.Submit([&api, file, responder, result = job->result()] {
-      auto response = ReadJobFile(api.parts().objects, result, file);
+      auto response = ReadJobFile(api.parts(), result, file);
       if (!response.ok()) return SendProblem(responder, response.status());
       responder->Send(*std::move(response));
     });
   });
+}
+
+void CreateModelVersion(Api& api, http::Request request, http::ResponderPtr responder) {
+  const std::string name = Param(request, "name");
+  if (const Status status = CheckName("name", name); !status.ok()) {
+    return SendProblem(responder, status);
+  }
+  const auto body = std::make_shared<std::string>(std::move(request.body));
+  api.parts().pool.Submit([&api, name, body, responder] { Register(api, name, *body, responder); });
 }
 
 void PutModelAlias(Api& api, http::Request request, http::ResponderPtr responder) {

@@ -73,7 +73,8 @@ std::vector<ApiRoute> JobRoutes() {
       {"GET", "/v1/jobs/{id}/checkpoints", kRead, "jobs", "Checkpoints kept of a job.",
        ListCheckpoints, "", "CheckpointList"},
       {"GET", "/v1/jobs/{id}/files/{file}", kRead, "jobs",
-       "A file of a job's result: manifest.json or weights.safetensors of its model, or one of "
+       "A file of a job's result: manifest.json, weights.safetensors or model.onnx of its model, "
+       "or one of "
        "result.files.",
        GetJobFile, "", "application/octet-stream"},
   };
@@ -125,7 +126,11 @@ std::vector<ApiRoute> AssetRoutes() {
       {"GET", "/v1/models/{name}/versions/{version}/lineage", kRead, "models",
        "What a version was made from.", GetModelLineage, "", "Lineage"},
       {"GET", "/v1/models/{name}/versions/{version}/files/{file}", kRead, "models",
-       "manifest.json or weights.safetensors.", GetModelFile, "", "application/octet-stream"},
+       "manifest.json, weights.safetensors or model.onnx.", GetModelFile, "",
+       "application/octet-stream"},
+      {"POST", "/v1/models/{name}/versions", kSubmit, "models",
+       "An ONNX model as a model's next version: the file itself, or a JSON body with its uri.",
+       CreateModelVersion, "application/octet-stream", "ModelVersion", 201},
       {"PUT", "/v1/models/{name}/aliases/{alias}", kSubmit, "models",
        "Point an alias at a version.", PutModelAlias, "AliasTarget", "Model"},
       {"POST",

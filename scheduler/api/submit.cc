@@ -76,8 +76,8 @@ void Resolve(Api& api, const SubmissionPtr& submission) {
   const InputLimits limits{
       api.options().file_roots, api.options().max_import_bytes,
       [&line](const storage::ImportProgress& progress) { line->Update(progress); }};
-  auto resolved =
-      ResolveInputs(api.parts().objects, limits, submission->spec, submission->references);
+  auto resolved = ResolveInputs(api.parts().objects, limits, api.parts().model_tools,
+                                submission->spec, submission->references);
   if (!resolved.ok()) return SendProblem(submission->responder, resolved.status());
   // What no job or dataset refers to in the end (the CSV itself, a dry run's table) goes later.
   api.parts().loop.keeper().Forget(resolved->imported);

@@ -124,6 +124,7 @@ void ReadFiles(ManifestReader& reader, std::map<std::string, Digest>* files) {
 std::vector<Digest> ModelManifest::Objects() const {
   std::vector<Digest> objects = {weights};
   if (IsDigest(input.tokenizer)) objects.push_back(input.tokenizer);
+  for (const auto& [name, digest] : files) objects.push_back(digest);
   return objects;
 }
 

@@ -48,8 +48,11 @@ Status ChooseNames(const OnnxNames& given, const std::map<std::string, std::stri
   const auto choose = [](const auto& first, const auto& second) {
     return first.empty() ? second : first;
   };
-  manifest.label_name = choose(choose(given.label, TextIn(metadata, kLabel)), std::string("label"));
-  manifest.loss = choose(given.loss, TextIn(metadata, kLoss));
+  const auto said = [&](const auto& by_caller, const auto& by_file) {
+    return given.weak ? choose(by_file, by_caller) : choose(by_caller, by_file);
+  };
+  manifest.label_name = choose(said(given.label, TextIn(metadata, kLabel)), std::string("label"));
+  manifest.loss = said(given.loss, TextIn(metadata, kLoss));
   if (data.per_token) {
     manifest.loss = "next_token";
   } else if (manifest.loss.empty() || manifest.loss == "next_token") {
@@ -60,7 +63,7 @@ Status ChooseNames(const OnnxNames& given, const std::map<std::string, std::stri
   const int64_t classes = manifest.loss == "binary_cross_entropy" ? 2 : data.outputs;
   if (classifies) {
     manifest.classes =
-        choose(choose(given.classes, ListIn(metadata, kClasses)), Numbered("", classes));
+        choose(said(given.classes, ListIn(metadata, kClasses)), Numbered("", classes));
     if (static_cast<int64_t>(manifest.classes.size()) != classes) {
       return InvalidArgument("model.onnx: the model has " + std::to_string(classes) +
                              " classes, but " + std::to_string(manifest.classes.size()) +
@@ -69,7 +72,7 @@ Status ChooseNames(const OnnxNames& given, const std::map<std::string, std::stri
   }
   if (data.kind != nn::DataShape::Kind::kFeatures) return Status::Ok();
   manifest.feature_names =
-      choose(choose(given.features, ListIn(metadata, kFeatures)), Numbered("x.", data.features));
+      choose(said(given.features, ListIn(metadata, kFeatures)), Numbered("x.", data.features));
   if (static_cast<int64_t>(manifest.feature_names.size()) != data.features) {
     return InvalidArgument("model.onnx: the model takes " + std::to_string(data.features) +
                            " features, but " + std::to_string(manifest.feature_names.size()) +

@@ -18,7 +18,8 @@ struct OnnxNames {
   std::vector<std::string> features;
   std::vector<std::string> classes;
   std::string label;
-  std::string loss;  // default: cross_entropy of several outputs, mse of one
+  std::string loss;   // default: cross_entropy of several outputs, mse of one
+  bool weak = false;  // the metadata comes first
 };
 
 struct StoredOnnx {

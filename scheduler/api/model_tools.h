@@ -1,0 +1,47 @@
+// What can be done with models beyond keeping them: functions that the program around the
+// coordinator gives it, since the API never sees a tensor. What needs one that is not given is
+// refused (kFailedPrecondition).
+// Threads: any; they block on disk and arithmetic, so they run on the pool.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/status.h"
+#include "storage/objects/object_store.h"
+
+namespace lepton::api {
+
+// What a file does not say of itself; all may be empty.
+struct ModelNames {
+  std::vector<std::string> features;
+  std::vector<std::string> classes;
+  std::string label;
+  std::string loss;
+  bool weak = false;  // they count only where the file says nothing
+};
+struct ImportedModel {
+  storage::Digest manifest;
+  std::vector<storage::Digest> objects;  // incl. the manifest
+};
+// A model's file for other programs, and the second one that holds its weights when they are large.
+struct ModelFiles {
+  std::string model;
+  std::string data;
+};
+
+struct ModelTools {
+  // `folder`: where external data may be; empty for none. Errors start with "model.onnx: " where
+  // the file is wrong.
+  std::function<Result<ImportedModel>(storage::ObjectStore& objects, std::string_view bytes,
+                                      const std::filesystem::path& folder, const ModelNames& names)>
+      import_onnx;
+  std::function<Result<ModelFiles>(const storage::ObjectStore& objects,
+                                   const storage::Digest& manifest)>
+      export_onnx;
+};
+
+}  // namespace lepton::api

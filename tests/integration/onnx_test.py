@@ -1,0 +1,110 @@
+#!/usr/bin/python3
+"""Models as ONNX files, in and out, through the command line: a run leaves one, another run starts
+from it, a registered version is exported, downloaded and added again."""
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+import unittest
+import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from cluster import ClusterTest, lepton, main, train_spec  # noqa: E402
+
+try:
+    import onnx
+except ImportError:
+    onnx = None  # the public checker's part is left out, and says so
+
+
+def check(path):
+    if onnx is None:
+        print("onnx_test: python3-onnx is not installed: no public checker", file=sys.stderr)
+        return
+    onnx.checker.check_model(str(path), full_check=True)
+    model = onnx.load(str(path))
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    assert dims[0].dim_param == "batch", dims
+
+
+class Onnx(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lepton-onnx."))
+
+    def tearDown(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run_spec(self, name, **fields):
+        path = self.folder / f"{name}.yaml"
+        path.write_text(json.dumps(train_spec(name=name, **fields)))
+        done = lepton("run", path, "--workers", 2, "--onnx", cwd=self.folder)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        out = self.folder / "lepton-runs" / name
+        return out, json.loads((out / "manifest.json").read_text())
+
+    def test_a_run_leaves_a_model_that_another_trains_on(self):
+        out, first = self.run_spec("first", epochs=20)
+        check(out / "model.onnx")
+        shutil.copy(out / "model.onnx", self.folder / "start.onnx")
+        out, second = self.run_spec("second", steps=5, model={"onnx": "start.onnx"},
+                                    optimizer={"name": "sgd", "lr": 1e-6})
+        check(out / "model.onnx")
+        self.assertEqual(second["model"]["arch"], "onnx")
+        self.assertEqual(second["feature_names"], first["feature_names"])
+        self.assertEqual(second["classes"], first["classes"])
+        self.assertAlmostEqual(second["metrics"]["test/accuracy"], first["metrics"]["test/accuracy"],
+                               delta=0.02)
+
+    def test_a_broken_file_is_refused_before_anything_runs(self):
+        (self.folder / "broken.onnx").write_bytes(b"\x08\x08not a model")
+        path = self.folder / "job.yaml"
+        path.write_text(json.dumps(train_spec(model={"onnx": "broken.onnx"})))
+        done = lepton("run", path, "--workers", 1, cwd=self.folder)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("model", done.stderr)
+
+
+class Versions(ClusterTest):
+    workers = 1
+
+    def run_cli(self, *args):
+        done = lepton(*args, "--coordinator", self.cluster.url)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout
+
+    def test_versions_leave_and_come_back(self):
+        folder = self.cluster.folder
+        self.cluster.train(epochs=10)
+        file = folder / "digits.onnx"
+        self.run_cli("model", "export", "digits", file)
+        check(file)
+        served = urllib.request.urlopen(
+            self.cluster.url + "/v1/models/digits/versions/1/files/model.onnx").read()
+        self.assertEqual(served, file.read_bytes())
+        self.run_cli("model", "add", "again", file)
+        again, first = (self.cluster.get(f"/v1/models/{name}/versions/1")
+                        for name in ("again", "digits"))
+        self.assertEqual(again["parameters"], first["parameters"])
+        job = self.cluster.wait_job(self.cluster.submit(
+            {"kind": "evaluate", "name": "check", "model": {"from": "again@1"},
+             "dataset": train_spec()["dataset"]}))
+        self.assertEqual(job["state"], "SUCCEEDED", job)
+        self.cluster.deploy("live", "again@1", replicas=1)
+        self.cluster.deploy("old", "digits@1", replicas=1)
+        rows = {"rows": [{f: 3.0 for f in self.features("again")}]}
+        answers = [self.cluster.call("POST", f"/v1/deployments/{name}:predict", rows)
+                   for name in ("live", "old")]
+        self.assertEqual(answers[0][0], 200, answers)
+        one, two = (answer["predictions"][0] for _, answer in answers)
+        self.assertEqual(one["label"], two["label"])
+        self.assertAlmostEqual(one["probability"], two["probability"], delta=1e-4)
+        status, problem = self.cluster.call("POST", "/v1/models/bad/versions", b"\x08\x08no")
+        self.assertEqual(status, 400, problem)
+
+    def features(self, name):
+        return self.cluster.get(f"/v1/models/{name}/versions/1/files/manifest.json")["feature_names"]
+
+
+if __name__ == "__main__":
+    main()
