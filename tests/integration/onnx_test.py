@@ -22,8 +22,8 @@ def check(path):
     if onnx is None:
         print("onnx_test: python3-onnx is not installed: no public checker", file=sys.stderr)
         return
-    onnx.checker.check_model(str(path), full_check=True)
     model = onnx.load(str(path))
+    onnx.checker.check_model(model, full_check=True)  # by name it would write to the file
     dims = model.graph.input[0].type.tensor_type.shape.dim
     assert dims[0].dim_param == "batch", dims
 
