@@ -67,9 +67,12 @@ class OnnxModelsTest : public testing::TaskTest {
     auto model = LoadedModel::Load(*objects_, manifest);
     EXPECT_TRUE(model.ok()) << model.status().ToString();
     if (!model.ok()) return {};
-    const auto rows = static_cast<int64_t>(raw.size()) / (*model)->features();
+    const auto rows = static_cast<int64_t>(raw.size()) / (*model)->numbers();
     std::vector<float> logits(rows * (*model)->outputs());
-    const Status ran = (*model)->Run(rows, raw, logits);
+    ModelRows given;
+    given.rows = rows;
+    given.raw = raw;
+    const Status ran = (*model)->Run(given, logits);
     EXPECT_TRUE(ran.ok()) << ran.ToString();
     return logits;
   }
