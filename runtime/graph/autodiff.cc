@@ -21,6 +21,11 @@ Status Accumulate(Graph& graph, ValueId gradient, ValueId& total) {
     total = gradient;
     return Status::Ok();
   }
+  // Sums are f32.
+  for (ValueId* part : {&gradient, &total}) {
+    if (graph.type(*part).dtype == DType::kF32) continue;
+    LEPTON_ASSIGN_OR_RETURN(*part, graph.Add("cast", {*part}, {{"to", "f32"}}));
+  }
   LEPTON_ASSIGN_OR_RETURN(total, graph.Add("add", {total, gradient}));
   return Status::Ok();
 }
@@ -59,6 +64,10 @@ Result<std::vector<ValueId>> AddGradients(Graph& graph, ValueId objective,
   for (const ValueId value : with_respect_to) {
     if (gradients[value] == kNoValue) {
       return InvalidArgument("the objective does not depend on " + graph.value(value).name);
+    }
+    if (graph.type(gradients[value]).dtype != DType::kF32) {
+      LEPTON_ASSIGN_OR_RETURN(gradients[value],
+                              graph.Add("cast", {gradients[value]}, {{"to", "f32"}}));
     }
     results.push_back(gradients[value]);
   }

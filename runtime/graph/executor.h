@@ -1,65 +1,14 @@
-// Runs a graph: chooses kernels, places values in an arena and calls the kernels in order. A Plan
-// is a graph made ready for concrete input shapes; the Executor keeps the plans that were used
-// last. Ownership: the graph and the kernel table must outlive the executor; a Plan belongs to its
-// executor. Threads: one caller at a time; kernels use ThreadPool::Compute().
+// Keeps the plans of a graph that were used last, by the shapes of its inputs. Ownership: the graph
+// and the kernel table must outlive the executor; a Plan belongs to its executor. Threads: one
+// caller at a time; kernels use ThreadPool::Compute().
 #pragma once
 
 #include <list>
 #include <memory>
-#include <string>
 
-#include "runtime/graph/kernel_table.h"
-#include "runtime/graph/passes/memory_plan.h"
-#include "runtime/tensor/buffer.h"
+#include "runtime/graph/plan.h"
 
 namespace lepton::graph {
-
-struct PlanOptions {
-  // Parameters change rarely, as in serving: kernels may keep packed copies of them. What they keep
-  // is brought up to date by RunPrologue.
-  bool frozen_parameters = false;
-};
-
-class Plan {
- public:
-  // kInvalidArgument for shapes that do not fit the graph; kInternal for a missing kernel.
-  static Result<std::unique_ptr<Plan>> Make(const Graph& graph, const KernelTable& kernels,
-                                            const Device& device,
-                                            std::span<const TensorType> inputs,
-                                            const PlanOptions& options = {});
-
-  // The memory of an input, a parameter or an external output, of the value's type; it must stay
-  // valid until the last run or the next Bind of the value.
-  void Bind(ValueId value, void* data);
-  // Computes what depends on parameters only, and packs frozen ones. Call after they changed,
-  // before Run.
-  void RunPrologue(const RunState& state);
-  void Run(const RunState& state);
-
-  // Any bound value, or an output after a run.
-  const TensorView& view(ValueId value) const { return views_[value]; }
-  const MemoryPlan& memory() const { return memory_; }
-  bool has_prologue() const { return prologue_steps_ > 0; }
-  // "matmul: onednn" per step, for diagnostics and tests.
-  std::vector<std::string> KernelNames() const;
-
- private:
-  struct Step {
-    const Node* node;
-    std::unique_ptr<Kernel> kernel;
-    std::string_view implementation;
-    bool prepared = false;  // has frozen inputs
-  };
-  Plan() = default;
-  Status AddStep(const Node& node, const KernelTable& kernels, const Device& device,
-                 std::vector<bool> frozen);
-
-  std::vector<TensorView> views_;  // by value
-  std::vector<Step> steps_;
-  size_t prologue_steps_ = 0;
-  MemoryPlan memory_;
-  Buffer arena_;
-};
 
 class Executor {
  public:
@@ -83,6 +32,7 @@ class Executor {
   const KernelTable& kernels_;
   const Device device_;
   const PlanOptions options_;
+  PackCache packs_;
   std::list<Cached> plans_;  // the last used first
 };
 

@@ -1,18 +1,34 @@
 #include "runtime/graph/kernel_table.h"
 
 namespace lepton::graph {
+namespace {
+
+const TensorType& FirstType(const KernelRequest& request) {
+  return request.inputs.empty() ? request.outputs.front() : request.inputs.front();
+}
+
+bool Matches(const KernelEntry& entry, const KernelRequest& request) {
+  return entry.op == request.op && entry.dtype == FirstType(request).dtype &&
+         entry.device == request.device.kind && entry.can_run(request);
+}
+
+}  // namespace
 
 Result<const KernelEntry*> KernelTable::Select(const KernelRequest& request) const {
-  const TensorType& type =
-      request.inputs.empty() ? request.outputs.front() : request.inputs.front();
   for (const KernelEntry& entry : entries_) {
-    if (entry.op == request.op && entry.dtype == type.dtype &&
-        entry.device == request.device.kind && entry.can_run(request)) {
-      return &entry;
-    }
+    if (!request.followers.empty() && !entry.fuses) continue;
+    if (Matches(entry, request)) return &entry;
   }
-  return Internal("no kernel for " + std::string(request.op) + " of " + type.ToString() + " on " +
+  return Internal("no kernel for " + std::string(request.op) + " of " + FirstType(request).ToString() +
+                  " on " +
                   DeviceName(request.device));
+}
+
+bool KernelTable::Fuses(const KernelRequest& request) const {
+  for (const KernelEntry& entry : entries_) {
+    if (entry.fuses && Matches(entry, request)) return true;
+  }
+  return false;
 }
 
 }  // namespace lepton::graph

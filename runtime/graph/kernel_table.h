@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "runtime/graph/graph.h"
+#include "runtime/graph/pack_cache.h"
 #include "runtime/tensor/device.h"
 #include "runtime/tensor/tensor_view.h"
 
@@ -26,19 +27,28 @@ struct RunState {
 // A kernel's arguments during a run. Valid during the call only.
 class KernelContext {
  public:
-  KernelContext(const TensorView* values, const Node& node, const RunState& run)
-      : values_(values), node_(node), run_(run) {}
+  KernelContext(const TensorView* values, const Node& node, const RunState& run,
+                void* workspace = nullptr, uint64_t version = 0)
+      : values_(values), node_(node), run_(run), workspace_(workspace), version_(version) {}
   const TensorView& input(int index) const { return values_[node_.inputs[index]]; }
   const TensorView& output(int index) const { return values_[node_.outputs[index]]; }
   int inputs() const { return static_cast<int>(node_.inputs.size()); }
   int outputs() const { return static_cast<int>(node_.outputs.size()); }
   const Attributes& attributes() const { return node_.attributes; }
   const RunState& run() const { return run_; }
+  // Any value: what followers (KernelRequest) read and write.
+  const TensorView& value(ValueId id) const { return values_[id]; }
+  // Kernel::workspace_bytes(), aligned as Buffer; what it holds is undefined.
+  void* workspace() const { return workspace_; }
+  // Which state of the frozen inputs this is: the same number, the same data.
+  uint64_t version() const { return version_; }
 
  private:
   const TensorView* values_;
   const Node& node_;
   const RunState& run_;
+  void* workspace_;
+  uint64_t version_;
 };
 
 // A node made ready for fixed shapes: primitives built, tiles cut.
@@ -50,6 +60,16 @@ class Kernel {
   virtual void Prepare(const KernelContext&) {}
   // Inputs and outputs never overlap.
   virtual void Run(const KernelContext& context) = 0;
+  // Memory that Run needs besides its inputs and outputs.
+  virtual size_t workspace_bytes() const { return 0; }
+};
+
+// A value that follows from parameters alone and changes so rarely that work in Prepare pays.
+struct FrozenInput {
+  ValueId value = kNoValue;  // kNoValue: this input is not frozen
+  // What Prepare finds at the input: the parameter itself when the input is its rounded copy and
+  // the kernel packs (KernelEntry::packs), so that the copy need not be made.
+  TensorType type;
 };
 
 // What is to be computed, with concrete shapes.
@@ -59,9 +79,18 @@ struct KernelRequest {
   std::span<const TensorType> inputs;
   std::span<const TensorType> outputs;
   Device device;
-  // By input: it follows from parameters alone and changes so rarely that work in Prepare pays.
-  // Empty: none.
-  std::vector<bool> frozen = {};
+  // By input. Empty: none.
+  std::vector<FrozenInput> frozen = {};
+  // The node and the pointwise nodes that follow it in the same step (passes/fusion.h), for kernels
+  // that take followers; with the types of all values, and which of the values that the step
+  // computes have memory, because somebody else reads them. The node may be null when there are no
+  // followers.
+  const Node* node = nullptr;
+  std::span<const Node* const> followers = {};
+  std::span<const TensorType> types = {};
+  std::span<const bool> kept = {};
+  // For packed copies of frozen inputs; null: the kernel keeps its own.
+  PackCache* packs = nullptr;
 };
 
 struct KernelEntry {
@@ -71,6 +100,8 @@ struct KernelEntry {
   bool (*can_run)(const KernelRequest& request) = nullptr;
   std::unique_ptr<Kernel> (*create)(const KernelRequest& request) = nullptr;
   DeviceKind device = DeviceKind::kCpu;
+  bool fuses = false;  // takes followers
+  int packs = -1;      // the input that it reads in Prepare alone, when that is frozen
 };
 
 class KernelTable {
@@ -79,6 +110,8 @@ class KernelTable {
   const std::vector<KernelEntry>& entries() const { return entries_; }
   // kInternal when nothing can run it: a hole in the kernel list.
   Result<const KernelEntry*> Select(const KernelRequest& request) const;
+  // Whether some kernel would take followers.
+  bool Fuses(const KernelRequest& request) const;
 
  private:
   std::vector<KernelEntry> entries_;

@@ -34,10 +34,14 @@ class Op {
   // False for integer-valued ops and for the gradient ops themselves (no second derivatives).
   virtual bool differentiable() const = 0;
 
+  // True when element i of the only output follows from element i of each input (repeated where an
+  // input is smaller): such a node can run block by block with others (passes/fusion.h).
+  virtual bool pointwise() const { return false; }
+
   // Emits into `graph` the nodes that turn the gradients of the node's outputs (kNoValue where the
   // objective does not depend on one) into the gradients of its inputs, one per input, kNoValue
-  // for inputs without gradient. Every gradient is f32, whatever the type of its value. Nodes whose
-  // result nobody asks for are removed later, so emit them all.
+  // for inputs without gradient. A gradient is f32 or of the type of its value. Nodes whose result
+  // nobody asks for are removed later, so emit them all.
   // Only called when differentiable().
   virtual Result<std::vector<ValueId>> Gradient(
       Graph& graph, const Node& node, std::span<const ValueId> output_gradients) const = 0;

@@ -1,14 +1,18 @@
 #include "runtime/kernels/kernel_list_cpu.h"
 
+#include "runtime/kernels/cpu/attention/flash.h"
 #include "runtime/kernels/cpu/broadcast_kernels.h"
 #include "runtime/kernels/cpu/function_kernel.h"
+#include "runtime/kernels/cpu/gemm/matmul_kernel.h"
 #include "runtime/kernels/cpu/image_kernels.h"
+#include "runtime/kernels/cpu/norm/norm_kernels.h"
 #include "runtime/kernels/cpu/onednn_conv.h"
-#include "runtime/kernels/cpu/onednn_matmul.h"
+#include "runtime/kernels/cpu/pointwise/kernel.h"
 #include "runtime/kernels/cpu/reference.h"
 #include "runtime/kernels/cpu/shape_kernels.h"
 #include "runtime/kernels/cpu/simd_kernels.h"
 #include "runtime/kernels/cpu/transformer_kernels.h"
+#include "runtime/kernels/cpu/widened_reference.h"
 
 namespace lepton::kernels {
 namespace {
@@ -31,6 +35,18 @@ bool ShapesDiffer(const KernelRequest& request) {
   return request.inputs[0].shape != request.inputs[1].shape;
 }
 
+void Append(const std::vector<KernelEntry>& more, std::vector<KernelEntry>& entries) {
+  entries.insert(entries.end(), more.begin(), more.end());
+}
+
+// For nodes whose first input, or another value, is bf16.
+template <void (*function)(const KernelContext&)>
+void AppendReferences(std::string_view op, std::vector<KernelEntry>& entries) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    entries.push_back(Reference<reference::Widened<function>>(op, dtype));
+  }
+}
+
 // Ops that move elements of any type of training.
 void AppendMoves(std::vector<KernelEntry>& entries) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI32}) {
@@ -48,20 +64,15 @@ void AppendMoves(std::vector<KernelEntry>& entries) {
 // Per op, the fastest first and the reference last.
 std::vector<KernelEntry> List() {
   std::vector<KernelEntry> entries = {
-      {"matmul", DType::kF32, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
-      {"matmul", DType::kBF16, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
-      {"matmul", DType::kBF16, "onednn widened", &CanRunWidenedMatmul, &CreateWidenedMatmul},
-      {"batch_matmul", DType::kF32, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
-      {"batch_matmul", DType::kBF16, "onednn", &PrefersOnednnMatmul, &CreateOnednnMatmul},
-      {"batch_matmul", DType::kBF16, "onednn widened", &CanRunWidenedMatmul, &CreateWidenedMatmul},
       {"conv2d", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
       {"conv2d_input_grad", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
       {"conv2d_weight_grad", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
-      Threaded<transformer::Attention>("attention"),
-      Threaded<transformer::AttentionGrad>("attention_grad"),
-      Threaded<transformer::RmsNorm>("rms_norm"),
-      Threaded<transformer::RmsNormGrad>("rms_norm_grad"),
+      Threaded<attention::Forward>("attention"),
+      Threaded<attention::Forward>("attention", &Always, DType::kBF16),
+      Threaded<attention::Backward>("attention_grad"),
+      Threaded<attention::Backward>("attention_grad", &Always, DType::kBF16),
       {"rope", DType::kF32, "threaded", &Always, &transformer::CreateRope},
+      {"rope", DType::kBF16, "threaded", &Always, &transformer::CreateRope},
       Threaded<shape::GatherGrad>("gather_grad"),
       Threaded<broadcast::Add>("add", &ShapesDiffer),
       Threaded<broadcast::Mul>("mul", &ShapesDiffer),
@@ -70,11 +81,12 @@ std::vector<KernelEntry> List() {
       Threaded<broadcast::BroadcastTo>("broadcast_to"),
       Threaded<broadcast::SumLeadingAxes>("sum_to", &broadcast::CanSumLeadingAxes),
   };
+  Append(gemm::MatmulKernels(), entries);
+  Append(norm::NormKernels(), entries);
+  Append(pointwise::PointwiseKernels(), entries);
   AppendMoves(entries);
-  const std::vector<KernelEntry> images = image::ImageKernels();
-  entries.insert(entries.end(), images.begin(), images.end());
-  const std::vector<KernelEntry> simd = SimdKernels();
-  entries.insert(entries.end(), simd.begin(), simd.end());
+  Append(image::ImageKernels(), entries);
+  Append(SimdKernels(), entries);
   const KernelEntry references[] = {
       Reference<reference::Matmul>("matmul"),
       Reference<reference::Matmul>("matmul", DType::kBF16),
@@ -83,44 +95,22 @@ std::vector<KernelEntry> List() {
       Reference<reference::Conv2d>("conv2d"),
       Reference<reference::Conv2dInputGrad>("conv2d_input_grad"),
       Reference<reference::Conv2dWeightGrad>("conv2d_weight_grad"),
-      Reference<reference::Attention>("attention"),
-      Reference<reference::AttentionGrad>("attention_grad"),
       Reference<reference::RmsNorm>("rms_norm"),
-      Reference<reference::RmsNormGrad>("rms_norm_grad"),
-      Reference<reference::Rope>("rope"),
-      Reference<reference::Silu>("silu"),
-      Reference<reference::SiluGrad>("silu_grad"),
+      Reference<reference::Widened<reference::RmsNormGrad>>("rms_norm_grad"),
       Reference<reference::GatherGrad>("gather_grad"),
       Reference<reference::SliceGrad>("slice_grad"),
-      Reference<reference::Add>("add"),
       Reference<reference::BiasAdd>("bias_add"),
-      Reference<reference::BroadcastTo>("broadcast_to"),
+      Reference<reference::Widened<reference::BroadcastTo>>("broadcast_to"),
       Reference<reference::Cast>("cast"),
       Reference<reference::Cast>("cast", DType::kBF16),
-      Reference<reference::Div>("div"),
-      Reference<reference::Dropout>("dropout"),
-      Reference<reference::Expand>("expand"),
+      Reference<reference::Widened<reference::Expand>>("expand"),
       Reference<reference::Fill>("fill"),
-      Reference<reference::Gelu>("gelu"),
-      Reference<reference::GeluGrad>("gelu_grad"),
-      Reference<reference::GeluTanh>("gelu_tanh"),
-      Reference<reference::GeluTanhGrad>("gelu_tanh_grad"),
-      Reference<reference::Mul>("mul"),
       Reference<reference::PoolTokens>("pool_tokens"),
       Reference<reference::PoolTokensGrad>("pool_tokens_grad"),
       Reference<reference::Positions>("positions", DType::kI32),
-      Reference<reference::Reduce>("reduce"),
-      Reference<reference::Relu>("relu"),
-      Reference<reference::ReluGrad>("relu_grad"),
-      Reference<reference::Scale>("scale"),
-      Reference<reference::Sigmoid>("sigmoid"),
-      Reference<reference::SigmoidGrad>("sigmoid_grad"),
-      Reference<reference::Sub>("sub"),
-      Reference<reference::SumTo>("sum_to"),
-      Reference<reference::Tanh>("tanh"),
-      Reference<reference::TanhGrad>("tanh_grad"),
+      Reference<reference::Widened<reference::SumTo>>("sum_to"),
       Reference<reference::LayerNorm>("layer_norm"),
-      Reference<reference::LayerNormGrad>("layer_norm_grad"),
+      Reference<reference::Widened<reference::LayerNormGrad>>("layer_norm_grad"),
       Reference<reference::LogSoftmax>("log_softmax"),
       Reference<reference::LogSoftmaxGrad>("log_softmax_grad"),
       Reference<reference::Softmax>("softmax"),
@@ -135,6 +125,29 @@ std::vector<KernelEntry> List() {
       Reference<reference::MeanSquaredErrorGrad>("mse_grad"),
   };
   entries.insert(entries.end(), std::begin(references), std::end(references));
+  AppendReferences<reference::Attention>("attention", entries);
+  AppendReferences<reference::AttentionGrad>("attention_grad", entries);
+  AppendReferences<reference::Rope>("rope", entries);
+  AppendReferences<reference::Silu>("silu", entries);
+  AppendReferences<reference::SiluGrad>("silu_grad", entries);
+  AppendReferences<reference::Add>("add", entries);
+  AppendReferences<reference::Div>("div", entries);
+  AppendReferences<reference::Dropout>("dropout", entries);
+  AppendReferences<reference::Gelu>("gelu", entries);
+  AppendReferences<reference::GeluGrad>("gelu_grad", entries);
+  AppendReferences<reference::GeluTanh>("gelu_tanh", entries);
+  AppendReferences<reference::GeluTanhGrad>("gelu_tanh_grad", entries);
+  AppendReferences<reference::Mul>("mul", entries);
+  AppendReferences<reference::Reduce>("reduce", entries);
+  AppendReferences<reference::Relu>("relu", entries);
+  AppendReferences<reference::ReluGrad>("relu_grad", entries);
+  AppendReferences<reference::Scale>("scale", entries);
+  AppendReferences<reference::Sigmoid>("sigmoid", entries);
+  AppendReferences<reference::SigmoidGrad>("sigmoid_grad", entries);
+  AppendReferences<reference::Sub>("sub", entries);
+  AppendReferences<reference::Tanh>("tanh", entries);
+  AppendReferences<reference::TanhGrad>("tanh_grad", entries);
+  AppendReferences<reference::SumRows>("sum_rows", entries);
   return entries;
 }
 

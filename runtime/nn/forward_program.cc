@@ -58,14 +58,11 @@ Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& s
 }
 
 void ForwardProgram::Bind(std::span<const float> weights) {
-  bound_.clear();
+  std::vector<const float*> parts;
   for (const auto& parameter : parameters()) {
-    bound_.push_back(weights.data() + parameter.view.offset);
+    parts.push_back(weights.data() + parameter.view.offset);
   }
-}
-
-void ForwardProgram::Prepare() {
-  ++prepared_;  // plans catch up when they run
+  Bind(std::move(parts));
 }
 
 int64_t ForwardProgram::BlockRows(const Batch& batch) {
@@ -90,15 +87,15 @@ Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch) {
   }
   bool made = false;
   LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanFor(types, &made));
-  if (made) prepared_plans_.erase(plan);
-  uint64_t& prepared = prepared_plans_[plan];
-  if (prepared == prepared_) return plan;
-  for (size_t i = 0; i < bound_.size(); ++i) {
-    // Kernels read parameters through the same untyped pointers that they write outputs through.
-    plan->Bind(parameters()[i].value, const_cast<float*>(bound_[i]));
+  uint64_t& binding = bindings_[plan];
+  if (made || binding != binding_) {
+    for (size_t i = 0; i < bound_.size(); ++i) {
+      // Kernels read parameters through the same untyped pointers that they write outputs through.
+      plan->Bind(parameters()[i].value, const_cast<float*>(bound_[i]));
+    }
+    binding = binding_;
   }
-  plan->RunPrologue({});
-  prepared = prepared_;
+  plan->RunPrologue({}, version_);
   return plan;
 }
 

@@ -35,11 +35,14 @@ class ForwardProgram {
 
   // Where each parameter lies, as parameters(); they must outlive the program and keep their
   // places.
-  void Bind(std::vector<const float*> parameters) { bound_ = std::move(parameters); }
+  void Bind(std::vector<const float*> parameters) {
+    bound_ = std::move(parameters);
+    ++binding_;
+  }
   // The same for one flat buffer.
   void Bind(std::span<const float> weights);
-  // Call after the weights changed, or were bound.
-  void Prepare();
+  // `version` names the weights' state, is not 0, and another one after they changed or were bound.
+  void Prepare(uint64_t version) { version_ = version; }
   // kInvalidArgument when the sizes do not fit the batch. Bind and Prepare come first.
   Status Forward(const Batch& batch, std::span<float> logits);
 
@@ -55,8 +58,9 @@ class ForwardProgram {
   std::vector<graph::ValueId> inputs_;  // as signature_.inputs
   graph::ValueId logits_ = graph::kNoValue;
   std::vector<const float*> bound_;
-  uint64_t prepared_ = 0;  // how often Prepare was called
-  std::map<const graph::Plan*, uint64_t> prepared_plans_;
+  uint64_t binding_ = 0;  // how often they were bound
+  std::map<const graph::Plan*, uint64_t> bindings_;
+  uint64_t version_ = 1;  // of the weights
   std::vector<Buffer> padded_inputs_;
   Buffer padded_logits_;
 };

@@ -37,7 +37,7 @@ class GraphInference final : public InferenceProgram {
   }
   Status Prepare() override {
     if (!bound_) return FailedPrecondition("the program has no weights yet");
-    forward_->Prepare();
+    forward_->Prepare(++version_);
     return Status::Ok();
   }
   Status Forward(const Batch& batch, std::span<float> logits) override {
@@ -51,6 +51,7 @@ class GraphInference final : public InferenceProgram {
   std::vector<ParameterView> parameters_;
   Buffer weights_;  // empty when they lie elsewhere
   bool bound_ = false;
+  uint64_t version_ = 0;
 };
 
 }  // namespace

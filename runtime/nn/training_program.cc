@@ -50,13 +50,16 @@ class GraphTraining final : public TrainingProgram {
         options_(options),
         graph_(onnx::ImportOps()),
         builder_(graph_, /*training=*/true, options.precision),
-        executor_(graph_, onnx::ImportKernels()) {}
+        executor_(graph_, onnx::ImportKernels(), {}, {.frozen_parameters = true}) {}
 
   Status Compile();
 
   const Signature& signature() const override { return signature_; }
   const std::vector<ParameterView>& parameters() const override { return parameters_; }
-  std::span<float> weights() override { return Floats(weights_); }
+  std::span<float> weights() override {
+    ++version_;  // the caller may write to them
+    return Floats(weights_);
+  }
   std::span<float> gradients() override { return Floats(gradients_); }
   std::span<float> optimizer_state() override { return Floats(optimizer_state_); }
 
@@ -89,6 +92,7 @@ class GraphTraining final : public TrainingProgram {
   std::vector<UpdateRange> update_ranges_;
   int64_t trained_ = 0;  // elements; statistics lie behind
   Buffer weights_, gradients_, optimizer_state_;
+  uint64_t version_ = 0;  // of the weights
 };
 
 Status GraphTraining::Compile() {
@@ -134,7 +138,7 @@ Status GraphTraining::CheckExamples(const Batch& batch, const Targets& targets) 
 
 void GraphTraining::BindParameters(graph::Plan& plan) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    plan.Bind(builder_.parameters()[i].value, weights().data() + parameters_[i].offset);
+    plan.Bind(builder_.parameters()[i].value, weights_.as<float>() + parameters_[i].offset);
     plan.Bind(gradient_values_[i], gradients().data() + parameters_[i].offset);
   }
 }
@@ -152,7 +156,7 @@ Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets
                                                              : Readable(targets.values));
   if (options_.distill) plan->Bind(loss_.teacher, Readable(targets.teacher_logits));
   const graph::RunState state{options_.seed, step, shard};
-  plan->RunPrologue(state);  // the caller may have written to the weights
+  plan->RunPrologue(state, version_);
   plan->Run(state);
   LossSum loss;
   for (const float row : plan->view(loss_.row_losses).span<const float>()) loss.sum += row;
@@ -188,7 +192,7 @@ double GraphTraining::ApplyGradients(uint64_t step, double scale) {
 }
 
 Status GraphTraining::Forward(const Batch& batch, std::span<float> logits) {
-  forward_->Prepare();  // the caller may have written to the weights
+  forward_->Prepare(version_);
   return forward_->Forward(batch, logits);
 }
 

@@ -84,6 +84,8 @@ class TrainingProgram {
 
   virtual const Signature& signature() const = 0;
   virtual const std::vector<ParameterView>& parameters() const = 0;
+  // For reading, or writing before the next call: who writes later asks again, since the program
+  // packs weights for its kernels.
   virtual std::span<float> weights() = 0;
   virtual std::span<float> gradients() = 0;
   // Adam's moments and the like, empty for plain SGD; checkpointed beside the weights.

@@ -5,9 +5,9 @@
 namespace lepton::ops {
 namespace {
 
-class Add final : public DifferentiableOp {
+class Add final : public PointwiseOp {
  public:
-  Add() : DifferentiableOp("add") {}
+  Add() : PointwiseOp("add") {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {

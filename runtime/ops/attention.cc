@@ -8,7 +8,10 @@ namespace {
 // Checks q, k, v and the key bias at `bias_index`, if there is such an input.
 Status CheckAttention(std::span<const TensorType> inputs, size_t bias_index,
                       const Attributes& attributes) {
-  for (size_t i = 0; i < 3; ++i) LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, i, DType::kF32, 3));
+  LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
+  for (size_t i = 0; i < 3; ++i) {
+    LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, i, inputs[0].dtype, 3));
+  }
   LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"heads", "kv_heads", "scale", "causal", "window"}));
   const Shape& q = inputs[0].shape;
   const Shape& k = inputs[1].shape;
@@ -61,8 +64,10 @@ class Attention final : public DifferentiableOp {
     if (output_gradients[1] != kNoValue) {
       return InvalidArgument("the saved logarithms cannot be differentiated");
     }
+    LEPTON_ASSIGN_OR_RETURN(const ValueId dy,
+                            As(graph, output_gradients[0], graph.type(node.inputs[0]).dtype));
     std::vector<ValueId> inputs = {node.inputs[0],  node.inputs[1],  node.inputs[2],
-                                   node.outputs[0], node.outputs[1], output_gradients[0]};
+                                   node.outputs[0], node.outputs[1], dy};
     if (node.inputs.size() == 4) inputs.push_back(node.inputs[3]);
     LEPTON_ASSIGN_OR_RETURN(Gradients gradients,
                             graph.AddNode("attention_grad", inputs, node.attributes));

@@ -3,7 +3,7 @@
 // sum of exponentials [b, heads, s], for the gradient op only. Per head y = softmax(scale q k^T +
 // key bias) v without the whole score matrix (Milakov and Gimelshein 2018; Dao et al. 2022). heads
 // is a multiple of kv_heads: neighbours share keys (Ainslie et al. 2023). scale: 1 / sqrt(d) when
-// absent.
+// absent. f32 or bf16 throughout, but for the key bias and the logarithms, which are f32.
 //
 // causal 1: query i of s sees keys up to i + t - s; t >= s. window w > 0, with causal: of these,
 // the last w. The key bias hides padding by a large negative, finite number; it gets no gradient.

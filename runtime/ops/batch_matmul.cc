@@ -43,10 +43,7 @@ class BatchMatmul final : public DifferentiableOp {
     const ValueId b = node.inputs[1];
     const bool ta = node.attributes.Int("transpose_a") != 0;
     const bool tb = node.attributes.Int("transpose_b") != 0;
-    ValueId dc = output_gradients[0];
-    if (graph.type(a).dtype == DType::kBF16) {
-      LEPTON_ASSIGN_OR_RETURN(dc, graph.Add("cast", {dc}, {{"to", "bf16"}}));
-    }
+    LEPTON_ASSIGN_OR_RETURN(const ValueId dc, As(graph, output_gradients[0], graph.type(a).dtype));
     const auto product = [&](ValueId x, bool tx, ValueId y, bool ty) {
       return graph.Add("batch_matmul", {x, y},
                        {{"transpose_a", int64_t{tx}}, {"transpose_b", int64_t{ty}}});

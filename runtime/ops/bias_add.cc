@@ -5,9 +5,9 @@
 namespace lepton::ops {
 namespace {
 
-class BiasAdd final : public DifferentiableOp {
+class BiasAdd final : public PointwiseOp {
  public:
-  BiasAdd() : DifferentiableOp("bias_add") {}
+  BiasAdd() : PointwiseOp("bias_add") {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
@@ -18,13 +18,10 @@ class BiasAdd final : public DifferentiableOp {
     return Types{inputs[0]};
   }
 
-  Result<Gradients> Gradient(Graph& graph, const Node& node,
+  Result<Gradients> Gradient(Graph& graph, const Node&,
                              std::span<const ValueId> output_gradients) const override {
     const ValueId dy = output_gradients[0];
-    LEPTON_ASSIGN_OR_RETURN(const ValueId bias,
-                            graph.type(dy).shape.rank() == 2
-                                ? graph.Add("reduce", {dy}, {{"axis", int64_t{0}}, {"kind", "sum"}})
-                                : graph.Add("sum_to", {dy, node.inputs[1]}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId bias, graph.Add("sum_rows", {Unwidened(graph, dy)}));
     return Gradients{dy, bias};
   }
 };

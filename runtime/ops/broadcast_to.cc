@@ -29,11 +29,11 @@ Status ExpectRepeats(const Shape& small, const Shape& large) {
   return InvalidArgument("shape " + small.ToString() + " does not repeat to " + large.ToString());
 }
 
-Status ExpectTwoFloats(std::span<const TensorType> inputs, const Attributes& attributes) {
+Status ExpectValueAndLike(std::span<const TensorType> inputs, const Attributes& attributes) {
   LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 2));
   LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
   LEPTON_RETURN_IF_ERROR(ExpectDType(inputs, 0, DType::kF32));
-  return ExpectDType(inputs, 1, DType::kF32);
+  return ExpectFloat(inputs, 1);
 }
 
 class BroadcastTo final : public DifferentiableOp {
@@ -42,9 +42,9 @@ class BroadcastTo final : public DifferentiableOp {
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
-    LEPTON_RETURN_IF_ERROR(ExpectTwoFloats(inputs, attributes));
+    LEPTON_RETURN_IF_ERROR(ExpectValueAndLike(inputs, attributes));
     LEPTON_RETURN_IF_ERROR(ExpectRepeats(inputs[0].shape, inputs[1].shape));
-    return Types{inputs[1]};
+    return Types{{DType::kF32, inputs[1].shape}};
   }
 
   Result<Gradients> Gradient(Graph& graph, const Node& node,
@@ -61,9 +61,9 @@ class SumTo final : public DifferentiableOp {
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
-    LEPTON_RETURN_IF_ERROR(ExpectTwoFloats(inputs, attributes));
+    LEPTON_RETURN_IF_ERROR(ExpectValueAndLike(inputs, attributes));
     LEPTON_RETURN_IF_ERROR(ExpectRepeats(inputs[1].shape, inputs[0].shape));
-    return Types{inputs[1]};
+    return Types{{DType::kF32, inputs[1].shape}};
   }
 
   Result<Gradients> Gradient(Graph& graph, const Node& node,
@@ -77,14 +77,22 @@ class SumTo final : public DifferentiableOp {
 }  // namespace
 
 Result<Types> InferBroadcast(std::span<const TensorType> inputs, const Attributes& attributes) {
-  LEPTON_RETURN_IF_ERROR(ExpectTwoFloats(inputs, attributes));
+  LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 2));
+  LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
+  LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
+  LEPTON_RETURN_IF_ERROR(ExpectDType(inputs, 1, inputs[0].dtype));
   LEPTON_ASSIGN_OR_RETURN(Shape shape, BroadcastShape(inputs[0].shape, inputs[1].shape));
-  return Types{{DType::kF32, std::move(shape)}};
+  return Types{{inputs[0].dtype, std::move(shape)}};
 }
 
 Result<ValueId> SumToShapeOf(Graph& graph, ValueId gradient, ValueId input) {
   if (graph.type(gradient).shape == graph.type(input).shape) return gradient;
+  LEPTON_ASSIGN_OR_RETURN(gradient, As(graph, gradient, DType::kF32));
   return graph.Add("sum_to", {gradient, input});
+}
+
+Result<ValueId> GradientLike(Graph& graph, ValueId gradient, const Node& node) {
+  return As(graph, gradient, graph.type(node.inputs[0]).dtype);
 }
 
 const graph::Op& BroadcastToOp() {

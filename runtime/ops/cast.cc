@@ -5,9 +5,9 @@
 namespace lepton::ops {
 namespace {
 
-class Cast final : public DifferentiableOp {
+class Cast final : public PointwiseOp {
  public:
-  Cast() : DifferentiableOp("cast") {}
+  Cast() : PointwiseOp("cast") {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
@@ -22,9 +22,21 @@ class Cast final : public DifferentiableOp {
     return Types{{narrow ? DType::kBF16 : DType::kF32, inputs[0].shape}};
   }
 
-  Result<Gradients> Gradient(Graph&, const Node&,
+  // The gradient is rounded where the value was, as PyTorch's autocast does, so that it can be kept
+  // in bf16; but not that of a parameter.
+  Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
-    return Gradients{output_gradients[0]};
+    ValueId dy = output_gradients[0];
+    const ValueId x = node.inputs[0];
+    const bool rounds =
+        graph.type(x).dtype == DType::kF32 && graph.value(x).kind != graph::ValueKind::kParameter;
+    if (rounds) {
+      LEPTON_ASSIGN_OR_RETURN(dy, As(graph, dy, DType::kBF16));
+    }
+    if (graph.type(x).dtype == DType::kF32) {
+      LEPTON_ASSIGN_OR_RETURN(dy, As(graph, dy, DType::kF32));
+    }
+    return Gradients{dy};
   }
 };
 

@@ -1,5 +1,5 @@
-// cast(x; to): f32 to bf16 (to the nearest, ties to even) or bf16 to f32 (exact). The gradient
-// passes through unchanged: gradients are f32 on both sides.
+// cast(x; to): f32 to bf16 (to the nearest, ties to even) or bf16 to f32 (exact). The gradient of
+// a rounded value is rounded too, unless the value is a parameter.
 #pragma once
 
 #include "runtime/graph/op.h"

@@ -5,9 +5,9 @@
 namespace lepton::ops {
 namespace {
 
-class Div final : public DifferentiableOp {
+class Div final : public PointwiseOp {
  public:
-  Div() : DifferentiableOp("div") {}
+  Div() : PointwiseOp("div") {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
@@ -16,7 +16,7 @@ class Div final : public DifferentiableOp {
 
   Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
-    const ValueId dy = output_gradients[0];
+    LEPTON_ASSIGN_OR_RETURN(const ValueId dy, GradientLike(graph, output_gradients[0], node));
     // d(a / b) = da / b - (a / b) / b db.
     LEPTON_ASSIGN_OR_RETURN(const ValueId by_a, graph.Add("div", {dy, node.inputs[1]}));
     LEPTON_ASSIGN_OR_RETURN(const ValueId product, graph.Add("mul", {by_a, node.outputs[0]}));

@@ -5,14 +5,14 @@
 namespace lepton::ops {
 namespace {
 
-class Dropout final : public DifferentiableOp {
+class Dropout final : public PointwiseOp {
  public:
-  Dropout() : DifferentiableOp("dropout") {}
+  Dropout() : PointwiseOp("dropout") {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
-    LEPTON_RETURN_IF_ERROR(ExpectDType(inputs, 0, DType::kF32));
+    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"rate", "stream"}));
     const double rate = attributes.Float("rate");
     if (!(rate >= 0 && rate < 1)) {

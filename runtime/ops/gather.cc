@@ -33,10 +33,10 @@ class Gather final : public DifferentiableOp {
 
   Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
+    LEPTON_ASSIGN_OR_RETURN(const ValueId dy, As(graph, output_gradients[0], DType::kF32));
     LEPTON_ASSIGN_OR_RETURN(
         const ValueId dx,
-        graph.Add("gather_grad", {output_gradients[0], node.inputs[1], node.inputs[0]},
-                  node.attributes));
+        graph.Add("gather_grad", {dy, node.inputs[1], node.inputs[0]}, node.attributes));
     return Gradients{dx, kNoValue};
   }
 };

@@ -5,15 +5,15 @@
 namespace lepton::ops {
 namespace {
 
-class Gelu final : public DifferentiableOp {
+class Gelu final : public PointwiseOp {
  public:
   Gelu(std::string_view name, std::string_view gradient)
-      : DifferentiableOp(name), gradient_(gradient) {}
+      : PointwiseOp(name), gradient_(gradient) {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
-    LEPTON_RETURN_IF_ERROR(ExpectDType(inputs, 0, DType::kF32));
+    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
     return Types{inputs[0]};
   }

@@ -27,8 +27,9 @@ class LayerNorm final : public DifferentiableOp {
     if (output_gradients[1] != kNoValue || output_gradients[2] != kNoValue) {
       return InvalidArgument("the saved statistics cannot be differentiated");
     }
-    return graph.AddNode("layer_norm_grad", {node.inputs[0], node.inputs[1], node.outputs[1],
-                                             node.outputs[2], output_gradients[0]});
+    return graph.AddNode("layer_norm_grad",
+                         {node.inputs[0], node.inputs[1], node.outputs[1], node.outputs[2],
+                          Unwidened(graph, output_gradients[0])});
   }
 };
 
@@ -46,7 +47,8 @@ class LayerNormGrad final : public OpWithoutGradient {
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, row));
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 2, statistic));
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 3, statistic));
-    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 4, inputs[0]));
+    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 4));
+    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 4, {inputs[4].dtype, inputs[0].shape}));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
     return Types{inputs[0], row, row};
   }

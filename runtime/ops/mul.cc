@@ -5,9 +5,9 @@
 namespace lepton::ops {
 namespace {
 
-class Mul final : public DifferentiableOp {
+class Mul final : public PointwiseOp {
  public:
-  Mul() : DifferentiableOp("mul") {}
+  Mul() : PointwiseOp("mul") {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
@@ -16,7 +16,7 @@ class Mul final : public DifferentiableOp {
 
   Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
-    const ValueId dy = output_gradients[0];
+    LEPTON_ASSIGN_OR_RETURN(const ValueId dy, GradientLike(graph, output_gradients[0], node));
     LEPTON_ASSIGN_OR_RETURN(const ValueId by_a, graph.Add("mul", {dy, node.inputs[1]}));
     LEPTON_ASSIGN_OR_RETURN(const ValueId by_b, graph.Add("mul", {dy, node.inputs[0]}));
     LEPTON_ASSIGN_OR_RETURN(const ValueId da, SumToShapeOf(graph, by_a, node.inputs[0]));

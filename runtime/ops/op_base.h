@@ -29,6 +29,13 @@ class DifferentiableOp : public graph::Op {
   const std::string_view name_;
 };
 
+// Element by element, as graph::Op::pointwise says.
+class PointwiseOp : public DifferentiableOp {
+ public:
+  using DifferentiableOp::DifferentiableOp;
+  bool pointwise() const final { return true; }
+};
+
 // Integer-valued ops, constants, and the gradient ops themselves.
 class OpWithoutGradient : public graph::Op {
  public:
@@ -43,10 +50,12 @@ class OpWithoutGradient : public graph::Op {
   const std::string_view name_;
 };
 
-// The gradient op of an element-wise one: f(saved, gradient) of one shape.
+// The gradient op of an element-wise one: f(saved, gradient) of one shape, and of the type of
+// `saved`; the gradient may be f32 where that is bf16.
 class ElementwiseGradOp final : public OpWithoutGradient {
  public:
   using OpWithoutGradient::OpWithoutGradient;
+  bool pointwise() const override { return true; }
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override;
 };
@@ -58,5 +67,11 @@ Status ExpectRank(std::span<const TensorType> inputs, size_t index, DType dtype,
 // Rows of the last axis: any rank from 2 on.
 Status ExpectRows(std::span<const TensorType> inputs, size_t index, DType dtype);
 Status ExpectDType(std::span<const TensorType> inputs, size_t index, DType dtype);
+Status ExpectFloat(std::span<const TensorType> inputs, size_t index);  // f32 or bf16
+
+// The value in another floating type: itself, what it was widened from, or a cast of it.
+Result<ValueId> As(Graph& graph, ValueId value, DType dtype);
+// What an f32 value was widened from, or itself: for kernels that read both.
+ValueId Unwidened(const Graph& graph, ValueId value);
 
 }  // namespace lepton::ops

@@ -35,6 +35,7 @@
 #include "runtime/ops/slice.h"
 #include "runtime/ops/softmax.h"
 #include "runtime/ops/sub.h"
+#include "runtime/ops/sum_rows.h"
 #include "runtime/ops/tanh.h"
 #include "runtime/ops/transpose.h"
 
@@ -103,6 +104,7 @@ const graph::OpSet& OpList() {
       &SoftmaxGradOp(),
       &SoftmaxOp(),
       &SubOp(),
+      &SumRowsOp(),
       &SumToOp(),
       &TanhGradOp(),
       &TanhOp(),

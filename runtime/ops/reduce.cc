@@ -18,7 +18,7 @@ class Reduce final : public DifferentiableOp {
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
-    LEPTON_RETURN_IF_ERROR(ExpectDType(inputs, 0, DType::kF32));
+    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"axis", "kind"}));
     const int64_t axis = attributes.Int("axis");
     LEPTON_RETURN_IF_ERROR(CheckAxis(inputs[0].shape, axis));
@@ -48,12 +48,12 @@ class Expand final : public DifferentiableOp {
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 2));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"axis", "divide"}));
-    LEPTON_RETURN_IF_ERROR(ExpectDType(inputs, 1, DType::kF32));
+    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 1));
     const int64_t axis = attributes.Int("axis");
     LEPTON_RETURN_IF_ERROR(CheckAxis(inputs[1].shape, axis));
     LEPTON_RETURN_IF_ERROR(
         ExpectType(inputs, 0, {DType::kF32, inputs[1].shape.WithoutAxis(static_cast<int>(axis))}));
-    return Types{inputs[1]};
+    return Types{{DType::kF32, inputs[1].shape}};
   }
 
   Result<Gradients> Gradient(Graph& graph, const Node& node,

@@ -24,8 +24,8 @@ class RmsNorm final : public DifferentiableOp {
     if (output_gradients[1] != kNoValue) {
       return InvalidArgument("the saved factor cannot be differentiated");
     }
-    return graph.AddNode("rms_norm_grad",
-                         {node.inputs[0], node.inputs[1], node.outputs[1], output_gradients[0]});
+    return graph.AddNode("rms_norm_grad", {node.inputs[0], node.inputs[1], node.outputs[1],
+                                           Unwidened(graph, output_gradients[0])});
   }
 };
 
@@ -41,7 +41,8 @@ class RmsNormGrad final : public OpWithoutGradient {
     const TensorType gain{DType::kF32, Shape({x.back()})};
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, gain));
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 2, {DType::kF32, x.WithoutAxis(x.rank() - 1)}));
-    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 3, inputs[0]));
+    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 3));
+    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 3, {inputs[3].dtype, inputs[0].shape}));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
     return Types{inputs[0], gain};
   }

@@ -15,7 +15,8 @@ class Rope final : public DifferentiableOp {
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
-    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
+    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, inputs[0].dtype));
+    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames(
         {"size", "base", "dims", "offset", "interleaved", "scaling", "factor", "low_freq_factor",
          "high_freq_factor", "original_context", "inverse"}));

@@ -5,14 +5,14 @@
 namespace lepton::ops {
 namespace {
 
-class Silu final : public DifferentiableOp {
+class Silu final : public PointwiseOp {
  public:
-  Silu() : DifferentiableOp("silu") {}
+  Silu() : PointwiseOp("silu") {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
-    LEPTON_RETURN_IF_ERROR(ExpectDType(inputs, 0, DType::kF32));
+    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
     return Types{inputs[0]};
   }

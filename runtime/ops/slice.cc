@@ -39,9 +39,9 @@ class Slice final : public DifferentiableOp {
 
   Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
-    LEPTON_ASSIGN_OR_RETURN(
-        const ValueId dx,
-        graph.Add("slice_grad", {output_gradients[0], node.inputs[0]}, node.attributes));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId dy, As(graph, output_gradients[0], DType::kF32));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId dx,
+                            graph.Add("slice_grad", {dy, node.inputs[0]}, node.attributes));
     return Gradients{dx};
   }
 };

@@ -5,9 +5,9 @@
 namespace lepton::ops {
 namespace {
 
-class Sub final : public DifferentiableOp {
+class Sub final : public PointwiseOp {
  public:
-  Sub() : DifferentiableOp("sub") {}
+  Sub() : PointwiseOp("sub") {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {

@@ -4,12 +4,12 @@
 
 namespace lepton::graph {
 
-Schedule ScheduleLiveNodes(const Graph& graph) {
+Schedule ScheduleLiveNodes(const Graph& graph, const std::vector<Node>& nodes) {
   std::vector<bool> needed(graph.values().size());
   for (const Output& output : graph.outputs()) needed[output.value] = true;
-  std::vector<bool> live(graph.nodes().size());
-  for (NodeId id = static_cast<NodeId>(graph.nodes().size()) - 1; id >= 0; --id) {
-    const Node& node = graph.nodes()[id];
+  std::vector<bool> live(nodes.size());
+  for (NodeId id = static_cast<NodeId>(nodes.size()) - 1; id >= 0; --id) {
+    const Node& node = nodes[id];
     live[id] = std::any_of(node.outputs.begin(), node.outputs.end(),
                            [&](ValueId output) { return needed[output]; });
     if (!live[id]) continue;
@@ -21,9 +21,9 @@ Schedule ScheduleLiveNodes(const Graph& graph) {
     constant[i] = graph.values()[i].kind == ValueKind::kParameter;
   }
   Schedule schedule;
-  for (NodeId id = 0; id < static_cast<NodeId>(graph.nodes().size()); ++id) {
+  for (NodeId id = 0; id < static_cast<NodeId>(nodes.size()); ++id) {
     if (!live[id]) continue;
-    const Node& node = graph.nodes()[id];
+    const Node& node = nodes[id];
     const bool hoisted = std::all_of(node.inputs.begin(), node.inputs.end(),
                                      [&](ValueId input) { return constant[input]; });
     for (const ValueId output : node.outputs) constant[output] = hoisted;

@@ -15,7 +15,11 @@ struct Schedule {
   std::vector<NodeId> body;
 };
 
-// The nodes that some output of the graph needs, in graph order.
-Schedule ScheduleLiveNodes(const Graph& graph);
+// The nodes that some output of the graph needs, in graph order. `nodes`: the graph's, as they are
+// or simplified.
+Schedule ScheduleLiveNodes(const Graph& graph, const std::vector<Node>& nodes);
+inline Schedule ScheduleLiveNodes(const Graph& graph) {
+  return ScheduleLiveNodes(graph, graph.nodes());
+}
 
 }  // namespace lepton::graph

@@ -1,27 +1,23 @@
 #include "runtime/graph/passes/memory_plan.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "runtime/tensor/buffer.h"
 
 namespace lepton::graph {
 namespace {
 
-std::vector<Lifetime> FindLifetimes(const Graph& graph, const Schedule& schedule,
-                                    std::span<const TensorType> types) {
+std::vector<Lifetime> FindLifetimes(const Graph& graph, std::span<const StepUse> steps,
+                                    size_t prologue, std::span<const TensorType> types) {
   std::vector<Lifetime> lifetimes(graph.values().size());
-  std::vector<NodeId> order = schedule.prologue;
-  order.insert(order.end(), schedule.body.begin(), schedule.body.end());
-  const int end = static_cast<int>(order.size());
+  const int end = static_cast<int>(steps.size());
   for (int step = 0; step < end; ++step) {
-    const Node& node = graph.nodes()[order[step]];
-    const bool hoisted = step < static_cast<int>(schedule.prologue.size());
-    for (const ValueId output : node.outputs) {
+    const bool hoisted = step < static_cast<int>(prologue);
+    for (const ValueId output : steps[step].writes) {
       lifetimes[output] = {hoisted ? 0 : step, hoisted ? end : step,
                            AlignedSize(types[output].bytes())};
     }
-    for (const ValueId input : node.inputs) {
+    for (const ValueId input : steps[step].reads) {
       if (lifetimes[input].first >= 0) {
         lifetimes[input].last = std::max(lifetimes[input].last, step);
       }
@@ -36,62 +32,83 @@ std::vector<Lifetime> FindLifetimes(const Graph& graph, const Schedule& schedule
   return lifetimes;
 }
 
-bool Meet(const Lifetime& a, const Lifetime& b) {
-  return a.first <= b.last && b.first <= a.last;
-}
+// A value or a workspace on its way into the arena.
+struct Item {
+  Lifetime life;
+  size_t* offset;
+};
 
-// The lowest offset where `value` fits among the values placed already.
-size_t FindOffset(const MemoryPlan& plan, const std::vector<ValueId>& placed, ValueId value) {
-  std::vector<ValueId> neighbours;
-  for (const ValueId other : placed) {
-    if (Meet(plan.lifetimes[other], plan.lifetimes[value])) neighbours.push_back(other);
-  }
-  std::sort(neighbours.begin(), neighbours.end(), [&](ValueId a, ValueId b) {
-    return plan.offsets[a] != plan.offsets[b] ? plan.offsets[a] < plan.offsets[b] : a < b;
-  });
-  size_t offset = 0;
-  for (const ValueId other : neighbours) {
-    if (offset + plan.lifetimes[value].bytes <= plan.offsets[other]) break;
-    offset = std::max(offset, plan.offsets[other] + plan.lifetimes[other].bytes);
-  }
-  return offset;
-}
-
-size_t MostAliveBytes(const std::vector<Lifetime>& lifetimes, int steps) {
-  size_t most = 0;
-  for (int step = 0; step < std::max(1, steps); ++step) {
-    size_t alive = 0;
-    for (const Lifetime& life : lifetimes) {
-      if (life.first >= 0 && life.first <= step && step <= life.last) alive += life.bytes;
+// Those placed so far, by offset.
+class Placement {
+ public:
+  size_t Place(const Lifetime& life) {
+    size_t offset = 0;
+    for (const auto& [at, other] : placed_) {
+      if (other.first > life.last || life.first > other.last) continue;
+      if (offset + life.bytes <= at) break;
+      offset = std::max(offset, at + other.bytes);
     }
-    most = std::max(most, alive);
+    const auto after =
+        std::upper_bound(placed_.begin(), placed_.end(), offset,
+                         [](size_t at, const auto& item) { return at < item.first; });
+    placed_.insert(after, {offset, life});
+    return offset;
   }
-  return most;
+
+ private:
+  std::vector<std::pair<size_t, Lifetime>> placed_;
+};
+
+size_t MostAliveBytes(const std::vector<Item>& items, size_t steps) {
+  std::vector<int64_t> change(steps + 2);
+  for (const Item& item : items) {
+    change[item.life.first] += static_cast<int64_t>(item.life.bytes);
+    change[item.life.last + 1] -= static_cast<int64_t>(item.life.bytes);
+  }
+  int64_t alive = 0, most = 0;
+  for (const int64_t by : change) most = std::max(most, alive += by);
+  return static_cast<size_t>(most);
 }
 
 }  // namespace
 
-MemoryPlan PlanMemory(const Graph& graph, const Schedule& schedule,
+MemoryPlan PlanMemory(const Graph& graph, std::span<const StepUse> steps, size_t prologue,
                       std::span<const TensorType> types) {
   MemoryPlan plan;
-  plan.lifetimes = FindLifetimes(graph, schedule, types);
+  plan.lifetimes = FindLifetimes(graph, steps, prologue, types);
   plan.offsets.assign(graph.values().size(), kNotInArena);
-  std::vector<ValueId> order;
+  plan.workspace_offsets.assign(steps.size(), kNotInArena);
+  std::vector<Item> items;
   for (size_t i = 0; i < plan.lifetimes.size(); ++i) {
-    if (plan.lifetimes[i].first >= 0) order.push_back(static_cast<ValueId>(i));
+    if (plan.lifetimes[i].first >= 0) items.push_back({plan.lifetimes[i], &plan.offsets[i]});
   }
-  std::stable_sort(order.begin(), order.end(), [&](ValueId a, ValueId b) {
-    return plan.lifetimes[a].bytes > plan.lifetimes[b].bytes;
-  });
-  std::vector<ValueId> placed;
-  for (const ValueId value : order) {
-    plan.offsets[value] = FindOffset(plan, placed, value);
-    plan.peak_bytes = std::max(plan.peak_bytes, plan.offsets[value] + plan.lifetimes[value].bytes);
-    placed.push_back(value);
+  for (size_t i = 0; i < steps.size(); ++i) {
+    if (steps[i].workspace_bytes == 0) continue;
+    const int step = static_cast<int>(i);
+    items.push_back(
+        {{step, step, AlignedSize(steps[i].workspace_bytes)}, &plan.workspace_offsets[i]});
   }
-  const int steps = static_cast<int>(schedule.prologue.size() + schedule.body.size()) + 1;
-  plan.lower_bound_bytes = MostAliveBytes(plan.lifetimes, steps);
+  plan.lower_bound_bytes = MostAliveBytes(items, steps.size());
+  std::stable_sort(items.begin(), items.end(),
+                   [](const Item& a, const Item& b) { return a.life.bytes > b.life.bytes; });
+  Placement placement;
+  for (const Item& item : items) {
+    *item.offset = placement.Place(item.life);
+    plan.peak_bytes = std::max(plan.peak_bytes, *item.offset + item.life.bytes);
+  }
   return plan;
+}
+
+MemoryPlan PlanMemory(const Graph& graph, const Schedule& schedule,
+                      std::span<const TensorType> types) {
+  std::vector<StepUse> steps;
+  for (const auto* part : {&schedule.prologue, &schedule.body}) {
+    for (const NodeId id : *part) {
+      const Node& node = graph.nodes()[id];
+      steps.push_back({node.inputs, node.outputs});
+    }
+  }
+  return PlanMemory(graph, steps, schedule.prologue.size(), types);
 }
 
 }  // namespace lepton::graph

@@ -15,8 +15,14 @@ namespace lepton::graph {
 
 inline constexpr size_t kNotInArena = static_cast<size_t>(-1);
 
-// A value's life in steps of the schedule, prologue first: from the step that writes it through the
-// last one that reads it. Values of the prologue and outputs live to the end.
+// What a step does to memory. Values that share another's memory (a reshape) stand for that one.
+struct StepUse {
+  std::vector<ValueId> reads, writes;
+  size_t workspace_bytes = 0;
+};
+
+// A value's life in steps, prologue first: from the step that writes it through the last one that
+// reads it. Values of the prologue and outputs live to the end.
 struct Lifetime {
   int first = -1;  // -1: not in the arena (an input, a parameter, an external output, or dead)
   int last = -1;
@@ -24,12 +30,17 @@ struct Lifetime {
 };
 
 struct MemoryPlan {
-  std::vector<size_t> offsets;  // by value; kNotInArena
-  std::vector<Lifetime> lifetimes;
-  size_t peak_bytes = 0;         // the arena's size
+  std::vector<size_t> offsets;            // by value; kNotInArena
+  std::vector<Lifetime> lifetimes;        // by value
+  std::vector<size_t> workspace_offsets;  // by step; kNotInArena where it needs none
+  size_t peak_bytes = 0;                  // the arena's size
   size_t lower_bound_bytes = 0;  // the most bytes alive at one step: no plan can be smaller
 };
 
+// The first `prologue` steps are the prologue's.
+MemoryPlan PlanMemory(const Graph& graph, std::span<const StepUse> steps, size_t prologue,
+                      std::span<const TensorType> types);
+// One node a step.
 MemoryPlan PlanMemory(const Graph& graph, const Schedule& schedule,
                       std::span<const TensorType> types);
 

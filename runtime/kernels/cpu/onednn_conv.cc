@@ -300,7 +300,7 @@ std::unique_ptr<graph::Kernel> CreateOnednnConv(const graph::KernelRequest& requ
   const ConvShape shape = ShapeOf(request);
   const Direction direction = DirectionOf(request.op);
   if (direction == Direction::kWeightGrad) return std::make_unique<WeightGrad>(shape);
-  const bool frozen = !request.frozen.empty() && request.frozen[1];
+  const bool frozen = !request.frozen.empty() && request.frozen[1].value != graph::kNoValue;
   return std::make_unique<PerImage>(shape, direction, frozen);
 }
 

@@ -30,6 +30,7 @@ void Mul(const KernelContext& context);
 void Div(const KernelContext& context);
 void BroadcastTo(const KernelContext& context);
 void SumTo(const KernelContext& context);
+void SumRows(const KernelContext& context);
 void Scale(const KernelContext& context);
 void Fill(const KernelContext& context);
 void Cast(const KernelContext& context);

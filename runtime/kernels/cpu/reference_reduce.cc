@@ -50,4 +50,15 @@ void Expand(const KernelContext& context) {
   }
 }
 
+void SumRows(const KernelContext& context) {
+  const int64_t n = context.input(0).shape().back();
+  for (int64_t column = 0; column < n; ++column) {
+    double sum = 0;
+    for (int64_t row = 0; row < context.input(0).shape().rows(); ++row) {
+      sum += context.input(0).as<float>()[row * n + column];
+    }
+    context.output(0).as<float>()[column] = static_cast<float>(sum);
+  }
+}
+
 }  // namespace lepton::kernels::reference

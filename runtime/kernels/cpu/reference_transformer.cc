@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "runtime/kernels/cpu/attention_shape.h"
+#include "runtime/kernels/cpu/attention/attention_shape.h"
 #include "runtime/kernels/cpu/reference.h"
 #include "runtime/ops/rope.h"
 

@@ -129,37 +129,6 @@ void RunReduce(const KernelContext& context) {
   });
 }
 
-template <LoopSet loops>
-void RunLayerNorm(const KernelContext& context) {
-  const int64_t n = context.input(0).shape().back();
-  const auto epsilon = static_cast<float>(context.attributes().Float("epsilon", 1e-5));
-  ForRows(context.input(0).shape().rows(), n, [&](int64_t row, int64_t rows) {
-    loops().layer_norm(rows, n, epsilon, context.input(0).as<float>() + row * n,
-                       context.input(1).as<float>(), context.input(2).as<float>(),
-                       context.output(0).as<float>() + row * n, context.output(1).as<float>() + row,
-                       context.output(2).as<float>() + row);
-  });
-}
-
-template <LoopSet loops>
-void RunLayerNormGrad(const KernelContext& context) {
-  const int64_t rows = context.input(0).shape().rows();
-  const int64_t n = context.input(0).shape().back();
-  const float* x = context.input(0).as<float>();
-  const float* gain = context.input(1).as<float>();
-  const float* mean = context.input(2).as<float>();
-  const float* rstd = context.input(3).as<float>();
-  const float* dy = context.input(4).as<float>();
-  ForRows(rows, n, [&](int64_t row, int64_t count) {
-    loops().layer_norm_dx(count, n, x + row * n, gain, mean + row, rstd + row, dy + row * n,
-                          context.output(0).as<float>() + row * n);
-  });
-  ForColumns(rows, n, [&](int64_t begin, int64_t end) {
-    loops().layer_norm_dgain(rows, n, begin, end, x, mean, rstd, dy, context.output(1).as<float>(),
-                             context.output(2).as<float>());
-  });
-}
-
 template <LoopSet loops, auto member>
 void RunRows(const KernelContext& context) {
   const int64_t n = context.input(0).shape().back();
@@ -223,8 +192,6 @@ void Append(std::string_view name, std::vector<graph::KernelEntry>& entries) {
   add.template operator()<RunBinary<loops, &Loops::gelu_grad>>("gelu_grad");
   add.template operator()<RunUnary<loops, &Loops::gelu_tanh>>("gelu_tanh");
   add.template operator()<RunBinary<loops, &Loops::gelu_tanh_grad>>("gelu_tanh_grad");
-  add.template operator()<RunLayerNorm<loops>>("layer_norm");
-  add.template operator()<RunLayerNormGrad<loops>>("layer_norm_grad");
   add.template operator()<RunRows<loops, &Loops::log_softmax>>("log_softmax");
   add.template operator()<RunRowsGrad<loops, &Loops::log_softmax_grad>>("log_softmax_grad");
   entries.push_back({"mul", DType::kF32, name, can_run_alike,

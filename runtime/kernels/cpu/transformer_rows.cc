@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/simd/loops.h"
 #include "runtime/kernels/cpu/transformer_kernels.h"
 #include "runtime/ops/rope.h"
 
@@ -38,13 +39,21 @@ class Rope final : public graph::Kernel {
   }
 
   void Run(const KernelContext& context) override {
-    const float* x = context.input(0).as<float>();
-    float* y = context.output(0).as<float>();
-    ComputeLoop(context.input(0).shape().rows(), RowGrain(width_), [&](int64_t begin, int64_t end) {
+    const TensorView& x = context.input(0);
+    const TensorView& y = context.output(0);
+    const bool bf16 = x.type.dtype == DType::kBF16;
+    ComputeLoop(x.shape().rows(), RowGrain(width_), [&](int64_t begin, int64_t end) {
+      std::vector<float> wide(bf16 ? 2 * width_ : 0);
       for (int64_t row = begin; row < end; ++row) {
-        for (int64_t at = row * width_; at < (row + 1) * width_; at += d_) {
-          RunHead(row % positions_, x + at, y + at);
+        const float* from = x.as<float>() + (bf16 ? 0 : row * width_);
+        float* to = y.as<float>() + (bf16 ? 0 : row * width_);
+        if (bf16) {
+          from = wide.data();
+          to = wide.data() + width_;
+          simd::BestLoops().to_f32(width_, x.as<uint16_t>() + row * width_, wide.data());
         }
+        for (int64_t at = 0; at < width_; at += d_) RunHead(row % positions_, from + at, to + at);
+        if (bf16) simd::BestLoops().to_bf16(width_, to, y.as<uint16_t>() + row * width_);
       }
     });
   }
@@ -74,57 +83,6 @@ class Rope final : public graph::Kernel {
 
 std::unique_ptr<graph::Kernel> CreateRope(const graph::KernelRequest& request) {
   return std::make_unique<Rope>(request);
-}
-
-void RmsNorm(const KernelContext& context) {
-  const int64_t n = context.input(0).shape().back();
-  const float* gain = context.input(1).as<float>();
-  const double epsilon = context.attributes().Float("epsilon", 1e-6);
-  ComputeLoop(context.input(0).shape().rows(), RowGrain(n), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const float* x = context.input(0).as<float>() + row * n;
-      float* y = context.output(0).as<float>() + row * n;
-      double squares = 0;
-      for (int64_t i = 0; i < n; ++i) squares += double{x[i]} * x[i];
-      const auto rstd =
-          static_cast<float>(1 / std::sqrt(squares / static_cast<double>(n) + epsilon));
-      for (int64_t i = 0; i < n; ++i) y[i] = x[i] * rstd * gain[i];
-      context.output(1).as<float>()[row] = rstd;
-    }
-  });
-}
-
-void RmsNormGrad(const KernelContext& context) {
-  const int64_t n = context.input(0).shape().back();
-  const int64_t rows = context.input(0).shape().rows();
-  const float* x = context.input(0).as<float>();
-  const float* gain = context.input(1).as<float>();
-  const float* rstd = context.input(2).as<float>();
-  const float* dy = context.input(3).as<float>();
-  float* dx = context.output(0).as<float>();
-  ComputeLoop(rows, RowGrain(n), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t at = row * n;
-      double sum = 0;
-      for (int64_t i = 0; i < n; ++i) sum += double{dy[at + i]} * gain[i] * x[at + i];
-      const auto mean = static_cast<float>(sum * rstd[row] / static_cast<double>(n));
-      for (int64_t i = 0; i < n; ++i) {
-        dx[at + i] = rstd[row] * (dy[at + i] * gain[i] - x[at + i] * rstd[row] * mean);
-      }
-    }
-  });
-  // By columns, so that each is summed in the order of the rows.
-  ComputeLoop(n, std::max<int64_t>(16, RowGrain(rows)), [&](int64_t begin, int64_t end) {
-    std::vector<double> sums(end - begin);
-    for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t i = begin; i < end; ++i) {
-        sums[i - begin] += double{dy[row * n + i]} * x[row * n + i] * rstd[row];
-      }
-    }
-    for (int64_t i = begin; i < end; ++i) {
-      context.output(1).as<float>()[i] = static_cast<float>(sums[i - begin]);
-    }
-  });
 }
 
 }  // namespace lepton::kernels::transformer

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "runtime/kernels/cpu/onednn_matmul.h"
 #include "runtime/kernels/kernel_list_cpu.h"
 #include "runtime/ops/op_list.h"
 #include "runtime/tensor/counter_random.h"
@@ -50,6 +49,9 @@ double Tolerance(const KernelEntry& entry, const OpCase& op_case) {
                                           std::max<int64_t>(1, op_case.inputs[0].type.shape[0]) +
                                       32);
   }
+  // Probabilities and slopes are rounded before they are multiplied.
+  if (entry.op.starts_with("attention") && entry.dtype == DType::kBF16) return 3e-2;
+  if (entry.op.starts_with("attention")) return 1e-4;
   // Sums of up to 48 * 9 * 81 products.
   if (entry.op.starts_with("conv2d")) return 2e-4;
   return 2e-5;
@@ -61,11 +63,16 @@ void ExpectNear(HostTensor& got, HostTensor& wanted, double tolerance, const std
     EXPECT_EQ(std::memcmp(got.data.data(), wanted.data.data(), got.data.size()), 0) << what;
     return;
   }
-  ASSERT_EQ(got.type.dtype, DType::kF32) << what;
-  for (size_t i = 0; i < got.floats().size(); ++i) {
-    const double reference = wanted.floats()[i];
+  const bool bf16 = got.type.dtype == DType::kBF16;
+  ASSERT_TRUE(bf16 || got.type.dtype == DType::kF32) << what;
+  const auto value = [&](HostTensor& tensor, int64_t i) {
+    return bf16 ? BF16::ToFloat(tensor.data.as<BF16>()[i]) : tensor.data.as<float>()[i];
+  };
+  if (bf16) tolerance = std::max(tolerance, 1.0 / 128);  // a number that is rounded either way
+  for (int64_t i = 0; i < got.type.shape.elements(); ++i) {
+    const double reference = value(wanted, i);
     const double bound = tolerance * (1 + std::abs(reference));
-    ASSERT_NEAR(got.floats()[i], reference, bound) << what << ", element " << i;
+    ASSERT_NEAR(value(got, i), reference, bound) << what << ", element " << i;
   }
 }
 
@@ -111,42 +118,6 @@ INSTANTIATE_TEST_SUITE_P(EveryKernel, KernelParity, testing::ValuesIn(FastKernel
                            std::replace(name.begin(), name.end(), ' ', '_');
                            return name;
                          });
-
-// Where it is not chosen for speed, too.
-TEST(OnednnMatmul, Bf16EqualsTheReference) {
-  const KernelEntry reference = EntriesOf("matmul", DType::kBF16).back();
-  KernelEntry onednn = reference;
-  onednn.implementation = "onednn";
-  onednn.can_run = &kernels::CanRunOnednnMatmul;
-  onednn.create = &kernels::CreateOnednnMatmul;
-  for (OpCase& op_case : CasesFor("matmul", DType::kBF16, 33, 300)) {
-    if (!CanRun(onednn, op_case)) GTEST_SKIP() << "oneDNN has no bf16 product on this CPU";
-    auto got = RunKernel(onednn, op_case, kParityState);
-    auto wanted = RunKernel(reference, op_case, kParityState);
-    ExpectNear(got[0], wanted[0], Tolerance(onednn, op_case), op_case.label);
-  }
-}
-
-// A frozen right side is packed by Prepare.
-TEST(OnednnMatmul, FrozenWeightsGiveTheSameProduct) {
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    for (OpCase& op_case : CasesFor("matmul", dtype, 20, 530)) {
-      const auto entries = EntriesOf("matmul", dtype);
-      auto wanted = RunKernel(entries.back(), op_case, kParityState);
-      const std::vector<TensorType> inputs = {op_case.inputs[0].type, op_case.inputs[1].type};
-      const graph::Node node{nullptr, "", {0, 1}, {2}, op_case.attributes};
-      HostTensor got = MakeTensor(wanted[0].type);
-      TensorView views[] = {op_case.inputs[0].view(), op_case.inputs[1].view(), got.view()};
-      const graph::KernelRequest request{"matmul", &op_case.attributes, inputs, {&got.type, 1},
-                                         {},       {false, true}};
-      const auto* entry = kernels::CpuKernels().Select(request).value();
-      auto kernel = entry->create(request);
-      kernel->Prepare(graph::KernelContext(views, node, kParityState));
-      kernel->Run(graph::KernelContext(views, node, kParityState));
-      ExpectNear(got, wanted[0], Tolerance(*entry, op_case), op_case.label);
-    }
-  }
-}
 
 TEST(KernelList, EveryOpEndsInAReferenceThatRunsEverything) {
   for (const graph::Op* op : ops::OpList().ops()) {

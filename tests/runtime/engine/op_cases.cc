@@ -1,6 +1,7 @@
 #include "tests/runtime/engine/op_cases.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -159,20 +160,89 @@ HostTensor Copy(const HostTensor& tensor) {
   return copy;
 }
 
+namespace {
+
+HostTensor Narrow(HostTensor& wide) {
+  HostTensor narrow = MakeTensor({DType::kBF16, wide.type.shape});
+  for (size_t i = 0; i < wide.floats().size(); ++i) {
+    narrow.data.as<BF16>()[i] = BF16::FromFloat(wide.floats()[i]);
+  }
+  return narrow;
+}
+
+// The case with these inputs rounded.
+OpCase Narrowed(OpCase&& op_case, const std::vector<size_t>& which) {
+  op_case.with_gradient.clear();
+  for (const size_t i : which) {
+    if (i < op_case.inputs.size()) op_case.inputs[i] = Narrow(op_case.inputs[i]);
+  }
+  return std::move(op_case);
+}
+
+// Ops that take bf16 as they take f32, and which of their inputs are bf16 then, variant by variant.
+std::vector<std::vector<size_t>> NarrowInputs(std::string_view op) {
+  for (const char* all : {"add", "sub", "mul", "div"}) {
+    if (op == all) return {{0, 1}};
+  }
+  for (const char* first : {"relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "scale", "dropout", "rope",
+                            "reduce", "sum_rows"}) {
+    if (op == first) return {{0}};
+  }
+  for (const char* gradient :
+       {"relu_grad", "gelu_grad", "gelu_tanh_grad", "silu_grad", "tanh_grad", "sigmoid_grad"}) {
+    if (op == gradient) return {{0}, {0, 1}};
+  }
+  if (op == "attention") return {{0, 1, 2}};
+  if (op == "attention_grad") return {{0, 1, 2, 3, 5}};
+  return {};
+}
+
+// The f32 cases of these ops again, with a gradient of bf16.
+std::vector<size_t> NarrowGradient(std::string_view op) {
+  if (op == "layer_norm_grad") return {4};
+  if (op == "rms_norm_grad") return {3};
+  return {};
+}
+
+void AddNarrowGradients(std::string_view op, std::vector<OpCase>& cases) {
+  const std::vector<size_t> which = NarrowGradient(op);
+  if (which.empty()) return;
+  for (size_t i = 0, count = cases.size(); i < count; ++i) {
+    OpCase copy{cases[i].label + " bf16", cases[i].attributes, {}, {}};
+    for (const HostTensor& input : cases[i].inputs) copy.inputs.push_back(Copy(input));
+    cases.push_back(Narrowed(std::move(copy), which));
+  }
+}
+
+}  // namespace
+
 std::vector<OpCase> CasesFor(std::string_view op, DType dtype, int64_t rows, int64_t n) {
   std::vector<OpCase> cases;
+  if (dtype == DType::kBF16) {
+    for (const auto& which : NarrowInputs(op)) {
+      for (OpCase& op_case : CasesFor(op, DType::kF32, rows, n)) {
+        cases.push_back(Narrowed(std::move(op_case), which));
+      }
+    }
+    if (!cases.empty()) return cases;
+  }
   AddShapeCases(op, dtype, rows, n, cases);
   if (dtype == DType::kF32) {
     AddImageCases(op, rows, n, cases);
     AddTransformerCases(op, rows, n, cases);
   }
-  if (!cases.empty()) return cases;
+  if (!cases.empty()) {
+    AddNarrowGradients(op, cases);
+    return cases;
+  }
   if (op == "matmul") {
     AddMatmuls(dtype, rows, n, cases);
   } else if (op == "cast") {
     cases.push_back(CastCase(dtype, rows, n));
   } else if (dtype != DType::kF32) {
     return cases;
+  } else if (op == "sum_rows") {
+    cases.push_back(MakeCase("", {}, {}, RandomTensor(F32({2, rows, n}), 9)));
   } else if (op == "reduce" || op == "expand") {
     AddReductions(op, rows, n, cases);
   } else if (op.find("cross_entropy") != op.npos || op.starts_with("mse") ||
@@ -184,47 +254,73 @@ std::vector<OpCase> CasesFor(std::string_view op, DType dtype, int64_t rows, int
     AddElementwise(op, rows, n, cases);
   }
   if (dtype == DType::kF32) AddBroadcastCases(op, rows, n, cases);
+  AddNarrowGradients(op, cases);
   return cases;
 }
 
 namespace {
 
-std::vector<TensorType> InputTypes(const OpCase& op_case) {
-  std::vector<TensorType> types;
-  for (const HostTensor& input : op_case.inputs) types.push_back(input.type);
-  return types;
-}
+// A node on its own: values are its inputs, then its outputs.
+struct LoneNode {
+  LoneNode(std::string_view op_name, const OpCase& op_case) {
+    const graph::Op* op = ops::OpList().Find(op_name);
+    for (const HostTensor& input : op_case.inputs) inputs.push_back(input.type);
+    auto inferred = op->Infer(inputs, op_case.attributes);
+    CHECK(inferred.ok()) << op_name << ": " << inferred.status().ToString();
+    outputs = *std::move(inferred);
+    node = {op, std::string(op_name), {}, {}, op_case.attributes};
+    for (const auto* part : {&inputs, &outputs}) {
+      for (const TensorType& type : *part) {
+        auto& ids = part == &inputs ? node.inputs : node.outputs;
+        ids.push_back(static_cast<graph::ValueId>(types.size()));
+        types.push_back(type);
+      }
+    }
+  }
+  graph::KernelRequest Request() const {
+    static const std::array<bool, 64> kept = [] {
+      std::array<bool, 64> all;
+      all.fill(true);
+      return all;
+    }();
+    return {.op = node.op->name(),
+            .attributes = &node.attributes,
+            .inputs = inputs,
+            .outputs = outputs,
+            .device = {},
+            .frozen = {},
+            .node = &node,
+            .followers = {},
+            .types = types,
+            .kept = std::span(kept).first(types.size()),
+            .packs = nullptr};
+  }
+  std::vector<TensorType> inputs, outputs, types;
+  graph::Node node;
+};
 
 }  // namespace
 
 bool CanRun(const graph::KernelEntry& entry, const OpCase& op_case) {
-  const std::vector<TensorType> inputs = InputTypes(op_case);
-  const auto outputs = ops::OpList().Find(entry.op)->Infer(inputs, op_case.attributes);
-  CHECK(outputs.ok()) << outputs.status().ToString();
-  return entry.can_run({entry.op, &op_case.attributes, inputs, *outputs, {}});
+  const LoneNode lone(entry.op, op_case);
+  return entry.can_run(lone.Request());
 }
 
 std::vector<HostTensor> RunKernel(const graph::KernelEntry& entry, OpCase& op_case,
                                   const graph::RunState& state) {
-  const std::vector<TensorType> inputs = InputTypes(op_case);
-  const graph::Op* op = ops::OpList().Find(entry.op);
-  const auto types = op->Infer(inputs, op_case.attributes);
-  CHECK(types.ok()) << types.status().ToString();
-  graph::Node node{op, std::string(entry.op), {}, {}, op_case.attributes};
+  const LoneNode lone(entry.op, op_case);
   std::vector<HostTensor> outputs;
   std::vector<TensorView> views;
-  for (HostTensor& input : op_case.inputs) {
-    node.inputs.push_back(static_cast<graph::ValueId>(views.size()));
-    views.push_back(input.view());
-  }
-  for (const TensorType& type : *types) {
+  for (HostTensor& input : op_case.inputs) views.push_back(input.view());
+  for (const TensorType& type : lone.outputs) {
     outputs.push_back(MakeTensor(type));
     std::memset(outputs.back().data.data(), 0x7f, outputs.back().data.size());
-    node.outputs.push_back(static_cast<graph::ValueId>(views.size()));
     views.push_back(outputs.back().view());
   }
-  auto kernel = entry.create({entry.op, &op_case.attributes, inputs, *types, {}});
-  kernel->Run(graph::KernelContext(views.data(), node, state));
+  auto kernel = entry.create(lone.Request());
+  Buffer workspace(kernel->workspace_bytes());
+  if (workspace.size() > 0) std::memset(workspace.data(), 0x7f, workspace.size());
+  kernel->Run(graph::KernelContext(views.data(), lone.node, state, workspace.data()));
   return outputs;
 }
 

@@ -106,13 +106,12 @@ TEST(TrainingProgram, GradientsEqualFiniteDifferencesOfTheLoss) {
     ASSERT_TRUE(program->ForwardBackward(Rows(program, x), targets, 0, 0).ok());
     const std::vector<float> gradients(program->gradients().begin(), program->gradients().end());
     for (size_t i = 0; i < gradients.size(); ++i) {
-      float& w = program->weights()[i];
-      const float before = w;
-      w = before + kStep;
+      const float before = program->weights()[i];
+      program->weights()[i] = before + kStep;
       const double up = program->ForwardBackward(Rows(program, x), targets, 0, 0).value().sum;
-      w = before - kStep;
+      program->weights()[i] = before - kStep;
       const double down = program->ForwardBackward(Rows(program, x), targets, 0, 0).value().sum;
-      w = before;
+      program->weights()[i] = before;
       ASSERT_NEAR(gradients[i], (up - down) / (2 * kStep), 5e-3) << i;
     }
   }

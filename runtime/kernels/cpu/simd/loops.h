@@ -18,6 +18,8 @@ struct Loops {
 
   Binary* add;
   Binary* mul;
+  Binary* sub;
+  Binary* div;
   void (*scale)(int64_t count, float factor, const float* x, float* y);
   void (*bias_add)(int64_t rows, int64_t n, const float* x, const float* bias, float* y);
   Unary* relu;
@@ -40,6 +42,7 @@ struct Loops {
                          int64_t stride_c);
   void (*to_bf16)(int64_t count, const float* x, uint16_t* y);
   void (*to_f32)(int64_t count, const uint16_t* x, float* y);
+  Unary* round_bf16;  // to the nearest bf16, as f32
   // The blocks of four numbers from `block` on.
   void (*dropout)(int64_t first_block, int64_t count, uint64_t seed, uint32_t stream, uint64_t step,
                   uint32_t shard, float rate, float keep, const float* x, float* y);
@@ -51,12 +54,16 @@ struct Loops {
 
   void (*layer_norm)(int64_t rows, int64_t n, float epsilon, const float* x, const float* gain,
                      const float* bias, float* y, float* mean, float* rstd);
-  void (*layer_norm_dx)(int64_t rows, int64_t n, const float* x, const float* gain,
-                        const float* mean, const float* rstd, const float* dy, float* dx);
-  // Columns [begin, end) of the gradients of gain and bias.
-  void (*layer_norm_dgain)(int64_t rows, int64_t n, int64_t begin, int64_t end, const float* x,
-                           const float* mean, const float* rstd, const float* dy, float* dgain,
-                           float* dbias);
+  // One row; adds to the gradients of gain and bias.
+  void (*layer_norm_grad)(int64_t n, const float* x, const float* gain, float mean, float rstd,
+                          const float* dy, float* dx, float* dgain, float* dbias);
+  // One row; returns 1 / sqrt(mean of squares + epsilon).
+  float (*rms_norm)(int64_t n, float epsilon, const float* x, const float* gain, float* y);
+  // One row; adds to the gradient of gain.
+  void (*rms_norm_grad)(int64_t n, const float* x, const float* gain, float rstd, const float* dy,
+                        float* dx, float* dgain);
+  float (*dot)(int64_t count, const float* a, const float* b);
+  Unary* accumulate;  // y += x
   void (*softmax)(int64_t rows, int64_t n, const float* x, float* y);
   void (*log_softmax)(int64_t rows, int64_t n, const float* x, float* y);
   void (*softmax_grad)(int64_t rows, int64_t n, const float* y, const float* dy, float* dx);
@@ -65,6 +72,21 @@ struct Loops {
                         float* losses);
   void (*cross_entropy_grad)(int64_t rows, int64_t n, const float* x, const int32_t* labels,
                              const float* dlosses, float* dx);
+
+  // Attention, on blocks of scores that lie in panels of 32 columns, each `stride` floats from the
+  // next. A row of queries sees the keys [begin, end) of these columns.
+  //   score_row: s = scale * s + bias; the largest of what is seen (minus infinity for none);
+  //   exp_row: s = e^(s - top), 0 where not seen; their sum.
+  // `bias`, by column, may be null.
+  float (*score_row)(int64_t begin, int64_t end, int64_t stride, float scale, const float* bias,
+                     float* scores);
+  float (*exp_row)(int64_t columns, int64_t begin, int64_t end, int64_t stride, float top,
+                   float* scores);
+  // One row of 32 queries that see a key, [begin, end) of them:
+  //   p = e^(scale * s + bias - log_sum), by query; ds = scale * p * (dp - dot); 0 where not seen.
+  // In place of s and dp.
+  void (*slope_row)(int64_t begin, int64_t end, float scale, float bias, const float* log_sums,
+                    const float* dots, float* s, float* dp);
 
   void (*sgd)(const SgdUpdate& update, int64_t count, float* weights, const float* gradients,
               float* velocity);

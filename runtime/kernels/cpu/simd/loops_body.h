@@ -135,6 +135,16 @@ void MulLoop(int64_t count, const float* __restrict a, const float* __restrict b
   for (int64_t i = 0; i < count; ++i) y[i] = a[i] * b[i];
 }
 
+void SubLoop(int64_t count, const float* __restrict a, const float* __restrict b,
+             float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = a[i] - b[i];
+}
+
+void DivLoop(int64_t count, const float* __restrict a, const float* __restrict b,
+             float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = a[i] / b[i];
+}
+
 void ScaleLoop(int64_t count, float factor, const float* __restrict x, float* __restrict y) {
   for (int64_t i = 0; i < count; ++i) y[i] = factor * x[i];
 }
@@ -266,13 +276,19 @@ void MultiplyBlockLoop(int64_t rows, int64_t columns, int64_t inner, const float
   }
 }
 
+LEPTON_INLINE uint32_t RoundedHalf(float x) {
+  const uint32_t word = ToBits(x);
+  const uint32_t rounded = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
+  const uint32_t quiet = (word >> 16) | 0x40u;
+  return (word & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
+}
+
 void ToBf16Loop(int64_t count, const float* __restrict x, uint16_t* __restrict y) {
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t word = ToBits(x[i]);
-    const uint32_t rounded = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
-    const uint32_t quiet = (word >> 16) | 0x40u;
-    y[i] = static_cast<uint16_t>((word & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
-  }
+  for (int64_t i = 0; i < count; ++i) y[i] = static_cast<uint16_t>(RoundedHalf(x[i]));
+}
+
+void RoundBf16Loop(int64_t count, const float* __restrict x, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = FromBits(RoundedHalf(x[i]) << 16);
 }
 
 void ToF32Loop(int64_t count, const uint16_t* __restrict x, float* __restrict y) {
@@ -281,12 +297,16 @@ void ToF32Loop(int64_t count, const uint16_t* __restrict x, float* __restrict y)
 
 #include "runtime/kernels/cpu/simd/loops_body_rows.inc"
 
+#include "runtime/kernels/cpu/simd/loops_body_attention.inc"
+
 #include "runtime/kernels/cpu/simd/loops_body_updates.inc"
 
 constexpr Loops MakeLoops(const char* name) {
   return {name,
           AddLoop,
           MulLoop,
+          SubLoop,
+          DivLoop,
           ScaleLoop,
           BiasAddLoop,
           ReluLoop,
@@ -305,18 +325,25 @@ constexpr Loops MakeLoops(const char* name) {
           MultiplyBlockLoop,
           ToBf16Loop,
           ToF32Loop,
+          RoundBf16Loop,
           DropoutLoop,
           ColumnSumLoop,
           RowSumLoop,
           LayerNormLoop,
-          LayerNormDxLoop,
-          LayerNormDgainLoop,
+          LayerNormGradLoop,
+          RmsNormLoop,
+          RmsNormGradLoop,
+          DotLoop,
+          AccumulateLoop,
           SoftmaxLoop,
           LogSoftmaxLoop,
           SoftmaxGradLoop,
           LogSoftmaxGradLoop,
           CrossEntropyLoop,
           CrossEntropyGradLoop,
+          ScoreRowLoop,
+          ExpRowLoop,
+          SlopeRowLoop,
           SgdLoop,
           AdamLoop,
           SumOfSquaresLoop};

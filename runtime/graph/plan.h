@@ -1,0 +1,88 @@
+// A graph made ready for concrete input shapes: nodes simplified and grouped into steps, a kernel for
+// each, and a place in one arena for every value that somebody reads.
+//
+//   Simplify (passes/simplify.h)        equal values are computed once
+//   ScheduleLiveNodes (live_nodes.h)    what nobody needs goes; what depends on parameters only is
+//                                       hoisted into the prologue
+//   views                               reshapes become other views of the same memory
+//   FuseGroups (fusion.h)               pointwise nodes run within the step whose result they read
+//   kernels                             the first of the list that takes the step (kernel_table.h)
+//   PlanMemory (memory_plan.h)          offsets by lifetime
+//
+// Ownership: the graph, the kernel table and the pack cache must outlive the plan. Threads: one caller
+// at a time; kernels use ThreadPool::Compute().
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "runtime/graph/kernel_table.h"
+#include "runtime/graph/passes/fusion.h"
+#include "runtime/graph/passes/memory_plan.h"
+#include "runtime/tensor/buffer.h"
+
+namespace lepton::graph {
+
+struct PlanOptions {
+  // Parameters change only between calls of Plan::ParametersChanged: kernels may keep packed copies of
+  // them, which RunPrologue brings up to date.
+  bool frozen_parameters = false;
+  bool fuse = true;
+};
+
+class Plan {
+ public:
+  // kInvalidArgument for shapes that do not fit the graph; kInternal for a missing kernel. `packs` may
+  // be null.
+  static Result<std::unique_ptr<Plan>> Make(const Graph& graph, const KernelTable& kernels,
+                                            const Device& device,
+                                            std::span<const TensorType> inputs,
+                                            const PlanOptions& options = {},
+                                            PackCache* packs = nullptr);
+
+  // The memory of an input, a parameter or an external output, of the value's type; it must stay
+  // valid until the last run or the next Bind of the value.
+  void Bind(ValueId value, void* data);
+  // Computes what depends on parameters only, and packs frozen ones. Call after they changed, before
+  // Run.
+  void RunPrologue(const RunState& state);
+  // The same, where `version`, which is not 0, names the parameters' state: nothing is done that was
+  // done for the same version, here or by another plan of the same pack cache.
+  void RunPrologue(const RunState& state, uint64_t version);
+  void Run(const RunState& state);
+
+  // Any bound value, or an output after a run. A value within a fused step has no memory: data is
+  // null.
+  const TensorView& view(ValueId value) const { return views_[value]; }
+  const MemoryPlan& memory() const { return memory_; }
+  bool has_prologue() const { return prologue_steps_ > 0; }
+  // "matmul+bias_add+gelu: gemm" per step, for diagnostics and tests.
+  std::vector<std::string> KernelNames() const;
+
+ private:
+  friend class PlanBuilder;
+  struct Step {
+    std::vector<const Node*> nodes;  // the anchor and its followers
+    std::unique_ptr<Kernel> kernel;
+    std::string_view implementation;
+    bool prepared = false;  // has frozen inputs
+    void* workspace = nullptr;
+  };
+  Plan() = default;
+  void PreparePrologue(const RunState& state, uint64_t version);
+
+  std::vector<Node> nodes_;        // as the graph's, simplified
+  std::vector<ValueId> roots_;     // by value: whose memory it is
+  std::vector<TensorView> views_;  // by value
+  // What Prepare sees: views_, but with the parameter in place of its rounded copy where the copy is
+  // not made.
+  std::vector<TensorView> frozen_views_;
+  std::vector<ValueId> frozen_sources_;  // by value: the parameter that stands for it in Prepare
+  std::vector<Step> steps_;
+  size_t prologue_steps_ = 0;
+  MemoryPlan memory_;
+  Buffer arena_;
+  uint64_t version_ = 0;  // of the parameters that the prologue ran for
+};
+
+}  // namespace lepton::graph

@@ -1,0 +1,215 @@
+#include "runtime/graph/plan_builder.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "runtime/graph/passes/simplify.h"
+#include "runtime/graph/shape_inference.h"
+
+namespace lepton::graph {
+
+Result<std::unique_ptr<Plan>> PlanBuilder::Build(std::span<const TensorType> inputs) {
+  LEPTON_ASSIGN_OR_RETURN(types_, InferTypes(graph_, inputs));
+  plan_.reset(new Plan());
+  plan_->nodes_ = Simplify(graph_);
+  const size_t values = graph_.values().size();
+  plan_->roots_.resize(values);
+  std::iota(plan_->roots_.begin(), plan_->roots_.end(), 0);
+  plan_->frozen_sources_.assign(values, kNoValue);
+  packed_input_.assign(plan_->nodes_.size(), -1);
+  output_.assign(values, false);
+  for (const Output& output : graph_.outputs()) output_[output.value] = true;
+
+  Schedule schedule = ScheduleLiveNodes(graph_, plan_->nodes_);
+  FindConstants(schedule);
+  FindViews(schedule);
+  if (options_.frozen_parameters) SkipRoundedCopies(schedule);
+  const std::vector<Group> prologue = GroupsOf(schedule.prologue);
+  const std::vector<Group> body = GroupsOf(schedule.body);
+  reads_.assign(values, 0);
+  FindReads(prologue);
+  FindReads(body);
+  for (const Output& output : graph_.outputs()) ++reads_[output.value];
+  for (const Group& group : prologue) LEPTON_RETURN_IF_ERROR(AddStep(group, true));
+  plan_->prologue_steps_ = plan_->steps_.size();
+  for (const Group& group : body) LEPTON_RETURN_IF_ERROR(AddStep(group, false));
+  PlaceValues();
+  return std::move(plan_);
+}
+
+void PlanBuilder::FindConstants(const Schedule& schedule) {
+  for (const Value& value : graph_.values()) {
+    constant_.push_back(value.kind == ValueKind::kParameter);
+  }
+  for (const NodeId id : schedule.prologue) {
+    for (const ValueId output : node(id).outputs) constant_[output] = true;
+  }
+}
+
+// A reshape is another view of its input's memory, except where the caller wants a copy of its own.
+void PlanBuilder::FindViews(Schedule& schedule) {
+  for (std::vector<NodeId>* part : {&schedule.prologue, &schedule.body}) {
+    std::erase_if(*part, [&](NodeId id) {
+      const Node& reshape = node(id);
+      if (reshape.op->name() != "reshape" || output_[reshape.outputs[0]]) return false;
+      plan_->roots_[reshape.outputs[0]] = plan_->roots_[reshape.inputs[0]];
+      return true;
+    });
+  }
+}
+
+// Where the kernel of a node packs an input that is a parameter's rounded copy, it rounds while it
+// packs, and the copy itself is not made unless somebody else reads it.
+void PlanBuilder::SkipRoundedCopies(Schedule& schedule) {
+  std::vector<int> other_reads(graph_.values().size());
+  std::vector<int> packed_reads(graph_.values().size());
+  for (const NodeId id : schedule.prologue) {
+    for (const ValueId input : node(id).inputs) ++other_reads[plan_->roots_[input]];
+  }
+  for (const NodeId id : schedule.body) {
+    const Node& reader = node(id);
+    const StepTypes types = TypesOf(reader);
+    const auto entry = kernels_.Select(RequestOf(reader, types));
+    const int packed = entry.ok() ? (*entry)->packs : -1;
+    for (size_t i = 0; i < reader.inputs.size(); ++i) {
+      const ValueId input = reader.inputs[i];
+      const NodeId producer = graph_.value(input).producer;
+      const bool rounded = static_cast<int>(i) == packed && constant_[input] &&
+                           producer != kNoNode && node(producer).op->name() == "cast" &&
+                           graph_.value(node(producer).inputs[0]).kind == ValueKind::kParameter;
+      if (rounded) {
+        packed_input_[id] = packed;
+        plan_->frozen_sources_[input] = node(producer).inputs[0];
+        ++packed_reads[input];
+      } else {
+        ++other_reads[plan_->roots_[input]];
+      }
+    }
+  }
+  std::erase_if(schedule.prologue, [&](NodeId id) {
+    const ValueId output = node(id).outputs[0];
+    return packed_reads[output] > 0 && other_reads[output] == 0 && !output_[output];
+  });
+}
+
+PlanBuilder::StepTypes PlanBuilder::TypesOf(const Node& node) const {
+  StepTypes step;
+  for (const ValueId input : node.inputs) step.inputs.push_back(types_[input]);
+  for (const ValueId output : node.outputs) step.outputs.push_back(types_[output]);
+  return step;
+}
+
+std::vector<FrozenInput> PlanBuilder::FrozenInputs(const Node& node) const {
+  std::vector<FrozenInput> frozen(node.inputs.size());
+  if (!options_.frozen_parameters) return frozen;
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    const ValueId input = node.inputs[i];
+    if (!constant_[input]) continue;
+    const ValueId source = plan_->frozen_sources_[input];
+    frozen[i] = {input, types_[source == kNoValue ? input : source]};
+  }
+  return frozen;
+}
+
+KernelRequest PlanBuilder::RequestOf(const Node& node, const StepTypes& types) const {
+  return {.op = node.op->name(),
+          .attributes = &node.attributes,
+          .inputs = types.inputs,
+          .outputs = types.outputs,
+          .device = device_,
+          .frozen = FrozenInputs(node),
+          .node = &node,
+          .followers = {},
+          .types = types_,
+          .kept = {},
+          .packs = packs_};
+}
+
+std::vector<Group> PlanBuilder::GroupsOf(const std::vector<NodeId>& order) const {
+  return FuseGroups({plan_->nodes_, order, types_, plan_->roots_}, [&](NodeId id) {
+    if (!options_.fuse) return false;
+    const StepTypes types = TypesOf(node(id));
+    return kernels_.Fuses(RequestOf(node(id), types));
+  });
+}
+
+// Reads from memory: within a group, followers read what is in the cache.
+void PlanBuilder::FindReads(const std::vector<Group>& groups) {
+  for (const Group& group : groups) {
+    std::vector<ValueId> inside = {node(group.anchor).outputs[0]};
+    for (const ValueId input : node(group.anchor).inputs) ++reads_[plan_->roots_[input]];
+    for (const NodeId id : group.followers) {
+      for (const ValueId input : node(id).inputs) {
+        if (std::find(inside.begin(), inside.end(), input) == inside.end()) {
+          ++reads_[plan_->roots_[input]];
+        }
+      }
+      inside.push_back(node(id).outputs[0]);
+    }
+  }
+}
+
+Status PlanBuilder::AddStep(const Group& group, bool prologue) {
+  const Node& anchor = node(group.anchor);
+  const StepTypes types = TypesOf(anchor);
+  KernelRequest request = RequestOf(anchor, types);
+  if (prologue) request.frozen.clear();
+  Plan::Step step;
+  step.nodes = {&anchor};
+  for (const NodeId id : group.followers) step.nodes.push_back(&node(id));
+  request.followers = std::span(step.nodes).subspan(1);
+  std::unique_ptr<bool[]> kept(new bool[reads_.size()]);
+  for (size_t i = 0; i < reads_.size(); ++i) kept[i] = reads_[i] > 0;
+  request.kept = {kept.get(), reads_.size()};
+  auto entry = kernels_.Select(request);
+  if (!entry.ok()) return entry.status().WithContext(anchor.name);
+  step.kernel = (*entry)->create(request);
+  step.implementation = (*entry)->implementation;
+  step.prepared = std::any_of(request.frozen.begin(), request.frozen.end(),
+                              [](const FrozenInput& input) { return input.value != kNoValue; });
+  plan_->steps_.push_back(std::move(step));
+  return Status::Ok();
+}
+
+StepUse PlanBuilder::UseOf(const Plan::Step& step) const {
+  StepUse use;
+  use.workspace_bytes = step.kernel->workspace_bytes();
+  const auto anchor = static_cast<NodeId>(step.nodes[0] - plan_->nodes_.data());
+  for (size_t n = 0; n < step.nodes.size(); ++n) {
+    const Node& node = *step.nodes[n];
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      if (n == 0 && packed_input_[anchor] == static_cast<int>(i)) continue;
+      use.reads.push_back(plan_->roots_[node.inputs[i]]);
+    }
+    for (const ValueId output : node.outputs) {
+      // An anchor without followers writes all its outputs, whoever reads them.
+      if (step.nodes.size() > 1 && reads_[output] == 0 && output == node.outputs[0]) continue;
+      use.writes.push_back(output);
+    }
+  }
+  return use;
+}
+
+void PlanBuilder::PlaceValues() {
+  std::vector<StepUse> uses;
+  for (const Plan::Step& step : plan_->steps_) uses.push_back(UseOf(step));
+  // A view that is an output keeps its root to the end.
+  plan_->memory_ = PlanMemory(graph_, uses, plan_->prologue_steps_, types_);
+  plan_->arena_ = Buffer(plan_->memory_.peak_bytes);
+  char* const arena = plan_->arena_.as<char>();
+  for (size_t i = 0; i < types_.size(); ++i) {
+    const size_t offset = plan_->memory_.offsets[plan_->roots_[i]];
+    plan_->views_.push_back({offset == kNotInArena ? nullptr : arena + offset, types_[i]});
+  }
+  plan_->frozen_views_ = plan_->views_;
+  for (size_t i = 0; i < types_.size(); ++i) {
+    const ValueId source = plan_->frozen_sources_[i];
+    if (source != kNoValue) plan_->frozen_views_[i].type = types_[source];
+  }
+  for (size_t i = 0; i < plan_->steps_.size(); ++i) {
+    const size_t offset = plan_->memory_.workspace_offsets[i];
+    if (offset != kNotInArena) plan_->steps_[i].workspace = arena + offset;
+  }
+}
+
+}  // namespace lepton::graph

@@ -1,0 +1,51 @@
+// Makes a plan; plan.h names the stages. Threads: one caller. Internal to this folder.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "runtime/graph/plan.h"
+
+namespace lepton::graph {
+
+class PlanBuilder {
+ public:
+  PlanBuilder(const Graph& graph, const KernelTable& kernels, const Device& device,
+              const PlanOptions& options, PackCache* packs)
+      : graph_(graph), kernels_(kernels), device_(device), options_(options), packs_(packs) {}
+
+  Result<std::unique_ptr<Plan>> Build(std::span<const TensorType> inputs);
+
+ private:
+  struct StepTypes {
+    std::vector<TensorType> inputs, outputs;
+  };
+  const Node& node(NodeId id) const { return plan_->nodes_[id]; }
+  StepTypes TypesOf(const Node& node) const;
+  KernelRequest RequestOf(const Node& node, const StepTypes& types) const;
+  std::vector<FrozenInput> FrozenInputs(const Node& node) const;
+  void FindConstants(const Schedule& schedule);
+  void FindViews(Schedule& schedule);
+  void SkipRoundedCopies(Schedule& schedule);
+  std::vector<Group> GroupsOf(const std::vector<NodeId>& order) const;
+  void FindReads(const std::vector<Group>& groups);
+  Status AddStep(const Group& group, bool prologue);
+  StepUse UseOf(const Plan::Step& step) const;
+  void PlaceValues();
+
+  const Graph& graph_;
+  const KernelTable& kernels_;
+  const Device device_;
+  const PlanOptions options_;
+  PackCache* const packs_;
+
+  std::unique_ptr<Plan> plan_;
+  std::vector<TensorType> types_;  // by value
+  std::vector<bool> constant_;     // by value: follows from parameters alone
+  std::vector<bool> output_;       // by value: of the graph
+  std::vector<int> reads_;         // by value: steps that read it from memory, and the graph's outputs
+  // By node: an input that Prepare alone reads, from the parameter that it is a rounded copy of.
+  std::vector<int> packed_input_;
+};
+
+}  // namespace lepton::graph

@@ -1,0 +1,264 @@
+#include <algorithm>
+#include <vector>
+
+#include "runtime/kernels/cpu/attention/attention_shape.h"
+#include "runtime/kernels/cpu/attention/flash.h"
+#include "runtime/kernels/cpu/attention/operand.h"
+#include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/simd/loops.h"
+
+namespace lepton::kernels::attention {
+namespace {
+
+using gemm::kPanelColumns;
+using gemm::Micro;
+using graph::KernelContext;
+
+enum Input { kQ, kK, kV, kY, kLogSum, kDy, kBias };
+
+// The queries of one key head, tile by tile, against all its keys.
+class BackwardHead {
+ public:
+  BackwardHead(const KernelContext& context, const AttentionShape& s, int64_t image,
+               int64_t kv_head)
+      : context_(context),
+        s_(s),
+        dtype_(context.input(kQ).type.dtype),
+        micro_(dtype_ == DType::kBF16 ? gemm::Bf16Micro() : gemm::F32Micro()),
+        image_(image),
+        kv_head_(kv_head),
+        panels_((s.size + kPanelColumns - 1) / kPanelColumns),
+        wide_(panels_ * kPanelColumns),
+        bias_(context.inputs() > kBias ? context.input(kBias).as<float>() + image * s.keys
+                                       : nullptr) {}
+
+  void Run() {
+    const TileScope scope(micro_);
+    dk_ = Zeros(work().dk, PaddedTo(s_.keys, micro_.block_rows) * wide_);
+    dv_ = Zeros(work().dv, PaddedTo(s_.keys, micro_.block_rows) * wide_);
+    for (int64_t member = 0; member < s_.group(); ++member) {
+      const int64_t head = kv_head_ * s_.group() + member;
+      for (int64_t query = 0; query < s_.queries; query += kTile) Queries(head, query);
+    }
+    for (int64_t key = 0; key < s_.keys; key += micro_.block_rows) {
+      const int64_t rows = std::min(micro_.block_rows, s_.keys - key);
+      const int64_t at = s_.KeyOffset(image_, kv_head_, key);
+      Store(dk_ + key * wide_, rows, context_.output(1), at, s_.kv_pitch());
+      Store(dv_ + key * wide_, rows, context_.output(2), at, s_.kv_pitch());
+    }
+  }
+
+ private:
+  struct Work {
+    Packed q_turned, q, dy_turned, dy, k_left, v_left, k;
+    Storage dk, dv, dq, scores, slopes, p_left, ds_left, ds, ds_query_left, dots, log_sums, row;
+  };
+  static Work& work() {
+    thread_local Work work;
+    return work;
+  }
+  int64_t block_floats() const { return micro_.block_rows * kPanelColumns; }
+  static float* Zeros(Storage& storage, int64_t count) {
+    float* values = storage.Get<float>(count);
+    std::fill_n(values, count, 0.0f);
+    return values;
+  }
+  Rows HeadRows(int input, int64_t offset, int64_t pitch, int64_t count) const {
+    const TensorView& view = context_.input(input);
+    return {view.as<char>() + offset * static_cast<int64_t>(DTypeSize(dtype_)), dtype_, pitch,
+            count, s_.size};
+  }
+  const float* Widened(const TensorView& view, int64_t offset, float* row) const {
+    if (view.type.dtype == DType::kF32) return view.as<float>() + offset;
+    simd::BestLoops().to_f32(s_.size, view.as<uint16_t>() + offset, row);
+    return row;
+  }
+
+  // Queries [first, first + kTile) of one head.
+  void Queries(int64_t head, int64_t first) {
+    const int64_t count = std::min(kTile, s_.queries - first);
+    const int64_t at = s_.QueryOffset(image_, head, first);
+    work().q_turned.RightTurned(micro_, HeadRows(kQ, at, s_.q_pitch(), count));
+    work().q.Right(micro_, HeadRows(kQ, at, s_.q_pitch(), count));
+    work().dy_turned.RightTurned(micro_, HeadRows(kDy, at, s_.q_pitch(), count));
+    work().dy.Right(micro_, HeadRows(kDy, at, s_.q_pitch(), count));
+    PrepareStatistics(head, first, count, at);
+    float* dq = Zeros(work().dq, PaddedTo(count, micro_.block_rows) * wide_);
+    const int64_t end = s_.EndKey(first + count - 1);
+    // A multiple of the block's rows and of 32: keys are rows here and columns of dq's product.
+    const int64_t step = kTile / micro_.block_rows * micro_.block_rows;
+    for (int64_t key = s_.FirstKey(first) / step * step; key < end; key += step) {
+      Keys(first, count, key, std::min(end, key + step), dq);
+    }
+    for (int64_t row = 0; row < count; row += micro_.block_rows) {
+      const int64_t rows = std::min(micro_.block_rows, count - row);
+      Store(dq + row * wide_, rows, context_.output(0), at + row * s_.q_pitch(), s_.q_pitch());
+    }
+  }
+
+  // By query: log_sum, and dy . y. What is behind the last query does not count.
+  void PrepareStatistics(int64_t head, int64_t first, int64_t count, int64_t at) {
+    float* dots = Zeros(work().dots, kTile);
+    float* log_sums = Zeros(work().log_sums, kTile);
+    float* rows = work().row.Get<float>(2 * s_.size);
+    std::copy_n(context_.input(kLogSum).as<float>() + (image_ * s_.heads + head) * s_.queries + first,
+                count, log_sums);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t offset = at + i * s_.q_pitch();
+      dots[i] = simd::BestLoops().dot(
+          s_.size, Widened(context_.input(kDy), offset, rows),
+          Widened(context_.input(kY), offset, rows + s_.size));
+    }
+  }
+
+  // The queries of the tile against keys [key, end).
+  void Keys(int64_t first, int64_t count, int64_t key, int64_t end, float* dq) {
+    const int64_t keys = end - key;
+    const int64_t at = s_.KeyOffset(image_, kv_head_, key);
+    work().k_left.Left(micro_, HeadRows(kK, at, s_.kv_pitch(), keys));
+    work().v_left.Left(micro_, HeadRows(kV, at, s_.kv_pitch(), keys));
+    work().k.Right(micro_, HeadRows(kK, at, s_.kv_pitch(), keys));
+    // The slopes of all these keys, turned, for dq; rows beyond the keys are zero.
+    const int64_t padded_keys = PaddedTo(keys, kPanelColumns);
+    auto* ds = work().ds.Get<uint16_t>(padded_keys * kTile * micro_.element / 2);
+    std::memset(ds, 0, padded_keys * kTile * micro_.element);
+    for (int64_t row = 0; row < keys; row += micro_.block_rows) {
+      KeyBlock(first, count, key, row, std::min(micro_.block_rows, keys - row));
+    }
+    QueryGradient(first, count, key, keys, padded_keys, dq);
+  }
+
+  // One block of keys: p and ds for the queries of the tile that see some of them.
+  void KeyBlock(int64_t first, int64_t count, int64_t key, int64_t row, int64_t rows) {
+    const int64_t block = row / micro_.block_rows;
+    // The first and last queries that see any of the block's keys, by panels of 32.
+    const int64_t from = FirstQuery(key + row, first, count) / kPanelColumns * kPanelColumns;
+    const int64_t to =
+        PaddedTo(EndQuery(key + row + rows - 1, first, count), kPanelColumns);
+    if (from >= to) return;
+    const int64_t unit = kPanelColumns * micro_.block_rows * micro_.element;
+    float* s = work().scores.Get<float>(block_floats());
+    float* dp = work().slopes.Get<float>(block_floats());
+    char* p_left = work().p_left.Get<char>(kTile / kPanelColumns * unit);
+    char* ds_left = work().ds_left.Get<char>(kTile / kPanelColumns * unit);
+    for (int64_t query = from; query < to; query += kPanelColumns) {
+      const int64_t panel = query / kPanelColumns;
+      micro_.multiply(rows, work().q_turned.inner(), work().k_left.unit(block),
+                      work().q_turned.unit(panel), s, false);
+      micro_.multiply(rows, work().dy_turned.inner(), work().v_left.unit(block),
+                      work().dy_turned.unit(panel), dp, false);
+      Slopes(first, count, key + row, rows, query, s, dp);
+      KeepSlopes(row, rows, query, dp);
+      const int64_t place = (query - from) / kPanelColumns * unit;
+      const gemm::Source tile{DType::kF32, kPanelColumns, 1};
+      micro_.pack_blocks({s, tile, 0, rows, kPanelColumns, kPanelColumns}, p_left + place);
+      micro_.pack_blocks({dp, tile, 0, rows, kPanelColumns, kPanelColumns}, ds_left + place);
+    }
+    for (int64_t panel = 0; panel < panels_; ++panel) {
+      const int64_t at = (key + row) * wide_ + panel * block_floats();
+      micro_.multiply(rows, to - from, p_left, work().dy.from(micro_, panel, from), dv_ + at, true);
+      micro_.multiply(rows, to - from, ds_left, work().q.from(micro_, panel, from), dk_ + at, true);
+    }
+  }
+
+  // Queries of the tile, counted from its start, that see a key: [FirstQuery, EndQuery).
+  int64_t FirstQuery(int64_t key, int64_t first, int64_t count) const {
+    if (!s_.causal) return 0;
+    return std::clamp<int64_t>(key - (s_.keys - s_.queries) - first, 0, count);
+  }
+  int64_t EndQuery(int64_t key, int64_t first, int64_t count) const {
+    if (s_.window == 0) return count;
+    return std::clamp<int64_t>(key - (s_.keys - s_.queries) + s_.window - first, 0, count);
+  }
+
+  void Slopes(int64_t first, int64_t count, int64_t key, int64_t rows, int64_t query, float* s,
+              float* dp) {
+    const float* dots = work().dots.Get<float>(kTile) + query;
+    const float* log_sums = work().log_sums.Get<float>(kTile) + query;
+    for (int64_t i = 0; i < rows; ++i) {
+      const float bias = bias_ == nullptr ? 0.0f : bias_[key + i];
+      simd::BestLoops().slope_row(FirstQuery(key + i, first, count) - query,
+                                  EndQuery(key + i, first, count) - query,
+                                  static_cast<float>(s_.scale), bias, log_sums, dots,
+                                  s + i * kPanelColumns, dp + i * kPanelColumns);
+    }
+  }
+
+  // In the type of the product: [keys, kTile queries].
+  void KeepSlopes(int64_t row, int64_t rows, int64_t query, const float* dp) {
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t at = (row + i) * kTile + query;
+      const float* from = dp + i * kPanelColumns;
+      if (dtype_ == DType::kBF16) {
+        simd::BestLoops().to_bf16(kPanelColumns, from, work().ds.Get<uint16_t>(0) + at);
+      } else {
+        std::copy_n(from, kPanelColumns, work().ds.Get<float>(0) + at);
+      }
+    }
+  }
+
+  // dq += ds K.
+  void QueryGradient(int64_t first, int64_t count, int64_t key, int64_t keys, int64_t padded_keys,
+                     float* dq) {
+    char* left = work().ds_query_left.Get<char>(micro_.block_rows * padded_keys * micro_.element);
+    for (int64_t query = 0; query < count; query += micro_.block_rows) {
+      const int64_t rows = std::min(micro_.block_rows, count - query);
+      // Keys from `end` on are seen by none of these queries.
+      const int64_t end = std::clamp<int64_t>(s_.EndKey(first + query + rows - 1) - key, 0, keys);
+      if (end == 0) continue;
+      const int64_t inner = PaddedTo(end, kPanelColumns);
+      micro_.pack_blocks({work().ds.Get<char>(0),
+                          {dtype_, 1, kTile},
+                          query,
+                          rows,
+                          inner,
+                          inner},
+                         left);
+      for (int64_t panel = 0; panel < panels_; ++panel) {
+        micro_.multiply(rows, inner, left, work().k.from(micro_, panel, 0),
+                        dq + query * wide_ + panel * block_floats(), true);
+      }
+    }
+  }
+
+  // Blocks lie panel by panel: [panels][block rows][32].
+  void Store(const float* block, int64_t rows, const TensorView& to, int64_t at,
+             int64_t pitch) const {
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t panel = 0; panel < panels_; ++panel) {
+        const float* from = block + panel * block_floats() + row * kPanelColumns;
+        const int64_t column = panel * kPanelColumns;
+        const int64_t columns = std::min(kPanelColumns, s_.size - column);
+        const int64_t place = at + row * pitch + column;
+        if (to.type.dtype == DType::kBF16) {
+          simd::BestLoops().to_bf16(columns, from, to.as<uint16_t>() + place);
+        } else {
+          std::copy_n(from, columns, to.as<float>() + place);
+        }
+      }
+    }
+  }
+
+  const KernelContext& context_;
+  const AttentionShape& s_;
+  const DType dtype_;
+  const Micro& micro_;
+  const int64_t image_, kv_head_, panels_, wide_;
+  const float* const bias_;
+  float* dk_ = nullptr;  // [keys / block rows][panels][block rows][32]
+  float* dv_ = nullptr;
+};
+
+}  // namespace
+
+void Backward(const KernelContext& context) {
+  const AttentionShape s(context.input(kQ).shape(), context.input(kK).shape(),
+                         context.attributes());
+  ComputeLoop(s.batch * s.kv_heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      BackwardHead(context, s, i / s.kv_heads, i % s.kv_heads).Run();
+    }
+  });
+}
+
+}  // namespace lepton::kernels::attention

@@ -1,0 +1,97 @@
+// Matrix products: c [rows, columns] = op(a) [rows, inner] * op(b) [inner, columns], in f32 or with
+// bf16 inputs, summed in f32. Written for what an engine needs and a BLAS does not promise:
+//
+// - One order of additions per element of c, whatever the number of rows, of threads, or the place in
+//   the matrix: a row gives the same bits in any batch, without padding the batch.
+// - bf16 gives the same bits with AMX, AVX-512 and plain code: per 32 of `inner`, the products of even
+//   and of odd indices are summed apart, in order, and added, as TDPBF16PS does (Intel SDM, vol. 2).
+//   f32 gives the same bits on all CPUs with fused multiply-add.
+// - The right side is packed once for many products (weights), the left side as it is needed.
+// - What follows the product (bias, activation, cast) runs on a block while it is in the L1 cache.
+//
+// Blocking (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"): a chunk
+// of the left side is packed to stay in L2, a panel of the right side stays in L1, and a micro-kernel
+// keeps its part of c in registers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "runtime/tensor/dtype.h"
+
+namespace lepton::kernels::gemm {
+
+struct Micro;
+
+// A matrix in memory: element (i, j) is at data[i * row_stride + j * column_stride]; one of the
+// strides is 1.
+struct Source {
+  DType dtype = DType::kF32;  // f32 or bf16; f32 is rounded where the product is of bf16
+  int64_t row_stride = 0;
+  int64_t column_stride = 1;
+};
+
+// Takes finished blocks of c. Threads: called from several at once, for disjoint blocks.
+class Finisher {
+ public:
+  // `block`: [rows, kPanelColumns], of which the first `columns` count; the finisher may write to it.
+  virtual void Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,
+                      float* block) const = 0;
+
+ protected:
+  ~Finisher() = default;
+};
+
+inline constexpr int64_t kPanelColumns = 32;
+
+class Product {
+ public:
+  // `dtype`: of the multiplication: kF32, or kBF16.
+  Product(int64_t rows, int64_t columns, int64_t inner, DType dtype, const Source& a,
+          const Source& b);
+  // With the given micro-kernel, for tests.
+  Product(int64_t rows, int64_t columns, int64_t inner, const Source& a, const Source& b,
+          const Micro& micro);
+
+  int64_t rows() const { return rows_; }
+  int64_t columns() const { return columns_; }
+
+  // Memory of a packed right side, aligned as Buffer.
+  size_t packed_bytes() const;
+  void PackRight(const void* b, void* packed) const;
+  // The panels [first, first + count) alone; there are panels().
+  void PackPanels(const void* b, void* packed, int64_t first, int64_t count) const;
+  int64_t panels() const { return (columns_ + kPanelColumns - 1) / kPanelColumns; }
+  // Spread over ThreadPool::Compute().
+  void Run(const void* a, const void* packed_b, const Finisher& finisher) const;
+  // On the caller's thread alone.
+  void RunAlone(const void* a, const void* packed_b, const Finisher& finisher) const;
+
+ private:
+  struct Grid {
+    int64_t chunk_rows, chunks, group_panels, groups;
+  };
+  Grid MakeGrid(int threads) const;
+  void RunTask(const void* a, const void* packed_b, const Finisher& finisher, int64_t first_row,
+               int64_t rows, int64_t first_panel, int64_t panels) const;
+
+  const int64_t rows_, columns_, inner_;
+  const Source a_, b_;
+  const Micro& micro_;
+  const int64_t padded_inner_;  // a multiple of the micro-kernel's step
+};
+
+// Stores blocks as they are: f32, or rounded to bf16. c has `pitch` elements from row to row.
+class StoreFinisher final : public Finisher {
+ public:
+  StoreFinisher(void* c, DType dtype, int64_t pitch) : c_(c), dtype_(dtype), pitch_(pitch) {}
+  void Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,
+              float* block) const override;
+
+ private:
+  void* const c_;
+  const DType dtype_;
+  const int64_t pitch_;
+};
+
+}  // namespace lepton::kernels::gemm

@@ -1,0 +1,189 @@
+#include "runtime/kernels/cpu/gemm/matmul_kernel.h"
+
+#include <optional>
+
+#include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/gemm/gemm.h"
+#include "runtime/kernels/cpu/pointwise/program.h"
+#include "runtime/kernels/cpu/pointwise/scratch.h"
+
+namespace lepton::kernels::gemm {
+namespace {
+
+using graph::KernelContext;
+using graph::KernelRequest;
+
+// The matrices that the last two axes make.
+int64_t Matrices(const Shape& shape) {
+  return shape.rows() / shape[shape.rank() - 2];
+}
+
+struct Operands {
+  explicit Operands(const KernelRequest& request)
+      : transpose_a(request.attributes->Int("transpose_a") != 0),
+        transpose_b(request.attributes->Int("transpose_b") != 0),
+        batch(request.op == "batch_matmul" ? Matrices(request.outputs[0].shape) : 1),
+        rows(request.outputs[0].shape.rows() / batch),
+        columns(request.outputs[0].shape.back()),
+        inner(transpose_a ? request.inputs[0].shape.rows() / batch
+                          : request.inputs[0].shape.back()),
+        dtype(request.inputs[0].dtype) {
+    if (!request.frozen.empty()) frozen = request.frozen[1];
+    if (batch > 1) frozen = {};
+  }
+
+  Source Left() const {
+    return transpose_a ? Source{dtype, 1, rows} : Source{dtype, inner, 1};
+  }
+  Source Right() const {
+    const DType type = is_frozen() ? frozen.type.dtype : dtype;
+    return transpose_b ? Source{type, 1, inner} : Source{type, columns, 1};
+  }
+  bool is_frozen() const { return frozen.value != graph::kNoValue; }
+  std::string Layout() const {
+    return std::string("gemm ") + std::string(DTypeName(dtype)) + (transpose_b ? " turned " : " ") +
+           std::to_string(inner) + " " + std::to_string(columns);
+  }
+
+  const bool transpose_a, transpose_b;
+  const int64_t batch;                 // products of equal shape, one after the other
+  const int64_t rows, columns, inner;  // of each
+  const DType dtype;
+  graph::FrozenInput frozen;  // the right side
+};
+
+// Runs the followers on each block.
+class ProgramFinisher final : public Finisher {
+ public:
+  ProgramFinisher(const pointwise::Program& program, const KernelContext& context, int64_t width)
+      : program_(program), context_(context), width_(width) {}
+
+  void Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,
+              float* block) const override {
+    constexpr int64_t kRows = pointwise::kBlockElements / kPanelColumns;
+    float* registers = pointwise::ThreadRegisters(program_.registers());
+    for (int64_t row = 0; row < rows; row += kRows) {
+      program_.Run(context_,
+                   {first_row + row, std::min(kRows, rows - row), first_column, columns, width_,
+                    kPanelColumns},
+                   registers, block + row * kPanelColumns);
+    }
+  }
+
+ private:
+  const pointwise::Program& program_;
+  const KernelContext& context_;
+  const int64_t width_;
+};
+
+class MatmulKernel final : public graph::Kernel {
+ public:
+  explicit MatmulKernel(const KernelRequest& request)
+      : op_(request),
+        product_(op_.rows, op_.columns, op_.inner, op_.dtype, op_.Left(), op_.Right()) {
+    if (!request.followers.empty()) {
+      program_.emplace(request.followers, request.node->outputs[0], request.types, request.kept);
+    }
+    if (!op_.is_frozen()) return;
+    pack_ = request.packs == nullptr
+                ? std::make_shared<graph::Pack>(graph::Pack{Buffer(product_.packed_bytes())})
+                : request.packs->Get(op_.frozen.value, op_.Layout(), product_.packed_bytes());
+  }
+
+  size_t workspace_bytes() const override { return op_.is_frozen() ? 0 : product_.packed_bytes(); }
+
+  void Prepare(const KernelContext& context) override {
+    if (!op_.is_frozen()) return;
+    if (pack_->version == context.version() && context.version() != 0) return;
+    product_.PackRight(context.input(1).data, pack_->data.data());
+    pack_->version = context.version();
+  }
+
+  void Run(const KernelContext& context) override {
+    const void* a = context.input(0).data;
+    const void* b = context.input(1).data;
+    const void* packed = pack_ == nullptr ? context.workspace() : pack_->data.data();
+    if (pack_ == nullptr) product_.PackRight(b, context.workspace());
+    if (program_) {
+      product_.Run(a, packed, ProgramFinisher(*program_, context, op_.columns));
+    } else {
+      product_.Run(a, packed,
+                   StoreFinisher(context.output(0).data, DType::kF32, op_.columns));
+    }
+  }
+
+ private:
+  const Operands op_;
+  const Product product_;
+  std::optional<pointwise::Program> program_;
+  std::shared_ptr<graph::Pack> pack_;
+};
+
+// Many small products: one a thread, packed in memory of the thread.
+class BatchKernel final : public graph::Kernel {
+ public:
+  explicit BatchKernel(const KernelRequest& request)
+      : op_(request),
+        product_(op_.rows, op_.columns, op_.inner, op_.dtype, op_.Left(), op_.Right()) {}
+
+  void Run(const KernelContext& context) override {
+    const char* a = context.input(0).as<char>();
+    const char* b = context.input(1).as<char>();
+    float* c = context.output(0).as<float>();
+    const size_t element = DTypeSize(op_.dtype);
+    const int64_t work = op_.rows * op_.columns * op_.inner;
+    constexpr int64_t kWorkForThreads = 1 << 18;
+    ComputeLoop(op_.batch, kWorkForThreads / std::max<int64_t>(1, work) + 1,
+                [&](int64_t begin, int64_t end) {
+                  thread_local Buffer packed;
+                  if (packed.size() < product_.packed_bytes()) packed = Buffer(product_.packed_bytes());
+                  for (int64_t i = begin; i < end; ++i) {
+                    const char* right = b + i * op_.inner * op_.columns * element;
+                    product_.PackPanels(right, packed.data(), 0, product_.panels());
+                    product_.RunAlone(
+                        a + i * op_.rows * op_.inner * element, packed.data(),
+                        StoreFinisher(c + i * op_.rows * op_.columns, DType::kF32, op_.columns));
+                  }
+                });
+  }
+
+ private:
+  const Operands op_;
+  const Product product_;
+};
+
+bool CanMultiply(const KernelRequest& request) {
+  if (request.outputs[0].shape.elements() == 0 || request.inputs[0].shape.elements() == 0) {
+    return false;
+  }
+  return request.followers.empty() ||
+         pointwise::Program::CanRun(request.followers, request.types);
+}
+
+bool CanMultiplyBatch(const KernelRequest& request) {
+  return request.outputs[0].shape.elements() > 0 && request.inputs[0].shape.elements() > 0;
+}
+
+std::unique_ptr<graph::Kernel> CreateMatmul(const KernelRequest& request) {
+  return std::make_unique<MatmulKernel>(request);
+}
+
+std::unique_ptr<graph::Kernel> CreateBatch(const KernelRequest& request) {
+  return std::make_unique<BatchKernel>(request);
+}
+
+}  // namespace
+
+std::vector<graph::KernelEntry> MatmulKernels() {
+  std::vector<graph::KernelEntry> entries;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    graph::KernelEntry entry{"matmul", dtype, "gemm", &CanMultiply, &CreateMatmul};
+    entry.fuses = true;
+    entry.packs = 1;
+    entries.push_back(entry);
+    entries.push_back({"batch_matmul", dtype, "gemm", &CanMultiplyBatch, &CreateBatch});
+  }
+  return entries;
+}
+
+}  // namespace lepton::kernels::gemm

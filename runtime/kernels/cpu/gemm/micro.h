@@ -1,0 +1,62 @@
+// The innermost part of a product, once per instruction set: how blocks of both sides are laid out,
+// and how a block of the left side is multiplied with a panel of the right side.
+// Threads: pure functions of their arguments.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "runtime/kernels/cpu/gemm/gemm.h"
+
+namespace lepton::kernels::gemm {
+
+// Part of a source: rows of the left side, or columns of the right side, [first, first + count), with
+// all of `inner`, which is padded with zeros to `padded`, as is what is missing of a last block or
+// panel.
+struct Part {
+  const void* data;
+  Source source;
+  int64_t first, count;
+  int64_t inner, padded;
+};
+
+struct Micro {
+  const char* name;
+  int64_t block_rows;  // rows of a block of the left side
+  int64_t step;        // `inner` is a multiple of this
+  int64_t chunk;       // of `inner` at a time; a multiple of step
+  int64_t element;     // bytes of a packed element
+  // A block: `block_rows` rows. A panel: kPanelColumns columns. Each as many, one after the other, as
+  // hold the part.
+  void (*pack_blocks)(const Part& part, void* blocks);
+  void (*pack_panels)(const Part& part, void* panels);
+  // c [rows, kPanelColumns] (pitch kPanelColumns) = the block times the panel over `inner`, or +=.
+  // `block` and `panel` point at the chunk. rows <= block_rows.
+  void (*multiply)(int64_t rows, int64_t inner, const void* block, const void* panel, float* c,
+                   bool add);
+  // For threads: called before a series of multiply calls and after it.
+  void (*enter)();
+  void (*leave)();
+};
+
+// The best that this CPU has.
+const Micro& F32Micro();
+const Micro& Bf16Micro();
+
+// All that this CPU can run, for tests; the last is plain code.
+struct MicroList {
+  const Micro* micros[4];
+  int count;
+};
+MicroList F32Micros();
+MicroList Bf16Micros();
+
+// Per instruction set. Their bodies are in micro_body.h.
+extern const Micro kF32Avx512, kF32Avx2, kF32Baseline;
+extern const Micro kBf16Avx512, kBf16Avx2, kBf16Baseline;
+extern const Micro kBf16Amx;
+// Whether the CPU has AMX and the kernel lets this process use it (it is asked once).
+bool CpuHasAmx();
+bool CpuHasFma();
+
+}  // namespace lepton::kernels::gemm

@@ -1,0 +1,122 @@
+// bf16 products on AMX tiles (Intel SDM, vol. 1, chapter 18). Two tiles of rows times two of columns
+// stay in four tile registers; the other four take what is loaded. Packing is that of AVX-512, which
+// every CPU with AMX has.
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "runtime/kernels/cpu/gemm/micro.h"
+
+namespace lepton::kernels::gemm {
+namespace {
+
+constexpr int64_t kTileElements = 512;
+constexpr int64_t kStepElements = 2 * kTileElements;
+constexpr int64_t kInnerOfStep = 32;
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t column_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+
+// The instructions by hand: GCC 12's intrinsics for loading the configuration do not say that they
+// read all of it, and the compiler drops the stores.
+void EnterAmx() {
+  static const TileConfig config = [] {
+    TileConfig made;
+    for (int tile = 0; tile < 8; ++tile) {
+      made.column_bytes[tile] = 64;
+      made.rows[tile] = 16;
+    }
+    return made;
+  }();
+  asm volatile("ldtilecfg %0" ::"m"(config));
+}
+
+void LeaveAmx() {
+  asm volatile("tilerelease" ::: "memory");
+}
+
+#define LEPTON_TILE_LOAD(tile, at, pitch) \
+  asm volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(at), "r"(pitch) : "memory")
+#define LEPTON_TILE_STORE(tile, at, pitch) \
+  asm volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(at), "r"(pitch) : "memory")
+#define LEPTON_TILE_ZERO(tile) asm volatile("tilezero %%tmm" #tile ::)
+#define LEPTON_TILE_MULTIPLY(c, a, b) \
+  asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
+
+constexpr int64_t kTilePitch = 64;                 // bytes
+constexpr int64_t kRowPitch = kPanelColumns * 4;   // bytes of c
+constexpr int64_t kLowerRows = 16 * kPanelColumns;  // elements of c
+
+template <bool kTwoRows>
+inline __attribute__((always_inline)) void MultiplyTiles(int64_t steps, const uint16_t* block,
+                                                         const uint16_t* panel, float* c,
+                                                         bool add) {
+  if (add) {
+    LEPTON_TILE_LOAD(0, c, kRowPitch);
+    LEPTON_TILE_LOAD(1, c + 16, kRowPitch);
+    if (kTwoRows) LEPTON_TILE_LOAD(2, c + kLowerRows, kRowPitch);
+    if (kTwoRows) LEPTON_TILE_LOAD(3, c + kLowerRows + 16, kRowPitch);
+  } else {
+    LEPTON_TILE_ZERO(0);
+    LEPTON_TILE_ZERO(1);
+    if (kTwoRows) LEPTON_TILE_ZERO(2);
+    if (kTwoRows) LEPTON_TILE_ZERO(3);
+  }
+  for (int64_t step = 0; step < steps; ++step) {
+    LEPTON_TILE_LOAD(6, panel, kTilePitch);
+    LEPTON_TILE_LOAD(4, block, kTilePitch);
+    LEPTON_TILE_MULTIPLY(0, 4, 6);
+    LEPTON_TILE_LOAD(7, panel + kTileElements, kTilePitch);
+    LEPTON_TILE_MULTIPLY(1, 4, 7);
+    if (kTwoRows) {
+      LEPTON_TILE_LOAD(5, block + kTileElements, kTilePitch);
+      LEPTON_TILE_MULTIPLY(2, 5, 6);
+      LEPTON_TILE_MULTIPLY(3, 5, 7);
+    }
+    block += kStepElements;
+    panel += kStepElements;
+  }
+  LEPTON_TILE_STORE(0, c, kRowPitch);
+  LEPTON_TILE_STORE(1, c + 16, kRowPitch);
+  if (kTwoRows) LEPTON_TILE_STORE(2, c + kLowerRows, kRowPitch);
+  if (kTwoRows) LEPTON_TILE_STORE(3, c + kLowerRows + 16, kRowPitch);
+}
+
+// Few rows are cheaper on vectors, with the same bits.
+constexpr int64_t kFewRows = 4;
+
+void MultiplyAmx(int64_t rows, int64_t inner, const void* block, const void* panel, float* c,
+                 bool add) {
+  if (rows <= kFewRows) {
+    kBf16Avx512.multiply(rows, inner, block, panel, c, add);
+    return;
+  }
+  const auto* left = static_cast<const uint16_t*>(block);
+  const auto* right = static_cast<const uint16_t*>(panel);
+  if (rows > 16) {
+    MultiplyTiles<true>(inner / kInnerOfStep, left, right, c, add);
+  } else {
+    MultiplyTiles<false>(inner / kInnerOfStep, left, right, c, add);
+  }
+}
+
+}  // namespace
+
+extern const Micro kBf16Amx;
+const Micro kBf16Amx = {"amx",
+                        32,
+                        kInnerOfStep,
+                        512,
+                        2,
+                        [](const Part& part, void* blocks) { kBf16Avx512.pack_blocks(part, blocks); },
+                        [](const Part& part, void* panels) { kBf16Avx512.pack_panels(part, panels); },
+                        MultiplyAmx,
+                        EnterAmx,
+                        LeaveAmx};
+
+}  // namespace lepton::kernels::gemm

@@ -1,0 +1,61 @@
+#include <asm/prctl.h>
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "runtime/kernels/cpu/gemm/micro.h"
+#include "runtime/kernels/cpu/simd/loops.h"
+
+namespace lepton::kernels::gemm {
+namespace {
+
+// Linux gives a process the state of tiles on request (Documentation/x86/xstate.rst).
+constexpr int kRequestFeature = 0x1023;  // ARCH_REQ_XCOMP_PERM
+constexpr int kTileData = 18;
+
+}  // namespace
+
+bool CpuHasAmx() {
+  static const bool has = [] {
+    unsigned int a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+    const bool tiles = (d >> 24 & 1) != 0;
+    const bool bf16 = (d >> 22 & 1) != 0;
+    return tiles && bf16 && simd::CpuHasAvx512() &&
+           ::syscall(SYS_arch_prctl, kRequestFeature, kTileData) == 0;
+  }();
+  return has;
+}
+
+bool CpuHasFma() {
+  return __builtin_cpu_supports("fma") && simd::CpuHasAvx2();
+}
+
+MicroList F32Micros() {
+  MicroList list{};
+  if (simd::CpuHasAvx512()) list.micros[list.count++] = &kF32Avx512;
+  if (CpuHasFma()) list.micros[list.count++] = &kF32Avx2;
+  list.micros[list.count++] = &kF32Baseline;
+  return list;
+}
+
+MicroList Bf16Micros() {
+  MicroList list{};
+  if (CpuHasAmx()) list.micros[list.count++] = &kBf16Amx;
+  if (simd::CpuHasAvx512()) list.micros[list.count++] = &kBf16Avx512;
+  if (CpuHasFma()) list.micros[list.count++] = &kBf16Avx2;
+  list.micros[list.count++] = &kBf16Baseline;
+  return list;
+}
+
+const Micro& F32Micro() {
+  static const Micro& best = *F32Micros().micros[0];
+  return best;
+}
+
+const Micro& Bf16Micro() {
+  static const Micro& best = *Bf16Micros().micros[0];
+  return best;
+}
+
+}  // namespace lepton::kernels::gemm

@@ -1,0 +1,225 @@
+#include "runtime/kernels/cpu/pointwise/program.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/graph/passes/fusion.h"
+#include "runtime/kernels/cpu/simd/loops.h"
+
+namespace lepton::kernels::pointwise {
+
+using graph::kNoValue;
+using graph::Node;
+using graph::PointwiseRead;
+using graph::ValueId;
+
+namespace {
+
+bool IsCast(const Node& node) {
+  return node.op->name() == "cast";
+}
+
+bool IsDropout(const Node& node) {
+  return node.op->name() == "dropout";
+}
+
+// Random numbers come in fours: blocks must begin at a multiple of them.
+bool CanDraw(const Shape& shape, size_t nodes) {
+  return nodes == 1 || shape.back() % 4 == 0;
+}
+
+bool IsFloat(const TensorType& type) {
+  return type.dtype == DType::kF32 || type.dtype == DType::kBF16;
+}
+
+}  // namespace
+
+bool Program::CanRun(std::span<const Node* const> nodes, std::span<const TensorType> types) {
+  for (const Node* node : nodes) {
+    const TensorType& output = types[node->outputs[0]];
+    const bool known = IsCast(*node) || IsDropout(*node) || FindFunction(node->op->name()) != nullptr;
+    if (!known || !IsFloat(output)) return false;
+    if (IsDropout(*node) && !CanDraw(output.shape, nodes.size())) return false;
+    for (const ValueId input : node->inputs) {
+      if (graph::ReadOf(types[input], output.shape) == PointwiseRead::kNo) return false;
+    }
+  }
+  return true;
+}
+
+Program::Program(std::span<const Node* const> nodes, ValueId given,
+                 std::span<const TensorType> types, std::span<const bool> kept) {
+  const auto store = [&](ValueId value) {
+    if (kept[value]) steps_.push_back({.kind = Kind::kStore, .value = value, .a = ValueRegister(value)});
+  };
+  if (given != kNoValue) {
+    Define(given, registers_++);
+    store(given);
+  }
+  for (const Node* node : nodes) {
+    const ValueId y = node->outputs[0];
+    const Shape& shape = types[y].shape;
+    const bool rounds = types[y].dtype == DType::kBF16;
+    const int a = Load(node->inputs[0], shape, types);
+    int result = a;
+    if (!IsCast(*node)) {
+      const int b = node->inputs.size() > 1 ? Load(node->inputs[1], shape, types) : -1;
+      result = Compute(*node, a, b);
+    }
+    // A store rounds by itself; only who reads the value afterwards needs it rounded.
+    const bool read_again = std::any_of(nodes.begin(), nodes.end(), [&](const Node* other) {
+      return std::find(other->inputs.begin(), other->inputs.end(), y) != other->inputs.end();
+    });
+    if (rounds && read_again) {
+      const int rounded = registers_++;
+      steps_.push_back({.kind = Kind::kRound, .a = result, .y = rounded});
+      result = rounded;
+    }
+    Define(y, result);
+    store(y);
+  }
+  FreeAfterLastUse();
+  defined_.clear();
+}
+
+int Program::Compute(const Node& node, int a, int b) {
+  Step step{.kind = Kind::kCompute, .a = a, .b = b, .y = registers_++};
+  if (IsDropout(node)) {
+    step.kind = Kind::kDropout;
+    const double rate = node.attributes.Float("rate");
+    step.parameter = static_cast<float>(rate);
+    step.keep = static_cast<float>(1 / (1 - rate));
+    step.stream = static_cast<uint32_t>(node.attributes.Int("stream"));
+  } else {
+    step.function = FindFunction(node.op->name());
+    if (step.function->parameter != nullptr) {
+      step.parameter = step.function->parameter(node.attributes);
+    }
+  }
+  steps_.push_back(step);
+  return step.y;
+}
+
+int Program::ValueRegister(ValueId value) const {
+  for (const auto& [known, reg] : defined_) {
+    if (known == value) return reg;
+  }
+  return -1;
+}
+
+int Program::Load(ValueId value, const Shape& shape, std::span<const TensorType> types) {
+  if (const int known = ValueRegister(value); known >= 0) return known;
+  const PointwiseRead read = graph::ReadOf(types[value], shape);
+  const Kind kind = read == PointwiseRead::kFull  ? Kind::kLoad
+                    : read == PointwiseRead::kRow ? Kind::kLoadRow
+                                                  : Kind::kLoadScalar;
+  reads_rows_ = reads_rows_ || kind == Kind::kLoadRow;
+  const int reg = registers_++;
+  steps_.push_back({.kind = kind, .value = value, .y = reg});
+  Define(value, reg);
+  return reg;
+}
+
+// Until here every result has a register of its own; now a register is used again once nobody reads
+// what it holds. Register 0 stays: it may be the caller's.
+void Program::FreeAfterLastUse() {
+  std::vector<int> last(registers_, -1);
+  for (int i = 0; i < static_cast<int>(steps_.size()); ++i) {
+    for (const int reg : {steps_[i].a, steps_[i].b}) {
+      if (reg >= 0) last[reg] = i;
+    }
+  }
+  std::vector<int> place(registers_, -1);
+  std::vector<int> free;
+  int used = 1;
+  place[0] = 0;
+  for (int i = 0; i < static_cast<int>(steps_.size()); ++i) {
+    Step& step = steps_[i];
+    if (step.y > 0) {
+      if (free.empty()) free.push_back(used++);
+      place[step.y] = free.back();
+      free.pop_back();
+    }
+    for (const int reg : {step.a, step.b == step.a ? -1 : step.b}) {
+      if (reg > 0 && last[reg] == i) free.push_back(place[reg]);
+    }
+    if (step.y > 0 && last[step.y] < 0) free.push_back(place[step.y]);
+    for (int* reg : {&step.a, &step.b, &step.y}) {
+      if (*reg >= 0) *reg = place[*reg];
+    }
+  }
+  registers_ = used;
+}
+
+void Program::Run(const graph::KernelContext& context, const Block& block, float* registers,
+                  float* given) const {
+  const simd::Loops& loops = simd::BestLoops();
+  const int64_t count = block.rows * block.pitch;
+  const auto at = [&](int reg) {
+    return reg == 0 && given != nullptr ? given : registers + reg * kBlockElements;
+  };
+  // Blocks that are dense in memory are moved in one piece.
+  const bool dense = block.columns == block.width && block.pitch == block.width;
+  const int64_t moves = dense ? 1 : block.rows;
+  const int64_t length = dense ? block.rows * block.columns : block.columns;
+  const int64_t start = block.first_row * block.width + block.first_column;
+  for (const Step& step : steps_) {
+    const TensorView* view = step.value == kNoValue ? nullptr : &context.value(step.value);
+    const bool bf16 = view != nullptr && view->type.dtype == DType::kBF16;
+    switch (step.kind) {
+      case Kind::kLoad:
+        for (int64_t i = 0; i < moves; ++i) {
+          float* to = at(step.y) + i * block.pitch;
+          if (bf16) {
+            loops.to_f32(length, view->as<uint16_t>() + start + i * block.width, to);
+          } else {
+            std::memcpy(to, view->as<float>() + start + i * block.width, length * sizeof(float));
+          }
+        }
+        break;
+      case Kind::kLoadRow:
+        for (int64_t i = 0; i < block.rows; ++i) {
+          float* to = at(step.y) + i * block.pitch;
+          if (i > 0) {
+            std::memcpy(to, at(step.y), block.columns * sizeof(float));
+          } else if (bf16) {
+            loops.to_f32(block.columns, view->as<uint16_t>() + block.first_column, to);
+          } else {
+            std::memcpy(to, view->as<float>() + block.first_column, block.columns * sizeof(float));
+          }
+        }
+        break;
+      case Kind::kLoadScalar:
+        std::fill_n(at(step.y), count,
+                    bf16 ? BF16::ToFloat(*view->as<BF16>()) : *view->as<float>());
+        break;
+      case Kind::kCompute:
+        step.function->run(step.parameter, count, at(step.a),
+                           step.b < 0 ? nullptr : at(step.b), at(step.y));
+        break;
+      case Kind::kDropout:
+        for (int64_t i = 0; i < moves; ++i) {
+          loops.dropout((start + i * block.width) / 4, length, context.run().seed, step.stream,
+                        context.run().step, context.run().shard, step.parameter,
+                        step.keep, at(step.a) + i * block.pitch,
+                        at(step.y) + i * block.pitch);
+        }
+        break;
+      case Kind::kRound:
+        loops.round_bf16(count, at(step.a), at(step.y));
+        break;
+      case Kind::kStore:
+        for (int64_t i = 0; i < moves; ++i) {
+          const float* from = at(step.a) + i * block.pitch;
+          if (bf16) {
+            loops.to_bf16(length, from, view->as<uint16_t>() + start + i * block.width);
+          } else {
+            std::memcpy(view->as<float>() + start + i * block.width, from, length * sizeof(float));
+          }
+        }
+        break;
+    }
+  }
+}
+
+}  // namespace lepton::kernels::pointwise

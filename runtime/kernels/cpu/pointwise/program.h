@@ -1,0 +1,75 @@
+// A chain of pointwise nodes as steps over blocks that stay in the L1 cache. The bits are those of one
+// node after the other: a value of type bf16 is rounded before the next step reads it.
+// Ownership: borrows the nodes. Threads: Run is pure but for the memory that it is given.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "runtime/graph/kernel_table.h"
+#include "runtime/kernels/cpu/pointwise/function.h"
+
+namespace lepton::kernels::pointwise {
+
+inline constexpr int64_t kBlockElements = 1024;
+
+// A rectangle of a matrix of `width` columns: the shape of all values of a program, flattened to the
+// rows of the last axis.
+struct Block {
+  int64_t first_row, rows;
+  int64_t first_column, columns;
+  int64_t width;
+  // Floats from row to row of a register; at least `columns`, at most kBlockElements / rows.
+  int64_t pitch;
+};
+
+class Program {
+ public:
+  // Whether every node is known and its inputs can be read block by block.
+  static bool CanRun(std::span<const graph::Node* const> nodes, std::span<const TensorType> types);
+
+  // `nodes` in order; `given`: a value that the caller has computed into register 0 already, or
+  // kNoValue. By value: `types`, and whether it is `kept` in memory.
+  Program(std::span<const graph::Node* const> nodes, graph::ValueId given,
+          std::span<const TensorType> types, std::span<const bool> kept);
+
+  // `registers`: registers() blocks of kBlockElements floats; `given` is where register 0 is instead,
+  // if a value is given.
+  void Run(const graph::KernelContext& context, const Block& block, float* registers,
+           float* given) const;
+  int registers() const { return registers_; }
+  bool reads_rows() const { return reads_rows_; }
+
+ private:
+  enum class Kind : uint8_t {
+    kLoad,
+    kLoadRow,
+    kLoadScalar,
+    kCompute,
+    kDropout,
+    kRound,
+    kStore
+  };
+  struct Step {
+    Kind kind;
+    const Function* function = nullptr;
+    float parameter = 0;   // of the function; dropout: the rate
+    float keep = 0;        // dropout: what is kept is multiplied by this
+    uint32_t stream = 0;   // dropout
+    graph::ValueId value = graph::kNoValue;  // loaded or stored
+    int a = -1, b = -1, y = -1;              // registers
+  };
+
+  int Compute(const graph::Node& node, int a, int b);
+  int ValueRegister(graph::ValueId value) const;
+  int Load(graph::ValueId value, const Shape& shape, std::span<const TensorType> types);
+  void Define(graph::ValueId value, int reg) { defined_.push_back({value, reg}); }
+  void FreeAfterLastUse();
+
+  std::vector<Step> steps_;
+  std::vector<std::pair<graph::ValueId, int>> defined_;  // while it is built
+  int registers_ = 0;
+  bool reads_rows_ = false;
+};
+
+}  // namespace lepton::kernels::pointwise

@@ -1,0 +1,197 @@
+// Simplification and fusion change no bit, and do what they are there for.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "runtime/graph/autodiff.h"
+#include "runtime/graph/executor.h"
+#include "runtime/graph/passes/simplify.h"
+#include "runtime/kernels/kernel_list_cpu.h"
+#include "runtime/ops/op_list.h"
+#include "tests/runtime/engine/op_cases.h"
+
+namespace lepton::graph {
+namespace {
+
+using engine_test::F32;
+using engine_test::HostTensor;
+using engine_test::RandomTensor;
+using testing::Contains;
+using testing::Each;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr int64_t kB = Shape::kBatch;
+
+// A residual MLP block with a norm, in f32 or bf16, and its gradients.
+struct Block {
+  explicit Block(bool bf16, int64_t width = 48, int64_t hidden = 80) : graph(ops::OpList()) {
+    const auto narrow = [&](ValueId value) {
+      return bf16 ? graph.Add("cast", {value}, {{"to", "bf16"}}).value() : value;
+    };
+    x = graph.AddInput("x", F32({kB, 3, width}));
+    const ValueId gain = Weight("gain", {width}), shift = Weight("shift", {width});
+    const ValueId up = Weight("up", {width, hidden}), up_bias = Weight("up_bias", {hidden});
+    const ValueId down = Weight("down", {width, hidden}), down_bias = Weight("down_bias", {width});
+    const ValueId normed = narrow(graph.Add("layer_norm", {x, gain, shift}).value());
+    const ValueId product = graph.Add("matmul", {normed, narrow(up)}).value();
+    const ValueId before = narrow(graph.Add("bias_add", {product, up_bias}).value());
+    const ValueId dropped =
+        graph.Add("dropout", {before}, {{"rate", 0.2}, {"stream", int64_t{1}}}).value();
+    const ValueId active = graph.Add("gelu", {dropped}).value();
+    const ValueId back =
+        graph.Add("matmul", {active, narrow(down)}, {{"transpose_b", int64_t{1}}}).value();
+    const ValueId biased = graph.Add("bias_add", {back, down_bias}).value();
+    const ValueId residual = graph.Add("add", {x, biased}).value();
+    const ValueId scale = Weight("scale", {1});
+    y = graph.Add("mul", {residual, scale}).value();
+    const ValueId squares = graph.Add("mul", {y, y}).value();
+    gradients = AddGradients(graph, squares, weights).value();
+    EXPECT_TRUE(graph.AddOutput(y, false).ok());
+    for (const ValueId gradient : gradients) EXPECT_TRUE(graph.AddOutput(gradient, false).ok());
+  }
+
+  ValueId Weight(const std::string& name, Shape shape) {
+    weights.push_back(graph.AddParameter(name, F32(std::move(shape))));
+    data.push_back(RandomTensor(graph.type(weights.back()), 30 + weights.size(), -0.4, 0.6));
+    return weights.back();
+  }
+
+  // Everything that comes out, as bytes.
+  std::string Run(const PlanOptions& options, int64_t batch) {
+    Executor executor(graph, kernels::CpuKernels(), {}, options);
+    Plan* plan = executor.PlanForBatch(batch).value();
+    names = plan->KernelNames();
+    has_prologue = plan->has_prologue();
+    HostTensor input = RandomTensor({DType::kF32, graph.type(x).shape.WithBatch(batch)}, 3);
+    plan->Bind(x, input.data.data());
+    for (size_t i = 0; i < weights.size(); ++i) plan->Bind(weights[i], data[i].data.data());
+    std::string bytes;
+    for (uint64_t version = 1; version < 3; ++version) {
+      plan->RunPrologue({7, 8, 9}, version);
+      plan->Run({7, 8, 9});
+      for (const Output& output : graph.outputs()) {
+        const TensorView& view = plan->view(output.value);
+        bytes.append(view.as<char>(), view.type.bytes());
+      }
+    }
+    return bytes;
+  }
+
+  Graph graph;
+  ValueId x = kNoValue, y = kNoValue;
+  std::vector<ValueId> weights, gradients;
+  std::vector<HostTensor> data;
+  std::vector<std::string> names;
+  bool has_prologue = false;
+};
+
+struct Fusion : testing::TestWithParam<bool> {};
+
+TEST_P(Fusion, GivesTheBitsOfOneNodeAfterTheOther) {
+  for (const auto& [width, hidden] : {std::pair{48, 80}, {33, 1100}, {7, 5}}) {
+    Block block(GetParam(), width, hidden);
+    for (const int64_t batch : {1, 2, 13, 120}) {
+      const std::string wanted = block.Run({.frozen_parameters = false, .fuse = false}, batch);
+      EXPECT_THAT(block.names, Each(Not(HasSubstr("+"))));
+      EXPECT_EQ(block.Run({.frozen_parameters = false, .fuse = true}, batch), wanted);
+      EXPECT_EQ(block.Run({.frozen_parameters = true, .fuse = true}, batch), wanted);
+      EXPECT_EQ(block.Run({.frozen_parameters = true, .fuse = false}, batch), wanted);
+    }
+  }
+}
+
+TEST_P(Fusion, PutsWhatFollowsAProductIntoItsStep) {
+  Block block(GetParam());
+  block.Run({.frozen_parameters = true, .fuse = true}, 4);
+  const std::string cast = GetParam() ? "+cast" : "";
+  EXPECT_THAT(block.names, Contains("matmul+bias_add" + cast + "+dropout+gelu: gemm"));
+  EXPECT_THAT(block.names, Contains("matmul+bias_add+add+mul+mul: gemm"));
+  EXPECT_THAT(block.names, Contains(testing::StartsWith("layer_norm" + cast)));
+}
+
+INSTANTIATE_TEST_SUITE_P(Both, Fusion, testing::Bool(), [](const auto& info) {
+  return std::string(info.param ? "bf16" : "f32");
+});
+
+// The rounded copy of a weight that only a packing kernel reads is never made.
+TEST(FrozenParameters, AreRoundedWhileTheyArePacked) {
+  Block block(true);
+  block.Run({.frozen_parameters = true}, 4);
+  EXPECT_FALSE(block.has_prologue);
+  block.Run({.frozen_parameters = false}, 4);
+  EXPECT_TRUE(block.has_prologue);
+}
+
+TEST(FrozenParameters, AreSharedByPlansAndPackedOnceForAVersion) {
+  Graph graph(ops::OpList());
+  const ValueId x = graph.AddInput("x", F32({kB, 40}));
+  const ValueId w = graph.AddParameter("w", F32({40, 30}));
+  const ValueId y = graph.Add("matmul", {x, w}).value();
+  ASSERT_TRUE(graph.AddOutput(y, false).ok());
+  Executor executor(graph, kernels::CpuKernels(), {}, {.frozen_parameters = true});
+  HostTensor weight = RandomTensor(F32({40, 30}), 1);
+  HostTensor input = RandomTensor(F32({5, 40}), 2);
+  const auto run = [&](int64_t batch, uint64_t version) {
+    Plan* plan = executor.PlanForBatch(batch).value();
+    plan->Bind(x, input.data.data());
+    plan->Bind(w, weight.data.data());
+    plan->RunPrologue({}, version);
+    plan->Run({});
+    return plan->view(y).span<const float>()[0];
+  };
+  const float first = run(5, 1);
+  weight.floats()[0] += 1;
+  EXPECT_EQ(run(5, 1), first);  // the same version: nothing is packed again
+  EXPECT_EQ(run(2, 1), first);  // nor by another plan
+  EXPECT_NE(run(2, 2), first);
+  EXPECT_NE(run(5, 2), first);
+}
+
+TEST(Simplify, ComputesEqualValuesOnceAndCancelsCasts) {
+  Graph graph(ops::OpList());
+  const ValueId x = graph.AddInput("x", {DType::kBF16, {kB, 4}});
+  const ValueId wide = graph.Add("cast", {x}, {{"to", "f32"}}).value();
+  const ValueId back = graph.Add("cast", {wide}, {{"to", "bf16"}}).value();
+  const ValueId one = graph.Add("gelu", {back}).value();
+  const ValueId other = graph.Add("gelu", {x}).value();
+  const ValueId kept = graph.Add("gelu", {x}).value();
+  const ValueId sum = graph.Add("add", {one, other}).value();
+  const ValueId total = graph.Add("add", {sum, kept}).value();
+  ASSERT_TRUE(graph.AddOutput(kept, false).ok());
+  ASSERT_TRUE(graph.AddOutput(total, false).ok());
+  const std::vector<Node> nodes = Simplify(graph);
+  const auto inputs = [&](ValueId value) { return nodes[graph.value(value).producer].inputs; };
+  EXPECT_THAT(inputs(one), testing::ElementsAre(x));
+  EXPECT_THAT(inputs(sum), testing::ElementsAre(one, one));
+  EXPECT_THAT(inputs(total), testing::ElementsAre(sum, kept)) << "an output keeps its own memory";
+  EXPECT_EQ(ScheduleLiveNodes(graph, nodes).body.size(), 4u);
+}
+
+TEST(Views, AReshapeCostsNothing) {
+  Graph graph(ops::OpList());
+  const ValueId x = graph.AddInput("x", F32({kB, 12}));
+  const ValueId a = graph.Add("relu", {x}).value();
+  const ValueId b =
+      graph.Add("reshape", {a}, {{"shape", std::vector<int64_t>{kB, 3, 4}}}).value();
+  const ValueId c = graph.Add("softmax", {b}).value();
+  const ValueId d =
+      graph.Add("reshape", {c}, {{"shape", std::vector<int64_t>{kB, 12}}}).value();
+  ASSERT_TRUE(graph.AddOutput(d, true).ok());
+  Executor executor(graph, kernels::CpuKernels());
+  Plan* plan = executor.PlanForBatch(2).value();
+  EXPECT_THAT(plan->KernelNames(), testing::SizeIs(3));  // the caller's copy is made
+  EXPECT_EQ(plan->view(a).data, plan->view(b).data);
+  HostTensor in = RandomTensor(F32({2, 12}), 1);
+  std::vector<float> out(24);
+  plan->Bind(x, in.data.data());
+  plan->Bind(d, out.data());
+  plan->Run({});
+  for (int i = 0; i < 24; i += 4) {
+    EXPECT_NEAR(out[i] + out[i + 1] + out[i + 2] + out[i + 3], 1, 1e-5);
+  }
+}
+
+}  // namespace
+}  // namespace lepton::graph

@@ -1,0 +1,138 @@
+// The products of gemm.h: right for any layout, and the same bits for any micro-kernel, number of rows
+// and place.
+#include "runtime/kernels/cpu/gemm/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "runtime/kernels/cpu/gemm/micro.h"
+#include "runtime/tensor/buffer.h"
+#include "tests/runtime/engine/op_cases.h"
+
+namespace lepton::kernels::gemm {
+namespace {
+
+using engine_test::HostTensor;
+using engine_test::RandomTensor;
+
+struct Extents {
+  int64_t rows, columns, inner;
+};
+constexpr Extents kExtents[] = {{1, 1, 1},     {3, 5, 7},      {32, 32, 32},  {33, 65, 100},
+                                {100, 70, 600}, {5, 40, 1030}, {17, 33, 64}, {300, 96, 530}};
+
+// A matrix [rows, columns] that lies row by row, or column by column.
+struct Matrix {
+  Matrix(int64_t rows, int64_t columns, DType dtype, bool turned, uint64_t seed)
+      : tensor(RandomTensor({dtype, {rows, columns}}, seed, -1, 1)),
+        source{dtype, turned ? 1 : columns, turned ? rows : 1} {}
+
+  // As the product of type `product` sees it.
+  double At(int64_t i, int64_t j, DType product) const {
+    const int64_t at = i * source.row_stride + j * source.column_stride;
+    if (source.dtype == DType::kBF16) return BF16::ToFloat(tensor.data.as<BF16>()[at]);
+    const float value = tensor.data.as<float>()[at];
+    return product == DType::kBF16 ? BF16::ToFloat(BF16::FromFloat(value)) : value;
+  }
+
+  mutable HostTensor tensor;
+  Source source;
+};
+
+std::vector<float> Multiply(const Extents& e, const Matrix& a, const Matrix& b,
+                            const Micro& micro) {
+  const Product product(e.rows, e.columns, e.inner, a.source, b.source, micro);
+  Buffer packed(product.packed_bytes());
+  product.PackRight(b.tensor.data.data(), packed.data());
+  std::vector<float> c(e.rows * e.columns);
+  product.Run(a.tensor.data.data(), packed.data(), StoreFinisher(c.data(), DType::kF32, e.columns));
+  return c;
+}
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), 4 * a.size()) == 0;
+}
+
+struct Layout : testing::TestWithParam<std::tuple<DType, bool, bool, bool, bool>> {};
+
+TEST_P(Layout, EveryMicroKernelIsRightAndThoseOfOneKindAgreeBitByBit) {
+  const auto& [dtype, bf16_a, bf16_b, turned_a, turned_b] = GetParam();
+  const MicroList list = dtype == DType::kBF16 ? Bf16Micros() : F32Micros();
+  for (const Extents& e : kExtents) {
+    const Matrix a(e.rows, e.inner, bf16_a ? DType::kBF16 : DType::kF32, turned_a, 1);
+    const Matrix b(e.inner, e.columns, bf16_b ? DType::kBF16 : DType::kF32, turned_b, 2);
+    std::vector<float> first;
+    for (int m = 0; m < list.count; ++m) {
+      const Micro& micro = *list.micros[m];
+      const std::vector<float> c = Multiply(e, a, b, micro);
+      for (int64_t i = 0; i < e.rows; ++i) {
+        for (int64_t j = 0; j < e.columns; ++j) {
+          double sum = 0;
+          for (int64_t k = 0; k < e.inner; ++k) sum += a.At(i, k, dtype) * b.At(k, j, dtype);
+          ASSERT_NEAR(c[i * e.columns + j], sum, 1e-6 * static_cast<double>(e.inner) + 1e-6)
+              << micro.name << " " << e.rows << "x" << e.columns << "x" << e.inner << " at " << i
+              << ", " << j;
+        }
+      }
+      if (m == 0) first = c;
+      // Without fused multiply-add, f32 rounds twice.
+      const bool fused = dtype == DType::kBF16 || std::strcmp(micro.name, "baseline") != 0;
+      if (fused) {
+        EXPECT_TRUE(SameBits(c, first)) << micro.name << " against " << list.micros[0]->name;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Layout,
+                         testing::Combine(testing::Values(DType::kF32, DType::kBF16),
+                                          testing::Bool(), testing::Bool(), testing::Bool(),
+                                          testing::Bool()));
+
+// What makes serving independent of what else is in the batch, without padding it.
+TEST(Product, ARowHasTheSameBitsInAnyNumberOfRows) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const Matrix b(530, 70, dtype, false, 2);
+    const Matrix all(300, 530, dtype, false, 1);
+    const Product whole(300, 70, 530, dtype, all.source, b.source);
+    Buffer packed(whole.packed_bytes());
+    whole.PackRight(b.tensor.data.data(), packed.data());
+    std::vector<float> c(300 * 70);
+    whole.Run(all.tensor.data.data(), packed.data(), StoreFinisher(c.data(), DType::kF32, 70));
+    const size_t row_bytes = 530 * DTypeSize(dtype);
+    for (const int64_t rows : {1, 2, 4, 5, 13, 16, 17, 33, 100}) {
+      for (const int64_t first : {int64_t{0}, int64_t{7}, 300 - rows}) {
+        const Product part(rows, 70, 530, dtype, all.source, b.source);
+        std::vector<float> alone(rows * 70);
+        part.Run(all.tensor.data.as<char>() + first * row_bytes, packed.data(),
+                 StoreFinisher(alone.data(), DType::kF32, 70));
+        const std::vector<float> wanted(c.begin() + first * 70, c.begin() + (first + rows) * 70);
+        EXPECT_TRUE(SameBits(alone, wanted)) << rows << " rows from " << first;
+      }
+    }
+  }
+}
+
+TEST(Product, NanStaysInItsRow) {
+  Matrix a(40, 64, DType::kBF16, false, 1);
+  const Matrix b(64, 48, DType::kBF16, false, 2);
+  const std::vector<float> clean = Multiply({40, 48, 64}, a, b, Bf16Micro());
+  a.tensor.data.as<BF16>()[3 * 64 + 5] = BF16::FromFloat(std::nanf(""));
+  const std::vector<float> dirty = Multiply({40, 48, 64}, a, b, Bf16Micro());
+  for (int64_t i = 0; i < 40; ++i) {
+    for (int64_t j = 0; j < 48; ++j) {
+      const float value = dirty[i * 48 + j];
+      if (i == 3) {
+        EXPECT_TRUE(std::isnan(value));
+      } else {
+        EXPECT_EQ(value, clean[i * 48 + j]);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lepton::kernels::gemm
