@@ -4,13 +4,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh --bench
-scripts/build.sh release gemm_bench journal_bench allreduce_bench train_step_bench onnx_bench
+scripts/build.sh release gemm_bench journal_bench allreduce_bench model_bench onnx_bench
 echo "machine: $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), load $(cut -d' ' -f1 /proc/loadavg)"
 step() { printf '\n== %s\n' "$*"; "$@"; }
 step build/release/bench/gemm_bench
 step build/release/bench/journal_bench
 step build/release/bench/allreduce_bench
-step /usr/bin/python3 bench/train_step_torch.py
+step /usr/bin/python3 bench/model_torch.py
 models=$(mktemp -d)
 trap 'rm -rf "$models"' EXIT
 /usr/bin/python3 tests/golden/onnx/make_models.py "$models" --large >/dev/null

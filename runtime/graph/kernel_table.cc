@@ -19,9 +19,8 @@ Result<const KernelEntry*> KernelTable::Select(const KernelRequest& request) con
     if (!request.followers.empty() && !entry.fuses) continue;
     if (Matches(entry, request)) return &entry;
   }
-  return Internal("no kernel for " + std::string(request.op) + " of " + FirstType(request).ToString() +
-                  " on " +
-                  DeviceName(request.device));
+  return Internal("no kernel for " + std::string(request.op) + " of " +
+                  FirstType(request).ToString() + " on " + DeviceName(request.device));
 }
 
 bool KernelTable::Fuses(const KernelRequest& request) const {

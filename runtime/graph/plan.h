@@ -1,5 +1,5 @@
-// A graph made ready for concrete input shapes: nodes simplified and grouped into steps, a kernel for
-// each, and a place in one arena for every value that somebody reads.
+// A graph made ready for concrete input shapes: nodes simplified and grouped into steps, a kernel
+// for each, and a place in one arena for every value that somebody reads.
 //
 //   Simplify (passes/simplify.h)        equal values are computed once
 //   ScheduleLiveNodes (live_nodes.h)    what nobody needs goes; what depends on parameters only is
@@ -9,8 +9,8 @@
 //   kernels                             the first of the list that takes the step (kernel_table.h)
 //   PlanMemory (memory_plan.h)          offsets by lifetime
 //
-// Ownership: the graph, the kernel table and the pack cache must outlive the plan. Threads: one caller
-// at a time; kernels use ThreadPool::Compute().
+// Ownership: the graph, the kernel table and the pack cache must outlive the plan. Threads: one
+// caller at a time; kernels use ThreadPool::Compute().
 #pragma once
 
 #include <memory>
@@ -24,16 +24,16 @@
 namespace lepton::graph {
 
 struct PlanOptions {
-  // Parameters change only between calls of Plan::ParametersChanged: kernels may keep packed copies of
-  // them, which RunPrologue brings up to date.
+  // Parameters change only between calls of Plan::ParametersChanged: kernels may keep packed copies
+  // of them, which RunPrologue brings up to date.
   bool frozen_parameters = false;
   bool fuse = true;
 };
 
 class Plan {
  public:
-  // kInvalidArgument for shapes that do not fit the graph; kInternal for a missing kernel. `packs` may
-  // be null.
+  // kInvalidArgument for shapes that do not fit the graph; kInternal for a missing kernel. `packs`
+  // may be null.
   static Result<std::unique_ptr<Plan>> Make(const Graph& graph, const KernelTable& kernels,
                                             const Device& device,
                                             std::span<const TensorType> inputs,
@@ -43,11 +43,11 @@ class Plan {
   // The memory of an input, a parameter or an external output, of the value's type; it must stay
   // valid until the last run or the next Bind of the value.
   void Bind(ValueId value, void* data);
-  // Computes what depends on parameters only, and packs frozen ones. Call after they changed, before
-  // Run.
+  // Computes what depends on parameters only, and packs frozen ones. Call after they changed,
+  // before Run.
   void RunPrologue(const RunState& state);
-  // The same, where `version`, which is not 0, names the parameters' state: nothing is done that was
-  // done for the same version, here or by another plan of the same pack cache.
+  // The same, where `version`, which is not 0, names the parameters' state: nothing is done that
+  // was done for the same version, here or by another plan of the same pack cache.
   void RunPrologue(const RunState& state, uint64_t version);
   void Run(const RunState& state);
 
@@ -74,8 +74,8 @@ class Plan {
   std::vector<Node> nodes_;        // as the graph's, simplified
   std::vector<ValueId> roots_;     // by value: whose memory it is
   std::vector<TensorView> views_;  // by value
-  // What Prepare sees: views_, but with the parameter in place of its rounded copy where the copy is
-  // not made.
+  // What Prepare sees: views_, but with the parameter in place of its rounded copy where the copy
+  // is not made.
   std::vector<TensorView> frozen_views_;
   std::vector<ValueId> frozen_sources_;  // by value: the parameter that stands for it in Prepare
   std::vector<Step> steps_;

@@ -43,7 +43,7 @@ class PlanBuilder {
   std::vector<TensorType> types_;  // by value
   std::vector<bool> constant_;     // by value: follows from parameters alone
   std::vector<bool> output_;       // by value: of the graph
-  std::vector<int> reads_;         // by value: steps that read it from memory, and the graph's outputs
+  std::vector<int> reads_;  // by value: steps that read it from memory, and the graph's outputs
   // By node: an input that Prepare alone reads, from the parameter that it is a rounded copy of.
   std::vector<int> packed_input_;
 };

@@ -54,6 +54,7 @@ Result<ValueId> BuildMlp(ModelBuilder& builder, const Signature& signature,
     if (model.layer_norm) {
       LEPTON_ASSIGN_OR_RETURN(x, builder.LayerNorm(name + ".norm", x, out));
     }
+    LEPTON_ASSIGN_OR_RETURN(x, builder.Narrow(x));
     LEPTON_ASSIGN_OR_RETURN(x, builder.Activation(model.activation, name, x));
     LEPTON_ASSIGN_OR_RETURN(x, builder.Dropout(name, x, model.dropout));
     in = out;

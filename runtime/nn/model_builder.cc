@@ -42,15 +42,15 @@ void ModelBuilder::Place() {
   }
 }
 
-Result<ValueId> ModelBuilder::ToGemmInput(ValueId value) {
-  if (precision_ != "bf16") return value;
+Result<ValueId> ModelBuilder::Narrow(ValueId value) {
+  if (precision_ != "bf16" || graph_.type(value).dtype == DType::kBF16) return value;
   return graph_.Add("cast", {value}, {{"to", "bf16"}});
 }
 
 Result<ValueId> ModelBuilder::Matmul(const std::string& name, ValueId x, ValueId weight,
                                      bool transposed) {
-  LEPTON_ASSIGN_OR_RETURN(const ValueId left, ToGemmInput(x));
-  LEPTON_ASSIGN_OR_RETURN(const ValueId right, ToGemmInput(weight));
+  LEPTON_ASSIGN_OR_RETURN(const ValueId left, Narrow(x));
+  LEPTON_ASSIGN_OR_RETURN(const ValueId right, Narrow(weight));
   graph::Attributes attributes;
   if (transposed) attributes.Set("transpose_b", int64_t{1});
   return graph_.Add("matmul", {left, right}, std::move(attributes), name + "/matmul");

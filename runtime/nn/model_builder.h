@@ -44,6 +44,10 @@ class ModelBuilder {
   // x [.., in] * weight, for a weight that is used in several places.
   Result<graph::ValueId> Matmul(const std::string& name, graph::ValueId x, graph::ValueId weight,
                                 bool transposed);
+  // With precision bf16 the value rounded to bf16, else itself: for what feeds products and
+  // activations and is worth keeping in half the memory. Sums, norms and the residual stream stay
+  // f32.
+  Result<graph::ValueId> Narrow(graph::ValueId value);
   // Parameters <name>.weight (ones) and <name>.bias (zeros).
   Result<graph::ValueId> LayerNorm(const std::string& name, graph::ValueId x, int64_t width,
                                    double epsilon = 1e-5);
@@ -68,8 +72,6 @@ class ModelBuilder {
   int64_t trained_elements() const { return trained_elements_; }
 
  private:
-  Result<graph::ValueId> ToGemmInput(graph::ValueId value);
-
   graph::Graph& graph_;
   const bool training_;
   const std::string precision_;

@@ -133,6 +133,7 @@ Result<ValueId> TransformerBuilder::Positioned(const std::string& norm, ValueId 
                  {{"shape",
                    std::vector<int64_t>{Shape::kBatch, Shape::kSequence, heads * c_.head_size}}}));
   }
+  LEPTON_ASSIGN_OR_RETURN(x, b_.Narrow(x));
   if (c_.positions != Config::Positions::kRotary) return x;
   const spec::RopeSpec& r = c_.rope;
   Attributes attributes{{"size", c_.head_size}, {"base", r.base}};
@@ -154,8 +155,9 @@ Result<ValueId> TransformerBuilder::Attention(int64_t index, const std::string& 
   const int64_t kv_inner = c_.kv_heads * c_.head_size;
   ValueId q = kNoValue, k = kNoValue, v = kNoValue;
   if (c_.fused_qkv) {
-    LEPTON_ASSIGN_OR_RETURN(const ValueId qkv,
+    LEPTON_ASSIGN_OR_RETURN(ValueId qkv,
                             Dense(layer + n_.qkv, x, c_.width, inner + 2 * kv_inner, c_.qkv_bias));
+    LEPTON_ASSIGN_OR_RETURN(qkv, b_.Narrow(qkv));
     const auto part = [&](int64_t begin, int64_t end) {
       return g.Add("slice", {qkv}, {{"axis", int64_t{2}}, {"begin", begin}, {"end", end}});
     };
@@ -169,6 +171,7 @@ Result<ValueId> TransformerBuilder::Attention(int64_t index, const std::string& 
   }
   LEPTON_ASSIGN_OR_RETURN(q, Positioned(layer + n_.query_norm, q, c_.heads));
   LEPTON_ASSIGN_OR_RETURN(k, Positioned(layer + n_.key_norm, k, c_.kv_heads));
+  LEPTON_ASSIGN_OR_RETURN(v, b_.Narrow(v));
   Attributes attributes{{"heads", c_.heads}, {"kv_heads", c_.kv_heads}};
   if (c_.causal) attributes.Set("causal", int64_t{1});
   if (c_.window > 0 && index >= c_.window_from) attributes.Set("window", c_.window);
@@ -184,12 +187,15 @@ Result<ValueId> TransformerBuilder::Mlp(const std::string& layer, ValueId x) {
   if (c_.gated) {
     LEPTON_ASSIGN_OR_RETURN(ValueId gate,
                             Dense(layer + n_.gate, x, c_.width, c_.mlp_width, c_.mlp_bias));
-    LEPTON_ASSIGN_OR_RETURN(const ValueId up,
+    LEPTON_ASSIGN_OR_RETURN(ValueId up,
                             Dense(layer + n_.up, x, c_.width, c_.mlp_width, c_.mlp_bias));
+    LEPTON_ASSIGN_OR_RETURN(gate, b_.Narrow(gate));
+    LEPTON_ASSIGN_OR_RETURN(up, b_.Narrow(up));
     LEPTON_ASSIGN_OR_RETURN(gate, b_.Activation(c_.activation, layer + n_.gate, gate));
     LEPTON_ASSIGN_OR_RETURN(inner, b_.graph().Add("mul", {gate, up}));
   } else {
     LEPTON_ASSIGN_OR_RETURN(inner, Dense(layer + n_.up, x, c_.width, c_.mlp_width, c_.mlp_bias));
+    LEPTON_ASSIGN_OR_RETURN(inner, b_.Narrow(inner));
     LEPTON_ASSIGN_OR_RETURN(inner, b_.Activation(c_.activation, layer + n_.up, inner));
   }
   return Dense(layer + n_.down, inner, c_.mlp_width, c_.width, c_.mlp_bias,

@@ -7,8 +7,7 @@ namespace {
 
 class Gelu final : public PointwiseOp {
  public:
-  Gelu(std::string_view name, std::string_view gradient)
-      : PointwiseOp(name), gradient_(gradient) {}
+  Gelu(std::string_view name, std::string_view gradient) : PointwiseOp(name), gradient_(gradient) {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {

@@ -24,7 +24,8 @@ constexpr std::string_view kGradient = "made for gradients only";
 constexpr ExportRule kUnexported[] = {
     {"binary_cross_entropy", nullptr, kLoss}, {"cross_entropy", nullptr, kLoss},
     {"distillation", nullptr, kLoss},         {"mse", nullptr, kLoss},
-    {"expand", nullptr, kGradient},           {"sum_to", nullptr, kGradient},
+    {"expand", nullptr, kGradient},           {"sum_rows", nullptr, kGradient},
+    {"sum_to", nullptr, kGradient},
 };
 
 }  // namespace

@@ -79,8 +79,8 @@ PointwiseRead ReadOf(const TensorType& input, const Shape& shape) {
   }
   // The last axis, repeated along all others.
   const bool row = shape.rank() > 0 && input.shape.rank() > 0 &&
-                   input.shape.rank() <= shape.rank() &&
-                   input.shape.back() == shape.back() && input.shape.rows() == 1;
+                   input.shape.rank() <= shape.rank() && input.shape.back() == shape.back() &&
+                   input.shape.rows() == 1;
   return row ? PointwiseRead::kRow : PointwiseRead::kNo;
 }
 

@@ -1,7 +1,7 @@
 // Groups nodes that run as one step: an anchor, and pointwise nodes that read its result block by
-// block while it is in the cache (bias, activation, residual, cast). What nobody else reads never goes
-// to memory. The bits are those of one node after the other: values are rounded where their types say
-// so. Threads: pure functions.
+// block while it is in the cache (bias, activation, residual, cast). What nobody else reads never
+// goes to memory. The bits are those of one node after the other: values are rounded where their
+// types say so. Threads: pure functions.
 #pragma once
 
 #include <functional>
@@ -34,8 +34,8 @@ struct FusionInput {
   std::span<const ValueId> roots;
 };
 
-// The groups of a schedule; `takes_followers` says whether a kernel can. A follower moves forward to
-// its anchor, so all that it reads must be there by then.
+// The groups of a schedule; `takes_followers` says whether a kernel can. A follower moves forward
+// to its anchor, so all that it reads must be there by then.
 std::vector<Group> FuseGroups(const FusionInput& input,
                               const std::function<bool(NodeId)>& takes_followers,
                               const FusionLimits& limits = {});

@@ -20,8 +20,8 @@ ValueId CancelledCast(const Graph& graph, const Node& node, const std::vector<No
   if (inner == kNoNode || nodes[inner].op->name() != "cast") return kNoValue;
   const ValueId x = nodes[inner].inputs[0];
   // The other way round the inner cast rounds.
-  const bool cancels = graph.type(x).dtype == DType::kBF16 &&
-                       graph.type(node.outputs[0]).dtype == DType::kBF16;
+  const bool cancels =
+      graph.type(x).dtype == DType::kBF16 && graph.type(node.outputs[0]).dtype == DType::kBF16;
   return cancels ? x : kNoValue;
 }
 
@@ -49,8 +49,8 @@ std::vector<Node> Simplify(const Graph& graph) {
     const auto [first, last] = known.equal_range(hash);
     for (auto it = first; it != last && !found; ++it) {
       const Node& other = nodes[it->second];
-      found = other.op == node.op && other.inputs == node.inputs &&
-              other.attributes == node.attributes;
+      found =
+          other.op == node.op && other.inputs == node.inputs && other.attributes == node.attributes;
       for (size_t i = 0; found && i < node.outputs.size(); ++i) {
         same[node.outputs[i]] = other.outputs[i];
       }

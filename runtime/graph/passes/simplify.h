@@ -1,5 +1,5 @@
-// Common subexpressions and casts that cancel, as nodes with other inputs: values keep their ids, and
-// what nobody reads any more is left to live_nodes.h. Threads: pure functions.
+// Common subexpressions and casts that cancel, as nodes with other inputs: values keep their ids,
+// and what nobody reads any more is left to live_nodes.h. Threads: pure functions.
 #pragma once
 
 #include <vector>

@@ -1,4 +1,5 @@
-// A plain f32 kernel for nodes with bf16 values: inputs widened before it, outputs rounded after it.
+// A plain f32 kernel for nodes with bf16 values: inputs widened before it, outputs rounded after
+// it.
 #pragma once
 
 #include <deque>

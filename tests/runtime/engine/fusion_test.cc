@@ -111,9 +111,8 @@ TEST_P(Fusion, PutsWhatFollowsAProductIntoItsStep) {
   EXPECT_THAT(block.names, Contains(testing::StartsWith("layer_norm" + cast)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Both, Fusion, testing::Bool(), [](const auto& info) {
-  return std::string(info.param ? "bf16" : "f32");
-});
+INSTANTIATE_TEST_SUITE_P(Both, Fusion, testing::Bool(),
+                         [](const auto& info) { return std::string(info.param ? "bf16" : "f32"); });
 
 // The rounded copy of a weight that only a packing kernel reads is never made.
 TEST(FrozenParameters, AreRoundedWhileTheyArePacked) {
@@ -173,11 +172,9 @@ TEST(Views, AReshapeCostsNothing) {
   Graph graph(ops::OpList());
   const ValueId x = graph.AddInput("x", F32({kB, 12}));
   const ValueId a = graph.Add("relu", {x}).value();
-  const ValueId b =
-      graph.Add("reshape", {a}, {{"shape", std::vector<int64_t>{kB, 3, 4}}}).value();
+  const ValueId b = graph.Add("reshape", {a}, {{"shape", std::vector<int64_t>{kB, 3, 4}}}).value();
   const ValueId c = graph.Add("softmax", {b}).value();
-  const ValueId d =
-      graph.Add("reshape", {c}, {{"shape", std::vector<int64_t>{kB, 12}}}).value();
+  const ValueId d = graph.Add("reshape", {c}, {{"shape", std::vector<int64_t>{kB, 12}}}).value();
   ASSERT_TRUE(graph.AddOutput(d, true).ok());
   Executor executor(graph, kernels::CpuKernels());
   Plan* plan = executor.PlanForBatch(2).value();

@@ -1,5 +1,5 @@
-// The products of gemm.h: right for any layout, and the same bits for any micro-kernel, number of rows
-// and place.
+// The products of gemm.h: right for any layout, and the same bits for any micro-kernel, number of
+// rows and place.
 #include "runtime/kernels/cpu/gemm/gemm.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ using engine_test::RandomTensor;
 struct Extents {
   int64_t rows, columns, inner;
 };
-constexpr Extents kExtents[] = {{1, 1, 1},     {3, 5, 7},      {32, 32, 32},  {33, 65, 100},
+constexpr Extents kExtents[] = {{1, 1, 1},      {3, 5, 7},     {32, 32, 32}, {33, 65, 100},
                                 {100, 70, 600}, {5, 40, 1030}, {17, 33, 64}, {300, 96, 530}};
 
 // A matrix [rows, columns] that lies row by row, or column by column.

@@ -184,8 +184,8 @@ std::vector<std::vector<size_t>> NarrowInputs(std::string_view op) {
   for (const char* all : {"add", "sub", "mul", "div"}) {
     if (op == all) return {{0, 1}};
   }
-  for (const char* first : {"relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "scale", "dropout", "rope",
-                            "reduce", "sum_rows"}) {
+  for (const char* first : {"relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "scale",
+                            "dropout", "rope", "reduce", "sum_rows"}) {
     if (op == first) return {{0}};
   }
   for (const char* gradient :

@@ -101,13 +101,13 @@ class BackwardHead {
     float* dots = Zeros(work().dots, kTile);
     float* log_sums = Zeros(work().log_sums, kTile);
     float* rows = work().row.Get<float>(2 * s_.size);
-    std::copy_n(context_.input(kLogSum).as<float>() + (image_ * s_.heads + head) * s_.queries + first,
-                count, log_sums);
+    std::copy_n(
+        context_.input(kLogSum).as<float>() + (image_ * s_.heads + head) * s_.queries + first,
+        count, log_sums);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t offset = at + i * s_.q_pitch();
-      dots[i] = simd::BestLoops().dot(
-          s_.size, Widened(context_.input(kDy), offset, rows),
-          Widened(context_.input(kY), offset, rows + s_.size));
+      dots[i] = simd::BestLoops().dot(s_.size, Widened(context_.input(kDy), offset, rows),
+                                      Widened(context_.input(kY), offset, rows + s_.size));
     }
   }
 
@@ -133,8 +133,7 @@ class BackwardHead {
     const int64_t block = row / micro_.block_rows;
     // The first and last queries that see any of the block's keys, by panels of 32.
     const int64_t from = FirstQuery(key + row, first, count) / kPanelColumns * kPanelColumns;
-    const int64_t to =
-        PaddedTo(EndQuery(key + row + rows - 1, first, count), kPanelColumns);
+    const int64_t to = PaddedTo(EndQuery(key + row + rows - 1, first, count), kPanelColumns);
     if (from >= to) return;
     const int64_t unit = kPanelColumns * micro_.block_rows * micro_.element;
     float* s = work().scores.Get<float>(block_floats());
@@ -207,12 +206,7 @@ class BackwardHead {
       const int64_t end = std::clamp<int64_t>(s_.EndKey(first + query + rows - 1) - key, 0, keys);
       if (end == 0) continue;
       const int64_t inner = PaddedTo(end, kPanelColumns);
-      micro_.pack_blocks({work().ds.Get<char>(0),
-                          {dtype_, 1, kTile},
-                          query,
-                          rows,
-                          inner,
-                          inner},
+      micro_.pack_blocks({work().ds.Get<char>(0), {dtype_, 1, kTile}, query, rows, inner, inner},
                          left);
       for (int64_t panel = 0; panel < panels_; ++panel) {
         micro_.multiply(rows, inner, left, work().k.from(micro_, panel, 0),

@@ -122,8 +122,8 @@ class ForwardHead {
     const int64_t to = std::clamp<int64_t>(s_.EndKey(first + row) - key, from, end - key);
     const float scale = static_cast<float>(s_.scale);
     const float* bias = bias_ == nullptr ? nullptr : bias_ + key;
-    const float top = std::max(
-        tops_[row], loops.score_row(from, to, block_floats(), scale, bias, scores));
+    const float top =
+        std::max(tops_[row], loops.score_row(from, to, block_floats(), scale, bias, scores));
     // Nothing seen yet: there is nothing to be below of.
     const float below = top == -std::numeric_limits<float>::infinity() ? 0.0f : top;
     const float shrink = totals_[row] > 0 ? std::exp(tops_[row] - below) : 1.0f;
@@ -136,8 +136,8 @@ class ForwardHead {
 
   void Store(int64_t first, int64_t rows, int64_t panels, const float* sums) const {
     const TensorView& y = context_.output(0);
-    float* log_sums = context_.output(1).as<float>() +
-                      (image_ * s_.heads + head_) * s_.queries + first;
+    float* log_sums =
+        context_.output(1).as<float>() + (image_ * s_.heads + head_) * s_.queries + first;
     for (int64_t row = 0; row < rows; ++row) {
       const float factor = 1 / totals_[row];
       log_sums[row] = tops_[row] + std::log(totals_[row]);

@@ -1,6 +1,6 @@
-// The rows of one head, packed for products in one of the four ways that attention needs. `T` is the
-// type of the inputs; rows lie `pitch` elements apart.
-// Threads: plain values; each thread has its own memory.
+// The rows of one head, packed for products in one of the four ways that attention needs. `T` is
+// the type of the inputs; rows lie `pitch` elements apart. Threads: plain values; each thread has
+// its own memory.
 #pragma once
 
 #include <cstring>

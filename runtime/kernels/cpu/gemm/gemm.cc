@@ -80,18 +80,17 @@ void Product::PackPanels(const void* b, void* packed, int64_t first, int64_t cou
 void Product::PackRight(const void* b, void* packed) const {
   constexpr int64_t kGrain = 1 << 15;  // elements for which another thread is worth waking
   const int64_t grain = std::max<int64_t>(1, kGrain / (kPanelColumns * padded_inner_));
-  ComputeLoop(panels(), grain, [&](int64_t begin, int64_t end) {
-    PackPanels(b, packed, begin, end - begin);
-  });
+  ComputeLoop(panels(), grain,
+              [&](int64_t begin, int64_t end) { PackPanels(b, packed, begin, end - begin); });
 }
 
-// Chunks of rows that fit the cache, as many for each thread; where there are too few rows for that,
-// the columns are divided, too.
+// Chunks of rows that fit the cache, as many for each thread; where there are too few rows for
+// that, the columns are divided, too.
 Product::Grid Product::MakeGrid(int threads) const {
   Grid grid;
   const int64_t fitting = kChunkBytes / (padded_inner_ * micro_.element);
-  const int64_t most =
-      std::clamp(fitting / micro_.block_rows * micro_.block_rows, micro_.block_rows, kMostChunkRows);
+  const int64_t most = std::clamp(fitting / micro_.block_rows * micro_.block_rows,
+                                  micro_.block_rows, kMostChunkRows);
   const int64_t wanted = RoundUp(CeilDiv(rows_, most), threads);
   grid.chunk_rows = RoundUp(CeilDiv(rows_, wanted), micro_.block_rows);
   grid.chunks = CeilDiv(rows_, grid.chunk_rows);
@@ -103,8 +102,7 @@ Product::Grid Product::MakeGrid(int threads) const {
 }
 
 void Product::RunTask(const void* a, const void* packed_b, const Finisher& finisher,
-                      int64_t first_row, int64_t rows, int64_t first_panel,
-                      int64_t panels) const {
+                      int64_t first_row, int64_t rows, int64_t first_panel, int64_t panels) const {
   const MicroScope scope(micro_);
   Scratch& scratch = ThreadScratch();
   const int64_t blocks = CeilDiv(rows, micro_.block_rows);

@@ -1,17 +1,19 @@
 // Matrix products: c [rows, columns] = op(a) [rows, inner] * op(b) [inner, columns], in f32 or with
 // bf16 inputs, summed in f32. Written for what an engine needs and a BLAS does not promise:
 //
-// - One order of additions per element of c, whatever the number of rows, of threads, or the place in
+// - One order of additions per element of c, whatever the number of rows, of threads, or the place
+// in
 //   the matrix: a row gives the same bits in any batch, without padding the batch.
-// - bf16 gives the same bits with AMX, AVX-512 and plain code: per 32 of `inner`, the products of even
-//   and of odd indices are summed apart, in order, and added, as TDPBF16PS does (Intel SDM, vol. 2).
-//   f32 gives the same bits on all CPUs with fused multiply-add.
+// - bf16 gives the same bits with AMX, AVX-512 and plain code: per 32 of `inner`, the products of
+// even
+//   and of odd indices are summed apart, in order, and added, as TDPBF16PS does (Intel SDM, vol.
+//   2). f32 gives the same bits on all CPUs with fused multiply-add.
 // - The right side is packed once for many products (weights), the left side as it is needed.
 // - What follows the product (bias, activation, cast) runs on a block while it is in the L1 cache.
 //
-// Blocking (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"): a chunk
-// of the left side is packed to stay in L2, a panel of the right side stays in L1, and a micro-kernel
-// keeps its part of c in registers.
+// Blocking (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"): a
+// chunk of the left side is packed to stay in L2, a panel of the right side stays in L1, and a
+// micro-kernel keeps its part of c in registers.
 #pragma once
 
 #include <cstddef>
@@ -34,7 +36,8 @@ struct Source {
 // Takes finished blocks of c. Threads: called from several at once, for disjoint blocks.
 class Finisher {
  public:
-  // `block`: [rows, kPanelColumns], of which the first `columns` count; the finisher may write to it.
+  // `block`: [rows, kPanelColumns], of which the first `columns` count; the finisher may write to
+  // it.
   virtual void Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,
                       float* block) const = 0;
 

@@ -32,9 +32,7 @@ struct Operands {
     if (batch > 1) frozen = {};
   }
 
-  Source Left() const {
-    return transpose_a ? Source{dtype, 1, rows} : Source{dtype, inner, 1};
-  }
+  Source Left() const { return transpose_a ? Source{dtype, 1, rows} : Source{dtype, inner, 1}; }
   Source Right() const {
     const DType type = is_frozen() ? frozen.type.dtype : dtype;
     return transpose_b ? Source{type, 1, inner} : Source{type, columns, 1};
@@ -107,8 +105,7 @@ class MatmulKernel final : public graph::Kernel {
     if (program_) {
       product_.Run(a, packed, ProgramFinisher(*program_, context, op_.columns));
     } else {
-      product_.Run(a, packed,
-                   StoreFinisher(context.output(0).data, DType::kF32, op_.columns));
+      product_.Run(a, packed, StoreFinisher(context.output(0).data, DType::kF32, op_.columns));
     }
   }
 
@@ -136,7 +133,8 @@ class BatchKernel final : public graph::Kernel {
     ComputeLoop(op_.batch, kWorkForThreads / std::max<int64_t>(1, work) + 1,
                 [&](int64_t begin, int64_t end) {
                   thread_local Buffer packed;
-                  if (packed.size() < product_.packed_bytes()) packed = Buffer(product_.packed_bytes());
+                  if (packed.size() < product_.packed_bytes())
+                    packed = Buffer(product_.packed_bytes());
                   for (int64_t i = begin; i < end; ++i) {
                     const char* right = b + i * op_.inner * op_.columns * element;
                     product_.PackPanels(right, packed.data(), 0, product_.panels());
@@ -156,8 +154,7 @@ bool CanMultiply(const KernelRequest& request) {
   if (request.outputs[0].shape.elements() == 0 || request.inputs[0].shape.elements() == 0) {
     return false;
   }
-  return request.followers.empty() ||
-         pointwise::Program::CanRun(request.followers, request.types);
+  return request.followers.empty() || pointwise::Program::CanRun(request.followers, request.types);
 }
 
 bool CanMultiplyBatch(const KernelRequest& request) {

@@ -10,9 +10,9 @@
 
 namespace lepton::kernels::gemm {
 
-// Part of a source: rows of the left side, or columns of the right side, [first, first + count), with
-// all of `inner`, which is padded with zeros to `padded`, as is what is missing of a last block or
-// panel.
+// Part of a source: rows of the left side, or columns of the right side, [first, first + count),
+// with all of `inner`, which is padded with zeros to `padded`, as is what is missing of a last
+// block or panel.
 struct Part {
   const void* data;
   Source source;
@@ -26,8 +26,8 @@ struct Micro {
   int64_t step;        // `inner` is a multiple of this
   int64_t chunk;       // of `inner` at a time; a multiple of step
   int64_t element;     // bytes of a packed element
-  // A block: `block_rows` rows. A panel: kPanelColumns columns. Each as many, one after the other, as
-  // hold the part.
+  // A block: `block_rows` rows. A panel: kPanelColumns columns. Each as many, one after the other,
+  // as hold the part.
   void (*pack_blocks)(const Part& part, void* blocks);
   void (*pack_panels)(const Part& part, void* panels);
   // c [rows, kPanelColumns] (pitch kPanelColumns) = the block times the panel over `inner`, or +=.

@@ -1,6 +1,6 @@
-// bf16 products on AMX tiles (Intel SDM, vol. 1, chapter 18). Two tiles of rows times two of columns
-// stay in four tile registers; the other four take what is loaded. Packing is that of AVX-512, which
-// every CPU with AMX has.
+// bf16 products on AMX tiles (Intel SDM, vol. 1, chapter 18). Two tiles of rows times two of
+// columns stay in four tile registers; the other four take what is loaded. Packing is that of
+// AVX-512, which every CPU with AMX has.
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -48,8 +48,8 @@ void LeaveAmx() {
 #define LEPTON_TILE_MULTIPLY(c, a, b) \
   asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
 
-constexpr int64_t kTilePitch = 64;                 // bytes
-constexpr int64_t kRowPitch = kPanelColumns * 4;   // bytes of c
+constexpr int64_t kTilePitch = 64;                  // bytes
+constexpr int64_t kRowPitch = kPanelColumns * 4;    // bytes of c
 constexpr int64_t kLowerRows = 16 * kPanelColumns;  // elements of c
 
 template <bool kTwoRows>
@@ -108,15 +108,16 @@ void MultiplyAmx(int64_t rows, int64_t inner, const void* block, const void* pan
 }  // namespace
 
 extern const Micro kBf16Amx;
-const Micro kBf16Amx = {"amx",
-                        32,
-                        kInnerOfStep,
-                        512,
-                        2,
-                        [](const Part& part, void* blocks) { kBf16Avx512.pack_blocks(part, blocks); },
-                        [](const Part& part, void* panels) { kBf16Avx512.pack_panels(part, panels); },
-                        MultiplyAmx,
-                        EnterAmx,
-                        LeaveAmx};
+const Micro kBf16Amx = {
+    "amx",
+    32,
+    kInnerOfStep,
+    512,
+    2,
+    [](const Part& part, void* blocks) { kBf16Avx512.pack_blocks(part, blocks); },
+    [](const Part& part, void* panels) { kBf16Avx512.pack_panels(part, panels); },
+    MultiplyAmx,
+    EnterAmx,
+    LeaveAmx};
 
 }  // namespace lepton::kernels::gemm

@@ -1,7 +1,7 @@
-// Packing and multiplication for f32, and for bf16 where there is no AMX. Compiled by micro_avx512.cc,
-// micro_avx2.cc and micro_baseline.cc with different flags; in an unnamed namespace, without the
-// standard library's inline functions, for the reason that simd/loops_body.h gives. Not a header for
-// anyone else.
+// Packing and multiplication for f32, and for bf16 where there is no AMX. Compiled by
+// micro_avx512.cc, micro_avx2.cc and micro_baseline.cc with different flags; in an unnamed
+// namespace, without the standard library's inline functions, for the reason that simd/loops_body.h
+// gives. Not a header for anyone else.
 #include <string.h>
 
 #include "runtime/kernels/cpu/gemm/micro.h"
@@ -58,8 +58,9 @@ struct Reader {
 
 LEPTON_INLINE Reader ReadLeft(const Part& part) {
   const bool bf16 = part.source.dtype == DType::kBF16;
-  return {static_cast<const char*>(part.data) + part.first * part.source.row_stride * (bf16 ? 2 : 4),
-          bf16, part.source.row_stride, part.source.column_stride};
+  return {
+      static_cast<const char*>(part.data) + part.first * part.source.row_stride * (bf16 ? 2 : 4),
+      bf16, part.source.row_stride, part.source.column_stride};
 }
 
 LEPTON_INLINE Reader ReadRight(const Part& part) {
@@ -99,9 +100,8 @@ LEPTON_INLINE void TurnF32(const Reader& from, int64_t width, int64_t inner, int
   for (; k + kLanes <= inner; k += kLanes) {
     Words rows[kLanes];
     for (int64_t row = 0; row < kLanes; ++row) {
-      rows[row] = row < width
-                      ? LoadAs<Words>(from.data + 4 * (row * from.row_stride + k))
-                      : Words{};
+      rows[row] =
+          row < width ? LoadAs<Words>(from.data + 4 * (row * from.row_stride + k)) : Words{};
     }
     Transpose(rows);
     for (int64_t i = 0; i < kLanes; ++i) memcpy(to + (k + i) * pitch, &rows[i], 4 * kept);
@@ -124,8 +124,11 @@ LEPTON_INLINE void PackF32(const Reader& from, const Part& part, int64_t width, 
         const int64_t kept = width - part_row < kLanes ? width - part_row : kLanes;
         Reader rows = from;
         rows.data += 4 * (row + part_row) * from.row_stride;
-        TurnF32(rows, left < 0 ? 0 : left < kept ? left : kept, part.inner, width, kept,
-                to + row / width * block_floats + part_row);
+        TurnF32(rows,
+                left < 0      ? 0
+                : left < kept ? left
+                              : kept,
+                part.inner, width, kept, to + row / width * block_floats + part_row);
       }
     }
     return;
@@ -273,8 +276,9 @@ LEPTON_INLINE void RowsOfStep(const Reader& from, int64_t row, int64_t count, in
   }
 }
 
-// Tiles of rows (a block's) or of pairs (a panel's), two per 32 rows of the source and step, whichever
-// way the source lies: one that is contiguous along inner is read row by row, the other step by step.
+// Tiles of rows (a block's) or of pairs (a panel's), two per 32 rows of the source and step,
+// whichever way the source lies: one that is contiguous along inner is read row by row, the other
+// step by step.
 template <bool kOfPairs>
 LEPTON_INLINE void PackTiles(const Reader& from, const Part& part, void* out) {
   auto* to = static_cast<uint16_t*>(out);
@@ -388,14 +392,10 @@ void MultiplyBf16(int64_t rows, int64_t inner, const void* block, const void* pa
 
 void Nothing() {}
 
-#define LEPTON_GEMM_F32(name)                                                          \
-  {                                                                                    \
-    name, kF32Rows, 1, 256, 4, PackF32Blocks, PackF32Panels, MultiplyF32, Nothing, Nothing \
-  }
-#define LEPTON_GEMM_BF16(name)                                                               \
-  {                                                                                          \
-    name, kBf16Rows, kStep, 512, 2, PackBf16Blocks, PackBf16Panels, MultiplyBf16, Nothing, Nothing \
-  }
+#define LEPTON_GEMM_F32(name) \
+  { name, kF32Rows, 1, 256, 4, PackF32Blocks, PackF32Panels, MultiplyF32, Nothing, Nothing }
+#define LEPTON_GEMM_BF16(name) \
+  { name, kBf16Rows, kStep, 512, 2, PackBf16Blocks, PackBf16Panels, MultiplyBf16, Nothing, Nothing }
 
 }  // namespace
 }  // namespace lepton::kernels::gemm

@@ -12,9 +12,9 @@ namespace {
 using graph::KernelContext;
 using graph::KernelRequest;
 
-constexpr int64_t kGrain = 1 << 14;     // elements for which another thread is worth waking
-constexpr int64_t kBlockRows = 64;      // summed by one thread before the final sum
-constexpr int64_t kColumnTile = 256;    // columns of the final sum that a thread takes at a time
+constexpr int64_t kGrain = 1 << 14;   // elements for which another thread is worth waking
+constexpr int64_t kBlockRows = 64;    // summed by one thread before the final sum
+constexpr int64_t kColumnTile = 256;  // columns of the final sum that a thread takes at a time
 
 int64_t RowGrain(int64_t n) {
   return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, n));
@@ -122,9 +122,8 @@ class RmsNorm final : public NormKernel {
   void Run(const KernelContext& context) override {
     ForRows([&](int64_t row, float* scratch) {
       float* y = followers_.Target(context.output(0), row, n_, scratch);
-      context.output(1).as<float>()[row] =
-          simd::BestLoops().rms_norm(n_, epsilon_, context.input(0).as<float>() + row * n_,
-                                     context.input(1).as<float>(), y);
+      context.output(1).as<float>()[row] = simd::BestLoops().rms_norm(
+          n_, epsilon_, context.input(0).as<float>() + row * n_, context.input(1).as<float>(), y);
       followers_.Run(context, row, n_, y);
     });
   }
@@ -140,11 +139,10 @@ class LayerNormGrad final : public NormKernel {
       std::vector<float> scratch(n_);
       for (int64_t row = begin; row < end; ++row) {
         float* dx = followers_.Target(context.output(0), row, n_, scratch.data());
-        simd::BestLoops().layer_norm_grad(n_, context.input(0).as<float>() + row * n_,
-                                          context.input(1).as<float>(),
-                                          context.input(2).as<float>()[row],
-                                          context.input(3).as<float>()[row], dy.Row(row), dx, sums,
-                                          sums + n_);
+        simd::BestLoops().layer_norm_grad(
+            n_, context.input(0).as<float>() + row * n_, context.input(1).as<float>(),
+            context.input(2).as<float>()[row], context.input(3).as<float>()[row], dy.Row(row), dx,
+            sums, sums + n_);
         followers_.Run(context, row, n_, dx);
       }
     });
@@ -206,12 +204,9 @@ graph::KernelEntry Entry(std::string_view op, bool fuses, DType dtype = DType::k
 }  // namespace
 
 std::vector<graph::KernelEntry> NormKernels() {
-  return {Entry<LayerNorm>("layer_norm", true),
-          Entry<LayerNormGrad>("layer_norm_grad", true),
-          Entry<RmsNorm>("rms_norm", true),
-          Entry<RmsNormGrad>("rms_norm_grad", true),
-          Entry<SumRows>("sum_rows", false),
-          Entry<SumRows>("sum_rows", false, DType::kBF16)};
+  return {Entry<LayerNorm>("layer_norm", true), Entry<LayerNormGrad>("layer_norm_grad", true),
+          Entry<RmsNorm>("rms_norm", true),     Entry<RmsNormGrad>("rms_norm_grad", true),
+          Entry<SumRows>("sum_rows", false),    Entry<SumRows>("sum_rows", false, DType::kBF16)};
 }
 
 }  // namespace lepton::kernels::norm

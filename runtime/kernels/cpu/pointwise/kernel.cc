@@ -30,8 +30,7 @@ class PointwiseKernel final : public graph::Kernel {
     const Shape& shape = request.outputs[0].shape;
     const int64_t total = shape.elements();
     // Rows matter only to what is repeated along them.
-    const int64_t width =
-        program_.reads_rows() ? shape.back() : std::min(total, kBlockElements);
+    const int64_t width = program_.reads_rows() ? shape.back() : std::min(total, kBlockElements);
     width_ = std::max<int64_t>(1, width);
     rows_ = (total + width_ - 1) / width_;
     last_columns_ = total - (rows_ - 1) * width_;
@@ -81,8 +80,9 @@ std::unique_ptr<graph::Kernel> Create(const KernelRequest& request) {
 std::vector<graph::KernelEntry> PointwiseKernels() {
   std::vector<graph::KernelEntry> entries;
   for (const std::string_view op :
-       {"add", "bias_add", "cast", "div", "dropout", "gelu", "gelu_grad", "gelu_tanh", "gelu_tanh_grad", "mul", "relu", "relu_grad", "scale",
-        "sigmoid", "sigmoid_grad", "silu", "silu_grad", "sub", "tanh", "tanh_grad"}) {
+       {"add",          "bias_add",       "cast",      "div",  "dropout",   "gelu",     "gelu_grad",
+        "gelu_tanh",    "gelu_tanh_grad", "mul",       "relu", "relu_grad", "scale",    "sigmoid",
+        "sigmoid_grad", "silu",           "silu_grad", "sub",  "tanh",      "tanh_grad"}) {
     graph::KernelEntry entry{op, DType::kF32, "pointwise", &CanRunGroup, &Create};
     entry.fuses = true;
     entries.push_back(entry);

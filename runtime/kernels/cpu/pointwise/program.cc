@@ -37,7 +37,8 @@ bool IsFloat(const TensorType& type) {
 bool Program::CanRun(std::span<const Node* const> nodes, std::span<const TensorType> types) {
   for (const Node* node : nodes) {
     const TensorType& output = types[node->outputs[0]];
-    const bool known = IsCast(*node) || IsDropout(*node) || FindFunction(node->op->name()) != nullptr;
+    const bool known =
+        IsCast(*node) || IsDropout(*node) || FindFunction(node->op->name()) != nullptr;
     if (!known || !IsFloat(output)) return false;
     if (IsDropout(*node) && !CanDraw(output.shape, nodes.size())) return false;
     for (const ValueId input : node->inputs) {
@@ -50,7 +51,8 @@ bool Program::CanRun(std::span<const Node* const> nodes, std::span<const TensorT
 Program::Program(std::span<const Node* const> nodes, ValueId given,
                  std::span<const TensorType> types, std::span<const bool> kept) {
   const auto store = [&](ValueId value) {
-    if (kept[value]) steps_.push_back({.kind = Kind::kStore, .value = value, .a = ValueRegister(value)});
+    if (kept[value])
+      steps_.push_back({.kind = Kind::kStore, .value = value, .a = ValueRegister(value)});
   };
   if (given != kNoValue) {
     Define(given, registers_++);
@@ -194,15 +196,14 @@ void Program::Run(const graph::KernelContext& context, const Block& block, float
                     bf16 ? BF16::ToFloat(*view->as<BF16>()) : *view->as<float>());
         break;
       case Kind::kCompute:
-        step.function->run(step.parameter, count, at(step.a),
-                           step.b < 0 ? nullptr : at(step.b), at(step.y));
+        step.function->run(step.parameter, count, at(step.a), step.b < 0 ? nullptr : at(step.b),
+                           at(step.y));
         break;
       case Kind::kDropout:
         for (int64_t i = 0; i < moves; ++i) {
           loops.dropout((start + i * block.width) / 4, length, context.run().seed, step.stream,
-                        context.run().step, context.run().shard, step.parameter,
-                        step.keep, at(step.a) + i * block.pitch,
-                        at(step.y) + i * block.pitch);
+                        context.run().step, context.run().shard, step.parameter, step.keep,
+                        at(step.a) + i * block.pitch, at(step.y) + i * block.pitch);
         }
         break;
       case Kind::kRound:

@@ -1,5 +1,5 @@
-// A chain of pointwise nodes as steps over blocks that stay in the L1 cache. The bits are those of one
-// node after the other: a value of type bf16 is rounded before the next step reads it.
+// A chain of pointwise nodes as steps over blocks that stay in the L1 cache. The bits are those of
+// one node after the other: a value of type bf16 is rounded before the next step reads it.
 // Ownership: borrows the nodes. Threads: Run is pure but for the memory that it is given.
 #pragma once
 
@@ -13,8 +13,8 @@ namespace lepton::kernels::pointwise {
 
 inline constexpr int64_t kBlockElements = 1024;
 
-// A rectangle of a matrix of `width` columns: the shape of all values of a program, flattened to the
-// rows of the last axis.
+// A rectangle of a matrix of `width` columns: the shape of all values of a program, flattened to
+// the rows of the last axis.
 struct Block {
   int64_t first_row, rows;
   int64_t first_column, columns;
@@ -33,29 +33,21 @@ class Program {
   Program(std::span<const graph::Node* const> nodes, graph::ValueId given,
           std::span<const TensorType> types, std::span<const bool> kept);
 
-  // `registers`: registers() blocks of kBlockElements floats; `given` is where register 0 is instead,
-  // if a value is given.
+  // `registers`: registers() blocks of kBlockElements floats; `given` is where register 0 is
+  // instead, if a value is given.
   void Run(const graph::KernelContext& context, const Block& block, float* registers,
            float* given) const;
   int registers() const { return registers_; }
   bool reads_rows() const { return reads_rows_; }
 
  private:
-  enum class Kind : uint8_t {
-    kLoad,
-    kLoadRow,
-    kLoadScalar,
-    kCompute,
-    kDropout,
-    kRound,
-    kStore
-  };
+  enum class Kind : uint8_t { kLoad, kLoadRow, kLoadScalar, kCompute, kDropout, kRound, kStore };
   struct Step {
     Kind kind;
     const Function* function = nullptr;
-    float parameter = 0;   // of the function; dropout: the rate
-    float keep = 0;        // dropout: what is kept is multiplied by this
-    uint32_t stream = 0;   // dropout
+    float parameter = 0;                     // of the function; dropout: the rate
+    float keep = 0;                          // dropout: what is kept is multiplied by this
+    uint32_t stream = 0;                     // dropout
     graph::ValueId value = graph::kNoValue;  // loaded or stored
     int a = -1, b = -1, y = -1;              // registers
   };

@@ -1,0 +1,226 @@
+// Our side of the comparison of models with PyTorch; bench/model_torch.py drives both.
+//   model_bench MODEL PRECISION check FOLDER   writes the batch, the weights (weights.bin, by the names
+//                                              and shapes of weights.txt) and the losses of five steps
+//   model_bench MODEL PRECISION step N         the milliseconds of N training steps, one a line
+//   model_bench MODEL PRECISION forward N      the same for the forward pass
+//   model_bench MODEL PRECISION start          milliseconds from the start of the process to the end of
+//                                              the first step
+// MODEL: mlp (784-1024-1024-10, batch 256), resnet18 (32x32, batch 64), gpt (6 layers, 384 wide, context
+// 256, batch 12, 65 tokens). A step is what the training loop does on one rank: forward, backward,
+// gradient norm, AdamW. At the end of timings: "peak_mib N", the process's largest resident memory.
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/base/file.h"
+#include "runtime/nn/model_list.h"
+#include "runtime/nn/training_program.h"
+
+namespace {
+
+using lepton::DType;
+using lepton::Shape;
+using namespace lepton::nn;
+
+struct Work {
+  lepton::spec::ModelSpec model;
+  DataShape data;
+  int64_t batch = 0;
+};
+
+Work WorkOf(const std::string& name) {
+  Work work;
+  if (name == "mlp") {
+    work.model.hidden = {1024, 1024};
+    work.data = {.features = 784, .outputs = 10};
+    work.batch = 256;
+  } else if (name == "resnet18") {
+    work.model.arch = "resnet18";
+    work.data = {.kind = DataShape::Kind::kImages,
+                 .channels = 3,
+                 .height = 32,
+                 .width = 32,
+                 .outputs = 10};
+    work.batch = 64;
+  } else if (name == "gpt") {
+    work.model.arch = "transformer";
+    work.model.transformer.style = "gpt2";
+    work.model.transformer.layers = 6;
+    work.model.transformer.heads = 6;
+    work.model.transformer.width = 384;
+    work.model.activation = "gelu";
+    work.data = {.kind = DataShape::Kind::kTokens,
+                 .vocabulary = 65,
+                 .context = 256,
+                 .outputs = 65,
+                 .per_token = true};
+    work.batch = 12;
+  } else {
+    std::cerr << "model_bench: no model '" << name << "': mlp, resnet18 or gpt\n";
+    std::exit(2);
+  }
+  return work;
+}
+
+// From a fixed linear congruential generator (Knuth's MMIX).
+class Numbers {
+ public:
+  uint32_t Next() {
+    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<uint32_t>(state_ >> 33);
+  }
+  float Unit() { return static_cast<float>(Next() >> 8) / static_cast<float>(1 << 22) - 1.0f; }
+
+ private:
+  uint64_t state_ = 1;
+};
+
+class Bench {
+ public:
+  Bench(const std::string& name, const std::string& precision) : work_(WorkOf(name)) {
+    TrainingProgram::Options options;
+    options.model = ResolveModel(work_.model, work_.data).value();
+    options.precision = precision;
+    options.total_steps = 1'000'000;
+    signature_ = MakeSignature(options.model, work_.data).value();
+    program_ = TrainingProgram::Build(signature_, options).value();
+    MakeBatch();
+  }
+
+  double Step(uint64_t step) {
+    const LossSum loss = program_->ForwardBackward(batch_, {.classes = classes_}, step, 0).value();
+    program_->ApplyGradients(step, 1.0 / loss.count);
+    return loss.sum / loss.count;
+  }
+
+  void Forward() {
+    logits_.resize(Predictions(signature_, batch_) * signature_.outputs);
+    if (!program_->Forward(batch_, logits_).ok()) std::abort();
+  }
+
+  bool Check(const std::filesystem::path& folder) {
+    std::ofstream names(folder / "weights.txt");
+    for (const ParameterView& view : program_->parameters()) {
+      names << view.name;
+      for (const int64_t extent : view.shape) names << " " << extent;
+      names << "\n";
+    }
+    const size_t input_bytes = batch_.inputs[0].type.bytes();
+    bool ok = WriteRaw(folder / "x.bin", batch_.inputs[0].data, input_bytes) &&
+              WriteRaw(folder / "y.bin", classes_.data(), classes_.size() * 4) &&
+              WriteRaw(folder / "weights.bin", program_->weights().data(),
+                       program_->weights().size_bytes());
+    std::ofstream losses(folder / "losses.txt");
+    for (uint64_t step = 0; step < 5; ++step) losses << fmt::format("{}\n", Step(step));
+    return ok;
+  }
+
+ private:
+  static bool WriteRaw(const std::filesystem::path& path, const void* data, size_t bytes) {
+    const lepton::Status written =
+        lepton::WriteFileAtomic(path, {static_cast<const char*>(data), bytes});
+    if (!written.ok()) std::cerr << written.ToString() << "\n";
+    return written.ok();
+  }
+
+  // Uniform numbers in [-1, 1), or tokens; classes that depend on them.
+  void MakeBatch() {
+    Numbers numbers;
+    const InputSpec& input = signature_.inputs.front();
+    const Shape shape = input.type.shape.WithBatch(work_.batch, work_.data.context);
+    const int64_t elements = shape.elements();
+    if (input.type.dtype == DType::kI32) {
+      tokens_.resize(elements);
+      for (int32_t& token : tokens_) token = static_cast<int32_t>(numbers.Next() % 65);
+      batch_.inputs.push_back({tokens_.data(), {DType::kI32, shape}});
+      for (const int32_t token : tokens_) classes_.push_back((token * 7 + 3) % 65);
+      return;
+    }
+    x_.resize(elements);
+    for (float& value : x_) value = numbers.Unit();
+    batch_.inputs.push_back({x_.data(), {DType::kF32, shape}});
+    const int64_t row = elements / work_.batch;
+    for (int64_t i = 0; i < work_.batch; ++i) {
+      int32_t best = 0;
+      for (int32_t c = 1; c < 10; ++c) {
+        if (x_[i * row + c] > x_[i * row + best]) best = c;
+      }
+      classes_.push_back(best);
+    }
+  }
+
+  const Work work_;
+  Signature signature_;
+  std::unique_ptr<TrainingProgram> program_;
+  std::vector<float> x_, logits_;
+  std::vector<int32_t> tokens_, classes_;
+  Batch batch_;
+};
+
+void PrintPeak() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  std::cout << fmt::format("peak_mib {}\n", usage.ru_maxrss / 1024);
+}
+
+double MillisecondsSinceProcessStart() {
+  std::ifstream stat("/proc/self/stat");
+  std::string text((std::istreambuf_iterator<char>(stat)), {});
+  text = text.substr(text.rfind(')') + 2);
+  size_t at = 0;
+  for (int field = 3; field < 22; ++field) at = text.find(' ', at) + 1;
+  const double started = std::stod(text.substr(at)) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return 1e3 * (static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec) - started);
+}
+
+void Time(Bench& bench, const std::string& what, int count) {
+  constexpr int kWarmUp = 3;
+  for (int i = 0; i < kWarmUp + count; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    if (what == "step") {
+      bench.Step(i);
+    } else {
+      bench.Forward();
+    }
+    const std::chrono::duration<double, std::milli> taken =
+        std::chrono::steady_clock::now() - start;
+    if (i >= kWarmUp) std::cout << fmt::format("{:.4f}\n", taken.count());
+  }
+  PrintPeak();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  if (arguments.size() >= 3) {
+    Bench bench(arguments[0], arguments[1]);
+    const std::string& what = arguments[2];
+    if (what == "check" && arguments.size() == 4) return bench.Check(arguments[3]) ? 0 : 1;
+    if (what == "start") {
+      bench.Step(0);
+      std::cout << fmt::format("{:.1f}\n", MillisecondsSinceProcessStart());
+      return 0;
+    }
+    if ((what == "step" || what == "forward") && arguments.size() == 4) {
+      Time(bench, what, std::atoi(arguments[3].c_str()));
+      return 0;
+    }
+  }
+  std::cerr << "usage: model_bench mlp|resnet18|gpt f32|bf16 check FOLDER | step N | forward N | "
+               "start\n";
+  return 2;
+}

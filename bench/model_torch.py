@@ -1,0 +1,205 @@
+#!/usr/bin/python3
+"""Models forward and in training, ours against PyTorch's, on the same work in one run.
+
+usage: model_torch.py [build/release/bench/model_bench] [MODEL ...]
+
+For each model (mlp, resnet18, gpt; see model_bench.cc) and precision: both sides first take five steps
+from the same weights on the same batch, and their losses must agree; then rounds time them in turn.
+Prints medians, the median ratio of the rounds, and peak resident memory. All cores on both sides.
+PyTorch needs an optimised BLAS to be a fair peer (Debian: libopenblas0-pthread); with the reference
+one it is fifty times slower.
+"""
+
+import math
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+ROUNDS, STEPS = 5, {"mlp": 20, "resnet18": 3, "gpt": 3}
+BLAS = "/usr/lib/x86_64-linux-gnu/libblas.so.3"
+
+
+def mlp(p, x):
+    for i in range(3):
+        x = F.linear(x, p[f"layers.{i}.weight"].t(), p[f"layers.{i}.bias"])
+        if i < 2:
+            x = F.relu(x)
+    return x
+
+
+class Resnet:
+    """Batch norm moves its running statistics as a module would."""
+
+    def __call__(self, p, x):
+        self.p = p
+        x = F.relu(self.conv_norm("resnet.embedder.embedder.", x, 1, 1))
+        for stage in range(4):
+            for block in range(2):
+                name = f"resnet.encoder.stages.{stage}.layers.{block}."
+                stride = 2 if stage > 0 and block == 0 else 1
+                y = F.relu(self.conv_norm(name + "layer.0.", x, stride, 1))
+                y = self.conv_norm(name + "layer.1.", y, 1, 1)
+                if name + "shortcut.convolution.weight" in p:
+                    x = self.conv_norm(name + "shortcut.", x, stride, 0)
+                x = F.relu(x + y)
+        x = F.adaptive_avg_pool2d(x, 1).flatten(1)
+        return F.linear(x, p["classifier.1.weight"], p["classifier.1.bias"])
+
+    def conv_norm(self, name, x, stride, pad):
+        x = F.conv2d(x, self.p[name + "convolution.weight"], stride=stride, padding=pad)
+        n = name + "normalization."
+        return F.batch_norm(x, self.p[n + "running_mean"].detach(),
+                            self.p[n + "running_var"].detach(), self.p[n + "weight"],
+                            self.p[n + "bias"], training=True, momentum=0.1)
+
+
+def gpt(p, tokens):
+    heads, width = 6, 384
+    b, t = tokens.shape
+    wte = p["transformer.wte.weight"]
+    x = F.embedding(tokens, wte) + p["transformer.wpe.weight"][:t]
+    mask = torch.full((t, t), -math.inf).triu(1)
+
+    def dense(name, x):  # GPT-2 keeps these weights [in, out]
+        return F.linear(x, p[name + ".weight"].t(), p[name + ".bias"])
+
+    def norm(name, x):
+        return F.layer_norm(x, (width,), p[name + ".weight"], p[name + ".bias"])
+
+    for i in range(6):
+        n = f"transformer.h.{i}."
+        q, k, v = dense(n + "attn.c_attn", norm(n + "ln_1", x)).split(width, 2)
+        q, k, v = (z.view(b, t, heads, width // heads).transpose(1, 2) for z in (q, k, v))
+        a = q @ k.transpose(-2, -1) / math.sqrt(width // heads)
+        y = F.softmax(a + mask, -1).to(v.dtype) @ v
+        x = x + dense(n + "attn.c_proj", y.transpose(1, 2).reshape(b, t, width))
+        x = x + dense(n + "mlp.c_proj", F.gelu(dense(n + "mlp.c_fc", norm(n + "ln_2", x))))
+    return F.linear(norm("transformer.ln_f", x), wte)
+
+
+MODELS = {"mlp": mlp, "resnet18": Resnet(), "gpt": gpt}
+
+
+class Torch:
+    def __init__(self, model, precision, folder):
+        self.forward = MODELS[model]
+        flat = torch.from_numpy(np.fromfile(os.path.join(folder, "weights.bin"), dtype=np.float32))
+        self.params, at = {}, 0
+        for line in open(os.path.join(folder, "weights.txt")):
+            name, *shape = line.split()
+            shape = [int(extent) for extent in shape]
+            size = math.prod(shape)
+            running = ".running_" in name
+            self.params[name] = flat[at:at + size].reshape(shape).clone().requires_grad_(not running)
+            at += size
+        shape = {"mlp": (256, 784), "resnet18": (64, 3, 32, 32), "gpt": (12, 256)}[model]
+        kind = np.int32 if model == "gpt" else np.float32
+        x = np.fromfile(os.path.join(folder, "x.bin"), dtype=kind).reshape(shape)
+        self.x = torch.from_numpy(x.astype(np.int64) if model == "gpt" else x)
+        self.y = torch.from_numpy(
+            np.fromfile(os.path.join(folder, "y.bin"), dtype=np.int32).astype(np.int64))
+        self.trained = [p for p in self.params.values() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-3, weight_decay=0.01)
+        self.bf16 = precision == "bf16"
+
+    def logits(self):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
+            return self.forward(self.params, self.x)
+
+    def step(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.logits()
+        loss = F.cross_entropy(logits.float().flatten(0, -2), self.y)
+        loss.backward()
+        # Our step also measures the gradient's norm, to stop on what is not finite.
+        torch.nn.utils.clip_grad_norm_(self.trained, float("inf"))
+        self.optimizer.step()
+        return loss.item()
+
+    def infer(self):
+        with torch.no_grad():
+            self.logits()
+
+
+def check(bench, model, precision, folder):
+    subprocess.run([bench, model, precision, "check", folder], check=True)
+    ours = [float(line) for line in open(os.path.join(folder, "losses.txt"))]
+    peer = Torch(model, precision, folder)
+    theirs = [peer.step() for _ in ours]
+    tolerance = 0.05 if precision == "bf16" else 2e-3
+    for step, (a, b) in enumerate(zip(ours, theirs)):
+        if not abs(a - b) <= tolerance * max(abs(b), 0.1):
+            sys.exit(f"{model} {precision}: losses differ at step {step}: ours {ours}, "
+                     f"PyTorch's {theirs}")
+
+
+def time_torch(model, precision, folder, what):
+    peer = Torch(model, precision, folder)
+    run = peer.step if what == "step" else peer.infer
+    for _ in range(2):
+        run()
+    times = []
+    for _ in range(STEPS[model]):
+        start = time.perf_counter()
+        run()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def time_torch_apart(model, precision, folder, what):
+    """In a process of its own, so that its memory is its own."""
+    out = subprocess.run([sys.executable, __file__, "--torch", model, precision, folder, what],
+                         check=True, capture_output=True, text=True).stdout.split()
+    return float(out[0]), float(out[1])
+
+
+def time_ours(bench, model, precision, what):
+    lines = subprocess.run([bench, model, precision, what, str(STEPS[model])], check=True,
+                           capture_output=True, text=True).stdout.split("\n")
+    times = [float(line) for line in lines if line and not line.startswith("peak")]
+    peak = [float(line.split()[1]) for line in lines if line.startswith("peak")][0]
+    return statistics.median(times), peak
+
+
+def main():
+    arguments = sys.argv[1:]
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    if arguments[:1] == ["--torch"]:
+        print(*time_torch(*arguments[1:]))
+        return
+    bench = arguments[0] if arguments else "build/release/bench/model_bench"
+    models = arguments[1:] or list(MODELS)
+    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; "
+          f"BLAS {os.path.realpath(BLAS)}", flush=True)
+    for model in models:
+        medians = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for precision in ("f32", "bf16"):
+                check(bench, model, precision, folder)
+                for what in ("forward", "step"):
+                    rounds = [(time_ours(bench, model, precision, what),
+                               time_torch_apart(model, precision, folder, what))
+                              for _ in range(ROUNDS if model == "mlp" else 3)]
+                    ratios = [theirs[0] / ours[0] for ours, theirs in rounds]
+                    ours, theirs = (statistics.median(r[i][0] for r in rounds) for i in (0, 1))
+                    our_mib, their_mib = (max(r[i][1] for r in rounds) for i in (0, 1))
+                    medians[precision, what] = ours
+                    print(f"{model:9} {what:8} {precision:5}: ours {ours:.2f} ms, PyTorch {theirs:.2f} "
+                          f"ms: {statistics.median(ratios):.2f}x as fast "
+                          f"({min(ratios):.2f}-{max(ratios):.2f}); resident {our_mib:.0f} : "
+                          f"{their_mib:.0f} MiB", flush=True)
+        for what in ("forward", "step"):
+            print(f"{model:9} {what:8} our bf16 is "
+                  f"{medians['f32', what] / medians['bf16', what]:.2f}x as fast as our f32")
+
+
+if __name__ == "__main__":
+    main()
