@@ -1,13 +1,17 @@
 // Our side of the comparison of models with PyTorch; bench/model_torch.py drives both.
-//   model_bench MODEL PRECISION check FOLDER   writes the batch, the weights (weights.bin, by the names
-//                                              and shapes of weights.txt) and the losses of five steps
+//   model_bench MODEL PRECISION check FOLDER   writes the batch, the weights (weights.bin, by the
+//   names
+//                                              and shapes of weights.txt) and the losses of five
+//                                              steps
 //   model_bench MODEL PRECISION step N         the milliseconds of N training steps, one a line
 //   model_bench MODEL PRECISION forward N      the same for the forward pass
-//   model_bench MODEL PRECISION start          milliseconds from the start of the process to the end of
+//   model_bench MODEL PRECISION start          milliseconds from the start of the process to the
+//   end of
 //                                              the first step
-// MODEL: mlp (784-1024-1024-10, batch 256), resnet18 (32x32, batch 64), gpt (6 layers, 384 wide, context
-// 256, batch 12, 65 tokens). A step is what the training loop does on one rank: forward, backward,
-// gradient norm, AdamW. At the end of timings: "peak_mib N", the process's largest resident memory.
+// MODEL: mlp (784-1024-1024-10, batch 256), resnet18 (32x32, batch 64), gpt (6 layers, 384 wide,
+// context 256, batch 12, 65 tokens). A step is what the training loop does on one rank: forward,
+// backward, gradient norm, AdamW. At the end of timings: "peak_mib N", the process's largest
+// resident memory.
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -47,11 +51,8 @@ Work WorkOf(const std::string& name) {
     work.batch = 256;
   } else if (name == "resnet18") {
     work.model.arch = "resnet18";
-    work.data = {.kind = DataShape::Kind::kImages,
-                 .channels = 3,
-                 .height = 32,
-                 .width = 32,
-                 .outputs = 10};
+    work.data = {
+        .kind = DataShape::Kind::kImages, .channels = 3, .height = 32, .width = 32, .outputs = 10};
     work.batch = 64;
   } else if (name == "gpt") {
     work.model.arch = "transformer";
@@ -183,7 +184,8 @@ double MillisecondsSinceProcessStart() {
   const double started = std::stod(text.substr(at)) / static_cast<double>(::sysconf(_SC_CLK_TCK));
   timespec now{};
   ::clock_gettime(CLOCK_BOOTTIME, &now);
-  return 1e3 * (static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec) - started);
+  return 1e3 *
+         (static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec) - started);
 }
 
 void Time(Bench& bench, const std::string& what, int count) {

@@ -23,11 +23,4 @@ Result<const KernelEntry*> KernelTable::Select(const KernelRequest& request) con
                   FirstType(request).ToString() + " on " + DeviceName(request.device));
 }
 
-bool KernelTable::Fuses(const KernelRequest& request) const {
-  for (const KernelEntry& entry : entries_) {
-    if (entry.fuses && Matches(entry, request)) return true;
-  }
-  return false;
-}
-
 }  // namespace lepton::graph

@@ -110,8 +110,6 @@ class KernelTable {
   const std::vector<KernelEntry>& entries() const { return entries_; }
   // kInternal when nothing can run it: a hole in the kernel list.
   Result<const KernelEntry*> Select(const KernelRequest& request) const;
-  // Whether some kernel would take followers.
-  bool Fuses(const KernelRequest& request) const;
 
  private:
   std::vector<KernelEntry> entries_;

@@ -126,10 +126,14 @@ KernelRequest PlanBuilder::RequestOf(const Node& node, const StepTypes& types) c
 }
 
 std::vector<Group> PlanBuilder::GroupsOf(const std::vector<NodeId>& order) const {
-  return FuseGroups({plan_->nodes_, order, types_, plan_->roots_}, [&](NodeId id) {
+  return FuseGroups({plan_->nodes_, order, types_, plan_->roots_}, [&](const Group& group) {
     if (!options_.fuse) return false;
-    const StepTypes types = TypesOf(node(id));
-    return kernels_.Fuses(RequestOf(node(id), types));
+    const StepTypes types = TypesOf(node(group.anchor));
+    KernelRequest request = RequestOf(node(group.anchor), types);
+    std::vector<const Node*> followers;
+    for (const NodeId id : group.followers) followers.push_back(&node(id));
+    request.followers = followers;
+    return kernels_.Select(request).ok();
   });
 }
 

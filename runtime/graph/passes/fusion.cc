@@ -9,8 +9,10 @@ constexpr int kSource = -1;  // position of inputs and parameters
 
 class Fuser {
  public:
-  Fuser(const FusionInput& input, const FusionLimits& limits)
-      : nodes_(input.nodes),
+  Fuser(const FusionInput& input, const std::function<bool(const Group&)>& has_kernel,
+        const FusionLimits& limits)
+      : has_kernel_(has_kernel),
+        nodes_(input.nodes),
         order_(input.order),
         types_(input.types),
         roots_(input.roots),
@@ -35,6 +37,10 @@ class Fuser {
       const NodeId id = order_[i];
       if (taken_[id] || !CanFollow(nodes_[id], shape, values, position)) continue;
       group.followers.push_back(id);
+      if (!has_kernel_(group)) {
+        group.followers.pop_back();
+        continue;
+      }
       values.push_back(nodes_[id].outputs[0]);
       taken_[id] = true;
       last = i;
@@ -60,6 +66,7 @@ class Fuser {
     return reads_group;
   }
 
+  const std::function<bool(const Group&)>& has_kernel_;
   const std::vector<Node>& nodes_;
   const std::span<const NodeId> order_;
   const std::span<const TensorType> types_;
@@ -85,14 +92,12 @@ PointwiseRead ReadOf(const TensorType& input, const Shape& shape) {
 }
 
 std::vector<Group> FuseGroups(const FusionInput& input,
-                              const std::function<bool(NodeId)>& takes_followers,
+                              const std::function<bool(const Group&)>& has_kernel,
                               const FusionLimits& limits) {
-  Fuser fuser(input, limits);
+  Fuser fuser(input, has_kernel, limits);
   std::vector<Group> groups;
   for (int position = 0; position < static_cast<int>(input.order.size()); ++position) {
-    const NodeId id = input.order[position];
-    if (fuser.taken(id)) continue;
-    groups.push_back(takes_followers(id) ? fuser.Grow(position) : Group{id, {}});
+    if (!fuser.taken(input.order[position])) groups.push_back(fuser.Grow(position));
   }
   return groups;
 }
