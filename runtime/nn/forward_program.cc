@@ -3,12 +3,35 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "runtime/formats/onnx/import.h"
 #include "runtime/nn/model_list.h"
 
 namespace lepton::nn {
+
+namespace {
+
+// Rows of the largest block: enough for the products to run at speed.
+int64_t MostRows(const Batch& batch) {
+  constexpr int64_t kFeatures = 256;
+  constexpr int64_t kTokens = 4096;
+  constexpr int64_t kPixels = 1 << 18;
+  const Shape& shape = batch.inputs.front().type.shape;
+  const int64_t size = std::max<int64_t>(1, shape.elements() / std::max<int64_t>(1, shape[0]));
+  const bool tokens = batch.inputs.front().type.dtype == DType::kI32;
+  if (!tokens && shape.rank() < 4) return kFeatures;
+  const int64_t most = std::clamp<int64_t>((tokens ? kTokens : kPixels) / size, 1, kFeatures);
+  return static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(most)));
+}
+
+Buffer& Grown(Buffer& buffer, size_t bytes) {
+  if (buffer.size() < bytes) buffer = Buffer(bytes);
+  return buffer;
+}
+
+}  // namespace
 
 Status CheckLogits(const Signature& signature, const Batch& batch, std::span<const float> logits) {
   const int64_t wanted = Predictions(signature, batch) * signature.outputs;
@@ -65,24 +88,11 @@ void ForwardProgram::Bind(std::span<const float> weights) {
   Bind(std::move(parts));
 }
 
-int64_t ForwardProgram::BlockRows(const Batch& batch) {
-  constexpr int64_t kMost = 16;
-  constexpr int64_t kTokens = 64;       // of a block of texts
-  constexpr int64_t kPixels = 1 << 14;  // of a block of pictures
-  const Shape& row = batch.inputs.front().type.shape;
-  const int64_t size = row.elements() / std::max<int64_t>(1, row[0]);
-  if (batch.inputs.front().type.dtype == DType::kI32) {
-    return std::clamp<int64_t>(kTokens / std::max<int64_t>(1, size), 1, kMost);
-  }
-  if (row.rank() < 4) return kMost;
-  return std::clamp<int64_t>(kPixels / std::max<int64_t>(1, size), 1, kMost);
-}
-
-Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch) {
+Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch, int64_t rows) {
   std::vector<TensorType> types = batch.types();
   for (size_t i = 0; i < types.size(); ++i) {
     std::vector<int64_t> extents = types[i].shape.extents();
-    extents[0] = BlockRows(batch);
+    extents[0] = rows;
     types[i].shape = Shape(std::move(extents));
   }
   bool made = false;
@@ -99,42 +109,42 @@ Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch) {
   return plan;
 }
 
-void ForwardProgram::RunBlock(graph::Plan& plan, float* logits) {
-  plan.Bind(logits_, logits);
-  plan.Run({});
+// Rows [first, first + block), padded where the batch has fewer.
+Status ForwardProgram::RunBlock(const Batch& batch, int64_t first, int64_t block,
+                                std::span<float> logits) {
+  LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, PlanFor(batch, block));
+  const int64_t rows = batch.rows();
+  const int64_t there = std::min(block, rows - first);
+  const int64_t row_logits = static_cast<int64_t>(logits.size()) / rows;
+  float* out = logits.data() + first * row_logits;
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    const int64_t row_bytes = static_cast<int64_t>(batch.inputs[i].type.bytes()) / rows;
+    char* data = static_cast<char*>(batch.inputs[i].data) + first * row_bytes;
+    if (there < block) {
+      // Rows beyond the batch keep what they held: finite or not, no row reads another.
+      data = static_cast<char*>(
+          std::memcpy(Grown(padded_inputs_[i], block * row_bytes).data(), data, there * row_bytes));
+    }
+    plan->Bind(inputs_[i], data);
+  }
+  Buffer& padded = padded_logits_;
+  const size_t bytes = row_logits * sizeof(float);
+  plan->Bind(logits_, there < block ? Grown(padded, block * bytes).data() : out);
+  plan->Run({});
+  if (there < block) std::memcpy(out, padded.data(), there * bytes);
+  return Status::Ok();
 }
 
 Status ForwardProgram::Forward(const Batch& batch, std::span<float> logits) {
   LEPTON_RETURN_IF_ERROR(CheckBatch(signature_, batch));
   LEPTON_RETURN_IF_ERROR(CheckLogits(signature_, batch, logits));
-  LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, PlanFor(batch));
-  const int64_t rows = batch.rows();
-  const int64_t block = BlockRows(batch);
-  const int64_t row_logits = static_cast<int64_t>(logits.size()) / rows;
-  const auto input_row = [&](size_t i, int64_t row) {
-    return static_cast<char*>(batch.inputs[i].data) + row * (batch.inputs[i].type.bytes() / rows);
-  };
-  int64_t row = 0;
-  for (; row + block <= rows; row += block) {
-    for (size_t i = 0; i < inputs_.size(); ++i) plan->Bind(inputs_[i], input_row(i, row));
-    RunBlock(*plan, logits.data() + row * row_logits);
+  const int64_t most = MostRows(batch);
+  for (int64_t row = 0; row < batch.rows();) {
+    const auto left = static_cast<uint64_t>(batch.rows() - row);
+    const int64_t block = std::min(most, static_cast<int64_t>(std::bit_ceil(left)));
+    LEPTON_RETURN_IF_ERROR(RunBlock(batch, row, block, logits));
+    row += block;
   }
-  if (row == rows) return Status::Ok();
-  // Rows beyond the batch keep what they held: finite or not, no row reads another.
-  for (size_t i = 0; i < inputs_.size(); ++i) {
-    const size_t row_bytes = batch.inputs[i].type.bytes() / rows;
-    if (padded_inputs_[i].size() < block * row_bytes) {
-      padded_inputs_[i] = Buffer(block * row_bytes);
-    }
-    std::memcpy(padded_inputs_[i].data(), input_row(i, row), (rows - row) * row_bytes);
-    plan->Bind(inputs_[i], padded_inputs_[i].data());
-  }
-  if (padded_logits_.size() < block * row_logits * sizeof(float)) {
-    padded_logits_ = Buffer(block * row_logits * sizeof(float));
-  }
-  RunBlock(*plan, padded_logits_.as<float>());
-  std::memcpy(logits.data() + row * row_logits, padded_logits_.data(),
-              (rows - row) * row_logits * sizeof(float));
   return Status::Ok();
 }
 

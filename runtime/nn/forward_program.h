@@ -1,10 +1,8 @@
-// The forward pass without dropout, shared by serving and by training's evaluation. It runs in
-// blocks of BlockRows rows, the last one padded, because a matrix product may round differently for
-// different numbers of rows: with a number that depends on a row's shape alone, a row gives the
-// same bits in any batch (a text: in any batch of texts padded to its length). The cost is that a
-// batch of one row does the arithmetic of a whole block (a large model's single row is bound by
-// reading the weights anyway), and that packed copies of large weights are kept. Ownership: borrows
-// the weights it is bound to. Threads: one caller.
+// The forward pass without dropout, shared by serving and by training's evaluation. A row gives the
+// same bits in any batch (a text: in any batch of texts padded to its length), because every kernel
+// computes a row by itself (docs/decisions/products.md). A batch runs in blocks of a few sizes,
+// powers of two, the last one padded, so that there are few plans and their memory is bounded.
+// Ownership: borrows the weights it is bound to. Threads: one caller.
 #pragma once
 
 #include <map>
@@ -21,10 +19,6 @@ namespace lepton::nn {
 
 class ForwardProgram {
  public:
-  // Rows of features go 16 at a time. A text or a picture has rows of its own for the products, so
-  // fewer go together, and large ones alone.
-  static int64_t BlockRows(const Batch& batch);
-
   // kInvalidArgument for a model that cannot be built.
   static Result<std::unique_ptr<ForwardProgram>> Build(const Signature& signature,
                                                        const spec::ModelSpec& model,
@@ -48,8 +42,8 @@ class ForwardProgram {
 
  private:
   ForwardProgram(const Signature& signature, const std::string& precision);
-  Result<graph::Plan*> PlanFor(const Batch& batch);
-  void RunBlock(graph::Plan& plan, float* logits);
+  Result<graph::Plan*> PlanFor(const Batch& batch, int64_t rows);
+  Status RunBlock(const Batch& batch, int64_t first, int64_t block, std::span<float> logits);
 
   const Signature signature_;
   graph::Graph graph_;

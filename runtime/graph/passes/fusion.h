@@ -34,10 +34,10 @@ struct FusionInput {
   std::span<const ValueId> roots;
 };
 
-// The groups of a schedule; `takes_followers` says whether a kernel can. A follower moves forward
-// to its anchor, so all that it reads must be there by then.
+// The groups of a schedule; `has_kernel` says whether one runs such a group. A follower moves
+// forward to its anchor, so all that it reads must be there by then.
 std::vector<Group> FuseGroups(const FusionInput& input,
-                              const std::function<bool(NodeId)>& takes_followers,
+                              const std::function<bool(const Group&)>& has_kernel,
                               const FusionLimits& limits = {});
 
 }  // namespace lepton::graph
