@@ -2,6 +2,7 @@
 """Small versions of scripts/examples through `lepton run`, with one and with two workers: the same
 weights, and models that have learnt something."""
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -13,7 +14,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import ROOT, lepton, main  # noqa: E402
 
 EXAMPLES = ROOT / "scripts/examples"
-SHAKESPEARE = ROOT.parent / "shared/data/text/tinyshakespeare.txt"
+DATA = pathlib.Path(os.environ.get("LEPTON_TEST_DATA", ROOT.parent / "shared/data"))
+SHAKESPEARE = DATA / "text/tinyshakespeare.txt"
 
 
 class ExamplesTest(unittest.TestCase):
@@ -83,12 +85,14 @@ class ExamplesTest(unittest.TestCase):
                 "dataset": {"uri": f"file://{SHAKESPEARE}", "tokenizer": "bytes", "context": 64,
                             "split": {"train": 0.98, "validation": 0.01}},
                 "model": {"arch": "transformer", "layers": 2, "heads": 2, "width": 64},
-                "optimizer": {"lr": 0.004, "decay": "matrices"}, "batch_size": 16,
+                "optimizer": {"lr": 0.002, "decay": "matrices"}, "clip_norm": 1,
+                "schedule": {"name": "cosine", "warmup_steps": 10}, "batch_size": 16,
                 "checkpoint": {"every_steps": 1000}, "elastic": {"logical_shards": 2}}
         path = self.folder / "plays.json"
         path.write_text(json.dumps(spec))
         metrics = self.on_one_and_two_workers(path)
-        self.assertLess(metrics["validation/loss"], 3.2)  # of ln 256 = 5.5; characters alone: 3.3
+        # Of ln 256 = 5.5; the frequencies of characters alone give 3.3; seeds differ by 0.03.
+        self.assertLess(metrics["validation/loss"], 3.1)
 
 
 if __name__ == "__main__":
