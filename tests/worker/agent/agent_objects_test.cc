@@ -1,0 +1,60 @@
+// Objects that are corrupt, missing, slow or cannot be stored.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "runtime/base/hash.h"
+#include "tests/worker/agent/running_agent.h"
+
+namespace lepton::worker {
+namespace {
+
+using testing::Contains;
+using testing::HasSubstr;
+
+TEST(AgentObjectsTest, CorruptOrMissingInputsFailTheTask) {
+  FakeCoordinator coordinator({.corrupt_objects = true});
+  const std::string bytes(2'000'000, 'b');
+  coordinator.AddObject(Sha256Hex(bytes), bytes);
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  wire::StartTask start = Task("corrupt", "echo");
+  start.add_inputs()->set_digest(Sha256Hex(bytes));
+  coordinator.Start(start);
+  EXPECT_EQ(coordinator.AwaitFinished("corrupt").code(), "DATA_LOSS");
+  start = Task("missing", "echo");
+  start.add_inputs()->set_digest(Sha256Hex("nowhere"));
+  coordinator.Start(start);
+  EXPECT_EQ(coordinator.AwaitFinished("missing").code(), "NOT_FOUND");
+  // Neither had a process.
+  EXPECT_EQ(coordinator.Reports("corrupt").size(), 1u);
+  EXPECT_EQ(coordinator.Reports("missing").size(), 1u);
+}
+
+TEST(AgentObjectsTest, AModelThatCannotBeStoredFailsTheTask) {
+  FakeCoordinator coordinator({.put_error = "RESOURCE_EXHAUSTED"});
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("t", "echo"));
+  const wire::TaskFinished finished = coordinator.AwaitFinished("t");
+  EXPECT_EQ(finished.code(), "RESOURCE_EXHAUSTED");
+  EXPECT_TRUE(finished.model_manifest().empty());
+  for (const auto& report : coordinator.Reports("t")) EXPECT_FALSE(report.has_checkpoint());
+  EXPECT_THAT(AllText(coordinator.LogLines("t")), HasSubstr("checkpoint of step 1 is not stored"));
+}
+
+TEST(AgentObjectsTest, HeartbeatsGoOnWhileObjectsAreAwaited) {
+  FakeCoordinator coordinator({.answer_objects = false});
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  wire::StartTask start = Task("t", "echo");
+  start.add_inputs()->set_digest(Sha256Hex("slow"));
+  coordinator.Start(start);
+  EXPECT_TRUE(coordinator.AwaitHeartbeats(10));
+  EXPECT_GE(coordinator.Gets(), 1u);
+  EXPECT_THAT(coordinator.LastHeartbeat().running_task_ids(), Contains("t"));
+  coordinator.Stop("t", 1000);
+  EXPECT_EQ(coordinator.AwaitFinished("t").code(), "CANCELLED");
+}
+
+}  // namespace
+}  // namespace lepton::worker

@@ -1,0 +1,98 @@
+// Workers that are stopped, drained or killed.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "runtime/base/file.h"
+#include "tests/worker/agent/running_agent.h"
+
+namespace lepton::worker {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+TEST(AgentStopTest, StoppingEndsAllTasksTellsThemAndSaysGoodbye) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator,
+                     [](AgentOptions& options) { options.stop_grace = milliseconds(300); });
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("good", "sleep"));
+  coordinator.Start(Task("bad", "stubborn"));
+  const int64_t good = coordinator.AwaitStarted("good"), bad = coordinator.AwaitStarted("bad");
+  coordinator.AwaitReport("bad", [](const auto& report) { return report.has_log(); });
+  const MonotonicTime start = RealClock().Now();
+  EXPECT_TRUE(agent.Stop().ok());
+  EXPECT_LT(RealClock().Now() - start, seconds(2));
+  EXPECT_FALSE(Alive(good));
+  EXPECT_FALSE(Alive(bad));
+  EXPECT_EQ(coordinator.AwaitFinished("good").code(), "CANCELLED");
+  EXPECT_EQ(coordinator.AwaitFinished("bad").signal(), SIGKILL);
+  EXPECT_TRUE(coordinator.AwaitGoodbye());
+}
+
+TEST(AgentStopTest, StoppingTakesLessThanFiveSecondsWhateverHappens) {
+  FakeCoordinator coordinator({.ack_reports = false});
+  RunningAgent agent(coordinator, [](AgentOptions& options) { options.stop_grace = seconds(60); });
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("bad", "stubborn"));
+  const int64_t pid = coordinator.AwaitStarted("bad");
+  coordinator.AwaitReport("bad", [](const auto& report) { return report.has_log(); });
+  const MonotonicTime start = RealClock().Now();
+  EXPECT_TRUE(agent.Stop().ok());
+  EXPECT_LT(RealClock().Now() - start, seconds(5));
+  EXPECT_FALSE(Alive(pid));
+}
+
+TEST(AgentStopTest, StoppingWithoutACoordinatorIsQuick) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Down();
+  const MonotonicTime start = RealClock().Now();
+  EXPECT_TRUE(agent.Stop().ok());
+  EXPECT_LT(RealClock().Now() - start, seconds(2));
+}
+
+TEST(AgentStopTest, ADrainedWorkerFinishesItsTasksAndLeaves) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("t", "sleep"));
+  coordinator.AwaitStarted("t");
+  coordinator.Drain("maintenance");
+  coordinator.Start(Task("late", "sleep"));
+  EXPECT_EQ(coordinator.AwaitFinished("late").code(), "UNAVAILABLE");
+  EXPECT_TRUE(coordinator.AwaitHeartbeats(3));
+  coordinator.Stop("t", 5000);
+  EXPECT_TRUE(agent.Join().ok());
+  EXPECT_EQ(coordinator.AwaitFinished("t").code(), "CANCELLED");
+  EXPECT_TRUE(coordinator.AwaitGoodbye());
+}
+
+TEST(AgentStopTest, TasksDieWithAKilledAgent) {
+  FakeCoordinator coordinator;
+  TempFolder folder;
+  const std::string key = folder.path() / "pool.key", data = folder.path() / "data";
+  ASSERT_TRUE(WriteFileAtomic(key, PoolKeyToJson(coordinator.pool_key()), 0600).ok());
+  const std::string endpoint = coordinator.endpoint();
+  const pid_t agent = fork();
+  if (agent == 0) {
+    execl("/proc/self/exe", "agent_test", "agent", "--coordinator", endpoint.c_str(), "--key",
+          key.c_str(), "--data-dir", data.c_str(), nullptr);
+    _exit(127);
+  }
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("t", "stubborn"));
+  coordinator.Start(Task("u", "sleep"));
+  const int64_t t = coordinator.AwaitStarted("t"), u = coordinator.AwaitStarted("u");
+  EXPECT_TRUE(Alive(t) && Alive(u));
+  kill(agent, SIGKILL);
+  waitpid(agent, nullptr, 0);
+  EXPECT_TRUE(EndsSoon(t));
+  EXPECT_TRUE(EndsSoon(u));
+}
+
+}  // namespace
+}  // namespace lepton::worker

@@ -1,0 +1,100 @@
+// Tasks that are stopped or killed.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <cstdlib>
+
+#include "tests/worker/agent/running_agent.h"
+
+namespace lepton::worker {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::HasSubstr;
+
+TEST(TaskStopTest, ExternalKillIsToldAtOnce) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("t", "sleep"));
+  const int64_t pid = coordinator.AwaitStarted("t");
+  const MonotonicTime start = RealClock().Now();
+  kill(static_cast<pid_t>(pid), SIGKILL);
+  EXPECT_EQ(coordinator.AwaitFinished("t").signal(), SIGKILL);
+  EXPECT_LT(RealClock().Now() - start, seconds(1));
+  EXPECT_FALSE(Alive(pid));
+}
+
+TEST(TaskStopTest, AStopIsObeyedWithinItsGraceOrEnforced) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("good", "sleep"));
+  coordinator.Start(Task("bad", "stubborn"));
+  const int64_t good = coordinator.AwaitStarted("good"), bad = coordinator.AwaitStarted("bad");
+  coordinator.AwaitReport("good", [](const auto& report) { return report.has_log(); });
+  coordinator.AwaitReport("bad", [](const auto& report) { return report.has_log(); });
+
+  const MonotonicTime start = RealClock().Now();
+  coordinator.Stop("bad", 300, "cancelled by a user");
+  coordinator.Stop("good", 10'000);
+  wire::TaskFinished finished = coordinator.AwaitFinished("good");
+  EXPECT_EQ(finished.code(), "CANCELLED");
+  EXPECT_EQ(finished.message(), "woken");
+  EXPECT_EQ(finished.signal(), 0);
+  finished = coordinator.AwaitFinished("bad");
+  EXPECT_EQ(finished.code(), "CANCELLED");
+  EXPECT_THAT(finished.message(), HasSubstr("cancelled by a user"));
+  EXPECT_THAT(finished.message(), HasSubstr("killed"));
+  EXPECT_EQ(finished.signal(), SIGKILL);
+  EXPECT_GE(RealClock().Now() - start, milliseconds(300));
+  EXPECT_FALSE(Alive(good));
+  EXPECT_FALSE(Alive(bad));
+}
+
+TEST(TaskStopTest, AStopBeforeTheStartStillEndsTheTask) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Stop("t", 100);
+  EXPECT_EQ(coordinator.AwaitFinished("t").code(), "CANCELLED");
+  // Its StartTask comes late: it must not run.
+  coordinator.Start(Task("t", "sleep"));
+  coordinator.Start(Task("u", "sleep"));
+  coordinator.AwaitStarted("u");
+  EXPECT_EQ(coordinator.Reports("t").size(), 1u);
+}
+
+TEST(TaskStopTest, AStopEndsTheWaitForTheGang) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  wire::StartTask start = Task("t", "gang");
+  start.set_size(2);
+  start.set_group_token("0123456789abcdef");
+  coordinator.Start(start);
+  coordinator.AwaitReport("t", [](const auto& report) { return report.has_endpoint(); });
+  coordinator.Stop("t", 10'000, "the other one failed");
+  const wire::TaskFinished finished = coordinator.AwaitFinished("t");
+  EXPECT_EQ(finished.code(), "CANCELLED");
+  EXPECT_THAT(finished.message(), HasSubstr("gang was meeting"));
+}
+
+TEST(TaskStopTest, DescendantsOfATaskAreKilledWithIt) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  const MonotonicTime start = RealClock().Now();
+  coordinator.Start(Task("t", "family"));
+  EXPECT_EQ(coordinator.AwaitFinished("t").code(), "OK");
+  EXPECT_LT(RealClock().Now() - start, seconds(5));
+  const std::string text = AllText(coordinator.LogLines("t"));
+  const size_t at = text.find("child ");
+  ASSERT_NE(at, std::string::npos) << text;
+  EXPECT_TRUE(EndsSoon(std::atoi(text.c_str() + at + 6)));
+}
+
+}  // namespace
+}  // namespace lepton::worker
