@@ -1,10 +1,12 @@
 // A static computation: values with types, and nodes that apply an op to values. Nodes are appended
 // in an order in which every input exists already, so the node list is always a valid schedule.
 // Types are inferred and checked as nodes are added; extents may stay open (Shape::kBatch) until
-// the graph is planned for a batch. Ownership: owns its nodes; the OpSet must outlive it. Threads:
-// one builder; immutable afterwards.
+// the graph is planned for a batch. Ownership: owns its nodes; the OpSet must outlive it. References
+// to values and nodes hold as long as the graph, whatever is added. Threads: one builder; immutable
+// afterwards.
 #pragma once
 
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -58,8 +60,8 @@ class Graph {
   // kInvalidArgument when an input or parameter is asked for as an external output.
   Status AddOutput(ValueId value, bool external);
 
-  const std::vector<Value>& values() const { return values_; }
-  const std::vector<Node>& nodes() const { return nodes_; }
+  const std::deque<Value>& values() const { return values_; }
+  const std::deque<Node>& nodes() const { return nodes_; }
   const std::vector<Output>& outputs() const { return outputs_; }
   const Value& value(ValueId id) const { return values_[id]; }
   const TensorType& type(ValueId id) const { return values_[id].type; }
@@ -70,8 +72,8 @@ class Graph {
 
  private:
   const OpSet* ops_;
-  std::vector<Value> values_;
-  std::vector<Node> nodes_;
+  std::deque<Value> values_;
+  std::deque<Node> nodes_;
   std::vector<Output> outputs_;
 };
 

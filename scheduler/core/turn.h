@@ -10,29 +10,13 @@
 #include <vector>
 
 #include "scheduler/core/reactor.h"
+#include "scheduler/core/verdict.h"
 #include "scheduler/placement/placement.h"
 
 namespace lepton::scheduler {
 
-// What the end of a gang means.
-struct Verdict {
-  enum class Kind {
-    kSucceeded,
-    kWorkerFault,  // a worker, a signal: start again
-    kTaskFault,    // the task said so: start again, counted apart
-    kMoved,        // we took its place away: start again, not counted
-    kFatal,        // starting again would end the same way
-    kStopped,      // we wanted it gone
-  };
-  Kind kind = Kind::kStopped;
-  std::string reason_code;
-  std::string error_code;
-  std::string cause;
-};
-Verdict JudgeGang(const Gang& gang);
 // Until when a gang that is starting must be up.
 int64_t StartDeadline(const Gang& gang, const ReactorOptions& options);
-bool IsFatal(StatusCode code);
 // base * 2^(restarts - 1), at most `cap`.
 int64_t BackoffMs(int64_t base_ms, int restarts, int64_t cap_ms);
 
@@ -77,7 +61,7 @@ class Turn {
                                     JobId* existing) const;
   Status CheckSubmit(const SubmitJob& submit) const;
 
-  // ---- turn_gangs.cc ----
+  // ---- turn_reports.cc ----
   void On(const TaskReported& reported);
   void OnLog(const Gang& gang, const Task& task, const wire::TaskLog& log);
   void OnCheckpoint(const Gang& gang);
@@ -85,6 +69,8 @@ class Turn {
   void LoseTask(const std::string& task_id, const std::string& cause);
   // A gang in which a task was lost: all at once, after every LoseTask of one event.
   void AfterLoss(const std::set<std::string>& gang_ids, const std::string& stop_code);
+
+  // ---- turn_gangs.cc ----
   void MaybeRunning(const std::string& gang_id);
   void SendGroup(const Gang& gang, const Task& to);
   void SendStop(const Task& task, uint32_t grace_ms, const std::string& reason);

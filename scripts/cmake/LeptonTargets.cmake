@@ -9,14 +9,42 @@ function(lepton_unite name batch)
   endif()
 endfunction()
 
+# What most sources include is parsed once: by lepton_base for the product, by lepton_test_headers
+# (tests/CMakeLists.txt) for the tests, and reused by all others. A source with machine flags of its
+# own must not use it: SKIP_PRECOMPILE_HEADERS.
+set(LEPTON_COMMON_HEADERS
+  <algorithm> <atomic> <chrono> <cmath> <condition_variable> <cstdint> <cstring> <deque> <filesystem>
+  <fstream> <functional> <map> <memory> <mutex> <optional> <random> <set> <span> <sstream> <string>
+  <string_view> <thread> <unordered_map> <utility> <vector> <fmt/format.h> <nlohmann/json.hpp>)
+if(NOT CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+  set(CMAKE_DISABLE_PRECOMPILE_HEADERS ON)
+endif()
+# lepton_precompile(NAME <header> ...): makes them.
+function(lepton_precompile name)
+  target_precompile_headers(${name} PRIVATE ${ARGN})
+  # For ccache; scripts/build.sh sets the sloppiness that it needs as well.
+  target_compile_options(${name} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+endfunction()
+# lepton_reuse_precompiled(NAME MAKER): uses MAKER's.
+function(lepton_reuse_precompiled name maker)
+  target_precompile_headers(${name} REUSE_FROM ${maker})
+  target_compile_options(${name} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+endfunction()
+
 # lepton_library(NAME SOURCES a.cc ... DEPS target ...)
+#   [PRECOMPILE <header> ...] instead of the common headers, or NO_PRECOMPILE
 #   A static library with the project's warnings. A folder's leaf target is named lepton_<folder>.
 function(lepton_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "NO_PRECOMPILE" "" "SOURCES;DEPS;PRIVATE_DEPS;PRECOMPILE" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
   target_link_libraries(${name} PUBLIC ${ARG_DEPS} PRIVATE lepton_options ${ARG_PRIVATE_DEPS})
   target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
   lepton_unite(${name} 8)
+  if(ARG_PRECOMPILE)
+    lepton_precompile(${name} ${ARG_PRECOMPILE})
+  elseif(NOT ARG_NO_PRECOMPILE)
+    lepton_reuse_precompiled(${name} lepton_base)
+  endif()
 endfunction()
 
 # lepton_proto_library(NAME PROTOS a.proto ... DEPS target ...)
@@ -39,9 +67,6 @@ function(lepton_proto_library name)
   add_library(${name} STATIC ${generated})
   target_link_libraries(${name} PUBLIC protobuf::libprotobuf ${ARG_DEPS})
   target_include_directories(${name} PUBLIC ${CMAKE_BINARY_DIR})
-  if(LEPTON_SANITIZE)
-    target_compile_options(${name} PRIVATE -fsanitize=${LEPTON_SANITIZE})
-  endif()
 endfunction()
 
 # lepton_test(NAME SOURCES a_test.cc ... DEPS target ... [LABELS fast] [TIMEOUT 60])
@@ -61,7 +86,9 @@ function(lepton_test name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE lepton_options ${ARG_DEPS} GTest::gmock GTest::gtest
                                         GTest::gtest_main)
+  target_compile_options(${name} PRIVATE ${LEPTON_TEST_OPTIONS})
   lepton_unite(${name} 4)
+  lepton_reuse_precompiled(${name} lepton_test_headers)
   if("fast" IN_LIST ARG_LABELS)
     add_dependencies(unit_tests ${name})
   endif()
@@ -97,11 +124,4 @@ function(lepton_bench name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE lepton_options ${ARG_DEPS} benchmark::benchmark)
-endfunction()
-
-# lepton_precompile(NAME <header> ...): for targets whose many sources all include the same heavy
-# headers. ccache keeps working: scripts/build.sh sets the sloppiness that it needs.
-function(lepton_precompile name)
-  target_precompile_headers(${name} PRIVATE ${ARGN})
-  target_compile_options(${name} PRIVATE -fpch-preprocess)
 endfunction()

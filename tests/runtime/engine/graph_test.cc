@@ -95,6 +95,22 @@ TEST(Graph, RefusesInputsThatDoNotFitTheirDeclaration) {
   EXPECT_FALSE(InferTypes(graph, {}).ok());
 }
 
+TEST(Graph, KeepsItsValuesAndNodesWhereTheyAre) {
+  Graph graph(ops::OpList());
+  ValueId x = graph.AddInput("x", F32({4}));
+  x = *graph.Add("relu", {x}, {}, "first");
+  const TensorType& type = graph.type(x);
+  const Node& node = graph.nodes().front();
+  for (int i = 0; i < 1000; ++i) {
+    graph.AddParameter("p", F32({4}));
+    ASSERT_TRUE(graph.Add("relu", {x}).ok());
+  }
+  const Graph moved = std::move(graph);
+  EXPECT_EQ(&type, &moved.type(x));
+  EXPECT_EQ(type.shape, Shape({4}));
+  EXPECT_EQ(&node, &moved.nodes().front());
+}
+
 TEST(Graph, RefusesAnInputAsExternalOutput) {
   Graph graph(ops::OpList());
   const ValueId x = graph.AddInput("x", F32({2}));

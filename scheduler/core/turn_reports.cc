@@ -1,0 +1,180 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/core/index.h"
+#include "scheduler/core/job_state.h"
+#include "scheduler/core/turn.h"
+#include "storage/checkpoints/checkpoint.h"
+
+namespace lepton::scheduler {
+namespace {
+
+constexpr size_t kMaxPolicyLineBytes = 1024;  // std::regex recurses: long lines would overflow
+
+}  // namespace
+
+void Turn::On(const TaskReported& reported) {
+  const wire::TaskReport& report = reported.report;
+  wire::ReportAck ack;
+  ack.set_task_id(report.task_id());
+  ack.set_seq(report.seq());
+  const Task* task = state_.FindTask(report.task_id());
+  auto worker = state_.workers.find(reported.worker);
+  const bool ours = task != nullptr && IsAlive(*task) && worker != state_.workers.end() &&
+                    task->worker_id() == reported.worker.str() &&
+                    task->incarnation() == worker->second.hello().incarnation();
+  if (!ours) {
+    // Nobody waits for it: take the report off its hands, and the task off the worker's.
+    effects_.Ack(reported.worker, ack);
+    if (report.has_finished()) return;
+    wire::StopTask stop;
+    stop.set_task_id(report.task_id());
+    stop.set_reason("not a task of this coordinator any more");
+    return effects_.Stop(reported.worker, stop);
+  }
+  uint64_t& seen = reactor_.seen_seq_[report.task_id()];
+  seen = std::max(seen, task->last_seq());
+  if (report.seq() <= seen) {
+    ack.set_seq(seen);
+    return effects_.Ack(reported.worker, ack);
+  }
+  seen = report.seq();
+  const std::string gang_id = state_.gang_of_task.at(report.task_id());
+  const uint32_t rank = task->rank();
+  if (!report.has_log()) {
+    Record record;
+    *record.mutable_task_reported() = report;
+    Persist(std::move(record));
+  }
+  effects_.Ack(reported.worker, ack);
+  const Gang& gang = state_.gangs.at(gang_id);
+  effects_.Accepted(JobId(gang.job_id()), gang.trial(), report);
+  switch (report.body_case()) {
+    case wire::TaskReport::kLog:
+      return OnLog(gang, *task, report.log());
+    case wire::TaskReport::kCheckpoint:
+      return OnCheckpoint(gang);
+    case wire::TaskReport::kFinished:
+      return OnTaskEnded(gang_id, rank);
+    case wire::TaskReport::kEndpoint: {
+      bool complete = gang.tasks_size() > 1 && gang.state() == GANG_STARTING;
+      for (const Task& one : gang.tasks()) complete = complete && one.has_endpoint();
+      if (complete) {
+        for (const Task& one : gang.tasks()) SendGroup(gang, one);
+      }
+      return MaybeRunning(gang_id);
+    }
+    case wire::TaskReport::kStarted:
+    case wire::TaskReport::kProgress:
+    case wire::TaskReport::kReady:
+      return MaybeRunning(gang_id);
+    case wire::TaskReport::BODY_NOT_SET:
+      return;
+  }
+}
+
+void Turn::OnLog(const Gang& gang, const Task& task, const wire::TaskLog& log) {
+  const JobId id(gang.job_id());
+  if (gang.job_id().empty() || gang.state() == GANG_STOPPING || !state_.active.contains(id)) return;
+  const std::vector<spec::LogPolicy>& policies = state_.Spec(id).restart.log_policies;
+  if (policies.empty()) return;
+  std::vector<std::regex>& compiled = reactor_.policies_[id];
+  if (compiled.empty()) {
+    for (const spec::LogPolicy& policy : policies) compiled.emplace_back(policy.pattern);
+  }
+  for (const std::string& line : log.lines()) {
+    const std::string head = line.substr(0, kMaxPolicyLineBytes);
+    for (size_t i = 0; i < policies.size(); ++i) {
+      if (!std::regex_search(head, compiled[i])) continue;
+      const std::string cause = fmt::format("rank {} on worker {} logged '{}'", task.rank(),
+                                            task.worker_id(), head.substr(0, 200));
+      if (policies[i].action == "fail_job") {
+        return StopJob(id, JOB_FAILED, "LOG_POLICY", "ABORTED", cause);
+      }
+      Record record;
+      record.mutable_worker_excluded()->set_job_id(id.str());
+      record.mutable_worker_excluded()->set_worker_id(task.worker_id());
+      record.mutable_worker_excluded()->set_cause(cause);
+      Persist(std::move(record));
+      return BreakGang(gang.id(), "LOG_POLICY", cause, -1);
+    }
+  }
+}
+
+// Keeps what the spec asks for; the newest always, since a restart needs it.
+void Turn::OnCheckpoint(const Gang& gang) {
+  auto it = state_.jobs.find(JobId(gang.job_id()));
+  if (it == state_.jobs.end() || IsTerminal(it->second.state())) return;
+  const Job& job = it->second;
+  const spec::CheckpointSpec& wish = state_.Spec(JobId(job.id())).checkpoint;
+  const bool own = gang.trial() < 0;
+  const auto& all = own ? job.checkpoints() : job.trials(gang.trial()).checkpoints();
+  storage::RetentionPolicy policy;
+  policy.keep_last = own ? std::max(wish.keep_last, 1) : 1;
+  policy.keep_best = own ? wish.keep_best.count : 0;
+  policy.metric = wish.keep_best.metric;
+  policy.maximize = wish.keep_best.mode == "max";
+  std::vector<storage::CheckpointInfo> infos;
+  for (const Checkpoint& checkpoint : all) {
+    storage::CheckpointInfo info;
+    info.step = checkpoint.step();
+    info.metrics.insert(checkpoint.metrics().begin(), checkpoint.metrics().end());
+    infos.push_back(std::move(info));
+  }
+  Record record;
+  CheckpointsDropped& dropped = *record.mutable_checkpoints_dropped();
+  dropped.set_job_id(job.id());
+  dropped.set_trial(gang.trial());
+  std::vector<std::string> digests;
+  for (size_t index : storage::CheckpointsToDelete(infos, policy)) {
+    const Checkpoint& checkpoint = all.Get(static_cast<int>(index));
+    dropped.add_manifests(checkpoint.manifest());
+    ForEachObject(checkpoint, [&](const std::string& digest) { digests.push_back(digest); });
+  }
+  if (dropped.manifests().empty()) return;
+  Persist(std::move(record));
+  Forget(digests);
+}
+
+void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank) {
+  reactor_.dirty_ = true;
+  const Gang& gang = state_.gangs.at(gang_id);
+  const Task& task = gang.tasks(static_cast<int>(rank));
+  if (FirstWhere(gang, &IsAlive) == nullptr) return EndGang(gang_id);
+  if (EndedWell(task)) return MaybeRunning(gang_id);
+  // Once rank 0 has the result, what becomes of the others is of no importance.
+  if (gang.state() == GANG_STOPPING || gang.has_result()) return;
+  const Verdict verdict = JudgeTask(task);
+  if (verdict.kind == Verdict::Kind::kFatal && gang.trial() < 0 && !gang.job_id().empty()) {
+    return StopJob(JobId(gang.job_id()), JOB_FAILED, verdict.reason_code, verdict.error_code,
+                   verdict.cause);
+  }
+  BreakGang(gang_id, verdict.reason_code, verdict.cause, static_cast<int>(rank));
+}
+
+void Turn::LoseTask(const std::string& task_id, const std::string& cause) {
+  Record record;
+  record.mutable_task_lost()->set_task_id(task_id);
+  record.mutable_task_lost()->set_cause(cause);
+  Persist(std::move(record));
+  reactor_.dirty_ = true;
+}
+
+void Turn::AfterLoss(const std::set<std::string>& gang_ids, const std::string& stop_code) {
+  for (const std::string& id : gang_ids) {
+    auto it = state_.gangs.find(id);
+    if (it == state_.gangs.end()) continue;
+    const Gang& gang = it->second;
+    if (FirstWhere(gang, &IsAlive) == nullptr) {
+      EndGang(id);
+      continue;
+    }
+    if (gang.state() == GANG_STOPPING || gang.has_result()) continue;
+    const Task* lost = FirstWhere(gang, [](const Task& task) { return task.state() == TASK_LOST; });
+    BreakGang(id, stop_code, Describe(*lost), static_cast<int>(lost->rank()));
+  }
+}
+
+}  // namespace lepton::scheduler

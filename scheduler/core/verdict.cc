@@ -1,0 +1,85 @@
+#include "scheduler/core/verdict.h"
+
+#include <fmt/format.h>
+
+namespace lepton::scheduler {
+namespace {
+
+// Its process did not end by itself.
+bool WasTaken(const Task& task) {
+  return task.state() == TASK_LOST || task.signal() != 0;
+}
+
+bool EndedFatally(const Task& task) {
+  return task.state() == TASK_FINISHED && task.signal() == 0 &&
+         IsFatal(StatusCodeFromName(task.code()));
+}
+
+// What a rank says when it is its peer that died.
+bool BlamesPeers(const Task& task) {
+  const StatusCode code = StatusCodeFromName(task.code());
+  return code == StatusCode::kAborted || code == StatusCode::kUnavailable ||
+         code == StatusCode::kDeadlineExceeded;
+}
+
+}  // namespace
+
+bool EndedWell(const Task& task) {
+  return task.state() == TASK_FINISHED && task.code() == "OK" && task.signal() == 0;
+}
+
+const Task* FirstWhere(const Gang& gang, bool (*is)(const Task&)) {
+  for (const Task& task : gang.tasks()) {
+    if (is(task)) return &task;
+  }
+  return nullptr;
+}
+
+std::string Describe(const Task& task) {
+  std::string what = fmt::format("rank {} on worker {}: ", task.rank(), task.worker_id());
+  if (task.state() == TASK_LOST) return what + task.message();
+  if (task.signal() != 0) return what + fmt::format("killed by signal {}", task.signal());
+  return what + fmt::format("{}: {}", task.code(), task.message());
+}
+
+Verdict JudgeTask(const Task& task) {
+  using Kind = Verdict::Kind;
+  const std::string code = task.code().empty() ? "INTERNAL" : task.code();
+  if (task.state() == TASK_LOST) return {Kind::kWorkerFault, "WORKER_LOST", code, Describe(task)};
+  if (task.signal() != 0) return {Kind::kWorkerFault, "TASK_KILLED", "ABORTED", Describe(task)};
+  if (EndedFatally(task)) return {Kind::kFatal, "TASK_FAILED", code, Describe(task)};
+  // It was told to stop, though not by us: its worker is going away.
+  if (code == "CANCELLED") return {Kind::kWorkerFault, "WORKER_STOPPED", "ABORTED", Describe(task)};
+  return {Kind::kTaskFault, "TASK_FAILED", code == "OK" ? "INTERNAL" : code, Describe(task)};
+}
+
+bool IsFatal(StatusCode code) {
+  return code == StatusCode::kInvalidArgument || code == StatusCode::kFailedPrecondition ||
+         code == StatusCode::kDataLoss;
+}
+
+Verdict JudgeGang(const Gang& gang) {
+  using Kind = Verdict::Kind;
+  if (gang.has_result()) return {Kind::kSucceeded, "SUCCEEDED", "", ""};
+  if (gang.stop_code() == "DRAIN") return {Kind::kMoved, "DRAIN", "", gang.stop_cause()};
+  const bool ours = gang.state() == GANG_STOPPING && gang.trigger_rank() < 0;
+  if (ours && (gang.stop_code() == "START_TIMEOUT" || gang.stop_code() == "LOG_POLICY")) {
+    return {Kind::kWorkerFault, gang.stop_code(), "UNAVAILABLE", gang.stop_cause()};
+  }
+  if (ours) return {Kind::kStopped, gang.stop_code(), "CANCELLED", gang.stop_cause()};
+  const Task* trigger = gang.trigger_rank() >= 0 ? &gang.tasks(gang.trigger_rank()) : nullptr;
+  if (trigger == nullptr) {
+    trigger = FirstWhere(gang, [](const Task& task) { return !EndedWell(task); });
+  }
+  if (trigger == nullptr) trigger = &gang.tasks(0);
+  // A rank that blames its peers often reports before the peer that is to blame.
+  if (!WasTaken(*trigger) && BlamesPeers(*trigger)) {
+    if (const Task* taken = FirstWhere(gang, &WasTaken)) trigger = taken;
+    if (const Task* fatal = FirstWhere(gang, &EndedFatally); fatal && !WasTaken(*trigger)) {
+      trigger = fatal;
+    }
+  }
+  return JudgeTask(*trigger);
+}
+
+}  // namespace lepton::scheduler

@@ -1,0 +1,38 @@
+// Why a task or a gang ended, and what must follow from it. Pure.
+#pragma once
+
+#include <string>
+
+#include "runtime/base/status.h"
+#include "scheduler/core/records.pb.h"
+
+namespace lepton::scheduler {
+
+// What the end of a gang means.
+struct Verdict {
+  enum class Kind {
+    kSucceeded,
+    kWorkerFault,  // a worker, a signal: start again
+    kTaskFault,    // the task said so: start again, counted apart
+    kMoved,        // we took its place away: start again, not counted
+    kFatal,        // starting again would end the same way
+    kStopped,      // we wanted it gone
+  };
+  Kind kind = Kind::kStopped;
+  std::string reason_code;
+  std::string error_code;
+  std::string cause;
+};
+Verdict JudgeGang(const Gang& gang);
+// The same for one task, as if it had been alone.
+Verdict JudgeTask(const Task& task);
+// The caller's input is to blame: it would fail again.
+bool IsFatal(StatusCode code);
+
+bool EndedWell(const Task& task);
+// "rank 1 on worker w-2: killed by signal 9".
+std::string Describe(const Task& task);
+// The first task, by rank, for which `is` holds; null if there is none.
+const Task* FirstWhere(const Gang& gang, bool (*is)(const Task&));
+
+}  // namespace lepton::scheduler
