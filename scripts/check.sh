@@ -1,47 +1,50 @@
 #!/usr/bin/env bash
-# All that must be clean before a change lands: format, layers, registration, headers, build without
-# warnings, tests, and sanitizers (ASan+UBSan on the unit tests, TSan on collectives and scheduler).
-#   scripts/check.sh [--fast] [--fuzz-seconds N]
-#     --fast leaves out the slow tests, the sanitizers and the fuzzers, which get N seconds a parser
-#     (default 60)
+# All that must be clean before a change lands, in this order:
+#   format layers registered build headers tests asan tsan
+# (build: without warnings; asan: ASan and UBSan on the unit tests; tsan: TSan on collectives and
+# scheduler.) Stops at the first that is not clean, and says how long each took.
+#   scripts/check.sh [--fast | step ...]     --fast: the fast tests only, and no sanitizers
 set -euo pipefail
 cd "$(dirname "$0")/.."
-fast=false fuzz_seconds=60
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --fast) fast=true ;;
-    --fuzz-seconds) fuzz_seconds=${2:?--fuzz-seconds N} && shift ;;
-    *) echo "check.sh: unknown argument '$1'" >&2 && exit 2 ;;
-  esac
-  shift
-done
-step() { printf '\n== %s\n' "$*"; }
+# Open MPI and OpenMP would spin on the cores that the tests share.
+export OMP_WAIT_POLICY=passive OMPI_MCA_mpi_yield_when_idle=1
+run_ctest() { ctest --test-dir "build/$1" --output-on-failure --no-tests=error "${@:2}"; }
+
+format() { scripts/format.sh --check; }
+layers() { python3 scripts/check_layers.py; }
+registered() { python3 scripts/check_tests_registered.py; }
+build() { scripts/build.sh release; }
+headers() { scripts/check_headers.sh; }
+fast_tests() { run_ctest release -L fast; }
+tests() { run_ctest release; }
+asan() {
+  scripts/build.sh asan-ubsan unit_tests
+  UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 run_ctest asan-ubsan -L fast
+}
+tsan() {
+  scripts/build.sh tsan thread_tests
+  TSAN_OPTIONS="suppressions=$PWD/scripts/tsan.supp halt_on_error=1" run_ctest tsan -L threads
+}
+
+steps=(format layers registered build headers tests asan tsan)
+case "${1:-}" in
+  -h | --help) sed -n '2,6p' "$0"; exit 0 ;;
+  --fast) steps=(format layers registered build headers fast_tests) ;;
+  ?*)
+    for step in "$@"; do
+      [[ " ${steps[*]} " == *" $step "* ]] || { echo "check.sh: no step '$step' (see --help)" >&2; exit 2; }
+    done
+    steps=("$@")
+    ;;
+esac
 scripts/setup.sh
-step format
-scripts/format.sh --check
-step layers
-python3 scripts/check_layers.py
-step registered tests
-python3 scripts/check_tests_registered.py
-step build
-scripts/build.sh release
-step headers
-scripts/check_headers.sh
-if $fast; then
-  step fast tests
-  exec ctest --test-dir build/release -L fast --output-on-failure
-fi
-step tests
-ctest --test-dir build/release --output-on-failure
-export OMP_WAIT_POLICY=passive
-step "ASan and UBSan on the unit tests"
-scripts/build.sh asan-ubsan unit_tests
-UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-  ctest --test-dir build/asan-ubsan -L fast --output-on-failure
-step "TSan on collectives and scheduler"
-scripts/build.sh tsan thread_tests
-TSAN_OPTIONS="suppressions=$PWD/scripts/tsan.supp halt_on_error=1" \
-  ctest --test-dir build/tsan -L threads --output-on-failure
-step "fuzz, $fuzz_seconds seconds a parser"
-scripts/fuzz.sh "$fuzz_seconds"
-step "all clean"
+took=()
+for step in "${steps[@]}"; do
+  printf '\n== %s\n' "$step"
+  begin=$SECONDS
+  # Not `if "$step"`: a failure inside must end the step, and does with set -e only outside a test.
+  "$step"
+  took+=("$(printf '%-10s %4d s' "$step" $((SECONDS - begin)))")
+done
+printf '\n== all clean\n'
+printf '%s\n' "${took[@]}"

@@ -1,9 +1,9 @@
 // A static computation: values with types, and nodes that apply an op to values. Nodes are appended
 // in an order in which every input exists already, so the node list is always a valid schedule.
 // Types are inferred and checked as nodes are added; extents may stay open (Shape::kBatch) until
-// the graph is planned for a batch. Ownership: owns its nodes; the OpSet must outlive it. References
-// to values and nodes hold as long as the graph, whatever is added. Threads: one builder; immutable
-// afterwards.
+// the graph is planned for a batch. Ownership: owns its nodes; the OpSet must outlive it.
+// References to values and nodes hold as long as the graph, whatever is added. Threads: one
+// builder; immutable afterwards.
 #pragma once
 
 #include <deque>

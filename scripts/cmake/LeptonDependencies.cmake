@@ -6,6 +6,9 @@ find_package(OpenSSL REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(Boost 1.81 REQUIRED)
 find_package(fmt REQUIRED)
+# It says that fmt is a shared library, which matters where symbols are hidden: not here, and
+# precompiled headers must be compiled like those who use them.
+set_property(TARGET fmt::fmt PROPERTY INTERFACE_COMPILE_DEFINITIONS "")
 find_package(nlohmann_json REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(CLI11 REQUIRED)
