@@ -28,6 +28,10 @@ constexpr Flag kFlags[] = {
     {"file_roots", "Folders that file:// URIs may read, separated by ':' [. and the data folder]"},
     {"require_auth", "Demand an API key even on loopback [false]"},
     {"max_body", "Largest HTTP body [64MiB]"},
+    {"history.log_limit", "Log kept of a job; its oldest lines go first [64MiB]"},
+    {"history.metric_limit", "Metric points kept of a job; then every second one [16MiB]"},
+    {"history.limit", "Logs and metrics kept of all jobs; the longest silent go first [4GiB]"},
+    {"history.age", "Logs and metrics older than this are deleted [30d]"},
     {"lease", "A worker silent for this long is lost [5s]"},
     {"heartbeat", "How often workers report [500ms]"},
 };
@@ -52,10 +56,16 @@ Result<scheduler::CoordinatorOptions> ReadOptions(const Config& config) {
   LEPTON_ASSIGN_OR_RETURN(options.require_auth, config.GetBool("require_auth", false));
   LEPTON_ASSIGN_OR_RETURN(options.lease, config.GetDuration("lease", options.lease));
   LEPTON_ASSIGN_OR_RETURN(options.heartbeat, config.GetDuration("heartbeat", options.heartbeat));
-  if (const auto size = config.Get("max_body")) {
-    LEPTON_ASSIGN_OR_RETURN(const int64_t bytes, ParseBytes(*size));
-    options.max_body_bytes = static_cast<size_t>(bytes);
-  }
+  LEPTON_ASSIGN_OR_RETURN(options.max_body_bytes,
+                          config.GetBytes("max_body", options.max_body_bytes));
+  scheduler::HistoryLimits& history = options.history;
+  LEPTON_ASSIGN_OR_RETURN(history.log_bytes_per_job,
+                          config.GetBytes("history.log_limit", history.log_bytes_per_job));
+  LEPTON_ASSIGN_OR_RETURN(history.metric_bytes_per_job,
+                          config.GetBytes("history.metric_limit", history.metric_bytes_per_job));
+  LEPTON_ASSIGN_OR_RETURN(history.total_bytes,
+                          config.GetBytes("history.limit", history.total_bytes));
+  LEPTON_ASSIGN_OR_RETURN(history.max_age, config.GetDuration("history.age", history.max_age));
   const std::string roots = config.GetOr("file_roots", "");
   for (size_t begin = 0; begin < roots.size();) {
     const size_t end = std::min(roots.find(':', begin), roots.size());
@@ -115,7 +125,7 @@ void AddCoordinator(CLI::App& app, Globals& globals) {
       "  lepton coordinator --data-dir /var/lib/lepton --http-address 0.0.0.0 \\\n"
       "    --tls-cert cert.pem --tls-key key.pem --link-address 0.0.0.0\n"
       "It can be killed at any time: running work goes on, and a restart on the same folder finds\n"
-      "every job.");
+      "every job. A limit of 0 is none.");
   command->add_option("--config", *file, "YAML settings; environment and flags are stronger");
   for (const Flag& flag : kFlags) {
     command->add_option(FlagOf(flag.key), (*flags)[flag.key], flag.help);

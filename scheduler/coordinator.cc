@@ -85,6 +85,7 @@ class CoordinatorImpl final : public Coordinator, private LoopSink {
   }
   void Committed(const State& state, const std::set<JobId>& jobs) override {
     history_->Write();
+    if (history_->TrimDue()) pool_->Submit([this] { history_->Trim(); });
     routes_.Update(state, *gateway_);
     watch_.OnCommitted(state, jobs);
   }
@@ -118,8 +119,8 @@ Status CoordinatorImpl::OpenStores() {
   LEPTON_ASSIGN_OR_RETURN(metadata_, storage::MetadataStore::Open(options_.data_dir / "metadata"));
   LEPTON_ASSIGN_OR_RETURN(objects_, storage::ObjectStore::Open(options_.data_dir));
   LEPTON_ASSIGN_OR_RETURN(keys_, api::KeyStore::Open(*metadata_, RealClock()));
-  history_ = std::make_unique<History>(*metadata_, RealClock());
-  return Status::Ok();
+  history_ = std::make_unique<History>(*metadata_, RealClock(), options_.history);
+  return history_->Load();
 }
 
 Status CoordinatorImpl::OpenLoop(const wire::ServerKey& key) {

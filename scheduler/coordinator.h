@@ -16,6 +16,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/status.h"
 #include "scheduler/api/model_tools.h"
+#include "scheduler/loop/history_limits.h"
 
 namespace lepton::scheduler {
 
@@ -41,6 +42,7 @@ struct CoordinatorOptions {
   size_t max_body_bytes = size_t{64} << 20;             // HTTP bodies over it: 413
   Duration heartbeat = std::chrono::milliseconds(500);  // told to workers
   Duration lease = std::chrono::seconds(5);             // a worker silent for this long is lost
+  HistoryLimits history;                                // of log lines and metric points
   uint64_t snapshot_every_records = 5000;
   int http_threads = 2;
   api::ModelTools model_tools;  // given by whoever knows models

@@ -118,6 +118,14 @@ Result<Duration> Config::GetDuration(std::string_view key, Duration fallback) co
   return parsed;
 }
 
+Result<uint64_t> Config::GetBytes(std::string_view key, uint64_t fallback) const {
+  const auto it = entries_.find(key);
+  if (it == entries_.end()) return fallback;
+  const Result<int64_t> parsed = ParseBytes(it->second.value);
+  if (!parsed.ok()) return parsed.status().WithContext(it->second.source + ": " + std::string(key));
+  return static_cast<uint64_t>(*parsed);
+}
+
 Result<Duration> ParseDuration(std::string_view text) {
   const auto bad = [&] {
     return InvalidArgument("'" + std::string(text) +
@@ -187,6 +195,16 @@ Result<int64_t> ParseBytes(std::string_view text) {
     }
   }
   return InvalidArgument("'" + std::string(text) + "' is not a size such as 512, 64KiB or 10MB");
+}
+
+std::string FormatBytes(uint64_t bytes) {
+  const char* const units[] = {"", "KiB", "MiB", "GiB", "TiB"};
+  size_t unit = 0;
+  while (bytes > 0 && bytes % 1024 == 0 && unit + 1 < std::size(units)) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return std::to_string(bytes) + units[unit];
 }
 
 }  // namespace lepton

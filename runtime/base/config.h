@@ -33,6 +33,7 @@ class Config {
   Result<int64_t> GetInt(std::string_view key, int64_t fallback, int64_t min, int64_t max) const;
   Result<bool> GetBool(std::string_view key, bool fallback) const;
   Result<Duration> GetDuration(std::string_view key, Duration fallback) const;
+  Result<uint64_t> GetBytes(std::string_view key, uint64_t fallback) const;
 
  private:
   struct Entry {
@@ -49,5 +50,7 @@ Result<Duration> ParseDuration(std::string_view text);
 std::string FormatDuration(Duration duration);
 // "512", "64KiB", "10MB", "2GiB"
 Result<int64_t> ParseBytes(std::string_view text);
+// The shortest of the above, in powers of 1024, that is exact: "64MiB".
+std::string FormatBytes(uint64_t bytes);
 
 }  // namespace lepton

@@ -9,23 +9,12 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/metrics.h"
+#include "scheduler/loop/history_rows.h"
 
 namespace lepton::scheduler {
 namespace {
 
 using nlohmann::json;
-
-// <job> 0 'r' <number>: a report; <job> 0 's' <task>: its newest report.
-std::string RowKey(const JobId& job, uint64_t seq) {
-  return job.str() + std::string("\0r", 2) + storage::KeyU64(seq);
-}
-std::string NewestKey(const JobId& job, const std::string& task) {
-  return job.str() + std::string("\0s", 2) + task;
-}
-
-uint64_t SeqOf(std::string_view key) {
-  return storage::U64FromKey(key.substr(key.size() - 8));
-}
 
 // "j17.t4.a2.r0" -> 2
 int AttemptOf(std::string_view task_id) {
@@ -67,7 +56,13 @@ bool History::IsNew(Table& table, const JobId& job, const wire::TaskReport& repo
 void History::Append(Table& table, const JobId& job, const wire::TaskReport& report,
                      std::string value) {
   last_seq_ = std::max(last_seq_ + 1, static_cast<uint64_t>(clock_.WallMs()) * 1000);
-  table.pending.emplace_back(RowKey(job, last_seq_), std::move(value));
+  std::string key = RowKey(job, last_seq_);
+  Usage& added = table.added[job];
+  added.rows += 1;
+  added.bytes += key.size() + value.size();
+  if (added.first == 0) added.first = last_seq_;
+  added.last = last_seq_;
+  table.pending.emplace_back(std::move(key), std::move(value));
   table.pending.emplace_back(NewestKey(job, report.task_id()), storage::KeyU64(report.seq()));
 }
 
@@ -100,14 +95,25 @@ void History::Add(const JobId& job, int trial, const wire::TaskReport& report) {
 
 void History::Write(Table& table) {
   if (table.pending.empty()) return;
+  const std::lock_guard lock(mutex_);
+  for (auto& [job, added] : table.added) {
+    const Usage& before = table.usage[job];
+    added.rows += before.rows;
+    added.bytes += before.bytes;
+    if (before.first != 0) added.first = before.first;
+    table.pending.emplace_back(UsageKey(job), ToText(added));
+  }
   const Status status = store_.Put(table.name, table.pending);
-  if (!status.ok()) {
+  if (status.ok()) {
+    for (const auto& [job, usage] : table.added) SetUsage(table, job, usage);
+  } else {
     static auto& lost = metrics::Counter("lepton_history_lost_rows_total",
                                          "Log and metric rows that the disk refused.");
-    lost.Increment(static_cast<double>(table.pending.size() / 2));
+    lost.Increment(static_cast<double>((table.pending.size() - table.added.size()) / 2));
     LOG_EVERY_N(WARNING, 100) << table.name << ": " << status.ToString();
   }
   table.pending.clear();
+  table.added.clear();
 }
 
 void History::Write() {

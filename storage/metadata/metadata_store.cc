@@ -54,6 +54,9 @@ class RocksMetadataStore final : public MetadataStore {
   Status Delete(std::string_view table, const std::vector<std::string>& keys) override {
     return tables_.Delete(table, keys);
   }
+  Status DeleteRange(std::string_view table, std::string_view from, std::string_view to) override {
+    return tables_.DeleteRange(table, from, to);
+  }
   Status Flush() override { return database_->SyncLog(); }
 
  private:

@@ -60,6 +60,9 @@ class MetadataStore {
   virtual Result<std::vector<Row>> Scan(std::string_view table, std::string_view from,
                                         std::string_view to, size_t limit) const = 0;
   virtual Status Delete(std::string_view table, const std::vector<std::string>& keys) = 0;
+  // Rows with from <= key < to. Costs the same for one row and for a million.
+  virtual Status DeleteRange(std::string_view table, std::string_view from,
+                             std::string_view to) = 0;
   virtual Status Flush() = 0;
 };
 

@@ -73,4 +73,11 @@ Status SideTables::Delete(std::string_view table, const std::vector<std::string>
   return database_.Write(batch, /*sync=*/false);
 }
 
+Status SideTables::DeleteRange(std::string_view table, std::string_view from, std::string_view to) {
+  LEPTON_ASSIGN_OR_RETURN(const std::string prefix, Prefix(table));
+  rocksdb::WriteBatch batch;
+  batch.DeleteRange(prefix + std::string(from), prefix + std::string(to));
+  return database_.Write(batch, /*sync=*/false);
+}
+
 }  // namespace lepton::storage

@@ -26,6 +26,7 @@ class SideTables {
   Result<std::vector<Row>> Scan(std::string_view table, std::string_view from, std::string_view to,
                                 size_t limit) const;
   Status Delete(std::string_view table, const std::vector<std::string>& keys);
+  Status DeleteRange(std::string_view table, std::string_view from, std::string_view to);
 
  private:
   RocksDatabase& database_;

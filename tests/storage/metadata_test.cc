@@ -178,6 +178,19 @@ TEST_F(MetadataStoreTest, SideTablesAreOrderedAndApart) {
   EXPECT_EQ(store_->last_seq(), 0u);
 }
 
+TEST_F(MetadataStoreTest, RangesOfRowsAreDeleted) {
+  ASSERT_THAT(store_->Put("logs", {{"a", "1"}, {"b", "2"}, {"c", "3"}, {"d", "4"}}), IsOk());
+  ASSERT_THAT(store_->Put("logt", {{"b", "other"}}), IsOk());
+  ASSERT_THAT(store_->DeleteRange("logs", "b", "d"), IsOk());
+  EXPECT_THAT(store_->Scan("logs", "", "", 10).value(),
+              ElementsAre(Pair("a", "1"), Pair("d", "4")));
+  ASSERT_THAT(store_->Put("logs", {{"b", "again"}}), IsOk());
+  Reopen();
+  EXPECT_EQ(store_->Get("logs", "b").value(), "again");
+  EXPECT_EQ(store_->Get("logs", "c").value(), std::nullopt);
+  EXPECT_EQ(store_->Get("logt", "b").value(), "other");
+}
+
 TEST_F(MetadataStoreTest, BadTableNamesAreRefused) {
   for (const std::string& bad : {std::string(), std::string("Logs"), std::string("a/b"),
                                  std::string("a\0b", 3), std::string(33, 'a')}) {
@@ -185,6 +198,7 @@ TEST_F(MetadataStoreTest, BadTableNamesAreRefused) {
     EXPECT_THAT(store_->Get(bad, "k"), Fails(StatusCode::kInvalidArgument, "table"));
     EXPECT_THAT(store_->Scan(bad, "", "", 1), Fails(StatusCode::kInvalidArgument, "table"));
     EXPECT_THAT(store_->Delete(bad, {"k"}), Fails(StatusCode::kInvalidArgument, "table"));
+    EXPECT_THAT(store_->DeleteRange(bad, "", "k"), Fails(StatusCode::kInvalidArgument, "table"));
   }
 }
 

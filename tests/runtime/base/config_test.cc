@@ -66,5 +66,25 @@ TEST(Bytes, Parse) {
   }
 }
 
+TEST(Bytes, FormatIsShortAndExact) {
+  EXPECT_EQ(FormatBytes(0), "0");
+  EXPECT_EQ(FormatBytes(1000), "1000");
+  EXPECT_EQ(FormatBytes(65536), "64KiB");
+  EXPECT_EQ(FormatBytes(uint64_t{4} << 30), "4GiB");
+  EXPECT_EQ(FormatBytes((uint64_t{4} << 30) + 1), "4294967297");
+}
+
+TEST(Bytes, ASettingNamesItsSource) {
+  Config config({"limit"});
+  EXPECT_EQ(config.GetBytes("limit", 7).value(), 7u);
+  config.Set("limit", "2KiB");
+  EXPECT_EQ(config.GetBytes("limit", 7).value(), 2048u);
+  config.Set("limit", "two");
+  const auto bad = config.GetBytes("limit", 7);
+  ASSERT_FALSE(bad.ok());
+  EXPECT_NE(bad.status().message().find("--limit: limit: 'two'"), std::string::npos)
+      << bad.status().message();
+}
+
 }  // namespace
 }  // namespace lepton

@@ -47,6 +47,9 @@ class FailingStore final : public storage::MetadataStore {
   Status Delete(std::string_view table, const std::vector<std::string>& keys) override {
     return real_->Delete(table, keys);
   }
+  Status DeleteRange(std::string_view table, std::string_view from, std::string_view to) override {
+    return real_->DeleteRange(table, from, to);
+  }
   Status Flush() override { return real_->Flush(); }
 
  private:
