@@ -7,6 +7,7 @@
 #include "cli/local_agents.h"
 #include "cli/output.h"
 #include "cli/signals.h"
+#include "runtime/base/config.h"
 #include "runtime/base/logging.h"
 
 namespace lepton::cli {
@@ -15,7 +16,7 @@ namespace {
 using nlohmann::json;
 
 struct WorkerOptions {
-  std::string join, link, pool_key, name, data_dir, data_address;
+  std::string join, link, pool_key, name, data_dir, data_address, cache_limit = "32GiB";
   int slots = 0;
   std::vector<std::string> labels;
 };
@@ -59,6 +60,9 @@ Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options) {
   if (!options.name.empty() && launch.info.size > 1)
     agent.worker_id += "-" + std::to_string(launch.info.rank);
   agent.data_dir = options.data_dir;
+  const Result<int64_t> cache_limit = ParseBytes(options.cache_limit);
+  if (!cache_limit.ok()) return cache_limit.status().WithContext("--cache-limit");
+  agent.cache_limit_bytes = static_cast<uint64_t>(*cache_limit);
   const bool local = agent.coordinator.find("//127.") != std::string::npos ||
                      agent.coordinator.find("//localhost") != std::string::npos;
   agent.data_address = !options.data_address.empty() ? options.data_address
@@ -139,6 +143,8 @@ void AddWorker(CLI::App& app, Globals& globals) {
       ->check(CLI::Range(1, 1024));
   command->add_option("--name", options->name, "This worker's id [host name and 4 digits]");
   command->add_option("--data-dir", options->data_dir, "Cache and scratch [a temporary folder]");
+  command->add_option("--cache-limit", options->cache_limit,
+                      "What the cache may hold beyond what tasks use; 0: no limit [32GiB]");
   command->add_option("--data-address", options->data_address,
                       "Address of this host that the other workers reach");
   command->add_option("--label", options->labels, "key=value; may be repeated");

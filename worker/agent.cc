@@ -56,6 +56,9 @@ Status Agent::Loop::Open() {
       storage::ObjectStore::Open(options_.data_dir);
   if (!store.ok()) return store.status().WithContext("data_dir");
   store_ = *std::move(store);
+  cache_ = std::make_unique<ObjectCache>(
+      store_.get(),
+      ObjectCache::Options{.limit_bytes = options_.cache_limit_bytes, .idle = options_.cache_idle});
   objects_ = std::make_unique<ObjectTransfer>(
       store_.get(), [this](const wire::ToCoordinator& message) { channel_->Send(message); },
       ObjectTransfer::Limits());

@@ -44,6 +44,10 @@ struct AgentOptions {
   // Objects that tasks read and write; shared by agents on a host if they are given the same one.
   // Empty: a temporary folder, removed at the end.
   std::filesystem::path data_dir;
+  // What of it may stay when no task needs it any more: the rest can be fetched again. 0: no limit.
+  uint64_t cache_limit_bytes = uint64_t{32} << 30;
+  // Used within this time: it stays, for agents that share the folder.
+  Duration cache_idle = std::chrono::minutes(5);
   // Program and first arguments of a task process. Empty: {"/proc/self/exe", "task"}.
   std::vector<std::string> task_command;
   // After SIGTERM a task has this long (unless StopTask says otherwise) before SIGKILL; at most 3 s

@@ -23,6 +23,7 @@
 #include "runtime/base/file.h"
 #include "storage/objects/object_store.h"
 #include "worker/agent.h"
+#include "worker/object_cache.h"
 #include "worker/object_transfer.h"
 #include "worker/report_outbox.h"
 #include "worker/task_runner.h"
@@ -80,6 +81,7 @@ class Agent::Loop {
   const std::string incarnation_;
   std::optional<TempFolder> temporary_;
   std::unique_ptr<storage::ObjectStore> store_;
+  std::unique_ptr<ObjectCache> cache_;
 
   UniqueFd wake_;
   std::atomic<bool> stop_requested_{false};

@@ -31,8 +31,10 @@ void Agent::Loop::OnStartTask(wire::StartTask start) {
   }
   LOG(INFO) << "task " << task_id << ": " << start.kind() << ", rank " << start.rank() << " of "
             << start.size();
+  std::vector<storage::Digest> inputs;
+  for (const wire::ObjectRef& input : start.inputs()) inputs.push_back(input.digest());
   TaskRunner::Events events;
-  events.report = [this](wire::TaskReport report) {
+  events.report = [this, hold = cache_->Keep(inputs)](wire::TaskReport report) {
     Post([this, report = std::move(report)]() mutable { OnReport(std::move(report)); });
   };
   ChildProcess::Command command = TaskCommand(start);
@@ -87,10 +89,11 @@ void Agent::Loop::OnReport(wire::TaskReport report) {
               << report.finished().message();
     RememberEnded(task_id);
     runners_.erase(runner);
+    cache_->Look();
   }
-  if (Uploader::Needs(report)) {
+  if (const std::vector<storage::Digest> objects = Uploader::ObjectsOf(report); !objects.empty()) {
     const uint64_t entry = outbox_.Add(task_id, report, /*held=*/true);
-    uploader_->Add(entry, std::move(report));
+    uploader_->Add(entry, std::move(report), cache_->Keep(objects));
   } else {
     outbox_.Add(task_id, std::move(report));
   }

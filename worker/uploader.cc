@@ -12,18 +12,6 @@
 namespace lepton::worker {
 namespace {
 
-// What a report refers to, the manifest last: whoever finds a manifest finds all of it.
-std::vector<storage::Digest> ObjectsOf(const wire::TaskReport& report) {
-  std::vector<storage::Digest> digests;
-  const auto add = [&](const auto& objects, const std::string& manifest) {
-    digests.assign(objects.begin(), objects.end());
-    if (!manifest.empty()) digests.push_back(manifest);
-  };
-  if (report.has_checkpoint()) add(report.checkpoint().objects(), report.checkpoint().manifest());
-  if (report.has_finished()) add(report.finished().objects(), report.finished().model_manifest());
-  return digests;
-}
-
 // The report without what could not be stored.
 wire::TaskReport WithoutObjects(wire::TaskReport report, const Status& failure) {
   LOG(ERROR) << report.task_id() << ": upload: " << failure.ToString();
@@ -58,14 +46,21 @@ Uploader::~Uploader() {
   thread_.join();
 }
 
-bool Uploader::Needs(const wire::TaskReport& report) {
-  return !ObjectsOf(report).empty();
+std::vector<storage::Digest> Uploader::ObjectsOf(const wire::TaskReport& report) {
+  std::vector<storage::Digest> digests;
+  const auto add = [&](const auto& objects, const std::string& manifest) {
+    digests.assign(objects.begin(), objects.end());
+    if (!manifest.empty()) digests.push_back(manifest);
+  };
+  if (report.has_checkpoint()) add(report.checkpoint().objects(), report.checkpoint().manifest());
+  if (report.has_finished()) add(report.finished().objects(), report.finished().model_manifest());
+  return digests;
 }
 
-void Uploader::Add(uint64_t entry, wire::TaskReport report) {
+void Uploader::Add(uint64_t entry, wire::TaskReport report, std::shared_ptr<void> hold) {
   {
     std::lock_guard lock(mutex_);
-    queue_.emplace_back(entry, std::move(report));
+    queue_.push_back({entry, std::move(report), std::move(hold)});
   }
   changed_.notify_all();
 }
@@ -78,11 +73,11 @@ void Uploader::Run() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
     if (stopping_) return;
-    auto [entry, report] = std::move(queue_.front());
+    Item item = std::move(queue_.front());
     queue_.pop_front();
     lock.unlock();
-    report = Upload(std::move(report));
-    if (!stopping_) done_(entry, std::move(report));
+    wire::TaskReport report = Upload(std::move(item.report));
+    if (!stopping_) done_(item.entry, std::move(report));
   }
 }
 

@@ -6,8 +6,10 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "runtime/wire/messages.pb.h"
 #include "worker/object_transfer.h"
@@ -23,9 +25,11 @@ class Uploader {
   Uploader(ObjectTransfer* objects, Done done);
   ~Uploader();  // call objects->Shutdown() first; what is queued is dropped
 
-  // True when the report names objects that must be with the coordinator before it.
-  static bool Needs(const wire::TaskReport& report);
-  void Add(uint64_t entry, wire::TaskReport report);
+  // The objects that must be with the coordinator before the report, the manifest last: whoever
+  // finds a manifest finds all of it.
+  static std::vector<storage::Digest> ObjectsOf(const wire::TaskReport& report);
+  // `hold` keeps them in the local store until they are uploaded.
+  void Add(uint64_t entry, wire::TaskReport report, std::shared_ptr<void> hold);
 
  private:
   void Run();
@@ -36,7 +40,12 @@ class Uploader {
   std::atomic<bool> stopping_{false};
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::pair<uint64_t, wire::TaskReport>> queue_;
+  struct Item {
+    uint64_t entry = 0;
+    wire::TaskReport report;
+    std::shared_ptr<void> hold;
+  };
+  std::deque<Item> queue_;
   std::thread thread_;
 };
 

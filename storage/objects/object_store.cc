@@ -61,6 +61,11 @@ Result<std::string> ReadAt(const OpenObject& object, uint64_t offset, size_t max
   return bytes;
 }
 
+ObjectStore::Time ModifiedAt(const struct stat& info) {
+  return ObjectStore::Time(std::chrono::duration_cast<ObjectStore::Time::duration>(
+      std::chrono::seconds(info.st_mtim.tv_sec) + std::chrono::nanoseconds(info.st_mtim.tv_nsec)));
+}
+
 void RemoveStaleFiles(const fs::path& folder) {
   std::error_code error;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
@@ -102,7 +107,7 @@ Result<Digest> ObjectStore::Put(std::string_view bytes) {
   const Digest digest = Sha256Hex(bytes);
   struct stat info {};
   if (::stat(PathOf(digest).c_str(), &info) == 0 &&
-      info.st_size == static_cast<off_t>(bytes.size())) {
+      info.st_size == static_cast<off_t>(bytes.size()) && Touch(digest).ok()) {
     // Another writer may have renamed it a moment ago and not yet synced the folder.
     if (info.st_ctime + 60 > ::time(nullptr)) {
       LEPTON_RETURN_IF_ERROR(SyncFolder(PathOf(digest).parent_path()));
@@ -163,6 +168,50 @@ Status ObjectStore::Remove(const Digest& digest) {
   LEPTON_RETURN_IF_ERROR(CheckDigest(digest));
   if (::unlink(PathOf(digest).c_str()) != 0) return ErrnoStatus(errno, Label(digest));
   return SyncFolder(PathOf(digest).parent_path());
+}
+
+Result<std::vector<ObjectStore::Stored>> ObjectStore::List() const {
+  std::vector<Stored> all;
+  std::error_code error;
+  fs::recursive_directory_iterator it(root_ / "objects", error);
+  for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
+    Stored stored{it->path().filename().string(), 0, {}};
+    struct stat info {};
+    // Removed meanwhile, perhaps.
+    if (!IsDigest(stored.digest) || ::stat(it->path().c_str(), &info) != 0) continue;
+    stored.bytes = static_cast<uint64_t>(info.st_size);
+    stored.used = ModifiedAt(info);
+    all.push_back(std::move(stored));
+  }
+  if (error) return ErrnoStatus(error.value(), "object store: " + root_.string());
+  return all;
+}
+
+Status ObjectStore::Touch(const Digest& digest) const {
+  LEPTON_RETURN_IF_ERROR(CheckDigest(digest));
+  if (::utimensat(AT_FDCWD, PathOf(digest).c_str(), nullptr, 0) != 0) {
+    return ErrnoStatus(errno, Label(digest));
+  }
+  return Status::Ok();
+}
+
+// Taken aside first: from there on it is either not found, and stored anew, or was touched before,
+// which shows in its time.
+Result<bool> ObjectStore::RemoveUnused(const Digest& digest, Time since) {
+  LEPTON_RETURN_IF_ERROR(CheckDigest(digest));
+  const fs::path aside = root_ / "tmp" / (digest + "." + RandomHex(4));
+  struct stat info {};
+  if (::stat(PathOf(digest).c_str(), &info) != 0) return ErrnoStatus(errno, Label(digest));
+  if (ModifiedAt(info) > since) return false;
+  if (::rename(PathOf(digest).c_str(), aside.c_str()) != 0) {
+    return ErrnoStatus(errno, Label(digest));
+  }
+  if (::stat(aside.c_str(), &info) == 0 && ModifiedAt(info) > since &&
+      ::rename(aside.c_str(), PathOf(digest).c_str()) == 0) {
+    return false;
+  }
+  ::unlink(aside.c_str());
+  return true;
 }
 
 }  // namespace lepton::storage

@@ -4,10 +4,12 @@
 // can leave the root. Threads: any; several processes may share a root.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "runtime/base/mapped_file.h"
 #include "runtime/base/status.h"
@@ -38,6 +40,21 @@ class ObjectStore {
   bool Has(const Digest& digest) const;
   // kNotFound when there is no such object.
   Status Remove(const Digest& digest);
+
+  // For caches: when an object was stored or last touched, over all processes that share the root.
+  using Time = std::chrono::system_clock::time_point;
+  struct Stored {
+    Digest digest;
+    uint64_t bytes = 0;
+    Time used;
+  };
+  // All that is there, in no order. Reads the folders: a stat an object.
+  Result<std::vector<Stored>> List() const;
+  // Used now. kNotFound when there is no such object.
+  Status Touch(const Digest& digest) const;
+  // Removes it unless it was used after `since`, also if that happens this very moment: whoever
+  // touched or stored it has it. False when it was kept.
+  Result<bool> RemoveUnused(const Digest& digest, Time since);
   // Where the object is or would be; of a text that is no digest, a path that never exists.
   std::filesystem::path PathOf(const Digest& digest) const;
 
