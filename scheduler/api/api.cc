@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <glog/logging.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/metrics.h"
@@ -87,6 +88,23 @@ bool LoopbackHost(std::string host) {
   return host.empty() || IsLoopback(host);
 }
 
+// The error of a query parameter that the route does not have; a misspelt filter must not answer
+// with everything.
+Status CheckQuery(const ApiRoute& route, const http::Request& request) {
+  if (!route.pattern.starts_with("/v1/")) return Status::Ok();
+  std::vector<std::string_view> known;
+  for (const Parameter& parameter : route.parameters) {
+    if (parameter.in == "query") known.push_back(parameter.name);
+  }
+  for (const auto& [name, value] : request.query) {
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    return InvalidArgument(fmt::format(
+        "{}: no such query parameter; {}", name,
+        known.empty() ? "this call has none" : fmt::format("use {}", fmt::join(known, ", "))));
+  }
+  return Status::Ok();
+}
+
 // A row of the gateway's, for the description only. Borrows the row's texts.
 ApiRoute Describe(const http::Route& row) {
   ApiRoute route{row.method, row.pattern, Scope::kPredict, row.tag, row.summary, nullptr};
@@ -107,9 +125,11 @@ Api::Api(ApiParts parts, ApiOptions options)
     row.scope = ScopeName(route.scope);
     row.summary = route.summary;
     row.tag = route.tag;
-    row.handler = [this, handler = route.handler](http::Request request,
-                                                  http::ResponderPtr responder) {
-      handler(*this, std::move(request), std::move(responder));
+    row.handler = [this, &route](http::Request request, http::ResponderPtr responder) {
+      if (const Status status = CheckQuery(route, request); !status.ok()) {
+        return responder->Send(http::Problem(status));
+      }
+      route.handler(*this, std::move(request), std::move(responder));
     };
     row.request_schema = route.request;
     row.response_schema = route.response;

@@ -5,6 +5,7 @@
 
 #include "scheduler/api/handlers.h"
 #include "scheduler/api/job_inputs.h"
+#include "scheduler/api/paging.h"
 #include "scheduler/api/respond.h"
 #include "scheduler/api/views.h"
 #include "storage/datasets/import.h"
@@ -149,11 +150,14 @@ void ListImports(Api& api, http::Request, http::ResponderPtr responder) {
   SendJson(responder, 200, {{"items", std::move(items)}, {"next_cursor", ""}});
 }
 
-void ListDatasets(Api& api, http::Request, http::ResponderPtr responder) {
-  api.parts().loop.Read([responder](const scheduler::State& state) {
-    json items = json::array();
-    for (const auto& [name, dataset] : state.datasets) items.push_back(DatasetView(dataset));
-    SendJson(responder, 200, {{"items", std::move(items)}, {"next_cursor", ""}});
+void ListDatasets(Api& api, http::Request request, http::ResponderPtr responder) {
+  const auto page = ParsePage(request);
+  if (!page.ok()) return SendProblem(responder, page.status());
+  api.parts().loop.Read([page = *page, responder](const scheduler::State& state) {
+    SendJson(responder, 200,
+             MakePage(
+                 state.datasets, page, [](const auto& entry) { return entry.first; },
+                 [](const auto& entry) { return DatasetView(entry.second); }));
   });
 }
 
@@ -168,24 +172,25 @@ void GetDataset(Api& api, http::Request request, http::ResponderPtr responder) {
 }
 
 void ListDatasetVersions(Api& api, http::Request request, http::ResponderPtr responder) {
-  api.parts().loop.Read(
-      [&api, name = Param(request, "name"), responder](const scheduler::State& state) {
-        const auto found = state.datasets.find(name);
-        if (found == state.datasets.end()) {
-          return SendProblem(responder, NotFound(fmt::format("no dataset {}", name)));
-        }
-        const auto items = std::make_shared<json>(json::array());
-        for (const auto& version : found->second.versions()) {
-          items->push_back(DatasetVersionView(found->second, version));
-        }
-        api.parts().pool.Submit([&api, items, responder] {
-          for (json& version : *items) {
-            const Status status = FillDatasetVersion(api.parts().objects, version);
-            if (!status.ok()) version["error"] = status.ToString();
-          }
-          SendJson(responder, 200, {{"items", *items}, {"next_cursor", ""}});
-        });
-      });
+  const auto page = ParseNumberedPage(request);
+  if (!page.ok()) return SendProblem(responder, page.status());
+  api.parts().loop.Read([&api, page = *page, name = Param(request, "name"),
+                         responder](const scheduler::State& state) {
+    const auto found = state.datasets.find(name);
+    if (found == state.datasets.end()) {
+      return SendProblem(responder, NotFound(fmt::format("no dataset {}", name)));
+    }
+    const auto list = std::make_shared<json>(MakePage(
+        found->second.versions(), page, [](const auto& version) { return version.version(); },
+        [&](const auto& version) { return DatasetVersionView(found->second, version); }));
+    api.parts().pool.Submit([&api, list, responder] {
+      for (json& version : (*list)["items"]) {
+        const Status status = FillDatasetVersion(api.parts().objects, version);
+        if (!status.ok()) version["error"] = status.ToString();
+      }
+      SendJson(responder, 200, *list);
+    });
+  });
 }
 
 void GetDatasetVersion(Api& api, http::Request request, http::ResponderPtr responder) {

@@ -2,6 +2,7 @@
 
 #include "runtime/spec/job_spec.h"
 #include "scheduler/api/handlers.h"
+#include "scheduler/api/paging.h"
 #include "scheduler/api/respond.h"
 #include "scheduler/api/views.h"
 
@@ -93,13 +94,14 @@ void CreateDeployment(Api& api, http::Request request, http::ResponderPtr respon
   });
 }
 
-void ListDeployments(Api& api, http::Request, http::ResponderPtr responder) {
-  api.parts().loop.Read([responder](const scheduler::State& state) {
-    json items = json::array();
-    for (const auto& [name, deployment] : state.deployments) {
-      items.push_back(DeploymentView(state, deployment));
-    }
-    SendJson(responder, 200, {{"items", std::move(items)}, {"next_cursor", ""}});
+void ListDeployments(Api& api, http::Request request, http::ResponderPtr responder) {
+  const auto page = ParsePage(request);
+  if (!page.ok()) return SendProblem(responder, page.status());
+  api.parts().loop.Read([page = *page, responder](const scheduler::State& state) {
+    SendJson(responder, 200,
+             MakePage(
+                 state.deployments, page, [](const auto& entry) { return entry.first; },
+                 [&](const auto& entry) { return DeploymentView(state, entry.second); }));
   });
 }
 
@@ -128,12 +130,19 @@ void DeleteDeployment(Api& api, http::Request request, http::ResponderPtr respon
 }
 
 void ListReplicas(Api& api, http::Request request, http::ResponderPtr responder) {
-  api.parts().loop.Read([name = Param(request, "name"), responder](const scheduler::State& state) {
-    const auto found = state.deployments.find(name);
-    if (found == state.deployments.end()) return SendProblem(responder, NoDeployment(name));
-    const json view = DeploymentView(state, found->second);
-    SendJson(responder, 200, {{"items", view["replica_states"]}, {"next_cursor", ""}});
-  });
+  const auto page = ParsePage(request);
+  if (!page.ok()) return SendProblem(responder, page.status());
+  api.parts().loop.Read(
+      [page = *page, name = Param(request, "name"), responder](const scheduler::State& state) {
+        const auto found = state.deployments.find(name);
+        if (found == state.deployments.end()) return SendProblem(responder, NoDeployment(name));
+        const json view = DeploymentView(state, found->second);
+        SendJson(responder, 200,
+                 MakePage(
+                     view["replica_states"], page,
+                     [](const json& replica) { return replica["task_id"].get<std::string>(); },
+                     [](const json& replica) { return replica; }));
+      });
 }
 
 }  // namespace lepton::api

@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "scheduler/api/handlers.h"
+#include "scheduler/api/paging.h"
 #include "scheduler/api/respond.h"
 #include "scheduler/api/views.h"
 #include "scheduler/core/job_state.h"
@@ -133,15 +134,17 @@ void StartWait(Api& api, const std::shared_ptr<Wait>& wait, Duration limit) {
   });
 }
 
-template <typename MakeItems>
-void SendList(Api& api, const http::Request& request, http::ResponderPtr responder,
-              MakeItems make) {
-  const std::string id = Param(request, "id");
-  api.parts().loop.Read([id, responder, make](const scheduler::State& state) {
-    const scheduler::Job* job = state.FindJob(JobId(id));
-    if (job == nullptr) return SendProblem(responder, NoJob(id));
-    SendJson(responder, 200, {{"items", make(state, *job)}, {"next_cursor", ""}});
-  });
+// A page of what belongs to a job; make(state, job, page) runs on the state loop.
+template <typename Make>
+void SendPage(Api& api, const http::Request& request, http::ResponderPtr responder, Make make) {
+  const auto page = ParseNumberedPage(request);
+  if (!page.ok()) return SendProblem(responder, page.status());
+  api.parts().loop.Read(
+      [page = *page, id = Param(request, "id"), responder, make](const scheduler::State& state) {
+        const scheduler::Job* job = state.FindJob(JobId(id));
+        if (job == nullptr) return SendProblem(responder, NoJob(id));
+        SendJson(responder, 200, make(state, *job, page));
+      });
 }
 
 }  // namespace
@@ -185,34 +188,32 @@ void CancelJob(Api& api, http::Request request, http::ResponderPtr responder) {
 }
 
 void ListTrials(Api& api, http::Request request, http::ResponderPtr responder) {
-  SendList(api, request, std::move(responder),
-           [](const scheduler::State& state, const scheduler::Job& job) {
+  SendPage(api, request, std::move(responder),
+           [](const scheduler::State& state, const scheduler::Job& job, const PageRequest& page) {
              std::map<int, std::string> task_of;  // trial -> its living task
              for (const auto* task : state.TasksOf(JobId(job.id()))) {
                const scheduler::Gang* gang = state.GangOfTask(task->id());
                if (gang != nullptr && task->rank() == 0) task_of[gang->trial()] = task->id();
              }
-             json items = json::array();
-             for (const auto& trial : job.trials()) {
-               json view = TrialView(trial);
-               if (const auto task = task_of.find(trial.index()); task != task_of.end()) {
-                 view["task_id"] = task->second;
-               }
-               view["best"] = trial.index() == job.best_trial() && trial.has_value();
-               items.push_back(std::move(view));
-             }
-             return items;
+             return MakePage(
+                 job.trials(), page, [](const auto& trial) { return trial.index(); },
+                 [&](const auto& trial) {
+                   json view = TrialView(trial);
+                   if (const auto task = task_of.find(trial.index()); task != task_of.end()) {
+                     view["task_id"] = task->second;
+                   }
+                   view["best"] = trial.index() == job.best_trial() && trial.has_value();
+                   return view;
+                 });
            });
 }
 
 void ListCheckpoints(Api& api, http::Request request, http::ResponderPtr responder) {
-  SendList(api, request, std::move(responder),
-           [](const scheduler::State&, const scheduler::Job& job) {
-             json items = json::array();
-             for (const auto& checkpoint : job.checkpoints()) {
-               items.push_back(CheckpointView(checkpoint));
-             }
-             return items;
+  SendPage(api, request, std::move(responder),
+           [](const scheduler::State&, const scheduler::Job& job, const PageRequest& page) {
+             return MakePage(
+                 job.checkpoints(), page, [](const auto& checkpoint) { return checkpoint.step(); },
+                 [](const auto& checkpoint) { return CheckpointView(checkpoint); });
            });
 }
 

@@ -2,6 +2,7 @@
 
 #include "runtime/base/config.h"
 #include "scheduler/api/handlers.h"
+#include "scheduler/api/paging.h"
 #include "scheduler/api/respond.h"
 
 namespace lepton::api {
@@ -60,10 +61,12 @@ void CreateKey(Api& api, http::Request request, http::ResponderPtr responder) {
   });
 }
 
-void ListKeys(Api& api, http::Request, http::ResponderPtr responder) {
-  json items = json::array();
-  for (const ApiKey& key : api.parts().keys.List()) items.push_back(KeyView(key));
-  SendJson(responder, 200, {{"items", std::move(items)}, {"next_cursor", ""}});
+void ListKeys(Api& api, http::Request request, http::ResponderPtr responder) {
+  const auto page = ParsePage(request);
+  if (!page.ok()) return SendProblem(responder, page.status());
+  SendJson(responder, 200,
+           MakePage(
+               api.parts().keys.List(), *page, [](const ApiKey& key) { return key.id; }, KeyView));
 }
 
 void RevokeKey(Api& api, http::Request request, http::ResponderPtr responder) {

@@ -2,6 +2,7 @@
 
 #include "scheduler/api/file_uri.h"
 #include "scheduler/api/handlers.h"
+#include "scheduler/api/paging.h"
 #include "scheduler/api/respond.h"
 #include "scheduler/api/views.h"
 #include "storage/models/model_manifest.h"
@@ -126,11 +127,14 @@ void Register(Api& api, const std::string& name, const std::string& body,
 
 }  // namespace
 
-void ListModels(Api& api, http::Request, http::ResponderPtr responder) {
-  api.parts().loop.Read([responder](const scheduler::State& state) {
-    json items = json::array();
-    for (const auto& [name, model] : state.models) items.push_back(ModelView(model));
-    SendJson(responder, 200, {{"items", std::move(items)}, {"next_cursor", ""}});
+void ListModels(Api& api, http::Request request, http::ResponderPtr responder) {
+  const auto page = ParsePage(request);
+  if (!page.ok()) return SendProblem(responder, page.status());
+  api.parts().loop.Read([page = *page, responder](const scheduler::State& state) {
+    SendJson(responder, 200,
+             MakePage(
+                 state.models, page, [](const auto& entry) { return entry.first; },
+                 [](const auto& entry) { return ModelView(entry.second); }));
   });
 }
 
@@ -145,24 +149,25 @@ void GetModel(Api& api, http::Request request, http::ResponderPtr responder) {
 }
 
 void ListModelVersions(Api& api, http::Request request, http::ResponderPtr responder) {
-  api.parts().loop.Read(
-      [&api, name = Param(request, "name"), responder](const scheduler::State& state) {
-        const auto found = state.models.find(name);
-        if (found == state.models.end()) {
-          return SendProblem(responder, NotFound(fmt::format("no model {}", name)));
-        }
-        const auto items = std::make_shared<json>(json::array());
-        for (const auto& version : found->second.versions()) {
-          items->push_back(ModelVersionView(found->second, version));
-        }
-        api.parts().pool.Submit([&api, items, responder] {
-          for (json& version : *items) {
-            const Status status = FillModelVersion(api.parts().objects, version);
-            if (!status.ok()) version["error"] = status.ToString();
-          }
-          SendJson(responder, 200, {{"items", *items}, {"next_cursor", ""}});
-        });
-      });
+  const auto page = ParseNumberedPage(request);
+  if (!page.ok()) return SendProblem(responder, page.status());
+  api.parts().loop.Read([&api, page = *page, name = Param(request, "name"),
+                         responder](const scheduler::State& state) {
+    const auto found = state.models.find(name);
+    if (found == state.models.end()) {
+      return SendProblem(responder, NotFound(fmt::format("no model {}", name)));
+    }
+    const auto list = std::make_shared<json>(MakePage(
+        found->second.versions(), page, [](const auto& version) { return version.version(); },
+        [&](const auto& version) { return ModelVersionView(found->second, version); }));
+    api.parts().pool.Submit([&api, list, responder] {
+      for (json& version : (*list)["items"]) {
+        const Status status = FillModelVersion(api.parts().objects, version);
+        if (!status.ok()) version["error"] = status.ToString();
+      }
+      SendJson(responder, 200, *list);
+    });
+  });
 }
 
 void GetModelVersion(Api& api, http::Request request, http::ResponderPtr responder) {

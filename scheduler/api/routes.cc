@@ -15,6 +15,7 @@ const Parameter kLastEvent{"Last-Event-ID", "string", "Like after; sent by recon
                            "header"};
 const Parameter kIfMatch{"If-Match", "string", "An ETag; 412 if the deployment has changed.",
                          "header"};
+const std::vector<Parameter> kPage = {kCursor, kLimit};
 const std::vector<Parameter> kFeed = {kAfter, kLimit, kFollow, kLastEvent};
 
 constexpr Scope kNone = Scope::kNone, kRead = Scope::kRead, kSubmit = Scope::kSubmit,
@@ -69,9 +70,9 @@ std::vector<ApiRoute> JobRoutes() {
       {"GET", "/v1/jobs/{id}/metrics", kRead, "jobs", "Metric points of a job.", GetMetrics, "",
        "MetricFeed", 200, kFeed},
       {"GET", "/v1/jobs/{id}/trials", kRead, "jobs", "Trials of a tune job.", ListTrials, "",
-       "TrialList"},
+       "TrialList", 200, kPage},
       {"GET", "/v1/jobs/{id}/checkpoints", kRead, "jobs", "Checkpoints kept of a job.",
-       ListCheckpoints, "", "CheckpointList"},
+       ListCheckpoints, "", "CheckpointList", 200, kPage},
       {"GET", "/v1/jobs/{id}/files/{file}", kRead, "jobs",
        "A file of a job's result: manifest.json, weights.safetensors or model.onnx of its model, "
        "or one of "
@@ -85,7 +86,7 @@ std::vector<ApiRoute> DeploymentRoutes() {
       {"POST", "/v1/deployments", kSubmit, "deployments", "Deploy a model.", CreateDeployment,
        "DeploymentSpec", "Deployment", 201},
       {"GET", "/v1/deployments", kRead, "deployments", "List deployments.", ListDeployments, "",
-       "DeploymentList"},
+       "DeploymentList", 200, kPage},
       {"GET", "/v1/deployments/{name}", kRead, "deployments", "One deployment.", GetDeployment, "",
        "Deployment"},
       {"PATCH",
@@ -111,16 +112,17 @@ std::vector<ApiRoute> DeploymentRoutes() {
       {"DELETE", "/v1/deployments/{name}", kSubmit, "deployments", "Remove a deployment.",
        DeleteDeployment, "", "", 202},
       {"GET", "/v1/deployments/{name}/replicas", kRead, "deployments", "Its replicas.",
-       ListReplicas, "", "ReplicaList"},
+       ListReplicas, "", "ReplicaList", 200, kPage},
   };
 }
 
 std::vector<ApiRoute> AssetRoutes() {
   return {
-      {"GET", "/v1/models", kRead, "models", "List models.", ListModels, "", "ModelList"},
+      {"GET", "/v1/models", kRead, "models", "List models.", ListModels, "", "ModelList", 200,
+       kPage},
       {"GET", "/v1/models/{name}", kRead, "models", "One model.", GetModel, "", "Model"},
       {"GET", "/v1/models/{name}/versions", kRead, "models", "Its versions.", ListModelVersions, "",
-       "ModelVersionList"},
+       "ModelVersionList", 200, kPage},
       {"GET", "/v1/models/{name}/versions/{version}", kRead, "models",
        "One version, by number or alias.", GetModelVersion, "", "ModelVersion"},
       {"GET", "/v1/models/{name}/versions/{version}/lineage", kRead, "models",
@@ -152,10 +154,11 @@ std::vector<ApiRoute> AssetRoutes() {
          "in place of a body."}}},
       {"GET", "/v1/imports", kRead, "datasets", "Imports that go on, with how far they are.",
        ListImports, "", "ImportList"},
-      {"GET", "/v1/datasets", kRead, "datasets", "List datasets.", ListDatasets, "", "DatasetList"},
+      {"GET", "/v1/datasets", kRead, "datasets", "List datasets.", ListDatasets, "", "DatasetList",
+       200, kPage},
       {"GET", "/v1/datasets/{name}", kRead, "datasets", "One dataset.", GetDataset, "", "Dataset"},
       {"GET", "/v1/datasets/{name}/versions", kRead, "datasets", "Its versions.",
-       ListDatasetVersions, "", "DatasetVersionList"},
+       ListDatasetVersions, "", "DatasetVersionList", 200, kPage},
       {"GET", "/v1/datasets/{name}/versions/{version}", kRead, "datasets", "One version.",
        GetDatasetVersion, "", "DatasetVersion"},
       {"GET", "/v1/datasets/{name}/versions/{version}/profile", kRead, "datasets",
@@ -167,14 +170,23 @@ std::vector<ApiRoute> ClusterRoutes() {
   return {
       {"GET", "/v1/cluster", kRead, "cluster", "Workers, slots and jobs in numbers.", GetCluster,
        "", "Cluster"},
-      {"GET", "/v1/workers", kRead, "cluster", "List workers.", ListWorkers, "", "WorkerList"},
+      {"GET",
+       "/v1/workers",
+       kRead,
+       "cluster",
+       "List workers.",
+       ListWorkers,
+       "",
+       "WorkerList",
+       200,
+       {kCursor, kLimit, {"state", "string", "UP, DRAINING or LOST"}}},
       {"GET", "/v1/workers/{id}", kRead, "cluster", "One worker.", GetWorker, "", "Worker"},
       {"POST", "/v1/workers/{id}:drain", kAdmin, "cluster",
        "Give a worker no new work and move away what runs there.", DrainWorker, "", "Worker"},
       {"POST", "/v1/keys", kAdmin, "keys", "Make an API key; it is shown this once.", CreateKey,
        "NewKey", "Key", 201},
       {"GET", "/v1/keys", kAdmin, "keys", "List API keys, without their secrets.", ListKeys, "",
-       "KeyList"},
+       "KeyList", 200, kPage},
       {"DELETE", "/v1/keys/{id}", kAdmin, "keys", "Revoke an API key.", RevokeKey},
   };
 }

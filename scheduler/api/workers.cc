@@ -1,8 +1,10 @@
 #include <fmt/format.h>
 
 #include "scheduler/api/handlers.h"
+#include "scheduler/api/paging.h"
 #include "scheduler/api/respond.h"
 #include "scheduler/api/views.h"
+#include "scheduler/core/job_state.h"
 
 namespace lepton::api {
 namespace {
@@ -11,6 +13,16 @@ using nlohmann::json;
 
 json ViewOf(const Api& api, const scheduler::State& state, const scheduler::Worker& worker) {
   return WorkerView(state, worker, api.parts().vitals(WorkerId(worker.id())));
+}
+
+Result<scheduler::WorkerState> ParseState(const std::string& name) {
+  if (name.empty()) return scheduler::WORKER_STATE_UNSPECIFIED;
+  for (const auto state :
+       {scheduler::WORKER_UP, scheduler::WORKER_DRAINING, scheduler::WORKER_LOST}) {
+    if (scheduler::WorkerStateName(state) == name) return state;
+  }
+  return InvalidArgument(
+      fmt::format("state: \"{}\" is no worker state: use UP, DRAINING or LOST", name));
 }
 
 void SendWorker(const Api& api, const http::ResponderPtr& responder, const scheduler::State& state,
@@ -24,12 +36,24 @@ void SendWorker(const Api& api, const http::ResponderPtr& responder, const sched
 
 }  // namespace
 
-void ListWorkers(Api& api, http::Request, http::ResponderPtr responder) {
-  api.parts().loop.Read([&api, responder](const scheduler::State& state) {
-    json items = json::array();
-    for (const auto& [id, worker] : state.workers) items.push_back(ViewOf(api, state, worker));
-    SendJson(responder, 200, {{"items", std::move(items)}, {"next_cursor", ""}});
-  });
+void ListWorkers(Api& api, http::Request request, http::ResponderPtr responder) {
+  const auto page = ParsePage(request);
+  if (!page.ok()) return SendProblem(responder, page.status());
+  const auto wanted = ParseState(QueryText(request, "state"));
+  if (!wanted.ok()) return SendProblem(responder, wanted.status());
+  api.parts().loop.Read(
+      [&api, page = *page, wanted = *wanted, responder](const scheduler::State& state) {
+        std::vector<const scheduler::Worker*> workers;
+        for (const auto& [id, worker] : state.workers) {
+          if (wanted == scheduler::WORKER_STATE_UNSPECIFIED || worker.state() == wanted) {
+            workers.push_back(&worker);
+          }
+        }
+        SendJson(responder, 200,
+                 MakePage(
+                     workers, page, [](const auto* worker) { return worker->id(); },
+                     [&](const auto* worker) { return ViewOf(api, state, *worker); }));
+      });
 }
 
 void GetWorker(Api& api, http::Request request, http::ResponderPtr responder) {
