@@ -19,23 +19,25 @@ int JobExitStatus(const json& job) {
 }
 
 Result<json> FollowJob(ApiClient& client, const std::string& job_id,
-                       const std::function<bool()>& stop) {
+                       const std::function<bool()>& stop, const std::function<Status()>& put_off) {
   ProgressLine progress;
   const std::string target = "/v1/jobs/" + UrlEncode(job_id);
   auto patience = Deadline::In(std::chrono::minutes(1));
-  bool cancelled = false;
+  bool stopping = false;
   for (;;) {
-    if (!cancelled && stop()) {
-      cancelled = true;
+    if (!stopping && stop()) {
+      stopping = true;
       patience = Deadline::In(std::chrono::seconds(5));
-      const Result<json> answer = client.Send("POST", target + ":cancel", nullptr);
-      if (!answer.ok()) return answer.status();
+      const Status asked =
+          put_off ? put_off() : client.Send("POST", target + ":cancel", nullptr).status();
+      if (!asked.ok()) return asked;
     }
     Result<json> job = client.Get(target, std::chrono::seconds(10));
     if (job.ok()) {
-      if (IsFinal(Text(*job, "state"))) return job;
+      const std::string state = Text(*job, "state");
+      if (IsFinal(state) || (stopping && put_off && state == "QUEUED")) return job;
       progress.Show(ProgressText(*job));
-      if (!cancelled) patience = Deadline::In(std::chrono::minutes(1));
+      if (!stopping) patience = Deadline::In(std::chrono::minutes(1));
     } else if (job.status().code() != StatusCode::kUnavailable &&
                job.status().code() != StatusCode::kDeadlineExceeded) {
       return job.status();

@@ -16,10 +16,12 @@ int JobExitStatus(const nlohmann::json& job);
 
 // Polls until the job is final, showing its progress on standard error. `stop` is asked between
 // polls; when it says true the job is cancelled, and the wait goes on until that is done (at most
-// 5 s). Rides over a coordinator that is away for up to a minute.
+// 5 s). With `put_off` that is called instead, and the job may also be QUEUED in the end. Rides
+// over a coordinator that is away for up to a minute.
 Result<nlohmann::json> FollowJob(
     ApiClient& client, const std::string& job_id,
-    const std::function<bool()>& stop = [] { return false; });
+    const std::function<bool()>& stop = [] { return false; },
+    const std::function<Status()>& put_off = nullptr);
 
 // "model digits@1 sha256:... workers=2 steps=460 test/accuracy=0.9750", a job's last line.
 std::string ResultLine(const nlohmann::json& job, size_t workers);

@@ -1,8 +1,10 @@
 // Parses, wires and runs: every verb is a file of its own (command_list.cc).
+#include <algorithm>
 #include <cstdio>
 
 #include "cli/command.h"
 #include "runtime/base/logging.h"
+#include "runtime/spec/fields.h"
 
 namespace {
 constexpr char kAbout[] =
@@ -14,6 +16,10 @@ constexpr char kAbout[] =
     "  mpirun -np 4 lepton worker             ... and its workers\n"
     "  lepton submit job.yaml --wait          a job on that pool\n"
     "  lepton deploy digits --model digits@1  a model behind HTTP\n";
+// Below the help of every verb that has no examples of its own.
+constexpr char kGlobal[] =
+    "Global options go anywhere: -o table|json|yaml, --coordinator URL, --context, --api-key, -v "
+    "(lepton --help).";
 constexpr char kEnvironment[] =
     "Environment: LEPTON_COORDINATOR (URL), LEPTON_API_KEY, LEPTON_CA_FILE, LEPTON_DATA_DIR, "
     "LEPTON_HOST_ADDRESS (of this host, for the others), NO_COLOR.\n"
@@ -23,11 +29,36 @@ constexpr char kEnvironment[] =
     "Exit status: 0 done, 1 failed, 2 bad usage or refused input, 3 cancelled.";
 }  // namespace
 
+namespace lepton::cli {
+namespace {
+
+// What the parser says of it, or that there is no such verb.
+int BadUsage(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
+  if (argc < 2) {
+    std::fputs(app.help().c_str(), stderr);
+    return kExitUsage;
+  }
+  std::vector<std::string> verbs;
+  for (const Command& command : Commands()) verbs.emplace_back(command.name);
+  const std::string first = argv[1];
+  if (!first.starts_with('-') && std::find(verbs.begin(), verbs.end(), first) == verbs.end()) {
+    const std::string near(spec::Nearest(first, verbs));
+    std::fprintf(stderr, "lepton: no command '%s'%s; `lepton --help` lists them\n", first.c_str(),
+                 near.empty() ? "" : ("; did you mean '" + near + "'?").c_str());
+    return kExitUsage;
+  }
+  std::fprintf(stderr, "lepton: %s\nRun with --help for more information.\n", error.what());
+  return kExitUsage;
+}
+
+}  // namespace
+}  // namespace lepton::cli
+
 int main(int argc, char** argv) {
   using namespace lepton::cli;
-  CLI::App app(kAbout);
+  CLI::App app(kAbout, "lepton");
   Globals globals;
-  app.footer(kEnvironment);
+  app.footer(kGlobal);  // which verbs inherit
   app.require_subcommand(1);
   app.fallthrough();
   app.set_version_flag("--version", LEPTON_VERSION);
@@ -40,11 +71,12 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"table", "json", "yaml"}));
   app.add_flag("-v,--verbose", globals.verbosity, "Log more; twice for even more");
   for (const Command& command : Commands()) command.add(app, globals);
+  app.footer(kEnvironment);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const int status = app.exit(error);
-    return status == 0 ? kExitOk : kExitUsage;
+    if (error.get_exit_code() != 0) return BadUsage(app, error, argc, argv);
+    return app.exit(error);  // --help and --version
   }
   lepton::InitLogging(
       {.role = "cli", .min_level = globals.verbosity > 0 ? 0 : 1, .verbosity = globals.verbosity});

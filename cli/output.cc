@@ -1,5 +1,6 @@
 #include "cli/output.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
@@ -17,6 +18,18 @@ using nlohmann::json;
 
 bool LooksNumeric(const std::string& cell) {
   return !cell.empty() && cell.find_first_not_of("0123456789.,%-+eE") == std::string::npos;
+}
+
+// Characters, of UTF-8.
+size_t Width(const std::string& cell) {
+  return static_cast<size_t>(
+      std::count_if(cell.begin(), cell.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+// Of the terminal; what is longer would wrap, and not be overwritten.
+size_t TerminalColumns() {
+  winsize size{};
+  return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : SIZE_MAX;
 }
 
 void Emit(YAML::Emitter& out, const json& value) {
@@ -64,18 +77,20 @@ const json* Find(const json& value, const std::string& path) {
 
 std::string Table::ToString() const {
   std::vector<size_t> widths;
-  for (const std::string& header : headers_) widths.push_back(header.size());
+  for (const std::string& header : headers_) widths.push_back(Width(header));
+  std::vector<bool> numeric(headers_.size(), true);
   for (const auto& row : rows_) {
     for (size_t i = 0; i < row.size() && i < widths.size(); ++i) {
-      widths[i] = std::max(widths[i], row[i].size());
+      widths[i] = std::max(widths[i], Width(row[i]));
+      numeric[i] = numeric[i] && LooksNumeric(row[i]);
     }
   }
   std::string out;
   const auto line = [&](const std::vector<std::string>& cells, bool header) {
     std::string text;
     for (size_t i = 0; i < cells.size() && i < widths.size(); ++i) {
-      const std::string padding(widths[i] - cells[i].size(), ' ');
-      const bool right = !header && LooksNumeric(cells[i]);
+      const std::string padding(widths[i] - Width(cells[i]), ' ');
+      const bool right = !header && numeric[i];
       text += (i > 0 ? "  " : "") + (right ? padding + cells[i] : cells[i] + padding);
     }
     while (!text.empty() && text.back() == ' ') text.pop_back();
@@ -155,7 +170,9 @@ ProgressLine::~ProgressLine() {
 void ProgressLine::Show(const std::string& text) {
   const int64_t now = RealClock().WallMs();
   if (terminal_) {
-    std::fprintf(stderr, "\r%s\033[K", text.c_str());
+    // Its texts are ASCII, but for the job's name.
+    const std::string shown = text.substr(0, std::min(text.size(), TerminalColumns() - 1));
+    std::fprintf(stderr, "\r%s\033[K", shown.c_str());
     std::fflush(stderr);
     shown_ = text;
   } else if (text != shown_ && now - last_ms_ >= 5000) {

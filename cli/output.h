@@ -12,7 +12,7 @@ class Table {
  public:
   explicit Table(std::vector<std::string> headers) : headers_(std::move(headers)) {}
   void Row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
-  // Columns padded to their widest cell, two spaces between; numbers flush right.
+  // Columns padded to their widest cell, two spaces between; columns of numbers flush right.
   std::string ToString() const;
 
  private:

@@ -111,6 +111,7 @@ class EmbeddedRun {
     folder_ =
         options_.out.empty() ? fs::path("lepton-runs") / file.spec.name : fs::path(options_.out);
     folder_ = fs::absolute(folder_);
+    fresh_ = !fs::exists(folder_);
     const Status started = Start(file);
     // The other ranks wait for a message, also when there is none.
     const std::string message = started.ok() ? meeting_.ToText() : "";
@@ -123,6 +124,7 @@ class EmbeddedRun {
     const Result<json> job = Submit(file);
     const int status = job.ok() ? Finish(*job) : Fail(job.status());
     StopAll();
+    if (!job.ok() && fresh_) RemoveFolder();
     return status;
   }
 
@@ -170,8 +172,27 @@ class EmbeddedRun {
                            {{"Content-Type", "application/json"}});
       if (!job.ok()) return job.status().WithContext(options_.file);
     }
-    return FollowJob(*client_, id,
-                     [this] { return signals_.Wait(Deadline::In(Duration::zero())); });
+    return FollowJob(
+        *client_, id, [this] { return signals_.Wait(Deadline::In(Duration::zero())); },
+        [this] { return DrainWorkers(); });
+  }
+
+  // The job's tasks write a checkpoint and end, and it waits for workers that come with --resume.
+  Status DrainWorkers() {
+    LEPTON_ASSIGN_OR_RETURN(const json workers, client_->List("/v1/workers?state=UP"));
+    for (const json& worker : workers) {
+      const std::string id = UrlEncode(Text(worker, "id"));
+      LEPTON_RETURN_IF_ERROR(
+          client_->Send("POST", "/v1/workers/" + id + ":drain", nullptr).status());
+    }
+    return Status::Ok();
+  }
+
+  // Of a run that was refused: nothing is in it.
+  void RemoveFolder() {
+    std::error_code ignored;
+    fs::remove_all(folder_, ignored);
+    if (options_.out.empty()) fs::remove(folder_.parent_path(), ignored);  // if it is empty
   }
 
   int Finish(const json& job) {
@@ -182,6 +203,11 @@ class EmbeddedRun {
     }
     if (!saved.ok()) return Fail(saved.WithContext("results"));
     const size_t ranks = job.value("tasks", json::array()).size();
+    if (!IsFinal(Text(job, "state"))) {
+      std::fprintf(stderr, "lepton: stopped at step %s; `lepton run %s --resume` goes on\n",
+                   Text(job, "progress.step").c_str(), options_.file.c_str());
+      return kExitCancelled;
+    }
     if (JobExitStatus(job) != kExitOk) {
       std::fprintf(stderr, "lepton: job %s: %s\n", Text(job, "state").c_str(),
                    Text(job, "reason").c_str());
@@ -203,13 +229,7 @@ class EmbeddedRun {
   // Workers of the other ranks leave cleanly, so that mpirun and srun see status 0.
   void StopAll() {
     if (launch_.info.size > 1) {
-      const Result<json> workers = client_->List("/v1/workers?state=UP");
-      if (workers.ok()) {
-        for (const json& worker : *workers) {
-          (void)client_->Send("POST", "/v1/workers/" + UrlEncode(Text(worker, "id")) + ":drain",
-                              nullptr);
-        }
-      }
+      (void)DrainWorkers();
       const Deadline deadline = Deadline::In(std::chrono::seconds(3));
       while (!deadline.Expired()) {
         const Result<json> left = client_->List("/v1/workers?state=DRAINING");
@@ -227,6 +247,7 @@ class EmbeddedRun {
   const RunOptions& options_;
   StopSignals& signals_;
   fs::path folder_;
+  bool fresh_ = false;  // the folder was not there before
   std::unique_ptr<scheduler::Coordinator> coordinator_;
   LocalAgents agents_;
   size_t workers_ = 0;
@@ -268,7 +289,8 @@ void AddRun(CLI::App& app, Globals& globals) {
       "all\n"
       "processes share a host. The last line, also of `-o json`, names the model, the SHA-256 "
       "over\n"
-      "its weights, the workers, the steps and the metrics. The exit status is the job's.");
+      "its weights, the workers, the steps and the metrics. The exit status is the job's.\n"
+      "Ctrl-C stops it after a checkpoint; --resume goes on from there, as after a kill.");
   command->add_option("spec", options->file, "The job's spec (YAML or JSON)")->required();
   command->add_option("--workers", options->workers, "Local workers [one a core]")
       ->check(CLI::Range(1, 1024));
@@ -276,7 +298,8 @@ void AddRun(CLI::App& app, Globals& globals) {
       ->check(CLI::Range(1, 1024));
   command->add_option("--out", options->out, "Folder of the results [./lepton-runs/<name>]");
   command->add_flag("--onnx", options->onnx, "Leave the model as model.onnx too");
-  command->add_flag("--resume", options->resume, "Go on with the run that was broken off there");
+  command->add_flag("--resume", options->resume,
+                    "Go on with the run that was stopped or killed there");
 }
 
 }  // namespace lepton::cli

@@ -23,6 +23,20 @@ TEST(Output, TablesAlignTextLeftAndNumbersRight) {
   EXPECT_EQ(table.ToString(), "NAME  N\na     10\nlong   5\n");
 }
 
+TEST(Output, AColumnOfMixedCellsIsText) {
+  Table table({"FIELD", "VALUE"});
+  table.Row({"a", "10"});
+  table.Row({"b", "text"});
+  EXPECT_EQ(table.ToString(), "FIELD  VALUE\na      10\nb      text\n");
+}
+
+TEST(Output, TablesCountCharactersNotBytes) {
+  Table table({"NAME", "N"});
+  table.Row({"größer", "1"});
+  table.Row({"small", "2"});
+  EXPECT_EQ(table.ToString(), "NAME    N\ngrößer  1\nsmall   2\n");
+}
+
 TEST(Output, FindsFieldsWhoseNamesHoldDotsAndSlashes) {
   const json job = {{"metrics", {{"train/loss", 0.25}}}, {"a", {{"b.c", 1}}}, {"n", nullptr}};
   EXPECT_EQ(Text(job, "metrics.train/loss"), "0.25");

@@ -8,7 +8,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import ClusterTest, DATA, long_spec, main, train_spec  # noqa: E402
+from cluster import ClusterTest, DATA, lepton, long_spec, main, train_spec  # noqa: E402
 
 CSV = "a,b,target\n" + "".join(f"{i},{i * 7 % 5},{i % 2}\n" for i in range(60))
 
@@ -147,6 +147,17 @@ class BadInput(ClusterTest):
         self.assertEqual(status, 200, plan)
         self.assertIn("plan", plan)
         self.assertEqual(len(self.cluster.items("/v1/jobs")), jobs)
+
+    def test_an_unknown_command_suggests_the_known_one(self):
+        done = lepton("submitt", "x.yaml")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("no command 'submitt'; did you mean 'submit'?", done.stderr)
+        done = lepton("ps", "--stat", "x")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("lepton: The following argument", done.stderr)
+        done = lepton()
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("lepton run job.yaml", done.stderr)
 
     def test_unknown_paths_and_methods(self):
         self.assertEqual(self.cluster.call("GET", "/v1/nothing")[0], 404)

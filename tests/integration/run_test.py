@@ -121,6 +121,28 @@ class Run(unittest.TestCase):
                           if "lepton" in name}, set())
         return process.returncode
 
+    def test_a_run_that_was_stopped_goes_on_to_the_same_weights(self):
+        spec = self.spec(epochs=1000)
+        whole = lepton("run", spec, "--workers", 2, "--out", self.folder / "whole", cwd=self.folder)
+        self.assertEqual(whole.returncode, 0, whole.stderr)
+        process = subprocess.Popen([LEPTON, "run", str(spec), "--workers", "2"], cwd=self.folder,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: processes("task --task run."), 30, "the job's tasks")
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        _, says = process.communicate(timeout=15)
+        self.assertEqual(process.returncode, 3, says)
+        self.assertRegex(says, r"stopped at step \d+; `lepton run .* --resume` goes on")
+        resumed = lepton("run", spec, "--workers", 2, "--resume", cwd=self.folder)
+        self.assertEqual(resumed.returncode, 0, resumed.stderr)
+        self.assertEqual(self.digest(resumed.stdout), self.digest(whole.stdout))
+
+    def test_a_refused_run_leaves_nothing_behind(self):
+        done = lepton("run", self.spec(dataset={"uri": "file:///nowhere/none.csv", "label": "x"}),
+                      cwd=self.folder)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertFalse((self.folder / "lepton-runs").exists())
+
     def test_ctrl_c_stops_everything_within_five_seconds(self):
         self.assertEqual(self.stops_within_five_seconds([], signal.SIGINT), 3)
 
