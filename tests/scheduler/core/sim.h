@@ -139,4 +139,15 @@ class Sim {
   std::map<std::string, uint64_t> seq_;
 };
 
+// Two workers, a gang of one to two ranks that runs on both.
+struct TwoRanks {
+  explicit TwoRanks(int min_workers = 1) {
+    sim.Hello("w1");
+    sim.Hello("w2");
+    id = sim.Submit(Sim::Train(min_workers, 2));
+  }
+  Sim sim;
+  std::string id;
+};
+
 }  // namespace lepton::scheduler

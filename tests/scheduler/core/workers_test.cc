@@ -1,0 +1,183 @@
+// Workers that come, go and come back, and coordinators that do.
+#include <gmock/gmock.h>
+
+#include "tests/scheduler/core/sim.h"
+
+namespace lepton::scheduler {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+TEST(Workers, ReconnectWithTheSameTasksRestartsNothing) {
+  TwoRanks two;
+  Sim& sim = two.sim;
+  sim.RunAll(two.id);
+  sim.Progress(two.id + ".a1.r0", 5);
+  const std::string task = two.id + ".a1.r0";
+  const std::string worker = sim.state().FindTask(task)->worker_id();
+  sim.Hello(worker, 1, "i1", {task, "ghost"});
+  ASSERT_THAT(sim.out.welcomes, SizeIs(1));
+  EXPECT_EQ(sim.out.welcomes[0].unknown_task_ids(0), "ghost");
+  ASSERT_EQ(sim.out.welcomes[0].acked_size(), 1);
+  EXPECT_EQ(sim.out.welcomes[0].acked(0).last_seq(), 3u);
+  EXPECT_THAT(sim.out.records, IsEmpty());
+  EXPECT_THAT(sim.out.groups, IsEmpty());
+  EXPECT_EQ(sim.StateOf(two.id), "RUNNING");
+}
+
+TEST(Workers, ReconnectBeforeTheFirstStepHearsTheGroupAgain) {
+  TwoRanks two;
+  two.sim.RunAll(two.id);
+  const std::string task = two.id + ".a1.r1";
+  two.sim.Hello(two.sim.state().FindTask(task)->worker_id(), 1, "i1", {task});
+  ASSERT_THAT(two.sim.out.groups, SizeIs(1));
+  EXPECT_EQ(two.sim.out.groups[0].second.task_id(), task);
+}
+
+TEST(Workers, ReconnectWithoutATaskMeansItIsLost) {
+  TwoRanks two;
+  two.sim.RunAll(two.id);
+  two.sim.Hello("w1", 1, "i1", {});
+  EXPECT_EQ(two.sim.StateOf(two.id), "RECOVERING");
+}
+
+TEST(Workers, NewIncarnationHasLostEverythingItRan) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.Hello("w1", 1, "i2", {id + ".a1.r0"});
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  ASSERT_THAT(sim.out.welcomes, SizeIs(1));
+  EXPECT_EQ(sim.out.welcomes[0].unknown_task_ids_size(), 1);
+  sim.Pass(1'000);
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
+TEST(Workers, LostOneThatComesBackIsUsedAgainAndItsOldTasksDie) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.Lose("w1");
+  sim.Pass(1'000);
+  EXPECT_EQ(sim.StateOf(id), "QUEUED");
+  sim.Hello("w1", 1, "i1", {id + ".a1.r0"});
+  ASSERT_EQ(sim.out.welcomes.at(0).unknown_task_ids_size(), 1);
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
+TEST(Workers, DrainMovesWorkElsewhereAndCountsNoRestart) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.Hello("w2");
+  sim.On(DrainWorker{WorkerId("w1"), "maintenance"});
+  EXPECT_TRUE(sim.Last().status.ok());
+  EXPECT_THAT(sim.out.drains, ElementsAre("w1"));
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "STARTING") << "at once";
+  EXPECT_EQ(sim.state().FindTask(id + ".a2.r0")->worker_id(), "w2");
+  EXPECT_EQ(sim.job(id).worker_restarts() + sim.job(id).task_restarts(), 0u);
+  sim.On(DrainWorker{WorkerId("w9"), ""});
+  EXPECT_EQ(sim.Last().status.code(), StatusCode::kNotFound);
+}
+
+TEST(Workers, LostOnesAreForgottenAfterAWhile) {
+  Sim sim;
+  sim.Hello("w1");
+  sim.Lose("w1");
+  sim.Pass(600'000);
+  EXPECT_THAT(sim.state().workers, IsEmpty());
+}
+
+TEST(Restart, RunningWorkIsLeftUntouched) {
+  for (bool with_snapshot : {false, true}) {
+    TwoRanks two;
+    Sim& sim = two.sim;
+    sim.RunAll(two.id);
+    if (with_snapshot) sim.TakeSnapshot();
+    sim.Progress(two.id + ".a1.r0", 50);
+    const std::string r0 = two.id + ".a1.r0", r1 = two.id + ".a1.r1";
+    const std::string w0 = sim.state().FindTask(r0)->worker_id();
+    const std::string w1 = sim.state().FindTask(r1)->worker_id();
+    sim.Restart();
+    sim.Hello(w0, 1, "i1", {r0});
+    sim.Pass(5'000);
+    sim.Hello(w1, 1, "i1", {r1});
+    sim.Pass(60'000);
+    EXPECT_EQ(sim.StateOf(two.id), "RUNNING");
+    EXPECT_EQ(sim.job(two.id).attempt(), 1u);
+    sim.Finish(r0, "OK", "", 0, {}, "m");
+    sim.Finish(r1);
+    EXPECT_EQ(sim.StateOf(two.id), "SUCCEEDED");
+  }
+}
+
+TEST(Restart, WorkerThatDoesNotComeBackIsLostAfterItsLease) {
+  TwoRanks two;
+  Sim& sim = two.sim;
+  sim.RunAll(two.id);
+  const std::string r0 = two.id + ".a1.r0";
+  sim.Restart();
+  sim.Hello(sim.state().FindTask(r0)->worker_id(), 1, "i1", {r0});
+  sim.Pass(14'999);
+  EXPECT_EQ(sim.StateOf(two.id), "RUNNING");
+  sim.Pass(1);
+  EXPECT_EQ(sim.StateOf(two.id), "RECOVERING");
+}
+
+TEST(Restart, NothingIsPlacedOnWorkersThatHaveNotComeBack) {
+  Sim sim;
+  sim.Hello("w1");
+  sim.Restart();
+  const std::string id = sim.Submit(Sim::Train());
+  EXPECT_EQ(sim.StateOf(id), "QUEUED");
+  sim.Hello("w1");
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
+TEST(Restart, StopThatWasNotHeardIsSaidAgain) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.On(CancelJob{JobId(id), "asked"});
+  sim.Restart();
+  sim.Hello("w1", 1, "i1", {id + ".a1.r0"});
+  ASSERT_THAT(sim.out.stops, SizeIs(1));
+  EXPECT_EQ(sim.out.stops[0].second.task_id(), id + ".a1.r0");
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "CANCELLED");
+}
+
+TEST(Restart, StartThatWasNotHeardIsDoneAgain) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.Restart();
+  sim.Hello("w1", 1, "i1", {});
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  sim.Pass(1'000);
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
+TEST(Restart, DamagedSnapshotsAndRecordsAreRefused) {
+  EXPECT_EQ(State::Restore("\xff\xff rubbish").status().code(), StatusCode::kDataLoss);
+  Snapshot newer;
+  newer.set_version(99);
+  EXPECT_EQ(State::Restore(newer.SerializeAsString()).status().code(),
+            StatusCode::kFailedPrecondition);
+  State state;
+  EXPECT_EQ(ApplyBytes("\xff\xff rubbish", state).code(), StatusCode::kDataLoss);
+  Record record;
+  record.set_version(2);
+  record.set_seq(1);
+  EXPECT_EQ(Apply(record, state).code(), StatusCode::kFailedPrecondition);
+}
+
+}  // namespace
+}  // namespace lepton::scheduler
