@@ -16,6 +16,8 @@
 
 namespace lepton::http {
 
+class BodyFile;
+
 // Header names compare without regard to case.
 struct CaseLess {
   using is_transparent = void;
@@ -31,7 +33,8 @@ struct Request {
   std::map<std::string, std::string> params;  // from the route's {placeholders}, decoded
   Headers headers;
   std::string body;
-  std::string peer;       // "127.0.0.1:51234"
+  std::shared_ptr<const BodyFile> file;  // the body, and `body` is empty: ServerOptions::to_file
+  std::string peer;                      // "127.0.0.1:51234"
   std::string principal;  // who is calling, set by the server's authoriser; "" if anonymous
   std::string Header(std::string_view name) const;  // "" if absent
 };

@@ -3,6 +3,8 @@
 // milliseconds; they answer through the Responder from anywhere.
 #pragma once
 
+#include <filesystem>
+
 #include "runtime/http/http.h"
 
 namespace lepton::http {
@@ -19,6 +21,15 @@ struct ServerOptions {
   Duration write_timeout = std::chrono::seconds(30);  // a client that does not read is cut off
   std::string tls_certificate_file;                   // PEM; both or neither
   std::string tls_key_file;
+
+  // Which requests' bodies go to a file rather than memory. Asked once the head is there:
+  // everything of it but the body. Such a body may be larger, and must not stand still for
+  // read_timeout.
+  struct ToFile {
+    std::filesystem::path folder;  // the file has no name in it
+    uint64_t max_bytes = 0;        // over it: 413
+  };
+  std::function<std::optional<ToFile>(Request& head)> to_file;
 };
 
 class Server {

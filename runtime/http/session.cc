@@ -41,10 +41,12 @@ void Session::BeginRequest() {
   state_ = State::kHead;
   parser_.emplace();
   parser_->header_limit(static_cast<std::uint32_t>(core_->options.max_header_bytes));
-  parser_->body_limit(core_->options.max_body_bytes);
+  // The body's limit depends on the head: CheckBodySize.
+  parser_->body_limit(boost::none);
   head_started_ = head_done_ = false;
   is_head_ = http10_ = chunked_ = end_seen_ = false;
   request_ = Request();
+  file_.reset();
   ArmRead(core_->options.idle_timeout);
 }
 
@@ -122,6 +124,7 @@ void Session::Advance() {
       ArmRead(core_->options.read_timeout);
       if (!CheckHead()) return;
     }
+    if (file_ != nullptr && !SpoolBody()) return;
     if (parser_->is_done()) return Dispatch();
     if (error || used == 0) return Read();
   }
@@ -152,6 +155,11 @@ bool Session::CheckHead() {
     Read();
     return false;
   }
+  for (const auto& field : head.base()) {
+    request_.headers.emplace(std::string(field.name_string()), std::string(field.value()));
+  }
+  request_.peer = peer_;
+  if (!CheckBodySize()) return false;
   const auto expect = head[beast_http::field::expect];
   if (expect.empty() || http10_) return true;
   if (!boost::beast::iequals(expect, "100-continue")) {
@@ -161,11 +169,52 @@ bool Session::CheckHead() {
   return true;
 }
 
+// In memory or in a file, and how large. False when the request was refused.
+bool Session::CheckBodySize() {
+  body_limit_ = core_->options.max_body_bytes;
+  const auto length = parser_->content_length();
+  const bool has_body = parser_->chunked() || (length && *length > 0);
+  if (has_body && core_->options.to_file) {
+    if (const auto to_file = core_->options.to_file(request_)) {
+      body_limit_ = to_file->max_bytes;
+      auto file = BodyFile::Make(to_file->folder);
+      if (!file.ok()) {
+        Refuse(507, StatusCodeName(file.status().code()), file.status().message());
+        Read();
+        return false;
+      }
+      file_ = std::move(*file);
+    }
+  }
+  if (length && *length > body_limit_) {
+    RefuseParse(beast_http::error::body_limit);
+    return false;
+  }
+  parser_->body_limit(body_limit_);
+  return true;
+}
+
+// What has arrived goes to the file; the client has another read_timeout for more. A write goes to
+// the page cache: it is the reading from the socket that keeps this thread.
+bool Session::SpoolBody() {
+  std::string& body = parser_->get().body();
+  if (body.empty()) return true;
+  const Status written = file_->Append(body);
+  body.clear();
+  if (written.ok()) {
+    ArmRead(core_->options.read_timeout);
+    return true;
+  }
+  Refuse(507, StatusCodeName(written.code()), written.message());
+  Read();
+  return false;
+}
+
 void Session::RefuseParse(ErrorCode error) {
   using Error = beast_http::error;
   if (error == Error::body_limit) {
     Refuse(413, "RESOURCE_EXHAUSTED",
-           "body: larger than " + std::to_string(core_->options.max_body_bytes) + " bytes");
+           "body: larger than " + std::to_string(body_limit_) + " bytes");
   } else if (error == Error::header_limit) {
     Refuse(431, "RESOURCE_EXHAUSTED",
            "headers: larger than " + std::to_string(core_->options.max_header_bytes) + " bytes");
@@ -178,12 +227,8 @@ void Session::RefuseParse(ErrorCode error) {
 void Session::Dispatch() {
   state_ = State::kHandling;
   read_timer_.cancel();
-  auto message = parser_->release();
-  for (const auto& field : message.base()) {
-    request_.headers.emplace(std::string(field.name_string()), std::string(field.value()));
-  }
-  request_.body = std::move(message.body());
-  request_.peer = peer_;
+  request_.body = std::move(parser_->get().body());
+  request_.file = std::move(file_);
   auto responder = std::make_shared<SessionResponder>(shared_from_this(), ++exchange_);
   responder_ = responder;
   Read();

@@ -20,6 +20,7 @@
 #include <mutex>
 #include <optional>
 
+#include "runtime/http/body_file.h"
 #include "runtime/http/growing_body.h"
 #include "runtime/http/server_core.h"
 #include "runtime/http/transport.h"
@@ -72,6 +73,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void OnReadError(ErrorCode error);
   void Advance();
   bool CheckHead();
+  bool CheckBodySize();
+  bool SpoolBody();
   void Dispatch();
   void RefuseParse(ErrorCode error);
   void Refuse(int status, std::string_view code, std::string_view detail);
@@ -98,6 +101,8 @@ class Session : public std::enable_shared_from_this<Session> {
   boost::beast::flat_buffer in_;  // read and not yet parsed
   std::optional<Parser> parser_;
   Request request_;
+  std::shared_ptr<BodyFile> file_;  // the body goes here
+  uint64_t body_limit_ = 0;
   bool reading_ = false, eof_ = false;
   bool head_started_ = false, head_done_ = false;
   bool keep_alive_ = false, is_head_ = false, http10_ = false, chunked_ = false, end_seen_ = false;
