@@ -57,6 +57,11 @@ Status SyncFolder(const fs::path& folder) {
 }
 
 Status WriteFileAtomic(const fs::path& path, std::string_view bytes, int mode) {
+  return WriteFileAtomic(
+      path, [bytes](int fd) { return WriteAll(fd, bytes); }, mode);
+}
+
+Status WriteFileAtomic(const fs::path& path, const std::function<Status(int fd)>& fill, int mode) {
   static std::atomic<uint64_t> counter{0};
   const fs::path temporary = path.string() + ".tmp." + std::to_string(::getpid()) + "." +
                              std::to_string(counter.fetch_add(1));
@@ -66,7 +71,7 @@ Status WriteFileAtomic(const fs::path& path, std::string_view bytes, int mode) {
   };
   UniqueFd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
   if (!fd.valid()) return ErrnoStatus(errno, temporary.string());
-  if (Status status = WriteAll(fd.get(), bytes); !status.ok()) return fail(status);
+  if (Status status = fill(fd.get()); !status.ok()) return fail(status);
   if (::fsync(fd.get()) != 0) return fail(ErrnoStatus(errno, "fsync"));
   fd.Reset();
   if (::rename(temporary.c_str(), path.c_str()) != 0) return fail(ErrnoStatus(errno, "rename"));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,9 @@ Result<std::string> ReadFile(const std::filesystem::path& path,
 // Replaces the file so that a crash leaves the old or the new bytes, never a mix: temporary file in
 // the same folder, fsync, rename, fsync of the folder. `mode` as for open(2).
 Status WriteFileAtomic(const std::filesystem::path& path, std::string_view bytes, int mode = 0644);
+// The same for what `fill` writes to the descriptor, which may be larger than memory.
+Status WriteFileAtomic(const std::filesystem::path& path, const std::function<Status(int fd)>& fill,
+                       int mode = 0644);
 // Makes renames and creations in `folder` durable.
 Status SyncFolder(const std::filesystem::path& folder);
 Status MakeFolders(const std::filesystem::path& path, int mode = 0755);

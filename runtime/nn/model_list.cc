@@ -101,6 +101,13 @@ Result<ModelSpec> ResolveModel(const ModelSpec& model, const DataShape& data) {
   return architecture->resolve(model, data);
 }
 
+int64_t FeatureWidth(const ModelSpec& model) {
+  if (model.arch == "transformer") return model.transformer.width;
+  if (model.arch == "vit") return model.vit.width;
+  return spec::IsResnet(model.arch) && !model.resnet.widths.empty() ? model.resnet.widths.back()
+                                                                    : 0;
+}
+
 Result<Signature> MakeSignature(const ModelSpec& model, const DataShape& data) {
   LEPTON_ASSIGN_OR_RETURN(const Architecture* const architecture, FindArchitecture(model));
   LEPTON_ASSIGN_OR_RETURN(const ModelSpec resolved, architecture->resolve(model, data));

@@ -23,6 +23,9 @@ struct DataShape {
 // vocabularies and shorter texts may follow. kInvalidArgument names the field that does not fit.
 Result<spec::ModelSpec> ResolveModel(const spec::ModelSpec& model, const DataShape& data);
 
+// Outputs of a model with head "none": how wide its last hidden state is.
+int64_t FeatureWidth(const spec::ModelSpec& model);
+
 // The inputs that model.arch takes of such data, by name:
 //   x            f32 [batch, features]
 //   pixels       f32 [batch, channels, height, width], normalised

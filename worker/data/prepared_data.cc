@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "worker/data/table_labels.h"
 
 namespace lepton::worker {
@@ -77,6 +79,13 @@ nn::DataShape ShapeOf(const storage::ModelManifest& manifest) {
   const storage::ModelInput& input = manifest.input;
   nn::DataShape shape;
   shape.outputs = OutputsOf(manifest.loss, manifest.classes.size());
+  // A body without a head says its features.
+  const nlohmann::json document =
+      nlohmann::json::parse(manifest.model_spec_json, nullptr, /*allow_exceptions=*/false);
+  if (document.is_object()) {
+    const auto model = spec::ModelSpecFromJson(document);
+    if (model.ok() && model->head == "none") shape.outputs = nn::FeatureWidth(*model);
+  }
   if (input.kind == "images") {
     shape.kind = nn::DataShape::Kind::kImages;
     shape.channels = input.channels;

@@ -81,8 +81,10 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const storage::ObjectStor
       model->program_,
       nn::InferenceProgram::Build(model->signature_, stored.model,
                                   precision.empty() ? stored.manifest.precision : precision));
-  LEPTON_RETURN_IF_ERROR(
-      CopyWeights(stored, model->program_->parameters(), model->program_->weights()));
+  LEPTON_ASSIGN_OR_RETURN(model->weights_,
+                          nn::WeightPointers::Make(stored.tensors, model->program_->parameters()));
+  LEPTON_RETURN_IF_ERROR(model->program_->Bind(model->weights_.pointers()));
+  model->mapped_ = stored.mapped;
   LEPTON_RETURN_IF_ERROR(model->program_->Prepare());
   if (!stored.manifest.input.tokenizer.empty()) {
     LEPTON_ASSIGN_OR_RETURN(model->encoder_,

@@ -8,8 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/mapped_file.h"
 #include "runtime/base/status.h"
 #include "runtime/nn/training_program.h"
+#include "runtime/nn/weights.h"
 #include "storage/models/model_manifest.h"
 #include "storage/objects/object_store.h"
 #include "worker/data/batch_buffer.h"
@@ -71,6 +73,9 @@ class LoadedModel {
   nn::Signature signature_;
   int64_t numbers_ = 0;
   std::shared_ptr<const TextEncoder> encoder_;
+  // What the program's weights lie in; declared before it.
+  std::vector<std::shared_ptr<const MappedFile>> mapped_;
+  nn::WeightPointers weights_;
   std::unique_ptr<nn::InferenceProgram> program_;
   std::unique_ptr<BatchBuffer> buffer_;  // scratch of Run
 };

@@ -139,10 +139,21 @@ std::optional<onnx::ExportRequest::Normalization> NormalizationOf(
       images ? "pixels" : "x", {mean.begin(), mean.end()}, {scale.begin(), scale.end()}};
 }
 
-Result<std::map<std::string, TensorView>> WeightViews(const StoredModel& stored) {
-  std::map<std::string, TensorView> weights;
+// The weights in f32: where they lie, or in `copies`.
+struct FloatWeights {
+  std::map<std::string, TensorView> views;
+  nn::WeightPointers pointers;
+};
+Result<FloatWeights> FloatsOf(const StoredModel& stored) {
+  std::vector<nn::ParameterView> parameters;
   for (const auto& [name, tensor] : stored.tensors) {
-    weights[name] = {const_cast<float*>(tensor.values.data()), {DType::kF32, Shape(tensor.shape)}};
+    parameters.push_back({name, tensor.shape, 0, tensor.elements()});
+  }
+  FloatWeights weights;
+  LEPTON_ASSIGN_OR_RETURN(weights.pointers, nn::WeightPointers::Make(stored.tensors, parameters));
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    weights.views[parameters[i].name] = {const_cast<float*>(weights.pointers.pointers()[i]),
+                                         {DType::kF32, Shape(parameters[i].shape)}};
   }
   return weights;
 }
@@ -159,7 +170,8 @@ Result<onnx::ExportedModel> ExportGraph(const StoredModel& stored, int64_t inlin
                           nn::BuildModel(builder, signature, stored.model, inputs));
   request.graph = &graph;
   request.outputs = {{"logits", logits}};
-  LEPTON_ASSIGN_OR_RETURN(const auto weights, WeightViews(stored));
+  LEPTON_ASSIGN_OR_RETURN(const FloatWeights floats, FloatsOf(stored));
+  const auto& weights = floats.views;
   for (const auto& parameter : builder.parameters()) {
     const auto found = weights.find(parameter.view.name);
     if (found == weights.end()) {
@@ -215,7 +227,8 @@ Result<onnx::ExportedModel> ExportOnnx(const storage::ObjectStore& objects,
                                        const std::string& data_file) {
   LEPTON_ASSIGN_OR_RETURN(const StoredModel stored, LoadModel(objects, manifest));
   if (stored.model.arch != "onnx") return ExportGraph(stored, inline_bytes, data_file);
-  LEPTON_ASSIGN_OR_RETURN(const auto weights, WeightViews(stored));
+  LEPTON_ASSIGN_OR_RETURN(const FloatWeights floats, FloatsOf(stored));
+  const auto& weights = floats.views;
   if (stored.model.onnx_graph == nullptr) return DataLoss("the model's graph is not stored");
   onnx::PutTogetherOptions options;
   options.normalize = NormalizationOf(stored.manifest);

@@ -1,10 +1,8 @@
 #include "worker/train/model_files.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "runtime/formats/safetensors/safetensors.h"
@@ -13,8 +11,44 @@
 namespace lepton::worker {
 namespace {
 
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
+constexpr char kFurtherWeights[] = "weights-";
+constexpr char kSafetensors[] = ".safetensors";
+constexpr size_t kVerified = size_t{64} << 20;  // bytes; larger objects are read as they are used
+
+Result<DType> DTypeOf(const safetensors::TensorView& view) {
+  if (view.dtype == "F32") return DType::kF32;
+  if (view.dtype == "F16") return DType::kF16;
+  if (view.dtype == "BF16") return DType::kBF16;
+  return InvalidArgument(
+      fmt::format("parameter {}: type {} is not supported: must be F32, F16 or "
+                  "BF16",
+                  view.name, view.dtype));
+}
+
+std::string_view NameOf(DType dtype) {
+  return dtype == DType::kF32 ? "F32" : dtype == DType::kF16 ? "F16" : "BF16";
+}
+
+// Maps all weights of a manifest.
+Status MapWeights(const storage::ObjectStore& objects, StoredModel& model) {
+  std::vector<storage::Digest> digests = {model.manifest.weights};
+  for (const auto& [name, digest] : model.manifest.files) {
+    if (IsFurtherWeights(name)) digests.push_back(digest);
+  }
+  for (const storage::Digest& digest : digests) {
+    LEPTON_ASSIGN_OR_RETURN(const uint64_t size, objects.Size(digest));
+    LEPTON_ASSIGN_OR_RETURN(MappedFile file, objects.Map(digest, size <= kVerified));
+    model.mapped.push_back(std::make_shared<const MappedFile>(std::move(file)));
+    LEPTON_ASSIGN_OR_RETURN(const safetensors::File parsed,
+                            safetensors::Parse(model.mapped.back()->bytes()));
+    for (const safetensors::TensorView& view : parsed.tensors) {
+      LEPTON_ASSIGN_OR_RETURN(const DType dtype, DTypeOf(view));
+      if (!model.tensors.insert({view.name, {dtype, view.shape, view.bytes.data()}}).second) {
+        return DataLoss(fmt::format("parameter {}: is there twice", view.name));
+      }
+    }
+  }
+  return Status::Ok();
 }
 
 std::vector<safetensors::TensorView> Views(const std::vector<nn::ParameterView>& parameters,
@@ -46,50 +80,47 @@ Result<StoredModel> LoadModel(const storage::ObjectStore& objects,
     LEPTON_ASSIGN_OR_RETURN(std::string text, objects.Get(graph->second));
     model.model.onnx_graph = std::make_shared<const std::string>(std::move(text));
   }
-  LEPTON_ASSIGN_OR_RETURN(const std::string bytes, objects.Get(model.manifest.weights));
-  LEPTON_ASSIGN_OR_RETURN(const safetensors::File file, safetensors::Parse(bytes));
-  if (safetensors::WeightsDigest(file.tensors) != model.manifest.weights_sha256) {
+  LEPTON_RETURN_IF_ERROR(MapWeights(objects, model));
+  size_t bytes = 0;
+  for (const auto& file : model.mapped) bytes += file->size();
+  if (bytes <= kVerified &&
+      safetensors::WeightsDigest(WeightViews(model)) != model.manifest.weights_sha256) {
     return DataLoss("the weights are not those that the manifest names");
-  }
-  for (const safetensors::TensorView& view : file.tensors) {
-    if (view.dtype != "F32") {
-      return InvalidArgument(
-          fmt::format("parameter {}: type {} is not supported, only F32", view.name, view.dtype));
-    }
-    StoredModel::Tensor& tensor = model.tensors[view.name];
-    tensor.shape = view.shape;
-    tensor.values.resize(view.bytes.size() / sizeof(float));
-    std::memcpy(tensor.values.data(), view.bytes.data(), view.bytes.size());
   }
   return model;
 }
 
+std::vector<safetensors::TensorView> WeightViews(const StoredModel& model) {
+  std::vector<safetensors::TensorView> views;
+  for (const auto& [name, tensor] : model.tensors) {
+    const size_t bytes = static_cast<size_t>(tensor.elements()) * DTypeSize(tensor.dtype);
+    views.push_back({name,
+                     std::string(NameOf(tensor.dtype)),
+                     tensor.shape,
+                     {static_cast<const char*>(tensor.data), bytes}});
+  }
+  return views;
+}
+
+std::string FurtherWeights(size_t index) {
+  return fmt::format("{}{}{}", kFurtherWeights, index + 1, kSafetensors);
+}
+
+bool IsFurtherWeights(std::string_view file) {
+  return file.starts_with(kFurtherWeights) && file.ends_with(kSafetensors);
+}
+
+Result<std::string> DigestOfWeights(const storage::ObjectStore& objects,
+                                    const storage::ModelManifest& manifest) {
+  StoredModel model;
+  model.manifest = manifest;
+  LEPTON_RETURN_IF_ERROR(MapWeights(objects, model));
+  return safetensors::WeightsDigest(WeightViews(model));
+}
+
 Status CopyWeights(const StoredModel& model, const std::vector<nn::ParameterView>& parameters,
                    std::span<float> weights) {
-  for (const nn::ParameterView& parameter : parameters) {
-    const auto found = model.tensors.find(parameter.name);
-    if (found == model.tensors.end()) {
-      return InvalidArgument(
-          fmt::format("parameter {}: the stored model does not have it", parameter.name));
-    }
-    const StoredModel::Tensor& tensor = found->second;
-    if (tensor.shape != parameter.shape) {
-      return InvalidArgument(
-          fmt::format("parameter {}: the stored model's shape is {}, this one's {}", parameter.name,
-                      ShapeText(tensor.shape), ShapeText(parameter.shape)));
-    }
-    std::copy(tensor.values.begin(), tensor.values.end(), weights.begin() + parameter.offset);
-  }
-  for (const auto& [name, tensor] : model.tensors) {
-    const bool wanted = std::any_of(parameters.begin(), parameters.end(),
-                                    [&](const auto& parameter) { return parameter.name == name; });
-    if (!wanted) {
-      return InvalidArgument(
-          fmt::format("parameter {}: only the stored model has it, with shape {}", name,
-                      ShapeText(tensor.shape)));
-    }
-  }
-  return Status::Ok();
+  return nn::CopyWeights(model.tensors, parameters, weights);
 }
 
 Result<std::unique_ptr<nn::TrainingProgram>> BuildEvaluator(const StoredModel& model) {

@@ -9,8 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/mapped_file.h"
 #include "runtime/base/status.h"
+#include "runtime/formats/safetensors/safetensors.h"
 #include "runtime/nn/training_program.h"
+#include "runtime/nn/weights.h"
 #include "runtime/spec/job_spec.h"
 #include "storage/models/model_manifest.h"
 #include "storage/objects/object_store.h"
@@ -23,18 +26,26 @@ inline constexpr const char* kOnnxGraphFile = "graph.onnx";
 struct StoredModel {
   storage::ModelManifest manifest;
   spec::ModelSpec model;
-  struct Tensor {
-    std::vector<int64_t> shape;
-    std::vector<float> values;
-  };
-  std::map<std::string, Tensor> tensors;  // by parameter name
+  nn::SourceTensors tensors;  // by parameter name, where they lie in the mapped objects
+  std::vector<std::shared_ptr<const MappedFile>> mapped;
 
   // Of the data that it was trained on. kInvalidArgument when that does not fit the architecture.
   Result<nn::Signature> signature() const;
 };
 
-// kDataLoss when the weights do not match the manifest's digest of them.
+// The weights are mapped, not read: they may be larger than memory. Those of small models are
+// compared with the manifest's digest of them (kDataLoss), as all are when they arrive.
 Result<StoredModel> LoadModel(const storage::ObjectStore& objects, const storage::Digest& manifest);
+
+// The tensors with their types and names, in name order.
+std::vector<safetensors::TensorView> WeightViews(const StoredModel& model);
+
+// Weights that are not all in one object: the others are files of the manifest under these names.
+std::string FurtherWeights(size_t index);  // 1, 2, ...
+bool IsFurtherWeights(std::string_view file);
+// safetensors::WeightsDigest over all of a manifest's weights; weights_sha256 is not looked at.
+Result<std::string> DigestOfWeights(const storage::ObjectStore& objects,
+                                    const storage::ModelManifest& manifest);
 
 // Copies a model's weights into a program's. kInvalidArgument names the first parameter that is
 // missing, superfluous or of another shape.

@@ -1,6 +1,7 @@
 #include "worker/train/train_session.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <glog/logging.h>
 
 #include <algorithm>
@@ -234,8 +235,42 @@ spec::ModelSpec ChooseModel(const spec::ModelSpec& wanted, const std::optional<S
   if (wanted.arch == "onnx") return from->model;  // the file that the spec named, as it is stored
   spec::ModelSpec rest = wanted;
   rest.from.clear();
+  rest.dropout = 0;
   const bool silent = spec::ModelSpecToJson(rest) == spec::ModelSpecToJson(spec::ModelSpec());
-  return silent ? from->model : wanted;
+  if (!silent) return wanted;
+  spec::ModelSpec model = from->model;
+  if (wanted.dropout > 0) model.dropout = wanted.dropout;
+  // What it is trained for says the head; a body of its own may lack what lies between.
+  model.head = "auto";
+  model.transformer.pooler = model.arch == "transformer" && model.transformer.style == "bert";
+  // Convolutions take pictures of any size.
+  if (spec::IsResnet(model.arch)) model.image.height = model.image.width = 0;
+  return model;
+}
+
+// A model that starts on another's weights: all of them, or those of its body with a new head.
+Status StartFrom(const StoredModel& from, bool leader, nn::TrainingProgram& program) {
+  if (from.model.arch == "mlp" || from.model.arch == "onnx") {
+    return CopyWeights(from, program.parameters(), program.weights());
+  }
+  LEPTON_ASSIGN_OR_RETURN(
+      const nn::CopiedWeights copied,
+      nn::CopyWithFreshHead(from.tensors, program.parameters(), program.weights()));
+  if (leader && !copied.fresh.empty()) {
+    LOG(INFO) << fmt::format("begin anew: {}", fmt::join(copied.fresh, ", "));
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+namespace {
+
+// The graph of an imported model, its config, its tokenizer; not its weights.
+void KeepFiles(const StoredModel& from, TrainSession& session) {
+  for (const auto& [name, digest] : from.manifest.files) {
+    if (!IsFurtherWeights(name)) session.files[name] = digest;
+  }
 }
 
 }  // namespace
@@ -276,10 +311,9 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
                                .WithContext("checkpoint " + start.resume_checkpoint()));
   } else if (from) {
     LEPTON_RETURN_IF_ERROR(
-        CopyWeights(*from, session.program->parameters(), session.program->weights())
-            .WithContext("model.from"));
+        StartFrom(*from, start.rank() == 0, *session.program).WithContext("model.from"));
   }
-  if (from && session.model.arch == "onnx") session.files = from->manifest.files;
+  if (from && session.model.arch == from->model.arch) KeepFiles(*from, session);
   LogStart(start, spec, session);
   return session;
 }

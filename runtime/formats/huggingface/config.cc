@@ -145,7 +145,8 @@ Result<Config> ParseConfig(std::string_view text) {
 
 Result<std::string> WriteConfig(const ModelSpec& model, Task task,
                                 const std::vector<std::string>& labels,
-                                const std::string& problem_type, std::string_view original) {
+                                const std::string& problem_type, std::string_view original,
+                                std::string_view torch_dtype) {
   const auto& families = Families();
   const auto family = std::find_if(families.begin(), families.end(),
                                    [&](const Family& f) { return f.owns(model); });
@@ -170,7 +171,7 @@ Result<std::string> WriteConfig(const ModelSpec& model, Task task,
   document.update(family->write(model));
   document["model_type"] = std::string(family->model_type);
   document["architectures"] = {std::string(named->name)};
-  document["torch_dtype"] = "float32";
+  document["torch_dtype"] = std::string(torch_dtype);
   if (Classifies(task)) {
     json names = json::object(), indices = json::object();
     for (size_t i = 0; i < labels.size(); ++i) {

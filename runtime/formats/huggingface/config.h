@@ -39,11 +39,13 @@ inline constexpr size_t kMaxConfigBytes = 1 << 20;
 Result<Config> ParseConfig(std::string_view json);
 
 // The config.json of a model of ours, such that its family's public code loads it. `original`: the
-// config.json that the model came from, or empty: what it says besides is kept.
+// config.json that the model came from, or empty: what it says besides is kept. `torch_dtype`: what
+// the weights are stored as.
 // kFailedPrecondition, with a reason, for a model that no family has: an mlp.
 Result<std::string> WriteConfig(const spec::ModelSpec& model, Config::Task task,
                                 const std::vector<std::string>& labels,
-                                const std::string& problem_type, std::string_view original = {});
+                                const std::string& problem_type, std::string_view original = {},
+                                std::string_view torch_dtype = "float32");
 
 // The name that our models give to a tensor of such a folder: files of base models leave out the
 // body's prefix, old ones say gamma and beta. Empty for a tensor that is not a weight of the model:

@@ -1,0 +1,241 @@
+// Hugging Face folders become stored models, leave as folders that give the same answers, and train
+// on: a new head on a body, a language model with new texts.
+#include "worker/models/huggingface_models.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "runtime/nn/model_list.h"
+#include "tests/runtime/huggingface/loaded_folder.h"
+#include "tests/worker/data/tiny_tokenizer.h"
+#include "tests/worker/train/fake_task.h"
+#include "worker/evaluate/evaluate_task.h"
+#include "worker/train/model_files.h"
+#include "worker/train/train_task.h"
+
+namespace lepton::worker {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using testing::Rank;
+
+class FolderModelsTest : public testing::TaskTest {
+ protected:
+  StoredFolder MustImport(const fs::path& folder) {
+    auto stored = ImportFolder(*objects_, huggingface::OpenFilesOf(folder).value());
+    EXPECT_TRUE(stored.ok()) << folder << ": " << stored.status().ToString();
+    return stored.ok() ? *std::move(stored) : StoredFolder();
+  }
+  // A golden that may be changed.
+  fs::path Copy(const std::string& golden, const std::string& as) {
+    const fs::path folder = scratch_.path() / as;
+    fs::remove_all(folder);
+    fs::copy(huggingface::Golden(golden), folder, fs::copy_options::recursive);
+    return folder;
+  }
+  // What the stored model answers to a golden's inputs.
+  std::vector<float> Answer(const storage::Digest& manifest, huggingface::Expected& expected) {
+    const StoredModel stored = LoadModel(*objects_, manifest).value();
+    const nn::Signature signature = stored.signature().value();
+    const auto program = nn::InferenceProgram::Build(signature, stored.model, "f32").value();
+    const auto weights = nn::WeightPointers::Make(stored.tensors, program->parameters()).value();
+    EXPECT_TRUE(program->Bind(weights.pointers()).ok());
+    EXPECT_TRUE(program->Prepare().ok());
+    const nn::Batch batch = expected.batch(signature);
+    std::vector<float> logits(nn::Predictions(signature, batch) * signature.outputs);
+    const Status run = program->Forward(batch, logits);
+    EXPECT_TRUE(run.ok()) << run.ToString();
+    return logits;
+  }
+
+  TempFolder scratch_{"folders"};
+};
+
+class FolderModel : public FolderModelsTest, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(FolderModel, AnswersTheSameStoredAndExportedAndStoredAgain) {
+  const StoredFolder stored = MustImport(huggingface::Golden(GetParam()));
+  huggingface::Expected expected(huggingface::Golden(GetParam()));
+  const std::vector<float> answer = Answer(stored.manifest, expected);
+  const std::string wanted = expected.Has("logits") ? "logits" : "pooled";
+  if (expected.Has(wanted)) {
+    const std::vector<float> reference = expected.Floats(wanted);
+    ASSERT_EQ(answer.size(), reference.size());
+    const auto outputs = static_cast<size_t>(expected.ShapeOf(wanted).back());
+    for (size_t i = 0; i < answer.size(); ++i) {
+      const bool padding = expected.Has("mask") && expected.ShapeOf(wanted).size() == 3 &&
+                           expected.mask[i / outputs] < 0;
+      ASSERT_NEAR(answer[i], padding ? answer[i] : reference[i], 1e-4) << i;
+    }
+  }
+  const fs::path folder = scratch_.path() / "exported";
+  const Status exported = ExportFolder(*objects_, stored.manifest, folder);
+  ASSERT_TRUE(exported.ok()) << exported.ToString();
+  const StoredFolder again = MustImport(folder);
+  EXPECT_EQ(again.content.weights_sha256, stored.content.weights_sha256);
+  EXPECT_EQ(again.content.classes, stored.content.classes);
+  EXPECT_EQ(again.content.model_spec_json, stored.content.model_spec_json);
+  EXPECT_EQ(Answer(again.manifest, expected), answer);
+}
+
+INSTANTIATE_TEST_SUITE_P(Goldens, FolderModel,
+                         ::testing::Values("bert-texts", "bert-tokens", "bert-base", "bert-masked",
+                                           "distilbert-texts", "gpt2-lm", "gpt2-texts", "llama3-lm",
+                                           "llama-biases-lm", "llama-texts", "mistral-lm",
+                                           "qwen2-lm", "qwen3-lm", "vit-images", "vit-base"));
+
+TEST_F(FolderModelsTest, PicturesSizesComeFromThePreprocessor) {
+  const fs::path folder = Copy("resnet-basic", "resnet");
+  std::ofstream(folder / "preprocessor_config.json")
+      << R"({"size": {"shortest_edge": 24}, "image_mean": [0.1, 0.2, 0.3], "image_std": 0.5})";
+  const StoredFolder stored = MustImport(folder);
+  EXPECT_EQ(stored.content.input.height, 24);
+  EXPECT_EQ(stored.content.input.fit, "crop");
+  EXPECT_EQ(stored.content.input.scale, (std::vector<double>{0.5, 0.5, 0.5}));
+  huggingface::Expected expected(folder);
+  const std::vector<float> answer = Answer(stored.manifest, expected);
+  const std::vector<float> reference = expected.Floats("logits");
+  for (size_t i = 0; i < answer.size(); ++i) EXPECT_NEAR(answer[i], reference[i], 1e-4);
+  const fs::path out = scratch_.path() / "out";
+  ASSERT_TRUE(ExportFolder(*objects_, stored.manifest, out).ok());
+  EXPECT_EQ(Answer(MustImport(out).manifest, expected), answer);
+  EXPECT_THAT(ReadFile(out / "model.safetensors").value(), HasSubstr("num_batches_tracked"));
+}
+
+TEST_F(FolderModelsTest, WeightsThatAreNotTheConfigsAreNamed) {
+  const auto says = [&](const std::string& from, const std::string& to) {
+    const fs::path folder = Copy("gpt2-lm", "damaged");
+    std::string config = ReadFile(folder / "config.json").value();
+    const size_t at = config.find(from);
+    EXPECT_NE(at, config.npos) << from;
+    std::ofstream(folder / "config.json") << config.replace(at, from.size(), to);
+    return std::string(
+        ImportFolder(*objects_, huggingface::OpenFilesOf(folder).value()).status().message());
+  };
+  EXPECT_THAT(says("\"vocab_size\": 30", "\"vocab_size\": 31"),
+              HasSubstr("model.safetensors: \"transformer.wte.weight\": is [30, 8]; config.json "
+                        "wants [31, 8]"));
+  EXPECT_THAT(says("\"n_layer\": 2", "\"n_layer\": 3"),
+              HasSubstr("\"transformer.h.2.ln_1.weight\" is missing"));
+  EXPECT_THAT(says("\"n_layer\": 2", "\"n_layer\": 1"),
+              HasSubstr("is no weight of the GPT2LMHeadModel that config.json describes"));
+  EXPECT_THAT(says("\"n_embd\": 8", "\"n_embd\": 9"),
+              HasSubstr("model.width: 9 must be a multiple"));
+}
+
+constexpr char kTexts[] =
+    "text,label\n"
+    "a good film,yes\nthe cat sat on the mat,yes\ngood dog,yes\nthe film sat,yes\n"
+    "a bad film,no\nthe dog ran,no\nbad cat,no\ndogs ran on a bad mat,no\n";
+
+std::string ManyTexts() {
+  std::string csv = "text,label\n";
+  const std::string rows = std::string(kTexts).substr(csv.size());
+  for (int i = 0; i < 10; ++i) csv += rows;
+  return csv;
+}
+
+constexpr char kFineTune[] = R"(
+kind: train
+dataset: {name: texts, text: text, label: label, context: 8}
+model: {from: body@1}
+optimizer: {name: adamw, lr: 0.01}
+batch_size: 16
+steps: 30
+elastic: {logical_shards: 2}
+resources: {max_workers: 2}
+)";
+
+class FineTuneTest : public FolderModelsTest {
+ protected:
+  storage::Digest Body(const std::string& golden) {
+    const fs::path folder = Copy(golden, "body");
+    std::ofstream(folder / "tokenizer.json") << testing::TinyTokenizerJson();
+    const StoredFolder stored = MustImport(folder);
+    tokenizer_ = stored.content.input.tokenizer;
+    EXPECT_TRUE(storage::IsDigest(tokenizer_));
+    return stored.manifest;
+  }
+  Rank Train(const std::string& yaml, const storage::Digest& body, const std::string& csv,
+             int ranks = 1) {
+    wire::StartTask start;
+    start.set_kind("train");
+    start.set_dataset_manifest(Import(csv));
+    start.set_model_manifest(body);
+    start.set_tokenizer(tokenizer_);
+    auto done = RunGang(RunTrain, Spec(yaml), start, ranks);
+    EXPECT_TRUE(done[0].status.ok()) << done[0].status.ToString();
+    return std::move(done[0]);
+  }
+
+  std::string tokenizer_;
+};
+
+TEST_F(FineTuneTest, ABodyLearnsANewTaskAndLeavesAsItsFamily) {
+  const storage::Digest body = Body("bert-masked");
+  const Rank one = Train(kFineTune, body, ManyTexts());
+  EXPECT_GT(one.metric("validation/accuracy"), 0.9);
+  const storage::ModelManifest model = ModelOf(one);
+  EXPECT_TRUE(model.files.contains("tokenizer.json"));
+  // The same bits on two ranks.
+  EXPECT_EQ(ModelOf(Train(kFineTune, body, ManyTexts(), 2)).weights_sha256, model.weights_sha256);
+
+  const fs::path folder = scratch_.path() / "tuned";
+  ASSERT_TRUE(ExportFolder(*objects_, one.task->result.model_manifest(), folder).ok());
+  const auto config = huggingface::ParseConfig(ReadFile(folder / "config.json").value()).value();
+  EXPECT_EQ(config.architecture, "BertForSequenceClassification");
+  EXPECT_EQ(config.labels, model.classes);
+  EXPECT_EQ(ReadFile(folder / "tokenizer.json").value(), testing::TinyTokenizerJson());
+  EXPECT_EQ(MustImport(folder).content.weights_sha256, model.weights_sha256);
+}
+
+TEST_F(FineTuneTest, ALanguageModelTrainsOn) {
+  constexpr char kContinue[] = R"(
+kind: train
+dataset: {name: texts, text: text, context: 8}
+loss: next_token
+model: {from: body@1}
+optimizer: {name: adamw, lr: 0.01}
+batch_size: 16
+steps: 20
+)";
+  const Rank done = Train(kContinue, Body("llama3-lm"), ManyTexts());
+  const auto& progress = done.task->progress;
+  ASSERT_FALSE(progress.empty());
+  EXPECT_LT(done.metric("validation/loss"), std::log(30));
+  const fs::path folder = scratch_.path() / "tuned";
+  ASSERT_TRUE(ExportFolder(*objects_, done.task->result.model_manifest(), folder).ok());
+  const auto config = huggingface::ParseConfig(ReadFile(folder / "config.json").value()).value();
+  EXPECT_EQ(config.architecture, "LlamaForCausalLM");
+  EXPECT_EQ(config.model.transformer.rope.scaling, "llama3");
+}
+
+TEST_F(FineTuneTest, ModelsOfSpecsLeaveAsFoldersToo) {
+  constexpr char kFresh[] = R"(
+kind: train
+dataset: {name: texts, text: text, label: label, context: 8}
+model: {arch: transformer, style: STYLE, layers: 1, heads: 2, width: 16}
+optimizer: {name: adamw, lr: 0.01}
+batch_size: 16
+steps: 3
+)";
+  tokenizer_ = objects_->Put(testing::TinyTokenizerJson()).value();
+  for (const std::string style : {"gpt2", "llama", "distilbert"}) {
+    std::string yaml = kFresh;
+    yaml.replace(yaml.find("STYLE"), 5, style);
+    const Rank done = Train(yaml, "", ManyTexts());
+    const fs::path folder = scratch_.path() / style;
+    const Status exported = ExportFolder(*objects_, done.task->result.model_manifest(), folder);
+    ASSERT_TRUE(exported.ok()) << exported.ToString();
+    const StoredFolder again = MustImport(folder);
+    EXPECT_EQ(again.content.weights_sha256, ModelOf(done).weights_sha256);
+    EXPECT_EQ(again.content.classes, ModelOf(done).classes);
+  }
+}
+
+}  // namespace
+}  // namespace lepton::worker
