@@ -97,7 +97,9 @@ int Export(const Globals& globals, const std::string& text, const std::string& f
   const Result<std::string> path = VersionPath(**client, text);
   if (!path.ok()) return Fail(path.status());
   const auto target = std::filesystem::absolute(file);
-  if (const Status made = ExportModel(**client, *path, target); !made.ok()) return Fail(made);
+  const Status made = target.extension() == ".onnx" ? ExportModel(**client, *path, target)
+                                                    : ExportModelFolder(**client, *path, target);
+  if (!made.ok()) return Fail(made);
   std::printf("%s\n", target.c_str());
   return kExitOk;
 }
@@ -125,7 +127,10 @@ int Add(const Globals& globals, const AddOptions& options) {
         "POST", target,
         {{"uri", FileUri(file)}, {"features", options.features}, {"classes", options.classes}});
   } else {
-    const Result<std::string> bytes = ReadFile(file);
+    constexpr uint64_t kLimit = uint64_t{4} << 30;
+    const Result<std::string> bytes = std::filesystem::is_directory(file)
+                                          ? PackModelFolder(file, kLimit)
+                                          : ReadFile(file, kLimit);
     if (!bytes.ok()) return Fail(bytes.status());
     const Result<http::Response> answer = (*client)->Raw("POST", target, *bytes);
     if (!answer.ok()) return Fail(answer.status());
@@ -174,18 +179,21 @@ void AddModel(CLI::App& app, Globals& globals) {
                              [=, &globals] { return Pull(globals, *name, *other); });
   pull->add_option("model", *name, "name, name@version or name@alias")->required();
   pull->add_option("folder", *other, "Where to put them [.]");
-  CLI::App* exported = AddAction(*model, globals, "export", "Write a version as an ONNX file",
+  CLI::App* exported = AddAction(*model, globals, "export",
+                                 "Write a version as an ONNX file or a Hugging Face folder",
                                  [=, &globals] { return Export(globals, *name, *other); });
   exported->add_option("model", *name, "name, name@version or name@alias")->required();
-  exported->add_option("file", *other, "The ONNX file to write")->required();
+  exported->add_option("file", *other, "x.onnx: an ONNX file; else the folder to write")
+      ->required();
   auto add = std::make_shared<AddOptions>();
-  CLI::App* added = AddAction(*model, globals, "add", "Register an ONNX model as a new version",
+  CLI::App* added = AddAction(*model, globals, "add",
+                              "Register an ONNX model or a Hugging Face folder as a new version",
                               [=, &globals] { return Add(globals, *add); });
   added->add_option("name", add->name, "The model's name")->required();
-  added->add_option("file", add->file, "The ONNX file")->required();
+  added->add_option("file", add->file, "The ONNX file or the folder")->required();
   added->add_flag(
       "--by-path", add->by_path,
-      "Let the coordinator read the file: for weights in a second file, and large ones");
+      "Let the coordinator read it: for ONNX weights in a second file, and large models");
   added->add_option("--features", add->features, "Names of its features, in order")->delimiter(',');
   added->add_option("--classes", add->classes, "Names of its classes, in order")->delimiter(',');
   CLI::App* alias =

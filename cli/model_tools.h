@@ -1,4 +1,4 @@
-// ONNX for the coordinator that a verb holds, and for results on this side of the wire.
+// Model formats for the coordinator that a verb holds, and for results on this side of the wire.
 // Threads: any.
 #pragma once
 
@@ -15,5 +15,14 @@ api::ModelTools MakeModelTools();
 // `base` ("/v1/models/digits/versions/3" or "/v1/jobs/j1"). The work is done here, so that large
 // models do not pass through the coordinator's memory as ONNX.
 Status ExportModel(ApiClient& client, const std::string& base, const std::filesystem::path& file);
+
+// The same as a Hugging Face folder. kFailedPrecondition for architectures without such a form.
+Status ExportModelFolder(ApiClient& client, const std::string& base,
+                         const std::filesystem::path& folder);
+bool HasFolderForm(const std::string& arch);
+
+// A Hugging Face folder as an archive, to upload it; looked at before. kResourceExhausted above
+// `limit_bytes`.
+Result<std::string> PackModelFolder(const std::filesystem::path& folder, uint64_t limit_bytes);
 
 }  // namespace lepton::cli

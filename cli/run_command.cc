@@ -195,11 +195,23 @@ class EmbeddedRun {
     if (options_.out.empty()) fs::remove(folder_.parent_path(), ignored);  // if it is empty
   }
 
+  // Of the model among the results; empty without one.
+  std::string ModelArch() {
+    const Result<std::string> manifest = ReadFile(folder_ / "manifest.json");
+    if (!manifest.ok()) return "";
+    const json document = json::parse(*manifest, nullptr, /*allow_exceptions=*/false);
+    return document.is_object() ? Text(document, "model.arch") : "";
+  }
+
   int Finish(const json& job) {
     Status saved = SaveResults(*client_, job, folder_);
     if (saved.ok() && options_.onnx && Text(job, "result.manifest") != "-") {
       saved =
           ExportModel(*client_, "/v1/jobs/" + UrlEncode(Text(job, "id")), folder_ / "model.onnx");
+    }
+    if (saved.ok() && HasFolderForm(ModelArch())) {
+      saved =
+          ExportModelFolder(*client_, "/v1/jobs/" + UrlEncode(Text(job, "id")), folder_ / "model");
     }
     if (!saved.ok()) return Fail(saved.WithContext("results"));
     const size_t ranks = job.value("tasks", json::array()).size();

@@ -27,14 +27,14 @@ void AddFolder(const std::string& uri, std::vector<fs::path>* folders) {
   folders->push_back(path.parent_path());
 }
 
-// model.onnx, relative to the spec's own folder like the data.
-void MakeModelAbsolute(const fs::path& spec_path, json& document) {
+// model.onnx and model.hf, relative to the spec's own folder like the data.
+void MakeModelAbsolute(const fs::path& spec_path, json& document, const char* field) {
   if (!document.is_object() || !document.contains("model")) return;
   json& model = document["model"];
-  if (!model.is_object() || !model.contains("onnx") || !model["onnx"].is_string()) return;
-  const std::string file = model["onnx"].get<std::string>();
+  if (!model.is_object() || !model.contains(field) || !model[field].is_string()) return;
+  const std::string file = model[field].get<std::string>();
   if (file.empty() || file.find("://") != std::string::npos) return;
-  model["onnx"] = (fs::absolute(spec_path).parent_path() / file).lexically_normal().string();
+  model[field] = (fs::absolute(spec_path).parent_path() / file).lexically_normal().string();
 }
 
 Result<SpecFile> Load(const std::string& path) {
@@ -44,10 +44,12 @@ Result<SpecFile> Load(const std::string& path) {
   LEPTON_ASSIGN_OR_RETURN(file.document, spec::DocumentToJson(text));
   MakeUriAbsolute(path, file.document, "uri");
   MakeUriAbsolute(path, file.document, "tokenizer");
-  MakeModelAbsolute(path, file.document);
+  MakeModelAbsolute(path, file.document, "onnx");
+  MakeModelAbsolute(path, file.document, "hf");
   LEPTON_ASSIGN_OR_RETURN(file.spec, spec::JobSpecFromJson(file.document));
   AddFolder(file.spec.dataset.uri, &file.data_folders);
   AddFolder(file.spec.dataset.tokenizer, &file.data_folders);
+  if (!file.spec.model.hf.empty()) AddFolder("file://" + file.spec.model.hf, &file.data_folders);
   if (!file.spec.model.onnx.empty()) {
     file.data_folders.push_back(fs::path(file.spec.model.onnx).parent_path());
   }

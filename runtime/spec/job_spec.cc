@@ -80,6 +80,18 @@ Status CheckSearch(const JobSpec& spec) {
   return Status::Ok();
 }
 
+// The model to start from comes from one place.
+Status CheckStart(const ModelSpec& model) {
+  const int places = !model.from.empty() + !model.onnx.empty() + !model.hf.empty();
+  if (places > 1) {
+    return InvalidArgument(std::string("model.") + (model.onnx.empty() ? "hf" : "onnx") +
+                           ": give one of from, onnx and hf, not several");
+  }
+  if (model.hf.empty() || SaysNoArchitecture(model)) return Status::Ok();
+  return InvalidArgument(
+      "model.hf: the folder says the architecture: only dropout may be given beside it");
+}
+
 Status CheckTogether(const JobSpec& spec) {
   LEPTON_RETURN_IF_ERROR(CheckName("name", spec.name));
   LEPTON_RETURN_IF_ERROR(CheckName("queue", spec.queue));
@@ -91,16 +103,14 @@ Status CheckTogether(const JobSpec& spec) {
     }
   }
   LEPTON_RETURN_IF_ERROR(CheckDataset(spec.dataset, spec.loss));
-  if (!spec.model.from.empty() && !spec.model.onnx.empty()) {
-    return InvalidArgument("model.onnx: give either a file or model.from, not both");
-  }
+  LEPTON_RETURN_IF_ERROR(CheckStart(spec.model));
   if (spec.model.arch == "onnx" && spec.model.from.empty() && spec.model.onnx.empty()) {
     return InvalidArgument("model.onnx: missing; name the ONNX file");
   }
   if (!spec.model.from.empty()) {
     const Result<Reference> from = ParseReference("model.from", spec.model.from);
     if (!from.ok()) return from.status();
-  } else if (spec.model.onnx.empty() &&
+  } else if (spec.model.onnx.empty() && spec.model.hf.empty() &&
              (spec.kind == JobKind::kEvaluate || spec.kind == JobKind::kBatch)) {
     return InvalidArgument("model.from: missing; name the model to " +
                            std::string(spec.kind == JobKind::kBatch ? "ask" : "evaluate") +

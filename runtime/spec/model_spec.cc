@@ -72,6 +72,14 @@ ModelSpec ModelDefaultsFor(const json& model) {
   return DefaultModel(file ? "onnx" : arch, TextOf(model, "style"));
 }
 
+bool SaysNoArchitecture(const ModelSpec& model) {
+  ModelSpec rest = model;
+  rest.from.clear();
+  rest.hf.clear();
+  rest.dropout = 0;
+  return ModelSpecToJson(rest) == ModelSpecToJson(ModelSpec());
+}
+
 Result<ModelSpec> ModelSpecFromJson(const json& document) {
   ModelSpec model = ModelDefaultsFor(document);
   LEPTON_RETURN_IF_ERROR(

@@ -92,6 +92,9 @@ struct ModelSpec {
   ImageSpec image;  // resnet, vit
   // The path of an ONNX file; only in what users write: it becomes a stored model of arch onnx.
   std::string onnx;
+  // The path of a Hugging Face folder; only in what users write: it becomes a stored model, whose
+  // architecture the job has. Of the other fields only dropout may be given; 0: the folder's.
+  std::string hf;
   std::string from;  // "name@version": start from (train) or evaluate this registered model
   // arch onnx: the stored graph, without its weights (runtime/formats/onnx/model_file.h). Not a
   // field of documents: whoever loads the model puts it here.
@@ -103,6 +106,9 @@ struct ModelSpec {
 ModelSpec DefaultModel(const std::string& arch, const std::string& style = "");
 
 bool IsResnet(const std::string& arch);
+
+// Whether nothing is said of the architecture: fields that name another model, and dropout, aside.
+bool SaysNoArchitecture(const ModelSpec& model);
 
 // From and to the JSON of a spec's `model`; fields of another architecture are refused.
 Result<ModelSpec> ModelSpecFromJson(const nlohmann::json& document);

@@ -174,6 +174,9 @@ void Visit(FieldVisitor& v, ModelSpec& s, bool all) {
   if (s.arch == "onnx" || all) {
     v.Text("onnx", s.onnx, "the path of an ONNX model to start from or to evaluate");
   }
+  v.Text("hf", s.hf,
+         "the path of a Hugging Face folder to start from or to evaluate; its config.json says the "
+         "architecture");
   v.Text("from", s.from, "start from, or evaluate, this registered model: name@version");
 }
 

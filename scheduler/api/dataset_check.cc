@@ -230,6 +230,20 @@ Result<DatasetFacts> CheckDataset(const storage::DatasetManifest& dataset,
   return CheckStream(dataset, spec);
 }
 
+namespace {
+
+// auto or none; empty for architectures whose head is not apart from the rest.
+std::string HeadOf(const storage::ModelManifest& model) {
+  const auto document =
+      nlohmann::json::parse(model.model_spec_json, nullptr, /*allow_exceptions=*/false);
+  const auto parsed = document.is_object() ? spec::ModelSpecFromJson(document)
+                                           : Result<spec::ModelSpec>(spec::ModelSpec());
+  if (!parsed.ok() || parsed->arch == "mlp" || parsed->arch == "onnx") return "";
+  return parsed->head;
+}
+
+}  // namespace
+
 Status CheckModelFits(std::string_view field, const std::string& name,
                       const storage::ModelManifest& model, const DatasetFacts& facts,
                       const spec::JobSpec& spec) {
@@ -246,6 +260,16 @@ Status CheckModelFits(std::string_view field, const std::string& name,
                                        name, Listed(absent)));
   }
   if (spec.kind == spec::JobKind::kBatch) return Status::Ok();
+  const std::string head = HeadOf(model);
+  if (spec.kind == spec::JobKind::kEvaluate && head == "none") {
+    return InvalidArgument(fmt::format(
+        "{}: {} is a body without a head, which predicts nothing: train one on it first", field,
+        name));
+  }
+  // What learns on may get a head of its own.
+  if (field == "model.from" && spec.kind != spec::JobKind::kEvaluate && !head.empty()) {
+    return Status::Ok();
+  }
   if (model.classes.empty() != facts.classes.empty()) {
     return InvalidArgument(fmt::format("{}: {} was trained with loss {}, this job has {}", field,
                                        name, model.loss, spec.loss));

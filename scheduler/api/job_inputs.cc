@@ -81,6 +81,27 @@ Result<storage::ModelManifest> LoadModel(const storage::ObjectStore& objects,
   return storage::ModelManifestFromJson(bytes);
 }
 
+std::string UriOfPath(const std::filesystem::path& path) {
+  std::string uri = "file://";
+  for (const auto& part : path.relative_path()) uri += "/" + http::PercentEncode(part.string());
+  return uri;
+}
+
+// The model in the folder that model.hf names.
+Result<NamedManifest> ImportModelFolder(storage::ObjectStore& objects, const InputLimits& limits,
+                                        const ModelTools& tools, const std::string& folder,
+                                        std::vector<std::string>& imported) {
+  const std::filesystem::path path(folder);
+  if (!path.is_absolute()) {
+    return InvalidArgument("model.hf: " + folder + " is not an absolute path");
+  }
+  const auto model = ImportFolderUri(objects, limits, tools, "model.hf", UriOfPath(path));
+  if (!model.ok()) return model.status();
+  imported.insert(imported.end(), model->objects.begin(), model->objects.end());
+  const std::filesystem::path name = path.has_filename() ? path : path.parent_path();
+  return NamedManifest{name.filename().string(), model->manifest};
+}
+
 // The model in the file that model.onnx names. Where the file says nothing of its features and
 // classes, they are those of the data, by position.
 Result<NamedManifest> ImportModelFile(storage::ObjectStore& objects, const InputLimits& limits,
@@ -92,11 +113,9 @@ Result<NamedManifest> ImportModelFile(storage::ObjectStore& objects, const Input
   if (!path.is_absolute()) {
     return InvalidArgument("model.onnx: " + spec.model.onnx + " is not an absolute path");
   }
-  std::string uri = "file://";
-  for (const auto& part : path.relative_path()) uri += "/" + http::PercentEncode(part.string());
   LEPTON_ASSIGN_OR_RETURN(
       const std::string bytes,
-      ReadConfinedFile("model.onnx", uri, limits.file_roots, limits.max_import_bytes));
+      ReadConfinedFile("model.onnx", UriOfPath(path), limits.file_roots, limits.max_import_bytes));
   ModelNames names;
   names.weak = true;
   names.label = spec.dataset.label;
@@ -180,6 +199,26 @@ Result<storage::ImportedDataset> ImportUri(storage::ObjectStore& objects, const 
   return imported;
 }
 
+Result<ImportedModel> ImportFolderUri(storage::ObjectStore& objects, const InputLimits& limits,
+                                      const ModelTools& tools, std::string_view field,
+                                      const std::string& uri) {
+  if (!tools.import_folder) return FailedPrecondition(fmt::format("{}: not available here", field));
+  std::string base = uri;
+  while (base.ends_with('/')) base.pop_back();
+  // Each file by itself: links, of which download caches are full, may not lead out of the roots.
+  const auto open = [&](const std::string& name) -> Result<UniqueFd> {
+    LEPTON_ASSIGN_OR_RETURN(
+        ConfinedFile file,
+        OpenConfined(field, base + "/" + http::PercentEncode(name), limits.file_roots));
+    return std::move(file.fd);
+  };
+  auto model = tools.import_folder(objects, open);
+  if (!model.ok() && !model.status().message().starts_with(field)) {
+    return model.status().WithContext(field);
+  }
+  return model;
+}
+
 Result<References> FindReferences(const scheduler::State& state, const spec::JobSpec& spec) {
   References references;
   if (!spec.dataset.name.empty()) {
@@ -208,6 +247,10 @@ Result<ResolvedInputs> ResolveInputs(storage::ObjectStore& objects, const InputL
   if (!spec.model.onnx.empty()) {
     LEPTON_ASSIGN_OR_RETURN(references.model, ImportModelFile(objects, limits, tools, spec,
                                                               dataset.manifest, out.imported));
+  }
+  if (!spec.model.hf.empty()) {
+    LEPTON_ASSIGN_OR_RETURN(references.model,
+                            ImportModelFolder(objects, limits, tools, spec.model.hf, out.imported));
   }
   storage::ModelManifest model;
   const bool has_model = !references.model.name.empty();

@@ -46,6 +46,10 @@ struct ResolvedInputs {
 Result<storage::ImportedDataset> ImportUri(storage::ObjectStore& objects, const InputLimits& limits,
                                            std::string_view field, const std::string& uri,
                                            storage::ImportOptions options);
+// The Hugging Face folder that a URI leads to, as a stored model. Messages start with `field`.
+Result<ImportedModel> ImportFolderUri(storage::ObjectStore& objects, const InputLimits& limits,
+                                      const ModelTools& tools, std::string_view field,
+                                      const std::string& uri);
 // Imports file:// datasets and tokenizers, and the ONNX model that the spec names. Errors name the
 // field: a label column that is not there (with those that are), text features, too few classes or
 // rows, a teacher that does not fit the data.

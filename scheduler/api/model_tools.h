@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/base/file.h"
 #include "runtime/base/status.h"
 #include "storage/objects/object_store.h"
 
@@ -39,6 +40,15 @@ struct ModelTools {
   std::function<Result<ImportedModel>(storage::ObjectStore& objects, std::string_view bytes,
                                       const std::filesystem::path& folder, const ModelNames& names)>
       import_onnx;
+  // A Hugging Face folder. `open`: a file of it by its plain name, for reading, confined to what
+  // the caller may read. Errors name the file.
+  using OpenFile = std::function<Result<UniqueFd>(const std::string& name)>;
+  std::function<Result<ImportedModel>(storage::ObjectStore& objects, const OpenFile& open)>
+      import_folder;
+  // The same of a tar archive of such a folder. `is_archive`: whether bytes begin one.
+  std::function<bool(std::string_view start)> is_archive;
+  std::function<Result<ImportedModel>(storage::ObjectStore& objects, UniqueFd archive)>
+      import_archive;
   std::function<Result<ModelFiles>(const storage::ObjectStore& objects,
                                    const storage::Digest& manifest)>
       export_onnx;

@@ -1,7 +1,11 @@
 #include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <cerrno>
 
 #include "scheduler/api/file_uri.h"
 #include "scheduler/api/handlers.h"
+#include "scheduler/api/job_inputs.h"
 #include "scheduler/api/paging.h"
 #include "scheduler/api/respond.h"
 #include "scheduler/api/views.h"
@@ -55,8 +59,12 @@ Result<http::Response> ReadModelFile(const ApiParts& parts, const std::string& m
   LEPTON_ASSIGN_OR_RETURN(const auto parsed, storage::ModelManifestFromJson(text));
   std::string digest = parsed.weights;
   if (file != "weights.safetensors") {
-    const auto found = parsed.files.find(file);
-    if (found == parsed.files.end()) {
+    std::map<std::string, storage::Digest> files = parsed.files;
+    if (const auto& own = parsed.input.tokenizer; storage::IsDigest(own)) {
+      files.insert({"tokenizer.json", own});
+    }
+    const auto found = files.find(file);
+    if (found == files.end()) {
       return NotFound(
           fmt::format("no file {}: a model version has manifest.json, weights.safetensors and {}",
                       file, kOnnxFile));
@@ -69,8 +77,22 @@ Result<http::Response> ReadModelFile(const ApiParts& parts, const std::string& m
   return response;
 }
 
-// On a pool thread: an ONNX model from the body, or from the file that a JSON body names.
+// A body as a file that nobody else can name.
+Result<UniqueFd> FileOf(const std::string& body) {
+  UniqueFd fd(::memfd_create("lepton-body", MFD_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(errno, "memfd_create");
+  LEPTON_RETURN_IF_ERROR(WriteAll(fd.get(), body));
+  return fd;
+}
+
+// On a pool thread: an ONNX model or the archive of a Hugging Face folder from the body, or the
+// file or folder that a JSON body names.
 Result<ImportedModel> ImportModel(Api& api, const std::string& body) {
+  const ModelTools& tools = api.parts().model_tools;
+  if (tools.is_archive && tools.is_archive(body)) {
+    LEPTON_ASSIGN_OR_RETURN(UniqueFd file, FileOf(body));
+    return tools.import_archive(api.parts().objects, std::move(file));
+  }
   if (!api.parts().model_tools.import_onnx) {
     return FailedPrecondition("this coordinator cannot import models");
   }
@@ -82,9 +104,16 @@ Result<ImportedModel> ImportModel(Api& api, const std::string& body) {
   } else {
     const json document = json::parse(body, nullptr, /*allow_exceptions=*/false);
     if (!document.is_object() || !document.contains("uri") || !document["uri"].is_string()) {
-      return InvalidArgument("uri: must be the file:// URI of an ONNX model");
+      return InvalidArgument(
+          "uri: must be the file:// URI of an ONNX model or of a Hugging Face folder");
     }
     const std::string uri = document["uri"].get<std::string>();
+    LEPTON_ASSIGN_OR_RETURN(const ConfinedFile named,
+                            OpenConfined("uri", uri, api.options().file_roots));
+    if (named.folder) {
+      const InputLimits limits{api.options().file_roots, api.options().max_import_bytes};
+      return ImportFolderUri(api.parts().objects, limits, tools, "uri", uri);
+    }
     LEPTON_ASSIGN_OR_RETURN(folder, PathOfFileUri("uri", uri));
     folder = folder.parent_path();
     LEPTON_ASSIGN_OR_RETURN(bytes, ReadConfinedFile("uri", uri, api.options().file_roots,

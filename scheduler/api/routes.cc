@@ -131,7 +131,8 @@ std::vector<ApiRoute> AssetRoutes() {
        "manifest.json, weights.safetensors or model.onnx.", GetModelFile, "",
        "application/octet-stream"},
       {"POST", "/v1/models/{name}/versions", kSubmit, "models",
-       "An ONNX model as a model's next version: the file itself, or a JSON body with its uri.",
+       "An ONNX file, or a Hugging Face folder as a tar archive, as a model's next version: the "
+       "bytes themselves, or a JSON body with the uri of the file or folder.",
        CreateModelVersion, "application/octet-stream", "ModelVersion", 201},
       {"PUT", "/v1/models/{name}/aliases/{alias}", kSubmit, "models",
        "Point an alias at a version.", PutModelAlias, "AliasTarget", "Model"},

@@ -20,6 +20,7 @@ const FuzzTarget* FindFuzzTarget(std::string_view name);  // null when unknown
 
 void FuzzOnnxModel(std::string_view bytes);
 void FuzzOnnxTensor(std::string_view bytes);
+void FuzzModelArchive(std::string_view bytes);
 void FuzzModelFolder(std::string_view bytes);
 void FuzzSafetensors(std::string_view bytes);
 void FuzzTokenizer(std::string_view bytes);

@@ -5,10 +5,12 @@
 
 Deterministic, with Python's standard library alone; ONNX models are those of tests/golden/onnx.
 """
+import io
 import json
 import pathlib
 import struct
 import sys
+import tarfile
 import zlib
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -195,6 +197,20 @@ def frames():
     yield "long", struct.pack("<I", 2 ** 31) + b"x"
 
 
+def model_archives():
+    def tar(files):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            for name, data in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+        return out.getvalue()[:3072]  # the zeros at the end are longer than the rest
+    tensor = {"a.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    yield "two", tar({"config.json": b"{}", "model.safetensors": safetensors(tensor, b"1234")})
+    yield "empty", tar({})
+
+
 def model_folders():
     """Configs of the goldens, with a tensor each; one with an index."""
     between = b"\n----\n"
@@ -215,6 +231,7 @@ def main():
         "onnx_tensor": {"raw": b"\0" + tensor("t", [2], [1, 2]),
                         "sequence": b"\1" + field(3, tensor("t", [1], [1])),
                         "optional": b"\2" + field(2, 1) + field(3, tensor("t", [1], [1]))},
+        "model_archive": dict(model_archives()),
         "model_folder": dict(model_folders()),
         "safetensors": {
             "two": safetensors({"__metadata__": {"format": "pt"},

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "runtime/formats/huggingface/folder.h"
+#include "runtime/formats/huggingface/folder_archive.h"
 #include "runtime/formats/huggingface/preprocessor.h"
 #include "runtime/formats/image/image.h"
 #include "runtime/formats/onnx/import.h"
@@ -68,12 +69,12 @@ void FuzzModelFolder(std::string_view bytes) {
     if (end > 0) files[name] = bytes.substr(0, end);
     bytes.remove_prefix(std::min(bytes.size(), end + kBetween.size()));
   }
-  const auto open = [&](const std::string& name) -> Result<UniqueFd> {
+  const auto open = [&](const std::string& name) -> Result<huggingface::OpenedFile> {
     const auto found = files.find(name);
     if (found == files.end()) return NotFound(name);
     UniqueFd fd(::memfd_create("fuzz", MFD_CLOEXEC));
     LEPTON_RETURN_IF_ERROR(WriteAll(fd.get(), found->second));
-    return fd;
+    return huggingface::WholeFile(std::move(fd), name);
   };
   const auto folder = huggingface::ReadFolder(open);
   (void)huggingface::ParsePreprocessor(files["preprocessor_config.json"], 3);
@@ -81,6 +82,14 @@ void FuzzModelFolder(std::string_view bytes) {
   const huggingface::Config& config = folder->config;
   (void)huggingface::WriteConfig(config.model, config.task, config.labels, config.problem_type,
                                  folder->config_json);
+}
+
+void FuzzModelArchive(std::string_view bytes) {
+  UniqueFd fd(::memfd_create("fuzz", MFD_CLOEXEC));
+  if (!WriteAll(fd.get(), bytes).ok()) return;
+  const auto open = huggingface::OpenFilesOfArchive(std::move(fd));
+  if (!open.ok()) return;
+  (void)huggingface::ReadFolder(*open);
 }
 
 void FuzzSafetensors(std::string_view bytes) {

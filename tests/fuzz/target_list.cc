@@ -8,6 +8,7 @@ namespace {
 constexpr FuzzTarget kTargets[] = {
     {"onnx_model", FuzzOnnxModel, 1 << 16},
     {"onnx_tensor", FuzzOnnxTensor},
+    {"model_archive", FuzzModelArchive},
     {"model_folder", FuzzModelFolder},
     {"safetensors", FuzzSafetensors},
     {"tokenizer", FuzzTokenizer},

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "runtime/formats/huggingface/folder_archive.h"
 #include "runtime/formats/huggingface/preprocessor.h"
 #include "runtime/nn/forward_program.h"
 #include "runtime/nn/model_list.h"
@@ -268,6 +269,41 @@ Result<StoredFolder> ImportFolder(storage::ObjectStore& objects,
   stored.objects = {stored.manifest, manifest.weights};
   for (const auto& [name, digest] : manifest.files) stored.objects.push_back(digest);
   return stored;
+}
+
+Result<StoredFolder> ImportOpened(
+    storage::ObjectStore& objects,
+    const std::function<Result<UniqueFd>(const std::string& name)>& open) {
+  return ImportFolder(objects, [&](const std::string& name) -> Result<huggingface::OpenedFile> {
+    LEPTON_ASSIGN_OR_RETURN(UniqueFd fd, open(name));
+    return huggingface::WholeFile(std::move(fd), name);
+  });
+}
+
+Result<StoredFolder> ImportArchive(storage::ObjectStore& objects, UniqueFd archive) {
+  LEPTON_ASSIGN_OR_RETURN(const huggingface::OpenFile open,
+                          huggingface::OpenFilesOfArchive(std::move(archive)));
+  return ImportFolder(objects, open);
+}
+
+bool IsFolderArchive(std::string_view start) {
+  return huggingface::IsArchive(start);
+}
+
+Result<std::string> PackFolder(const std::filesystem::path& folder, uint64_t limit_bytes) {
+  LEPTON_ASSIGN_OR_RETURN(const huggingface::OpenFile open, huggingface::OpenFilesOf(folder));
+  LEPTON_ASSIGN_OR_RETURN(const Folder content, huggingface::ReadFolder(open));
+  std::string bytes;
+  LEPTON_RETURN_IF_ERROR(
+      huggingface::WriteArchive(open, content, [&](std::string_view piece) -> Status {
+        if (bytes.size() + piece.size() > limit_bytes) {
+          return ResourceExhausted("the model has more than " + std::to_string(limit_bytes) +
+                                   " bytes");
+        }
+        bytes += piece;
+        return Status::Ok();
+      }));
+  return bytes;
 }
 
 Status ExportFolder(const storage::ObjectStore& objects, const storage::Digest& manifest,

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/formats/huggingface/folder.h"
@@ -22,6 +24,16 @@ struct StoredFolder {
 // does not grow with the model. Before anything is stored, the architecture is built and compared
 // with the tensors. kInvalidArgument names the file, the option or the tensor that is wrong.
 Result<StoredFolder> ImportFolder(storage::ObjectStore& objects, const huggingface::OpenFile& open);
+
+// The same where each file is opened by its plain name, for reading.
+Result<StoredFolder> ImportOpened(
+    storage::ObjectStore& objects,
+    const std::function<Result<UniqueFd>(const std::string& name)>& open);
+// The same of a folder's archive (formats/huggingface/folder_archive.h).
+Result<StoredFolder> ImportArchive(storage::ObjectStore& objects, UniqueFd archive);
+bool IsFolderArchive(std::string_view start);
+// Such an archive of a folder, which is looked at before. kResourceExhausted above `limit_bytes`.
+Result<std::string> PackFolder(const std::filesystem::path& folder, uint64_t limit_bytes);
 
 // Writes config.json, weights, and what there is of a tokenizer and a preprocessor into `folder`,
 // which is made if it is not there; files of these names are replaced. The family's public code

@@ -154,6 +154,7 @@ Result<WrittenModel> WriteModel(storage::ObjectStore& objects, storage::ModelMan
 std::string ModelSpecToText(const spec::ModelSpec& model) {
   spec::ModelSpec copy = model;
   copy.from.clear();  // where training began; not part of the architecture
+  copy.hf.clear();
   return spec::ModelSpecToJson(copy).dump();
 }
 

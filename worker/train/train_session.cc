@@ -1,7 +1,6 @@
 #include "worker/train/train_session.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <glog/logging.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include "storage/checkpoints/checkpoint.h"
 #include "worker/train/evaluation.h"
 #include "worker/train/model_files.h"
+#include "worker/train/start_model.h"
 
 namespace lepton::worker {
 namespace {
@@ -229,50 +229,6 @@ Result<const storage::ModelManifest*> ChooseLike(const spec::JobSpec& spec,
   return alike ? &from->manifest : nullptr;
 }
 
-// The spec's architecture; where it says nothing but what to start from, that model's.
-spec::ModelSpec ChooseModel(const spec::ModelSpec& wanted, const std::optional<StoredModel>& from) {
-  if (!from) return wanted;
-  if (wanted.arch == "onnx") return from->model;  // the file that the spec named, as it is stored
-  spec::ModelSpec rest = wanted;
-  rest.from.clear();
-  rest.dropout = 0;
-  const bool silent = spec::ModelSpecToJson(rest) == spec::ModelSpecToJson(spec::ModelSpec());
-  if (!silent) return wanted;
-  spec::ModelSpec model = from->model;
-  if (wanted.dropout > 0) model.dropout = wanted.dropout;
-  // What it is trained for says the head; a body of its own may lack what lies between.
-  model.head = "auto";
-  model.transformer.pooler = model.arch == "transformer" && model.transformer.style == "bert";
-  // Convolutions take pictures of any size.
-  if (spec::IsResnet(model.arch)) model.image.height = model.image.width = 0;
-  return model;
-}
-
-// A model that starts on another's weights: all of them, or those of its body with a new head.
-Status StartFrom(const StoredModel& from, bool leader, nn::TrainingProgram& program) {
-  if (from.model.arch == "mlp" || from.model.arch == "onnx") {
-    return CopyWeights(from, program.parameters(), program.weights());
-  }
-  LEPTON_ASSIGN_OR_RETURN(
-      const nn::CopiedWeights copied,
-      nn::CopyWithFreshHead(from.tensors, program.parameters(), program.weights()));
-  if (leader && !copied.fresh.empty()) {
-    LOG(INFO) << fmt::format("begin anew: {}", fmt::join(copied.fresh, ", "));
-  }
-  return Status::Ok();
-}
-
-}  // namespace
-
-namespace {
-
-// The graph of an imported model, its config, its tokenizer; not its weights.
-void KeepFiles(const StoredModel& from, TrainSession& session) {
-  for (const auto& [name, digest] : from.manifest.files) {
-    if (!IsFurtherWeights(name)) session.files[name] = digest;
-  }
-}
-
 }  // namespace
 
 Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teacher) {
@@ -292,9 +248,12 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
   LEPTON_ASSIGN_OR_RETURN(const storage::ModelManifest* const like,
                           ChooseLike(spec, session.dataset, teacher, from));
   const spec::ModelSpec model = ChooseModel(spec.model, from);
+  const spec::DatasetSpec wanted = session.dataset.manifest.kind == storage::DatasetKind::kImages
+                                       ? ChoosePictures(spec.dataset, from)
+                                       : spec.dataset;
   TaskData data(context);
   LEPTON_ASSIGN_OR_RETURN(session.data, PrepareData(session.dataset,
-                                                    {.dataset = spec.dataset,
+                                                    {.dataset = wanted,
                                                      .loss = spec.loss,
                                                      .model = &model,
                                                      .like = like,
@@ -310,10 +269,10 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
     LEPTON_RETURN_IF_ERROR(Resume(context.objects(), start.resume_checkpoint(), session, spec.seed)
                                .WithContext("checkpoint " + start.resume_checkpoint()));
   } else if (from) {
-    LEPTON_RETURN_IF_ERROR(
-        StartFrom(*from, start.rank() == 0, *session.program).WithContext("model.from"));
+    LEPTON_RETURN_IF_ERROR(StartFrom(*from, session.data, start.rank() == 0, *session.program)
+                               .WithContext("model.from"));
   }
-  if (from && session.model.arch == from->model.arch) KeepFiles(*from, session);
+  if (from && session.model.arch == from->model.arch) session.files = KeptFiles(*from);
   LogStart(start, spec, session);
   return session;
 }

@@ -33,17 +33,13 @@ constexpr const char* kFurtherFiles[] = {"tokenizer.json",
                                          "preprocessor_config.json",
                                          "chat_template.jinja"};
 
-Result<uint64_t> SizeOfFile(int fd, const std::string& name) {
-  struct stat info {};
-  if (::fstat(fd, &info) != 0) return ErrnoStatus(errno, name);
-  if (!S_ISREG(info.st_mode)) return InvalidArgument(name + ": is not a regular file");
-  return static_cast<uint64_t>(info.st_size);
-}
-
-Status ReadExactly(int fd, const std::string& name, uint64_t offset, char* out, size_t size) {
+// Bytes [offset, offset + size) of the file, which has them.
+Status ReadExactly(const OpenedFile& file, const std::string& name, uint64_t offset, char* out,
+                   size_t size) {
   size_t done = 0;
   while (done < size) {
-    const ssize_t got = ::pread(fd, out + done, size - done, static_cast<off_t>(offset + done));
+    const auto at = static_cast<off_t>(file.begin + offset + done);
+    const ssize_t got = ::pread(file.fd->get(), out + done, size - done, at);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return ErrnoStatus(errno, name);
     if (got == 0) return DataLoss(name + ": became shorter while it was read");
@@ -53,18 +49,17 @@ Status ReadExactly(int fd, const std::string& name, uint64_t offset, char* out, 
 }
 
 Result<safetensors::Layout> ReadLayout(const OpenFile& open, const std::string& name) {
-  LEPTON_ASSIGN_OR_RETURN(const UniqueFd fd, open(name));
-  LEPTON_ASSIGN_OR_RETURN(const uint64_t size, SizeOfFile(fd.get(), name));
-  std::string start(std::min<uint64_t>(size, 8), '\0');
-  LEPTON_RETURN_IF_ERROR(ReadExactly(fd.get(), name, 0, start.data(), start.size()));
+  LEPTON_ASSIGN_OR_RETURN(const OpenedFile file, open(name));
+  std::string start(std::min<uint64_t>(file.size, 8), '\0');
+  LEPTON_RETURN_IF_ERROR(ReadExactly(file, name, 0, start.data(), start.size()));
   uint64_t header = 0;
   for (size_t i = 0; i < start.size(); ++i) {
     header |= uint64_t{static_cast<unsigned char>(start[i])} << (8 * i);
   }
   // What is too long or not there is refused with the rest.
-  start.resize(std::min(size, 8 + std::min(header, kMaxHeader)));
-  LEPTON_RETURN_IF_ERROR(ReadExactly(fd.get(), name, 0, start.data(), start.size()));
-  auto layout = safetensors::ParseLayout(start, size);
+  start.resize(std::min(file.size, 8 + std::min(header, kMaxHeader)));
+  LEPTON_RETURN_IF_ERROR(ReadExactly(file, name, 0, start.data(), start.size()));
+  auto layout = safetensors::ParseLayout(start, file.size);
   if (!layout.ok()) return layout.status().WithContext(name);
   return layout;
 }
@@ -98,8 +93,9 @@ Result<std::map<std::string, std::set<std::string>>> ReadIndex(const std::string
   return shards;
 }
 
+// Other errors than its absence are for whoever reads it.
 bool Exists(const OpenFile& open, const std::string& name) {
-  return open(name).ok();
+  return open(name).status().code() != StatusCode::kNotFound;
 }
 
 // A file's tensors as the model's; `listed`: what the index says of it, or null.
@@ -146,37 +142,45 @@ void SetPooler(const std::set<std::string>& tensors, Config& config) {
 
 }  // namespace
 
+Result<OpenedFile> WholeFile(UniqueFd fd, const std::string& name) {
+  struct stat info {};
+  if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, name);
+  if (!S_ISREG(info.st_mode)) return InvalidArgument(name + ": is not a regular file");
+  return OpenedFile{std::make_shared<const UniqueFd>(std::move(fd)), 0,
+                    static_cast<uint64_t>(info.st_size)};
+}
+
 Result<OpenFile> OpenFilesOf(const std::filesystem::path& folder) {
   UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus(errno, folder.string());
-  const auto shared = std::make_shared<UniqueFd>(std::move(fd));
-  return OpenFile([shared, folder](const std::string& name) -> Result<UniqueFd> {
+  const auto shared = std::make_shared<const UniqueFd>(std::move(fd));
+  return OpenFile([shared, folder](const std::string& name) -> Result<OpenedFile> {
     // O_NONBLOCK: opening a FIFO must not hang.
     UniqueFd file(::openat(shared->get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (!file.valid()) return ErrnoStatus(errno, (folder / name).string());
-    return file;
+    return WholeFile(std::move(file), name);
   });
 }
 
 Result<std::string> ReadSmallFile(const OpenFile& open, const std::string& name, size_t limit) {
-  LEPTON_ASSIGN_OR_RETURN(const UniqueFd fd, open(name));
-  LEPTON_ASSIGN_OR_RETURN(const uint64_t size, SizeOfFile(fd.get(), name));
-  if (size > limit) {
-    return ResourceExhausted(name + ": has " + std::to_string(size) + " bytes; the limit is " +
+  LEPTON_ASSIGN_OR_RETURN(const OpenedFile file, open(name));
+  if (file.size > limit) {
+    return ResourceExhausted(name + ": has " + std::to_string(file.size) + " bytes; the limit is " +
                              std::to_string(limit));
   }
-  std::string bytes(size, '\0');
-  LEPTON_RETURN_IF_ERROR(ReadExactly(fd.get(), name, 0, bytes.data(), bytes.size()));
+  std::string bytes(file.size, '\0');
+  LEPTON_RETURN_IF_ERROR(ReadExactly(file, name, 0, bytes.data(), bytes.size()));
   return bytes;
 }
 
 Status ReadPieces(const OpenFile& open, const std::string& name, uint64_t begin, uint64_t end,
                   const std::function<Status(std::string_view)>& piece) {
-  LEPTON_ASSIGN_OR_RETURN(const UniqueFd fd, open(name));
+  LEPTON_ASSIGN_OR_RETURN(const OpenedFile file, open(name));
+  if (end > file.size) return DataLoss(name + ": became shorter while it was read");
   std::string bytes;
   while (begin < end) {
     bytes.resize(std::min<uint64_t>(kPiece, end - begin));
-    LEPTON_RETURN_IF_ERROR(ReadExactly(fd.get(), name, begin, bytes.data(), bytes.size()));
+    LEPTON_RETURN_IF_ERROR(ReadExactly(file, name, begin, bytes.data(), bytes.size()));
     LEPTON_RETURN_IF_ERROR(piece(bytes));
     begin += bytes.size();
   }
@@ -195,6 +199,7 @@ Result<Folder> ReadFolder(const OpenFile& open) {
     LEPTON_ASSIGN_OR_RETURN(const std::string text,
                             ReadSmallFile(open, kIndex, kMaxSmallFileBytes));
     LEPTON_ASSIGN_OR_RETURN(const auto shards, ReadIndex(text));
+    folder.has_index = true;
     for (const auto& [file, tensors] : shards) {
       LEPTON_ASSIGN_OR_RETURN(Shard shard, ReadShard(open, folder.config, file, &tensors, seen));
       folder.shards.push_back(std::move(shard));

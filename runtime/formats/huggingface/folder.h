@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,9 +15,17 @@
 
 namespace lepton::huggingface {
 
+// A file, or the part of one that stands for it: bytes [begin, begin + size) of a descriptor.
+struct OpenedFile {
+  std::shared_ptr<const UniqueFd> fd;
+  uint64_t begin = 0;
+  uint64_t size = 0;
+};
 // Opens a file of the folder for reading; kNotFound when there is none of that name. Callers that
 // read on others' behalf confine it. Names have no slash in them.
-using OpenFile = std::function<Result<UniqueFd>(const std::string& name)>;
+using OpenFile = std::function<Result<OpenedFile>(const std::string& name)>;
+// The whole of a regular file; kInvalidArgument, starting with `name`, for anything else.
+Result<OpenedFile> WholeFile(UniqueFd fd, const std::string& name);
 // Of a folder that the caller may read. kNotFound when there is no such folder.
 Result<OpenFile> OpenFilesOf(const std::filesystem::path& folder);
 
@@ -30,6 +39,7 @@ struct Folder {
   Config config;
   std::string config_json;  // as it is in the folder
   std::vector<Shard> shards;
+  bool has_index = false;  // the shards are listed in model.safetensors.index.json
   // Further files that are there and belong to the model: tokenizer.json, generation_config.json..
   std::vector<std::string> files;
 };

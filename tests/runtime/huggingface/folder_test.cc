@@ -1,6 +1,7 @@
 // Folders that are damaged, incomplete or hostile: an error that names the file, never more.
 #include "runtime/formats/huggingface/folder.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -8,6 +9,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "runtime/formats/huggingface/folder_archive.h"
 #include "runtime/tensor/counter_random.h"
 
 namespace lepton::huggingface {
@@ -151,6 +153,79 @@ TEST_F(FolderTest, FurtherFilesAreKept) {
   EXPECT_EQ(
       ReadPieces(open, "vocab.txt", 1, 5, [](std::string_view) { return Status::Ok(); }).code(),
       StatusCode::kDataLoss);
+}
+
+class ArchiveTest : public FolderTest {
+ protected:
+  std::string Pack() {
+    const OpenFile open = OpenFilesOf(folder()).value();
+    std::string bytes;
+    EXPECT_TRUE(WriteArchive(open, ReadFolder(open).value(), [&](std::string_view piece) {
+                  bytes += piece;
+                  return Status::Ok();
+                }).ok());
+    return bytes;
+  }
+  Result<Folder> Unpack(const std::string& bytes) {
+    Write("../archive.tar", bytes);
+    UniqueFd fd(::open((folder() / "../archive.tar").c_str(), O_RDONLY));
+    LEPTON_ASSIGN_OR_RETURN(const OpenFile open, OpenFilesOfArchive(std::move(fd)));
+    return ReadFolder(open);
+  }
+  std::string Refusal(const std::string& bytes) { return Unpack(bytes).status().message(); }
+};
+
+TEST_F(ArchiveTest, AFolderComesOutOfItsArchive) {
+  for (const char* golden : {"bert-texts", "llama3-lm"}) {
+    CopyGolden(golden);
+    Write("tokenizer.json", "{}");
+    const Folder before = ReadFolder(OpenFilesOf(folder()).value()).value();
+    const std::string bytes = Pack();
+    EXPECT_TRUE(IsArchive(bytes));
+    EXPECT_EQ(bytes.size() % 512, 0u);
+    const auto after = Unpack(bytes);
+    ASSERT_TRUE(after.ok()) << after.status().ToString();
+    EXPECT_EQ(after->config_json, before.config_json);
+    EXPECT_EQ(after->files, before.files);
+    ASSERT_EQ(after->shards.size(), before.shards.size());
+    for (size_t i = 0; i < before.shards.size(); ++i) {
+      EXPECT_EQ(after->shards[i].file, before.shards[i].file);
+      EXPECT_EQ(after->shards[i].tensors.size(), before.shards[i].tensors.size());
+    }
+  }
+}
+
+TEST_F(ArchiveTest, DamageIsNamed) {
+  CopyGolden("bert-texts");
+  const std::string whole = Pack();
+  EXPECT_FALSE(IsArchive(whole.substr(0, 511)));
+  EXPECT_FALSE(IsArchive(std::string(512, '\0')));
+  EXPECT_EQ(Refusal(""), "archive: has no files");
+  EXPECT_EQ(Refusal(std::string(1024, '\0')), "archive: has no files");
+  EXPECT_THAT(Refusal(whole.substr(0, 2000)), HasSubstr("is cut short"));
+  std::string changed = whole;
+  changed[0] = 'C';
+  EXPECT_THAT(Refusal(changed), HasSubstr("a header is damaged"));
+  // A header with its checksum made right again.
+  const auto with = [&](size_t at, std::string_view text) {
+    std::string bytes = whole;
+    bytes.replace(at, text.size(), text);
+    int sum = 0;
+    for (size_t i = 0; i < 512; ++i) {
+      sum += i >= 148 && i < 156 ? ' ' : static_cast<unsigned char>(bytes[i]);
+    }
+    char octal[8];
+    std::snprintf(octal, sizeof(octal), "%06o", sum);
+    return bytes.replace(148, 7, octal, 7);
+  };
+  EXPECT_THAT(Refusal(with(0, "../config")), HasSubstr("is not the name of a file in a folder"));
+  EXPECT_THAT(Refusal(with(156, "2")), HasSubstr("is not a regular file"));  // a link
+  EXPECT_THAT(Refusal(with(124, "77777777777")), HasSubstr("is cut short"));
+  EXPECT_THAT(Refusal(with(124, "8")), HasSubstr("its size is not a number"));
+  EXPECT_THAT(Refusal(with(124, std::string(12, '\xff'))), HasSubstr("its size is not a number"));
+  const size_t second = 512 + (Read("config.json").size() + 511) / 512 * 512;
+  EXPECT_THAT(Refusal(whole.substr(0, second) + whole),
+              HasSubstr("\"config.json\" is there twice"));
 }
 
 }  // namespace

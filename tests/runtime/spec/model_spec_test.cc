@@ -63,6 +63,24 @@ TEST(ModelSpec, AJobHasThemToo) {
   EXPECT_EQ(trial->model.transformer.rope.base, 5000);
 }
 
+TEST(ModelSpec, AFolderSaysTheArchitectureAlone) {
+  const auto job = [](const std::string& model) {
+    const auto parsed =
+        ParseJobSpec("{kind: train, dataset: {name: d, text: t, label: l}, model: " + model + "}");
+    return parsed.ok() ? std::string() : parsed.status().message();
+  };
+  EXPECT_EQ(job("{hf: /models/bert}"), "");
+  EXPECT_EQ(job("{hf: /models/bert, dropout: 0.2}"), "");
+  EXPECT_THAT(job("{hf: /models/bert, hidden: [3]}"),
+              HasSubstr("model.hf: the folder says the architecture: only dropout may be given"));
+  EXPECT_THAT(job("{hf: /models/bert, arch: transformer}"), HasSubstr("model.hf: the folder says"));
+  EXPECT_THAT(job("{hf: /models/bert, from: x@1}"),
+              HasSubstr("model.hf: give one of from, onnx and hf, not several"));
+  const auto evaluate =
+      ParseJobSpec("{kind: evaluate, dataset: {name: d, text: t, label: l}, model: {hf: /m}}");
+  EXPECT_TRUE(evaluate.ok()) << evaluate.status().ToString();
+}
+
 struct ModelRefusal {
   const char* text;
   const char* says;

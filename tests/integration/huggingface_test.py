@@ -1,0 +1,134 @@
+#!/usr/bin/python3
+"""Hugging Face folders through the command line: a run fine-tunes one and leaves another, which is
+evaluated, added to a registry, served, exported and refused when it is damaged."""
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from cluster import ROOT, ClusterTest, lepton, main  # noqa: E402
+
+GOLDENS = ROOT / "tests/golden/huggingface"
+ROWS = [("a good film", "yes"), ("the cat sat on the mat", "yes"), ("good dog", "yes"),
+        ("the film sat", "yes"), ("a bad film", "no"), ("the dog ran", "no"), ("bad cat", "no"),
+        ("dog ran on a bad mat", "no")]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "dog", "sat", "ran", "on", "mat",
+         "good", "bad", "film", "a"]
+
+
+def write_tokenizer(path):
+    path.write_text(json.dumps({
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [{"id": i, "content": word, "single_word": False, "lstrip": False,
+                          "rstrip": False, "normalized": False, "special": True}
+                         for i, word in enumerate(WORDS[:4])],
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+                       "strip_accents": None, "lowercase": True},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 100,
+                  "vocab": {word: i for i, word in enumerate(WORDS)}}}))
+
+
+def make_inputs(folder, golden="bert-masked"):
+    """A folder of a body with a tokenizer, and texts with labels."""
+    shutil.copytree(GOLDENS / golden, folder / "body")
+    write_tokenizer(folder / "body/tokenizer.json")
+    lines = ["text,label"] + [f"{text},{label}" for text, label in ROWS * 10]
+    (folder / "texts.csv").write_text("\n".join(lines) + "\n")
+
+
+def tune_spec(**fields):
+    return {"kind": "train", "name": "tuned",
+            "dataset": {"uri": "texts.csv", "text": "text", "label": "label", "context": 8},
+            "model": {"hf": "body"}, "optimizer": {"name": "adamw", "lr": 0.01},
+            "batch_size": 16, "steps": 30, **fields}
+
+
+class Runs(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lepton-hf."))
+        make_inputs(self.folder)
+
+    def tearDown(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run_spec(self, spec, ok=True):
+        path = self.folder / "job.yaml"
+        path.write_text(json.dumps(spec))
+        done = lepton("run", path, "--workers", 2, cwd=self.folder)
+        self.assertEqual(done.returncode == 0, ok, done.stdout + done.stderr)
+        out = self.folder / "lepton-runs" / spec["name"]
+        return out if ok else done.stderr
+
+    def test_a_body_is_tuned_and_leaves_a_folder_that_says_the_same(self):
+        out = self.run_spec(tune_spec())
+        config = json.loads((out / "model/config.json").read_text())
+        self.assertEqual(config["architectures"], ["BertForSequenceClassification"])
+        self.assertEqual(set(config["label2id"]), {"yes", "no"})
+        self.assertEqual((out / "model/tokenizer.json").read_bytes(),
+                         (self.folder / "body/tokenizer.json").read_bytes())
+        first = json.loads((out / "manifest.json").read_text())
+        self.assertGreater(first["metrics"]["test/accuracy"], 0.9)
+        shutil.copytree(out / "model", self.folder / "again")
+        out = self.run_spec({**tune_spec(name="checked"), "kind": "evaluate",
+                             "model": {"hf": "again"}})
+        job = json.loads((out / "job.json").read_text())
+        self.assertEqual(job["metrics"]["test/loss"], first["metrics"]["test/loss"])
+
+    def test_a_damaged_folder_is_refused_before_anything_runs(self):
+        config = json.loads((self.folder / "body/config.json").read_text())
+        for key, value, says in (("hidden_size", 9, "hidden_size"),
+                                 ("position_embedding_type", "relative_key",
+                                  "position_embedding_type"),
+                                 ("num_hidden_layers", 3, "encoder.layer.2")):
+            (self.folder / "body/config.json").write_text(json.dumps({**config, key: value}))
+            error = self.run_spec(tune_spec(), ok=False)
+            self.assertIn("model.hf", error)
+            if key != "hidden_size":
+                self.assertIn(says, error)
+
+
+class Registry(ClusterTest):
+    workers = 1
+
+    def run_cli(self, *args, ok=True):
+        done = lepton(*args, "--coordinator", self.cluster.url)
+        self.assertEqual(done.returncode == 0, ok, done.stdout + done.stderr)
+        return done.stdout if ok else done.stderr
+
+    def test_folders_come_and_go(self):
+        folder = self.cluster.folder
+        make_inputs(folder, "bert-texts")
+        self.run_cli("model", "add", "uploaded", folder / "body")
+        self.run_cli("model", "add", "read", folder / "body", "--by-path")
+        versions = [self.cluster.get(f"/v1/models/{name}/versions/1")
+                    for name in ("uploaded", "read")]
+        self.assertEqual(versions[0]["weights_sha256"], versions[1]["weights_sha256"])
+        self.run_cli("model", "export", "uploaded@1", folder / "out")
+        out = json.loads((folder / "out/config.json").read_text())
+        self.assertEqual(out["id2label"], {"0": "low", "1": "middle", "2": "high"})
+        self.run_cli("model", "add", "again", folder / "out")
+        again = self.cluster.get("/v1/models/again/versions/1")
+        self.assertEqual(again["weights_sha256"], versions[0]["weights_sha256"])
+        self.cluster.deploy("live", "again@1", replicas=1)
+        status, answer = self.cluster.call("POST", "/v1/deployments/live:predict",
+                                           {"rows": [{"text": "a good film"}, {"text": "the cat"}]})
+        self.assertEqual(status, 200, answer)
+        for prediction in answer["predictions"]:
+            self.assertIn(prediction["label"], ("low", "middle", "high"))
+        (folder / "out/config.json").unlink()
+        self.assertIn("config.json", self.run_cli("model", "add", "bad", folder / "out", ok=False))
+        self.assertIn("config.json",
+                      self.run_cli("model", "add", "bad", folder / "out", "--by-path", ok=False))
+        self.assertIn("outside",
+                      self.run_cli("model", "add", "bad", "/etc", "--by-path", ok=False))
+
+
+if __name__ == "__main__":
+    main()

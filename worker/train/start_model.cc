@@ -1,0 +1,68 @@
+#include "worker/train/start_model.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <glog/logging.h>
+
+namespace lepton::worker {
+
+spec::ModelSpec ChooseModel(const spec::ModelSpec& wanted, const std::optional<StoredModel>& from) {
+  if (!from) return wanted;
+  if (wanted.arch == "onnx") return from->model;  // the file that the spec named, as it is stored
+  if (!spec::SaysNoArchitecture(wanted)) return wanted;
+  spec::ModelSpec model = from->model;
+  if (wanted.dropout > 0) model.dropout = wanted.dropout;
+  // What it is trained for says the head; a body of its own may lack what lies between.
+  model.head = "auto";
+  model.transformer.pooler = model.arch == "transformer" && model.transformer.style == "bert";
+  // Convolutions take pictures of any size.
+  if (spec::IsResnet(model.arch)) model.image.height = model.image.width = 0;
+  return model;
+}
+
+spec::DatasetSpec ChoosePictures(const spec::DatasetSpec& wanted,
+                                 const std::optional<StoredModel>& from) {
+  spec::DatasetSpec dataset = wanted;
+  if (!from || from->manifest.input.kind != "images") return dataset;
+  const storage::ModelInput& input = from->manifest.input;
+  spec::PictureSpec& image = dataset.image;
+  if (image.channels == 0) image.channels = input.channels;
+  if (image.mean.empty() && image.std.empty()) {
+    image.mean = input.mean;
+    image.std = input.scale;
+  }
+  if (image.height > 0 || image.width > 0) return dataset;
+  image.height = input.height;
+  image.width = input.width;
+  image.fit = input.fit;
+  return dataset;
+}
+
+Status StartFrom(const StoredModel& from, const PreparedData& data, bool leader,
+                 nn::TrainingProgram& program) {
+  if (from.model.arch == "mlp" || from.model.arch == "onnx") {
+    return CopyWeights(from, program.parameters(), program.weights());
+  }
+  nn::SourceTensors tensors = from.tensors;
+  // The answers of other classes say nothing of these.
+  for (const nn::ParameterView& view : program.parameters()) {
+    const bool answers = view.head && view.shape.front() == program.signature().outputs;
+    if (answers && from.manifest.classes != data.classes) tensors.erase(view.name);
+  }
+  LEPTON_ASSIGN_OR_RETURN(const nn::CopiedWeights copied,
+                          nn::CopyWithFreshHead(tensors, program.parameters(), program.weights()));
+  if (leader && !copied.fresh.empty()) {
+    LOG(INFO) << fmt::format("begin anew: {}", fmt::join(copied.fresh, ", "));
+  }
+  return Status::Ok();
+}
+
+std::map<std::string, storage::Digest> KeptFiles(const StoredModel& from) {
+  std::map<std::string, storage::Digest> files;
+  for (const auto& [name, digest] : from.manifest.files) {
+    if (!IsFurtherWeights(name)) files[name] = digest;
+  }
+  return files;
+}
+
+}  // namespace lepton::worker
