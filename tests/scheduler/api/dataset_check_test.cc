@@ -96,6 +96,63 @@ TEST(DatasetCheckTest, OnlyTheFeaturesOfAGivenModelMatter) {
   EXPECT_TRUE(CheckDataset(data, {}, &model).ok());
 }
 
+TEST(DatasetCheckTest, TextColumnsNeedNoNumbers) {
+  storage::DatasetManifest data = Iris();
+  data.columns[0] = {"note", ColumnType::kText, {}, 0};
+  spec::JobSpec spec;
+  spec.dataset.text = "note";
+  const auto facts = CheckDataset(data, spec);
+  ASSERT_TRUE(facts.ok()) << facts.status().ToString();
+  EXPECT_EQ(facts->input, "tokens");
+  EXPECT_TRUE(facts->features.empty());
+  spec.dataset.text = "width";
+  EXPECT_THAT(CheckDataset(data, spec).status().message(),
+              HasSubstr("dataset.text: \"width\" holds numbers, not text"));
+  spec.dataset.text = "body";
+  EXPECT_THAT(CheckDataset(data, spec).status().message(),
+              HasSubstr("dataset.text: no column \"body\" in the data: there are note, width"));
+  spec.dataset.text = "";
+  spec.loss = "next_token";
+  EXPECT_THAT(CheckDataset(data, spec).status().message(), HasSubstr("next_token needs text"));
+}
+
+TEST(DatasetCheckTest, ABatchPredictionNeedsNoLabelAndNoSplit) {
+  storage::DatasetManifest data = Iris();
+  data.columns.pop_back();
+  data.rows = 1;
+  spec::JobSpec spec;
+  spec.kind = spec::JobKind::kBatch;
+  spec.batch.emplace();
+  const auto model = IrisModel();
+  EXPECT_TRUE(CheckDataset(data, spec, &model).ok());
+  spec.batch->output.rows = "test";
+  EXPECT_THAT(CheckDataset(data, spec, &model).status().message(), HasSubstr("dataset.label"));
+}
+
+TEST(DatasetCheckTest, PicturesAndStreamsLearnWhatTheyCan) {
+  storage::DatasetManifest pictures;
+  pictures.kind = storage::DatasetKind::kImages;
+  pictures.rows = 50;
+  pictures.classes = {"cat", "dog"};
+  spec::JobSpec spec;
+  EXPECT_EQ(CheckDataset(pictures, spec)->input, "images");
+  spec.loss = "mse";
+  EXPECT_THAT(CheckDataset(pictures, spec).status().message(), HasSubstr("loss: pictures"));
+  spec.loss = "cross_entropy";
+  pictures.classes = {"cat"};
+  EXPECT_THAT(CheckDataset(pictures, spec).status().message(), HasSubstr("nothing to learn"));
+
+  storage::DatasetManifest tokens;
+  tokens.kind = storage::DatasetKind::kTokens;
+  tokens.rows = 12800;
+  EXPECT_THAT(CheckDataset(tokens, spec).status().message(), HasSubstr("use next_token"));
+  spec.loss = "next_token";
+  EXPECT_EQ(CheckDataset(tokens, spec)->train_rows, 80);
+  EXPECT_THAT(CheckModelFits("model.from", "m@1", IrisModel(), *CheckDataset(tokens, spec), spec)
+                  .message(),
+              HasSubstr("m@1 takes features, but the data is tokens"));
+}
+
 TEST(ModelFitTest, TeachersAndStartingModelsMustFitTheData) {
   const auto facts = CheckDataset(Iris(), {});
   ASSERT_TRUE(facts.ok());
