@@ -69,7 +69,8 @@ std::map<storage::Digest, int> ObjectCache::Held() {
 uint64_t ObjectCache::Trim() {
   const auto since = storage::ObjectStore::Time::clock::now() -
                      std::chrono::duration_cast<std::chrono::system_clock::duration>(options_.idle);
-  for (const auto& [digest, holds] : Held()) (void)store_->Touch(digest);
+  const std::map<storage::Digest, int> held = Held();
+  for (const auto& [digest, holds] : held) (void)store_->Touch(digest);
   auto objects = store_->List();
   if (!objects.ok()) {
     LOG_EVERY_N(WARNING, 100) << "object cache: " << objects.status().ToString();
@@ -84,6 +85,7 @@ uint64_t ObjectCache::Trim() {
             [](const auto& a, const auto& b) { return a.used < b.used; });
   for (const auto& object : *objects) {
     if (total - gone <= target || object.used > since) break;
+    if (held.contains(object.digest)) continue;
     const Result<bool> removed = store_->RemoveUnused(object.digest, since);
     if (removed.ok() && *removed) gone += object.bytes;
   }

@@ -13,6 +13,7 @@
 // caller at a time; kernels use ThreadPool::Compute().
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <string>
 
@@ -62,6 +63,7 @@ class Plan {
  private:
   friend class PlanBuilder;
   struct Step {
+    NodeId anchor = 0;
     std::vector<const Node*> nodes;  // the anchor and its followers
     std::unique_ptr<Kernel> kernel;
     std::string_view implementation;
@@ -71,7 +73,7 @@ class Plan {
   Plan() = default;
   void PreparePrologue(const RunState& state, uint64_t version);
 
-  std::vector<Node> nodes_;        // as the graph's, simplified
+  std::deque<Node> nodes_;         // as the graph's, simplified
   std::vector<ValueId> roots_;     // by value: whose memory it is
   std::vector<TensorView> views_;  // by value
   // What Prepare sees: views_, but with the parameter in place of its rounded copy where the copy

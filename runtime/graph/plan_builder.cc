@@ -159,6 +159,7 @@ Status PlanBuilder::AddStep(const Group& group, bool prologue) {
   KernelRequest request = RequestOf(anchor, types);
   if (prologue) request.frozen.clear();
   Plan::Step step;
+  step.anchor = group.anchor;
   step.nodes = {&anchor};
   for (const NodeId id : group.followers) step.nodes.push_back(&node(id));
   request.followers = std::span(step.nodes).subspan(1);
@@ -178,11 +179,10 @@ Status PlanBuilder::AddStep(const Group& group, bool prologue) {
 StepUse PlanBuilder::UseOf(const Plan::Step& step) const {
   StepUse use;
   use.workspace_bytes = step.kernel->workspace_bytes();
-  const auto anchor = static_cast<NodeId>(step.nodes[0] - plan_->nodes_.data());
   for (size_t n = 0; n < step.nodes.size(); ++n) {
     const Node& node = *step.nodes[n];
     for (size_t i = 0; i < node.inputs.size(); ++i) {
-      if (n == 0 && packed_input_[anchor] == static_cast<int>(i)) continue;
+      if (n == 0 && packed_input_[step.anchor] == static_cast<int>(i)) continue;
       use.reads.push_back(plan_->roots_[node.inputs[i]]);
     }
     for (const ValueId output : node.outputs) {

@@ -8,7 +8,7 @@
 // reconnect, and those are dropped.
 //
 // How much is kept is bounded. A job's oldest log lines give way to its newest, and a line in their
-// place says how many went; its metric points are thinned to every second one, so that a curve
+// place says how many went; its metric points are thinned to half, evenly, so that a curve
 // keeps its whole length. Over the limit of all jobs, what has been silent longest goes first.
 //
 // Threads: Load before all else; Add and Write from the loop's; Trim from any, one call at a time

@@ -252,33 +252,47 @@ Status History::DropOldest(Table& table, const JobId& job, uint64_t before, uint
   return Status::Ok();
 }
 
-// Every second row, but the newest of each task: its last word stays.
+// Half of each task's rows, those that leave its curve with even gaps between the steps: after many
+// calls the old part of a curve is no sparser than the new. The first row and the newest stay.
 Status History::ThinOut(const JobId& job) {
-  std::vector<std::string> gone;
-  std::map<std::string, std::string> newest;  // row of each task, to be kept
-  uint64_t bytes_gone = 0, first_kept = 0;
-  std::map<std::string, uint64_t> size;
-  bool odd = false;
+  struct Point {
+    std::string key;
+    uint64_t step = 0;
+    uint64_t bytes = 0;
+  };
+  std::map<std::string, std::vector<Point>> curves;  // by task
   std::string from = RowKey(job, 0);
   for (bool more = true; more;) {
     LEPTON_ASSIGN_OR_RETURN(const auto rows,
                             store_.Scan(metrics_.name, from, NewestKey(job, ""), kPage));
     more = rows.size() == kPage;
     for (const auto& [key, value] : rows) {
-      const json row = json::parse(value, nullptr, false);
-      if (row.is_object()) newest[row.value("task", std::string())] = key;
-      if (std::exchange(odd, !odd)) {
-        gone.push_back(key);
-        size[key] = key.size() + value.size();
-      } else if (first_kept == 0) {
-        first_kept = SeqOf(key);
-      }
       from = RowKey(job, SeqOf(key) + 1);
+      const json row = json::parse(value, nullptr, false);
+      const bool good = row.is_object() && row["task"].is_string() && row["step"].is_number();
+      curves[good ? row["task"].get<std::string>() : std::string()].push_back(
+          {key, good ? row["step"].get<uint64_t>() : 0, key.size() + value.size()});
     }
   }
-  for (const auto& [task, key] : newest) size.erase(key);
-  std::erase_if(gone, [&](const std::string& key) { return !size.contains(key); });
-  for (const auto& [key, bytes] : size) bytes_gone += bytes;
+  std::vector<std::string> gone;
+  uint64_t bytes_gone = 0, first_kept = UINT64_MAX;
+  for (const auto& [task, points] : curves) {
+    const uint64_t start = points.front().step;
+    const uint64_t range = std::max(points.back().step, start) - start;
+    const double gap =
+        std::max(2.0 * static_cast<double>(range) / static_cast<double>(points.size()), 1.0);
+    uint64_t last = start;
+    for (const Point& point : points) {
+      const bool end = &point == &points.front() || &point == &points.back();
+      if (end || (point.step > last && static_cast<double>(point.step - last) >= gap)) {
+        last = point.step;
+        first_kept = std::min(first_kept, SeqOf(point.key));
+      } else {
+        gone.push_back(point.key);
+        bytes_gone += point.bytes;
+      }
+    }
+  }
   if (gone.empty()) return Status::Ok();
   const std::lock_guard lock(mutex_);
   LEPTON_RETURN_IF_ERROR(Reduce(metrics_, job, gone.size(), bytes_gone, first_kept));

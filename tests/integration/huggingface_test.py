@@ -47,7 +47,7 @@ def tune_spec(**fields):
     return {"kind": "train", "name": "tuned",
             "dataset": {"uri": "texts.csv", "text": "text", "label": "label", "context": 8},
             "model": {"hf": "body"}, "optimizer": {"name": "adamw", "lr": 0.01},
-            "batch_size": 16, "steps": 30, **fields}
+            "batch_size": 16, "steps": 60, **fields}
 
 
 class Runs(unittest.TestCase):

@@ -108,7 +108,8 @@ bool IsArchive(std::string_view start) {
 Result<OpenFile> OpenFilesOfArchive(UniqueFd fd) {
   LEPTON_ASSIGN_OR_RETURN(const OpenedFile whole, WholeFile(std::move(fd), "archive"));
   auto files = std::make_shared<std::map<std::string, OpenedFile>>();
-  for (uint64_t at = 0; at + kBlock <= whole.size;) {
+  for (uint64_t at = 0; at < whole.size;) {
+    if (whole.size - at < kBlock) return BadArchive("is cut short");
     std::string header(kBlock, '\0');
     const ssize_t got = ::pread(whole.fd->get(), header.data(), kBlock, static_cast<off_t>(at));
     if (got != static_cast<ssize_t>(kBlock)) return BadArchive("could not be read");

@@ -67,7 +67,7 @@ class Fuser {
   }
 
   const std::function<bool(const Group&)>& has_kernel_;
-  const std::vector<Node>& nodes_;
+  const std::deque<Node>& nodes_;
   const std::span<const NodeId> order_;
   const std::span<const TensorType> types_;
   const std::span<const ValueId> roots_;

@@ -4,6 +4,7 @@
 // types say so. Threads: pure functions.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <span>
 #include <vector>
@@ -28,7 +29,7 @@ struct FusionLimits {
 
 // What is grouped: a schedule, and by value its type and the value whose memory it is a view of.
 struct FusionInput {
-  const std::vector<Node>& nodes;
+  const std::deque<Node>& nodes;
   std::span<const NodeId> order;
   std::span<const TensorType> types;
   std::span<const ValueId> roots;

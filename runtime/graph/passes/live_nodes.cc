@@ -4,7 +4,7 @@
 
 namespace lepton::graph {
 
-Schedule ScheduleLiveNodes(const Graph& graph, const std::vector<Node>& nodes) {
+Schedule ScheduleLiveNodes(const Graph& graph, const std::deque<Node>& nodes) {
   std::vector<bool> needed(graph.values().size());
   for (const Output& output : graph.outputs()) needed[output.value] = true;
   std::vector<bool> live(nodes.size());

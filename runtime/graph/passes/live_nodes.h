@@ -2,6 +2,7 @@
 // Threads: pure functions.
 #pragma once
 
+#include <deque>
 #include <vector>
 
 #include "runtime/graph/graph.h"
@@ -17,7 +18,7 @@ struct Schedule {
 
 // The nodes that some output of the graph needs, in graph order. `nodes`: the graph's, as they are
 // or simplified.
-Schedule ScheduleLiveNodes(const Graph& graph, const std::vector<Node>& nodes);
+Schedule ScheduleLiveNodes(const Graph& graph, const std::deque<Node>& nodes);
 inline Schedule ScheduleLiveNodes(const Graph& graph) {
   return ScheduleLiveNodes(graph, graph.nodes());
 }

@@ -14,7 +14,7 @@ size_t Hash(const Node& node) {
 }
 
 // The x of bf16(f32(x)), or kNoValue.
-ValueId CancelledCast(const Graph& graph, const Node& node, const std::vector<Node>& nodes) {
+ValueId CancelledCast(const Graph& graph, const Node& node, const std::deque<Node>& nodes) {
   if (node.op->name() != "cast") return kNoValue;
   const NodeId inner = graph.value(node.inputs[0]).producer;
   if (inner == kNoNode || nodes[inner].op->name() != "cast") return kNoValue;
@@ -27,13 +27,13 @@ ValueId CancelledCast(const Graph& graph, const Node& node, const std::vector<No
 
 }  // namespace
 
-std::vector<Node> Simplify(const Graph& graph) {
+std::deque<Node> Simplify(const Graph& graph) {
   std::vector<ValueId> same(graph.values().size());
   std::iota(same.begin(), same.end(), 0);
   std::vector<bool> wanted(same.size());
   for (const Output& output : graph.outputs()) wanted[output.value] = true;
   std::unordered_multimap<size_t, NodeId> known;
-  std::vector<Node> nodes = graph.nodes();
+  std::deque<Node> nodes = graph.nodes();
   for (NodeId id = 0; id < static_cast<NodeId>(nodes.size()); ++id) {
     Node& node = nodes[id];
     for (ValueId& input : node.inputs) input = same[input];

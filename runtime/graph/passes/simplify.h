@@ -2,6 +2,7 @@
 // and what nobody reads any more is left to live_nodes.h. Threads: pure functions.
 #pragma once
 
+#include <deque>
 #include <vector>
 
 #include "runtime/graph/graph.h"
@@ -11,6 +12,6 @@ namespace lepton::graph {
 // The graph's nodes, in order. An input that equals an earlier value is replaced by it:
 //   the same op with the same inputs and attributes (the outputs of the graph stay);
 //   bf16(f32(x)), which is x.
-std::vector<Node> Simplify(const Graph& graph);
+std::deque<Node> Simplify(const Graph& graph);
 
 }  // namespace lepton::graph

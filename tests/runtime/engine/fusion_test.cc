@@ -160,7 +160,7 @@ TEST(Simplify, ComputesEqualValuesOnceAndCancelsCasts) {
   const ValueId total = graph.Add("add", {sum, kept}).value();
   ASSERT_TRUE(graph.AddOutput(kept, false).ok());
   ASSERT_TRUE(graph.AddOutput(total, false).ok());
-  const std::vector<Node> nodes = Simplify(graph);
+  const std::deque<Node> nodes = Simplify(graph);
   const auto inputs = [&](ValueId value) { return nodes[graph.value(value).producer].inputs; };
   EXPECT_THAT(inputs(one), testing::ElementsAre(x));
   EXPECT_THAT(inputs(sum), testing::ElementsAre(one, one));

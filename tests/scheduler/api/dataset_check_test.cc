@@ -148,9 +148,9 @@ TEST(DatasetCheckTest, PicturesAndStreamsLearnWhatTheyCan) {
   EXPECT_THAT(CheckDataset(tokens, spec).status().message(), HasSubstr("use next_token"));
   spec.loss = "next_token";
   EXPECT_EQ(CheckDataset(tokens, spec)->train_rows, 80);
-  EXPECT_THAT(CheckModelFits("model.from", "m@1", IrisModel(), *CheckDataset(tokens, spec), spec)
-                  .message(),
-              HasSubstr("m@1 takes features, but the data is tokens"));
+  EXPECT_THAT(
+      CheckModelFits("model.from", "m@1", IrisModel(), *CheckDataset(tokens, spec), spec).message(),
+      HasSubstr("m@1 takes features, but the data is tokens"));
 }
 
 TEST(ModelFitTest, TeachersAndStartingModelsMustFitTheData) {

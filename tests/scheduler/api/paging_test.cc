@@ -72,8 +72,7 @@ TEST_F(PagingTest, ListsByNameAndByNumberAreWholeInPagesOfAnySize) {
 TEST_F(PagingTest, TrialsAndCheckpointsArePagedByNumber) {
   FakeWorker worker(cluster_.coordinator(), "w", 8);
   worker.Take(wire::ToWorker::kWelcome);
-  json template_spec =
-      json::parse(TrainSpec("file://" + cluster_.WriteFile("d.csv", TwoClassCsv(40))));
+  json template_spec = json::parse(TrainSpec(cluster_.WriteFile("d.csv", TwoClassCsv(40))));
   template_spec["kind"] = "tune";
   template_spec["search"] = {
       {"algorithm", "random"}, {"metric", "validation/loss"},
