@@ -5,6 +5,7 @@
 #include "cli/model_tools.h"
 #include "cli/output.h"
 #include "runtime/base/file.h"
+#include "runtime/http/http.h"
 #include "runtime/spec/job_spec.h"
 
 namespace lepton::cli {
@@ -75,20 +76,11 @@ int Pull(const Globals& globals, const std::string& text, const std::string& fol
   if (!client.ok()) return Fail(client.status());
   const Result<std::string> path = VersionPath(**client, text);
   if (!path.ok()) return Fail(path.status());
-  if (const Status made = MakeFolders(std::filesystem::absolute(folder)); !made.ok()) {
-    return Fail(made);
-  }
-  for (const char* file : {"manifest.json", "weights.safetensors"}) {
-    const Result<http::Response> bytes = (*client)->Raw("GET", *path + "/files/" + file, "");
-    if (!bytes.ok()) return Fail(bytes.status());
-    const auto target = std::filesystem::absolute(folder) / file;
-    if (const Status written = WriteFileAtomic(target, bytes->body); !written.ok()) {
-      return Fail(written);
-    }
-    std::printf("%s (%s)\n", target.c_str(),
-                Bytes(static_cast<double>(bytes->body.size())).c_str());
-  }
-  return kExitOk;
+  const Status saved =
+      SaveModel(**client, *path, folder, [&](const std::filesystem::path& file, size_t bytes) {
+        std::printf("%s (%s)\n", file.c_str(), Bytes(static_cast<double>(bytes)).c_str());
+      });
+  return saved.ok() ? kExitOk : Fail(saved);
 }
 
 int Export(const Globals& globals, const std::string& text, const std::string& file) {
@@ -104,12 +96,6 @@ int Export(const Globals& globals, const std::string& text, const std::string& f
   return kExitOk;
 }
 
-std::string FileUri(const std::filesystem::path& file) {
-  std::string uri = "file://";
-  for (const auto& part : file.relative_path()) uri += "/" + UrlEncode(part.string());
-  return uri;
-}
-
 struct AddOptions {
   std::string name, file;
   bool by_path = false;
@@ -123,9 +109,10 @@ int Add(const Globals& globals, const AddOptions& options) {
   const auto file = std::filesystem::absolute(options.file).lexically_normal();
   Result<json> made = json();
   if (options.by_path || !options.features.empty() || !options.classes.empty()) {
-    made = (*client)->Send(
-        "POST", target,
-        {{"uri", FileUri(file)}, {"features", options.features}, {"classes", options.classes}});
+    made = (*client)->Send("POST", target,
+                           {{"uri", http::FileUri(file)},
+                            {"features", options.features},
+                            {"classes", options.classes}});
   } else {
     constexpr uint64_t kLimit = uint64_t{4} << 30;
     const Result<std::string> bytes = std::filesystem::is_directory(file)
@@ -186,11 +173,17 @@ void AddModel(CLI::App& app, Globals& globals) {
   exported->add_option("file", *other, "x.onnx: an ONNX file; else the folder to write")
       ->required();
   auto add = std::make_shared<AddOptions>();
-  CLI::App* added = AddAction(*model, globals, "add",
-                              "Register an ONNX model or a Hugging Face folder as a new version",
-                              [=, &globals] { return Add(globals, *add); });
+  CLI::App* added =
+      AddAction(*model, globals, "add",
+                "Register an ONNX model, a Hugging Face folder or one that a run left",
+                [=, &globals] { return Add(globals, *add); });
   added->add_option("name", add->name, "The model's name")->required();
-  added->add_option("file", add->file, "The ONNX file or the folder")->required();
+  added
+      ->add_option(
+          "file", add->file,
+          "The ONNX file, or the folder: with a config.json, or with a manifest.json as runs and "
+          "pull leave it")
+      ->required();
   added->add_flag(
       "--by-path", add->by_path,
       "Let the coordinator read it: for ONNX weights in a second file, and large models");

@@ -39,27 +39,45 @@ api::ModelTools MakeModelTools() {
 
 namespace {
 
-// The manifest's digest, once it and all that it names are in `objects`.
-Result<storage::Digest> Fetch(ApiClient& client, const std::string& base,
-                              storage::ObjectStore& objects) {
+// Each file of the model under `base`, the manifest last, so that a folder with one is whole.
+Status ForEachFile(ApiClient& client, const std::string& base,
+                   const std::function<Status(const std::string& name, const std::string&)>& take) {
   const auto get = [&](const std::string& name) {
     return client.Raw("GET", base + "/files/" + UrlEncode(name), "");
   };
-  LEPTON_ASSIGN_OR_RETURN(const http::Response manifest, get("manifest.json"));
+  LEPTON_ASSIGN_OR_RETURN(const http::Response manifest, get(storage::kManifestFile));
   LEPTON_ASSIGN_OR_RETURN(const auto content, storage::ModelManifestFromJson(manifest.body));
-  std::vector<std::string> names = {"weights.safetensors"};
-  for (const auto& [name, digest] : content.files) names.push_back(name);
-  // The data's tokenizer, where it is no file of the model.
-  const bool listed = content.files.contains("tokenizer.json");
-  if (storage::IsDigest(content.input.tokenizer) && !listed) names.push_back("tokenizer.json");
-  for (const std::string& name : names) {
+  for (const auto& [name, digest] : content.FolderFiles()) {
     LEPTON_ASSIGN_OR_RETURN(const http::Response part, get(name));
-    LEPTON_RETURN_IF_ERROR(objects.Put(part.body).status());
+    LEPTON_RETURN_IF_ERROR(take(name, part.body));
   }
-  return objects.Put(manifest.body);
+  return take(storage::kManifestFile, manifest.body);
+}
+
+// The manifest's digest, once it and all that it names are in `objects`.
+Result<storage::Digest> Fetch(ApiClient& client, const std::string& base,
+                              storage::ObjectStore& objects) {
+  storage::Digest last;
+  LEPTON_RETURN_IF_ERROR(
+      ForEachFile(client, base, [&](const std::string&, const std::string& bytes) -> Status {
+        LEPTON_ASSIGN_OR_RETURN(last, objects.Put(bytes));
+        return Status::Ok();
+      }));
+  return last;
 }
 
 }  // namespace
+
+Status SaveModel(ApiClient& client, const std::string& base, const std::filesystem::path& folder,
+                 const std::function<void(const std::filesystem::path&, size_t)>& saved) {
+  const auto target = std::filesystem::absolute(folder);
+  LEPTON_RETURN_IF_ERROR(MakeFolders(target));
+  return ForEachFile(client, base, [&](const std::string& name, const std::string& bytes) {
+    LEPTON_RETURN_IF_ERROR(WriteFileAtomic(target / name, bytes));
+    if (saved) saved(target / name, bytes.size());
+    return Status::Ok();
+  });
+}
 
 Status ExportModel(ApiClient& client, const std::string& base, const std::filesystem::path& file) {
   const TempFolder scratch;

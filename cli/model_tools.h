@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 
 #include "cli/api_client.h"
 #include "scheduler/api/model_tools.h"
@@ -11,8 +12,14 @@ namespace lepton::cli {
 
 api::ModelTools MakeModelTools();
 
+// Writes the model that the coordinator has under `base` ("/v1/models/digits/versions/3" or
+// "/v1/jobs/j1") into `folder`, as it is stored: the manifest and the files that it names. `saved`
+// hears of each with its bytes.
+Status SaveModel(ApiClient& client, const std::string& base, const std::filesystem::path& folder,
+                 const std::function<void(const std::filesystem::path&, size_t)>& saved = {});
+
 // Makes `file`, and file + ".data" when the weights are large, from what the coordinator has under
-// `base` ("/v1/models/digits/versions/3" or "/v1/jobs/j1"). The work is done here, so that large
+// `base`. The work is done here, so that large
 // models do not pass through the coordinator's memory as ONNX.
 Status ExportModel(ApiClient& client, const std::string& base, const std::filesystem::path& file);
 

@@ -1,5 +1,6 @@
 #include "cli/run_results.h"
 
+#include "cli/model_tools.h"
 #include "cli/output.h"
 #include "runtime/base/file.h"
 
@@ -50,12 +51,7 @@ Status SaveResults(ApiClient& client, const json& job, const std::filesystem::pa
     LEPTON_RETURN_IF_ERROR(WriteFileAtomic(folder / file, bytes.body));
   }
   if (Text(job, "result.manifest") == "-") return Status::Ok();
-  for (const char* file : {"manifest.json", "weights.safetensors"}) {
-    LEPTON_ASSIGN_OR_RETURN(const http::Response bytes,
-                            client.Raw("GET", target + "/files/" + file, ""));
-    LEPTON_RETURN_IF_ERROR(WriteFileAtomic(folder / file, bytes.body));
-  }
-  return Status::Ok();
+  return SaveModel(client, target, folder);
 }
 
 }  // namespace lepton::cli

@@ -1,6 +1,9 @@
 #include "cli/spec_file.h"
 
+#include <optional>
+
 #include "runtime/base/file.h"
+#include "runtime/http/http.h"
 
 namespace lepton::cli {
 namespace fs = std::filesystem;
@@ -8,33 +11,62 @@ using nlohmann::json;
 
 namespace {
 
-// Paths in a spec are relative to its folder.
-void MakeUriAbsolute(const fs::path& spec_path, json& document, const char* field) {
-  if (!document.is_object() || !document.contains("dataset")) return;
-  json& dataset = document["dataset"];
-  if (!dataset.is_object() || !dataset.contains(field) || !dataset[field].is_string()) return;
-  const std::string uri = dataset[field].get<std::string>();
-  if (uri.empty() || uri == "bytes" || uri.find("://") != std::string::npos) return;
-  const fs::path path = fs::absolute(spec_path).parent_path() / uri;
-  dataset[field] = "file://" + path.lexically_normal().string();
+// What names files in a spec. All are relative to its folder.
+enum class Names {
+  kFile,        // a path or a URI
+  kTokenizer,   // the same, or the word "bytes"
+  kModel,       // a registered model, or a folder: that has a slash
+  kLocalModel,  // a path, and stays one
+};
+struct PathField {
+  const char* object;  // "" for the spec itself
+  const char* field;
+  Names names;
+};
+constexpr PathField kPathFields[] = {
+    {"dataset", "uri", Names::kFile},      {"dataset", "tokenizer", Names::kTokenizer},
+    {"model", "from", Names::kModel},      {"", "model", Names::kModel},  // short for model.from
+    {"", "teacher", Names::kModel},        {"model", "hf", Names::kLocalModel},
+    {"model", "onnx", Names::kLocalModel},
+};
+
+bool IsPath(Names names, const std::string& text) {
+  if (text.empty() || text.find("://") != std::string::npos) return false;
+  if (names == Names::kTokenizer) return text != "bytes";
+  return names != Names::kModel || text.find('/') != std::string::npos;
 }
 
-void AddFolder(const std::string& uri, std::vector<fs::path>* folders) {
+// Where the files are that `text`, absolute by now, names: the coordinator of a run may read there.
+std::optional<fs::path> FolderOf(const std::string& text) {
   constexpr std::string_view kScheme = "file://";
-  if (uri.rfind(kScheme, 0) != 0) return;
-  fs::path path = uri.substr(kScheme.size());
+  fs::path path = text;
+  if (text.starts_with(kScheme)) {
+    path = http::PercentDecode(std::string_view(text).substr(kScheme.size())).value_or("");
+  }
+  if (!path.is_absolute()) return std::nullopt;
   if (!path.has_filename()) path = path.parent_path();  // "pets/"
-  folders->push_back(path.parent_path());
+  return path.parent_path();
 }
 
-// model.onnx and model.hf, relative to the spec's own folder like the data.
-void MakeModelAbsolute(const fs::path& spec_path, json& document, const char* field) {
-  if (!document.is_object() || !document.contains("model")) return;
-  json& model = document["model"];
-  if (!model.is_object() || !model.contains(field) || !model[field].is_string()) return;
-  const std::string file = model[field].get<std::string>();
-  if (file.empty() || file.find("://") != std::string::npos) return;
-  model[field] = (fs::absolute(spec_path).parent_path() / file).lexically_normal().string();
+void MakePathsAbsolute(const fs::path& spec_path, SpecFile& file) {
+  if (!file.document.is_object()) return;
+  for (const PathField& path_field : kPathFields) {
+    json* object = &file.document;
+    if (*path_field.object != '\0') {
+      if (!object->contains(path_field.object)) continue;
+      object = &(*object)[path_field.object];
+    }
+    if (!object->is_object() || !object->contains(path_field.field)) continue;
+    json& value = (*object)[path_field.field];
+    if (!value.is_string()) continue;
+    const std::string text = value.get<std::string>();
+    if (IsPath(path_field.names, text)) {
+      const fs::path path = (fs::absolute(spec_path).parent_path() / text).lexically_normal();
+      value = path_field.names == Names::kLocalModel ? path.string() : http::FileUri(path);
+    }
+    const auto folder = FolderOf(value.get<std::string>());
+    if (folder) file.data_folders.push_back(*folder);
+  }
 }
 
 Result<SpecFile> Load(const std::string& path) {
@@ -42,17 +74,8 @@ Result<SpecFile> Load(const std::string& path) {
                           ReadFile(path == "-" ? "/dev/stdin" : path, 1 << 20));
   SpecFile file;
   LEPTON_ASSIGN_OR_RETURN(file.document, spec::DocumentToJson(text));
-  MakeUriAbsolute(path, file.document, "uri");
-  MakeUriAbsolute(path, file.document, "tokenizer");
-  MakeModelAbsolute(path, file.document, "onnx");
-  MakeModelAbsolute(path, file.document, "hf");
+  MakePathsAbsolute(path, file);
   LEPTON_ASSIGN_OR_RETURN(file.spec, spec::JobSpecFromJson(file.document));
-  AddFolder(file.spec.dataset.uri, &file.data_folders);
-  AddFolder(file.spec.dataset.tokenizer, &file.data_folders);
-  if (!file.spec.model.hf.empty()) AddFolder("file://" + file.spec.model.hf, &file.data_folders);
-  if (!file.spec.model.onnx.empty()) {
-    file.data_folders.push_back(fs::path(file.spec.model.onnx).parent_path());
-  }
   return file;
 }
 

@@ -16,7 +16,7 @@ namespace lepton::cli {
 struct SpecFile {
   nlohmann::json document;  // as written, but for the URI
   spec::JobSpec spec;
-  std::vector<std::filesystem::path> data_folders;  // of datasets, tokenizers and ONNX models
+  std::vector<std::filesystem::path> data_folders;  // of datasets, tokenizers and models
 };
 // Errors start with the file's name.
 Result<SpecFile> LoadSpecFile(const std::string& path);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -79,6 +80,8 @@ using Handler = std::function<void(Request, ResponderPtr)>;
 std::optional<std::string> PercentDecode(std::string_view text, bool plus = false);
 // Escapes all but unreserved characters: for one path segment or one query value.
 std::string PercentEncode(std::string_view text);
+// file:///a/b%20c of an absolute path.
+std::string FileUri(const std::filesystem::path& path);
 // Fills path and query from target. kInvalidArgument for a target that is no origin-form path.
 Status ParseTarget(Request& request);
 

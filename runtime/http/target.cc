@@ -64,6 +64,12 @@ std::string PercentEncode(std::string_view text) {
   return out;
 }
 
+std::string FileUri(const std::filesystem::path& path) {
+  std::string uri = "file://";
+  for (const auto& part : path.relative_path()) uri += "/" + PercentEncode(part.string());
+  return uri;
+}
+
 Status ParseTarget(Request& request) {
   const std::string_view target = request.target;
   if (target.empty() || target[0] != '/') {

@@ -94,6 +94,13 @@ Status CopyWeights(const SourceTensors& tensors, const std::vector<ParameterView
   return Superfluous(tensors, parameters);
 }
 
+Status CheckWeights(const SourceTensors& tensors, const std::vector<ParameterView>& parameters) {
+  for (const ParameterView& parameter : parameters) {
+    LEPTON_RETURN_IF_ERROR(Find(tensors, parameter).status());
+  }
+  return Superfluous(tensors, parameters);
+}
+
 Result<WeightPointers> WeightPointers::Make(const SourceTensors& tensors,
                                             const std::vector<ParameterView>& parameters) {
   WeightPointers weights;

@@ -35,6 +35,9 @@ Result<CopiedWeights> CopyWithFreshHead(const SourceTensors& tensors,
 Status CopyWeights(const SourceTensors& tensors, const std::vector<ParameterView>& parameters,
                    std::span<float> weights);
 
+// The same errors, and nothing is copied.
+Status CheckWeights(const SourceTensors& tensors, const std::vector<ParameterView>& parameters);
+
 // One pointer per parameter, for InferenceProgram::Bind: into the tensors' own memory where that is
 // f32 and aligned, else into a copy that this owns. Errors as of CopyWeights. The tensors' memory
 // must outlive it.

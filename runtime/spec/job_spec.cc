@@ -92,6 +92,12 @@ Status CheckStart(const ModelSpec& model) {
       "model.hf: the folder says the architecture: only dropout may be given beside it");
 }
 
+// A registered version, or a folder with a model.
+Status CheckModelReference(std::string_view field, const std::string& text) {
+  if (text.rfind("file:///", 0) == 0) return Status::Ok();
+  return ParseReference(field, text).status();
+}
+
 Status CheckTogether(const JobSpec& spec) {
   LEPTON_RETURN_IF_ERROR(CheckName("name", spec.name));
   LEPTON_RETURN_IF_ERROR(CheckName("queue", spec.queue));
@@ -108,8 +114,7 @@ Status CheckTogether(const JobSpec& spec) {
     return InvalidArgument("model.onnx: missing; name the ONNX file");
   }
   if (!spec.model.from.empty()) {
-    const Result<Reference> from = ParseReference("model.from", spec.model.from);
-    if (!from.ok()) return from.status();
+    LEPTON_RETURN_IF_ERROR(CheckModelReference("model.from", spec.model.from));
   } else if (spec.model.onnx.empty() && spec.model.hf.empty() &&
              (spec.kind == JobKind::kEvaluate || spec.kind == JobKind::kBatch)) {
     return InvalidArgument("model.from: missing; name the model to " +
@@ -140,8 +145,7 @@ Status CheckTogether(const JobSpec& spec) {
     if (spec.distill->teacher.empty()) {
       return InvalidArgument("teacher: missing; name a registered model, such as digits@1");
     }
-    const Result<Reference> teacher = ParseReference("teacher", spec.distill->teacher);
-    if (!teacher.ok()) return teacher.status();
+    LEPTON_RETURN_IF_ERROR(CheckModelReference("teacher", spec.distill->teacher));
     if (spec.loss != "cross_entropy") {
       return InvalidArgument("loss: distillation needs cross_entropy, not " + spec.loss);
     }

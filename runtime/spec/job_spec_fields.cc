@@ -144,7 +144,8 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
   }
   if (!kind || *kind == JobKind::kDistill) {
     DistillSpec distill = s.distill.value_or(DistillSpec{});
-    v.Text("teacher", distill.teacher, "kind distill: name@version or name@alias");
+    v.Text("teacher", distill.teacher,
+           "kind distill: name@version, name@alias, or file:///... of a folder that a run left");
     v.Number("temperature", distill.temperature, {.min = 0, .max = 1000, .above_min = true},
              "kind distill: softens both distributions");
     v.Number("alpha", distill.alpha, {.min = 0, .max = 1},

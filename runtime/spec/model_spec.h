@@ -95,7 +95,8 @@ struct ModelSpec {
   // The path of a Hugging Face folder; only in what users write: it becomes a stored model, whose
   // architecture the job has. Of the other fields only dropout may be given; 0: the folder's.
   std::string hf;
-  std::string from;  // "name@version": start from (train) or evaluate this registered model
+  // "name@version", or file:///folder that a run left: start from (train), evaluate or ask it.
+  std::string from;
   // arch onnx: the stored graph, without its weights (runtime/formats/onnx/model_file.h). Not a
   // field of documents: whoever loads the model puts it here.
   std::shared_ptr<const std::string> onnx_graph;

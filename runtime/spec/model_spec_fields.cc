@@ -177,7 +177,10 @@ void Visit(FieldVisitor& v, ModelSpec& s, bool all) {
   v.Text("hf", s.hf,
          "the path of a Hugging Face folder to start from or to evaluate; its config.json says the "
          "architecture");
-  v.Text("from", s.from, "start from, or evaluate, this registered model: name@version");
+  v.Text(
+      "from", s.from,
+      "start from, evaluate or ask this model: name@version of a registered one, or file:///... of "
+      "a folder that a run or `lepton model pull` left");
 }
 
 }  // namespace lepton::spec

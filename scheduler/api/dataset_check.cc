@@ -76,9 +76,11 @@ Status CheckFeatures(const storage::DatasetManifest& dataset, const spec::JobSpe
     if (column.missing > 0) missing.push_back(column.name);
   }
   if (!text.empty()) {
-    return InvalidArgument(fmt::format(
-        "dataset: features must be numbers, but these columns are text: {}: encode or remove them",
-        Listed(text)));
+    return InvalidArgument(
+        fmt::format("dataset: features must be numbers, but these columns are text: {}: encode or "
+                    "remove them, or "
+                    "learn from one with dataset.text",
+                    Listed(text)));
   }
   if (spec.dataset.missing == "error" && !missing.empty()) {
     return InvalidArgument(

@@ -12,9 +12,15 @@ namespace {
 
 using nlohmann::json;
 
+// A spec's reference to a model that is in a folder rather than registered.
+bool IsFolderReference(std::string_view reference) {
+  return reference.starts_with("file:///");
+}
+
 Result<NamedManifest> FindModel(const scheduler::State& state, std::string_view field,
                                 const std::string& reference) {
   if (reference.empty()) return NamedManifest{};
+  if (IsFolderReference(reference)) return NamedManifest{reference, ""};
   LEPTON_ASSIGN_OR_RETURN(const auto found, state.FindModel(field, reference));
   return NamedManifest{found.name, found.version->manifest()};
 }
@@ -81,21 +87,15 @@ Result<storage::ModelManifest> LoadModel(const storage::ObjectStore& objects,
   return storage::ModelManifestFromJson(bytes);
 }
 
-std::string UriOfPath(const std::filesystem::path& path) {
-  std::string uri = "file://";
-  for (const auto& part : path.relative_path()) uri += "/" + http::PercentEncode(part.string());
-  return uri;
-}
-
 // The model in the folder that model.hf names.
-Result<NamedManifest> ImportModelFolder(storage::ObjectStore& objects, const InputLimits& limits,
+Result<NamedManifest> ImportHuggingFace(storage::ObjectStore& objects, const InputLimits& limits,
                                         const ModelTools& tools, const std::string& folder,
                                         std::vector<std::string>& imported) {
   const std::filesystem::path path(folder);
   if (!path.is_absolute()) {
     return InvalidArgument("model.hf: " + folder + " is not an absolute path");
   }
-  const auto model = ImportFolderUri(objects, limits, tools, "model.hf", UriOfPath(path));
+  const auto model = ImportFolderUri(objects, limits, tools, "model.hf", http::FileUri(path));
   if (!model.ok()) return model.status();
   imported.insert(imported.end(), model->objects.begin(), model->objects.end());
   const std::filesystem::path name = path.has_filename() ? path : path.parent_path();
@@ -113,9 +113,9 @@ Result<NamedManifest> ImportModelFile(storage::ObjectStore& objects, const Input
   if (!path.is_absolute()) {
     return InvalidArgument("model.onnx: " + spec.model.onnx + " is not an absolute path");
   }
-  LEPTON_ASSIGN_OR_RETURN(
-      const std::string bytes,
-      ReadConfinedFile("model.onnx", UriOfPath(path), limits.file_roots, limits.max_import_bytes));
+  LEPTON_ASSIGN_OR_RETURN(const std::string bytes,
+                          ReadConfinedFile("model.onnx", http::FileUri(path), limits.file_roots,
+                                           limits.max_import_bytes));
   ModelNames names;
   names.weak = true;
   names.label = spec.dataset.label;
@@ -131,6 +131,18 @@ Result<NamedManifest> ImportModelFile(storage::ObjectStore& objects, const Input
                           tools.import_onnx(objects, bytes, path.parent_path(), names));
   imported.insert(imported.end(), model.objects.begin(), model.objects.end());
   return NamedManifest{path.filename().string(), std::move(model.manifest)};
+}
+
+// Fills in the manifest of a reference to a folder that a run left.
+Status ImportReference(storage::ObjectStore& objects, const InputLimits& limits,
+                       const ModelTools& tools, std::string_view field, NamedManifest& named,
+                       std::vector<std::string>& imported) {
+  if (!IsFolderReference(named.name)) return Status::Ok();
+  LEPTON_ASSIGN_OR_RETURN(ImportedModel model,
+                          ImportFolderUri(objects, limits, tools, field, named.name));
+  imported.insert(imported.end(), model.objects.begin(), model.objects.end());
+  named.manifest = std::move(model.manifest);
+  return Status::Ok();
 }
 
 int64_t Parameters(const spec::ModelSpec& model, int64_t features, int64_t outputs) {
@@ -250,8 +262,12 @@ Result<ResolvedInputs> ResolveInputs(storage::ObjectStore& objects, const InputL
   }
   if (!spec.model.hf.empty()) {
     LEPTON_ASSIGN_OR_RETURN(references.model,
-                            ImportModelFolder(objects, limits, tools, spec.model.hf, out.imported));
+                            ImportHuggingFace(objects, limits, tools, spec.model.hf, out.imported));
   }
+  LEPTON_RETURN_IF_ERROR(
+      ImportReference(objects, limits, tools, "model.from", references.model, out.imported));
+  LEPTON_RETURN_IF_ERROR(
+      ImportReference(objects, limits, tools, "teacher", references.teacher, out.imported));
   storage::ModelManifest model;
   const bool has_model = !references.model.name.empty();
   // An evaluated model says itself what its outputs mean.

@@ -46,7 +46,8 @@ struct ResolvedInputs {
 Result<storage::ImportedDataset> ImportUri(storage::ObjectStore& objects, const InputLimits& limits,
                                            std::string_view field, const std::string& uri,
                                            storage::ImportOptions options);
-// The Hugging Face folder that a URI leads to, as a stored model. Messages start with `field`.
+// The folder that a URI leads to, Hugging Face's or one that a run left, as a stored model.
+// Messages start with `field`.
 Result<ImportedModel> ImportFolderUri(storage::ObjectStore& objects, const InputLimits& limits,
                                       const ModelTools& tools, std::string_view field,
                                       const std::string& uri);

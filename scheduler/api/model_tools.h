@@ -40,8 +40,8 @@ struct ModelTools {
   std::function<Result<ImportedModel>(storage::ObjectStore& objects, std::string_view bytes,
                                       const std::filesystem::path& folder, const ModelNames& names)>
       import_onnx;
-  // A Hugging Face folder. `open`: a file of it by its plain name, for reading, confined to what
-  // the caller may read. Errors name the file.
+  // A Hugging Face folder, or one with a stored model as runs leave it. `open`: a file of it by
+  // its plain name, for reading, confined to what the caller may read. Errors name the file.
   using OpenFile = std::function<Result<UniqueFd>(const std::string& name)>;
   std::function<Result<ImportedModel>(storage::ObjectStore& objects, const OpenFile& open)>
       import_folder;

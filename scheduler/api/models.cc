@@ -55,22 +55,17 @@ Result<http::Response> ReadModelFile(const ApiParts& parts, const std::string& m
                                      const std::string& file) {
   if (file == kOnnxFile || file == kOnnxDataFile) return ExportedFile(parts, manifest, file);
   LEPTON_ASSIGN_OR_RETURN(std::string text, parts.objects.Get(manifest));
-  if (file == "manifest.json") return http::Response::Json(200, std::move(text));
+  if (file == storage::kManifestFile) return http::Response::Json(200, std::move(text));
   LEPTON_ASSIGN_OR_RETURN(const auto parsed, storage::ModelManifestFromJson(text));
-  std::string digest = parsed.weights;
-  if (file != "weights.safetensors") {
-    std::map<std::string, storage::Digest> files = parsed.files;
-    if (const auto& own = parsed.input.tokenizer; storage::IsDigest(own)) {
-      files.insert({"tokenizer.json", own});
-    }
-    const auto found = files.find(file);
-    if (found == files.end()) {
-      return NotFound(
-          fmt::format("no file {}: a model version has manifest.json, weights.safetensors and {}",
-                      file, kOnnxFile));
-    }
-    digest = found->second;
+  const auto files = parsed.FolderFiles();
+  const auto found = files.find(file);
+  if (found == files.end()) {
+    std::string names;
+    for (const auto& [name, digest] : files) names += ", " + name;
+    return NotFound(fmt::format("no file {}: this model has {}{}, and {} on demand", file,
+                                storage::kManifestFile, names, kOnnxFile));
   }
+  const storage::Digest& digest = found->second;
   LEPTON_ASSIGN_OR_RETURN(std::string bytes, parts.objects.Get(digest));
   http::Response response = http::Response::Text(200, std::move(bytes), "application/octet-stream");
   response.headers.emplace("ETag", "\"" + digest + "\"");
@@ -85,7 +80,7 @@ Result<UniqueFd> FileOf(const std::string& body) {
   return fd;
 }
 
-// On a pool thread: an ONNX model or the archive of a Hugging Face folder from the body, or the
+// On a pool thread: an ONNX model or the archive of a model folder from the body, or the
 // file or folder that a JSON body names.
 Result<ImportedModel> ImportModel(Api& api, const std::string& body) {
   const ModelTools& tools = api.parts().model_tools;
@@ -105,7 +100,9 @@ Result<ImportedModel> ImportModel(Api& api, const std::string& body) {
     const json document = json::parse(body, nullptr, /*allow_exceptions=*/false);
     if (!document.is_object() || !document.contains("uri") || !document["uri"].is_string()) {
       return InvalidArgument(
-          "uri: must be the file:// URI of an ONNX model or of a Hugging Face folder");
+          "uri: must be the file:// URI of an ONNX model, of a Hugging Face folder or of one that "
+          "a run "
+          "left");
     }
     const std::string uri = document["uri"].get<std::string>();
     LEPTON_ASSIGN_OR_RETURN(const ConfinedFile named,

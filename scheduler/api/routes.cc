@@ -128,10 +128,13 @@ std::vector<ApiRoute> AssetRoutes() {
       {"GET", "/v1/models/{name}/versions/{version}/lineage", kRead, "models",
        "What a version was made from.", GetModelLineage, "", "Lineage"},
       {"GET", "/v1/models/{name}/versions/{version}/files/{file}", kRead, "models",
-       "manifest.json, weights.safetensors or model.onnx.", GetModelFile, "",
-       "application/octet-stream"},
+       "manifest.json, weights.safetensors, tokenizer.json of a model of texts, what else the "
+       "manifest "
+       "names, or model.onnx.",
+       GetModelFile, "", "application/octet-stream"},
       {"POST", "/v1/models/{name}/versions", kSubmit, "models",
-       "An ONNX file, or a Hugging Face folder as a tar archive, as a model's next version: the "
+       "An ONNX file, or a folder (Hugging Face's, or one that a run left) as a tar archive, as a "
+       "model's next version: the "
        "bytes themselves, or a JSON body with the uri of the file or folder.",
        CreateModelVersion, "application/octet-stream", "ModelVersion", 201},
       {"PUT", "/v1/models/{name}/aliases/{alias}", kSubmit, "models",

@@ -105,6 +105,8 @@ Status CheckConsistent(const ModelManifest& m) {
 }
 
 // Name to digest.
+constexpr std::string_view kNoPlainName("/\\\0", 3);
+
 void ReadFiles(ManifestReader& reader, std::map<std::string, Digest>* files) {
   std::string text;
   reader.ReadJson("files", &text);
@@ -114,6 +116,9 @@ void ReadFiles(ManifestReader& reader, std::map<std::string, Digest>* files) {
   for (const auto& [name, digest] : parsed.items()) {
     if (!digest.is_string() || !IsDigest(digest.get<std::string>())) {
       return reader.Fail("files", "must name objects by digest");
+    }
+    if (name.empty() || name[0] == '.' || name.find_first_of(kNoPlainName) != std::string::npos) {
+      return reader.Fail("files", "must have plain names, unlike \"" + name + "\"");
     }
     (*files)[name] = digest.get<std::string>();
   }
@@ -126,6 +131,13 @@ std::vector<Digest> ModelManifest::Objects() const {
   if (IsDigest(input.tokenizer)) objects.push_back(input.tokenizer);
   for (const auto& [name, digest] : files) objects.push_back(digest);
   return objects;
+}
+
+std::map<std::string, Digest> ModelManifest::FolderFiles() const {
+  std::map<std::string, Digest> all = files;
+  if (IsDigest(input.tokenizer)) all.insert({"tokenizer.json", input.tokenizer});
+  all["weights.safetensors"] = weights;
+  return all;
 }
 
 nlohmann::json ToJson(const ModelManifest& m) {

@@ -28,6 +28,10 @@ struct ModelInput {
   std::string text, text_pair;  // columns of a table; "" for a stream
 };
 
+// A model in a folder, as `lepton run` and `lepton model pull` leave it: this file, and those of
+// FolderFiles().
+inline constexpr const char* kManifestFile = "manifest.json";
+
 struct ModelManifest {
   std::string model_spec_json;  // runtime/spec ModelSpec: the architecture
   std::string loss;             // cross_entropy | binary_cross_entropy | mse | next_token
@@ -53,6 +57,9 @@ struct ModelManifest {
 
   // The objects beside the manifest that a task needs to run the model.
   std::vector<Digest> Objects() const;
+  // The same by their names in a folder: weights.safetensors, tokenizer.json, and `files`. Plain
+  // names: none leads out of the folder.
+  std::map<std::string, Digest> FolderFiles() const;
 };
 
 nlohmann::json ToJson(const ModelManifest& manifest);

@@ -95,6 +95,31 @@ TEST(SpecFile, MakesDatasetPathsAbsoluteAndNamesTheFileInErrors) {
   EXPECT_THAT(LoadSpecFile("/no/such.yaml").status().message(), HasSubstr("/no/such.yaml"));
 }
 
+TEST(SpecFile, MakesPathsOfModelsAbsoluteAndLeavesNamesOfRegisteredOnes) {
+  TempFolder folder;
+  const std::string path = folder.path() / "job.yaml";
+  const auto load = [&](const std::string& rest) {
+    EXPECT_TRUE(WriteFileAtomic(path, rest + "dataset: {uri: 'a 100%.csv'}\n").ok());
+    const Result<SpecFile> file = LoadSpecFile(path);
+    EXPECT_TRUE(file.ok()) << file.status().ToString();
+    return *file;
+  };
+  const SpecFile left = load("kind: evaluate\nmodel: {from: ./lepton-runs/first}\n");
+  EXPECT_EQ(left.spec.dataset.uri, "file://" + folder.path().string() + "/a%20100%25.csv");
+  EXPECT_EQ(left.spec.model.from, "file://" + (folder.path() / "lepton-runs/first").string());
+  EXPECT_THAT(left.data_folders,
+              testing::UnorderedElementsAre(folder.path(), folder.path() / "lepton-runs"));
+  EXPECT_EQ(load("kind: batch\nmodel: runs/first/\n").spec.model.from,
+            "file://" + (folder.path() / "runs/first/").string());
+  EXPECT_EQ(load("kind: batch\nmodel: first@2\n").spec.model.from, "first@2");
+  EXPECT_EQ(load("kind: distill\nteacher: ../big\n").spec.distill->teacher,
+            "file://" + (folder.path().parent_path() / "big").string());
+  EXPECT_EQ(load("kind: train\nmodel: {hf: body}\n").spec.model.hf, folder.path() / "body");
+  const SpecFile file = load("kind: train\nmodel: {onnx: m/a.onnx}\n");
+  EXPECT_EQ(file.spec.model.onnx, folder.path() / "m/a.onnx");
+  EXPECT_THAT(file.data_folders, testing::UnorderedElementsAre(folder.path(), folder.path() / "m"));
+}
+
 TEST(ApiClient, ReadsContextsAndRefusesUnknownOnes) {
   TempFolder folder;
   ASSERT_TRUE(MakeFolders(folder.path() / "lepton").ok());

@@ -116,6 +116,11 @@ class Registry(ClusterTest):
         self.run_cli("model", "add", "again", folder / "out")
         again = self.cluster.get("/v1/models/again/versions/1")
         self.assertEqual(again["weights_sha256"], versions[0]["weights_sha256"])
+        self.run_cli("model", "pull", "again@1", folder / "pulled")
+        for args in ((), ("--by-path",)):  # the very same version, whichever way it comes
+            self.run_cli("model", "add", "back", folder / "pulled", *args)
+            back = self.cluster.get("/v1/models/back/versions/1")
+            self.assertEqual(back["manifest"], again["manifest"])
         self.cluster.deploy("live", "again@1", replicas=1)
         status, answer = self.cluster.call("POST", "/v1/deployments/live:predict",
                                            {"rows": [{"text": "a good film"}, {"text": "the cat"}]})

@@ -65,6 +65,36 @@ class Run(unittest.TestCase):
         digests["mpirun"] = self.digest(done.stdout)
         self.assertEqual(len(set(digests.values())), 1, digests)
 
+    def test_a_folder_that_a_run_left_is_evaluated_asked_trained_further_and_taught_from(self):
+        done = lepton("run", self.spec(epochs=30), "--workers", 2, cwd=self.folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        manifest = json.loads((self.folder / "lepton-runs/test/manifest.json").read_text())
+
+        def next_run(name, kind, **fields):
+            spec = {"name": name, "kind": kind, "dataset": {"uri": f"{DATA}/digits.csv"}}
+            (self.folder / f"{name}.json").write_text(json.dumps(spec | fields))
+            run = lepton("run", f"{name}.json", "-o", "json", cwd=self.folder)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            return json.loads(run.stdout.strip().splitlines()[-1])
+
+        left = {"from": "./lepton-runs/test"}
+        seen = next_run("check", "evaluate", model=left)["metrics"]
+        self.assertEqual(seen["test/loss"], manifest["metrics"]["test/loss"])
+        next_run("ask", "batch", model=left)
+        answers = (self.folder / "lepton-runs/ask/predictions.csv").read_text().splitlines()
+        self.assertGreater(len(answers), 1000)
+        further = next_run("further", "train", model=left, epochs=1, register="digits")
+        self.assertGreater(further["metrics"]["test/accuracy"], 0.9)
+        self.assertNotEqual(further["weights_sha256"], manifest["weights_sha256"])
+        small = next_run("small", "distill", teacher="lepton-runs/test", model={"hidden": [8]}, epochs=2)
+        self.assertLess(small["parameters"], manifest["parameters"])
+
+        weights = self.folder / "lepton-runs/test/weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+        broken = lepton("run", "check.json", cwd=self.folder)
+        self.assertEqual(broken.returncode, 1, broken.stderr)
+        self.assertIn("weights.safetensors: is not the file that manifest.json names", broken.stderr)
+
     def test_json_output_is_one_line_with_the_same_facts(self):
         done = lepton("run", self.spec(), "--workers", 1, "-o", "json", cwd=self.folder)
         self.assertEqual(done.returncode, 0, done.stderr)

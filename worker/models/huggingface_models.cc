@@ -9,6 +9,7 @@
 #include "runtime/nn/forward_program.h"
 #include "runtime/nn/model_list.h"
 #include "worker/data/prepared_data.h"
+#include "worker/models/stored_folder.h"
 #include "worker/train/model_files.h"
 
 namespace lepton::worker {
@@ -237,6 +238,10 @@ Status WriteFurtherFiles(const storage::ObjectStore& objects, const StoredModel&
       huggingface::WritePreprocessor({in.height, in.width, in.fit, in.mean, in.scale}));
 }
 
+Result<StoredFolder> ImportAny(storage::ObjectStore& objects, const huggingface::OpenFile& open) {
+  return IsStoredFolder(open) ? ImportStoredFolder(objects, open) : ImportFolder(objects, open);
+}
+
 }  // namespace
 
 bool HasFolderForm(const std::string& arch) {
@@ -274,7 +279,7 @@ Result<StoredFolder> ImportFolder(storage::ObjectStore& objects,
 Result<StoredFolder> ImportOpened(
     storage::ObjectStore& objects,
     const std::function<Result<UniqueFd>(const std::string& name)>& open) {
-  return ImportFolder(objects, [&](const std::string& name) -> Result<huggingface::OpenedFile> {
+  return ImportAny(objects, [&](const std::string& name) -> Result<huggingface::OpenedFile> {
     LEPTON_ASSIGN_OR_RETURN(UniqueFd fd, open(name));
     return huggingface::WholeFile(std::move(fd), name);
   });
@@ -283,7 +288,7 @@ Result<StoredFolder> ImportOpened(
 Result<StoredFolder> ImportArchive(storage::ObjectStore& objects, UniqueFd archive) {
   LEPTON_ASSIGN_OR_RETURN(const huggingface::OpenFile open,
                           huggingface::OpenFilesOfArchive(std::move(archive)));
-  return ImportFolder(objects, open);
+  return ImportAny(objects, open);
 }
 
 bool IsFolderArchive(std::string_view start) {
@@ -292,10 +297,16 @@ bool IsFolderArchive(std::string_view start) {
 
 Result<std::string> PackFolder(const std::filesystem::path& folder, uint64_t limit_bytes) {
   LEPTON_ASSIGN_OR_RETURN(const huggingface::OpenFile open, huggingface::OpenFilesOf(folder));
-  LEPTON_ASSIGN_OR_RETURN(const Folder content, huggingface::ReadFolder(open));
+  std::vector<std::string> names;
+  if (IsStoredFolder(open)) {
+    LEPTON_ASSIGN_OR_RETURN(names, FilesOfStoredFolder(open));
+  } else {
+    LEPTON_ASSIGN_OR_RETURN(const Folder content, huggingface::ReadFolder(open));
+    names = huggingface::FilesOf(content);
+  }
   std::string bytes;
   LEPTON_RETURN_IF_ERROR(
-      huggingface::WriteArchive(open, content, [&](std::string_view piece) -> Status {
+      huggingface::WriteArchive(open, names, [&](std::string_view piece) -> Status {
         if (bytes.size() + piece.size() > limit_bytes) {
           return ResourceExhausted("the model has more than " + std::to_string(limit_bytes) +
                                    " bytes");

@@ -1,4 +1,5 @@
-// Stored models from Hugging Face folders, and stored models as such folders.
+// Stored models from Hugging Face folders, and stored models as such folders; and the doors through
+// which folders of either kind come.
 // Threads: pure functions of the store's content. They block on the disk.
 #pragma once
 
@@ -25,7 +26,8 @@ struct StoredFolder {
 // with the tensors. kInvalidArgument names the file, the option or the tensor that is wrong.
 Result<StoredFolder> ImportFolder(storage::ObjectStore& objects, const huggingface::OpenFile& open);
 
-// The same where each file is opened by its plain name, for reading.
+// The same, or a stored model's folder (stored_folder.h), where each file is opened by its plain
+// name, for reading.
 Result<StoredFolder> ImportOpened(
     storage::ObjectStore& objects,
     const std::function<Result<UniqueFd>(const std::string& name)>& open);

@@ -131,12 +131,16 @@ Result<OpenFile> OpenFilesOfArchive(UniqueFd fd) {
   });
 }
 
-Status WriteArchive(const OpenFile& open, const Folder& folder,
-                    const std::function<Status(std::string_view)>& write) {
+std::vector<std::string> FilesOf(const Folder& folder) {
   std::vector<std::string> names = {"config.json"};
   for (const Shard& shard : folder.shards) names.push_back(shard.file);
   if (folder.has_index) names.push_back("model.safetensors.index.json");
   names.insert(names.end(), folder.files.begin(), folder.files.end());
+  return names;
+}
+
+Status WriteArchive(const OpenFile& open, const std::vector<std::string>& names,
+                    const std::function<Status(std::string_view)>& write) {
   for (const std::string& name : names) {
     if (name.size() >= kNameEnd) return InvalidArgument(name + ": the name is too long");
     LEPTON_ASSIGN_OR_RETURN(const OpenedFile file, open(name));

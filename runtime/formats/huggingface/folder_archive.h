@@ -1,7 +1,6 @@
-// A model folder as one file, to upload it: a plain tar archive (POSIX ustar) of the files that
-// ReadFolder wants. The reader takes no more than that: regular files with names that have no
-// slash, not compressed, each header with its checksum.
-// Threads: pure functions; they block on the disk.
+// A model folder as one file, to upload it: a plain tar archive (POSIX ustar). The reader takes no
+// more than that: regular files with names that have no slash, not compressed, each header with its
+// checksum. Threads: pure functions; they block on the disk.
 #pragma once
 
 #include <string_view>
@@ -16,9 +15,10 @@ bool IsArchive(std::string_view start);
 // kInvalidArgument: "archive: ...".
 Result<OpenFile> OpenFilesOfArchive(UniqueFd fd);
 
-// Writes the folder's files one after another; kInvalidArgument and kNotFound as of ReadFolder,
-// which has looked at it before.
-Status WriteArchive(const OpenFile& open, const Folder& folder,
+// The names of all files of a folder that ReadFolder has looked at.
+std::vector<std::string> FilesOf(const Folder& folder);
+// Writes files one after another.
+Status WriteArchive(const OpenFile& open, const std::vector<std::string>& names,
                     const std::function<Status(std::string_view)>& write);
 
 }  // namespace lepton::huggingface

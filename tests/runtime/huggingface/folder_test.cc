@@ -160,7 +160,7 @@ class ArchiveTest : public FolderTest {
   std::string Pack() {
     const OpenFile open = OpenFilesOf(folder()).value();
     std::string bytes;
-    EXPECT_TRUE(WriteArchive(open, ReadFolder(open).value(), [&](std::string_view piece) {
+    EXPECT_TRUE(WriteArchive(open, FilesOf(ReadFolder(open).value()), [&](std::string_view piece) {
                   bytes += piece;
                   return Status::Ok();
                 }).ok());
