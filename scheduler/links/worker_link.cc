@@ -169,11 +169,12 @@ void WorkerLink::EndSession(const WorkerId& worker, const std::string& reason) {
   loop_.Post(WorkerLost{worker, reason});
 }
 
-void WorkerLink::CheckLeases() {
+void WorkerLink::CheckLeases(Duration stall) {
   std::lock_guard lock(mutex_);
   const MonotonicTime now = RealClock().Now();
   std::vector<WorkerId> silent;
-  for (const auto& [worker, session] : sessions_) {
+  for (auto& [worker, session] : sessions_) {
+    session.expires += stall;
     if (now >= session.expires) silent.push_back(worker);
   }
   for (const auto& worker : silent) {
@@ -184,8 +185,11 @@ void WorkerLink::CheckLeases() {
 
 void WorkerLink::ArmLeaseTimer() {
   const Duration shortest = std::min(options_.lease, options_.reconnect_grace);
-  loop_.After(shortest / 5, [this](const State&) {
-    CheckLeases();
+  const Duration interval = shortest / 5;
+  const MonotonicTime due = RealClock().Now() + interval;
+  loop_.After(interval, [this, interval, due](const State&) {
+    const Duration late = RealClock().Now() - due;
+    CheckLeases(late > interval ? late : Duration::zero());
     ArmLeaseTimer();
   });
 }

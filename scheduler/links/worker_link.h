@@ -83,7 +83,9 @@ class WorkerLink {
   void Refuse(const PeerId& peer, const Status& status);
   void EndSession(const WorkerId& worker, const std::string& reason);  // mutex_ held
   void ForgetPeer(const PeerId& peer);                                 // mutex_ held
-  void CheckLeases();
+  // `stall`: how long this process stood still (a full disk's fsync, SIGSTOP, a paused machine).
+  // It heard nobody then, so that time counts against no lease.
+  void CheckLeases(Duration stall);
   void ArmLeaseTimer();
   void SendTo(const WorkerId& worker, const wire::ToWorker& message);
 

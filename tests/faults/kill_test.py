@@ -155,6 +155,21 @@ class CoordinatorKilled(ClusterTest):
             c.call("POST", f"/v1/jobs/{running}:cancel")
             c.wait_job(running, {"CANCELLED"})
 
+    def test_a_coordinator_that_stood_still_longer_than_a_lease_loses_no_worker(self):
+        c = self.cluster
+        job_id = c.submit(long_spec(resources={"min_workers": 2, "max_workers": 2}))
+        before = c.wait_step(job_id, 1)
+        os.kill(c.coordinator.pid, signal.SIGSTOP)
+        time.sleep(4)  # a lease is 2
+        os.kill(c.coordinator.pid, signal.SIGCONT)
+        after = c.wait_step(job_id, before["progress"]["step"] + 1)
+        time.sleep(1)
+        after = c.job(job_id)
+        self.assertEqual((after["state"], after["attempt"]), ("RUNNING", before["attempt"]), after)
+        self.assertEqual({w["state"] for w in c.get("/v1/workers")["items"]}, {"UP"})
+        c.call("POST", f"/v1/jobs/{job_id}:cancel")
+        c.wait_job(job_id, {"CANCELLED"})
+
     def test_a_job_that_ends_while_the_coordinator_is_away_is_not_lost(self):
         c = self.cluster
         job_id = c.submit(train_spec(epochs=1500, register="away"))
