@@ -61,12 +61,14 @@ std::string ResultLine(const json& job, size_t workers) {
     line = "model " + name + (version > 0 ? "@" + std::to_string(version) : "") +
            " sha256:" + Text(result, "weights_sha256");
   } else {
-    line = "job " + Text(job, "id") + " " + Text(job, "state");
+    const std::string id = Text(job, "id"), name = Text(job, "name");
+    line = "job " + (id == kRunId ? name : id + " " + name) + " " + Text(job, "state");
   }
   line += " workers=" + std::to_string(workers);
-  line +=
-      " steps=" +
-      std::to_string(static_cast<int64_t>(Number(result, "steps", Number(job, "progress.step"))));
+  const auto steps = static_cast<int64_t>(Number(result, "steps", Number(job, "progress.step")));
+  const json files = result.value("files", json::array());
+  if (steps > 0 && files.empty()) line += " steps=" + std::to_string(steps);
+  for (const json& file : files) line += " file=" + file.get<std::string>();
   const json metrics = result.value("metrics", job.value("metrics", json::object()));
   for (const auto& [key, value] : metrics.items()) {
     if (value.is_number()) line += " " + key + "=" + Text(metrics, key);

@@ -23,7 +23,11 @@ Result<nlohmann::json> FollowJob(
     const std::function<bool()>& stop = [] { return false; },
     const std::function<Status()>& put_off = nullptr);
 
-// "model digits@1 sha256:... workers=2 steps=460 test/accuracy=0.9750", a job's last line.
+// The id of the one job of `lepton run`; there its name says more.
+inline constexpr const char* kRunId = "run";
+
+// "model digits@1 sha256:... workers=2 steps=460 test/accuracy=0.9750", or "job ask SUCCEEDED
+// workers=2 file=predictions.csv rows=80" where no model was made: a job's last line.
 std::string ResultLine(const nlohmann::json& job, size_t workers);
 
 }  // namespace lepton::cli

@@ -162,33 +162,49 @@ void AddModel(CLI::App& app, Globals& globals) {
   CLI::App* show = AddAction(*model, globals, "show", "One version: metrics, digest, lineage",
                              [=, &globals] { return Show(globals, *name); });
   show->add_option("model", *name, "name, name@version or name@alias")->required();
-  CLI::App* pull = AddAction(*model, globals, "pull", "Download the weights and the manifest",
+  CLI::App* pull = AddAction(*model, globals, "pull", "Download a version as it is stored",
                              [=, &globals] { return Pull(globals, *name, *other); });
   pull->add_option("model", *name, "name, name@version or name@alias")->required();
-  pull->add_option("folder", *other, "Where to put them [.]");
+  pull->add_option("folder", *other, "Where to put its files; made if it is not there [.]");
+  pull->footer(
+      "Writes manifest.json and the files that it names: weights.safetensors, a tokenizer. A job\n"
+      "may start from, evaluate or ask the folder (model: {from: ./FOLDER}), and `lepton model "
+      "add`\n"
+      "takes it, also into another registry. For other programs: lepton model export.");
   CLI::App* exported = AddAction(*model, globals, "export",
                                  "Write a version as an ONNX file or a Hugging Face folder",
                                  [=, &globals] { return Export(globals, *name, *other); });
   exported->add_option("model", *name, "name, name@version or name@alias")->required();
   exported->add_option("file", *other, "x.onnx: an ONNX file; else the folder to write")
       ->required();
+  exported->footer(
+      "Examples:\n"
+      "  lepton model export digits@prod digits.onnx    with the preparation of raw features\n"
+      "  lepton model export reviews ./reviews          config.json, model.safetensors, tokenizer\n"
+      "A folder needs an architecture that the public families have: transformers, vit, resnets.");
   auto add = std::make_shared<AddOptions>();
   CLI::App* added =
       AddAction(*model, globals, "add",
                 "Register an ONNX model, a Hugging Face folder or one that a run left",
                 [=, &globals] { return Add(globals, *add); });
+  added->footer(
+      "Examples:\n"
+      "  lepton model add digits digits.onnx\n"
+      "  lepton model add reviews ./distilbert-reviews      config.json, *.safetensors, "
+      "tokenizer.json\n"
+      "  lepton model add reviews ./lepton-runs/reviews     what `lepton run` left\n"
+      "It is checked before it is stored, and is then a version like any other: lepton deploy,\n"
+      "`model: {from: digits@1}` in a job. With --by-path the path is the coordinator's, within\n"
+      "its --file-roots.");
   added->add_option("name", add->name, "The model's name")->required();
+  added->add_option("file", add->file, "The ONNX file or the folder")->required();
+  added->add_flag("--by-path", add->by_path,
+                  "Let the coordinator read it: large models, ONNX weights in a second file");
   added
-      ->add_option(
-          "file", add->file,
-          "The ONNX file, or the folder: with a config.json, or with a manifest.json as runs and "
-          "pull leave it")
-      ->required();
-  added->add_flag(
-      "--by-path", add->by_path,
-      "Let the coordinator read it: for ONNX weights in a second file, and large models");
-  added->add_option("--features", add->features, "Names of its features, in order")->delimiter(',');
-  added->add_option("--classes", add->classes, "Names of its classes, in order")->delimiter(',');
+      ->add_option("--features", add->features,
+                   "ONNX: names of its features, in order; implies --by-path")
+      ->delimiter(',');
+  added->add_option("--classes", add->classes, "ONNX: the same of its classes")->delimiter(',');
   CLI::App* alias =
       AddAction(*model, globals, "alias", "Point an alias, such as prod, at a version",
                 [=, &globals] { return Alias(globals, *name, *other); });

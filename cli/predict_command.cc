@@ -11,7 +11,7 @@ namespace {
 using nlohmann::json;
 
 struct PredictOptions {
-  std::string deployment, input, rows, label = "target";
+  std::string deployment, input, rows, label;
   int64_t limit = 0;
 };
 
@@ -50,18 +50,35 @@ Result<json> ReadRows(const std::string& path, const std::string& label) {
   return rows;
 }
 
+// The column that the deployment's model predicts, which its rows may not have.
+Result<std::string> LabelOf(ApiClient& client, const std::string& deployment) {
+  LEPTON_ASSIGN_OR_RETURN(const json deployed,
+                          client.Get("/v1/deployments/" + UrlEncode(deployment)));
+  LEPTON_ASSIGN_OR_RETURN(const json version,
+                          client.Get("/v1/models/" + UrlEncode(Text(deployed, "model")) +
+                                     "/versions/" + UrlEncode(Text(deployed, "version"))));
+  return Text(version, "label");
+}
+
+Result<json> RowsOf(ApiClient& client, const PredictOptions& options) {
+  if (!options.rows.empty()) return json::parse(options.rows, nullptr, false);
+  std::string label = options.label;
+  if (label.empty()) {
+    LEPTON_ASSIGN_OR_RETURN(label, LabelOf(client, options.deployment));
+  }
+  return ReadRows(options.input, label);
+}
+
 int Predict(const Globals& globals, const PredictOptions& options) {
-  Result<json> rows = options.rows.empty()
-                          ? ReadRows(options.input, options.label)
-                          : Result<json>(json::parse(options.rows, nullptr, false));
+  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
+  if (!client.ok()) return Fail(client.status());
+  Result<json> rows = RowsOf(**client, options);
   if (!rows.ok()) return Fail(rows.status());
   if (rows->is_discarded()) return Fail(InvalidArgument("--row: not valid JSON"));
   if (rows->is_object()) rows = json::array({*rows});
   if (options.limit > 0 && rows->size() > static_cast<size_t>(options.limit)) {
     rows->erase(rows->begin() + options.limit, rows->end());
   }
-  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
-  if (!client.ok()) return Fail(client.status());
   // In pieces that the replica's queue takes.
   constexpr size_t kRowsPerRequest = 256;
   json predictions = json::array();
@@ -112,7 +129,7 @@ void AddPredict(CLI::App& app, Globals& globals) {
   command->add_option("--row", options->rows, "One row as JSON: '{\"column\": 1.5, ...}'")
       ->excludes(input);
   command->add_option("--label", options->label,
-                      "Column of a CSV that holds the answer, and is left out [target]");
+                      "Column of a CSV that holds the answer, and is left out [the model's]");
   command->add_option("--limit", options->limit, "At most so many rows of the input");
   command->callback([&globals, options] {
     if (options->input.empty() && options->rows.empty()) {

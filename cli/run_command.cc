@@ -164,7 +164,7 @@ class EmbeddedRun {
 
   Result<json> Submit(const SpecFile& file) {
     LEPTON_RETURN_IF_ERROR(WaitForWorkers(*client_, workers_, signals_));
-    const std::string id = "run";
+    const std::string id = kRunId;
     if (!options_.resume || !client_->Get("/v1/jobs/" + id).ok()) {
       const json document = WithWorkers(file, static_cast<int>(workers_));
       const Result<http::Response> job =
