@@ -139,13 +139,13 @@ class Run(unittest.TestCase):
         process = subprocess.Popen([*command, LEPTON, "run", str(path)], cwd=self.folder,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         marker = str(self.folder)
-        wait_until(lambda: processes("task --task run."), 30, "the job's tasks")
+        wait_until(lambda: processes("task --task run.", self.folder), 30, "the job's tasks")
         time.sleep(0.5)
         begin = time.monotonic()
         process.send_signal(sig)
         process.communicate(timeout=15)
         self.assertLess(time.monotonic() - begin, 5.5)
-        wait_until(lambda: not processes("task --task run.") and not processes(marker), 3,
+        wait_until(lambda: not processes("task --task run.", self.folder) and not processes(marker), 3,
                    "no process is left")
         self.assertEqual({name for name in set(os.listdir("/dev/shm")) - segments
                           if "lepton" in name}, set())
@@ -157,7 +157,7 @@ class Run(unittest.TestCase):
         self.assertEqual(whole.returncode, 0, whole.stderr)
         process = subprocess.Popen([LEPTON, "run", str(spec), "--workers", "2"], cwd=self.folder,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        wait_until(lambda: processes("task --task run."), 30, "the job's tasks")
+        wait_until(lambda: processes("task --task run.", self.folder), 30, "the job's tasks")
         time.sleep(0.7)
         process.send_signal(signal.SIGINT)
         _, says = process.communicate(timeout=15)

@@ -33,8 +33,8 @@ def wait_until(condition, timeout=30.0, what="the condition", interval=0.02):
         time.sleep(interval)
 
 
-def processes(pattern):
-    """Process ids whose command line contains `pattern`."""
+def processes(pattern, cwd=None):
+    """Process ids whose command line contains `pattern`, of those that work in `cwd` if it is given."""
     found = []
     for entry in pathlib.Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -42,6 +42,8 @@ def processes(pattern):
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            if cwd and os.readlink(entry / "cwd") != str(cwd):
+                continue
         except (OSError, IndexError):
             continue
         if pattern in command and state != "Z" and int(entry.name) != os.getpid():
