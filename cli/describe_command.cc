@@ -33,10 +33,26 @@ void PrintTrials(const json& trials) {
 
 void PrintJob(const json& job) {
   Table table({"FIELD", "VALUE"});
-  for (const char* key :
-       {"id", "name", "kind", "state", "reason_code", "reason", "queue", "priority", "attempt",
-        "progress.step", "progress.total_steps", "progress.epoch", "progress.samples_per_second",
-        "result.model", "result.version", "result.weights_sha256", "result.parameters"}) {
+  for (const char* key : {"id",
+                          "name",
+                          "kind",
+                          "state",
+                          "reason_code",
+                          "reason",
+                          "queue",
+                          "priority",
+                          "attempt",
+                          "group.ranks",
+                          "group.epoch",
+                          "recovery_count",
+                          "progress.step",
+                          "progress.total_steps",
+                          "progress.epoch",
+                          "progress.samples_per_second",
+                          "result.model",
+                          "result.version",
+                          "result.weights_sha256",
+                          "result.parameters"}) {
     if (Text(job, key) != "-") table.Row({key, Text(job, key)});
   }
   for (const auto& [key, value] : Items(job, "metrics")) {
@@ -52,6 +68,24 @@ void PrintJob(const json& job) {
                Text(task, "host"), Text(task, "state")});
   }
   std::fputs(ranks.ToString().c_str(), stdout);
+}
+
+// What each change of the gang's membership cost, in milliseconds.
+void PrintRecoveries(const json& job) {
+  const json recoveries = job.value("recoveries", json::array());
+  if (recoveries.empty()) return;
+  std::printf("\nRECOVERIES\n");
+  Table table({"EPOCH", "REASON", "RANKS", "STEP", "DETECT", "AGREE", "REBUILD", "RESTORE",
+               "COMMIT", "TOTAL", "CAUSE"});
+  for (const json& one : recoveries) {
+    std::vector<std::string> row;
+    for (const char* key : {"epoch", "reason_code", "ranks", "step", "detect_ms", "agree_ms",
+                            "rebuild_ms", "restore_ms", "first_commit_ms", "total_ms", "cause"}) {
+      row.push_back(Text(one, key));
+    }
+    table.Row(row);
+  }
+  std::fputs(table.ToString().c_str(), stdout);
 }
 
 int Describe(const Globals& globals, const std::string& id) {
@@ -75,6 +109,7 @@ int Describe(const Globals& globals, const std::string& id) {
     return kExitOk;
   }
   PrintJob(*job);
+  PrintRecoveries(*job);
   PrintTrials(trials);
   PrintEvents(*events);
   return kExitOk;

@@ -214,7 +214,7 @@ class EmbeddedRun {
           ExportModelFolder(*client_, "/v1/jobs/" + UrlEncode(Text(job, "id")), folder_ / "model");
     }
     if (!saved.ok()) return Fail(saved.WithContext("results"));
-    const size_t ranks = job.value("tasks", json::array()).size();
+    const auto ranks = static_cast<size_t>(Number(job, "group.ranks"));
     if (!IsFinal(Text(job, "state"))) {
       std::fprintf(stderr, "lepton: stopped at step %s; `lepton run %s --resume` goes on\n",
                    Text(job, "progress.step").c_str(), options_.file.c_str());

@@ -9,7 +9,9 @@
 //   contents of output buffers are unspecified and the group must be rebuilt: every later call
 //   fails with the same cause. kInvalidArgument leaves the group usable.
 // Reduction order: fixed by rank, a binary tree over ranks (((0+1)+(2+3))+...), so that results do
-//   not depend on timing or on the back-end's algorithm.
+//   not depend on timing or on the back-end's algorithm. With GroupSpec::leaves it is a tree over
+//   leaves of which each rank holds some (tree_shape.h): then they do not depend on the number of
+//   ranks either.
 #pragma once
 
 #include <cstddef>
@@ -87,6 +89,7 @@ struct GroupSpec {
   uint64_t epoch = 0;
   std::string token;                 // 16 secret bytes shared by the group: strangers are refused
   std::vector<std::string> members;  // Endpoint::address() of every rank, by rank
+  int leaves = 0;                    // of the tree of sums, equal on all ranks; 0: one a rank
 };
 
 // A back-end makes endpoints and joins them into a communicator.

@@ -164,7 +164,7 @@ void Agent::Loop::StopAll(const std::string& reason, Status result) {
   give_up_at_ = RealClock().Now() + kStopLimit;
   if (!runners_.empty()) LOG(INFO) << "stopping " << runners_.size() << " tasks: " << reason;
   for (auto& [id, runner] : runners_) {
-    runner->Stop(std::min(options_.stop_grace, kMostGraceAtStop), reason);
+    runner->Stop(std::min(options_.stop_grace, kMostGraceAtStop), reason, /*alone=*/true);
   }
 }
 

@@ -45,6 +45,10 @@ ProcessContext::ProcessContext(wire::FrameSocket* socket, wire::StartTask start,
       bind_address_(std::move(bind_address)),
       signals_(TerminationSignals()),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      membership_(start_.elastic() ? std::make_unique<GangMembership>(
+                                         start_, spec_, bind_address_,
+                                         [this](const wire::TaskUp& up) { Report(up); })
+                                   : nullptr),
       listener_([this] { Listen(); }) {}
 
 ProcessContext::~ProcessContext() {
@@ -58,13 +62,13 @@ void ProcessContext::Listen() {
   pollfd fds[] = {
       {wake_.get(), POLLIN, 0}, {signals_.get(), POLLIN, 0}, {socket_->fd(), POLLIN, 0}};
   while (true) {
-    if (poll(fds, 3, -1) < 0) continue;
+    if (poll(fds, 3, SendPulse()) < 0) continue;
     if (fds[0].revents != 0) return;
     if (fds[1].revents != 0) {
       signalfd_siginfo info;
       while (read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {
       }
-      RequestStop("SIGTERM");
+      RequestLeave("SIGTERM");
     }
     if (fds[2].revents == 0) continue;
     const Status filled = reader.Fill(socket_->fd());
@@ -81,9 +85,26 @@ void ProcessContext::Listen() {
   }
 }
 
+// When due; returns the milliseconds until the next one, -1 for never.
+int ProcessContext::SendPulse() {
+  if (start_.pulse_ms() == 0) return -1;
+  const MonotonicTime now = RealClock().Now();
+  if (now >= next_pulse_) {
+    next_pulse_ = now + std::chrono::milliseconds(start_.pulse_ms());
+    wire::TaskUp up;
+    up.mutable_pulse()->set_count(++pulses_);
+    Report(up);
+  }
+  return Deadline(next_pulse_).LeftMs();
+}
+
 void ProcessContext::OnOrder(wire::TaskDown order) {
-  if (order.has_stop()) return RequestStop(order.stop().reason());
+  if (order.has_stop()) {
+    return order.stop().alone() ? RequestLeave(order.stop().reason())
+                                : RequestStop(order.stop().reason());
+  }
   if (!order.has_group()) return;
+  if (membership_ != nullptr) return membership_->OnGroup(std::move(*order.mutable_group()));
   std::lock_guard lock(mutex_);
   group_ = std::move(*order.mutable_group());
   changed_.notify_all();
@@ -95,6 +116,14 @@ void ProcessContext::RequestStop(const std::string& reason) {
   stop_reason_ = reason;
   LOG(INFO) << "asked to stop: " << reason;
   changed_.notify_all();
+  if (membership_ != nullptr) membership_->OnStop(reason);
+}
+
+// This task alone, where the gang can go on without it.
+void ProcessContext::RequestLeave(const std::string& reason) {
+  if (membership_ == nullptr) return RequestStop(reason);
+  LOG(INFO) << "asked to leave: " << reason;
+  membership_->OnLeave(reason);
 }
 
 void ProcessContext::Report(const wire::TaskUp& up) {
@@ -124,6 +153,7 @@ Result<std::unique_ptr<collectives::Communicator>> ProcessContext::JoinGang() {
   group.size = static_cast<int>(std::max(1u, start_.size()));
   group.epoch = start_.epoch();
   group.token = start_.group_token();
+  group.leaves = spec_.shards();
   if (group.size == 1) {
     group.members = {endpoint->address()};
   } else {

@@ -12,6 +12,7 @@
 
 #include "runtime/base/file.h"
 #include "runtime/wire/channel.h"
+#include "worker/gang_membership.h"
 #include "worker/task_context.h"
 
 namespace lepton::worker {
@@ -31,6 +32,7 @@ class ProcessContext final : public TaskContext {
   void ReportCheckpoint(const wire::TaskCheckpoint& checkpoint) override;
   void ReportReady(const std::string& host, uint16_t port, double warmup_ms) override;
   void SetResult(const wire::TaskFinished& result) override;
+  Membership* membership() override { return membership_.get(); }
   bool stop_requested() const override { return stop_; }
 
   // The last report: what SetResult was given, with the task's status.
@@ -40,6 +42,8 @@ class ProcessContext final : public TaskContext {
   void Listen();
   void OnOrder(wire::TaskDown order);
   void RequestStop(const std::string& reason);
+  void RequestLeave(const std::string& reason);
+  int SendPulse();
   void Report(const wire::TaskUp& up);
   Result<wire::TaskGroup> AwaitGroup();
 
@@ -50,6 +54,8 @@ class ProcessContext final : public TaskContext {
   const std::string bind_address_;
   UniqueFd signals_;
   UniqueFd wake_;
+  MonotonicTime next_pulse_{};  // the listening thread's
+  uint64_t pulses_ = 0;
 
   std::atomic<bool> stop_{false};
   std::mutex send_mutex_;
@@ -58,6 +64,7 @@ class ProcessContext final : public TaskContext {
   std::string stop_reason_;
   std::optional<wire::TaskGroup> group_;
   wire::TaskFinished result_;
+  std::unique_ptr<GangMembership> membership_;  // of an elastic task
   std::thread listener_;
 };
 

@@ -14,6 +14,7 @@
 #include "runtime/spec/job_spec.h"
 #include "runtime/wire/messages.pb.h"
 #include "storage/objects/object_store.h"
+#include "worker/membership.h"
 
 namespace lepton::worker {
 
@@ -36,7 +37,11 @@ class TaskContext {
   // Sets what TaskFinished carries when the task's function returns OK.
   virtual void SetResult(const wire::TaskFinished& result) = 0;
 
-  // True after StopTask or SIGTERM: leave the loop at the next step boundary and return kCancelled.
+  // The task's place in an elastic gang, in place of JoinGang; null in another gang.
+  virtual Membership* membership() { return nullptr; }
+
+  // True after StopTask or SIGTERM (in an elastic gang after StopTask for all of it): leave the
+  // loop at the next step boundary and return kCancelled.
   virtual bool stop_requested() const = 0;
 };
 

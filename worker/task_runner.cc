@@ -64,17 +64,21 @@ void TaskRunner::Deliver(wire::TaskGroup group) {
   Wake(wake_);
 }
 
-void TaskRunner::Stop(Duration grace, const std::string& reason) {
+void TaskRunner::Stop(Duration grace, const std::string& reason, bool alone) {
   {
     std::lock_guard lock(mutex_);
     const MonotonicTime kill_at = RealClock().Now() + grace;
     if (!kill_at_ || kill_at < *kill_at_) kill_at_ = kill_at;
-    if (!stopped_.exchange(true)) {
-      stop_reason_ = reason;
-      terminate_ = true;
+    const bool first = !stopped_.exchange(true);
+    if (first) stop_reason_ = reason;
+    // To an elastic task the signal means that it goes alone, so an order says what is meant; and
+    // the end of all may follow its own.
+    terminate_ = terminate_ || (first && !start_.elastic());
+    if (first || (start_.elastic() && !alone)) {
       wire::StopTask& stop = *orders_.emplace_back().mutable_stop();
       stop.set_task_id(start_.task_id());
       stop.set_reason(reason);
+      stop.set_alone(alone);
     }
   }
   objects_->Wake();
@@ -121,6 +125,7 @@ Status TaskRunner::StartProcess() {
 void TaskRunner::Supervise() {
   do {
     PassOrders();
+    CheckPulse();
   } while (!ProcessEnded(NextTimeoutMs()));
   // What the task said last is still in its socket.
   ReadReports();
@@ -174,6 +179,20 @@ void TaskRunner::PassOrders() {
   }
 }
 
+// A process whose listening thread is silent is stopped or stuck: SIGKILL is all that it can take.
+void TaskRunner::CheckPulse() {
+  if (!last_pulse_ || start_.hang_ms() == 0 || killed_) return;
+  const Duration silence = RealClock().Now() - *last_pulse_;
+  if (silence < std::chrono::milliseconds(start_.hang_ms())) return;
+  silent_since_ms_ =
+      RealClock().WallMs() - std::chrono::duration_cast<std::chrono::milliseconds>(silence).count();
+  log_.Append(1,
+              "[lepton: no sign of life for " + std::to_string(start_.hang_ms()) + " ms; killed]\n",
+              RealClock().Now());
+  child_.Signal(SIGKILL);
+  killed_ = true;
+}
+
 void TaskRunner::ReadReports() {
   if (!child_.socket().valid()) return;
   const Status filled = reader_.Fill(child_.socket().get());
@@ -202,6 +221,12 @@ void TaskRunner::ReadReports() {
       case wire::TaskUp::kReady:
         *report.mutable_ready() = std::move(*up.mutable_ready());
         break;
+      case wire::TaskUp::kRecovered:
+        *report.mutable_recovered() = std::move(*up.mutable_recovered());
+        break;
+      case wire::TaskUp::kPulse:
+        last_pulse_ = RealClock().Now();
+        continue;
       case wire::TaskUp::kFinished:  // told when the process has ended
         finished_ = std::move(*up.mutable_finished());
         continue;
@@ -270,6 +295,9 @@ int TaskRunner::NextTimeoutMs() const {
     if (kill_at_ && !killed_) next = *kill_at_;
   }
   if (log_.HasLines()) next = std::min(next, log_flushed_ + kLogFlush);
+  if (last_pulse_ && start_.hang_ms() > 0 && !killed_) {
+    next = std::min(next, *last_pulse_ + std::chrono::milliseconds(start_.hang_ms()));
+  }
   if (next == MonotonicTime::max()) return -1;
   return Deadline(next).LeftMs();
 }
@@ -278,6 +306,10 @@ wire::TaskFinished TaskRunner::Conclude(const ChildProcess::Exit& exit) {
   wire::TaskFinished finished;
   if (finished_) {
     finished = std::move(*finished_);
+  } else if (silent_since_ms_ > 0) {
+    finished = Finished(
+        Aborted("hung: no sign of life for " + std::to_string(start_.hang_ms()) + " ms: killed"));
+    finished.set_silent_since_ms(silent_since_ms_);
   } else if (stopped_) {
     std::lock_guard lock(mutex_);
     finished = Finished(Cancelled("stopped: " + stop_reason_ +

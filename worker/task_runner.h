@@ -38,7 +38,8 @@ class TaskRunner {
   uint32_t slots() const { return start_.slots(); }
   void Deliver(wire::TaskGroup group);
   // StopTask and SIGTERM now, SIGKILL after `grace`. A later call can only shorten the grace.
-  void Stop(Duration grace, const std::string& reason);
+  // An elastic gang goes on without a task that is stopped `alone`, after the step that it is in.
+  void Stop(Duration grace, const std::string& reason, bool alone = false);
   void Kill(const std::string& reason) { Stop(Duration::zero(), reason); }
 
  private:
@@ -48,6 +49,7 @@ class TaskRunner {
   void Supervise();
   bool ProcessEnded(int timeout_ms);
   void PassOrders();
+  void CheckPulse();
   void ReadReports();
   void ReadOutput(int stream);
   void DrainOutput();
@@ -76,6 +78,8 @@ class TaskRunner {
   LogLines log_;
   std::optional<wire::TaskFinished> finished_;  // what the task said of itself
   bool killed_ = false;                         // by us, since it overran its grace
+  std::optional<MonotonicTime> last_pulse_;     // of an elastic task, once it gave one
+  int64_t silent_since_ms_ = 0;                 // wall; > 0: killed since it gave none any more
   MonotonicTime log_flushed_{};
   std::thread thread_;
 };

@@ -19,6 +19,8 @@ struct Group {
   int size;
   Mesh& mesh;
   SharedWindow* window;                // null unless the whole group shares it
+  int leaves;                          // of the tree of sums: tree_shape.h
+  std::vector<int> splits;             // its shape over ranks: TreeSplits(size, leaves)
   std::vector<unsigned char> scratch;  // grows to what algorithms need, and stays
 };
 

@@ -35,7 +35,7 @@ Status ReduceOwnPart(Group& group, const Call& call, const PartFunction& part_of
   }
   inputs[group.rank] = Bytes(call.in) + mine.begin * element;
   LEPTON_RETURN_IF_ERROR(group.mesh.Run(transfers, deadline));
-  TreeReduce(out, inputs.data(), group.size, mine.size(), call.type, call.op);
+  TreeReduce(out, inputs.data(), group.splits, mine.size(), call.type, call.op);
   return {};
 }
 
@@ -82,12 +82,16 @@ Status TreeAllReduce(Group& group, const Call& call, Deadline deadline) {
   std::vector<std::pair<int, int>> path;  // (low, first rank of the right half) from the root down
   int low = 0;
   int high = group.size;
-  while (high - low > 1) {
-    int middle = low + TreeSplit(high - low);
+  for (size_t node = 0; high - low > 1;) {
+    const int split = group.splits[node];
+    const int middle = low + split;
     path.emplace_back(low, middle);
-    (group.rank < middle ? high : low) = middle;
+    const bool on_the_left = group.rank < middle;
+    node += on_the_left ? 1 : static_cast<size_t>(split);
+    (on_the_left ? high : low) = middle;
   }
   ToPartial(call.in, call.count, call.type, call.op, mine);
+  const std::vector<int> pair = TreeSplits(2, 2);
   size_t level = path.size();
   while (level > 0) {
     auto [left, right] = path[level - 1];
@@ -100,7 +104,7 @@ Status TreeAllReduce(Group& group, const Call& call, Deadline deadline) {
     Transfer up = Transfer::Recv(right, other, bytes);
     LEPTON_RETURN_IF_ERROR(group.mesh.Run({&up, 1}, deadline));
     const void* inputs[] = {mine, other};
-    TreeReduce(mine, inputs, 2, call.count, partial_type, PartialOp(call.op));
+    TreeReduce(mine, inputs, pair, call.count, partial_type, PartialOp(call.op));
     --level;
   }
   if (level > 0) {

@@ -15,8 +15,8 @@ std::vector<const void*> SlotsFrom(const SharedWindow& window, size_t offset_byt
 }
 
 // One round: at most a slot of elements.
-Status SlicedRound(SharedWindow& window, const Call& call, size_t at, size_t count,
-                   Deadline deadline) {
+Status SlicedRound(Group& group, const Call& call, size_t at, size_t count, Deadline deadline) {
+  SharedWindow& window = *group.window;
   size_t element = DataTypeSize(call.type);
   char* out = static_cast<char*>(call.out) + at * element;
   LEPTON_RETURN_IF_ERROR(window.Begin(count * element, deadline));
@@ -27,7 +27,7 @@ Status SlicedRound(SharedWindow& window, const Call& call, size_t at, size_t cou
   Range mine = PartOf(count, element, window.rank(), window.size());
   // In place: nobody else reads this part of our slot before it is reduced.
   unsigned char* reduced = window.data(window.rank()) + mine.begin * element;
-  TreeReduce(reduced, SlotsFrom(window, mine.begin * element).data(), window.size(), mine.size(),
+  TreeReduce(reduced, SlotsFrom(window, mine.begin * element).data(), group.splits, mine.size(),
              call.type, call.op);
   window.PublishReduced();
   for (int step = 0; step < window.size(); ++step) {  // each rank starts elsewhere
@@ -48,7 +48,7 @@ Status SharedOneShotAllReduce(Group& group, const Call& call, Deadline deadline)
   if (call.count > 0) std::memcpy(window.data(window.rank()), call.in, call.bytes());
   window.Publish(Signature(call));
   LEPTON_RETURN_IF_ERROR(window.WaitAllPublished(deadline));
-  TreeReduce(call.out, SlotsFrom(window, 0).data(), window.size(), call.count, call.type, call.op);
+  TreeReduce(call.out, SlotsFrom(window, 0).data(), group.splits, call.count, call.type, call.op);
   return {};
 }
 
@@ -56,7 +56,7 @@ Status SharedSlicedAllReduce(Group& group, const Call& call, Deadline deadline) 
   size_t per_round = group.window->capacity() / DataTypeSize(call.type);
   for (size_t at = 0; at < call.count; at += per_round) {
     size_t count = std::min(per_round, call.count - at);
-    LEPTON_RETURN_IF_ERROR(SlicedRound(*group.window, call, at, count, deadline));
+    LEPTON_RETURN_IF_ERROR(SlicedRound(group, call, at, count, deadline));
   }
   return {};
 }

@@ -25,8 +25,8 @@ Status SharedReduceScatter(Group& group, const Call& call, Deadline deadline) {
     window.Publish(Signature(call));
     LEPTON_RETURN_IF_ERROR(window.WaitAllPublished(deadline));
     for (int r = 0; r < n; ++r) mine[r] = window.data(r) + window.rank() * piece * element;
-    TreeReduce(static_cast<char*>(call.out) + at * element, mine.data(), n, piece, call.type,
-               call.op);
+    TreeReduce(static_cast<char*>(call.out) + at * element, mine.data(), group.splits, piece,
+               call.type, call.op);
   }
   return {};
 }

@@ -2,17 +2,19 @@
 
 namespace lepton::collectives {
 
-using TreeReduceFunction = void (*)(void*, const void* const*, int, size_t, DataType, ReduceOp);
+// `splits` as of TreeSplits, for `ranks` inputs.
+using TreeReduceFunction = void (*)(void*, const void* const*, int, const int*, size_t, DataType,
+                                    ReduceOp);
 
 namespace baseline {
-void TreeReduce(void*, const void* const*, int, size_t, DataType, ReduceOp);
+void TreeReduce(void*, const void* const*, int, const int*, size_t, DataType, ReduceOp);
 }
 #ifdef LEPTON_TREE_REDUCE_X86
 namespace avx2 {
-void TreeReduce(void*, const void* const*, int, size_t, DataType, ReduceOp);
+void TreeReduce(void*, const void* const*, int, const int*, size_t, DataType, ReduceOp);
 }
 namespace avx512 {
-void TreeReduce(void*, const void* const*, int, size_t, DataType, ReduceOp);
+void TreeReduce(void*, const void* const*, int, const int*, size_t, DataType, ReduceOp);
 }
 #endif
 
@@ -31,16 +33,11 @@ TreeReduceFunction Fastest() {
 
 }  // namespace
 
-int TreeSplit(int n) {
-  int split = 1;
-  while (split * 2 < n) split *= 2;
-  return split;
-}
-
-void TreeReduce(void* out, const void* const* inputs, int ranks, size_t count, DataType type,
-                ReduceOp op) {
+void TreeReduce(void* out, const void* const* inputs, const std::vector<int>& splits, size_t count,
+                DataType type, ReduceOp op) {
   static const TreeReduceFunction reduce = Fastest();
-  if (count > 0) reduce(out, inputs, ranks, count, type, op);
+  const int ranks = static_cast<int>(splits.size()) + 1;
+  if (count > 0) reduce(out, inputs, ranks, splits.data(), count, type, op);
 }
 
 }  // namespace lepton::collectives

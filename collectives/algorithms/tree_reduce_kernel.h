@@ -57,7 +57,8 @@ struct Min : Sum {
 
 // `ranks` >= 1 inputs from element `at` on, `count` <= kBlock elements, into `out`.
 template <typename Op, typename T, typename A>
-void Subtree(const T* const* in, int ranks, size_t at, size_t count, A* __restrict out) {
+void Subtree(const T* const* in, int ranks, const int* splits, size_t at, size_t count,
+             A* __restrict out) {
   const T* a = in[0] + at;
   if (ranks == 1) {
     for (size_t i = 0; i < count; ++i) out[i] = static_cast<A>(Load(a[i]));
@@ -70,7 +71,7 @@ void Subtree(const T* const* in, int ranks, size_t at, size_t count, A* __restri
     }
     return;
   }
-  if (ranks == 4) {
+  if (ranks == 4 && splits[0] == 2) {
     const T* c = in[2] + at;
     const T* d = in[3] + at;
     for (size_t i = 0; i < count; ++i) {
@@ -80,57 +81,57 @@ void Subtree(const T* const* in, int ranks, size_t at, size_t count, A* __restri
     }
     return;
   }
-  int split = 1;
-  while (split * 2 < ranks) split *= 2;
+  const int left = splits[0];
   A right[kBlock];
-  Subtree<Op, T, A>(in, split, at, count, out);
-  Subtree<Op, T, A>(in + split, ranks - split, at, count, right);
+  Subtree<Op, T, A>(in, left, splits + 1, at, count, out);
+  Subtree<Op, T, A>(in + left, ranks - left, splits + left, at, count, right);
   for (size_t i = 0; i < count; ++i) out[i] = Op::Combine(out[i], right[i]);
 }
 
 template <typename Op, typename T, typename A>
-void Reduce(void* out, const void* const* inputs, int ranks, size_t count) {
+void Reduce(void* out, const void* const* inputs, int ranks, const int* splits, size_t count) {
   const T* const* in = reinterpret_cast<const T* const*>(inputs);
   T* to = static_cast<T*>(out);
   A block[kBlock];
   for (size_t at = 0; at < count; at += kBlock) {
     size_t n = count - at < kBlock ? count - at : kBlock;
-    Subtree<Op, T, A>(in, ranks, at, n, block);
+    Subtree<Op, T, A>(in, ranks, splits, at, n, block);
     for (size_t i = 0; i < n; ++i) Store(to + at + i, Op::Finish(block[i], static_cast<A>(ranks)));
   }
 }
 
 template <typename T, typename A, typename MeanA>
-void ReduceType(void* out, const void* const* inputs, int ranks, size_t count, ReduceOp op) {
+void ReduceType(void* out, const void* const* inputs, int ranks, const int* splits, size_t count,
+                ReduceOp op) {
   switch (op) {
     case ReduceOp::kSum:
-      return Reduce<Sum, T, A>(out, inputs, ranks, count);
+      return Reduce<Sum, T, A>(out, inputs, ranks, splits, count);
     case ReduceOp::kMean:
-      return Reduce<Mean, T, MeanA>(out, inputs, ranks, count);
+      return Reduce<Mean, T, MeanA>(out, inputs, ranks, splits, count);
     case ReduceOp::kMax:
-      return Reduce<Max, T, A>(out, inputs, ranks, count);
+      return Reduce<Max, T, A>(out, inputs, ranks, splits, count);
     case ReduceOp::kMin:
-      return Reduce<Min, T, A>(out, inputs, ranks, count);
+      return Reduce<Min, T, A>(out, inputs, ranks, splits, count);
   }
 }
 
 }  // namespace
 
-void TreeReduce(void* out, const void* const* inputs, int ranks, size_t count, DataType type,
-                ReduceOp op) {
+void TreeReduce(void* out, const void* const* inputs, int ranks, const int* splits, size_t count,
+                DataType type, ReduceOp op) {
   switch (type) {
     case DataType::kFloat32:
-      return ReduceType<float, float, float>(out, inputs, ranks, count, op);
+      return ReduceType<float, float, float>(out, inputs, ranks, splits, count, op);
     case DataType::kBFloat16:
-      return ReduceType<BFloat16, float, float>(out, inputs, ranks, count, op);
+      return ReduceType<BFloat16, float, float>(out, inputs, ranks, splits, count, op);
     case DataType::kFloat16:
-      return ReduceType<Float16, float, float>(out, inputs, ranks, count, op);
+      return ReduceType<Float16, float, float>(out, inputs, ranks, splits, count, op);
     case DataType::kInt32:
-      return ReduceType<int32_t, int32_t, int64_t>(out, inputs, ranks, count, op);
+      return ReduceType<int32_t, int32_t, int64_t>(out, inputs, ranks, splits, count, op);
     case DataType::kInt64:
-      return ReduceType<int64_t, int64_t, int64_t>(out, inputs, ranks, count, op);
+      return ReduceType<int64_t, int64_t, int64_t>(out, inputs, ranks, splits, count, op);
     case DataType::kUInt8:
-      return ReduceType<uint8_t, uint8_t, int64_t>(out, inputs, ranks, count, op);
+      return ReduceType<uint8_t, uint8_t, int64_t>(out, inputs, ranks, splits, count, op);
   }
 }
 

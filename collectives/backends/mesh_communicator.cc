@@ -1,5 +1,7 @@
 #include "collectives/backends/mesh_communicator.h"
 
+#include "collectives/tree_shape.h"
+
 namespace lepton::collectives {
 
 Result<std::unique_ptr<Communicator>> MeshCommunicator::Make(
@@ -11,8 +13,14 @@ Result<std::unique_ptr<Communicator>> MeshCommunicator::Make(
   out->mesh_ = std::move(mesh);
   out->window_ = std::move(window);
   if (group.size > 1) {
-    out->group_ =
-        std::make_unique<Group>(Group{group.rank, group.size, *out->mesh_, out->window_.get(), {}});
+    const int leaves = group.leaves > 0 ? group.leaves : group.size;
+    out->group_ = std::make_unique<Group>(Group{group.rank,
+                                                group.size,
+                                                *out->mesh_,
+                                                out->window_.get(),
+                                                leaves,
+                                                TreeSplits(group.size, leaves),
+                                                {}});
     LEPTON_ASSIGN_OR_RETURN(out->watcher_, Watcher::Start(control.joined, control.failure));
   }
   return std::unique_ptr<Communicator>(std::move(out));

@@ -28,10 +28,11 @@ Transports MakeTransports(const GroupSpec& group, ControlPlane& control) {
   const int self = index_of(group.rank);
   Bell* bell = joined.segment == nullptr ? nullptr : &joined.segment->bell(self);
   const std::string& here = control.members[group.rank].host_identity;
-  auto neighbours =
-      std::count_if(control.members.begin(), control.members.end(),
-                    [&](const MemberAddress& member) { return member.host_identity == here; });
-  Waiter waiter(*failure, bell, static_cast<int>(neighbours));
+  std::vector<int> neighbours;
+  for (const MemberAddress& member : control.members) {
+    if (member.host_identity == here) neighbours.push_back(member.pid);
+  }
+  Waiter waiter(*failure, bell, HaveCoresOfTheirOwn(neighbours));
   if (bell != nullptr) {
     failure->AddWaker([segment = joined.segment, self] { RingAlways(segment->bell(self)); });
   }

@@ -12,13 +12,6 @@ namespace {
 
 constexpr Duration kMixedSleep = std::chrono::microseconds(200);
 
-int UsableCores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
-}
-
 timespec ToTimespec(Duration duration) {
   auto seconds = std::chrono::duration_cast<std::chrono::seconds>(duration);
   timespec out{};
@@ -29,9 +22,18 @@ timespec ToTimespec(Duration duration) {
 
 }  // namespace
 
-Waiter::Waiter(const Failure& failure, Bell* bell, int local_ranks)
-    : failure_(failure), bell_(bell) {
-  bool roomy = local_ranks <= UsableCores();
+bool HaveCoresOfTheirOwn(const std::vector<int>& pids) {
+  cpu_set_t all;
+  CPU_ZERO(&all);
+  for (const int pid : pids) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(pid, sizeof(set), &set) == 0) CPU_OR(&all, &all, &set);
+  }
+  return static_cast<size_t>(CPU_COUNT(&all)) >= pids.size();
+}
+
+Waiter::Waiter(const Failure& failure, Bell* bell, bool roomy) : failure_(failure), bell_(bell) {
   spins_ = roomy ? 2000 : 20;
   yields_ = roomy ? 10 : 2;
 }

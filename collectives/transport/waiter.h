@@ -27,9 +27,14 @@ inline void CpuRelax() {
 #endif
 }
 
+// Whether these ranks of this host, given by their processes, have a core each: they may be bound
+// to different ones, so what one of them may run on says little.
+bool HaveCoresOfTheirOwn(const std::vector<int>& pids);
+
 class Waiter {
  public:
-  Waiter(const Failure& failure, Bell* bell, int local_ranks);
+  // `roomy`: spinning takes no core from a local rank.
+  Waiter(const Failure& failure, Bell* bell, bool roomy);
 
   // Returns OK once ready() is true: a cheap look at shared memory that the peer changes before it
   // rings our bell. The group's failure; kUnavailable when `peer` left without making it ready;

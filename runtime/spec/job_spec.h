@@ -75,6 +75,7 @@ struct RestartSpec {
 struct ElasticSpec {
   int logical_shards = 0;  // 0: max_workers
   Duration recovery_budget = std::chrono::seconds(10);
+  std::string recovery = "in_place";  // or restart: from the newest checkpoint
 };
 
 // A search space's dimension, on the dotted path of a spec field: "optimizer.lr".
@@ -147,6 +148,12 @@ struct JobSpec {
   std::optional<SearchSpec> search;    // kind tune
   std::optional<DistillSpec> distill;  // kind distill
   std::optional<BatchSpec> batch;      // kind batch
+
+  // The number of logical shards, V.
+  int shards() const {
+    if (elastic.logical_shards > 0) return elastic.logical_shards;
+    return resources.max_workers > 1 ? resources.max_workers : 1;
+  }
 };
 
 // A YAML or JSON document of at most 1 MiB (YAML anchors and aliases are refused).

@@ -124,6 +124,9 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
         "parts of every batch, whatever the number of workers; 0: max_workers");
   v.Time("recovery_budget", s.elastic.recovery_budget, milliseconds(100), hours(1),
          "every time-out of the gang derives from it");
+  v.Choice("recovery", s.elastic.recovery, {"in_place", "restart"},
+           "a training gang that loses a rank goes on with what the others hold, or starts again "
+           "from its newest checkpoint");
   v.EndObject();
   v.Choice("collectives", s.collectives, {"auto", "native", "mpi", "nccl"}, "back-end");
   v.BeginObject("checkpoint", "what is kept against a loss");

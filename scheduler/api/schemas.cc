@@ -61,6 +61,8 @@ void AddJobs(json& all) {
                                 {"samples_per_second", kNumber},
                                 {"phase", kString},
                                 {"phase_done", kNumber}});
+  const json group =
+      Object({{"ranks", kInteger}, {"epoch", kInteger}, {"regrouping", {{"type", "boolean"}}}});
   all["Job"] = Object({{"id", kString},
                        {"name", kString},
                        {"kind", kString},
@@ -72,6 +74,8 @@ void AddJobs(json& all) {
                        {"labels", kStrings},
                        {"attempt", kInteger},
                        {"restarts", kInteger},
+                       {"recovery_count", kInteger},
+                       {"group", group},
                        {"submitted_ms", kInteger},
                        {"started_ms", kInteger},
                        {"finished_ms", kInteger},
@@ -80,13 +84,28 @@ void AddJobs(json& all) {
                        {"tasks", Array(Ref("Task"))},
                        {"seq", kInteger},
                        {"result", Ref("JobResult")},
-                       {"spec", Ref("JobSpec")}},
-                      18);
+                       {"spec", Ref("JobSpec")},
+                       {"recoveries", Array(Ref("Recovery"))}},
+                      20);
+  all["Recovery"] = Object({{"epoch", kInteger},
+                            {"reason_code", kString},
+                            {"cause", kString},
+                            {"time_ms", kInteger},
+                            {"step", kInteger},
+                            {"ranks", kInteger},
+                            {"detect_ms", kNumber},
+                            {"agree_ms", kNumber},
+                            {"rebuild_ms", kNumber},
+                            {"restore_ms", kNumber},
+                            {"first_commit_ms", kNumber},
+                            {"total_ms", kNumber},
+                            {"restored_bytes", kInteger}});
   all["JobList"] = List("Job");
   all["Task"] = Object({{"task_id", kString},
                         {"rank", kInteger},
                         {"worker_id", kString},
                         {"host", kString},
+                        {"pid", kInteger},
                         {"state", kString}});
   all["Event"] = Object({{"seq", kInteger},
                          {"time_ms", kInteger},

@@ -30,6 +30,7 @@ json TaskView(const scheduler::Task& task) {
           {"rank", task.rank()},
           {"worker_id", task.worker_id()},
           {"host", task.host()},
+          {"pid", task.pid()},
           {"state", scheduler::TaskStateName(task.state())}};
 }
 
@@ -59,6 +60,38 @@ json ResultView(const scheduler::Job& job) {
           {"steps", job.result().steps()},
           {"files", FileNames(job.result())},
           {"metrics", ToObject(job.result().metrics())}};
+}
+
+json RecoveriesView(const scheduler::Job& job) {
+  json recoveries = json::array();
+  for (const scheduler::Recovery& one : job.recoveries()) {
+    recoveries.push_back({{"epoch", one.epoch()},
+                          {"reason_code", one.reason_code()},
+                          {"cause", one.cause()},
+                          {"time_ms", one.fault_ms()},
+                          {"step", one.step()},
+                          {"ranks", one.ranks()},
+                          {"detect_ms", one.detect()},
+                          {"agree_ms", one.agree()},
+                          {"rebuild_ms", one.rebuild()},
+                          {"restore_ms", one.restore()},
+                          {"first_commit_ms", one.first_commit()},
+                          {"total_ms", one.total()},
+                          {"restored_bytes", one.restored_bytes()}});
+  }
+  return recoveries;
+}
+
+// The group that trains now, or that trained last.
+json GroupView(const scheduler::State& state, const scheduler::Job& job) {
+  const auto gangs = state.gangs_of_job.find(JobId(job.id()));
+  const scheduler::Gang* gang =
+      gangs == state.gangs_of_job.end() ? nullptr : state.FindGang(*gangs->second.begin());
+  if (gang == nullptr) return {{"ranks", job.last_ranks()}, {"epoch", 0}, {"regrouping", false}};
+  const int ranks = gang->elastic() ? gang->members_size() : gang->tasks_size();
+  return {{"ranks", ranks},
+          {"epoch", gang->elastic() ? gang->epoch() : 1},
+          {"regrouping", gang->forming() || gang->has_recovery()}};
 }
 
 json LabelsOf(const json& spec) {
@@ -102,6 +135,8 @@ json JobView(const scheduler::State& state, const scheduler::Job& job,
                {"restarts", job.worker_restarts() + job.task_restarts()},
                {"worker_restarts", job.worker_restarts()},
                {"task_restarts", job.task_restarts()},
+               {"recovery_count", job.recovery_count()},
+               {"group", GroupView(state, job)},
                {"submitted_ms", job.submitted_ms()},
                {"started_ms", job.started_ms()},
                {"finished_ms", job.finished_ms()},
@@ -113,6 +148,7 @@ json JobView(const scheduler::State& state, const scheduler::Job& job,
   if (job.best_trial() >= 0 && job.trials_size() > job.best_trial()) {
     view["best_trial"] = job.best_trial();
   }
+  if (job.recovery_count() > 0) view["recoveries"] = RecoveriesView(job);
   if (full) view["spec"] = std::move(spec);
   return view;
 }

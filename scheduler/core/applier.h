@@ -1,5 +1,6 @@
 // The fold's working parts: one function per kind of record, grouped by subject into
-// apply_{jobs,gangs,search,catalog}.cc. Private to scheduler/core; everybody else calls Apply.
+// apply_{jobs,gangs,elastic,search,catalog}.cc. Private to scheduler/core; everybody else calls
+// Apply.
 #pragma once
 
 #include <fmt/format.h>
@@ -29,6 +30,10 @@ class Applier {
   Status Ended(const GangEnded& ended);
   Status Reported(const wire::TaskReport& report);
   Status Lost(const TaskLost& lost);
+  Status Regrouped(const GangRegrouped& change);
+  Status Formed(const GangFormed& formed);
+  Status Added(const SeatAdded& added);
+  Status Leaving(const TaskLeaving& leaving);
   Status Stepped(const SearchStepped& stepped);
   Status Moved(const TrialMoved& moved);
   Status Ended(const TuneEnded& ended);
@@ -45,6 +50,10 @@ class Applier {
   void OnProgress(Gang& gang, const Task& task, const wire::TaskProgress& progress);
   void OnCheckpoint(Gang& gang, const wire::TaskCheckpoint& checkpoint);
   void OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finished);
+  void OnEndpoint(Gang& gang, Task& task, const wire::TaskEndpoint& endpoint);
+  void OnRecovered(Gang& gang, const wire::TaskRecovered& done);
+  void NoteFaultTime(Gang& gang, const Task& task, int64_t wall_ms);
+  static Event MembershipEvent(const Gang& gang, const std::string& from, const std::string& to);
 
   Job* FindJob(const std::string& id);
   Gang* FindGang(const std::string& id);

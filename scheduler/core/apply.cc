@@ -35,6 +35,14 @@ Status Applier::Run() {
       return Reported(record_.task_reported());
     case Record::kTaskLost:
       return Lost(record_.task_lost());
+    case Record::kGangRegrouped:
+      return Regrouped(record_.gang_regrouped());
+    case Record::kGangFormed:
+      return Formed(record_.gang_formed());
+    case Record::kSeatAdded:
+      return Added(record_.seat_added());
+    case Record::kTaskLeaving:
+      return Leaving(record_.task_leaving());
     case Record::kSearchStepped:
       return Stepped(record_.search_stepped());
     case Record::kTrialMoved:

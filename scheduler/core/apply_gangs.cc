@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "scheduler/core/applier.h"
+#include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
 #include "scheduler/core/job_state.h"
 #include "scheduler/search/searcher.h"
@@ -57,6 +58,8 @@ Status Applier::Ended(const GangEnded& ended) {
   if (Job* job = FindJob(gang->job_id()); job != nullptr) {
     *job->mutable_last_tasks() = gang->tasks();
     for (Task& task : *job->mutable_last_tasks()) task.clear_endpoint();
+    job->set_last_ranks(
+        static_cast<uint32_t>(gang->elastic() ? gang->members_size() : gang->tasks_size()));
   }
   DropRefs(state_, gang->result());
   UnindexGang(state_, *gang);
@@ -84,8 +87,7 @@ Status Applier::Reported(const wire::TaskReport& report) {
       task->set_started_ms(record_.wall_ms());
       break;
     case wire::TaskReport::kEndpoint:
-      task->set_has_endpoint(true);
-      task->set_endpoint(report.endpoint().address());
+      OnEndpoint(*gang, *task, report.endpoint());
       break;
     case wire::TaskReport::kReady:
       task->set_ready_host(report.ready().host());
@@ -98,7 +100,13 @@ Status Applier::Reported(const wire::TaskReport& report) {
       OnCheckpoint(*gang, report.checkpoint());
       break;
     case wire::TaskReport::kFinished:
+      NoteFaultTime(*gang, *task,
+                    report.finished().silent_since_ms() > 0 ? report.finished().silent_since_ms()
+                                                            : report.wall_ms());
       OnFinished(*gang, *task, report.finished());
+      break;
+    case wire::TaskReport::kRecovered:
+      OnRecovered(*gang, report.recovered());
       break;
     case wire::TaskReport::kLog:
     case wire::TaskReport::BODY_NOT_SET:
@@ -111,7 +119,7 @@ void Applier::OnProgress(Gang& gang, const Task& task, const wire::TaskProgress&
   // Getting ready is no progress yet, but a sign of life.
   gang.set_alive_ms(record_.wall_ms());
   if (progress.phase().empty()) gang.set_progressed(true);
-  if (task.rank() != 0) return;
+  if (!IsLeader(gang, task)) return;
   Progress now;
   now.set_phase(progress.phase());
   now.set_phase_done(progress.phase_done());
@@ -161,7 +169,8 @@ void Applier::OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finis
   task.set_message(finished.message());
   task.set_exit_status(finished.exit_status());
   task.set_signal(finished.signal());
-  if (task.rank() != 0 || finished.code() != "OK" || finished.signal() != 0) return;
+  task.set_silent_since_ms(finished.silent_since_ms());
+  if (!IsLeader(gang, task) || finished.code() != "OK" || finished.signal() != 0) return;
   JobResult& result = *gang.mutable_result();
   result.set_model_manifest(finished.model_manifest());
   *result.mutable_objects() = finished.objects();

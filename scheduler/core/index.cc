@@ -106,12 +106,14 @@ void IndexGang(State& state, const Gang& gang) {
   } else {
     state.gangs_of_deployment[gang.deployment()].insert(gang.id());
   }
-  for (const Task& task : gang.tasks()) {
-    state.gang_of_task[task.id()] = gang.id();
-    if (!IsAlive(task)) continue;
-    state.used_slots[WorkerId(task.worker_id())] += task.slots();
-    state.tasks_of_worker[WorkerId(task.worker_id())].insert(task.id());
-  }
+  for (const Task& task : gang.tasks()) IndexTask(state, gang, task);
+}
+
+void IndexTask(State& state, const Gang& gang, const Task& task) {
+  state.gang_of_task[task.id()] = gang.id();
+  if (!IsAlive(task)) return;
+  state.used_slots[WorkerId(task.worker_id())] += task.slots();
+  state.tasks_of_worker[WorkerId(task.worker_id())].insert(task.id());
 }
 
 void ReleaseTask(State& state, const Task& task) {

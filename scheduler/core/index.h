@@ -74,6 +74,7 @@ void DeactivateJob(State& state, const Job& job);
 Status RepeatSearchStep(search::Searcher& searcher, const SearchStep& step);
 
 void IndexGang(State& state, const Gang& gang);
+void IndexTask(State& state, const Gang& gang, const Task& task);
 void UnindexGang(State& state, const Gang& gang);
 // A task of an indexed gang is no more.
 void ReleaseTask(State& state, const Task& task);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
 #include "scheduler/core/job_state.h"
 #include "scheduler/search/searcher.h"
@@ -56,13 +57,23 @@ Status CheckGang(const State& state, const Gang& gang) {
       LEPTON_RULE(
           state.workers.at(WorkerId(task.worker_id())).hello().incarnation() == task.incarnation(),
           "task {} lives on a worker process that is gone", task.id());
-    } else if (task.code() != "OK") {
+    } else if (task.code() != "OK" && IsMember(gang, task)) {
       ++bad;
     }
   }
   LEPTON_RULE(alive > 0, "gang {} has no living task and was not ended", gang.id());
   LEPTON_RULE(bad == 0 || gang.state() == GANG_STOPPING || gang.has_result(),
               "gang {} goes on without all of its ranks", gang.id());
+  if (gang.elastic()) {
+    LEPTON_RULE(gang.epoch() > 0 && gang.members_size() > 0, "gang {} has no members", gang.id());
+    for (const uint32_t seat : gang.members()) {
+      LEPTON_RULE(static_cast<int>(seat) < gang.tasks_size(), "gang {}: no seat {}", gang.id(),
+                  seat);
+      const Task& task = gang.tasks(static_cast<int>(seat));
+      LEPTON_RULE(gang.forming() || task.group_epoch() == gang.epoch(),
+                  "task {} is in a group that it was not told of", task.id());
+    }
+  }
   if (!gang.deployment().empty()) {
     LEPTON_RULE(state.deployments.contains(gang.deployment()), "gang {} of no deployment",
                 gang.id());
@@ -76,8 +87,9 @@ Status CheckGang(const State& state, const Gang& gang) {
   if (gang.trial() < 0) {
     const auto& spec = state.Spec(JobId(job->id()));
     const bool one = spec.kind == spec::JobKind::kEvaluate;
-    LEPTON_RULE(one || gang.tasks_size() >= spec.resources.min_workers,
-                "gang {} is smaller than min_workers", gang.id());
+    const int ranks = gang.elastic() ? gang.members_size() : gang.tasks_size();
+    LEPTON_RULE(one || ranks >= spec.resources.min_workers, "gang {} is smaller than min_workers",
+                gang.id());
   } else {
     LEPTON_RULE(job->trials(gang.trial()).state() == TRIAL_RUNNING, "trial of gang {} is {}",
                 gang.id(), TrialStateName(job->trials(gang.trial()).state()));

@@ -45,6 +45,8 @@ std::optional<int64_t> Reactor::next_timer_ms() const {
     if (gang.state() == GANG_STARTING) at(StartDeadline(gang, options_));
     if (gang.state() == GANG_STOPPING) at(gang.stopping_ms() + options_.stop_timeout_ms);
     if (gang.result_ms() > 0) at(gang.result_ms() + options_.stop_timeout_ms);
+    if (gang.elastic())
+      at(ElasticTimer(gang, state_.Spec(JobId(gang.job_id())), options_, now_ms_));
   }
   for (const auto& [name, deployment] : state_.deployments) at(deployment.retry_at_ms());
   if (next == std::numeric_limits<int64_t>::max()) return std::nullopt;
@@ -70,6 +72,7 @@ void Turn::On(const Tick&) {
   std::vector<std::string> gangs;
   for (const auto& [id, gang] : state_.gangs) gangs.push_back(id);
   for (const std::string& id : gangs) TickGang(id);
+  for (const std::string& id : gangs) TickElastic(id);
   const std::vector<JobId> jobs(state_.active.begin(), state_.active.end());
   for (const JobId& id : jobs) TickJob(id);
   reactor_.dirty_ = true;

@@ -17,6 +17,11 @@ namespace lepton::scheduler {
 
 // Until when a gang that is starting must be up.
 int64_t StartDeadline(const Gang& gang, const ReactorOptions& options);
+// When an elastic gang may try another seat (0: at once; the largest: never again), and when it
+// next needs a Tick (the largest: never).
+int64_t JoinRetryMs(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options);
+int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options,
+                     int64_t now);
 // base * 2^(restarts - 1), at most `cap`.
 int64_t BackoffMs(int64_t base_ms, int restarts, int64_t cap_ms);
 
@@ -65,7 +70,7 @@ class Turn {
   void On(const TaskReported& reported);
   void OnLog(const Gang& gang, const Task& task, const wire::TaskLog& log);
   void OnCheckpoint(const Gang& gang);
-  void OnTaskEnded(const std::string& gang_id, uint32_t rank);
+  void OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_ms);
   void LoseTask(const std::string& task_id, const std::string& cause);
   // A gang in which a task was lost: all at once, after every LoseTask of one event.
   void AfterLoss(const std::set<std::string>& gang_ids, const std::string& stop_code);
@@ -89,6 +94,33 @@ class Turn {
     wire::StartTask start;  // what is equal for all ranks
   };
   void StartGang(GangPlan plan);
+  // What is equal for all tasks of a gang, but the inputs.
+  void FillStart(const Gang& gang, uint32_t slots, wire::StartTask* start) const;
+
+  // ---- turn_elastic.cc ----
+  struct EpochChange {
+    std::string reason_code;
+    std::string cause;
+    int64_t fault_ms = 0;  // 0: now
+    bool at_once = true;   // the members do not wait for the end of a step
+    bool fault = true;     // counts against restart.max
+  };
+  // True when the gang goes on with those of its members that live.
+  bool GoOnWithout(const std::string& gang_id, EpochChange change);
+  // The same without a worker's tasks, which end after the next step.
+  bool LetLeave(const std::string& gang_id, const WorkerId& worker, const std::string& cause);
+  void LetJoin(const std::string& gang_id);
+  void NewEpoch(const std::string& gang_id, const std::vector<uint32_t>& members,
+                const EpochChange& change);
+  void SendEpoch(const Gang& gang, const Task& task);
+  void MaybeForm(const std::string& gang_id);
+  void OnListening(const std::string& gang_id, const Task& task,
+                   const wire::TaskEndpoint& endpoint);
+  // Places and starts `least` to `most` further seats; none when there is no place.
+  std::vector<uint32_t> AddSeats(const std::string& gang_id, int least, int most);
+  void ServeJoins();
+  bool OthersWait(const std::string& device) const;
+  void TickElastic(const std::string& gang_id);
 
   // ---- turn_schedule.cc ----
   void Schedule();

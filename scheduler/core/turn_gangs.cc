@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "runtime/base/hash.h"
+#include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
 #include "scheduler/core/job_state.h"
 #include "scheduler/core/turn.h"
@@ -42,16 +43,8 @@ void Turn::StartGang(GangPlan plan) {
   Record record;
   *record.mutable_gang_placed() = plan.gang;
   Persist(std::move(record));
-  plan.start.set_job_id(plan.gang.job_id());
-  plan.start.set_deployment(plan.gang.deployment());
-  plan.start.set_attempt(plan.gang.attempt());
-  plan.start.set_kind(plan.gang.kind());
-  plan.start.set_size(static_cast<uint32_t>(plan.workers.size()));
-  plan.start.set_group_token(GroupToken(options_.token_secret, gang_id));
-  plan.start.set_epoch(plan.gang.attempt());
-  plan.start.set_slots(std::max(plan.slots, 1u));
+  FillStart(state_.gangs.at(gang_id), plan.slots, &plan.start);
   plan.start.set_resume_checkpoint(plan.gang.resume_checkpoint());
-  plan.start.set_stop_grace_ms(options_.stop_grace_ms);
   for (const Task& task : state_.gangs.at(gang_id).tasks()) {
     plan.start.set_task_id(task.id());
     plan.start.set_rank(task.rank());
@@ -59,11 +52,29 @@ void Turn::StartGang(GangPlan plan) {
   }
 }
 
+void Turn::FillStart(const Gang& gang, uint32_t slots, wire::StartTask* start) const {
+  start->set_job_id(gang.job_id());
+  start->set_deployment(gang.deployment());
+  start->set_attempt(gang.attempt());
+  start->set_kind(gang.kind());
+  start->set_size(static_cast<uint32_t>(gang.tasks_size()));
+  start->set_group_token(GroupToken(options_.token_secret, gang.id()));
+  start->set_epoch(gang.elastic() ? gang.epoch() : gang.attempt());
+  start->set_slots(std::max(slots, 1u));
+  start->set_stop_grace_ms(options_.stop_grace_ms);
+  if (!gang.elastic()) return;
+  const int64_t budget = BudgetMs(state_.Spec(JobId(gang.job_id())));
+  start->set_elastic(true);
+  start->set_pulse_ms(static_cast<uint32_t>(std::max<int64_t>(5, budget / 20)));
+  start->set_hang_ms(static_cast<uint32_t>(budget / 2));
+}
+
 void Turn::MaybeRunning(const std::string& gang_id) {
   const Gang& gang = state_.gangs.at(gang_id);
   if (gang.state() != GANG_STARTING) return;
   bool running = true;
   for (const Task& task : gang.tasks()) {
+    if (!IsMember(gang, task)) continue;
     running = running && task.state() != TASK_PLACED &&
               (gang.tasks_size() == 1 || task.has_endpoint()) &&
               (gang.deployment().empty() || task.ready_port() > 0);
@@ -79,17 +90,24 @@ void Turn::MaybeRunning(const std::string& gang_id) {
   JobChange change;
   change.to = JOB_RUNNING;
   change.reason_code = "STARTED";
-  change.cause = fmt::format("{} ranks run", gang.tasks_size());
+  change.cause =
+      fmt::format("{} ranks run", gang.elastic() ? gang.members_size() : gang.tasks_size());
   MoveJob(JobId(job->id()), change);
 }
 
 void Turn::SendGroup(const Gang& gang, const Task& to) {
   wire::TaskGroup group;
   group.set_task_id(to.id());
-  group.set_epoch(gang.attempt());
-  for (const Task& task : gang.tasks()) {
+  group.set_epoch(gang.elastic() ? gang.epoch() : gang.attempt());
+  std::vector<uint32_t> seats(gang.members().begin(), gang.members().end());
+  if (!gang.elastic()) {
+    for (const Task& task : gang.tasks()) seats.push_back(task.rank());
+  }
+  for (size_t rank = 0; rank < seats.size(); ++rank) {
+    const Task& task = gang.tasks(static_cast<int>(seats[rank]));
+    if (task.id() == to.id()) group.set_rank(static_cast<uint32_t>(rank));
     wire::Member& member = *group.add_members();
-    member.set_rank(task.rank());
+    member.set_rank(static_cast<uint32_t>(rank));
     member.set_host(task.host());
     member.set_address(task.endpoint());
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
 #include "scheduler/core/job_state.h"
 #include "scheduler/core/turn.h"
@@ -12,6 +13,17 @@ namespace lepton::scheduler {
 namespace {
 
 constexpr size_t kMaxPolicyLineBytes = 1024;  // std::regex recurses: long lines would overflow
+
+bool IsWaitingSeat(const Task& task) {
+  return IsAlive(task) && (task.group_epoch() == 0 || IsListening(task));
+}
+
+const Task* LostMember(const Gang& gang) {
+  for (const Task& task : gang.tasks()) {
+    if (task.state() == TASK_LOST && IsMember(gang, task)) return &task;
+  }
+  return nullptr;
+}
 
 }  // namespace
 
@@ -57,8 +69,9 @@ void Turn::On(const TaskReported& reported) {
     case wire::TaskReport::kCheckpoint:
       return OnCheckpoint(gang);
     case wire::TaskReport::kFinished:
-      return OnTaskEnded(gang_id, rank);
+      return OnTaskEnded(gang_id, rank, report.wall_ms());
     case wire::TaskReport::kEndpoint: {
+      if (gang.elastic()) return OnListening(gang_id, *task, report.endpoint());
       bool complete = gang.tasks_size() > 1 && gang.state() == GANG_STARTING;
       for (const Task& one : gang.tasks()) complete = complete && one.has_endpoint();
       if (complete) {
@@ -66,8 +79,12 @@ void Turn::On(const TaskReported& reported) {
       }
       return MaybeRunning(gang_id);
     }
-    case wire::TaskReport::kStarted:
+    case wire::TaskReport::kRecovered:
+      return LetJoin(gang_id);
     case wire::TaskReport::kProgress:
+      if (gang.elastic()) reactor_.dirty_ = true;  // it may want more ranks
+      return MaybeRunning(gang_id);
+    case wire::TaskReport::kStarted:
     case wire::TaskReport::kReady:
       return MaybeRunning(gang_id);
     case wire::TaskReport::BODY_NOT_SET:
@@ -138,15 +155,30 @@ void Turn::OnCheckpoint(const Gang& gang) {
   Forget(digests);
 }
 
-void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank) {
+void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_ms) {
   reactor_.dirty_ = true;
   const Gang& gang = state_.gangs.at(gang_id);
   const Task& task = gang.tasks(static_cast<int>(rank));
   if (FirstWhere(gang, &IsAlive) == nullptr) return EndGang(gang_id);
-  if (EndedWell(task)) return MaybeRunning(gang_id);
+  if (EndedWell(task)) {
+    // Nobody will meet any more: those that wait for a group, or to be in one, may go.
+    const bool waits = gang.elastic() && gang.has_result() &&
+                       (gang.forming() || FirstWhere(gang, &IsWaitingSeat) != nullptr);
+    return waits ? StopGang(gang_id, "DONE", "the leader has finished") : MaybeRunning(gang_id);
+  }
   // Once rank 0 has the result, what becomes of the others is of no importance.
   if (gang.state() == GANG_STOPPING || gang.has_result()) return;
+  if (!IsMember(gang, task)) return;  // it never was one, or its peers have gone on
   const Verdict verdict = JudgeTask(task);
+  if (verdict.kind == Verdict::Kind::kWorkerFault) {
+    EpochChange change;
+    const bool left = verdict.reason_code == "WORKER_STOPPED";
+    change.reason_code = left ? "RANK_LEAVES" : task.silent_since_ms() > 0 ? "HUNG" : "RANK_LOST";
+    change.cause = verdict.cause;
+    change.fault = !left;
+    change.fault_ms = task.silent_since_ms() > 0 ? task.silent_since_ms() : ended_ms;
+    if (GoOnWithout(gang_id, change)) return;
+  }
   if (verdict.kind == Verdict::Kind::kFatal && gang.trial() < 0 && !gang.job_id().empty()) {
     return StopJob(JobId(gang.job_id()), JOB_FAILED, verdict.reason_code, verdict.error_code,
                    verdict.cause);
@@ -172,7 +204,12 @@ void Turn::AfterLoss(const std::set<std::string>& gang_ids, const std::string& s
       continue;
     }
     if (gang.state() == GANG_STOPPING || gang.has_result()) continue;
-    const Task* lost = FirstWhere(gang, [](const Task& task) { return task.state() == TASK_LOST; });
+    const Task* lost = LostMember(gang);
+    if (lost == nullptr) continue;
+    EpochChange change;
+    change.reason_code = stop_code == "HUNG" ? "HUNG" : "RANK_LOST";
+    change.cause = Describe(*lost);
+    if (GoOnWithout(id, change)) continue;
     BreakGang(id, stop_code, Describe(*lost), static_cast<int>(lost->rank()));
   }
 }

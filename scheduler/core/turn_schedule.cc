@@ -1,5 +1,6 @@
 #include <utility>
 
+#include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
 #include "scheduler/core/queue.h"
 #include "scheduler/core/turn.h"
@@ -23,6 +24,7 @@ void Turn::Schedule() {
     std::vector<std::string> devices;
     for (const auto& [device, queue] : state_.queues) devices.push_back(device);
     for (const std::string& device : devices) ServeQueue(device);
+    ServeJoins();
   }
 }
 
@@ -78,6 +80,12 @@ void Turn::StartJob(const JobId& id, const placement::Placement& placed) {
   plan.gang.set_trial(-1);
   plan.gang.set_kind(job.kind());
   plan.gang.set_attempt(job.attempt());
+  if (IsElastic(spec)) {
+    plan.gang.set_elastic(true);
+    plan.gang.set_epoch(1);
+    plan.gang.set_forming(true);
+    for (uint32_t rank = 0; rank < placed.workers.size(); ++rank) plan.gang.add_members(rank);
+  }
   plan.workers = placed.workers;
   plan.slots = RequestOf(spec, job).slots;
   plan.start.set_spec_json(job.spec_json());

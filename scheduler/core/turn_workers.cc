@@ -68,7 +68,11 @@ void Turn::On(const WorkerHello& arrived) {
     if (gang->state() == GANG_STOPPING) SendStop(*task, options_.stop_grace_ms, gang->stop_code());
     const bool complete = std::all_of(gang->tasks().begin(), gang->tasks().end(),
                                       [](const Task& one) { return one.has_endpoint(); });
-    if (gang->tasks_size() > 1 && complete && !gang->progressed()) SendGroup(*gang, *task);
+    if (gang->elastic()) {
+      SendEpoch(*gang, *task);
+    } else if (gang->tasks_size() > 1 && complete && !gang->progressed()) {
+      SendGroup(*gang, *task);
+    }
   }
   if (known != state_.workers.end() && known->second.state() == WORKER_DRAINING) {
     wire::Drain drain;
@@ -125,7 +129,9 @@ void Turn::On(const DrainWorker& drain) {
   }
   for (const std::string& gang : gangs) {
     if (state_.gangs.at(gang).has_result()) continue;
-    BreakGang(gang, "DRAIN", fmt::format("worker {} is being drained", drain.id.str()), -1);
+    const std::string cause = fmt::format("worker {} is being drained", drain.id.str());
+    if (LetLeave(gang, drain.id, cause)) continue;
+    BreakGang(gang, "DRAIN", cause, -1);
   }
   Answer(Status::Ok(), drain.id.str());
 }

@@ -2,6 +2,8 @@
 
 #include <glog/logging.h>
 
+#include "scheduler/loop/recovery_metrics.h"
+
 namespace lepton::scheduler {
 
 void StateLoop::Batch::Persist(const Record& record) {
@@ -49,6 +51,13 @@ void StateLoop::Batch::Accepted(const JobId& job, int trial, const wire::TaskRep
   if (!job.empty()) jobs_.insert(job);
   sends_.push_back(
       [job, trial, report](LoopSink& sink, const State&) { sink.Accepted(job, trial, report); });
+  if (!report.has_recovered()) return;
+  sends_.push_back([job, epoch = report.recovered().epoch()](LoopSink&, const State& state) {
+    const Job* known = state.FindJob(job);
+    if (known == nullptr || known->recoveries().empty()) return;
+    const Recovery& newest = *known->recoveries().rbegin();
+    if (newest.epoch() == epoch) CountRecovery(newest);
+  });
 }
 
 void StateLoop::Batch::ForgetObjects(const std::vector<std::string>& digests) {

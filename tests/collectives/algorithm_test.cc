@@ -17,14 +17,14 @@ namespace lepton::collectives {
 
 // The loops as compiled for each instruction set.
 namespace baseline {
-void TreeReduce(void*, const void* const*, int, size_t, DataType, ReduceOp);
+void TreeReduce(void*, const void* const*, int, const int*, size_t, DataType, ReduceOp);
 }
 #ifdef __x86_64__
 namespace avx2 {
-void TreeReduce(void*, const void* const*, int, size_t, DataType, ReduceOp);
+void TreeReduce(void*, const void* const*, int, const int*, size_t, DataType, ReduceOp);
 }
 namespace avx512 {
-void TreeReduce(void*, const void* const*, int, size_t, DataType, ReduceOp);
+void TreeReduce(void*, const void* const*, int, const int*, size_t, DataType, ReduceOp);
 }
 #endif
 
@@ -34,7 +34,14 @@ constexpr DataType kTypes[] = {DataType::kFloat32, DataType::kBFloat16, DataType
                                DataType::kInt32,   DataType::kInt64,    DataType::kUInt8};
 constexpr ReduceOp kOps[] = {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin, ReduceOp::kMean};
 
-using TreeReduceFunction = void (*)(void*, const void* const*, int, size_t, DataType, ReduceOp);
+using TreeReduceFunction = void (*)(void*, const void* const*, int, const int*, size_t, DataType,
+                                    ReduceOp);
+
+// As the library calls the loops of one set.
+void Dispatched(void* out, const void* const* inputs, int ranks, const int*, size_t count,
+                DataType type, ReduceOp op) {
+  TreeReduce(out, inputs, TreeSplits(ranks, ranks), count, type, op);
+}
 
 void CheckAgainstReference(TreeReduceFunction reduce) {
   constexpr size_t kCount = 3001;
@@ -46,7 +53,8 @@ void CheckAgainstReference(TreeReduceFunction reduce) {
         for (int r = 0; r < ranks; ++r) inputs.push_back(MakeInput(r, 5, kCount, type));
         for (auto& input : inputs) pointers.push_back(input.data());
         // Onto the last input, as the sliced all-reduce does with its own slot.
-        reduce(inputs.back().data(), pointers.data(), ranks, kCount, type, op);
+        reduce(inputs.back().data(), pointers.data(), ranks, TreeSplits(ranks, ranks).data(),
+               kCount, type, op);
         EXPECT_EQ(inputs.back(), ExpectedReduction(ranks, 5, 0, kCount, type, op))
             << ranks << " ranks, " << DataTypeName(type) << ", op " << static_cast<int>(op);
       }
@@ -55,7 +63,7 @@ void CheckAgainstReference(TreeReduceFunction reduce) {
 }
 
 TEST(TreeReduceTest, EveryInstructionSetGivesTheReferenceBits) {
-  CheckAgainstReference(TreeReduce);
+  CheckAgainstReference(Dispatched);
   CheckAgainstReference(baseline::TreeReduce);
 #ifdef __x86_64__
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) {
@@ -78,11 +86,11 @@ TEST(TreeReduceTest, OrderOfAdditionIsTheDocumentedOne) {
   const float inputs[] = {big, 1.0f, -big, 1.0f, 3.0f};
   const void* pointers[] = {&inputs[0], &inputs[1], &inputs[2], &inputs[3], &inputs[4]};
   float out = 0;
-  TreeReduce(&out, pointers, 4, 1, DataType::kFloat32, ReduceOp::kSum);
+  TreeReduce(&out, pointers, TreeSplits(4, 4), 1, DataType::kFloat32, ReduceOp::kSum);
   EXPECT_EQ(out, (big + 1.0f) + (-big + 1.0f));
-  TreeReduce(&out, pointers, 5, 1, DataType::kFloat32, ReduceOp::kSum);
+  TreeReduce(&out, pointers, TreeSplits(5, 5), 1, DataType::kFloat32, ReduceOp::kSum);
   EXPECT_EQ(out, ((big + 1.0f) + (-big + 1.0f)) + 3.0f);
-  TreeReduce(&out, pointers, 3, 1, DataType::kFloat32, ReduceOp::kSum);
+  TreeReduce(&out, pointers, TreeSplits(3, 3), 1, DataType::kFloat32, ReduceOp::kSum);
   EXPECT_EQ(out, (big + 1.0f) + -big);
 }
 
@@ -93,19 +101,10 @@ TEST(TreeReduceTest, NaNIsContagiousInEveryOperation) {
       inputs[where] = std::numeric_limits<float>::quiet_NaN();
       const void* pointers[] = {&inputs[0], &inputs[1], &inputs[2]};
       float out = 0;
-      TreeReduce(&out, pointers, 3, 1, DataType::kFloat32, op);
+      TreeReduce(&out, pointers, TreeSplits(3, 3), 1, DataType::kFloat32, op);
       EXPECT_TRUE(std::isnan(out)) << "op " << static_cast<int>(op) << " input " << where;
     }
   }
-}
-
-TEST(TreeReduceTest, SplitIsTheLargestPowerOfTwoBelow) {
-  EXPECT_EQ(TreeSplit(2), 1);
-  EXPECT_EQ(TreeSplit(3), 2);
-  EXPECT_EQ(TreeSplit(4), 2);
-  EXPECT_EQ(TreeSplit(5), 4);
-  EXPECT_EQ(TreeSplit(8), 4);
-  EXPECT_EQ(TreeSplit(9), 8);
 }
 
 TEST(PartOfTest, PartsCoverEverythingOnceAndBeginOnCacheLines) {
@@ -169,6 +168,38 @@ std::vector<Setting> Settings() {
     if (name.rfind("shared", 0) != 0) out.push_back({TransportChoice::kTcp, name});
   }
   return out;
+}
+
+// The point of the leaves: each rank adds up those that it holds, the group goes on in their tree.
+TEST_P(AllReduceAlgorithmTest, BitsAreTheSameForAnyNumberOfRanksThatHoldTheLeaves) {
+  constexpr int kLeaves = 6;
+  constexpr size_t kCount = 1021;
+  NativeBackend backend({GetParam().transport, GetParam().algorithm});
+  for (int size : {2, 3, 4, 5, 6, 7}) {
+    GangOptions options{.backend = &backend, .size = size, .ranks_as = RanksAs::kThreads};
+    options.leaves = kLeaves;
+    auto results = RunGang(options, [](Communicator& comm) -> std::string {
+      const auto [begin, end] = LeavesOf(comm.rank(), comm.size(), kLeaves);
+      std::vector<float> sum(kCount, -0.0f);
+      std::vector<std::vector<unsigned char>> inputs;
+      std::vector<const void*> pointers;
+      for (int leaf = begin; leaf < end; ++leaf) {
+        inputs.push_back(MakeInput(leaf, 3, kCount, DataType::kFloat32));
+      }
+      for (auto& input : inputs) pointers.push_back(input.data());
+      if (begin < end) {
+        TreeReduce(sum.data(), pointers.data(), TreeSplits(end - begin, end - begin), kCount,
+                   DataType::kFloat32, ReduceOp::kSum);
+      }
+      Status status =
+          comm.AllReduce(sum.data(), sum.data(), kCount, DataType::kFloat32, ReduceOp::kSum);
+      if (!status.ok()) return status.ToString();
+      const auto expected =
+          ExpectedReduction(kLeaves, 3, 0, kCount, DataType::kFloat32, ReduceOp::kSum);
+      return std::memcmp(sum.data(), expected.data(), expected.size()) == 0 ? "" : "other bits";
+    });
+    for (const auto& result : results) ASSERT_EQ(result, "") << size << " ranks";
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Native, AllReduceAlgorithmTest, testing::ValuesIn(Settings()),

@@ -18,7 +18,7 @@ namespace {
 constexpr Duration kJoinTimeout = std::chrono::seconds(30);
 
 GroupSpec SpecFor(const GangOptions& options, int rank, std::vector<std::string> members) {
-  return {rank, options.size, options.epoch, options.token, std::move(members)};
+  return {rank, options.size, options.epoch, options.token, std::move(members), options.leaves};
 }
 
 std::string RunRank(const GangOptions& options, int rank, std::unique_ptr<Endpoint> endpoint,

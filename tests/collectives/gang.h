@@ -20,6 +20,7 @@ struct GangOptions {
   RanksAs ranks_as = RanksAs::kProcesses;
   Options communicator;
   uint64_t epoch = 7;
+  int leaves = 0;
   std::string token = "0123456789abcdef";
   // Called in the parent once all ranks have joined, with their process ids (empty for threads).
   std::function<void(const std::vector<pid_t>&)> when_joined;

@@ -11,11 +11,14 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import ClusterTest, DATA, long_spec, main, processes, train_spec, wait_until  # noqa: E402
 
+# From the newest checkpoint; elastic_test.py is about gangs that outlive their ranks.
+RESTART = {"recovery": "restart"}
+
 
 class TaskKilled(ClusterTest):
     def test_job_restarts_from_its_last_checkpoint_with_the_attempt_counted(self):
         c = self.cluster
-        spec = long_spec(resources={"min_workers": 2, "max_workers": 2})
+        spec = long_spec(resources={"min_workers": 2, "max_workers": 2}, elastic=RESTART)
         job_id = c.submit(spec)
         checkpoint = c.wait_checkpoint(job_id)[-1]
         victim = next(t for t in c.job(job_id)["tasks"] if t["rank"] == 1)
@@ -37,7 +40,7 @@ class TaskKilled(ClusterTest):
         c = self.cluster
         spec = train_spec(epochs=300, model={"hidden": [128, 128]}, checkpoint={"every_steps": 100},
                           restart={"max": 5, "backoff": "100ms"},
-                          resources={"min_workers": 2, "max_workers": 2})
+                          resources={"min_workers": 2, "max_workers": 2}, elastic=RESTART)
         calm = c.wait_job(c.submit(spec))
         job_id = c.submit(spec)
         c.wait_checkpoint(job_id)
@@ -53,7 +56,8 @@ class WorkerKilled(ClusterTest):
 
     def test_job_goes_on_with_what_remains_or_waits_with_the_reason(self):
         c = self.cluster
-        job_id = c.submit(long_spec(resources={"min_workers": 1, "max_workers": 2}))
+        job_id = c.submit(long_spec(resources={"min_workers": 1, "max_workers": 2},
+                                    elastic=RESTART))
         c.wait_checkpoint(job_id)
         victim = c.workers[1]
         tasks = [t for t in c.job(job_id)["tasks"] if t["worker_id"] == "w1"]

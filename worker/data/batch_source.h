@@ -16,11 +16,6 @@
 
 namespace lepton::worker {
 
-// The ranks hold contiguous shards: shard s of V belongs to floor(s * ranks / V).
-inline int RankOfShard(int shard, int shards, int ranks) {
-  return static_cast<int>(static_cast<int64_t>(shard) * ranks / shards);
-}
-
 class BatchSource {
  public:
   struct Options {

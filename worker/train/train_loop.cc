@@ -7,10 +7,14 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <numeric>
+#include <optional>
 #include <vector>
 
+#include "collectives/tree_shape.h"
 #include "worker/data/batch_feeder.h"
 #include "worker/train/evaluation.h"
+#include "worker/train/loop_state.h"
 #include "worker/train/tree_fold.h"
 
 namespace lepton::worker {
@@ -25,20 +29,18 @@ constexpr int64_t kTrainSampleRows = 256;
 constexpr int64_t kMeasuredTokens = int64_t{1} << 17;
 constexpr int64_t kTrainSampleTokens = int64_t{1} << 14;
 
-// A mean over predictions, for the loss.
-struct Mean {
-  nn::LossSum total;
-  void Add(const nn::LossSum& loss) {
-    total.sum += loss.sum;
-    total.count += loss.count;
-  }
-  double value() const { return total.count > 0 ? total.sum / total.count : 0; }
-};
+void Accumulate(const nn::LossSum& loss, nn::LossSum& total) {
+  total.sum += loss.sum;
+  total.count += loss.count;
+}
+double Mean(const nn::LossSum& total) {
+  return total.count > 0 ? total.sum / total.count : 0;
+}
 
 // The reduced buffer's tail behind the gradient: the loss and the number of predictions with a
-// target, each a double in two floats, and a stop flag that any rank sets and that so reaches all
+// target, each a double in two floats, and how many ranks wish for something, which so reaches all
 // of them at the same step.
-enum Tail { kLossHigh, kLossLow, kCountHigh, kCountLow, kStop, kTailSize };
+enum Tail { kLossHigh, kLossLow, kCountHigh, kCountLow, kStop, kLeave, kRegroup, kTailSize };
 
 std::array<float, 2> SplitDouble(double value) {
   const float high = static_cast<float>(value);
@@ -58,19 +60,20 @@ nn::LossSum Join(const float* tail) {
 
 // This rank's.
 std::vector<int> ShardsOf(const collectives::Communicator& gang, int shards) {
-  std::vector<int> mine;
-  for (int shard = 0; shard < shards; ++shard) {
-    if (RankOfShard(shard, shards, gang.size()) == gang.rank()) mine.push_back(shard);
-  }
+  const auto [begin, end] = collectives::LeavesOf(gang.rank(), gang.size(), shards);
+  std::vector<int> mine(static_cast<size_t>(end - begin));
+  std::iota(mine.begin(), mine.end(), begin);
   return mine;
 }
 
-class TrainLoop {
+}  // namespace
+
+class TrainLoop::Impl {
  public:
-  TrainLoop(const TrainRun& run, TrainObserver& observer)
+  Impl(const TrainRun& run, TrainObserver& observer)
       : run_(run),
         observer_(observer),
-        shards_(LogicalShards(run.spec)),
+        shards_(run.spec.shards()),
         pieces_(static_cast<int>(run.spec.accumulate)),
         source_(run.data.train, {.batch_size = run.spec.batch_size,
                                  .shards = shards_,
@@ -78,32 +81,32 @@ class TrainLoop {
                                  .seed = run.spec.seed,
                                  .teacher_logits = run.teacher_logits,
                                  .outputs = run.program.signature().outputs}),
-        my_shards_(ShardsOf(run.gang, shards_)),
-        feeder_(source_, run.program.signature(), {run.first_step, run.last_step, my_shards_}),
         fold_(run.program.gradients().size()),
         loss_fold_(std::tuple_size_v<SplitLoss>),
-        buffer_(run.program.gradients().size() + kTailSize),
-        step_(run.first_step),
-        good_step_(run.first_step) {
-    outcome_.last_checkpoint = run.resumed_from;
+        buffer_(run.program.gradients().size() + kTailSize) {
+    state_.step = state_.good_step = run.first_step;
+    state_.last_checkpoint = run.resumed_from;
   }
 
+  Result<uint64_t> Enter(collectives::Communicator& gang, bool has_state);
   Result<TrainOutcome> Run();
+  Status Salvage();
 
  private:
   struct StepSums {
     nn::LossSum loss;
-    bool stop = false;
+    int stop = 0, leave = 0, regroup = 0;  // ranks that wish for it
   };
-  bool leader() const { return run_.gang.rank() == 0; }
-  Status AgreeOnStart();
+  bool leader() const { return gang_->rank() == 0; }
+  Status Share(int source);
   using SplitLoss = std::array<float, kStop>;  // as the tail
   Result<nn::LossSum> PieceGradient(int shard, int piece);
   Result<nn::LossSum> ShardGradient(int shard);
   Result<SplitLoss> LocalGradient();
   Result<StepSums> ReduceGradient(const SplitLoss& local_loss);
-  Status TakeStep(bool& stop);
-  Status AfterStep(bool stop);
+  Status TakeStep();
+  Status AfterStep();
+  Status MayPart();
   Status EvaluateNow();
   Status CheckpointNow();
   Status NotFinite(std::string_view what, double value) const;
@@ -113,54 +116,84 @@ class TrainLoop {
   TrainObserver& observer_;
   const int shards_, pieces_;
   const BatchSource source_;
-  const std::vector<int> my_shards_;
-  BatchFeeder feeder_;
+  collectives::Communicator* gang_ = nullptr;
+  bool took_part_ = false;  // in a group before
+  std::vector<int> my_shards_;
+  std::optional<BatchFeeder> feeder_;
   TreeFold fold_, loss_fold_;
   std::vector<float> pieces_sum_;
   std::vector<float> buffer_;
 
-  uint64_t step_;       // done
-  uint64_t good_step_;  // of the last checkpoint
-  uint64_t evaluated_step_ = std::numeric_limits<uint64_t>::max();
-  Mean epoch_loss_, report_loss_;
-  double gradient_norm_ = 0;
+  LoopState state_;
+  StepSums wishes_;  // as of the last step
   int64_t samples_ = 0, reported_samples_ = 0;
-  MonotonicTime started_, reported_;
-  TrainOutcome outcome_;
+  MonotonicTime started_{}, reported_{};
 };
 
-// A resumed gang must start at one step; and one copy of the state rules, in case that hosts differ
-// in how they round while drawing the initial weights.
-Status TrainLoop::AgreeOnStart() {
-  if (run_.gang.size() == 1) return Status::Ok();
+// Weights, optimiser and loop state of one rank, to all.
+Status TrainLoop::Impl::Share(int source) {
   using collectives::DataType;
-  uint64_t first = step_;
-  LEPTON_RETURN_IF_ERROR(run_.gang.Broadcast(&first, 1, DataType::kInt64, 0));
-  if (first != step_) {
-    return AbortGang(run_.gang, Internal(fmt::format("rank {} starts at step {}, rank 0 at {}",
-                                                     run_.gang.rank(), step_, first)));
+  for (std::span<float> floats : {run_.program.weights(), run_.program.optimizer_state()}) {
+    if (floats.empty()) continue;
+    LEPTON_RETURN_IF_ERROR(
+        gang_->Broadcast(floats.data(), floats.size(), DataType::kFloat32, source));
   }
-  for (std::span<float> state : {run_.program.weights(), run_.program.optimizer_state()}) {
-    if (state.empty()) continue;
-    LEPTON_RETURN_IF_ERROR(run_.gang.Broadcast(state.data(), state.size(), DataType::kFloat32, 0));
-  }
+  std::string packed = state_.Pack();
+  int64_t size = static_cast<int64_t>(packed.size());
+  LEPTON_RETURN_IF_ERROR(gang_->Broadcast(&size, 1, DataType::kInt64, source));
+  packed.resize(static_cast<size_t>(size));
+  LEPTON_RETURN_IF_ERROR(gang_->Broadcast(packed.data(), packed.size(), DataType::kUInt8, source));
+  LEPTON_ASSIGN_OR_RETURN(state_, LoopState::Unpack(packed));
   return Status::Ok();
 }
 
+// One copy of the state rules, the furthest: also at the start, in case that hosts differ in how
+// they round while drawing the initial weights. The step in flight when a group broke is forgotten.
+Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool has_state) {
+  gang_ = &gang;
+  uint64_t bytes = 0;
+  if (gang.size() > 1) {
+    const int64_t mine[] = {has_state ? state_.place() : -1, took_part_ ? 1 : 0};
+    std::vector<int64_t> all(2 * static_cast<size_t>(gang.size()));
+    LEPTON_RETURN_IF_ERROR(
+        gang.AllGather(mine, all.data(), 2, collectives::DataType::kInt64).WithContext("places"));
+    int source = 0, behind = 0;
+    bool fresh = true;
+    for (int rank = 0; rank < gang.size(); ++rank) {
+      if (all[2 * rank] > all[2 * source]) source = rank;
+      fresh = fresh && all[2 * rank + 1] == 0;
+    }
+    if (all[2 * source] < 0) return AbortGang(gang, Internal("no rank has the training state"));
+    for (int rank = 0; rank < gang.size(); ++rank) behind += all[2 * rank] < all[2 * source];
+    if (behind > 0 || fresh) LEPTON_RETURN_IF_ERROR(Share(source).WithContext("training state"));
+    bytes = static_cast<uint64_t>(behind) * sizeof(float) *
+            (run_.program.weights().size() + run_.program.optimizer_state().size());
+  } else if (!has_state) {
+    return Internal("no rank has the training state");
+  }
+  took_part_ = true;
+  wishes_ = {};
+  my_shards_ = ShardsOf(gang, shards_);
+  feeder_.reset();
+  feeder_.emplace(source_, run_.program.signature(),
+                  BatchFeeder::Plan{state_.step, run_.last_step, my_shards_});
+  return bytes;
+}
+
 // Each piece has its own random stream, numbered on over all shards.
-Result<nn::LossSum> TrainLoop::PieceGradient(int shard, int piece) {
-  LEPTON_ASSIGN_OR_RETURN(const BatchBuffer* const batch, feeder_.Next());
+Result<nn::LossSum> TrainLoop::Impl::PieceGradient(int shard, int piece) {
+  LEPTON_ASSIGN_OR_RETURN(const BatchBuffer* const batch, feeder_->Next());
   if (batch->rows() == 0) {
     const std::span<float> gradients = run_.program.gradients();
     std::fill(gradients.begin(), gradients.end(), 0.0f);
     return nn::LossSum{};
   }
-  return run_.program.ForwardBackward(batch->batch(), batch->targets(), step_,
+  return run_.program.ForwardBackward(batch->batch(), batch->targets(), state_.step,
                                       static_cast<uint32_t>(shard * pieces_ + piece));
 }
 
 // The pieces' gradients added in order, in program.gradients().
-Result<nn::LossSum> TrainLoop::ShardGradient(int shard) {
+Result<nn::LossSum> TrainLoop::Impl::ShardGradient(int shard) {
   LEPTON_ASSIGN_OR_RETURN(nn::LossSum loss, PieceGradient(shard, 0));
   if (pieces_ == 1) return loss;
   const std::span<float> gradients = run_.program.gradients();
@@ -176,8 +209,8 @@ Result<nn::LossSum> TrainLoop::ShardGradient(int shard) {
 }
 
 // Leaves the sum over this rank's shards in program.gradients(); returns their loss.
-Result<TrainLoop::SplitLoss> TrainLoop::LocalGradient() {
-  const bool sole = shards_ == 1 && run_.gang.rank() == 0;  // nothing to add up
+Result<TrainLoop::Impl::SplitLoss> TrainLoop::Impl::LocalGradient() {
+  const bool sole = shards_ == 1 && gang_->rank() == 0;  // nothing to add up
   const std::span<float> gradients = run_.program.gradients();
   fold_.Reset();
   loss_fold_.Reset();
@@ -192,53 +225,60 @@ Result<TrainLoop::SplitLoss> TrainLoop::LocalGradient() {
   return sum;
 }
 
-Result<TrainLoop::StepSums> TrainLoop::ReduceGradient(const SplitLoss& local_loss) {
-  const bool stop = observer_.StopRequested();
-  if (run_.gang.size() == 1) return StepSums{Join(local_loss.data()), stop};
+Result<TrainLoop::Impl::StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
+  const bool wishes[] = {observer_.StopRequested(), observer_.LeaveRequested(),
+                         observer_.RegroupRequested()};
+  if (gang_->size() == 1) return StepSums{Join(local_loss.data()), wishes[0], wishes[1], wishes[2]};
   const std::span<float> gradients = run_.program.gradients();
   std::copy(gradients.begin(), gradients.end(), buffer_.begin());
   float* tail = buffer_.data() + gradients.size();
   std::copy(local_loss.begin(), local_loss.end(), tail);
-  tail[kStop] = stop ? 1.0f : 0.0f;
-  LEPTON_RETURN_IF_ERROR(run_.gang.AllReduce(buffer_.data(), buffer_.data(), buffer_.size(),
-                                             collectives::DataType::kFloat32,
-                                             collectives::ReduceOp::kSum));
+  for (int i = 0; i < 3; ++i) tail[kStop + i] = wishes[i] ? 1.0f : 0.0f;
+  LEPTON_RETURN_IF_ERROR(gang_->AllReduce(buffer_.data(), buffer_.data(), buffer_.size(),
+                                          collectives::DataType::kFloat32,
+                                          collectives::ReduceOp::kSum));
   std::copy_n(buffer_.begin(), gradients.size(), gradients.begin());
-  return StepSums{Join(tail), tail[kStop] > 0};
+  return StepSums{Join(tail), static_cast<int>(tail[kStop]), static_cast<int>(tail[kLeave]),
+                  static_cast<int>(tail[kRegroup])};
 }
 
-Status TrainLoop::NotFinite(std::string_view what, double value) const {
-  const std::string good =
-      outcome_.last_checkpoint.empty()
-          ? "no checkpoint yet"
-          : fmt::format("last good checkpoint: step {} ({})", good_step_, outcome_.last_checkpoint);
+Status TrainLoop::Impl::NotFinite(std::string_view what, double value) const {
+  const std::string good = state_.last_checkpoint.empty()
+                               ? "no checkpoint yet"
+                               : fmt::format("last good checkpoint: step {} ({})", state_.good_step,
+                                             state_.last_checkpoint);
   return FailedPrecondition(
       fmt::format("{} is {} at step {}; {}; a lower optimizer.lr or clip_norm may help", what,
-                  std::isnan(value) ? "nan" : "infinite", step_ + 1, good));
+                  std::isnan(value) ? "nan" : "infinite", state_.step + 1, good));
 }
 
-Status TrainLoop::TakeStep(bool& stop) {
-  const int64_t rows = source_.BatchRows(step_);
-  if (step_ % source_.steps_per_epoch() == 0) epoch_loss_ = {};
+Status TrainLoop::Impl::TakeStep() {
+  const int64_t rows = source_.BatchRows(state_.step);
+  if (state_.step % source_.steps_per_epoch() == 0) state_.epoch_loss = {};
   const Result<SplitLoss> local_loss = LocalGradient();
   if (!local_loss.ok()) {
-    return AbortGang(run_.gang, local_loss.status().WithContext(fmt::format("step {}", step_ + 1)));
+    return AbortGang(*gang_,
+                     local_loss.status().WithContext(fmt::format("step {}", state_.step + 1)));
   }
   LEPTON_ASSIGN_OR_RETURN(const StepSums sums, ReduceGradient(*local_loss));
   if (!std::isfinite(sums.loss.sum)) return NotFinite("loss", sums.loss.sum);
-  gradient_norm_ = run_.program.ApplyGradients(step_, 1.0 / std::max(1.0, sums.loss.count));
-  if (!std::isfinite(gradient_norm_)) return NotFinite("gradient norm", gradient_norm_);
-  epoch_loss_.Add(sums.loss);
-  report_loss_.Add(sums.loss);
+  state_.gradient_norm =
+      run_.program.ApplyGradients(state_.step, 1.0 / std::max(1.0, sums.loss.count));
+  if (!std::isfinite(state_.gradient_norm)) return NotFinite("gradient norm", state_.gradient_norm);
+  Accumulate(sums.loss, state_.epoch_loss);
+  Accumulate(sums.loss, state_.report_loss);
   samples_ += rows;
-  ++step_;
-  stop = sums.stop;
+  ++state_.step;
+  state_.step_closed = false;
+  // If all leave, nobody is left who could go on.
+  state_.stopping = sums.stop > 0 || sums.leave == gang_->size();
+  wishes_ = sums;
+  observer_.Committed(state_.step);
   return Status::Ok();
 }
 
-Status TrainLoop::EvaluateNow() {
-  if (evaluated_step_ == step_) return Status::Ok();
-  evaluated_step_ = step_;
+Status TrainLoop::Impl::EvaluateNow() {
+  if (state_.evaluated_step == state_.step) return Status::Ok();
   const Examples& validation = *run_.data.validation;
   int64_t held_out_rows = validation.rows();
   int64_t sample = std::max(kTrainSampleRows, held_out_rows);
@@ -248,92 +288,142 @@ Status TrainLoop::EvaluateNow() {
     sample = std::max<int64_t>(1, kTrainSampleTokens / train.predictions());
   }
   LEPTON_ASSIGN_OR_RETURN(const Evaluation train,
-                          Evaluate(run_.program, *run_.data.train_plain, sample, run_.gang));
+                          Evaluate(run_.program, *run_.data.train_plain, sample, *gang_));
   LEPTON_ASSIGN_OR_RETURN(const Evaluation held_out,
-                          Evaluate(run_.program, validation, held_out_rows, run_.gang));
-  train.AddTo("train", outcome_.metrics);
-  held_out.AddTo("validation", outcome_.metrics);
+                          Evaluate(run_.program, validation, held_out_rows, *gang_));
+  train.AddTo("train", state_.metrics);
+  held_out.AddTo("validation", state_.metrics);
   // The running loss is finer than the sample's, and includes the soft targets of a distillation.
-  if (epoch_loss_.total.count > 0) outcome_.metrics["train/loss"] = epoch_loss_.value();
+  if (state_.epoch_loss.count > 0) state_.metrics["train/loss"] = Mean(state_.epoch_loss);
+  state_.evaluated_step = state_.step;
   return Status::Ok();
 }
 
 // Rank 0 writes; all ranks learn the digest, or that it failed.
-Status TrainLoop::CheckpointNow() {
+Status TrainLoop::Impl::CheckpointNow() {
   LEPTON_RETURN_IF_ERROR(EvaluateNow());
   Status written;
   char digest[64] = {};
   if (leader()) {
-    const Result<storage::Digest> result = observer_.Checkpoint(step_, outcome_.metrics);
+    const Result<storage::Digest> result = observer_.Checkpoint(state_.step, state_.metrics);
     if (result.ok()) std::memcpy(digest, result->data(), std::min<size_t>(64, result->size()));
-    written = result.status().WithContext(fmt::format("checkpoint of step {}", step_));
+    written = result.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
   }
-  if (run_.gang.size() > 1) {
+  if (gang_->size() > 1) {
     LEPTON_RETURN_IF_ERROR(
-        run_.gang.Broadcast(digest, sizeof(digest), collectives::DataType::kUInt8, 0));
+        gang_->Broadcast(digest, sizeof(digest), collectives::DataType::kUInt8, 0));
   }
   LEPTON_RETURN_IF_ERROR(written);
   if (digest[0] == 0) return Aborted("rank 0 could not write the checkpoint");
-  outcome_.last_checkpoint.assign(digest, sizeof(digest));
-  good_step_ = step_;
+  state_.last_checkpoint.assign(digest, sizeof(digest));
+  state_.good_step = state_.step;
   return Status::Ok();
 }
 
-void TrainLoop::Report(double train_loss) {
+void TrainLoop::Impl::Report(double train_loss) {
   if (!leader()) return;
   const MonotonicTime now = RealClock().Now();
   const double seconds = std::chrono::duration<double>(now - reported_).count();
   TrainProgress progress;
-  progress.step = step_;
-  progress.epoch = static_cast<double>(step_) / static_cast<double>(source_.steps_per_epoch());
+  progress.step = state_.step;
+  progress.epoch =
+      static_cast<double>(state_.step) / static_cast<double>(source_.steps_per_epoch());
   if (seconds > 0) {
     progress.samples_per_second = static_cast<double>(samples_ - reported_samples_) / seconds;
   }
-  if (evaluated_step_ == step_) progress.metrics = outcome_.metrics;
+  if (state_.evaluated_step == state_.step) progress.metrics = state_.metrics;
   progress.metrics["train/loss"] = train_loss;
-  progress.metrics["learning_rate"] = run_.program.LearningRate(step_ > 0 ? step_ - 1 : 0);
-  progress.metrics["grad_norm"] = gradient_norm_;
+  progress.metrics["learning_rate"] =
+      run_.program.LearningRate(state_.step > 0 ? state_.step - 1 : 0);
+  progress.metrics["grad_norm"] = state_.gradient_norm;
   observer_.Progress(progress);
   reported_ = now;
   reported_samples_ = samples_;
-  report_loss_ = {};
+  state_.report_loss = {};
 }
 
-Status TrainLoop::AfterStep(bool stop) {
+Status TrainLoop::Impl::AfterStep() {
+  const bool stop = state_.stopping;
   const uint64_t every =
       static_cast<uint64_t>(std::max<int64_t>(0, run_.spec.checkpoint.every_steps));
-  const bool epoch_end = step_ % source_.steps_per_epoch() == 0;
-  const bool last = step_ == run_.last_step;
-  const bool stale = evaluated_step_ > step_ || step_ - evaluated_step_ >= kStepsBetweenEvaluations;
+  const bool epoch_end = state_.step % source_.steps_per_epoch() == 0;
+  const bool last = state_.step == run_.last_step;
+  const bool stale = state_.evaluated_step > state_.step ||
+                     state_.step - state_.evaluated_step >= kStepsBetweenEvaluations;
   if (last || (epoch_end && stale && !stop)) LEPTON_RETURN_IF_ERROR(EvaluateNow());
-  const bool due = every > 0 && step_ % every == 0;
+  const bool due = every > 0 && state_.step % every == 0;
   if (run_.checkpoints && (stop || (last && run_.checkpoint_at_end) || (due && !last))) {
     LEPTON_RETURN_IF_ERROR(CheckpointNow());
   }
-  const bool evaluated = evaluated_step_ == step_;
+  const bool evaluated = state_.evaluated_step == state_.step;
   if (evaluated || RealClock().Now() - reported_ >= kReportEvery) {
-    Report(epoch_end || last ? epoch_loss_.value() : report_loss_.value());
+    Report(Mean(epoch_end || last ? state_.epoch_loss : state_.report_loss));
   }
-  if (stop && !last) return Cancelled(fmt::format("stopped after step {}", step_));
+  if (stop && !last) return Cancelled(fmt::format("stopped after step {}", state_.step));
   return Status::Ok();
 }
 
-Result<TrainOutcome> TrainLoop::Run() {
-  LEPTON_RETURN_IF_ERROR(AgreeOnStart());
-  started_ = reported_ = RealClock().Now();
-  while (step_ < run_.last_step) {
-    bool stop = false;
-    LEPTON_RETURN_IF_ERROR(TakeStep(stop));
-    LEPTON_RETURN_IF_ERROR(AfterStep(stop));
+// Behind a step, where all ranks know of each other's wishes. kAborted: the group is over.
+Status TrainLoop::Impl::MayPart() {
+  if (state_.step == run_.last_step) return Status::Ok();
+  if (wishes_.leave > 0) {
+    if (observer_.LeaveRequested()) {
+      return Cancelled(fmt::format("left the gang after step {}", state_.step));
+    }
+    return Aborted(fmt::format("{} of {} ranks left after step {}", wishes_.leave, gang_->size(),
+                               state_.step));
+  }
+  if (wishes_.regroup == 0) return Status::Ok();
+  return Aborted(fmt::format("the group ended after step {}, for a rank joins", state_.step));
+}
+
+Result<TrainOutcome> TrainLoop::Impl::Run() {
+  reported_ = RealClock().Now();
+  if (started_ == MonotonicTime{}) started_ = reported_;
+  while (true) {
+    if (!state_.step_closed) {
+      LEPTON_RETURN_IF_ERROR(AfterStep());
+      state_.step_closed = true;
+    }
+    LEPTON_RETURN_IF_ERROR(MayPart());
+    if (state_.step >= run_.last_step) break;
+    LEPTON_RETURN_IF_ERROR(TakeStep());
   }
   LEPTON_RETURN_IF_ERROR(EvaluateNow());  // a run that was resumed at its end has no step to take
-  outcome_.steps = step_;
-  outcome_.seconds = std::chrono::duration<double>(RealClock().Now() - started_).count();
-  if (outcome_.seconds > 0 && samples_ > 0) {
-    outcome_.samples_per_second = static_cast<double>(samples_) / outcome_.seconds;
+  TrainOutcome outcome;
+  outcome.steps = state_.step;
+  outcome.metrics = state_.metrics;
+  outcome.last_checkpoint = state_.last_checkpoint;
+  outcome.seconds = std::chrono::duration<double>(RealClock().Now() - started_).count();
+  if (outcome.seconds > 0 && samples_ > 0) {
+    outcome.samples_per_second = static_cast<double>(samples_) / outcome.seconds;
   }
-  return outcome_;
+  return outcome;
 }
+
+Status TrainLoop::Impl::Salvage() {
+  if (!run_.checkpoints || state_.step <= state_.good_step) return Status::Ok();
+  const auto written = observer_.Checkpoint(state_.step, state_.metrics);
+  return written.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
+}
+
+TrainLoop::TrainLoop(const TrainRun& run, TrainObserver& observer)
+    : impl_(std::make_unique<Impl>(run, observer)) {}
+TrainLoop::~TrainLoop() = default;
+
+Result<uint64_t> TrainLoop::Enter(collectives::Communicator& gang, bool has_state) {
+  return impl_->Enter(gang, has_state);
+}
+
+Result<TrainOutcome> TrainLoop::Run() {
+  return impl_->Run();
+}
+
+Status TrainLoop::Salvage() {
+  return impl_->Salvage();
+}
+
+namespace {
 
 Result<uint64_t> LabelNumber(const std::string& key, const std::string& text) {
   uint64_t value = 0;
@@ -343,11 +433,6 @@ Result<uint64_t> LabelNumber(const std::string& key, const std::string& text) {
 }
 
 }  // namespace
-
-int LogicalShards(const spec::JobSpec& spec) {
-  const int shards = spec.elastic.logical_shards;
-  return shards > 0 ? shards : std::max(1, spec.resources.max_workers);
-}
 
 int64_t StepsPerEpoch(const spec::JobSpec& spec, int64_t train_rows) {
   const int64_t batch = std::min(spec.batch_size, train_rows);
@@ -373,7 +458,9 @@ Result<uint64_t> StopStep(const spec::JobSpec& spec, int64_t train_rows) {
 }
 
 Result<TrainOutcome> RunTrainLoop(const TrainRun& run, TrainObserver& observer) {
-  return TrainLoop(run, observer).Run();
+  TrainLoop loop(run, observer);
+  LEPTON_RETURN_IF_ERROR(loop.Enter(run.gang, /*has_state=*/true).status());
+  return loop.Run();
 }
 
 }  // namespace lepton::worker

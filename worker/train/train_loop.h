@@ -7,13 +7,14 @@
 //   2. one all-reduce of [gradient, loss, stop flag]: every rank now knows the same sums;
 //   3. a loss or gradient norm that is not finite ends the run on all ranks;
 //   4. each rank applies the same update to its own copy of the weights.
-// With powers of two of shards and ranks the weights have the same bits for any number of ranks.
+// The weights have the same bits for any number of ranks.
 // Threads: the gang's calls and the observer's are made on the caller's thread.
 #pragma once
 
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -41,6 +42,11 @@ class TrainObserver {
   virtual ~TrainObserver() = default;
   // True once the run should end at the next step boundary. Asked on every rank.
   virtual bool StopRequested() = 0;
+  // Of an elastic gang: this rank leaves, or the group ends, after the step.
+  virtual bool LeaveRequested() { return false; }
+  virtual bool RegroupRequested() { return false; }
+  // On every rank, after each update.
+  virtual void Committed(uint64_t) {}
   virtual void Progress(const TrainProgress& progress) = 0;
   // Makes a durable checkpoint of the program's state after `step` steps; returns its digest.
   virtual Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) = 0;
@@ -50,7 +56,7 @@ struct TrainRun {
   const spec::JobSpec& spec;  // batch size, shards, pieces, seed, checkpoint interval
   const PreparedData& data;
   nn::TrainingProgram& program;
-  collectives::Communicator& gang;
+  collectives::Communicator& gang;        // of RunTrainLoop
   std::span<const float> teacher_logits;  // [train rows, outputs] when distilling
   uint64_t first_step = 0;                // steps done before
   uint64_t last_step = 0;                 // leave when so many are done
@@ -76,13 +82,34 @@ struct TrainOutcome {
 // kAborted and the like when a peer is gone; kResourceExhausted when a checkpoint does not fit.
 Result<TrainOutcome> RunTrainLoop(const TrainRun& run, TrainObserver& observer);
 
+// The same loop as an object, for a gang whose group changes: Enter and Run again with each group.
+// Between two groups it holds the state of the last committed step.
+class TrainLoop {
+ public:
+  // Both outlive it.
+  TrainLoop(const TrainRun& run, TrainObserver& observer);
+  ~TrainLoop();
+  // All ranks of the group call it; then all have the state of the one that was furthest. Without
+  // `has_state` what this rank holds counts for nothing. Returns the bytes that went to ranks which
+  // were behind.
+  Result<uint64_t> Enter(collectives::Communicator& gang, bool has_state);
+  // As RunTrainLoop. Besides, kAborted when ranks leave or join: take part in the next group; and
+  // kCancelled when this rank has left.
+  Result<TrainOutcome> Run();
+  // Between two groups: a checkpoint of the last committed step by this rank alone, if the newest
+  // one is older. For a rank that waits for a group which will not come.
+  Status Salvage();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
 // Of a whole run of this spec over so many training rows.
 int64_t StepsPerEpoch(const spec::JobSpec& spec, int64_t train_rows);
 uint64_t TotalSteps(const spec::JobSpec& spec, int64_t train_rows);
 // Where this task ends: the total, or sooner for a trial's rung, by the spec's labels
 // "lepton.stop_at_step" or "lepton.stop_at_epoch". kInvalidArgument when they are not numbers.
 Result<uint64_t> StopStep(const spec::JobSpec& spec, int64_t train_rows);
-// The number of logical shards, V.
-int LogicalShards(const spec::JobSpec& spec);
 
 }  // namespace lepton::worker

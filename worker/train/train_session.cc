@@ -139,8 +139,7 @@ void LogStart(const wire::StartTask& start, const spec::JobSpec& spec,
       data.train->rows(), data.train->predictions() > 1 ? "texts" : "rows", data.validation->rows(),
       data.test->rows(), ShapeText(data.shape), session.model.arch,
       session.program->weights().size(), spec.precision, start.size(), start.size() == 1 ? "" : "s",
-      LogicalShards(spec), LogicalShards(spec) == 1 ? "" : "s", session.first_step,
-      session.stop_step);
+      spec.shards(), spec.shards() == 1 ? "" : "s", session.first_step, session.stop_step);
 }
 
 std::string MetricsText(const Metrics& metrics) {
@@ -308,10 +307,11 @@ Status FinishSession(TaskContext& context, const TrainSession& session, const Tr
   all["samples_per_second"] = outcome.samples_per_second;
   result.mutable_metrics()->insert(all.begin(), all.end());
   context.SetResult(result);
-  // No rank leaves while rank 0 may still need the gang; the work is done, so a peer that is gone
-  // does not matter.
-  if (gang.size() > 1) (void)gang.Barrier();
-  return Status::Ok();
+  // No rank leaves while rank 0 may still need the gang. Rank 0's work is done, so a peer that is
+  // gone does not matter to it; the others of an elastic gang take its place if it is gone.
+  if (gang.size() == 1) return Status::Ok();
+  const Status met = gang.Barrier();
+  return gang.rank() > 0 && context.membership() != nullptr ? met : Status::Ok();
 }
 
 void TaskObserver::Progress(const TrainProgress& progress) {

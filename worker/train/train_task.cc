@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "worker/train/elastic_train.h"
 #include "worker/train/train_session.h"
 
 namespace lepton::worker {
@@ -12,6 +13,7 @@ Status RunTrain(TaskContext& context) {
     return FailedPrecondition(fmt::format("the checkpoint is of step {}, behind the end at step {}",
                                           session.first_step, session.stop_step));
   }
+  if (context.membership() != nullptr) return TrainElastically(context, session);
   LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<collectives::Communicator> gang,
                           context.JoinGang());
   TaskObserver observer(context, session);

@@ -1,7 +1,7 @@
 // Sums vectors in one fixed binary tree: (((0+1)+(2+3))+((4+5)+(6+7)))+..., whatever number of them
-// there is, keeping log2(n) partial sums. A communicator adds its ranks in the same tree, so with
-// powers of two of shards and ranks the sum over all shards has the same bits for any number of
-// ranks that hold them.
+// there is, keeping log2(n) partial sums. A rank holds a subtree of the shards' tree, in which its
+// communicator goes on (collectives/tree_shape.h), so the sum over all shards has the same bits for
+// any number of ranks.
 // Threads: one caller.
 #pragma once
 
@@ -33,7 +33,7 @@ class TreeFold {
     ++count_;
   }
 
-  // The sum; zeros when nothing was added. `out` has the fold's size.
+  // The sum; when nothing was added -0.0, which changes no sum. `out` has the fold's size.
   void Finish(std::span<float> out) {
     const std::vector<float>* carry = nullptr;
     for (size_t level = 0; level < levels_.size() && count_ >> level; ++level) {
@@ -43,7 +43,7 @@ class TreeFold {
       carry = &levels_[level];
     }
     if (carry == nullptr) {
-      std::fill(out.begin(), out.end(), 0.0f);
+      std::fill(out.begin(), out.end(), -0.0f);
     } else {
       std::copy(carry->begin(), carry->end(), out.begin());
     }

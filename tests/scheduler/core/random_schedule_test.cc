@@ -6,6 +6,7 @@
 #include <iostream>
 #include <random>
 
+#include "scheduler/core/elastic.h"
 #include "tests/scheduler/core/sim.h"
 
 namespace lepton::scheduler {
@@ -81,6 +82,17 @@ class Chaos {
     if (gang.state() == GANG_STOPPING) return sim.Finish(id, "CANCELLED");
     if (task->state() == TASK_PLACED) return sim.Started(id);
     if (!gang.deployment().empty()) return sim.Ready(id, 9000);
+    if (gang.elastic() && !IsListening(*task)) {
+      if (task->group_epoch() == 0 || (IsMember(gang, *task) && gang.forming())) {
+        return sim.Endpoint(id, 0, "regrouping");
+      }
+      // Where a group begins, or a rank is told to go.
+      if (task->leaving()) return sim.Finish(id, "CANCELLED", "left");
+      if (Pick(3) == 0) return sim.Recovered(id, static_cast<uint64_t>(Pick(1000)));
+      if (Pick(10) == 0) return sim.Endpoint(id, 0, "a peer is gone");
+    } else if (gang.elastic()) {
+      return;  // it waits for a group
+    }
     if (gang.tasks_size() > 1 && !task->has_endpoint()) return sim.Endpoint(id);
     if (gang.state() == GANG_STARTING) return;
     const double value = Pick(1000) / 1000.0;
@@ -113,7 +125,8 @@ class Chaos {
       submit.spec = Sim::Tune(Pick(2) == 0 ? "asha" : "random", 1 + Pick(6), Pick(3));
     } else {
       const int least = 1 + Pick(3);
-      submit.spec = Sim::Train(least, least + Pick(3), 1 + Pick(2));
+      submit.spec = Pick(2) == 0 ? Sim::Elastic(least, least + Pick(3))
+                                 : Sim::Train(least, least + Pick(3), 1 + Pick(2));
     }
     submit.spec.priority = 10 * Pick(4);
     submit.spec.restart.max = Pick(4);

@@ -94,16 +94,33 @@ void Sim::Started(const std::string& task) {
   Report(task, std::move(report));
 }
 
-void Sim::Endpoint(const std::string& task) {
+void Sim::Endpoint(const std::string& task, uint64_t left, const std::string& cause) {
+  const Task* known = state().FindTask(task);
+  if (left == 0 && known != nullptr) left = known->group_epoch();
   wire::TaskReport report;
   report.mutable_endpoint()->set_address("address of " + task);
+  report.mutable_endpoint()->set_left_epoch(left);
+  report.mutable_endpoint()->set_left_wall_ms(now);
+  report.mutable_endpoint()->set_cause(cause);
+  Report(task, std::move(report));
+}
+
+void Sim::Recovered(const std::string& task, uint64_t step) {
+  wire::TaskReport report;
+  wire::TaskRecovered& recovered = *report.mutable_recovered();
+  recovered.set_epoch(state().GangOfTask(task)->epoch());
+  recovered.set_step(step);
+  recovered.set_rebuild_ms(2);
+  recovered.set_restore_ms(3);
+  recovered.set_first_commit_ms(4);
+  recovered.set_committed_wall_ms(now);
   Report(task, std::move(report));
 }
 
 void Sim::Run(const std::string& task) {
   Started(task);
   const Gang* gang = state().GangOfTask(task);
-  if (gang != nullptr && gang->tasks_size() > 1) Endpoint(task);
+  if (gang != nullptr && (gang->elastic() || gang->tasks_size() > 1)) Endpoint(task);
 }
 
 void Sim::Progress(const std::string& task, uint64_t step,
@@ -183,6 +200,14 @@ spec::JobSpec Sim::Train(int min_workers, int max_workers, int slots) {
   spec.resources.max_workers = max_workers;
   spec.resources.slots_per_worker = slots;
   spec.register_as = "digits";
+  spec.elastic.recovery = "restart";
+  return spec;
+}
+
+spec::JobSpec Sim::Elastic(int min_workers, int max_workers) {
+  spec::JobSpec spec = Train(min_workers, max_workers);
+  spec.elastic.recovery = "in_place";
+  spec.elastic.recovery_budget = std::chrono::seconds(2);
   return spec;
 }
 

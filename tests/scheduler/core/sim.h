@@ -91,7 +91,9 @@ class Sim {
 
   // ---- tasks: each sends one report as its worker would ----
   void Started(const std::string& task);
-  void Endpoint(const std::string& task);
+  // Of an elastic gang: out of every group that it was told of, or `left` it.
+  void Endpoint(const std::string& task, uint64_t left = 0, const std::string& cause = "");
+  void Recovered(const std::string& task, uint64_t step);
   void Run(const std::string& task);  // started, and its endpoint if it has peers
   void Progress(const std::string& task, uint64_t step,
                 const std::map<std::string, double>& metrics = {});
@@ -110,7 +112,9 @@ class Sim {
   void StopAll();
 
   // ---- jobs ----
+  // Trains from its checkpoints; the other one outlives its ranks.
   static spec::JobSpec Train(int min_workers = 1, int max_workers = 1, int slots = 1);
+  static spec::JobSpec Elastic(int min_workers, int max_workers);
   static spec::JobSpec Tune(const std::string& algorithm, int trials, int max_parallel = 0);
   static JobInputs Inputs();
   std::string Submit(const spec::JobSpec& spec);  // its id; fails the test when refused

@@ -144,11 +144,5 @@ TEST(BatchSource, ABatchLargerThanTheDataIsTheData) {
   EXPECT_EQ(rows, 5);
 }
 
-TEST(RankOfShard, GivesEachRankAContiguousRun) {
-  std::vector<int> ranks;
-  for (int shard = 0; shard < 8; ++shard) ranks.push_back(RankOfShard(shard, 8, 3));
-  EXPECT_EQ(ranks, (std::vector<int>{0, 0, 0, 1, 1, 1, 2, 2}));
-}
-
 }  // namespace
 }  // namespace lepton::worker

@@ -65,6 +65,7 @@ class FakeTask final : public worker::TaskContext {
     group.rank = static_cast<int>(start_.rank());
     group.size = static_cast<int>(start_.size());
     group.token = "0123456789abcdef";
+    group.leaves = spec_.shards();
     const std::string address = endpoint->address();
     LEPTON_RETURN_IF_ERROR(
         gang_->Exchange(group.rank, {address.begin(), address.end()}, [&](const auto& addresses) {

@@ -123,7 +123,15 @@ class ThreadCommunicator final : public collectives::Communicator {
   void Abort(Status cause) override { gang_->Abort(cause); }
 
   Status ReduceScatter(const void*, void*, size_t, DataType, ReduceOp) override { return Unused(); }
-  Status AllGather(const void*, void*, size_t, DataType) override { return Unused(); }
+  Status AllGather(const void* in, void* out, size_t count, DataType type) override {
+    const char* data = static_cast<const char*>(in);
+    const size_t bytes = count * ElementSize(type);
+    return gang_->Exchange(rank_, {data, data + bytes}, [&](const auto& inputs) {
+      for (size_t r = 0; r < inputs.size(); ++r) {
+        std::memcpy(static_cast<char*>(out) + r * bytes, inputs[r].data(), bytes);
+      }
+    });
+  }
   Status Send(const void* data, size_t count, DataType type, int peer) override {
     const char* bytes = static_cast<const char*>(data);
     return gang_->Put(rank_, peer, {bytes, bytes + count * ElementSize(type)});

@@ -92,7 +92,7 @@ TEST_F(TrainTaskTest, TheNativeBackEndGivesTheSameBits) {
   const std::string weights = Weights(Train(Spec(kBlobs), start, 1)[0]);
   const auto native = collectives::FindBackend("native");
   ASSERT_TRUE(native.ok()) << native.status().ToString();
-  for (const int ranks : {2, 4}) {
+  for (const int ranks : {2, 3, 4}) {
     const auto trained =
         Train(Spec(kBlobs), start, ranks, [&](FakeTask& task) { task.backend = *native; });
     EXPECT_EQ(Weights(trained[0]), weights) << ranks << " ranks";

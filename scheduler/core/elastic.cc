@@ -1,0 +1,38 @@
+#include "scheduler/core/elastic.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "scheduler/core/index.h"
+
+namespace lepton::scheduler {
+
+bool IsElastic(const spec::JobSpec& spec) {
+  return spec.kind == spec::JobKind::kTrain && spec.elastic.recovery == "in_place" &&
+         spec.resources.max_workers > 1 &&
+         (spec.collectives == "auto" || spec.collectives == "native");
+}
+
+bool IsMember(const Gang& gang, const Task& task) {
+  return !gang.elastic() || std::find(gang.members().begin(), gang.members().end(), task.rank()) !=
+                                gang.members().end();
+}
+
+bool IsLeader(const Gang& gang, const Task& task) {
+  return task.rank() == (gang.members().empty() ? 0 : gang.members(0));
+}
+
+bool IsListening(const Task& task) {
+  return IsAlive(task) && task.has_endpoint() && task.left_epoch() >= task.group_epoch();
+}
+
+int64_t BudgetMs(const spec::JobSpec& spec) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(spec.elastic.recovery_budget)
+      .count();
+}
+
+int64_t FormingDeadline(const Gang& gang, int64_t budget_ms) {
+  return gang.forming() && gang.forming_ms() > 0 ? gang.forming_ms() + budget_ms : 0;
+}
+
+}  // namespace lepton::scheduler

@@ -1,0 +1,27 @@
+// Who is who in a gang that outlives its ranks (docs/decisions/elastic-epochs.md), for the reactor
+// and the fold. In a gang that is not elastic every task is a member, and rank 0 leads.
+// Threads: pure.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "runtime/spec/job_spec.h"
+#include "scheduler/core/records.pb.h"
+
+namespace lepton::scheduler {
+
+// Whether a gang of this job goes on when a rank is lost.
+bool IsElastic(const spec::JobSpec& spec);
+
+bool IsMember(const Gang& gang, const Task& task);
+// The rank whose progress and result count.
+bool IsLeader(const Gang& gang, const Task& task);
+// It has listed itself since it was last sent a group.
+bool IsListening(const Task& task);
+
+int64_t BudgetMs(const spec::JobSpec& spec);
+// Until when the members of a forming epoch must have listed themselves; 0: no hurry yet.
+int64_t FormingDeadline(const Gang& gang, int64_t budget_ms);
+
+}  // namespace lepton::scheduler

@@ -1,0 +1,309 @@
+// A gang that outlives its ranks: epochs, losses, leaves and joins. The protocol is in
+// docs/decisions/elastic-epochs.md.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <utility>
+
+#include "scheduler/core/elastic.h"
+#include "scheduler/core/index.h"
+#include "scheduler/core/queue.h"
+#include "scheduler/core/turn.h"
+
+namespace lepton::scheduler {
+namespace {
+
+// A member is through: the others will be in a moment.
+bool IsAboutToEnd(const Gang& gang) {
+  return std::any_of(gang.members().begin(), gang.members().end(), [&](uint32_t seat) {
+    return EndedWell(gang.tasks(static_cast<int>(seat)));
+  });
+}
+
+bool Goes(const Gang& gang) {
+  return gang.elastic() && gang.state() != GANG_STOPPING && !gang.has_result();
+}
+
+std::vector<uint32_t> StayingMembers(const Gang& gang) {
+  std::vector<uint32_t> staying;
+  for (const uint32_t seat : gang.members()) {
+    const Task& task = gang.tasks(static_cast<int>(seat));
+    if (IsAlive(task) && !task.leaving()) staying.push_back(seat);
+  }
+  return staying;
+}
+
+// Seats that ended before they were ever in a group, since one was.
+int JoinFailures(const Gang& gang, int64_t* last_ms) {
+  int failures = 0;
+  for (auto task = gang.tasks().rbegin(); task != gang.tasks().rend(); ++task) {
+    if (task->group_epoch() > 0) break;
+    if (IsAlive(*task)) continue;
+    ++failures;
+    *last_ms = std::max(*last_ms, task->ended_ms());
+  }
+  return failures;
+}
+
+}  // namespace
+
+int64_t JoinRetryMs(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options) {
+  int64_t last = 0;
+  const int failures = JoinFailures(gang, &last);
+  if (failures == 0) return 0;
+  if (failures > spec.restart.max) return std::numeric_limits<int64_t>::max();
+  const auto base = std::chrono::duration_cast<std::chrono::milliseconds>(spec.restart.backoff);
+  return last + BackoffMs(base.count(), failures, options.backoff_cap_ms);
+}
+
+int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options,
+                     int64_t now) {
+  int64_t next = std::numeric_limits<int64_t>::max();
+  auto at = [&](int64_t wall_ms) {
+    if (wall_ms > now) next = std::min(next, wall_ms);
+  };
+  if (!Goes(gang)) return next;
+  at(FormingDeadline(gang, BudgetMs(spec)));
+  at(JoinRetryMs(gang, spec, options));
+  for (const Task& task : gang.tasks()) {
+    if (IsAlive(task) && !task.has_endpoint()) at(task.placed_ms() + options.start_timeout_ms);
+  }
+  return next;
+}
+
+// What is in the way of slots for a seat: a job that waits in line for them.
+bool Turn::OthersWait(const std::string& device) const {
+  const auto queue = state_.queues.find(device);
+  if (queue == state_.queues.end()) return false;
+  return std::any_of(queue->second.begin(), queue->second.end(), [&](const auto& key) {
+    return state_.jobs.at(std::get<JobId>(key)).state() == JOB_QUEUED;
+  });
+}
+
+std::vector<uint32_t> Turn::AddSeats(const std::string& gang_id, int least, int most) {
+  const Gang& gang = state_.gangs.at(gang_id);
+  const Job& job = state_.jobs.at(JobId(gang.job_id()));
+  placement::GangRequest request = RequestOf(state_.Spec(JobId(job.id())), job);
+  request.min_workers = least;
+  request.max_workers = most;
+  const placement::Placement placed = placement::PlaceGang(SeatsOf(state_, Away()), request);
+  std::vector<uint32_t> seats;
+  for (const std::string& name : placed.workers) {
+    const Worker& worker = state_.workers.at(WorkerId(name));
+    Record record;
+    record.mutable_seat_added()->set_gang_id(gang_id);
+    Task& task = *record.mutable_seat_added()->mutable_task();
+    task.set_rank(static_cast<uint32_t>(gang.tasks_size()));
+    task.set_id(fmt::format("{}.r{}", gang_id, task.rank()));
+    task.set_worker_id(worker.id());
+    task.set_incarnation(worker.hello().incarnation());
+    task.set_host(worker.hello().host());
+    task.set_slots(request.slots);
+    seats.push_back(task.rank());
+    Persist(std::move(record));
+    wire::StartTask start;
+    start.set_spec_json(job.spec_json());
+    FillInputs(job.inputs(), {}, &start);
+    FillStart(gang, request.slots, &start);
+    start.set_joins(true);
+    start.set_epoch(gang.epoch() + 1);
+    start.set_task_id(gang.tasks(gang.tasks_size() - 1).id());
+    start.set_rank(seats.back());
+    effects_.Start(WorkerId(worker.id()), start);
+  }
+  return seats;
+}
+
+void Turn::NewEpoch(const std::string& gang_id, const std::vector<uint32_t>& members,
+                    const EpochChange& change) {
+  const Gang& gang = state_.gangs.at(gang_id);
+  Record record;
+  GangRegrouped& regrouped = *record.mutable_gang_regrouped();
+  regrouped.set_gang_id(gang_id);
+  regrouped.set_epoch(gang.epoch() + 1);
+  regrouped.mutable_members()->Add(members.begin(), members.end());
+  regrouped.set_reason_code(change.reason_code);
+  regrouped.set_cause(change.cause);
+  regrouped.set_at_once(change.at_once);
+  regrouped.set_fault(change.fault);
+  regrouped.set_fault_ms(change.fault_ms > 0 ? change.fault_ms : now_);
+  Persist(std::move(record));
+  for (const uint32_t seat : gang.members()) SendEpoch(gang, gang.tasks(static_cast<int>(seat)));
+  MaybeForm(gang_id);
+}
+
+// The newest order that a member may have missed. Orders may be repeated: a task ignores those of
+// an epoch that it knows.
+void Turn::SendEpoch(const Gang& gang, const Task& task) {
+  if (!Goes(gang) || !IsMember(gang, task) || !IsAlive(task)) return;
+  if (!gang.forming()) return SendGroup(gang, task);
+  if (IsListening(task) || task.group_epoch() == 0) return;
+  wire::TaskGroup order;
+  order.set_task_id(task.id());
+  order.set_epoch(gang.epoch());
+  order.set_at_once(gang.forming_ms() > 0);
+  effects_.SendGroup(WorkerId(task.worker_id()), order);
+}
+
+void Turn::MaybeForm(const std::string& gang_id) {
+  const Gang& gang = state_.gangs.at(gang_id);
+  if (!Goes(gang) || !gang.forming()) return;
+  for (const uint32_t seat : gang.members()) {
+    if (!IsListening(gang.tasks(static_cast<int>(seat)))) return;
+  }
+  Record record;
+  record.mutable_gang_formed()->set_gang_id(gang_id);
+  Persist(std::move(record));
+  for (const uint32_t seat : gang.members()) SendGroup(gang, gang.tasks(static_cast<int>(seat)));
+}
+
+bool Turn::GoOnWithout(const std::string& gang_id, EpochChange change) {
+  const Gang& gang = state_.gangs.at(gang_id);
+  if (!Goes(gang)) return false;
+  std::vector<uint32_t> members = StayingMembers(gang);
+  if (members.size() == static_cast<size_t>(gang.members_size())) return true;  // not a member
+  if (members.empty()) return false;
+  const spec::JobSpec& spec = state_.Spec(JobId(gang.job_id()));
+  // A survivor that told of a broken group before we knew why told of the same fault.
+  if (gang.has_recovery() && gang.recovery().reason_code() == "GROUP_BROKEN") change.fault = false;
+  if (change.fault && gang.faults_in_row() + 1 > static_cast<uint32_t>(spec.restart.max)) {
+    return false;
+  }
+  const int missing = spec.resources.min_workers - static_cast<int>(members.size());
+  if (missing > 0) {
+    const std::vector<uint32_t> seats = AddSeats(gang_id, missing, missing);
+    if (seats.empty()) return false;
+    members.insert(members.end(), seats.begin(), seats.end());
+  }
+  NewEpoch(gang_id, members, change);
+  return true;
+}
+
+void Turn::OnListening(const std::string& gang_id, const Task& task,
+                       const wire::TaskEndpoint& endpoint) {
+  const std::string& cause = endpoint.cause();
+  const Gang& gang = state_.gangs.at(gang_id);
+  // The work is done, or the gang is being stopped: nobody will come.
+  if (gang.has_result()) return SendStop(task, 0, "the gang has finished");
+  if (!Goes(gang)) return;
+  if (!gang.forming() && IsMember(gang, task) && task.left_epoch() >= gang.epoch()) {
+    EpochChange change;
+    change.fault_ms = endpoint.left_wall_ms();
+    const std::vector<uint32_t> members = StayingMembers(gang);
+    const bool planned = members.size() < static_cast<size_t>(gang.members_size());
+    change.reason_code = planned ? "RANK_LEAVES" : "GROUP_BROKEN";
+    change.cause = cause;
+    if (members.empty() ||
+        static_cast<int>(members.size()) < state_.Spec(JobId(gang.job_id())).resources.min_workers) {
+      if (!GoOnWithout(gang_id, change)) BreakGang(gang_id, change.reason_code, cause, -1);
+      return;
+    }
+    change.fault = !planned;
+    const int max = state_.Spec(JobId(gang.job_id())).restart.max;
+    if (change.fault && gang.faults_in_row() + 1 > static_cast<uint32_t>(max)) {
+      return BreakGang(gang_id, "GROUP_BROKEN", cause, -1);
+    }
+    NewEpoch(gang_id, members, change);
+  } else {
+    MaybeForm(gang_id);
+    LetJoin(gang_id);
+  }
+  MaybeRunning(gang_id);
+}
+
+// Seats that are ready become members, unless a recovery is under way.
+void Turn::LetJoin(const std::string& gang_id) {
+  const Gang& gang = state_.gangs.at(gang_id);
+  if (!Goes(gang) || gang.forming() || gang.has_recovery() || !gang.progressed()) return;
+  std::vector<uint32_t> members = StayingMembers(gang);
+  const size_t before = members.size();
+  std::string cause;
+  for (const Task& task : gang.tasks()) {
+    if (IsMember(gang, task) || !IsListening(task) || task.leaving()) continue;
+    members.push_back(task.rank());
+    cause += fmt::format("{}rank {} on worker {}", cause.empty() ? "" : ", ", task.rank(),
+                         task.worker_id());
+  }
+  if (members.size() == before) return;
+  EpochChange change;
+  change.reason_code = "RANK_JOINS";
+  change.cause = cause + " joins";
+  change.at_once = false;
+  change.fault = false;
+  NewEpoch(gang_id, members, change);
+}
+
+// Gangs below their most workers take free slots that nobody waits for.
+void Turn::ServeJoins() {
+  std::vector<std::string> ids;
+  for (const auto& [id, gang] : state_.gangs) {
+    if (Goes(gang) && gang.state() == GANG_RUNNING && gang.progressed()) ids.push_back(id);
+  }
+  for (const std::string& id : ids) {
+    const Gang& gang = state_.gangs.at(id);
+    const JobId job(gang.job_id());
+    if (!state_.active.contains(job) || state_.jobs.at(job).state() != JOB_RUNNING) continue;
+    const spec::JobSpec& spec = state_.Spec(job);
+    const auto seats = std::count_if(gang.tasks().begin(), gang.tasks().end(), [](const Task& t) {
+      return IsAlive(t) && !t.leaving();
+    });
+    const int wanted = spec.resources.max_workers - static_cast<int>(seats);
+    if (wanted <= 0 || IsAboutToEnd(gang) || now_ < JoinRetryMs(gang, spec, options_)) continue;
+    if (OthersWait(spec.resources.device)) continue;
+    AddSeats(id, 1, wanted);
+  }
+}
+
+bool Turn::LetLeave(const std::string& gang_id, const WorkerId& worker, const std::string& cause) {
+  const Gang& gang = state_.gangs.at(gang_id);
+  if (!Goes(gang) || gang.state() == GANG_STARTING) return false;
+  size_t staying = 0;
+  for (const uint32_t seat : StayingMembers(gang)) {
+    staying += gang.tasks(static_cast<int>(seat)).worker_id() != worker.str();
+  }
+  const int least = state_.Spec(JobId(gang.job_id())).resources.min_workers;
+  if (static_cast<int>(staying) < least) return false;
+  for (const Task& task : gang.tasks()) {
+    if (!IsAlive(task) || task.worker_id() != worker.str() || task.leaving()) continue;
+    Record record;
+    record.mutable_task_leaving()->set_task_id(task.id());
+    record.mutable_task_leaving()->set_cause(cause);
+    Persist(std::move(record));
+    wire::StopTask stop;
+    stop.set_task_id(task.id());
+    stop.set_grace_ms(options_.stop_grace_ms);
+    stop.set_reason(cause);
+    stop.set_alone(true);
+    effects_.Stop(worker, stop);
+  }
+  return true;
+}
+
+// Members that do not list themselves in time are killed: they hang, or are cut off.
+void Turn::TickElastic(const std::string& gang_id) {
+  auto it = state_.gangs.find(gang_id);
+  if (it == state_.gangs.end() || !Goes(it->second)) return;
+  const Gang& gang = it->second;
+  const int64_t deadline = FormingDeadline(gang, BudgetMs(state_.Spec(JobId(gang.job_id()))));
+  std::vector<Task> late;
+  for (const Task& task : gang.tasks()) {
+    if (!IsAlive(task) || IsListening(task)) continue;
+    const bool starting = task.group_epoch() == 0;
+    const bool member = IsMember(gang, task);
+    if (starting ? gang.state() != GANG_STARTING &&
+                       now_ >= std::max(task.placed_ms(), gang.alive_ms()) + options_.start_timeout_ms
+                 : member && deadline > 0 && now_ >= deadline) {
+      late.push_back(task);
+    }
+  }
+  for (const Task& task : late) {
+    SendStop(task, 0, "it did not answer within the recovery budget");
+    LoseTask(task.id(), "it did not answer within the recovery budget");
+  }
+  if (!late.empty()) return AfterLoss({gang_id}, "HUNG");
+  LetJoin(gang_id);
+}
+
+}  // namespace lepton::scheduler

@@ -1,0 +1,24 @@
+#include "scheduler/loop/recovery_metrics.h"
+
+#include <utility>
+
+#include "runtime/base/metrics.h"
+
+namespace lepton::scheduler {
+
+void CountRecovery(const Recovery& recovery) {
+  metrics::Counter("lepton_recoveries_total", "Changes of elastic gangs' membership, by reason.",
+                   {{"reason", recovery.reason_code()}})
+      .Increment();
+  for (const auto& [phase, ms] :
+       {std::pair{"detect", recovery.detect()}, std::pair{"agree", recovery.agree()},
+        std::pair{"rebuild", recovery.rebuild()}, std::pair{"restore", recovery.restore()},
+        std::pair{"first_commit", recovery.first_commit()},
+        std::pair{"total", recovery.total()}}) {
+    metrics::Histogram("lepton_recovery_seconds",
+                       "From a fault to the next committed step, by phase.", {{"phase", phase}})
+        .Observe(ms / 1000);
+  }
+}
+
+}  // namespace lepton::scheduler

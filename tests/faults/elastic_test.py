@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Ranks of a training gang die, hang, leave and join: the others go on with what they hold, and the
+weights are those of the undisturbed run, bit for bit."""
+import os
+import pathlib
+import random
+import signal
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from cluster import ClusterTest, FINAL, main, train_spec, wait_until  # noqa: E402
+
+BUDGET_S = 4
+
+
+def elastic_spec(low=1, high=4, **fields):
+    fields.setdefault("epochs", 400)
+    fields.setdefault("checkpoint", {"every_steps": 2000})
+    return train_spec(model={"hidden": [128, 128]}, resources={"min_workers": low, "max_workers": high},
+                      elastic={"logical_shards": 8, "recovery_budget": f"{BUDGET_S}s"}, **fields)
+
+
+class ElasticTest(ClusterTest):
+    workers, slots = 4, 1
+    calm = None
+
+    def calm_digest(self):
+        """Of the same run on one rank, undisturbed: once for all tests."""
+        if ElasticTest.calm is None:
+            spec = elastic_spec()
+            spec["resources"] = {"min_workers": 1, "max_workers": 1}
+            job = self.cluster.wait_job(self.cluster.submit(spec))
+            self.assertEqual(job["state"], "SUCCEEDED", job)
+            ElasticTest.calm = job["result"]["weights_sha256"]
+        return ElasticTest.calm
+
+    def start(self, low=1, high=4, ranks=None):
+        spec = elastic_spec(low, high)
+        job_id = self.cluster.submit(spec)
+        wait_until(lambda: len(self.alive(job_id)) >= (ranks or high) and
+                   self.cluster.job(job_id)["progress"]["step"] > 0, 20, "the first steps")
+        return job_id
+
+    def alive(self, job_id):
+        return [t for t in self.cluster.job(job_id)["tasks"] if t["state"] == "STARTED"]
+
+    def settled(self, job_id):
+        """The group commits steps, or the job has ended."""
+        return wait_until(lambda: (lambda j: j if not j["group"]["regrouping"] or j["state"] in FINAL
+                                   else None)(self.cluster.job(job_id)), 20, f"{job_id} goes on")
+
+    def recovered(self, job_id, count, timeout=20):
+        return wait_until(lambda: (lambda j: j if j["recovery_count"] >= count or j["state"] in FINAL
+                                   else None)(self.cluster.job(job_id)), timeout,
+                          f"recovery {count} of {job_id}")
+
+    def finish(self, job_id):
+        job = self.cluster.wait_job(job_id, timeout=90)
+        self.assertEqual(job["state"], "SUCCEEDED", job)
+        self.assertEqual(job["attempt"], 1, "no restart")
+        self.assertEqual(job["result"]["weights_sha256"], self.calm_digest())
+        for one in job.get("recoveries", []):
+            print({k: one[k] for k in one if k.endswith("_ms") and k != "time_ms"},
+                  one["reason_code"], "step", one["step"], "ranks", one["ranks"], flush=True)
+        return job
+
+
+class Killed(ElasticTest):
+    def test_any_rank_at_any_step_costs_neither_restart_nor_bits(self):
+        dice = random.Random(int(os.environ.get("LEPTON_TEST_SEED", "7")))
+        job_id = self.start()
+        kills = 0
+        for _ in range(4):
+            time.sleep(dice.uniform(0, 0.3))
+            alive = self.alive(job_id)
+            if self.cluster.job(job_id)["state"] in FINAL or len(alive) < 2:
+                break
+            victim = dice.choice(alive)
+            before = self.cluster.job(job_id)["recovery_count"]
+            os.kill(victim["pid"], signal.SIGKILL)
+            kills += 1
+            self.recovered(job_id, before + 1)
+            job = self.settled(job_id)
+            if job["state"] not in FINAL:
+                now = {t["pid"] for t in self.alive(job_id)}
+                self.assertLessEqual({t["pid"] for t in alive if t is not victim}, now)
+        job = self.finish(job_id)
+        self.assertGreaterEqual(kills, 2, "the run is too short for this test")
+        lost = [r for r in job["recoveries"] if r["reason_code"] == "RANK_LOST"]
+        self.assertGreaterEqual(len(lost), 1)
+        self.assertLess(min(r["total_ms"] for r in lost), 1000)
+
+    def test_two_at_once_and_the_leader_among_them(self):
+        job_id = self.start()
+        alive = self.alive(job_id)
+        for victim in alive[:2]:
+            os.kill(victim["pid"], signal.SIGKILL)
+        self.recovered(job_id, 1)
+        self.finish(job_id)
+
+    def test_a_gang_that_must_be_whole_waits_for_a_replacement_only(self):
+        job_id = self.start(low=4)
+        victim = self.alive(job_id)[2]
+        os.kill(victim["pid"], signal.SIGKILL)
+        job = self.recovered(job_id, 1)
+        self.assertEqual(job["recoveries"][0]["ranks"], 4)
+        self.assertGreater(job["recoveries"][0]["restored_bytes"], 0, "from a peer")
+        self.finish(job_id)
+
+
+class Hung(ElasticTest):
+    def test_a_stopped_rank_is_removed_within_the_budget(self):
+        job_id = self.start()
+        pid = self.alive(job_id)[1]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            job = self.recovered(job_id, 1)
+            self.assertEqual(job["recoveries"][0]["reason_code"], "HUNG", job["recoveries"])
+            self.assertLess(job["recoveries"][0]["total_ms"], BUDGET_S * 1000)
+        finally:
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                pass
+        self.finish(job_id)
+
+
+class Moving(ElasticTest):
+    workers = 2
+
+    def test_workers_join_and_are_drained_while_it_trains(self):
+        job_id = self.start(ranks=2)
+        self.cluster.start_worker("late")
+        wait_until(lambda: len(self.alive(job_id)) == 3, 20, "a third rank")
+        job = self.recovered(job_id, 1)
+        self.assertEqual(job["recoveries"][0]["reason_code"], "RANK_JOINS")
+        status, _ = self.cluster.call("POST", "/v1/workers/w0:drain")
+        self.assertIn(status, (200, 202))
+        job = self.recovered(job_id, 2)
+        self.finish(job_id)
+
+
+class CoordinatorKilled(ElasticTest):
+    def test_a_rank_dies_while_the_coordinator_is_dead(self):
+        job_id = self.start()
+        victim = self.alive(job_id)[3]["pid"]
+        self.cluster.kill(self.cluster.coordinator)
+        os.kill(victim, signal.SIGKILL)
+        time.sleep(0.3)
+        self.cluster.start_coordinator()
+        self.cluster.wait_for_workers(4)
+        self.recovered(job_id, 1, 30)
+        self.finish(job_id)
+
+    def test_the_coordinator_dies_while_ranks_meet(self):
+        job_id = self.start()
+        os.kill(self.alive(job_id)[0]["pid"], signal.SIGKILL)
+        self.cluster.kill(self.cluster.coordinator)
+        self.cluster.start_coordinator()
+        self.cluster.wait_for_workers(4)
+        self.finish(job_id)
+
+
+class WorkerKilled(ElasticTest):
+    def test_a_whole_worker_dies(self):
+        job_id = self.start()
+        self.cluster.kill(self.cluster.workers[1])
+        self.recovered(job_id, 1)
+        self.finish(job_id)
+
+
+if __name__ == "__main__":
+    main()

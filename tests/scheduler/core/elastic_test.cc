@@ -1,0 +1,271 @@
+// Gangs that outlive their ranks: epochs, losses, leaves, joins, hangs, and the coordinator's death
+// in the middle of them.
+#include "scheduler/core/elastic.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/scheduler/core/sim.h"
+
+namespace lepton::scheduler {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+using testing::UnorderedElementsAre;
+
+// A gang of `ranks` on as many workers of one slot each, that trains.
+class ElasticGang : public testing::Test {
+ protected:
+  void Start(int min_workers, int ranks, int max_workers = 0) {
+    for (int i = 0; i < ranks; ++i) sim.Hello("w" + std::to_string(i));
+    id = sim.Submit(Sim::Elastic(min_workers, max_workers > 0 ? max_workers : ranks));
+    sim.RunAll(id);
+    sim.Progress(Seat(0), 7);
+  }
+  std::string Seat(int seat) const { return id + ".a1.r" + std::to_string(seat); }
+  const Gang& gang() const { return *sim.state().FindGang(id + ".a1"); }
+  std::vector<uint32_t> Members() const { return {gang().members().begin(), gang().members().end()}; }
+  // The tasks to which something about groups was sent by the last input, with their epochs.
+  std::vector<std::string> Told() const {
+    std::vector<std::string> told;
+    for (const auto& [worker, group] : sim.out.groups) {
+      told.push_back(group.task_id() + (group.members().empty() ? " leave" : " join") +
+                     std::to_string(group.epoch()));
+    }
+    return told;
+  }
+  Sim sim;
+  std::string id;
+};
+
+TEST_F(ElasticGang, MeetsInEpochOneOnceEveryRankListens) {
+  for (int i = 0; i < 3; ++i) sim.Hello("w" + std::to_string(i));
+  id = sim.Submit(Sim::Elastic(1, 3));
+  ASSERT_THAT(sim.out.starts, SizeIs(3));
+  EXPECT_TRUE(sim.out.starts[0].second.elastic());
+  EXPECT_FALSE(sim.out.starts[0].second.joins());
+  EXPECT_EQ(sim.out.starts[0].second.hang_ms(), 1'000u) << "half the budget";
+  for (int rank = 0; rank < 3; ++rank) sim.Started(Seat(rank));
+  sim.Endpoint(Seat(2));
+  sim.Endpoint(Seat(0));
+  EXPECT_THAT(Told(), IsEmpty());
+  sim.Endpoint(Seat(1));
+  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join1", Seat(1) + " join1", Seat(2) + " join1"));
+  EXPECT_EQ(sim.out.groups[1].second.rank(), 1u);
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+}
+
+TEST_F(ElasticGang, ADeadRankCostsNoRestart) {
+  Start(1, 3);
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  EXPECT_THAT(Members(), ElementsAre(0, 2));
+  EXPECT_EQ(gang().epoch(), 2u);
+  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " leave2", Seat(2) + " leave2"));
+  EXPECT_TRUE(sim.out.groups[0].second.at_once());
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+  sim.now += 3;
+  sim.Endpoint(Seat(0), 1, "rank 1 died");
+  EXPECT_THAT(Told(), IsEmpty());
+  sim.now += 4;
+  sim.Endpoint(Seat(2), 1, "rank 1 died");
+  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join2", Seat(2) + " join2"));
+  EXPECT_EQ(sim.out.groups[1].second.rank(), 1u) << "ranks are counted anew";
+  EXPECT_THAT(sim.out.groups[1].second.members(), SizeIs(2));
+  sim.now += 10;
+  sim.Recovered(Seat(0), 8);
+  const Job& job = sim.job(id);
+  EXPECT_EQ(job.attempt(), 1u);
+  EXPECT_EQ(job.worker_restarts(), 0u);
+  ASSERT_THAT(job.recoveries(), SizeIs(1));
+  const Recovery& ledger = job.recoveries(0);
+  EXPECT_EQ(ledger.reason_code(), "RANK_LOST");
+  EXPECT_THAT(ledger.cause(), HasSubstr("rank 1 on worker w1: killed by signal 9"));
+  EXPECT_EQ(ledger.step(), 8u);
+  EXPECT_EQ(ledger.ranks(), 2u);
+  EXPECT_EQ(ledger.detect(), 3);
+  EXPECT_EQ(ledger.agree(), 4);
+  EXPECT_EQ(ledger.rebuild(), 2);
+  EXPECT_EQ(ledger.restore(), 3);
+  EXPECT_EQ(ledger.first_commit(), 4);
+  EXPECT_EQ(ledger.total(), 17);
+}
+
+TEST_F(ElasticGang, ASurvivorThatTellsFirstDoesNotHideWhoDied) {
+  Start(1, 3);
+  sim.Endpoint(Seat(0), 1, "rank 1 is gone");
+  EXPECT_EQ(gang().epoch(), 2u);
+  EXPECT_THAT(Members(), ElementsAre(0, 1, 2)) << "nobody is known to be dead";
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  EXPECT_THAT(Members(), ElementsAre(0, 2));
+  EXPECT_EQ(gang().faults_in_row(), 1u) << "one fault, told twice";
+  sim.Endpoint(Seat(2), 1, "rank 1 is gone");
+  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join3", Seat(2) + " join3"));
+  sim.Recovered(Seat(0), 8);
+  EXPECT_EQ(sim.job(id).recoveries(0).reason_code(), "RANK_LOST");
+  EXPECT_EQ(gang().faults_in_row(), 0u);
+}
+
+TEST_F(ElasticGang, TheDeathOfTheLeaderMakesAnotherRankLead) {
+  Start(1, 2);
+  sim.Finish(Seat(0), "ABORTED", "", 9);
+  sim.Endpoint(Seat(1), 1);
+  sim.Recovered(Seat(1), 9);
+  sim.Progress(Seat(1), 20);
+  EXPECT_EQ(sim.job(id).progress().step(), 20u);
+  sim.Finish(Seat(1), "OK", "", 0, {}, "m1");
+  sim.StopAll();  // the seat that took the dead one's slot
+  EXPECT_EQ(sim.StateOf(id), "SUCCEEDED");
+  EXPECT_EQ(sim.job(id).result().model_manifest(), "m1");
+}
+
+TEST_F(ElasticGang, BelowItsLeastAReplacementIsAMemberFromTheStart) {
+  Start(3, 3);
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  ASSERT_THAT(sim.out.starts, SizeIs(1)) << "the slot is free again";
+  EXPECT_EQ(sim.out.starts[0].second.task_id(), Seat(3));
+  EXPECT_TRUE(sim.out.starts[0].second.joins());
+  EXPECT_EQ(sim.out.starts[0].second.resume_checkpoint(), "");
+  EXPECT_THAT(Members(), ElementsAre(0, 2, 3));
+  sim.Endpoint(Seat(0), 1);
+  sim.Endpoint(Seat(2), 1);
+  EXPECT_THAT(Told(), IsEmpty());
+  sim.Run(Seat(3));
+  EXPECT_THAT(Told(), SizeIs(3));
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+}
+
+TEST_F(ElasticGang, BelowItsLeastWithoutAPlaceItStartsAgainFromItsCheckpoint) {
+  Start(2, 2);
+  sim.Lose("w1");
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  sim.StopAll();
+  EXPECT_EQ(sim.job(id).worker_restarts(), 1u);
+}
+
+TEST_F(ElasticGang, AllDeadMeansTheCheckpoint) {
+  Start(1, 2);
+  sim.Checkpoint(Seat(0), 5, "c5");
+  sim.Finish(Seat(0), "ABORTED", "", 9);
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING") << "the seat that was to join has nothing";
+  sim.StopAll();
+  sim.Pass(1'000);
+  ASSERT_THAT(sim.out.starts, SizeIs(2));
+  EXPECT_EQ(sim.out.starts[0].second.resume_checkpoint(), "c5");
+}
+
+TEST_F(ElasticGang, ASeatJoinsAtAStepBoundaryOnceItListens) {
+  Start(1, 2, 3);
+  sim.Hello("w2");
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  EXPECT_TRUE(sim.out.starts[0].second.joins());
+  EXPECT_THAT(Members(), ElementsAre(0, 1));
+  sim.Started(Seat(2));
+  EXPECT_THAT(Told(), IsEmpty()) << "nobody waits for its start";
+  sim.Endpoint(Seat(2));
+  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " leave2", Seat(1) + " leave2"));
+  EXPECT_FALSE(sim.out.groups[0].second.at_once());
+  sim.Endpoint(Seat(0), 1);
+  sim.Endpoint(Seat(1), 1);
+  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join2", Seat(1) + " join2", Seat(2) + " join2"));
+  sim.Recovered(Seat(0), 30);
+  EXPECT_EQ(sim.job(id).recoveries(0).reason_code(), "RANK_JOINS");
+  EXPECT_EQ(gang().faults_in_row(), 0u);
+}
+
+TEST_F(ElasticGang, AJoinerThatFailsHurtsNobodyAndIsTriedAgainLater) {
+  Start(1, 2, 3);
+  sim.Hello("w2");
+  sim.Finish(Seat(2), "DATA_LOSS", "its disk is broken");
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+  EXPECT_THAT(Told(), IsEmpty());
+  EXPECT_THAT(sim.out.starts, IsEmpty());
+  sim.Pass(1'000);
+  EXPECT_NE(sim.state().FindTask(Seat(3)), nullptr);
+}
+
+TEST_F(ElasticGang, AJobThatWaitsHasTheFreeSlotBeforeASeat) {
+  Start(1, 2, 3);
+  const std::string other = sim.Submit(Sim::Train(2, 2));
+  EXPECT_EQ(sim.StateOf(other), "QUEUED");
+  sim.Hello("w2");
+  EXPECT_THAT(sim.out.starts, IsEmpty()) << "it would wait for ever for its second slot";
+  sim.Hello("w3");
+  EXPECT_EQ(sim.StateOf(other), "STARTING");
+}
+
+TEST_F(ElasticGang, ADrainedWorkersRankLeavesAndTheOthersGoOn) {
+  Start(1, 3);
+  sim.On(DrainWorker{WorkerId("w2"), "maintenance"});
+  ASSERT_THAT(sim.out.stops, SizeIs(1));
+  EXPECT_EQ(sim.out.stops[0].second.task_id(), Seat(2));
+  EXPECT_TRUE(sim.out.stops[0].second.alone());
+  sim.Endpoint(Seat(0), 1, "1 of 3 ranks left");
+  EXPECT_THAT(Members(), ElementsAre(0, 1));
+  sim.Finish(Seat(2), "CANCELLED", "left");
+  sim.Endpoint(Seat(1), 1, "1 of 3 ranks left");
+  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join2", Seat(1) + " join2"));
+  EXPECT_EQ(gang().faults_in_row(), 0u);
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+}
+
+TEST_F(ElasticGang, AMemberThatDoesNotAnswerWithinTheBudgetIsKilled) {
+  Start(1, 3);
+  sim.Endpoint(Seat(0), 1, "no answer in time from rank 2");
+  sim.Endpoint(Seat(1), 1, "no answer in time from rank 2");
+  EXPECT_THAT(Members(), SizeIs(3));
+  sim.Pass(1'999);
+  EXPECT_THAT(Members(), SizeIs(3));
+  sim.Pass(1);
+  ASSERT_THAT(sim.out.stops, SizeIs(1));
+  EXPECT_EQ(sim.out.stops[0].second.task_id(), Seat(2));
+  EXPECT_EQ(sim.out.stops[0].second.grace_ms(), 0u);
+  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join3", Seat(1) + " join3"));
+  sim.Recovered(Seat(0), 8);
+  EXPECT_EQ(sim.job(id).recoveries(0).reason_code(), "HUNG");
+}
+
+TEST_F(ElasticGang, TheSameFaultAgainAndAgainEndsIt) {
+  for (int i = 0; i < 4; ++i) sim.Hello("w" + std::to_string(i));
+  spec::JobSpec spec = Sim::Elastic(1, 4);
+  spec.restart.max = 2;
+  id = sim.Submit(spec);
+  sim.RunAll(id);
+  sim.Finish(Seat(3), "ABORTED", "", 9);
+  sim.Finish(Seat(2), "ABORTED", "", 9);
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING") << "nothing was committed between three faults";
+}
+
+TEST_F(ElasticGang, ItsOrdersAreRepeatedAfterTheCoordinatorsDeath) {
+  Start(1, 3);
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  sim.Restart();
+  sim.Hello("w0", 1, "i1", {Seat(0)});
+  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " leave2"));
+  sim.Endpoint(Seat(0), 1);
+  sim.Restart();
+  sim.Hello("w2", 1, "i1", {Seat(2)});
+  sim.Endpoint(Seat(2), 1);
+  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join2", Seat(2) + " join2"));
+  sim.Restart();
+  sim.Hello("w0", 1, "i1", {Seat(0)});
+  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join2")) << "it may not have arrived";
+}
+
+TEST_F(ElasticGang, WhoWaitsForAGroupGoesOnceTheLeaderHasFinished) {
+  Start(1, 3);
+  sim.Endpoint(Seat(2), 1, "rank 0 has left");
+  sim.Finish(Seat(1), "OK");
+  sim.Finish(Seat(0), "OK", "", 0, {}, "m1");
+  ASSERT_FALSE(sim.out.stops.empty());
+  EXPECT_EQ(sim.out.stops[0].second.task_id(), Seat(2));
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "SUCCEEDED");
+}
+
+}  // namespace
+}  // namespace lepton::scheduler

@@ -1,0 +1,54 @@
+// Membership through the agent and the coordinator: reports endpoints, awaits the list of members,
+// joins the group.
+// Threads: the On-calls from the thread that listens to the agent.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "runtime/spec/job_spec.h"
+#include "worker/membership.h"
+
+namespace lepton::worker {
+
+class GangMembership final : public Membership {
+ public:
+  using Report = std::function<void(const wire::TaskUp&)>;
+  // All outlive it.
+  GangMembership(const wire::StartTask& start, const spec::JobSpec& spec, std::string bind_address,
+                 Report report);
+
+  Result<Group> Next(const std::string& cause) override;
+  bool regroup_requested() const override;
+  bool leave_requested() const override;
+  void ReportRecovered(const wire::TaskRecovered& recovered) override;
+
+  void OnGroup(wire::TaskGroup group);
+  void OnStop(const std::string& reason);   // the whole gang stops
+  void OnLeave(const std::string& reason);  // this task goes
+
+ private:
+  // The members of an epoch after `left`, once they are known.
+  Result<wire::TaskGroup> Await(uint64_t left);
+  Result<std::shared_ptr<collectives::Communicator>> Join(
+      const wire::TaskGroup& members, std::unique_ptr<collectives::Endpoint> endpoint) const;
+  Status Ended() const;  // with mutex_
+
+  const wire::StartTask& start_;
+  const spec::JobSpec& spec_;
+  const std::string bind_address_;
+  const Report report_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::string stop_, leave_;                         // reasons; empty: no
+  std::optional<wire::TaskGroup> newest_;            // order
+  std::shared_ptr<collectives::Communicator> current_;
+  uint64_t epoch_ = 0;  // the newest that we were in, or tried to be
+};
+
+}  // namespace lepton::worker

@@ -1,0 +1,124 @@
+#include "worker/train/elastic_train.h"
+
+#include <glog/logging.h>
+
+#include <chrono>
+#include <optional>
+#include <utility>
+
+#include "worker/membership.h"
+
+namespace lepton::worker {
+namespace {
+
+double Milliseconds(MonotonicTime from, MonotonicTime to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+// The loop's effects, and the ledger of what a change of the group cost.
+class ElasticObserver final : public TrainObserver {
+ public:
+  ElasticObserver(TaskContext& context, const TrainSession& session)
+      : task_(context, session), membership_(*context.membership()) {}
+
+  bool StopRequested() override { return task_.StopRequested(); }
+  bool LeaveRequested() override { return membership_.leave_requested(); }
+  bool RegroupRequested() override { return membership_.regroup_requested(); }
+  void Progress(const TrainProgress& progress) override { task_.Progress(progress); }
+  Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) override {
+    return task_.Checkpoint(step, metrics);
+  }
+  void Committed(uint64_t step) override {
+    if (!restored_) return;
+    wire::TaskRecovered report = *std::exchange(recovered_, std::nullopt);
+    report.set_step(step);
+    report.set_first_commit_ms(Milliseconds(*restored_, RealClock().Now()));
+    report.set_committed_wall_ms(RealClock().WallMs());
+    restored_.reset();
+    membership_.ReportRecovered(report);
+  }
+
+  // On the leader of a later group, once every rank has the state.
+  void Entered(const Membership::Group& group, uint64_t restored_bytes) {
+    restored_ = RealClock().Now();
+    recovered_.emplace();
+    recovered_->set_epoch(group.epoch);
+    recovered_->set_rebuild_ms(Milliseconds(group.ordered, group.joined));
+    recovered_->set_restore_ms(Milliseconds(group.joined, *restored_));
+    recovered_->set_restored_bytes(restored_bytes);
+  }
+  void Left() { restored_.reset(); }
+
+ private:
+  TaskObserver task_;
+  Membership& membership_;
+  std::optional<MonotonicTime> restored_;
+  std::optional<wire::TaskRecovered> recovered_;
+};
+
+// A peer, or the group's time, is to blame.
+bool GroupIsOver(const Status& status) {
+  return status.code() == StatusCode::kAborted || status.code() == StatusCode::kUnavailable ||
+         status.code() == StatusCode::kDeadlineExceeded;
+}
+
+class ElasticTraining {
+ public:
+  ElasticTraining(TaskContext& context, const TrainSession& session)
+      : context_(context),
+        session_(session),
+        observer_(context, session),
+        has_state_(!context.start().joins()) {}
+
+  Status Run() {
+    std::string cause;
+    while (true) {
+      Result<Membership::Group> group = context_.membership()->Next(cause);
+      if (!group.ok()) {
+        // Perhaps nobody else has what this rank has.
+        if (loop_ && has_state_) LEPTON_RETURN_IF_ERROR(loop_->Salvage());
+        return group.status();
+      }
+      const Status status = TakePart(*group);
+      if (status.ok() || !GroupIsOver(status)) return status;
+      cause = status.message();
+      LOG(INFO) << "epoch " << group->epoch << " is over: " << cause;
+      observer_.Left();
+    }
+  }
+
+ private:
+  Status TakePart(const Membership::Group& group) {
+    collectives::Communicator& gang = *group.gang;
+    if (!loop_) {
+      run_.emplace(TrainRun{.spec = context_.spec(),
+                            .data = session_.data,
+                            .program = *session_.program,
+                            .gang = gang,
+                            .first_step = session_.first_step,
+                            .last_step = session_.stop_step,
+                            .resumed_from = context_.start().resume_checkpoint()});
+      loop_.emplace(*run_, observer_);
+    }
+    LEPTON_ASSIGN_OR_RETURN(const uint64_t bytes, loop_->Enter(gang, has_state_));
+    has_state_ = true;
+    if (gang.rank() == 0 && group.epoch > 1) observer_.Entered(group, bytes);
+    LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, loop_->Run());
+    return FinishSession(context_, session_, outcome, {}, gang);
+  }
+
+  TaskContext& context_;
+  const TrainSession& session_;
+  ElasticObserver observer_;
+  bool has_state_;
+  std::optional<TrainRun> run_;  // its group is the first one
+  std::optional<TrainLoop> loop_;
+};
+
+}  // namespace
+
+Status TrainElastically(TaskContext& context, const TrainSession& session) {
+  return ElasticTraining(context, session).Run();
+}
+
+}  // namespace lepton::worker

@@ -1,0 +1,37 @@
+// What a training loop knows beside weights and optimiser state, so that another rank can go on
+// from it: counts, running losses, figures, the newest checkpoint.
+// Threads: a value.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <string>
+
+#include "runtime/base/status.h"
+#include "runtime/nn/training_program.h"
+
+namespace lepton::worker {
+
+struct LoopState {
+  static constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
+
+  uint64_t step = 0;         // committed
+  bool step_closed = true;   // what follows it is done: evaluation, checkpoint
+  bool stopping = false;     // all ranks stop behind it
+  uint64_t good_step = 0;    // of the last checkpoint
+  uint64_t evaluated_step = kNever;
+  nn::LossSum epoch_loss, report_loss;
+  double gradient_norm = 0;
+  std::map<std::string, double> metrics;
+  std::string last_checkpoint;
+
+  // Where a rank stands: a greater place has all that a smaller one has.
+  int64_t place() const { return static_cast<int64_t>(step) * 2 + (step_closed ? 1 : 0); }
+
+  std::string Pack() const;
+  // kDataLoss when the bytes are not a packed state.
+  static Result<LoopState> Unpack(const std::string& bytes);
+};
+
+}  // namespace lepton::worker
