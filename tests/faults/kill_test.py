@@ -9,7 +9,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import ClusterTest, DATA, long_spec, main, processes, train_spec, wait_until  # noqa: E402
+from cluster import ClusterTest, DATA, long_spec, main, train_spec, wait_until  # noqa: E402
 
 # From the newest checkpoint; elastic_test.py is about gangs that outlive their ranks.
 RESTART = {"recovery": "restart"}
@@ -65,7 +65,7 @@ class WorkerKilled(ClusterTest):
         pid = c.task_pid(tasks[0]["task_id"])
         c.kill(victim)
         wait_until(lambda: not pathlib.Path(f"/proc/{pid}").exists() or
-                   pid not in processes(tasks[0]["task_id"]), 5, "the task dies with its agent")
+                   pid not in c.processes(tasks[0]["task_id"]), 5, "the task dies with its agent")
         job = wait_until(lambda: (lambda j: j if j["attempt"] >= 2 and j["state"] == "RUNNING" and
                                   j["progress"]["step"] > 0 else None)(c.job(job_id)), 30, "attempt 2")
         self.assertTrue(all(t["worker_id"] == "w0" for t in job["tasks"]), job["tasks"])
@@ -179,7 +179,7 @@ class CoordinatorKilled(ClusterTest):
         job_id = c.submit(train_spec(epochs=1500, register="away"))
         c.wait_step(job_id, 1)
         c.kill(c.coordinator)
-        wait_until(lambda: not processes(f"--task {job_id}."), 60, "the task's end")
+        wait_until(lambda: not c.processes(f"--task {job_id}."), 60, "the task's end")
         c.start_coordinator()
         job = c.wait_job(job_id)
         self.assertEqual(job["state"], "SUCCEEDED", job)

@@ -8,7 +8,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import Cluster, long_spec, main, processes, wait_until  # noqa: E402
+from cluster import Cluster, long_spec, main, wait_until  # noqa: E402
 
 
 class Shutdown(unittest.TestCase):
@@ -24,7 +24,7 @@ class Shutdown(unittest.TestCase):
             statuses = [p.wait(8) for p in [*cluster.workers, cluster.coordinator]]
             self.assertLess(time.monotonic() - begin, 5)
             self.assertEqual(statuses, [0, 0, 0])
-            wait_until(lambda: not processes(f"--task {job_id}."), 2, "no task is left")
+            wait_until(lambda: not cluster.processes(f"--task {job_id}."), 2, "no task is left")
             self.assertEqual({n for n in set(os.listdir("/dev/shm")) - segments if "lepton" in n}, set())
         finally:
             cluster.stop()
@@ -43,7 +43,7 @@ class Shutdown(unittest.TestCase):
             cluster.wait_step(job_id, 10)
             for process in [*cluster.workers, cluster.coordinator]:
                 cluster.kill(process)
-            wait_until(lambda: not processes(f"--task {job_id}."), 3, "tasks die with their workers")
+            wait_until(lambda: not cluster.processes(f"--task {job_id}."), 3, "tasks die with their workers")
             self.assertEqual({n for n in set(os.listdir("/dev/shm")) - segments if "lepton" in n}, set())
         finally:
             cluster.stop()

@@ -94,7 +94,7 @@ class Cluster:
     def spawn(self, log, *args, env=None):
         with open(self.folder / log, "ab") as out:
             return subprocess.Popen([LEPTON, *map(str, args)], stdout=out, stderr=out,
-                                    stdin=subprocess.DEVNULL, start_new_session=True,
+                                    stdin=subprocess.DEVNULL, start_new_session=True, cwd=self.folder,
                                     env={**os.environ, **(env or {})})
 
     def start_coordinator(self, http_port=0, link_port=0):
@@ -131,8 +131,12 @@ class Cluster:
         if sig == signal.SIGKILL:
             process.wait(10)
 
+    def processes(self, pattern):
+        """Those of this cluster: others may run beside it."""
+        return processes(pattern, self.folder)
+
     def task_pid(self, task_id):
-        return wait_until(lambda: processes(f"--task {task_id} "), 10, f"task {task_id}")[0]
+        return wait_until(lambda: self.processes(f"--task {task_id} "), 10, f"task {task_id}")[0]
 
     def stop(self):
         for process in [*self.workers, self.coordinator]:
