@@ -2,6 +2,7 @@
 
 #include "cli/api_client.h"
 #include "cli/output.h"
+#include "cli/recoveries.h"
 
 namespace lepton::cli {
 namespace {
@@ -70,24 +71,6 @@ void PrintJob(const json& job) {
   std::fputs(ranks.ToString().c_str(), stdout);
 }
 
-// What each change of the gang's membership cost, in milliseconds.
-void PrintRecoveries(const json& job) {
-  const json recoveries = job.value("recoveries", json::array());
-  if (recoveries.empty()) return;
-  std::printf("\nRECOVERIES\n");
-  Table table({"EPOCH", "REASON", "RANKS", "STEP", "DETECT", "AGREE", "REBUILD", "RESTORE",
-               "COMMIT", "TOTAL", "CAUSE"});
-  for (const json& one : recoveries) {
-    std::vector<std::string> row;
-    for (const char* key : {"epoch", "reason_code", "ranks", "step", "detect_ms", "agree_ms",
-                            "rebuild_ms", "restore_ms", "first_commit_ms", "total_ms", "cause"}) {
-      row.push_back(Text(one, key));
-    }
-    table.Row(row);
-  }
-  std::fputs(table.ToString().c_str(), stdout);
-}
-
 int Describe(const Globals& globals, const std::string& id) {
   Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
   if (!client.ok()) return Fail(client.status());
@@ -109,7 +92,8 @@ int Describe(const Globals& globals, const std::string& id) {
     return kExitOk;
   }
   PrintJob(*job);
-  PrintRecoveries(*job);
+  const std::string recoveries = RecoveriesTable(*job);
+  if (!recoveries.empty()) std::printf("\nRECOVERIES\n%s", recoveries.c_str());
   PrintTrials(trials);
   PrintEvents(*events);
   return kExitOk;

@@ -2,14 +2,17 @@
 // workers in all ranks; only loopback ports while all ranks are on one host.
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <thread>
 
+#include "cli/chaos.h"
 #include "cli/follow_job.h"
 #include "cli/import_watch.h"
 #include "cli/launch.h"
 #include "cli/local_agents.h"
 #include "cli/model_tools.h"
 #include "cli/output.h"
+#include "cli/recoveries.h"
 #include "cli/run_results.h"
 #include "cli/signals.h"
 #include "cli/spec_file.h"
@@ -23,7 +26,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 struct RunOptions {
-  std::string file, out;
+  std::string file, out, chaos;
   int workers = 0, slots = 0;
   bool resume = false;
   bool onnx = false;
@@ -172,6 +175,11 @@ class EmbeddedRun {
                            {{"Content-Type", "application/json"}});
       if (!job.ok()) return job.status().WithContext(options_.file);
     }
+    std::optional<Chaos> chaos;
+    if (!options_.chaos.empty()) {
+      LEPTON_ASSIGN_OR_RETURN(ChaosPlan plan, ChaosPlan::Parse(options_.chaos));
+      chaos.emplace(coordinator_->url(), id, std::move(plan));
+    }
     return FollowJob(
         *client_, id, [this] { return signals_.Wait(Deadline::In(Duration::zero())); },
         [this] { return DrainWorkers(); });
@@ -224,12 +232,15 @@ class EmbeddedRun {
       std::fprintf(stderr, "lepton: job %s: %s\n", Text(job, "state").c_str(),
                    Text(job, "reason").c_str());
     }
+    // For people: where standard output is a table, and never in its last line.
     if (globals_.output == "table") {
+      std::fputs(RecoveriesTable(job).c_str(), stdout);
       std::printf("results in %s\n%s\n", folder_.c_str(), ResultLine(job, ranks).c_str());
     } else {
       json line = job.value("result", json::object());
       line["workers"] = ranks;
       line["state"] = Text(job, "state");
+      if (job.contains("recoveries")) line["recoveries"] = job["recoveries"];
       line["folder"] = folder_.string();
       std::fputs(globals_.output == "json" ? (line.dump() + "\n").c_str()
                                            : Document(line, globals_.output).c_str(),
@@ -273,6 +284,13 @@ int Run(const Globals& globals, const RunOptions& options) {
       {.role = "run", .min_level = globals.verbosity > 0 ? 0 : 1, .verbosity = globals.verbosity});
   const Launch launch = DetectLaunch();
   if (launch.info.rank > 0) return RunAsWorker(launch, options, signals);
+  if (!options.chaos.empty()) {
+    if (launch.info.size > 1) {
+      (void)ShareFromRankZero(launch, "", Deadline::In(std::chrono::seconds(60)));
+      return Fail(InvalidArgument("--chaos: not under mpirun or srun: it hurts local tasks only"));
+    }
+    if (const auto plan = ChaosPlan::Parse(options.chaos); !plan.ok()) return Fail(plan.status());
+  }
   const Result<SpecFile> file = LoadSpecFile(options.file);
   if (!file.ok()) {
     // The other ranks are waiting for a message.
@@ -309,6 +327,8 @@ void AddRun(CLI::App& app, Globals& globals) {
   command->add_option("--slots", options->slots, "Slots of each worker [its share of the cores]")
       ->check(CLI::Range(1, 1024));
   command->add_option("--out", options->out, "Folder of the results [./lepton-runs/<name>]");
+  command->add_option("--chaos", options->chaos,
+                      "Hurt its tasks on purpose: seed=N[,faults=N]; the weights stay the same");
   command->add_flag("--onnx", options->onnx, "Leave the model as model.onnx too");
   command->add_flag("--resume", options->resume,
                     "Go on with the run that was stopped or killed there");

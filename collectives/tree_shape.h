@@ -1,9 +1,9 @@
 // The shape of the tree in which everything is summed: a tree over `leaves`, of which each rank
 // holds a whole subtree, so that the sum has the same bits for any number of ranks up to `leaves`.
 //
-// A node over n leaves splits behind the largest power of two below n. It is given to its p ranks in
-// proportion to its halves' leaves, at least one each; the ranks of a half are contiguous. Down to
-// one rank, which holds all that is left and sums it by the same rule. For 8 leaves:
+// A node over n leaves splits behind the largest power of two below n. It is given to its p ranks
+// in proportion to its halves' leaves, at least one each; the ranks of a half are contiguous. Down
+// to one rank, which holds all that is left and sums it by the same rule. For 8 leaves:
 //   2 ranks: 4 4    3: 2 2 4    4: 2 2 2 2    5: 1 1 2 2 2    6: 1 1 2 1 1 2    7: 1 1 1 1 1 1 2
 // With more ranks than leaves, those without one add what keeps the bits: -0.0, or an integer's 0.
 // With as many leaves as ranks it is the tree over ranks ((0+1)+(2+3))+...
@@ -27,7 +27,8 @@ struct LeafRange {
 LeafRange LeavesOf(int rank, int ranks, int leaves);
 
 // The tree over ranks, as the reduction's loops want it: for every node of at least two ranks how
-// many are on its left, in preorder. So node i's left child is i + 1 and its right one i + splits[i].
+// many are on its left, in preorder. So node i's left child is i + 1 and its right one i +
+// splits[i].
 std::vector<int> TreeSplits(int ranks, int leaves);
 
 }  // namespace lepton::collectives

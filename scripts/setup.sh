@@ -29,7 +29,7 @@ tests=(
 # For scripts/fuzz.sh.
 fuzz=(clang-14 libclang-rt-14-dev)
 # Peers of the benches.
-bench=(python3-torch python3-numpy libopenblas0-pthread)
+bench=(libgloo-dev python3-torch python3-numpy libopenblas0-pthread)
 
 packages=("${build[@]}" "${libraries[@]}" "${quickstart[@]}" "${tests[@]}")
 for arg in "$@"; do

@@ -45,8 +45,8 @@ class GangMembership final : public Membership {
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::string stop_, leave_;                         // reasons; empty: no
-  std::optional<wire::TaskGroup> newest_;            // order
+  std::string stop_, leave_;               // reasons; empty: no
+  std::optional<wire::TaskGroup> newest_;  // order
   std::shared_ptr<collectives::Communicator> current_;
   uint64_t epoch_ = 0;  // the newest that we were in, or tried to be
 };

@@ -22,6 +22,7 @@ struct Group {
   int leaves;                          // of the tree of sums: tree_shape.h
   std::vector<int> splits;             // its shape over ranks: TreeSplits(size, leaves)
   std::vector<unsigned char> scratch;  // grows to what algorithms need, and stays
+  std::vector<const void*> inputs;     // of a reduction, the same
 };
 
 enum class Operation { kAllReduce, kReduceScatter, kAllGather, kBroadcast, kBarrier, kSend, kRecv };

@@ -11,7 +11,8 @@ bool Shared(const Group& group, const Call&) {
   return group.window != nullptr;
 }
 bool SharedSmall(const Group& group, const Call& call) {
-  return group.window != nullptr && call.bytes() <= kSharedOneShotBytes;
+  const size_t most = group.size == 2 ? kSharedOneShotBytesOfTwo : kSharedOneShotBytes;
+  return group.window != nullptr && call.bytes() <= most;
 }
 // Sending everything to everybody: one step, (n-1) * bytes sent by each rank.
 bool LinksSmall(const Group& group, const Call& call) {

@@ -1,8 +1,7 @@
 // Algorithms over a SharedWindow: every rank of the group on one host. n ranks, B bytes a rank.
 //   one-shot all-reduce   copy in B, one flag, reduce n*B straight from the slots: one step
-//   sliced all-reduce     for each megabyte: copy in, flag, reduce 1/n of it in place, flag, copy
-//   out
-//                         the other slices: two steps, about 4*B read and 2*B written by each rank
+//   sliced all-reduce     in rounds: copy in what others reduce, flag, reduce 1/n of it, flag, copy
+//                         out: two steps a round; read and written by each rank about 2*B
 //   reduce-scatter        copy in, flag, reduce the own part of all: one step a round
 //   all-gather, broadcast copy in, flag, copy out: one step a round
 //   barrier               a round without bytes
@@ -12,6 +11,9 @@
 
 namespace lepton::collectives {
 
+// Up to so many bytes one flag less is worth more than the bytes that two ranks need not read
+// twice; with more ranks, of which some may wait for a core, up to so many more.
+inline constexpr size_t kSharedOneShotBytesOfTwo = size_t{8} << 10;
 inline constexpr size_t kSharedOneShotBytes = size_t{32} << 10;
 
 Status SharedOneShotAllReduce(Group& group, const Call& call, Deadline deadline);

@@ -7,33 +7,39 @@
 namespace lepton::collectives {
 namespace {
 
-// Element `begin` of every rank's slot.
-std::vector<const void*> SlotsFrom(const SharedWindow& window, size_t offset_bytes) {
-  std::vector<const void*> slots(static_cast<size_t>(window.size()));
-  for (int r = 0; r < window.size(); ++r) slots[r] = window.data(r) + offset_bytes;
-  return slots;
+// The same place in every rank's slot.
+std::span<const void*> SlotsFrom(Group& group, size_t offset_bytes) {
+  group.inputs.resize(static_cast<size_t>(group.size));
+  for (int r = 0; r < group.size; ++r) group.inputs[r] = group.window->data(r) + offset_bytes;
+  return group.inputs;
 }
 
-// One round: at most a slot of elements.
+// One round: at most a slot of elements. The part that a rank reduces goes from its own input: only
+// the others' parts pass through its slot.
 Status SlicedRound(Group& group, const Call& call, size_t at, size_t count, Deadline deadline) {
   SharedWindow& window = *group.window;
-  size_t element = DataTypeSize(call.type);
+  const int self = window.rank(), n = window.size();
+  const size_t element = DataTypeSize(call.type);
+  const char* in = static_cast<const char*>(call.in) + at * element;
   char* out = static_cast<char*>(call.out) + at * element;
   LEPTON_RETURN_IF_ERROR(window.Begin(count * element, deadline));
-  std::memcpy(window.data(window.rank()), static_cast<const char*>(call.in) + at * element,
-              count * element);
+  unsigned char* slot = window.data(self);
+  for (int step = 1; step < n; ++step) {
+    const Range part = PartOf(count, element, (self + step) % n, n);
+    std::memcpy(slot + part.begin * element, in + part.begin * element, part.size() * element);
+  }
   window.Publish(Signature(call));
   LEPTON_RETURN_IF_ERROR(window.WaitAllPublished(deadline));
-  Range mine = PartOf(count, element, window.rank(), window.size());
-  // In place: nobody else reads this part of our slot before it is reduced.
-  unsigned char* reduced = window.data(window.rank()) + mine.begin * element;
-  TreeReduce(reduced, SlotsFrom(window, mine.begin * element).data(), group.splits, mine.size(),
-             call.type, call.op);
+  const Range mine = PartOf(count, element, self, n);
+  const std::span<const void*> inputs = SlotsFrom(group, mine.begin * element);
+  inputs[self] = in + mine.begin * element;
+  TreeReduce(slot + mine.begin * element, inputs.data(), group.splits, mine.size(), call.type,
+             call.op);
   window.PublishReduced();
-  for (int step = 0; step < window.size(); ++step) {  // each rank starts elsewhere
-    int owner = (window.rank() + step) % window.size();
-    Range part = PartOf(count, element, owner, window.size());
-    if (owner != window.rank()) LEPTON_RETURN_IF_ERROR(window.WaitReduced(owner, deadline));
+  for (int step = 0; step < n; ++step) {  // each rank starts elsewhere
+    const int owner = (self + step) % n;
+    const Range part = PartOf(count, element, owner, n);
+    if (owner != self) LEPTON_RETURN_IF_ERROR(window.WaitReduced(owner, deadline));
     std::memcpy(out + part.begin * element, window.data(owner) + part.begin * element,
                 part.size() * element);
   }
@@ -48,7 +54,7 @@ Status SharedOneShotAllReduce(Group& group, const Call& call, Deadline deadline)
   if (call.count > 0) std::memcpy(window.data(window.rank()), call.in, call.bytes());
   window.Publish(Signature(call));
   LEPTON_RETURN_IF_ERROR(window.WaitAllPublished(deadline));
-  TreeReduce(call.out, SlotsFrom(window, 0).data(), group.splits, call.count, call.type, call.op);
+  TreeReduce(call.out, SlotsFrom(group, 0).data(), group.splits, call.count, call.type, call.op);
   return {};
 }
 

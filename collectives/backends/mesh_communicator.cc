@@ -20,6 +20,7 @@ Result<std::unique_ptr<Communicator>> MeshCommunicator::Make(
                                                 out->window_.get(),
                                                 leaves,
                                                 TreeSplits(group.size, leaves),
+                                                {},
                                                 {}});
     LEPTON_ASSIGN_OR_RETURN(out->watcher_, Watcher::Start(control.joined, control.failure));
   }

@@ -141,6 +141,8 @@ Status QueuedCommunicator::Check(const Call& call) const {
 
 Status QueuedCommunicator::RunNow(const Call& call) {
   LEPTON_RETURN_IF_ERROR(Check(call));
+  // There is one caller at a time, and it has never started the progress thread.
+  if (!progress_.joinable()) return Perform(call);
   {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return queue_.empty() && !busy_; });

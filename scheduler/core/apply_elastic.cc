@@ -130,7 +130,8 @@ void Applier::OnRecovered(Gang& gang, const wire::TaskRecovered& done) {
   recovery.set_restore(done.restore_ms());
   recovery.set_first_commit(done.first_commit_ms());
   recovery.set_restored_bytes(done.restored_bytes());
-  const int64_t detected = recovery.detected_ms() > 0 ? recovery.detected_ms() : recovery.fault_ms();
+  const int64_t detected =
+      recovery.detected_ms() > 0 ? recovery.detected_ms() : recovery.fault_ms();
   // Clocks of several hosts: no time is negative.
   auto between = [](int64_t from, int64_t to) {
     return static_cast<double>(std::max<int64_t>(0, to - from));

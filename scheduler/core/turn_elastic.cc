@@ -17,9 +17,8 @@ namespace {
 
 // A member is through: the others will be in a moment.
 bool IsAboutToEnd(const Gang& gang) {
-  return std::any_of(gang.members().begin(), gang.members().end(), [&](uint32_t seat) {
-    return EndedWell(gang.tasks(static_cast<int>(seat)));
-  });
+  return std::any_of(gang.members().begin(), gang.members().end(),
+                     [&](uint32_t seat) { return EndedWell(gang.tasks(static_cast<int>(seat))); });
 }
 
 bool Goes(const Gang& gang) {
@@ -195,8 +194,8 @@ void Turn::OnListening(const std::string& gang_id, const Task& task,
     const bool planned = members.size() < static_cast<size_t>(gang.members_size());
     change.reason_code = planned ? "RANK_LEAVES" : "GROUP_BROKEN";
     change.cause = cause;
-    if (members.empty() ||
-        static_cast<int>(members.size()) < state_.Spec(JobId(gang.job_id())).resources.min_workers) {
+    if (members.empty() || static_cast<int>(members.size()) <
+                               state_.Spec(JobId(gang.job_id())).resources.min_workers) {
       if (!GoOnWithout(gang_id, change)) BreakGang(gang_id, change.reason_code, cause, -1);
       return;
     }
@@ -246,9 +245,8 @@ void Turn::ServeJoins() {
     const JobId job(gang.job_id());
     if (!state_.active.contains(job) || state_.jobs.at(job).state() != JOB_RUNNING) continue;
     const spec::JobSpec& spec = state_.Spec(job);
-    const auto seats = std::count_if(gang.tasks().begin(), gang.tasks().end(), [](const Task& t) {
-      return IsAlive(t) && !t.leaving();
-    });
+    const auto seats = std::count_if(gang.tasks().begin(), gang.tasks().end(),
+                                     [](const Task& t) { return IsAlive(t) && !t.leaving(); });
     const int wanted = spec.resources.max_workers - static_cast<int>(seats);
     if (wanted <= 0 || IsAboutToEnd(gang) || now_ < JoinRetryMs(gang, spec, options_)) continue;
     if (OthersWait(spec.resources.device)) continue;
@@ -292,9 +290,10 @@ void Turn::TickElastic(const std::string& gang_id) {
     if (!IsAlive(task) || IsListening(task)) continue;
     const bool starting = task.group_epoch() == 0;
     const bool member = IsMember(gang, task);
-    if (starting ? gang.state() != GANG_STARTING &&
-                       now_ >= std::max(task.placed_ms(), gang.alive_ms()) + options_.start_timeout_ms
-                 : member && deadline > 0 && now_ >= deadline) {
+    if (starting
+            ? gang.state() != GANG_STARTING &&
+                  now_ >= std::max(task.placed_ms(), gang.alive_ms()) + options_.start_timeout_ms
+            : member && deadline > 0 && now_ >= deadline) {
       late.push_back(task);
     }
   }

@@ -13,8 +13,7 @@ void CountRecovery(const Recovery& recovery) {
   for (const auto& [phase, ms] :
        {std::pair{"detect", recovery.detect()}, std::pair{"agree", recovery.agree()},
         std::pair{"rebuild", recovery.rebuild()}, std::pair{"restore", recovery.restore()},
-        std::pair{"first_commit", recovery.first_commit()},
-        std::pair{"total", recovery.total()}}) {
+        std::pair{"first_commit", recovery.first_commit()}, std::pair{"total", recovery.total()}}) {
     metrics::Histogram("lepton_recovery_seconds",
                        "From a fault to the next committed step, by phase.", {{"phase", phase}})
         .Observe(ms / 1000);

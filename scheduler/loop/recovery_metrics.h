@@ -1,6 +1,7 @@
 // What recoveries of elastic gangs cost, for Prometheus:
 //   lepton_recoveries_total{reason}
-//   lepton_recovery_seconds{phase}, phase one of detect, agree, rebuild, restore, first_commit, total
+//   lepton_recovery_seconds{phase}, phase one of detect, agree, rebuild, restore, first_commit,
+//   total
 // Threads: any.
 #pragma once
 

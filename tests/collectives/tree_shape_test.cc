@@ -68,8 +68,13 @@ TEST(TreeShapeTest, EveryLeafIsHeldOnceInOrderAndNoRankIsLeftOut) {
 }
 
 TEST(TreeShapeTest, SharesAreThoseOfTheHeader) {
-  const std::vector<std::vector<int>> expected = {
-      {8}, {4, 4}, {2, 2, 4}, {2, 2, 2, 2}, {1, 1, 2, 2, 2}, {1, 1, 2, 1, 1, 2}, {1, 1, 1, 1, 1, 1, 2}};
+  const std::vector<std::vector<int>> expected = {{8},
+                                                  {4, 4},
+                                                  {2, 2, 4},
+                                                  {2, 2, 2, 2},
+                                                  {1, 1, 2, 2, 2},
+                                                  {1, 1, 2, 1, 1, 2},
+                                                  {1, 1, 1, 1, 1, 1, 2}};
   for (const std::vector<int>& shares : expected) {
     std::vector<int> found;
     const int ranks = static_cast<int>(shares.size());

@@ -16,10 +16,10 @@ namespace lepton::worker {
 struct LoopState {
   static constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
 
-  uint64_t step = 0;         // committed
-  bool step_closed = true;   // what follows it is done: evaluation, checkpoint
-  bool stopping = false;     // all ranks stop behind it
-  uint64_t good_step = 0;    // of the last checkpoint
+  uint64_t step = 0;        // committed
+  bool step_closed = true;  // what follows it is done: evaluation, checkpoint
+  bool stopping = false;    // all ranks stop behind it
+  uint64_t good_step = 0;   // of the last checkpoint
   uint64_t evaluated_step = kNever;
   nn::LossSum epoch_loss, report_loss;
   double gradient_norm = 0;

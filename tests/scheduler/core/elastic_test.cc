@@ -26,7 +26,9 @@ class ElasticGang : public testing::Test {
   }
   std::string Seat(int seat) const { return id + ".a1.r" + std::to_string(seat); }
   const Gang& gang() const { return *sim.state().FindGang(id + ".a1"); }
-  std::vector<uint32_t> Members() const { return {gang().members().begin(), gang().members().end()}; }
+  std::vector<uint32_t> Members() const {
+    return {gang().members().begin(), gang().members().end()};
+  }
   // The tasks to which something about groups was sent by the last input, with their epochs.
   std::vector<std::string> Told() const {
     std::vector<std::string> told;

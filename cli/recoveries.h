@@ -1,0 +1,13 @@
+// What changes of a gang's membership cost, for people. Threads: one.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <string>
+
+namespace lepton::cli {
+
+// A table of a job's recoveries, in milliseconds; empty when there were none.
+std::string RecoveriesTable(const nlohmann::json& job);
+
+}  // namespace lepton::cli

@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Seeded schedules of kills, stops, pauses and leaves on `lepton run --chaos`: every one ends with the
+digest of the undisturbed run. LEPTON_CHAOS_SEEDS=100 runs more of them; a failure names its seed."""
+import json
+import os
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from cluster import lepton, main, train_spec  # noqa: E402
+
+SEEDS = int(os.environ.get("LEPTON_CHAOS_SEEDS", "10"))
+
+
+class Chaos(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="lepton-chaos."))
+        cls.spec = cls.folder / "job.json"
+        cls.spec.write_text(json.dumps(train_spec(
+            model={"hidden": [128, 128]}, epochs=150, checkpoint={"every_steps": 1000},
+            resources={"min_workers": 1, "max_workers": 4},
+            elastic={"logical_shards": 8, "recovery_budget": "1s"},
+            restart={"max": 20, "backoff": "50ms"})))
+        cls.calm = cls.run_it("--workers", 1)[0]
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder, ignore_errors=True)
+
+    @classmethod
+    def run_it(cls, *args):
+        done = lepton("run", cls.spec, *args, cwd=cls.folder, timeout=120)
+        if done.returncode != 0:
+            raise AssertionError(f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return re.search(r"sha256:(\w+)", done.stdout).group(1), done
+
+    def test_any_schedule_ends_with_the_undisturbed_weights(self):
+        faults = 0
+        for seed in range(1, SEEDS + 1):
+            with self.subTest(seed=seed):
+                digest, done = self.run_it("--workers", 4, "--slots", 1, "--chaos", f"seed={seed}")
+                self.assertEqual(digest, self.calm, done.stdout)
+                faults += done.stderr.count("chaos: ")
+                print(f"seed {seed}: {done.stderr.count('chaos: ')} faults", flush=True)
+        self.assertGreater(faults, 2 * SEEDS)
+
+    def test_a_wrong_plan_is_refused(self):
+        for plan in ("7", "seed=x", "faults=3", "seed=1,faults=-1"):
+            done = lepton("run", self.spec, "--chaos", plan, cwd=self.folder)
+            self.assertNotEqual(done.returncode, 0, plan)
+            self.assertIn("--chaos", done.stderr)
+
+
+if __name__ == "__main__":
+    main()
