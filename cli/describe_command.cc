@@ -21,13 +21,23 @@ void PrintEvents(const json& events) {
   std::fputs(table.ToString().c_str(), stdout);
 }
 
+// "optimizer.lr=0.001118 model.hidden=[64,64]": numbers are rounded, `-o json` has them whole.
+std::string TrialValues(const json& trial) {
+  std::string text;
+  for (const auto& [path, value] : Items(trial, "values")) {
+    text += (text.empty() ? "" : "  ") + path + "=";
+    text += value.is_number_float() ? Text({{"value", value}}, "value") : value.dump();
+  }
+  return text;
+}
+
 void PrintTrials(const json& trials) {
   if (trials.empty()) return;
   std::printf("\nTRIALS\n");
   Table table({"TRIAL", "STATE", "RUNG", "STEP", "SCORE", "VALUES"});
   for (const json& trial : trials) {
     table.Row({Text(trial, "id"), Text(trial, "state"), Text(trial, "rung"), Text(trial, "step"),
-               Text(trial, "score"), trial.value("values", json::object()).dump()});
+               Text(trial, "score"), TrialValues(trial)});
   }
   std::fputs(table.ToString().c_str(), stdout);
 }

@@ -14,7 +14,9 @@ rm -rf "$work"
 mkdir -p "$work"
 
 seconds() { awk -v a="$1" -v b="$(date +%s%N)" 'BEGIN {printf "%.1f", (b - a) / 1e9}'; }
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+bold='' plain=''
+[ -t 1 ] && bold=$'\033[1m' plain=$'\033[0m'
+say() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
 die() { echo "quickstart: $*" >&2; exit 1; }
 pids=()
 cleanup() {
@@ -70,13 +72,14 @@ run_job() { # step spec: submits, waits, adds a row; the final job is in $job
     "$job" >>"$summary"
 }
 accuracy() { jq -r '.result.metrics["test/accuracy"] // .metrics["test/accuracy"]' "$job"; }
+rounded() { printf '%.4f' "$1"; }
 
 say "Train: data-parallel on both workers, bf16"
 run_job train-digits digits-train
 digits_accuracy=$(accuracy)
 run_job train-breast-cancer breast-cancer-train
 cancer_accuracy=$(accuracy)
-printf 'digits        test accuracy %s\nbreast cancer test accuracy %s\n' "$digits_accuracy" "$cancer_accuracy"
+printf 'digits        test accuracy %s\nbreast cancer test accuracy %s\n' "$(rounded "$digits_accuracy")" "$(rounded "$cancer_accuracy")"
 at_least "test accuracy of digits" "$digits_accuracy" 0.97
 at_least "test accuracy of breast cancer" "$cancer_accuracy" 0.95
 
@@ -89,10 +92,10 @@ teacher=$(jq -r '"\(.result.model)@\(.result.version)"' "$job")
 
 say "Distil: the tuned teacher into a student"
 run_job distill digits-distill
-jq -r '.result.metrics as $m | (.result.metrics // .metrics) |
-  "teacher         \(.["teacher/accuracy"])  (\(.["teacher/parameters"]) parameters)",
-  "student alone   \(.["student_alone/accuracy"])",
-  "student taught  \(.["test/accuracy"])  (\(.["student/parameters"]) parameters)"' "$job"
+jq -r '(.result.metrics // .metrics) | def rounded: . * 10000 | round / 10000;
+  "teacher         test accuracy \(.["teacher/accuracy"] | rounded)  (\(.["teacher/parameters"]) parameters)",
+  "student alone   test accuracy \(.["student_alone/accuracy"] | rounded)  (\(.["student/parameters"]) parameters)",
+  "student taught  test accuracy \(.["test/accuracy"] | rounded)  (the same size)"' "$job"
 jq -e '(.result.metrics // .metrics) | .["student/parameters"] * 4 <= .["teacher/parameters"]' "$job" >/dev/null ||
   die "the student is larger than a quarter of its teacher"
 student=$(jq -r '"\(.result.model)@\(.result.version)"' "$job")
@@ -119,7 +122,7 @@ evaluated=$(accuracy)
 "$lepton" predict digits --input scripts/data/digits.csv -o json | jq -r '.[].label' >"$work/labels"
 served=$(paste -d, <(tail -n +2 scripts/data/digits.csv | sed 's/.*,//') "$work/labels" |
   awk -F, '{right += $1 == $2} END {printf "%.10f", right / NR}')
-printf 'accuracy over all rows: evaluated %s, served %s\n' "$evaluated" "$served"
+printf 'accuracy over all rows: evaluated %s, served %s\n' "$(rounded "$evaluated")" "$(rounded "$served")"
 awk -v a="$evaluated" -v b="$served" 'BEGIN {d = a - b; exit !(d < 1e-9 && d > -1e-9)}' ||
   die "the deployment's answers differ from the evaluation's"
 

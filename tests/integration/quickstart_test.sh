@@ -13,7 +13,7 @@ for round in 1 2; do
   rm -f "$log"
 done
 sleep 1
-if pgrep -fa "lepton-runs/quickstart" | grep -v quickstart_test; then
+if pgrep -fa "$PWD/lepton-runs/quickstart" | grep -v quickstart_test; then
   echo "the quick start left processes behind"
   exit 1
 fi

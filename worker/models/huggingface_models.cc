@@ -239,7 +239,12 @@ Status WriteFurtherFiles(const storage::ObjectStore& objects, const StoredModel&
 }
 
 Result<StoredFolder> ImportAny(storage::ObjectStore& objects, const huggingface::OpenFile& open) {
-  return IsStoredFolder(open) ? ImportStoredFolder(objects, open) : ImportFolder(objects, open);
+  if (IsStoredFolder(open)) return ImportStoredFolder(objects, open);
+  const Status config = open("config.json").status();
+  if (config.code() == StatusCode::kNotFound) {
+    return NotFound(config.message() + "; nor is there a manifest.json, which runs leave");
+  }
+  return ImportFolder(objects, open);
 }
 
 }  // namespace

@@ -78,6 +78,9 @@ TEST_F(StoredFolderTest, AFileThatIsAnotherOrMissingIsFound) {
               HasSubstr("weights.safetensors: is not the file that manifest.json names"));
   fs::remove(folder_ / "weights.safetensors");
   EXPECT_THAT(Import().status().message(), HasSubstr("weights.safetensors"));
+  fs::rename(folder_ / "manifest.json", folder_ / "other.json");
+  fs::rename(folder_ / "config.json", folder_ / "other2.json");
+  EXPECT_THAT(Import().status().message(), HasSubstr("config.json: missing; nor is there a mani"));
   Write("manifest.json", "{}");
   EXPECT_THAT(Import().status().message(), HasSubstr("manifest.json: lepton.model"));
   EXPECT_FALSE(PackFolder(folder_, 1 << 30).ok());
