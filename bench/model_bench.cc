@@ -5,6 +5,8 @@
 //                                              steps
 //   model_bench MODEL PRECISION step N         the milliseconds of N training steps, one a line
 //   model_bench MODEL PRECISION forward N      the same for the forward pass
+//   model_bench MODEL PRECISION profile N      a table of N steps: what each kernel took, the worst
+//                                              first
 //   model_bench MODEL PRECISION start          milliseconds from the start of the process to the
 //   end of
 //                                              the first step
@@ -13,9 +15,9 @@
 // backward, gradient norm, AdamW. At the end of timings: "peak_mib N", the process's largest
 // resident memory.
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <time.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -89,8 +91,11 @@ class Numbers {
 
 class Bench {
  public:
-  Bench(const std::string& name, const std::string& precision) : work_(WorkOf(name)) {
+  Bench(const std::string& name, const std::string& precision,
+        lepton::graph::Profile* profile = nullptr)
+      : work_(WorkOf(name)) {
     TrainingProgram::Options options;
+    options.profile = profile;
     options.model = ResolveModel(work_.model, work_.data).value();
     options.precision = precision;
     options.total_steps = 1'000'000;
@@ -170,9 +175,12 @@ class Bench {
 };
 
 void PrintPeak() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  std::cout << fmt::format("peak_mib {}\n", usage.ru_maxrss / 1024);
+  // Not ru_maxrss, which begins with that of the process that started this one.
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("VmHWM:", 0) != 0) continue;
+    std::cout << fmt::format("peak_mib {}\n", std::atol(line.c_str() + 6) / 1024);
+  }
 }
 
 double MillisecondsSinceProcessStart() {
@@ -204,13 +212,41 @@ void Time(Bench& bench, const std::string& what, int count) {
   PrintPeak();
 }
 
+// Milliseconds a step, kernel calls a step, GFLOP/s of the products, GB/s of what is read and
+// written, by kernel.
+void PrintProfile(const lepton::graph::Profile& profile, int steps) {
+  using Line = std::pair<std::string, lepton::graph::Profile::Line>;
+  std::vector<Line> lines(profile.lines().begin(), profile.lines().end());
+  std::sort(lines.begin(), lines.end(),
+            [](const Line& a, const Line& b) { return a.second.seconds > b.second.seconds; });
+  double total = 0;
+  for (const auto& [name, line] : lines) {
+    total += line.seconds;
+    std::cout << fmt::format("{:9.3f} ms {:4d} x {:7.0f} GFLOP/s {:6.1f} GB/s  {}\n",
+                             1e3 * line.seconds / steps, line.runs / steps,
+                             1e-9 * line.flops / line.seconds, 1e-9 * line.bytes / line.seconds,
+                             name);
+  }
+  std::cout << fmt::format("{:9.3f} ms in all\n", 1e3 * total / steps);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   if (arguments.size() >= 3) {
-    Bench bench(arguments[0], arguments[1]);
     const std::string& what = arguments[2];
+    if (what == "profile" && arguments.size() == 4) {
+      lepton::graph::Profile profile;
+      Bench bench(arguments[0], arguments[1], &profile);
+      for (int i = 0; i < 3; ++i) bench.Step(i);
+      profile = {};
+      const int steps = std::atoi(arguments[3].c_str());
+      for (int i = 0; i < steps; ++i) bench.Step(3 + i);
+      PrintProfile(profile, steps);
+      return 0;
+    }
+    Bench bench(arguments[0], arguments[1]);
     if (what == "check" && arguments.size() == 4) return bench.Check(arguments[3]) ? 0 : 1;
     if (what == "start") {
       bench.Step(0);
@@ -223,6 +259,6 @@ int main(int argc, char** argv) {
     }
   }
   std::cerr << "usage: model_bench mlp|resnet18|gpt f32|bf16 check FOLDER | step N | forward N | "
-               "start\n";
+               "profile N | start\n";
   return 2;
 }

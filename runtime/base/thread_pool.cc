@@ -1,15 +1,19 @@
 #include "runtime/base/thread_pool.h"
 
+#include <immintrin.h>
 #include <sched.h>
 
 #include <algorithm>
-#include <atomic>
-#include <memory>
 
 namespace lepton {
 namespace {
 std::atomic<int> compute_threads{0};
 thread_local bool inside_loop = false;
+
+// Loops follow each other within microseconds while a model runs; waking a sleeper costs tens.
+constexpr std::chrono::microseconds kSpin{40};
+// Ranges per thread: what one thread is late with, another takes over.
+constexpr int64_t kRangesPerThread = 4;
 
 int AvailableCores() {
   cpu_set_t set;
@@ -18,16 +22,27 @@ int AvailableCores() {
   return std::max(1, CPU_COUNT(&set));
 }
 
-// The ranges of one loop, claimed by whichever thread is free.
-struct Loop {
+// Whether `done` became true within kSpin.
+template <typename Done>
+bool Spin(const Done& done) {
+  const auto end = std::chrono::steady_clock::now() + kSpin;
+  for (;;) {
+    for (int i = 0; i < 32; ++i) {
+      if (done()) return true;
+      _mm_pause();
+    }
+    if (std::chrono::steady_clock::now() >= end) return false;
+  }
+}
+}  // namespace
+
+// The ranges of one loop, claimed by whichever thread is free. Lies on the caller's stack.
+struct ThreadPool::Loop {
   const std::function<void(int64_t, int64_t)>* body;
   int64_t count;
   int64_t chunk;
   int64_t chunks;
   std::atomic<int64_t> next{0};
-  std::atomic<int64_t> done{0};
-  std::mutex mutex;
-  std::condition_variable finished;
 
   void Work() {
     inside_loop = true;
@@ -35,15 +50,10 @@ struct Loop {
       const int64_t index = next.fetch_add(1);
       if (index >= chunks) break;
       (*body)(index * chunk, std::min(count, (index + 1) * chunk));
-      if (done.fetch_add(1) + 1 == chunks) {
-        const std::lock_guard lock(mutex);
-        finished.notify_all();
-      }
     }
     inside_loop = false;
   }
 };
-}  // namespace
 
 ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)) {
   const int started = std::max(1, threads_ - 1);
@@ -55,21 +65,48 @@ ThreadPool::~ThreadPool() {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
-  wake_.notify_all();
+  Announce();
   for (std::thread& worker : workers_) worker.join();
+}
+
+// All that is announced was made visible before; a worker that looked too early looks again, since
+// the number that it waits on has changed.
+void ThreadPool::Announce() {
+  announced_.fetch_add(1);
+  if (sleepers_.load() > 0) announced_.notify_all();
+}
+
+void ThreadPool::HelpLoop() {
+  helpers_.fetch_add(1);
+  if (Loop* const loop = loop_.load(); loop != nullptr) loop->Work();
+  // The caller may sleep until the last helper has left its loop.
+  if (helpers_.fetch_sub(1) == 1) helpers_.notify_all();
+}
+
+bool ThreadPool::RunOneSubmitted(bool* stopping) {
+  std::function<void()> work;
+  {
+    const std::lock_guard lock(mutex_);
+    *stopping = stopping_;
+    if (queue_.empty()) return false;
+    work = std::move(queue_.front());
+    queue_.pop_front();
+  }
+  work();
+  return true;
 }
 
 void ThreadPool::Run() {
   for (;;) {
-    std::function<void()> work;
-    {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-      if (queue_.empty()) return;
-      work = std::move(queue_.front());
-      queue_.pop_front();
-    }
-    work();
+    const int seen = announced_.load();
+    if (loop_.load() != nullptr) HelpLoop();
+    bool stopping = false;
+    if (RunOneSubmitted(&stopping)) continue;
+    if (stopping) return;
+    if (Spin([&] { return announced_.load(std::memory_order_relaxed) != seen; })) continue;
+    sleepers_.fetch_add(1);
+    announced_.wait(seen);
+    sleepers_.fetch_sub(1);
   }
 }
 
@@ -78,27 +115,31 @@ void ThreadPool::Submit(std::function<void()> work) {
     const std::lock_guard lock(mutex_);
     queue_.push_back(std::move(work));
   }
-  wake_.notify_one();
+  Announce();
 }
 
 void ThreadPool::ParallelFor(int64_t count, int64_t grain,
                              const std::function<void(int64_t, int64_t)>& body) {
   if (count <= 0) return;
   grain = std::max<int64_t>(1, grain);
-  const int64_t parts = std::min<int64_t>(threads_, (count + grain - 1) / grain);
-  if (parts <= 1 || inside_loop) {
-    body(0, count);
-    return;
+  const int64_t most = (count + grain - 1) / grain;
+  if (threads_ == 1 || most <= 1 || inside_loop) return body(0, count);
+  // One loop at a time has the workers; a caller that comes meanwhile is as many threads as one.
+  const std::unique_lock turn(loop_mutex_, std::try_to_lock);
+  if (!turn.owns_lock()) return body(0, count);
+  Loop loop{.body = &body, .count = count, .chunk = 0, .chunks = 0};
+  const int64_t parts = std::min<int64_t>(kRangesPerThread * threads_, most);
+  loop.chunk = (count + parts - 1) / parts;
+  loop.chunks = (count + loop.chunk - 1) / loop.chunk;
+  loop_.store(&loop);
+  Announce();
+  loop.Work();
+  // From here on no worker enters it, and those within finish the ranges that they have.
+  loop_.store(nullptr);
+  if (Spin([&] { return helpers_.load() == 0; })) return;
+  for (int helpers = helpers_.load(); helpers > 0; helpers = helpers_.load()) {
+    helpers_.wait(helpers);
   }
-  auto loop = std::make_shared<Loop>();
-  loop->body = &body;
-  loop->count = count;
-  loop->chunk = (count + parts - 1) / parts;
-  loop->chunks = (count + loop->chunk - 1) / loop->chunk;
-  for (int64_t i = 1; i < loop->chunks; ++i) Submit([loop] { loop->Work(); });
-  loop->Work();
-  std::unique_lock lock(loop->mutex);
-  loop->finished.wait(lock, [&] { return loop->done.load() == loop->chunks; });
 }
 
 void ThreadPool::SetComputeThreads(int threads) {

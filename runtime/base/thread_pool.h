@@ -2,7 +2,8 @@
 // (ThreadPool::Compute()), so that several ranks on a host can be given disjoint shares of cores.
 #pragma once
 
-#include <condition_variable>
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -23,8 +24,10 @@ class ThreadPool {
   int threads() const { return threads_; }
 
   // Runs body(begin, end) over [0, count) cut into ranges of at least `grain`, and returns when all
-  // are done. The cuts depend on count, grain and the number of threads only. Not reentrant: a body
-  // that calls ParallelFor runs that inner loop alone on its own thread.
+  // are done. The cuts depend on count, grain and the number of threads only; which thread runs a
+  // range does not. Not reentrant: a body that calls ParallelFor runs that inner loop alone on its
+  // own thread, and so does a second caller at the same time. Idle threads spin for some
+  // microseconds before they sleep, no longer: other processes may need the core.
   void ParallelFor(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
 
   // Runs `work` some time later on a pool thread (on a thread of its own kind: at least one exists
@@ -38,10 +41,19 @@ class ThreadPool {
   static void SetComputeThreads(int threads);
 
  private:
+  struct Loop;
   void Run();
+  void Announce();
+  void HelpLoop();
+  bool RunOneSubmitted(bool* stopping);
+
   const int threads_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
+  std::atomic<int> announced_{0};  // counts news: a loop, work, the end
+  std::atomic<int> sleepers_{0};
+  std::mutex loop_mutex_;  // whose holder has loop_
+  std::atomic<Loop*> loop_{nullptr};
+  std::atomic<int> helpers_{0};  // workers that may be within loop_
+  std::mutex mutex_;             // of queue_, stopping_
   std::deque<std::function<void()>> queue_;
   bool stopping_ = false;
   std::vector<std::thread> workers_;

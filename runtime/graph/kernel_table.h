@@ -12,6 +12,7 @@
 
 #include "runtime/graph/graph.h"
 #include "runtime/graph/pack_cache.h"
+#include "runtime/graph/profile.h"
 #include "runtime/tensor/device.h"
 #include "runtime/tensor/tensor_view.h"
 
@@ -22,6 +23,7 @@ struct RunState {
   uint64_t seed = 0;
   uint64_t step = 0;
   uint32_t shard = 0;
+  Profile* profile = nullptr;  // null: times are not taken
 };
 
 // A kernel's arguments during a run. Valid during the call only.

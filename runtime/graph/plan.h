@@ -72,6 +72,8 @@ class Plan {
   };
   Plan() = default;
   void PreparePrologue(const RunState& state, uint64_t version);
+  void RunProfiled(const RunState& state);
+  static std::string NameOf(const Step& step);
 
   std::deque<Node> nodes_;         // as the graph's, simplified
   std::vector<ValueId> roots_;     // by value: whose memory it is

@@ -71,6 +71,11 @@ std::vector<KernelEntry> List() {
       Threaded<attention::Forward>("attention", &Always, DType::kBF16),
       Threaded<attention::Backward>("attention_grad"),
       Threaded<attention::Backward>("attention_grad", &Always, DType::kBF16),
+      Threaded<attention::PackedForward>("packed_attention"),
+      Threaded<attention::PackedForward>("packed_attention", &Always, DType::kBF16),
+      Threaded<attention::PackedBackward>("packed_attention_grad"),
+      Threaded<attention::PackedBackward>("packed_attention_grad", &Always, DType::kBF16),
+      Threaded<shape::SliceGrad>("slice_grad"),
       {"rope", DType::kF32, "threaded", &Always, &transformer::CreateRope},
       {"rope", DType::kBF16, "threaded", &Always, &transformer::CreateRope},
       Threaded<shape::GatherGrad>("gather_grad"),
@@ -127,6 +132,8 @@ std::vector<KernelEntry> List() {
   entries.insert(entries.end(), std::begin(references), std::end(references));
   AppendReferences<reference::Attention>("attention", entries);
   AppendReferences<reference::AttentionGrad>("attention_grad", entries);
+  AppendReferences<reference::PackedAttention>("packed_attention", entries);
+  AppendReferences<reference::PackedAttentionGrad>("packed_attention_grad", entries);
   AppendReferences<reference::Rope>("rope", entries);
   AppendReferences<reference::Silu>("silu", entries);
   AppendReferences<reference::SiluGrad>("silu_grad", entries);

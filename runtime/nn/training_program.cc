@@ -155,7 +155,7 @@ Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets
   plan->Bind(loss_.targets, options_.loss == "cross_entropy" ? Readable(targets.classes)
                                                              : Readable(targets.values));
   if (options_.distill) plan->Bind(loss_.teacher, Readable(targets.teacher_logits));
-  const graph::RunState state{options_.seed, step, shard};
+  const graph::RunState state{options_.seed, step, shard, options_.profile};
   plan->RunPrologue(state, version_);
   plan->Run(state);
   LossSum loss;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "runtime/base/status.h"
+#include "runtime/graph/profile.h"
 #include "runtime/nn/signature.h"
 #include "runtime/spec/job_spec.h"
 
@@ -76,6 +77,7 @@ class TrainingProgram {
     uint64_t seed = 0;
     bool distill = false;
     DistillOptions distill_options;
+    graph::Profile* profile = nullptr;  // of ForwardBackward; must outlive the program
   };
 
   static Result<std::unique_ptr<TrainingProgram>> Build(const Signature& signature,

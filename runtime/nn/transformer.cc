@@ -153,11 +153,21 @@ Result<ValueId> TransformerBuilder::Attention(int64_t index, const std::string& 
   graph::Graph& g = b_.graph();
   const int64_t inner = c_.heads * c_.head_size;
   const int64_t kv_inner = c_.kv_heads * c_.head_size;
+  Attributes attributes{{"heads", c_.heads}, {"kv_heads", c_.kv_heads}};
+  if (c_.causal) attributes.Set("causal", int64_t{1});
+  if (c_.window > 0 && index >= c_.window_from) attributes.Set("window", c_.window);
   ValueId q = kNoValue, k = kNoValue, v = kNoValue;
   if (c_.fused_qkv) {
     LEPTON_ASSIGN_OR_RETURN(ValueId qkv,
                             Dense(layer + n_.qkv, x, c_.width, inner + 2 * kv_inner, c_.qkv_bias));
     LEPTON_ASSIGN_OR_RETURN(qkv, b_.Narrow(qkv));
+    if (c_.positions != Config::Positions::kRotary && !c_.qk_norm) {
+      std::vector<ValueId> arguments = {qkv};
+      if (mask != kNoValue) arguments.push_back(mask);
+      LEPTON_ASSIGN_OR_RETURN(const ValueId y, g.Add("packed_attention", std::move(arguments),
+                                                     std::move(attributes), layer + "attention"));
+      return Dense(layer + n_.out, y, inner, c_.width, c_.out_bias, /*into_residual=*/true);
+    }
     const auto part = [&](int64_t begin, int64_t end) {
       return g.Add("slice", {qkv}, {{"axis", int64_t{2}}, {"begin", begin}, {"end", end}});
     };
@@ -172,9 +182,6 @@ Result<ValueId> TransformerBuilder::Attention(int64_t index, const std::string& 
   LEPTON_ASSIGN_OR_RETURN(q, Positioned(layer + n_.query_norm, q, c_.heads));
   LEPTON_ASSIGN_OR_RETURN(k, Positioned(layer + n_.key_norm, k, c_.kv_heads));
   LEPTON_ASSIGN_OR_RETURN(v, b_.Narrow(v));
-  Attributes attributes{{"heads", c_.heads}, {"kv_heads", c_.kv_heads}};
-  if (c_.causal) attributes.Set("causal", int64_t{1});
-  if (c_.window > 0 && index >= c_.window_from) attributes.Set("window", c_.window);
   std::vector<ValueId> arguments = {q, k, v};
   if (mask != kNoValue) arguments.push_back(mask);
   LEPTON_ASSIGN_OR_RETURN(const ValueId y, g.Add("attention", std::move(arguments),

@@ -76,6 +76,28 @@ class Attention final : public DifferentiableOp {
   }
 };
 
+// The inputs that attention would have for these of packed_attention.
+Result<Types> Unpacked(std::span<const TensorType> inputs, size_t bias_index,
+                       const Attributes& attributes) {
+  LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
+  LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, 0, inputs[0].dtype, 3));
+  const Shape& qkv = inputs[0].shape;
+  const int64_t heads = attributes.Int("heads", 1);
+  const int64_t kv_heads = attributes.Int("kv_heads", heads);
+  const int64_t parts = heads + 2 * kv_heads;
+  if (heads < 1 || kv_heads < 1 || qkv[2] < 1 || qkv[2] % parts != 0) {
+    return InvalidArgument("the last axis of " + qkv.ToString() +
+                           " must be a multiple of heads + 2 kv_heads, " + std::to_string(parts));
+  }
+  const int64_t size = qkv[2] / parts;
+  const TensorType q{inputs[0].dtype, Shape({qkv[0], qkv[1], heads * size})};
+  const TensorType kv{inputs[0].dtype, Shape({qkv[0], qkv[1], kv_heads * size})};
+  Types types = {q, kv, kv};
+  if (bias_index < inputs.size()) types.push_back(inputs[bias_index]);
+  LEPTON_RETURN_IF_ERROR(CheckAttention(types, 3, attributes));
+  return types;
+}
+
 class AttentionGrad final : public OpWithoutGradient {
  public:
   AttentionGrad() : OpWithoutGradient("attention_grad") {}
@@ -91,6 +113,48 @@ class AttentionGrad final : public OpWithoutGradient {
   }
 };
 
+class PackedAttention final : public DifferentiableOp {
+ public:
+  PackedAttention() : DifferentiableOp("packed_attention") {}
+
+  Result<Types> Infer(std::span<const TensorType> inputs,
+                      const Attributes& attributes) const override {
+    if (inputs.size() != 2) LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
+    LEPTON_ASSIGN_OR_RETURN(const Types unpacked, Unpacked(inputs, 1, attributes));
+    return Types{unpacked[0], LogSums(unpacked[0].shape, attributes)};
+  }
+
+  Result<Gradients> Gradient(Graph& graph, const Node& node,
+                             std::span<const ValueId> output_gradients) const override {
+    if (output_gradients[1] != kNoValue) {
+      return InvalidArgument("the saved logarithms cannot be differentiated");
+    }
+    LEPTON_ASSIGN_OR_RETURN(const ValueId dy,
+                            As(graph, output_gradients[0], graph.type(node.inputs[0]).dtype));
+    std::vector<ValueId> inputs = {node.inputs[0], node.outputs[0], node.outputs[1], dy};
+    if (node.inputs.size() == 2) inputs.push_back(node.inputs[1]);
+    LEPTON_ASSIGN_OR_RETURN(Gradients gradients,
+                            graph.AddNode("packed_attention_grad", inputs, node.attributes));
+    gradients.resize(node.inputs.size(), kNoValue);
+    return gradients;
+  }
+};
+
+class PackedAttentionGrad final : public OpWithoutGradient {
+ public:
+  PackedAttentionGrad() : OpWithoutGradient("packed_attention_grad") {}
+
+  Result<Types> Infer(std::span<const TensorType> inputs,
+                      const Attributes& attributes) const override {
+    if (inputs.size() != 5) LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 4));
+    LEPTON_ASSIGN_OR_RETURN(const Types unpacked, Unpacked(inputs, 4, attributes));
+    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, unpacked[0]));
+    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 2, LogSums(unpacked[0].shape, attributes)));
+    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 3, unpacked[0]));
+    return Types{inputs[0]};
+  }
+};
+
 }  // namespace
 
 const graph::Op& AttentionOp() {
@@ -100,6 +164,16 @@ const graph::Op& AttentionOp() {
 
 const graph::Op& AttentionGradOp() {
   static const AttentionGrad op;
+  return op;
+}
+
+const graph::Op& PackedAttentionOp() {
+  static const PackedAttention op;
+  return op;
+}
+
+const graph::Op& PackedAttentionGradOp() {
+  static const PackedAttentionGrad op;
   return op;
 }
 

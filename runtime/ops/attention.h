@@ -8,6 +8,10 @@
 // causal 1: query i of s sees keys up to i + t - s; t >= s. window w > 0, with causal: of these,
 // the last w. The key bias hides padding by a large negative, finite number; it gets no gradient.
 // Gradient: attention_grad(q, k, v, y, log_sum, dy, [key bias]) -> dq, dk, dv.
+//
+// packed_attention(qkv [b, s, (heads + 2 kv_heads) * d], optional key bias [b, s]; the same) -> the
+// same, where q, k and v are columns of one projection's result, in this order: nothing is cut
+// apart. Gradient: packed_attention_grad(qkv, y, log_sum, dy, [key bias]) -> dqkv.
 #pragma once
 
 #include "runtime/graph/op.h"
@@ -15,4 +19,6 @@
 namespace lepton::ops {
 const graph::Op& AttentionOp();
 const graph::Op& AttentionGradOp();
+const graph::Op& PackedAttentionOp();
+const graph::Op& PackedAttentionGradOp();
 }  // namespace lepton::ops

@@ -84,6 +84,8 @@ const graph::OpSet& OpList() {
       &MeanSquaredErrorGradOp(),
       &MeanSquaredErrorOp(),
       &MulOp(),
+      &PackedAttentionGradOp(),
+      &PackedAttentionOp(),
       &PoolTokensGradOp(),
       &PoolTokensOp(),
       &PositionsOp(),

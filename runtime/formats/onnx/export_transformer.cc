@@ -35,7 +35,8 @@ Name Rows(Emitter& e, graph::ValueId x, int64_t axis) {
 // bool [queries, keys]: which keys a query sees.
 Name Visible(Emitter& e, const Node& node) {
   const int64_t window = node.attributes.Int("window");
-  const Name queries = Rows(e, node.inputs[0], 1), keys = Rows(e, node.inputs[1], 1);
+  const graph::ValueId k = node.op->name() == "attention" ? node.inputs[1] : node.inputs[0];
+  const Name queries = Rows(e, node.inputs[0], 1), keys = Rows(e, k, 1);
   return e.Shared("visible " + queries + " " + keys + " " + std::to_string(window), [&] {
     const Name first = e.Node("Sub", {keys, queries});
     const Name query = e.Unsqueeze(e.Node("Add", {e.Range(queries), first}), {1});
@@ -47,20 +48,18 @@ Name Visible(Emitter& e, const Node& node) {
   });
 }
 
-void Attention(Emitter& e, const Node& node) {
+// `q`, `k`, `v`: [batch, rows, heads * size].
+void AttentionOn(Emitter& e, const Node& node, const Name& q_rows, const Name& k_rows,
+                 const Name& v_rows, const Name& bias, int64_t size) {
   const int64_t heads = node.attributes.Int("heads", 1);
   const int64_t kv_heads = node.attributes.Int("kv_heads", heads);
-  const int64_t size = e.shape(node.inputs[0]).back() / heads;
   const double scale = node.attributes.Float("scale", 1 / std::sqrt(static_cast<double>(size)));
-  const Name q = SplitHeads(e, e.name(node.inputs[0]), heads, size);
-  Name k = SplitHeads(e, e.name(node.inputs[1]), kv_heads, size);
+  const Name q = SplitHeads(e, q_rows, heads, size);
+  Name k = SplitHeads(e, k_rows, kv_heads, size);
   k = e.Transpose(RepeatHeads(e, k, kv_heads, heads, size), {0, 1, 3, 2});
-  const Name v =
-      RepeatHeads(e, SplitHeads(e, e.name(node.inputs[2]), kv_heads, size), kv_heads, heads, size);
+  const Name v = RepeatHeads(e, SplitHeads(e, v_rows, kv_heads, size), kv_heads, heads, size);
   Name scores = e.Node("Mul", {e.Node("MatMul", {q, k}), e.Float(scale)});
-  if (node.inputs.size() == 4) {
-    scores = e.Node("Add", {scores, e.Unsqueeze(e.name(node.inputs[3]), {1, 2})});
-  }
+  if (!bias.empty()) scores = e.Node("Add", {scores, e.Unsqueeze(bias, {1, 2})});
   if (node.attributes.Int("causal") != 0) {
     scores = e.Node("Where",
                     {Visible(e, node), scores, e.Float(-std::numeric_limits<double>::infinity())});
@@ -68,6 +67,25 @@ void Attention(Emitter& e, const Node& node) {
   const Name weights = e.Node("Softmax", {scores}, {{"axis", int64_t{-1}}});
   const Name mixed = e.Transpose(e.Node("MatMul", {weights, v}), {0, 2, 1, 3});
   e.Set(node.outputs[0], e.Reshape(mixed, {0, 0, heads * size}));
+}
+
+void Attention(Emitter& e, const Node& node) {
+  const int64_t size = e.shape(node.inputs[0]).back() / node.attributes.Int("heads", 1);
+  AttentionOn(e, node, e.name(node.inputs[0]), e.name(node.inputs[1]), e.name(node.inputs[2]),
+              node.inputs.size() == 4 ? e.name(node.inputs[3]) : Name(), size);
+}
+
+void PackedAttention(Emitter& e, const Node& node) {
+  const int64_t heads = node.attributes.Int("heads", 1);
+  const int64_t kv_heads = node.attributes.Int("kv_heads", heads);
+  const int64_t size = e.shape(node.inputs[0]).back() / (heads + 2 * kv_heads);
+  const Name qkv = e.name(node.inputs[0]);
+  const auto part = [&](int64_t begin, int64_t end) {
+    return e.Slice(qkv, 2, begin * size, end * size);
+  };
+  AttentionOn(e, node, part(0, heads), part(heads, heads + kv_heads),
+              part(heads + kv_heads, heads + 2 * kv_heads),
+              node.inputs.size() == 2 ? e.name(node.inputs[1]) : Name(), size);
 }
 
 // The cosine or sine of every position's angles: f32 [rows, 1, dims / 2].
@@ -159,6 +177,7 @@ void PoolTokens(Emitter& e, const Node& node) {
 
 constexpr ExportRule kRules[] = {
     {"attention", Attention},
+    {"packed_attention", PackedAttention},
     {"pool_tokens", PoolTokens},
     {"positions", Positions},
     {"rope", Rope},

@@ -51,6 +51,8 @@ void SiluGrad(const KernelContext& context);
 
 void Attention(const KernelContext& context);
 void AttentionGrad(const KernelContext& context);
+void PackedAttention(const KernelContext& context);
+void PackedAttentionGrad(const KernelContext& context);
 void Rope(const KernelContext& context);
 void RmsNorm(const KernelContext& context);
 void RmsNormGrad(const KernelContext& context);

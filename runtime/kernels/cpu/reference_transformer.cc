@@ -18,7 +18,9 @@ struct QueryView {
   QueryView(const AttentionShape& s, int64_t image, int64_t head, int64_t query)
       : query(query),
         at(s.QueryOffset(image, head, query)),
-        kv_at(s.KeyOffset(image, head / s.group(), 0)),
+        k_at(s.KeyOffset(image, head / s.group(), 0)),
+        v_at(s.ValueOffset(image, head / s.group(), 0)),
+        y_at(s.OutputOffset(image, head, query)),
         bias_at(image * s.keys),
         row((image * s.heads + head) * s.queries + query) {}
   std::vector<double> Scores(const AttentionShape& s, const float* q, const float* k,
@@ -26,11 +28,11 @@ struct QueryView {
     std::vector<double> scores;
     for (int64_t j = s.FirstKey(query); j < s.EndKey(query); ++j) {
       const double extra = bias == nullptr ? 0.0 : double{bias[bias_at + j]};
-      scores.push_back(s.scale * Dot(q + at, k + kv_at + j * s.kv_pitch(), s.size) + extra);
+      scores.push_back(s.scale * Dot(q + at, k + k_at + j * s.kv_pitch, s.size) + extra);
     }
     return scores;
   }
-  int64_t query, at, kv_at, bias_at, row;
+  int64_t query, at, k_at, v_at, y_at, bias_at, row;
 };
 
 template <typename Body>
@@ -42,15 +44,12 @@ void ForQueries(const AttentionShape& s, const Body& body) {
   }
 }
 
-}  // namespace
-
-void Attention(const KernelContext& context) {
-  const AttentionShape s(context.input(0).shape(), context.input(1).shape(), context.attributes());
-  const float* bias = context.inputs() > 3 ? context.input(3).as<float>() : nullptr;
-  const float* v = context.input(2).as<float>();
+void AttentionOf(const KernelContext& context, const AttentionPlaces& places) {
+  const AttentionShape s(context, places);
+  const auto input = [&](int i) { return context.input(i).as<float>(); };
+  const float* bias = context.inputs() > places.bias ? input(places.bias) : nullptr;
   ForQueries(s, [&](const QueryView& view) {
-    const std::vector<double> scores =
-        view.Scores(s, context.input(0).as<float>(), context.input(1).as<float>(), bias);
+    const std::vector<double> scores = view.Scores(s, input(places.q), input(places.k), bias);
     const double top = *std::max_element(scores.begin(), scores.end());
     double sum = 0;
     for (const double score : scores) sum += std::exp(score - top);
@@ -58,9 +57,9 @@ void Attention(const KernelContext& context) {
       double y = 0;
       for (size_t j = 0; j < scores.size(); ++j) {
         const int64_t key = s.FirstKey(view.query) + static_cast<int64_t>(j);
-        y += std::exp(scores[j] - top) / sum * v[view.kv_at + key * s.kv_pitch() + c];
+        y += std::exp(scores[j] - top) / sum * input(places.v)[view.v_at + key * s.kv_pitch + c];
       }
-      context.output(0).as<float>()[view.at + c] = static_cast<float>(y);
+      context.output(0).as<float>()[view.y_at + c] = static_cast<float>(y);
     }
     context.output(1).as<float>()[view.row] = static_cast<float>(top + std::log(sum));
   });
@@ -68,32 +67,47 @@ void Attention(const KernelContext& context) {
 
 // With p = exp(score - log_sum): dv = p dy, dscore = p (dy v - dy y), dq = scale dscore k and
 // dk = scale dscore q.
-void AttentionGrad(const KernelContext& context) {
-  const AttentionShape s(context.input(0).shape(), context.input(1).shape(), context.attributes());
+void AttentionGradOf(const KernelContext& context, const AttentionPlaces& places) {
+  const AttentionShape s(context, places);
   const auto input = [&](int i) { return context.input(i).as<float>(); };
-  const float* bias = context.inputs() > 6 ? input(6) : nullptr;
-  std::vector<double> sums[3];
-  for (int i = 0; i < 3; ++i) sums[i].resize(context.output(i).elements());
+  const float* bias = context.inputs() > places.bias ? input(places.bias) : nullptr;
+  std::vector<std::vector<double>> sums(context.outputs());
+  for (int i = 0; i < context.outputs(); ++i) sums[i].resize(context.output(i).elements());
   ForQueries(s, [&](const QueryView& view) {
-    const int64_t at = view.at;
-    const std::vector<double> scores = view.Scores(s, input(0), input(1), bias);
-    const double dot_y = Dot(input(5) + at, input(3) + at, s.size);
+    const std::vector<double> scores = view.Scores(s, input(places.q), input(places.k), bias);
+    const float* dy = input(places.dy) + view.y_at;
+    const double dot_y = Dot(dy, input(places.y) + view.y_at, s.size);
     for (size_t j = 0; j < scores.size(); ++j) {
-      const int64_t key =
-          view.kv_at + (s.FirstKey(view.query) + static_cast<int64_t>(j)) * s.kv_pitch();
-      const double p = std::exp(scores[j] - input(4)[view.row]);
-      const double dscore = s.scale * p * (Dot(input(5) + at, input(2) + key, s.size) - dot_y);
+      const int64_t row = (s.FirstKey(view.query) + static_cast<int64_t>(j)) * s.kv_pitch;
+      const int64_t k = view.k_at + row, v = view.v_at + row;
+      const double p = std::exp(scores[j] - input(places.log_sum)[view.row]);
+      const double dscore = s.scale * p * (Dot(dy, input(places.v) + v, s.size) - dot_y);
       for (int64_t c = 0; c < s.size; ++c) {
-        sums[0][at + c] += dscore * input(1)[key + c];
-        sums[1][key + c] += dscore * input(0)[at + c];
-        sums[2][key + c] += p * input(5)[at + c];
+        sums[places.dq][view.at + c] += dscore * input(places.k)[k + c];
+        sums[places.dk][k + c] += dscore * input(places.q)[view.at + c];
+        sums[places.dv][v + c] += p * dy[c];
       }
     }
   });
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < context.outputs(); ++i) {
     float* out = context.output(i).as<float>();
     for (size_t j = 0; j < sums[i].size(); ++j) out[j] = static_cast<float>(sums[i][j]);
   }
+}
+
+}  // namespace
+
+void Attention(const KernelContext& context) {
+  AttentionOf(context, kAttentionPlaces);
+}
+void AttentionGrad(const KernelContext& context) {
+  AttentionGradOf(context, kGradPlaces);
+}
+void PackedAttention(const KernelContext& context) {
+  AttentionOf(context, kPackedPlaces);
+}
+void PackedAttentionGrad(const KernelContext& context) {
+  AttentionGradOf(context, kPackedGradPlaces);
 }
 
 void Rope(const KernelContext& context) {

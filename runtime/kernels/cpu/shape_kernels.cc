@@ -1,5 +1,6 @@
 #include "runtime/kernels/cpu/shape_kernels.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "runtime/kernels/cpu/gather_view.h"
@@ -44,6 +45,44 @@ void Transpose(const KernelContext& context) {
 void Slice(const KernelContext& context) {
   const SliceWalk walk(context.input(0).shape(), context.attributes());
   Copy(context, walk.offset, walk.strides);
+}
+
+// The output's rows along the axis, each of them copied or zero.
+void SliceGrad(const KernelContext& context) {
+  const graph::Attributes& attributes = context.attributes();
+  const Shape& shape = context.output(0).shape();
+  const int axis = static_cast<int>(attributes.Int("axis"));
+  const int64_t begin = attributes.Int("begin"), step = attributes.Int("step", 1);
+  const int64_t extent = shape[axis], taken = context.input(0).shape()[axis];
+  int64_t inner = 1;
+  for (int i = axis + 1; i < shape.rank(); ++i) inner *= shape[i];
+  const int64_t outer = shape.elements() / std::max<int64_t>(1, extent * inner);
+  const float* dy = context.input(0).as<float>();
+  float* dx = context.output(0).as<float>();
+  const auto rows = [&](int64_t block, int64_t from, int64_t to) {
+    std::fill(dx + (block * extent + from) * inner, dx + (block * extent + to) * inner, 0.0f);
+    if (step == 1) {
+      const int64_t first = std::max(from, begin), last = std::min(to, begin + taken);
+      if (first >= last) return;
+      const float* source = dy + (block * taken + first - begin) * inner;
+      std::copy_n(source, (last - first) * inner, dx + (block * extent + first) * inner);
+      return;
+    }
+    for (int64_t i = 0; i < taken; ++i) {
+      const int64_t row = begin + i * step;
+      if (row < from || row >= to) continue;
+      std::copy_n(dy + (block * taken + i) * inner, inner, dx + (block * extent + row) * inner);
+    }
+  };
+  if (outer > 1) {
+    ComputeLoop(outer, std::max<int64_t>(1, kGrain / (extent * inner)),
+                [&](int64_t first, int64_t last) {
+                  for (int64_t block = first; block < last; ++block) rows(block, 0, extent);
+                });
+  } else {
+    ComputeLoop(extent, std::max<int64_t>(1, kGrain / inner),
+                [&](int64_t first, int64_t last) { rows(0, first, last); });
+  }
 }
 
 void Gather(const KernelContext& context) {

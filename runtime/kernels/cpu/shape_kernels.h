@@ -7,6 +7,7 @@ namespace lepton::kernels::shape {
 
 void Transpose(const graph::KernelContext& context);  // f32, i32, bf16
 void Slice(const graph::KernelContext& context);      // f32, i32, bf16
+void SliceGrad(const graph::KernelContext& context);  // f32
 void Gather(const graph::KernelContext& context);     // f32, i32, bf16
 void GatherGrad(const graph::KernelContext& context);
 

@@ -194,6 +194,8 @@ std::vector<std::vector<size_t>> NarrowInputs(std::string_view op) {
   }
   if (op == "attention") return {{0, 1, 2}};
   if (op == "attention_grad") return {{0, 1, 2, 3, 5}};
+  if (op == "packed_attention") return {{0}};
+  if (op == "packed_attention_grad") return {{0, 1, 3}};
   return {};
 }
 

@@ -49,6 +49,43 @@ void AddAttention(bool gradient, int64_t rows, int64_t n, std::vector<OpCase>& c
   }
 }
 
+void AddPackedAttention(bool gradient, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  const int64_t queries = std::min<int64_t>(rows, 150);
+  const int64_t size = std::min<int64_t>(n, 40);
+  struct Variant {
+    const char* label;
+    int64_t kv_heads;
+    Attributes attributes;
+    bool bias;
+  };
+  const Variant variants[] = {
+      {"full", 4, {}, false},
+      {"causal, shared keys", 2, {{"causal", int64_t{1}}, {"scale", 0.4}}, false},
+      {"window", 4, {{"causal", int64_t{1}}, {"window", int64_t{3}}}, false},
+      {"padding", 1, {}, true},
+  };
+  for (const Variant& variant : variants) {
+    const Shape qkv({2, queries, (4 + 2 * variant.kv_heads) * size});
+    const Shape y({2, queries, 4 * size});
+    Attributes attributes = variant.attributes;
+    attributes.Set("heads", int64_t{4});
+    attributes.Set("kv_heads", variant.kv_heads);
+    OpCase op_case = MakeCase(variant.label, attributes, {0}, RandomTensor(F32(qkv), 81, -1, 1));
+    if (gradient) {
+      op_case.with_gradient.clear();
+      op_case.inputs.push_back(RandomTensor(F32(y), 85, -1, 1));
+      op_case.inputs.push_back(RandomTensor(F32({2, 4, queries}), 86, 3, 6));
+      op_case.inputs.push_back(RandomTensor(F32(y), 87, -1, 1));
+    }
+    if (variant.bias) {
+      op_case.inputs.push_back(RandomTensor(F32({2, queries}), 84, -2, 2));
+      // Not the only key of a row: of nothing but padding no slope can be measured.
+      if (queries > 1) op_case.inputs.back().floats()[1] = -1e9f;
+    }
+    cases.push_back(std::move(op_case));
+  }
+}
+
 void AddRopes(int64_t rows, int64_t n, std::vector<OpCase>& cases) {
   const int64_t size = std::max<int64_t>(2, std::min<int64_t>(n, 64) / 2 * 2);
   const Attributes variants[] = {
@@ -93,6 +130,8 @@ void AddTransformerCases(std::string_view op, int64_t rows, int64_t n, std::vect
   const Shape shape({2, std::min<int64_t>(rows, 60), n});
   if (op == "attention" || op == "attention_grad") {
     AddAttention(op == "attention_grad", rows, n, cases);
+  } else if (op == "packed_attention" || op == "packed_attention_grad") {
+    AddPackedAttention(op == "packed_attention_grad", rows, n, cases);
   } else if (op == "pool_tokens" || op == "pool_tokens_grad") {
     AddPools(op == "pool_tokens_grad", rows, n, cases);
   } else if (op == "rope") {

@@ -14,23 +14,23 @@ using gemm::kPanelColumns;
 using gemm::Micro;
 using graph::KernelContext;
 
-enum Input { kQ, kK, kV, kY, kLogSum, kDy, kBias };
-
 // The queries of one key head, tile by tile, against all its keys.
 class BackwardHead {
  public:
-  BackwardHead(const KernelContext& context, const AttentionShape& s, int64_t image,
-               int64_t kv_head)
+  BackwardHead(const KernelContext& context, const AttentionPlaces& places, const AttentionShape& s,
+               int64_t image, int64_t kv_head)
       : context_(context),
+        places_(places),
         s_(s),
-        dtype_(context.input(kQ).type.dtype),
+        dtype_(context.input(places.q).type.dtype),
         micro_(dtype_ == DType::kBF16 ? gemm::Bf16Micro() : gemm::F32Micro()),
         image_(image),
         kv_head_(kv_head),
         panels_((s.size + kPanelColumns - 1) / kPanelColumns),
         wide_(panels_ * kPanelColumns),
-        bias_(context.inputs() > kBias ? context.input(kBias).as<float>() + image * s.keys
-                                       : nullptr) {}
+        bias_(context.inputs() > places.bias
+                  ? context.input(places.bias).as<float>() + image * s.keys
+                  : nullptr) {}
 
   void Run() {
     const TileScope scope(micro_);
@@ -42,9 +42,10 @@ class BackwardHead {
     }
     for (int64_t key = 0; key < s_.keys; key += micro_.block_rows) {
       const int64_t rows = std::min(micro_.block_rows, s_.keys - key);
-      const int64_t at = s_.KeyOffset(image_, kv_head_, key);
-      Store(dk_ + key * wide_, rows, context_.output(1), at, s_.kv_pitch());
-      Store(dv_ + key * wide_, rows, context_.output(2), at, s_.kv_pitch());
+      Store(dk_ + key * wide_, rows, context_.output(places_.dk),
+            s_.KeyOffset(image_, kv_head_, key), s_.kv_pitch);
+      Store(dv_ + key * wide_, rows, context_.output(places_.dv),
+            s_.ValueOffset(image_, kv_head_, key), s_.kv_pitch);
     }
   }
 
@@ -78,11 +79,12 @@ class BackwardHead {
   void Queries(int64_t head, int64_t first) {
     const int64_t count = std::min(kTile, s_.queries - first);
     const int64_t at = s_.QueryOffset(image_, head, first);
-    work().q_turned.RightTurned(micro_, HeadRows(kQ, at, s_.q_pitch(), count));
-    work().q.Right(micro_, HeadRows(kQ, at, s_.q_pitch(), count));
-    work().dy_turned.RightTurned(micro_, HeadRows(kDy, at, s_.q_pitch(), count));
-    work().dy.Right(micro_, HeadRows(kDy, at, s_.q_pitch(), count));
-    PrepareStatistics(head, first, count, at);
+    const int64_t y_at = s_.OutputOffset(image_, head, first);
+    work().q_turned.RightTurned(micro_, HeadRows(places_.q, at, s_.q_pitch, count));
+    work().q.Right(micro_, HeadRows(places_.q, at, s_.q_pitch, count));
+    work().dy_turned.RightTurned(micro_, HeadRows(places_.dy, y_at, s_.y_pitch(), count));
+    work().dy.Right(micro_, HeadRows(places_.dy, y_at, s_.y_pitch(), count));
+    PrepareStatistics(head, first, count, y_at);
     float* dq = Zeros(work().dq, PaddedTo(count, micro_.block_rows) * wide_);
     const int64_t end = s_.EndKey(first + count - 1);
     // A multiple of the block's rows and of 32: keys are rows here and columns of dq's product.
@@ -92,7 +94,7 @@ class BackwardHead {
     }
     for (int64_t row = 0; row < count; row += micro_.block_rows) {
       const int64_t rows = std::min(micro_.block_rows, count - row);
-      Store(dq + row * wide_, rows, context_.output(0), at + row * s_.q_pitch(), s_.q_pitch());
+      Store(dq + row * wide_, rows, context_.output(places_.dq), at + row * s_.q_pitch, s_.q_pitch);
     }
   }
 
@@ -101,23 +103,24 @@ class BackwardHead {
     float* dots = Zeros(work().dots, kTile);
     float* log_sums = Zeros(work().log_sums, kTile);
     float* rows = work().row.Get<float>(2 * s_.size);
-    std::copy_n(
-        context_.input(kLogSum).as<float>() + (image_ * s_.heads + head) * s_.queries + first,
-        count, log_sums);
+    std::copy_n(context_.input(places_.log_sum).as<float>() +
+                    (image_ * s_.heads + head) * s_.queries + first,
+                count, log_sums);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t offset = at + i * s_.q_pitch();
-      dots[i] = simd::BestLoops().dot(s_.size, Widened(context_.input(kDy), offset, rows),
-                                      Widened(context_.input(kY), offset, rows + s_.size));
+      const int64_t offset = at + i * s_.y_pitch();
+      dots[i] = simd::BestLoops().dot(s_.size, Widened(context_.input(places_.dy), offset, rows),
+                                      Widened(context_.input(places_.y), offset, rows + s_.size));
     }
   }
 
   // The queries of the tile against keys [key, end).
   void Keys(int64_t first, int64_t count, int64_t key, int64_t end, float* dq) {
     const int64_t keys = end - key;
-    const int64_t at = s_.KeyOffset(image_, kv_head_, key);
-    work().k_left.Left(micro_, HeadRows(kK, at, s_.kv_pitch(), keys));
-    work().v_left.Left(micro_, HeadRows(kV, at, s_.kv_pitch(), keys));
-    work().k.Right(micro_, HeadRows(kK, at, s_.kv_pitch(), keys));
+    const int64_t k_at = s_.KeyOffset(image_, kv_head_, key);
+    const int64_t v_at = s_.ValueOffset(image_, kv_head_, key);
+    work().k_left.Left(micro_, HeadRows(places_.k, k_at, s_.kv_pitch, keys));
+    work().v_left.Left(micro_, HeadRows(places_.v, v_at, s_.kv_pitch, keys));
+    work().k.Right(micro_, HeadRows(places_.k, k_at, s_.kv_pitch, keys));
     // The slopes of all these keys, turned, for dq; rows beyond the keys are zero.
     const int64_t padded_keys = PaddedTo(keys, kPanelColumns);
     auto* ds = work().ds.Get<uint16_t>(padded_keys * kTile * micro_.element / 2);
@@ -185,14 +188,13 @@ class BackwardHead {
 
   // In the type of the product: [keys, kTile queries].
   void KeepSlopes(int64_t row, int64_t rows, int64_t query, const float* dp) {
-    for (int64_t i = 0; i < rows; ++i) {
-      const int64_t at = (row + i) * kTile + query;
-      const float* from = dp + i * kPanelColumns;
-      if (dtype_ == DType::kBF16) {
-        simd::BestLoops().to_bf16(kPanelColumns, from, work().ds.Get<uint16_t>(0) + at);
-      } else {
-        std::copy_n(from, kPanelColumns, work().ds.Get<float>(0) + at);
-      }
+    const int64_t at = row * kTile + query;
+    if (dtype_ == DType::kBF16) {
+      simd::BestLoops().to_bf16_rows(rows, kPanelColumns, dp, kPanelColumns,
+                                     work().ds.Get<uint16_t>(0) + at, kTile);
+    } else {
+      simd::BestLoops().copy_rows(rows, kPanelColumns, dp, kPanelColumns,
+                                  work().ds.Get<float>(0) + at, kTile);
     }
   }
 
@@ -218,22 +220,22 @@ class BackwardHead {
   // Blocks lie panel by panel: [panels][block rows][32].
   void Store(const float* block, int64_t rows, const TensorView& to, int64_t at,
              int64_t pitch) const {
-    for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t panel = 0; panel < panels_; ++panel) {
-        const float* from = block + panel * block_floats() + row * kPanelColumns;
-        const int64_t column = panel * kPanelColumns;
-        const int64_t columns = std::min(kPanelColumns, s_.size - column);
-        const int64_t place = at + row * pitch + column;
-        if (to.type.dtype == DType::kBF16) {
-          simd::BestLoops().to_bf16(columns, from, to.as<uint16_t>() + place);
-        } else {
-          std::copy_n(from, columns, to.as<float>() + place);
-        }
+    const simd::Loops& loops = simd::BestLoops();
+    for (int64_t panel = 0; panel < panels_; ++panel) {
+      const float* from = block + panel * block_floats();
+      const int64_t column = panel * kPanelColumns;
+      const int64_t columns = std::min(kPanelColumns, s_.size - column);
+      if (to.type.dtype == DType::kBF16) {
+        loops.to_bf16_rows(rows, columns, from, kPanelColumns, to.as<uint16_t>() + at + column,
+                           pitch);
+      } else {
+        loops.copy_rows(rows, columns, from, kPanelColumns, to.as<float>() + at + column, pitch);
       }
     }
   }
 
   const KernelContext& context_;
+  const AttentionPlaces& places_;
   const AttentionShape& s_;
   const DType dtype_;
   const Micro& micro_;
@@ -243,16 +245,22 @@ class BackwardHead {
   float* dv_ = nullptr;
 };
 
+void BackwardHeads(const KernelContext& context, const AttentionPlaces& places) {
+  const AttentionShape s(context, places);
+  ComputeLoop(s.batch * s.kv_heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      BackwardHead(context, places, s, i / s.kv_heads, i % s.kv_heads).Run();
+    }
+  });
+}
+
 }  // namespace
 
 void Backward(const KernelContext& context) {
-  const AttentionShape s(context.input(kQ).shape(), context.input(kK).shape(),
-                         context.attributes());
-  ComputeLoop(s.batch * s.kv_heads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      BackwardHead(context, s, i / s.kv_heads, i % s.kv_heads).Run();
-    }
-  });
+  BackwardHeads(context, kGradPlaces);
+}
+void PackedBackward(const KernelContext& context) {
+  BackwardHeads(context, kPackedGradPlaces);
 }
 
 }  // namespace lepton::kernels::attention

@@ -28,23 +28,30 @@ Rows HeadRows(const TensorView& view, int64_t offset, int64_t pitch, int64_t cou
 // One head's forward pass.
 class ForwardHead {
  public:
-  ForwardHead(const KernelContext& context, const AttentionShape& s, int64_t image, int64_t head)
+  ForwardHead(const KernelContext& context, const AttentionPlaces& places, const AttentionShape& s,
+              int64_t image, int64_t head)
       : context_(context),
+        places_(places),
         s_(s),
         micro_(MicroOf(context.input(0).type.dtype)),
         image_(image),
         head_(head),
-        bias_(context.inputs() > 3 ? context.input(3).as<float>() + image * s.keys : nullptr) {}
+        bias_(context.inputs() > places.bias
+                  ? context.input(places.bias).as<float>() + image * s.keys
+                  : nullptr) {}
 
   void Run() {
     const TileScope scope(micro_);
-    const int64_t at = s_.KeyOffset(image_, head_ / s_.group(), 0);
-    work().keys.RightTurned(micro_,
-                            HeadRows(context_.input(1), at, s_.kv_pitch(), s_.keys, s_.size));
-    work().values.Right(micro_, HeadRows(context_.input(2), at, s_.kv_pitch(), s_.keys, s_.size));
+    const int64_t kv_head = head_ / s_.group();
+    const int64_t k_at = s_.KeyOffset(image_, kv_head, 0);
+    const int64_t v_at = s_.ValueOffset(image_, kv_head, 0);
     const int64_t q_at = s_.QueryOffset(image_, head_, 0);
-    work().queries.Left(micro_,
-                        HeadRows(context_.input(0), q_at, s_.q_pitch(), s_.queries, s_.size));
+    const auto rows = [&](int input, int64_t at, int64_t pitch, int64_t count) {
+      return HeadRows(context_.input(input), at, pitch, count, s_.size);
+    };
+    work().keys.RightTurned(micro_, rows(places_.k, k_at, s_.kv_pitch, s_.keys));
+    work().values.Right(micro_, rows(places_.v, v_at, s_.kv_pitch, s_.keys));
+    work().queries.Left(micro_, rows(places_.q, q_at, s_.q_pitch, s_.queries));
     for (int64_t query = 0; query < s_.queries; query += micro_.block_rows) Block(query);
   }
 
@@ -91,10 +98,8 @@ class ForwardHead {
     }
     if (rescale) {
       for (int64_t panel = 0; panel < panels; ++panel) {
-        for (int64_t row = 0; row < rows; ++row) {
-          float* sum = sums + panel * block_floats() + row * kPanelColumns;
-          for (int64_t i = 0; i < kPanelColumns; ++i) sum[i] *= shrinks_[row];
-        }
+        simd::BestLoops().scale_rows(rows, kPanelColumns, shrinks_, sums + panel * block_floats(),
+                                     kPanelColumns);
       }
     }
     // Probabilities as a left side, 32 keys of it at a time.
@@ -134,30 +139,34 @@ class ForwardHead {
     return shrink != 1.0f;
   }
 
-  void Store(int64_t first, int64_t rows, int64_t panels, const float* sums) const {
+  void Store(int64_t first, int64_t rows, int64_t panels, float* sums) const {
+    const simd::Loops& loops = simd::BestLoops();
     const TensorView& y = context_.output(0);
     float* log_sums =
         context_.output(1).as<float>() + (image_ * s_.heads + head_) * s_.queries + first;
+    float factors[kPanelColumns];
     for (int64_t row = 0; row < rows; ++row) {
-      const float factor = 1 / totals_[row];
+      factors[row] = 1 / totals_[row];
       log_sums[row] = tops_[row] + std::log(totals_[row]);
-      const int64_t at = s_.QueryOffset(image_, head_, first + row);
-      for (int64_t panel = 0; panel < panels; ++panel) {
-        const int64_t column = panel * kPanelColumns;
-        const int64_t columns = std::min(kPanelColumns, s_.size - column);
-        float values[kPanelColumns];
-        const float* sum = sums + panel * block_floats() + row * kPanelColumns;
-        for (int64_t i = 0; i < columns; ++i) values[i] = sum[i] * factor;
-        if (y.type.dtype == DType::kBF16) {
-          simd::BestLoops().to_bf16(columns, values, y.as<uint16_t>() + at + column);
-        } else {
-          std::copy_n(values, columns, y.as<float>() + at + column);
-        }
+    }
+    const int64_t at = s_.OutputOffset(image_, head_, first);
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      const int64_t column = panel * kPanelColumns;
+      const int64_t columns = std::min(kPanelColumns, s_.size - column);
+      float* block = sums + panel * block_floats();
+      loops.scale_rows(rows, kPanelColumns, factors, block, kPanelColumns);
+      if (y.type.dtype == DType::kBF16) {
+        loops.to_bf16_rows(rows, columns, block, kPanelColumns, y.as<uint16_t>() + at + column,
+                           s_.y_pitch());
+      } else {
+        loops.copy_rows(rows, columns, block, kPanelColumns, y.as<float>() + at + column,
+                        s_.y_pitch());
       }
     }
   }
 
   const KernelContext& context_;
+  const AttentionPlaces& places_;
   const AttentionShape& s_;
   const Micro& micro_;
   const int64_t image_, head_;
@@ -166,13 +175,22 @@ class ForwardHead {
   float tops_[kPanelColumns], totals_[kPanelColumns], shrinks_[kPanelColumns];
 };
 
+void ForwardHeads(const KernelContext& context, const AttentionPlaces& places) {
+  const AttentionShape s(context, places);
+  ComputeLoop(s.batch * s.heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      ForwardHead(context, places, s, i / s.heads, i % s.heads).Run();
+    }
+  });
+}
+
 }  // namespace
 
 void Forward(const KernelContext& context) {
-  const AttentionShape s(context.input(0).shape(), context.input(1).shape(), context.attributes());
-  ComputeLoop(s.batch * s.heads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) ForwardHead(context, s, i / s.heads, i % s.heads).Run();
-  });
+  ForwardHeads(context, kAttentionPlaces);
+}
+void PackedForward(const KernelContext& context) {
+  ForwardHeads(context, kPackedPlaces);
 }
 
 }  // namespace lepton::kernels::attention

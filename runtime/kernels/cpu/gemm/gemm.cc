@@ -1,7 +1,7 @@
 #include "runtime/kernels/cpu/gemm/gemm.h"
 
 #include <algorithm>
-#include <cstring>
+#include <utility>
 
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/gemm/micro.h"
@@ -11,8 +11,12 @@
 namespace lepton::kernels::gemm {
 namespace {
 
-constexpr int64_t kChunkBytes = 384 << 10;  // of the packed left side: it stays in L2
-constexpr int64_t kMostChunkRows = 288;     // so that a column of blocks of c stays in L1 and L2
+// What is read again and again must stay in an L2 of 2 MiB beside what passes by.
+constexpr int64_t kGroupBytes = 3 << 17;  // ByBlock: of the packed right side
+constexpr int64_t kLeastGroupPanels = 8;  // or packing the left side anew for each costs too much
+constexpr int64_t kPartBytes = 5 << 17;   // ByInner: of c
+constexpr int64_t kPartRows = 384;        // ByInner: so that a chunk of the left side fits, too
+constexpr int64_t kTasksPerThread = 4;    // what one thread is late with, another takes over
 
 int64_t RoundUp(int64_t value, int64_t step) {
   return (value + step - 1) / step * step;
@@ -63,18 +67,23 @@ Product::Product(int64_t rows, int64_t columns, int64_t inner, const Source& a, 
       a_(a),
       b_(b),
       micro_(micro),
-      padded_inner_(RoundUp(inner, micro.step)) {}
+      padded_inner_(RoundUp(inner, micro.step)),
+      direct_(micro.multiply_rows != nullptr && a.dtype == DType::kBF16 && a.column_stride == 1 &&
+              inner == padded_inner_) {}
+
+int64_t Product::panel_bytes() const {
+  return kPanelColumns * padded_inner_ * micro_.element;
+}
 
 size_t Product::packed_bytes() const {
-  return static_cast<size_t>(panels() * kPanelColumns * padded_inner_ * micro_.element);
+  return static_cast<size_t>(panels() * panel_bytes());
 }
 
 void Product::PackPanels(const void* b, void* packed, int64_t first, int64_t count) const {
-  const int64_t panel_bytes = kPanelColumns * padded_inner_ * micro_.element;
   const int64_t column = first * kPanelColumns;
   const Part part{b,      b_,           column, std::min(count * kPanelColumns, columns_ - column),
                   inner_, padded_inner_};
-  micro_.pack_panels(part, static_cast<char*>(packed) + first * panel_bytes);
+  micro_.pack_panels(part, static_cast<char*>(packed) + first * panel_bytes());
 }
 
 void Product::PackRight(const void* b, void* packed) const {
@@ -84,50 +93,144 @@ void Product::PackRight(const void* b, void* packed) const {
               [&](int64_t begin, int64_t end) { PackPanels(b, packed, begin, end - begin); });
 }
 
-// Chunks of rows that fit the cache, as many for each thread; where there are too few rows for
-// that, the columns are divided, too.
 Product::Grid Product::MakeGrid(int threads) const {
+  const int64_t block_rows = micro_.block_rows;
+  const int64_t fitting = kGroupBytes / panel_bytes();
+  const int64_t blocks = CeilDiv(rows_, block_rows);
   Grid grid;
-  const int64_t fitting = kChunkBytes / (padded_inner_ * micro_.element);
-  const int64_t most = std::clamp(fitting / micro_.block_rows * micro_.block_rows,
-                                  micro_.block_rows, kMostChunkRows);
-  const int64_t wanted = RoundUp(CeilDiv(rows_, most), threads);
-  grid.chunk_rows = RoundUp(CeilDiv(rows_, wanted), micro_.block_rows);
+  int64_t most_rows, most_panels;
+  if (blocks <= 2 || fitting >= std::min(panels(), kLeastGroupPanels)) {
+    grid.order = Order::kByBlock;
+    most_panels = std::max<int64_t>(1, blocks <= 2 ? panels() : fitting);
+    most_rows = RoundUp(CeilDiv(rows_, threads * kTasksPerThread), block_rows);
+  } else {
+    grid.order = Order::kByInner;
+    most_rows = RoundUp(std::min(kPartRows, CeilDiv(rows_, threads)), block_rows);
+    most_panels = std::max<int64_t>(1, kPartBytes / (most_rows * kPanelColumns * 4));
+  }
+  grid.chunks = CeilDiv(rows_, most_rows);
+  grid.chunk_rows = RoundUp(CeilDiv(rows_, grid.chunks), block_rows);
   grid.chunks = CeilDiv(rows_, grid.chunk_rows);
-  grid.groups = 1;
-  if (grid.chunks < threads) grid.groups = std::min(panels(), CeilDiv(threads, grid.chunks));
+  grid.groups = CeilDiv(panels(), most_panels);
+  // As many tasks for each thread.
+  while (grid.groups < panels() && grid.groups * grid.chunks % threads != 0) ++grid.groups;
   grid.group_panels = CeilDiv(panels(), grid.groups);
   grid.groups = CeilDiv(panels(), grid.group_panels);
   return grid;
 }
 
-void Product::RunTask(const void* a, const void* packed_b, const Finisher& finisher,
-                      int64_t first_row, int64_t rows, int64_t first_panel, int64_t panels) const {
-  const MicroScope scope(micro_);
+const void* Product::LeftRows(const void* a, int64_t row, int64_t k) const {
+  return static_cast<const char*>(a) +
+         (row * a_.row_stride + k * a_.column_stride) * static_cast<int64_t>(DTypeSize(a_.dtype));
+}
+
+// The chunk of `inner` that begins at `k`.
+void Product::PackLeft(const void* a, int64_t row, int64_t rows, int64_t k, int64_t padded,
+                       char* left) const {
+  micro_.pack_blocks({LeftRows(a, 0, k), a_, row, rows, std::min(inner_ - k, padded), padded},
+                     left);
+}
+
+// A block of c that is summed up. It is finished after the next one was begun: the next one's
+// multiplications and this one's finish then run side by side, and nothing waits for what the tile
+// registers have just stored.
+struct Product::Block {
+  int64_t row, rows, panel;
+  float* c = nullptr;
+};
+
+void Product::Finish(const Task& task, const Block& block) const {
+  if (block.c == nullptr) return;
+  const int64_t column = block.panel * kPanelColumns;
+  task.finisher->Finish(block.row, block.rows, column, std::min(kPanelColumns, columns_ - column),
+                        block.c);
+}
+
+void Product::ByBlock(const Task& task) const {
   Scratch& scratch = ThreadScratch();
-  const int64_t blocks = CeilDiv(rows, micro_.block_rows);
-  const int64_t block_bytes = micro_.block_rows * padded_inner_ * micro_.element;
-  const int64_t panel_bytes = kPanelColumns * padded_inner_ * micro_.element;
+  char* left = Grown<char>(scratch.left, micro_.block_rows * padded_inner_ * micro_.element);
   const int64_t block_floats = micro_.block_rows * kPanelColumns;
-  char* left = Grown<char>(scratch.left, blocks * block_bytes);
-  float* c = Grown<float>(scratch.block, blocks * block_floats * 4);
-  const auto rows_of = [&](int64_t block) {
-    return std::min(micro_.block_rows, rows - block * micro_.block_rows);
-  };
-  micro_.pack_blocks({a, a_, first_row, rows, inner_, padded_inner_}, left);
-  for (int64_t panel = first_panel; panel < first_panel + panels; ++panel) {
-    const char* right = static_cast<const char*>(packed_b) + panel * panel_bytes;
-    for (int64_t k = 0; k < padded_inner_; k += micro_.chunk) {
-      const int64_t inner = std::min(micro_.chunk, padded_inner_ - k);
+  float* c = Grown<float>(scratch.block, 2 * block_floats * 4);
+  float* next = c + block_floats;
+  const int64_t end = task.first_row + task.rows;
+  Block summed{};
+  for (int64_t row = task.first_row; row < end; row += micro_.block_rows) {
+    const int64_t rows = std::min(micro_.block_rows, end - row);
+    const bool direct = direct_ && rows == micro_.block_rows;
+    if (!direct) PackLeft(task.a, row, rows, 0, padded_inner_, left);
+    for (int64_t panel = task.first_panel; panel < task.first_panel + task.panels; ++panel) {
+      const char* right = static_cast<const char*>(task.packed_b) + panel * panel_bytes();
+      for (int64_t k = 0; k < padded_inner_; k += micro_.chunk) {
+        const int64_t inner = std::min(micro_.chunk, padded_inner_ - k);
+        const char* right_chunk = right + k * kPanelColumns * micro_.element;
+        if (direct) {
+          micro_.multiply_rows(inner, LeftRows(task.a, row, k), a_.row_stride, right_chunk, c,
+                               k > 0);
+        } else {
+          micro_.multiply(rows, inner, left + k * micro_.block_rows * micro_.element, right_chunk,
+                          c, k > 0);
+        }
+      }
+      Finish(task, summed);
+      summed = {row, rows, panel, c};
+      std::swap(c, next);
+    }
+  }
+  Finish(task, summed);
+}
+
+void Product::ByInner(const Task& task) const {
+  Scratch& scratch = ThreadScratch();
+  const int64_t blocks = CeilDiv(task.rows, micro_.block_rows);
+  const int64_t block_floats = micro_.block_rows * kPanelColumns;
+  char* left =
+      Grown<char>(scratch.left, blocks * micro_.block_rows * micro_.chunk * micro_.element);
+  float* c = Grown<float>(scratch.block, blocks * task.panels * block_floats * 4);
+  Block summed{};
+  for (int64_t k = 0; k < padded_inner_; k += micro_.chunk) {
+    const int64_t inner = std::min(micro_.chunk, padded_inner_ - k);
+    const int64_t direct = direct_ ? task.rows / micro_.block_rows : 0;
+    const int64_t packed_from = direct * micro_.block_rows;
+    PackLeft(task.a, task.first_row + packed_from, task.rows - packed_from, k, inner, left);
+    for (int64_t i = 0; i < task.panels; ++i) {
+      const int64_t panel = task.first_panel + i;
+      const char* right = static_cast<const char*>(task.packed_b) + panel * panel_bytes() +
+                          k * kPanelColumns * micro_.element;
       for (int64_t block = 0; block < blocks; ++block) {
-        micro_.multiply(rows_of(block), inner,
-                        left + block * block_bytes + k * micro_.block_rows * micro_.element,
-                        right + k * kPanelColumns * micro_.element, c + block * block_floats,
-                        k > 0);
+        const int64_t row = block * micro_.block_rows;
+        const int64_t rows = std::min(micro_.block_rows, task.rows - row);
+        float* const sums = c + (i * blocks + block) * block_floats;
+        if (block < direct) {
+          micro_.multiply_rows(inner, LeftRows(task.a, task.first_row + row, k), a_.row_stride,
+                               right, sums, k > 0);
+        } else {
+          const char* at = left + (block - direct) * micro_.block_rows * inner * micro_.element;
+          micro_.multiply(rows, inner, at, right, sums, k > 0);
+        }
+        if (k + inner < padded_inner_) continue;
+        Finish(task, summed);
+        summed = {task.first_row + row, rows, panel, sums};
       }
     }
-    const int64_t column = panel * kPanelColumns;
-    finisher.Finish(first_row, rows, column, std::min(kPanelColumns, columns_ - column), c);
+  }
+  Finish(task, summed);
+}
+
+// Tasks with the same panels follow each other.
+void Product::RunTasks(const Grid& grid, const void* a, const void* packed_b,
+                       const Finisher& finisher, int64_t begin, int64_t end) const {
+  const MicroScope scope(micro_);
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t row = i % grid.chunks * grid.chunk_rows;
+    const int64_t panel = i / grid.chunks * grid.group_panels;
+    const Task task{a,
+                    packed_b,
+                    &finisher,
+                    row,
+                    std::min(grid.chunk_rows, rows_ - row),
+                    panel,
+                    std::min(grid.group_panels, panels() - panel)};
+    grid.order == Order::kByBlock ? ByBlock(task) : ByInner(task);
   }
 }
 
@@ -137,37 +240,27 @@ void Product::Run(const void* a, const void* packed_b, const Finisher& finisher)
   const int threads =
       rows_ * columns_ * inner_ < kWorkForThreads ? 1 : ThreadPool::Compute().threads();
   const Grid grid = MakeGrid(threads);
-  ComputeLoop(grid.chunks * grid.groups, threads == 1 ? grid.chunks * grid.groups : 1,
-              [&](int64_t begin, int64_t end) {
-                for (int64_t task = begin; task < end; ++task) {
-                  const int64_t row = task / grid.groups * grid.chunk_rows;
-                  const int64_t panel = task % grid.groups * grid.group_panels;
-                  RunTask(a, packed_b, finisher, row, std::min(grid.chunk_rows, rows_ - row), panel,
-                          std::min(grid.group_panels, panels() - panel));
-                }
-              });
+  const int64_t tasks = grid.chunks * grid.groups;
+  ComputeLoop(tasks, threads == 1 ? tasks : 1, [&](int64_t begin, int64_t end) {
+    RunTasks(grid, a, packed_b, finisher, begin, end);
+  });
 }
 
 void Product::RunAlone(const void* a, const void* packed_b, const Finisher& finisher) const {
   const FlushDenormals flush;
   const Grid grid = MakeGrid(1);
-  for (int64_t row = 0; row < rows_; row += grid.chunk_rows) {
-    RunTask(a, packed_b, finisher, row, std::min(grid.chunk_rows, rows_ - row), 0, panels());
-  }
+  RunTasks(grid, a, packed_b, finisher, 0, grid.chunks * grid.groups);
 }
 
 void StoreFinisher::Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,
                            float* block) const {
-  for (int64_t row = 0; row < rows; ++row) {
-    const float* from = block + row * kPanelColumns;
-    const int64_t at = (first_row + row) * pitch_ + first_column;
-    if (dtype_ == DType::kBF16) {
-      simd::BestLoops().to_bf16(columns, from, static_cast<uint16_t*>(c_) + at);
-    } else if (columns == kPanelColumns) {
-      std::memcpy(static_cast<float*>(c_) + at, from, kPanelColumns * sizeof(float));
-    } else {
-      std::memcpy(static_cast<float*>(c_) + at, from, columns * sizeof(float));
-    }
+  const int64_t at = first_row * pitch_ + first_column;
+  const simd::Loops& loops = simd::BestLoops();
+  if (dtype_ == DType::kBF16) {
+    loops.to_bf16_rows(rows, columns, block, kPanelColumns, static_cast<uint16_t*>(c_) + at,
+                       pitch_);
+  } else {
+    loops.copy_rows(rows, columns, block, kPanelColumns, static_cast<float*>(c_) + at, pitch_);
   }
 }
 

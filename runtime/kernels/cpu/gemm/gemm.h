@@ -12,8 +12,8 @@
 // - What follows the product (bias, activation, cast) runs on a block while it is in the L1 cache.
 //
 // Blocking (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"): a
-// chunk of the left side is packed to stay in L2, a panel of the right side stays in L1, and a
-// micro-kernel keeps its part of c in registers.
+// micro-kernel keeps its part of c in registers, and one of two orders keeps what is read again in
+// the caches (Order). The order changes nothing in the sums.
 #pragma once
 
 #include <cstddef>
@@ -71,17 +71,41 @@ class Product {
   void RunAlone(const void* a, const void* packed_b, const Finisher& finisher) const;
 
  private:
+  enum class Order {
+    // The right side, or a group of its panels, stays in L2: block by block of rows, all panels,
+    // each block of c finished at once.
+    kByBlock,
+    // For a long `inner`: a part of c stays in L2, and both sides pass by in chunks of `inner`.
+    kByInner,
+  };
   struct Grid {
+    Order order;
     int64_t chunk_rows, chunks, group_panels, groups;
   };
+  // The rows and panels that one thread computes at a time.
+  struct Task {
+    const void* a;
+    const void* packed_b;
+    const Finisher* finisher;
+    int64_t first_row, rows, first_panel, panels;
+  };
   Grid MakeGrid(int threads) const;
-  void RunTask(const void* a, const void* packed_b, const Finisher& finisher, int64_t first_row,
-               int64_t rows, int64_t first_panel, int64_t panels) const;
+  void RunTasks(const Grid& grid, const void* a, const void* packed_b, const Finisher& finisher,
+                int64_t begin, int64_t end) const;
+  void ByBlock(const Task& task) const;
+  void ByInner(const Task& task) const;
+  int64_t panel_bytes() const;
+  const void* LeftRows(const void* a, int64_t row, int64_t k) const;
+  void PackLeft(const void* a, int64_t row, int64_t rows, int64_t k, int64_t padded,
+                char* left) const;
+  struct Block;
+  void Finish(const Task& task, const Block& block) const;
 
   const int64_t rows_, columns_, inner_;
   const Source a_, b_;
   const Micro& micro_;
   const int64_t padded_inner_;  // a multiple of the micro-kernel's step
+  const bool direct_;           // whole blocks of the left side are read where they lie
 };
 
 // Stores blocks as they are: f32, or rounded to bf16. c has `pitch` elements from row to row.

@@ -34,6 +34,10 @@ struct Micro {
   // `block` and `panel` point at the chunk. rows <= block_rows.
   void (*multiply)(int64_t rows, int64_t inner, const void* block, const void* panel, float* c,
                    bool add);
+  // The same with a whole block of rows where they lie: elements of the packed type, each row's
+  // `inner` side by side, rows `pitch` elements apart. Null: blocks must be packed.
+  void (*multiply_rows)(int64_t inner, const void* rows, int64_t pitch, const void* panel, float* c,
+                        bool add);
   // For threads: called before a series of multiply calls and after it.
   void (*enter)();
   void (*leave)();

@@ -52,10 +52,13 @@ constexpr int64_t kTilePitch = 64;                  // bytes
 constexpr int64_t kRowPitch = kPanelColumns * 4;    // bytes of c
 constexpr int64_t kLowerRows = 16 * kPanelColumns;  // elements of c
 
+// The rows of a tile lie `pitch` bytes apart, a tile of the lower 16 rows `lower` elements behind
+// its upper, the tiles of the next step `advance` elements behind these.
 template <bool kTwoRows>
 inline __attribute__((always_inline)) void MultiplyTiles(int64_t steps, const uint16_t* block,
-                                                         const uint16_t* panel, float* c,
-                                                         bool add) {
+                                                         int64_t pitch, int64_t lower,
+                                                         int64_t advance, const uint16_t* panel,
+                                                         float* c, bool add) {
   if (add) {
     LEPTON_TILE_LOAD(0, c, kRowPitch);
     LEPTON_TILE_LOAD(1, c + 16, kRowPitch);
@@ -69,16 +72,16 @@ inline __attribute__((always_inline)) void MultiplyTiles(int64_t steps, const ui
   }
   for (int64_t step = 0; step < steps; ++step) {
     LEPTON_TILE_LOAD(6, panel, kTilePitch);
-    LEPTON_TILE_LOAD(4, block, kTilePitch);
+    LEPTON_TILE_LOAD(4, block, pitch);
     LEPTON_TILE_MULTIPLY(0, 4, 6);
     LEPTON_TILE_LOAD(7, panel + kTileElements, kTilePitch);
     LEPTON_TILE_MULTIPLY(1, 4, 7);
     if (kTwoRows) {
-      LEPTON_TILE_LOAD(5, block + kTileElements, kTilePitch);
+      LEPTON_TILE_LOAD(5, block + lower, pitch);
       LEPTON_TILE_MULTIPLY(2, 5, 6);
       LEPTON_TILE_MULTIPLY(3, 5, 7);
     }
-    block += kStepElements;
+    block += advance;
     panel += kStepElements;
   }
   LEPTON_TILE_STORE(0, c, kRowPitch);
@@ -99,10 +102,18 @@ void MultiplyAmx(int64_t rows, int64_t inner, const void* block, const void* pan
   const auto* left = static_cast<const uint16_t*>(block);
   const auto* right = static_cast<const uint16_t*>(panel);
   if (rows > 16) {
-    MultiplyTiles<true>(inner / kInnerOfStep, left, right, c, add);
+    MultiplyTiles<true>(inner / kInnerOfStep, left, kTilePitch, kTileElements, kStepElements, right,
+                        c, add);
   } else {
-    MultiplyTiles<false>(inner / kInnerOfStep, left, right, c, add);
+    MultiplyTiles<false>(inner / kInnerOfStep, left, kTilePitch, kTileElements, kStepElements,
+                         right, c, add);
   }
+}
+
+void MultiplyRowsAmx(int64_t inner, const void* rows, int64_t pitch, const void* panel, float* c,
+                     bool add) {
+  MultiplyTiles<true>(inner / kInnerOfStep, static_cast<const uint16_t*>(rows), 2 * pitch,
+                      16 * pitch, kInnerOfStep, static_cast<const uint16_t*>(panel), c, add);
 }
 
 }  // namespace
@@ -117,6 +128,7 @@ const Micro kBf16Amx = {
     [](const Part& part, void* blocks) { kBf16Avx512.pack_blocks(part, blocks); },
     [](const Part& part, void* panels) { kBf16Avx512.pack_panels(part, panels); },
     MultiplyAmx,
+    MultiplyRowsAmx,
     EnterAmx,
     LeaveAmx};
 

@@ -392,10 +392,16 @@ void MultiplyBf16(int64_t rows, int64_t inner, const void* block, const void* pa
 
 void Nothing() {}
 
-#define LEPTON_GEMM_F32(name) \
-  { name, kF32Rows, 1, 256, 4, PackF32Blocks, PackF32Panels, MultiplyF32, Nothing, Nothing }
-#define LEPTON_GEMM_BF16(name) \
-  { name, kBf16Rows, kStep, 512, 2, PackBf16Blocks, PackBf16Panels, MultiplyBf16, Nothing, Nothing }
+#define LEPTON_GEMM_F32(name)                                                               \
+  {                                                                                         \
+    name, kF32Rows, 1, 256, 4, PackF32Blocks, PackF32Panels, MultiplyF32, nullptr, Nothing, \
+        Nothing                                                                             \
+  }
+#define LEPTON_GEMM_BF16(name)                                                             \
+  {                                                                                        \
+    name, kBf16Rows, kStep, 512, 2, PackBf16Blocks, PackBf16Panels, MultiplyBf16, nullptr, \
+        Nothing, Nothing                                                                   \
+  }
 
 }  // namespace
 }  // namespace lepton::kernels::gemm

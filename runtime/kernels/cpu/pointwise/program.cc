@@ -1,7 +1,6 @@
 #include "runtime/kernels/cpu/pointwise/program.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "runtime/graph/passes/fusion.h"
 #include "runtime/kernels/cpu/simd/loops.h"
@@ -170,25 +169,22 @@ void Program::Run(const graph::KernelContext& context, const Block& block, float
     const bool bf16 = view != nullptr && view->type.dtype == DType::kBF16;
     switch (step.kind) {
       case Kind::kLoad:
-        for (int64_t i = 0; i < moves; ++i) {
-          float* to = at(step.y) + i * block.pitch;
-          if (bf16) {
-            loops.to_f32(length, view->as<uint16_t>() + start + i * block.width, to);
-          } else {
-            std::memcpy(to, view->as<float>() + start + i * block.width, length * sizeof(float));
-          }
+        if (bf16) {
+          loops.to_f32_rows(moves, length, view->as<uint16_t>() + start, block.width, at(step.y),
+                            block.pitch);
+        } else {
+          loops.copy_rows(moves, length, view->as<float>() + start, block.width, at(step.y),
+                          block.pitch);
         }
         break;
       case Kind::kLoadRow:
-        for (int64_t i = 0; i < block.rows; ++i) {
-          float* to = at(step.y) + i * block.pitch;
-          if (i > 0) {
-            std::memcpy(to, at(step.y), block.columns * sizeof(float));
-          } else if (bf16) {
-            loops.to_f32(block.columns, view->as<uint16_t>() + block.first_column, to);
-          } else {
-            std::memcpy(to, view->as<float>() + block.first_column, block.columns * sizeof(float));
-          }
+        // The same row again and again.
+        if (bf16) {
+          loops.to_f32_rows(block.rows, block.columns, view->as<uint16_t>() + block.first_column, 0,
+                            at(step.y), block.pitch);
+        } else {
+          loops.copy_rows(block.rows, block.columns, view->as<float>() + block.first_column, 0,
+                          at(step.y), block.pitch);
         }
         break;
       case Kind::kLoadScalar:
@@ -210,13 +206,12 @@ void Program::Run(const graph::KernelContext& context, const Block& block, float
         loops.round_bf16(count, at(step.a), at(step.y));
         break;
       case Kind::kStore:
-        for (int64_t i = 0; i < moves; ++i) {
-          const float* from = at(step.a) + i * block.pitch;
-          if (bf16) {
-            loops.to_bf16(length, from, view->as<uint16_t>() + start + i * block.width);
-          } else {
-            std::memcpy(view->as<float>() + start + i * block.width, from, length * sizeof(float));
-          }
+        if (bf16) {
+          loops.to_bf16_rows(moves, length, at(step.a), block.pitch, view->as<uint16_t>() + start,
+                             block.width);
+        } else {
+          loops.copy_rows(moves, length, at(step.a), block.pitch, view->as<float>() + start,
+                          block.width);
         }
         break;
     }

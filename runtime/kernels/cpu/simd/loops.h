@@ -43,6 +43,15 @@ struct Loops {
   void (*to_bf16)(int64_t count, const float* x, uint16_t* y);
   void (*to_f32)(int64_t count, const uint16_t* x, float* y);
   Unary* round_bf16;  // to the nearest bf16, as f32
+  // Rectangles of `rows` rows, whose first elements lie `x_pitch` and `y_pitch` elements apart.
+  void (*copy_rows)(int64_t rows, int64_t columns, const float* x, int64_t x_pitch, float* y,
+                    int64_t y_pitch);
+  void (*to_bf16_rows)(int64_t rows, int64_t columns, const float* x, int64_t x_pitch, uint16_t* y,
+                       int64_t y_pitch);
+  void (*to_f32_rows)(int64_t rows, int64_t columns, const uint16_t* x, int64_t x_pitch, float* y,
+                      int64_t y_pitch);
+  // Row i of the rectangle times factors[i], in place.
+  void (*scale_rows)(int64_t rows, int64_t columns, const float* factors, float* x, int64_t pitch);
   // The blocks of four numbers from `block` on.
   void (*dropout)(int64_t first_block, int64_t count, uint64_t seed, uint32_t stream, uint64_t step,
                   uint32_t shard, float rate, float keep, const float* x, float* y);

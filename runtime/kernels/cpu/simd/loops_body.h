@@ -295,6 +295,46 @@ void ToF32Loop(int64_t count, const uint16_t* __restrict x, float* __restrict y)
   for (int64_t i = 0; i < count; ++i) y[i] = FromBits(static_cast<uint32_t>(x[i]) << 16);
 }
 
+// Rows of 32, as blocks of products have, without a loop each.
+template <typename From, typename To, typename Convert>
+inline void ConvertRows(int64_t rows, int64_t columns, const From* __restrict x, int64_t x_pitch,
+                        To* __restrict y, int64_t y_pitch, Convert convert) {
+  if (columns == 32) {
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int i = 0; i < 32; ++i) y[row * y_pitch + i] = convert(x[row * x_pitch + i]);
+    }
+    return;
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = 0; i < columns; ++i) y[row * y_pitch + i] = convert(x[row * x_pitch + i]);
+  }
+}
+
+void CopyRowsLoop(int64_t rows, int64_t columns, const float* x, int64_t x_pitch, float* y,
+                  int64_t y_pitch) {
+  ConvertRows(rows, columns, x, x_pitch, y, y_pitch, [](float value) { return value; });
+}
+
+void ToBf16RowsLoop(int64_t rows, int64_t columns, const float* x, int64_t x_pitch, uint16_t* y,
+                    int64_t y_pitch) {
+  ConvertRows(rows, columns, x, x_pitch, y, y_pitch,
+              [](float value) { return static_cast<uint16_t>(RoundedHalf(value)); });
+}
+
+void ToF32RowsLoop(int64_t rows, int64_t columns, const uint16_t* x, int64_t x_pitch, float* y,
+                   int64_t y_pitch) {
+  ConvertRows(rows, columns, x, x_pitch, y, y_pitch,
+              [](uint16_t value) { return FromBits(static_cast<uint32_t>(value) << 16); });
+}
+
+void ScaleRowsLoop(int64_t rows, int64_t columns, const float* __restrict factors,
+                   float* __restrict x, int64_t pitch) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const float factor = factors[row];
+    for (int64_t i = 0; i < columns; ++i) x[row * pitch + i] *= factor;
+  }
+}
+
 #include "runtime/kernels/cpu/simd/loops_body_rows.inc"
 
 #include "runtime/kernels/cpu/simd/loops_body_attention.inc"
@@ -326,6 +366,10 @@ constexpr Loops MakeLoops(const char* name) {
           ToBf16Loop,
           ToF32Loop,
           RoundBf16Loop,
+          CopyRowsLoop,
+          ToBf16RowsLoop,
+          ToF32RowsLoop,
+          ScaleRowsLoop,
           DropoutLoop,
           ColumnSumLoop,
           RowSumLoop,
