@@ -2,6 +2,7 @@
 
 #include "runtime/kernels/cpu/attention/flash.h"
 #include "runtime/kernels/cpu/broadcast_kernels.h"
+#include "runtime/kernels/cpu/conv/conv_kernel.h"
 #include "runtime/kernels/cpu/function_kernel.h"
 #include "runtime/kernels/cpu/gemm/matmul_kernel.h"
 #include "runtime/kernels/cpu/image_kernels.h"
@@ -87,6 +88,7 @@ std::vector<KernelEntry> List() {
       Threaded<broadcast::SumLeadingAxes>("sum_to", &broadcast::CanSumLeadingAxes),
   };
   Append(gemm::MatmulKernels(), entries);
+  Append(conv::ConvKernels(), entries);
   Append(norm::NormKernels(), entries);
   Append(pointwise::PointwiseKernels(), entries);
   AppendMoves(entries);
@@ -97,9 +99,6 @@ std::vector<KernelEntry> List() {
       Reference<reference::Matmul>("matmul", DType::kBF16),
       Reference<reference::BatchMatmul>("batch_matmul"),
       Reference<reference::BatchMatmul>("batch_matmul", DType::kBF16),
-      Reference<reference::Conv2d>("conv2d"),
-      Reference<reference::Conv2dInputGrad>("conv2d_input_grad"),
-      Reference<reference::Conv2dWeightGrad>("conv2d_weight_grad"),
       Reference<reference::RmsNorm>("rms_norm"),
       Reference<reference::Widened<reference::RmsNormGrad>>("rms_norm_grad"),
       Reference<reference::GatherGrad>("gather_grad"),
@@ -134,6 +133,9 @@ std::vector<KernelEntry> List() {
   AppendReferences<reference::AttentionGrad>("attention_grad", entries);
   AppendReferences<reference::PackedAttention>("packed_attention", entries);
   AppendReferences<reference::PackedAttentionGrad>("packed_attention_grad", entries);
+  AppendReferences<reference::Conv2d>("conv2d", entries);
+  AppendReferences<reference::Conv2dInputGrad>("conv2d_input_grad", entries);
+  AppendReferences<reference::Conv2dWeightGrad>("conv2d_weight_grad", entries);
   AppendReferences<reference::Rope>("rope", entries);
   AppendReferences<reference::Silu>("silu", entries);
   AppendReferences<reference::SiluGrad>("silu_grad", entries);

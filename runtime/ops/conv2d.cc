@@ -6,11 +6,14 @@
 namespace lepton::ops {
 namespace {
 
-// The type of y.
+// The type of y. The first two inputs are of one float type; `like` one only tells its shape.
 Result<TensorType> Convolved(std::span<const TensorType> inputs, size_t x_index,
                              size_t weights_index, const Attributes& attributes) {
-  LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, x_index, DType::kF32, 4));
-  LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, weights_index, DType::kF32, 4));
+  LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
+  for (const size_t i : {x_index, weights_index}) {
+    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, i));
+    LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, i, i < 2 ? inputs[0].dtype : inputs[i].dtype, 4));
+  }
   LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"strides", "pads", "dilations", "groups"}));
   const Shape& x = inputs[x_index].shape;
   const Shape& weights = inputs[weights_index].shape;
@@ -41,7 +44,7 @@ class Conv2d final : public DifferentiableOp {
                              std::span<const ValueId> output_gradients) const override {
     const ValueId x = node.inputs[0];
     const ValueId weights = node.inputs[1];
-    const ValueId dy = output_gradients[0];
+    LEPTON_ASSIGN_OR_RETURN(const ValueId dy, As(graph, output_gradients[0], graph.type(x).dtype));
     LEPTON_ASSIGN_OR_RETURN(const ValueId dx,
                             graph.Add("conv2d_input_grad", {dy, weights, x}, node.attributes));
     LEPTON_ASSIGN_OR_RETURN(const ValueId dweights,
@@ -58,8 +61,8 @@ class Conv2dInputGrad final : public OpWithoutGradient {
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 3));
     LEPTON_ASSIGN_OR_RETURN(const TensorType y, Convolved(inputs, 2, 1, attributes));
-    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 0, y));
-    return Types{inputs[2]};
+    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 0, {inputs[0].dtype, y.shape}));
+    return Types{{DType::kF32, inputs[2].shape}};
   }
 };
 
@@ -71,8 +74,8 @@ class Conv2dWeightGrad final : public OpWithoutGradient {
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 3));
     LEPTON_ASSIGN_OR_RETURN(const TensorType y, Convolved(inputs, 1, 2, attributes));
-    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 0, y));
-    return Types{inputs[2]};
+    LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 0, {inputs[0].dtype, y.shape}));
+    return Types{{DType::kF32, inputs[2].shape}};
   }
 };
 

@@ -1,7 +1,9 @@
 // conv2d(x [n, c, h, w], weights [o, c / groups, kh, kw]; strides, pads, dilations, groups) -> y
 // [n, o, ...]: cross-correlation, as neural networks call convolution (window.h has the
-// attributes). A bias is an add of [o, 1, 1]. Gradients: conv2d_input_grad(dy, weights, like x),
-// conv2d_weight_grad(dy, x, like weights), with the same attributes.
+// attributes). x and weights are both f32, or both bf16: y is f32 in any case. A bias is an add of
+// [o, 1, 1]. Gradients: conv2d_input_grad(dy, weights, like x), conv2d_weight_grad(dy, x, like
+// weights), with the same attributes: their first two inputs are both f32 or both bf16, and the
+// results f32.
 #pragma once
 
 #include "runtime/graph/op.h"

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "runtime/kernels/cpu/image_kernels.h"
+#include "runtime/kernels/cpu/simd/loops.h"
 
 namespace lepton::kernels::image {
 namespace {
@@ -14,6 +15,11 @@ struct Channel {
     for (int axis = 2; axis < x.rank(); ++axis) pixels *= x[axis];
   }
   int64_t elements() const { return images * pixels; }
+  // function(start) for the pixels of each image, which lie side by side.
+  template <typename Function>
+  void ForRuns(Function function) const {
+    for (int64_t image = 0; image < images; ++image) function((image * stride + index) * pixels);
+  }
   template <typename Function>
   void ForEach(Function function) const {
     for (int64_t image = 0; image < images; ++image) {
@@ -25,11 +31,10 @@ struct Channel {
   int64_t pixels = 1;
 };
 
-}  // namespace
-
-void BatchNorm(const KernelContext& context, int64_t begin, int64_t end) {
-  const float* x = context.input(0).as<float>();
-  float* y = context.output(0).as<float>();
+// `sum` and `squares` (of the distances from the mean) of a channel, and what makes y of x.
+template <typename Sum, typename Squares, typename Normalize>
+void BatchNormOf(const KernelContext& context, int64_t begin, int64_t end, Sum channel_sum,
+                 Squares channel_squares, Normalize normalize) {
   const bool training = context.attributes().Int("training") != 0;
   const double epsilon = context.attributes().Float("epsilon", 1e-5);
   const double momentum = context.attributes().Float("momentum", 0.1);
@@ -45,11 +50,8 @@ void BatchNorm(const KernelContext& context, int64_t begin, int64_t end) {
     output(1, mean);
     output(2, variance);
     if (training) {
-      double sum = 0;
-      channel.ForEach([&](int64_t i) { sum += x[i]; });
-      mean = sum / count;
-      double squares = 0;
-      channel.ForEach([&](int64_t i) { squares += (x[i] - mean) * (x[i] - mean); });
+      mean = channel_sum(channel) / count;
+      const double squares = channel_squares(channel, mean);
       variance = squares / count;
       output(1, (1 - momentum) * input(3) + momentum * mean);
       output(2, (1 - momentum) * input(4) + momentum * squares / std::max(1.0, count - 1));
@@ -57,10 +59,56 @@ void BatchNorm(const KernelContext& context, int64_t begin, int64_t end) {
     const double rstd = 1 / std::sqrt(variance + epsilon);
     output(3, mean);
     output(4, rstd);
-    const double factor = rstd * input(1);
-    const double offset = input(2);
-    channel.ForEach([&](int64_t i) { y[i] = static_cast<float>((x[i] - mean) * factor + offset); });
+    normalize(channel, mean, rstd * input(1), input(2));
   }
+}
+
+}  // namespace
+
+void BatchNorm(const KernelContext& context, int64_t begin, int64_t end) {
+  const float* x = context.input(0).as<float>();
+  float* y = context.output(0).as<float>();
+  BatchNormOf(
+      context, begin, end,
+      [&](const Channel& channel) {
+        double sum = 0;
+        channel.ForEach([&](int64_t i) { sum += x[i]; });
+        return sum;
+      },
+      [&](const Channel& channel, double mean) {
+        double squares = 0;
+        channel.ForEach([&](int64_t i) { squares += (x[i] - mean) * (x[i] - mean); });
+        return squares;
+      },
+      [&](const Channel& channel, double mean, double factor, double offset) {
+        channel.ForEach(
+            [&](int64_t i) { y[i] = static_cast<float>((x[i] - mean) * factor + offset); });
+      });
+}
+
+void VectorBatchNorm(const KernelContext& context, int64_t begin, int64_t end) {
+  const simd::Loops& loops = simd::BestLoops();
+  const float* x = context.input(0).as<float>();
+  float* y = context.output(0).as<float>();
+  BatchNormOf(
+      context, begin, end,
+      [&](const Channel& channel) {
+        double sum = 0;
+        channel.ForRuns([&](int64_t at) { sum += loops.sum(channel.pixels, x + at); });
+        return sum;
+      },
+      [&](const Channel& channel, double mean) {
+        double squares = 0;
+        channel.ForRuns(
+            [&](int64_t at) { squares += loops.squared_distance(channel.pixels, mean, x + at); });
+        return squares;
+      },
+      [&](const Channel& channel, double mean, double factor, double offset) {
+        channel.ForRuns([&](int64_t at) {
+          loops.normalize(channel.pixels, static_cast<float>(mean), static_cast<float>(factor),
+                          static_cast<float>(offset), x + at, y + at);
+        });
+      });
 }
 
 // With h = (x - mean) * rstd: dgain = sum(dy h), dbias = sum(dy), and in training
@@ -85,6 +133,35 @@ void BatchNormGrad(const KernelContext& context, int64_t begin, int64_t end) {
     channel.ForEach([&](int64_t i) {
       const double h = (x[i] - mean) * rstd;
       dx[i] = static_cast<float>(gain * rstd * (dy[i] - share * (dbias + h * dgain)));
+    });
+    context.output(1).as<float>()[c] = static_cast<float>(dgain);
+    context.output(2).as<float>()[c] = static_cast<float>(dbias);
+  }
+}
+
+void VectorBatchNormGrad(const KernelContext& context, int64_t begin, int64_t end) {
+  const simd::Loops& loops = simd::BestLoops();
+  const float* x = context.input(0).as<float>();
+  const float* dy = context.input(4).as<float>();
+  float* dx = context.output(0).as<float>();
+  const bool training = context.attributes().Int("training") != 0;
+  for (int64_t c = begin; c < end; ++c) {
+    const Channel channel(context.input(0).shape(), c);
+    const double gain = context.input(1).as<float>()[c];
+    const double mean = context.input(2).as<float>()[c];
+    const double rstd = context.input(3).as<float>()[c];
+    double products = 0, dbias = 0;
+    channel.ForRuns([&](int64_t at) {
+      loops.norm_sums(channel.pixels, mean, x + at, dy + at, &products, &dbias);
+    });
+    const double dgain = products * rstd;
+    const double share = training ? 1 / static_cast<double>(channel.elements()) : 0;
+    const double factor = gain * rstd;
+    channel.ForRuns([&](int64_t at) {
+      loops.normalize_grad(channel.pixels, static_cast<float>(mean), static_cast<float>(factor),
+                           static_cast<float>(factor * share * dbias),
+                           static_cast<float>(factor * share * dgain * rstd), x + at, dy + at,
+                           dx + at);
     });
     context.output(1).as<float>()[c] = static_cast<float>(dgain);
     context.output(2).as<float>()[c] = static_cast<float>(dbias);

@@ -34,10 +34,11 @@ void OnOne(const KernelContext& context) {
   function(context, 0, count(context));
 }
 
-template <RangeFunction function, int64_t (*count)(const KernelContext&)>
+template <RangeFunction function, int64_t (*count)(const KernelContext&),
+          RangeFunction fast = function>
 void Append(std::string_view op, std::vector<graph::KernelEntry>& entries) {
   entries.push_back(
-      {op, DType::kF32, "threaded", &Always, &FunctionKernel<OnThreads<function, count>>::Create});
+      {op, DType::kF32, "threaded", &Always, &FunctionKernel<OnThreads<fast, count>>::Create});
   entries.push_back(
       {op, DType::kF32, "reference", &Always, &FunctionKernel<OnOne<function, count>>::Create});
 }
@@ -48,8 +49,8 @@ std::vector<graph::KernelEntry> ImageKernels() {
   std::vector<graph::KernelEntry> entries;
   Append<&AveragePool, &Planes>("average_pool2d", entries);
   Append<&AveragePoolGrad, &Planes>("average_pool2d_grad", entries);
-  Append<&BatchNorm, &Channels>("batch_norm", entries);
-  Append<&BatchNormGrad, &Channels>("batch_norm_grad", entries);
+  Append<&BatchNorm, &Channels, &VectorBatchNorm>("batch_norm", entries);
+  Append<&BatchNormGrad, &Channels, &VectorBatchNormGrad>("batch_norm_grad", entries);
   Append<&MaxPool, &Planes>("max_pool2d", entries);
   Append<&MaxPoolGrad, &Planes>("max_pool2d_grad", entries);
   return entries;

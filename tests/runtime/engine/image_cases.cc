@@ -35,6 +35,20 @@ std::vector<Geometry> Geometries(int64_t images, bool big) {
                  {1, 1},
                  {1, 1, 1, 1},
                  {1, 1}});
+  all.push_back({"strided, many channels",
+                 {n, 64, 12, 12},
+                 {96, 64, 3, 3},
+                 {n, 96, 6, 6},
+                 {2, 2},
+                 {1, 1, 1, 1},
+                 {1, 1}});
+  all.push_back({"1x1, strided",
+                 {n, 32, 8, 10},
+                 {64, 32, 1, 1},
+                 {n, 64, 4, 5},
+                 {2, 2},
+                 {0, 0, 0, 0},
+                 {1, 1}});
   all.push_back({"first layer",
                  {n, 3, 20, 20},
                  {16, 3, 7, 7},

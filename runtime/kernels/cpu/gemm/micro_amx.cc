@@ -129,6 +129,12 @@ const Micro kBf16Amx = {
     [](const Part& part, void* panels) { kBf16Avx512.pack_panels(part, panels); },
     MultiplyAmx,
     MultiplyRowsAmx,
+    [](const Part& part, uint16_t* rows, int64_t pitch) {
+      kBf16Avx512.pack_rows(part, rows, pitch);
+    },
+    [](int64_t rows, int64_t columns, const float* c, float* to, int64_t pitch) {
+      kBf16Avx512.turn(rows, columns, c, to, pitch);
+    },
     EnterAmx,
     LeaveAmx};
 

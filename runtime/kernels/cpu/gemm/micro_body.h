@@ -327,6 +327,51 @@ void PackBf16Panels(const Part& part, void* panels) {
   PackTiles<true>(ReadRight(part), part, panels);
 }
 
+void PackBf16Rows(const Part& part, uint16_t* rows, int64_t pitch) {
+  const Reader from = ReadLeft(part);
+  for (int64_t row = 0; row < part.count; row += kLanes) {
+    const int64_t count = part.count - row < kLanes ? part.count - row : kLanes;
+    for (int64_t k = 0; k < part.inner; k += kStep) {
+      Words words[kLanes];
+      if (from.inner_stride == 1) {
+        RowsOfStep(from, row, count, k, part.inner, words);
+      } else {
+        PairsOfStep(from, row, count, k, part.inner, words);
+        Transpose(words);
+      }
+      uint16_t* to = rows + row * pitch + k;
+      if (k + kStep <= part.inner) {
+        for (int64_t i = 0; i < count; ++i) StoreAs(to + i * pitch, words[i]);
+      } else {
+        for (int64_t i = 0; i < count; ++i) {
+          memcpy(to + i * pitch, &words[i], 2 * (part.inner - k));
+        }
+      }
+    }
+  }
+}
+
+void TurnBlock(int64_t rows, int64_t columns, const float* c, float* to, int64_t pitch) {
+  for (int64_t row = 0; row < rows; row += kLanes) {
+    for (int64_t column = 0; column < columns; column += kLanes) {
+      const float* from = c + row * kPanelColumns + column;
+      float* turned = to + column * pitch + row;
+      if (row + kLanes <= rows && column + kLanes <= columns) {
+        Words words[kLanes];
+        for (int64_t i = 0; i < kLanes; ++i) words[i] = LoadAs<Words>(from + i * kPanelColumns);
+        Transpose(words);
+        for (int64_t i = 0; i < kLanes; ++i) StoreAs(turned + i * pitch, words[i]);
+        continue;
+      }
+      for (int64_t j = 0; j < kLanes && column + j < columns; ++j) {
+        for (int64_t i = 0; i < kLanes && row + i < rows; ++i) {
+          turned[j * pitch + i] = from[i * kPanelColumns + j];
+        }
+      }
+    }
+  }
+}
+
 LEPTON_INLINE Floats EvenHalf(const Words& pairs) {
   const Words bits = pairs << 16;
   return LoadAs<Floats>(&bits);
@@ -394,13 +439,13 @@ void Nothing() {}
 
 #define LEPTON_GEMM_F32(name)                                                               \
   {                                                                                         \
-    name, kF32Rows, 1, 256, 4, PackF32Blocks, PackF32Panels, MultiplyF32, nullptr, Nothing, \
-        Nothing                                                                             \
+    name, kF32Rows, 1, 256, 4, PackF32Blocks, PackF32Panels, MultiplyF32, nullptr, nullptr, \
+        nullptr, Nothing, Nothing                                                           \
   }
 #define LEPTON_GEMM_BF16(name)                                                             \
   {                                                                                        \
     name, kBf16Rows, kStep, 512, 2, PackBf16Blocks, PackBf16Panels, MultiplyBf16, nullptr, \
-        Nothing, Nothing                                                                   \
+        PackBf16Rows, TurnBlock, Nothing, Nothing                                          \
   }
 
 }  // namespace

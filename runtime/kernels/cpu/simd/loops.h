@@ -102,6 +102,18 @@ struct Loops {
   void (*adam)(const AdamUpdate& update, int64_t count, float* weights, const float* gradients,
                float* first, float* second);
   double (*sum_of_squares)(int64_t count, const float* values);
+
+  // Batch normalisation, on runs of one channel's pixels; sums in double.
+  double (*sum)(int64_t count, const float* x);
+  double (*squared_distance)(int64_t count, double mean, const float* x);  // sum of (x - mean)^2
+  void (*normalize)(int64_t count, float mean, float factor, float offset, const float* x,
+                    float* y);  // y = (x - mean) * factor + offset
+  // Adds the sums of dy * (x - mean) and of dy.
+  void (*norm_sums)(int64_t count, double mean, const float* x, const float* dy, double* products,
+                    double* sum);
+  // dx = dy * factor - (shift + (x - mean) * slope)
+  void (*normalize_grad)(int64_t count, float mean, float factor, float shift, float slope,
+                         const float* x, const float* dy, float* dx);
 };
 
 const Loops& Avx512Loops();

@@ -341,6 +341,8 @@ void ScaleRowsLoop(int64_t rows, int64_t columns, const float* __restrict factor
 
 #include "runtime/kernels/cpu/simd/loops_body_updates.inc"
 
+#include "runtime/kernels/cpu/simd/loops_body_channels.inc"
+
 constexpr Loops MakeLoops(const char* name) {
   return {name,
           AddLoop,
@@ -390,7 +392,12 @@ constexpr Loops MakeLoops(const char* name) {
           SlopeRowLoop,
           SgdLoop,
           AdamLoop,
-          SumOfSquaresLoop};
+          SumOfSquaresLoop,
+          SumLoop,
+          SquaredDistanceLoop,
+          NormalizeLoop,
+          NormSumsLoop,
+          NormalizeGradLoop};
 }
 
 }  // namespace

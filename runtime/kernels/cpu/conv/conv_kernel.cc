@@ -1,0 +1,385 @@
+#include "runtime/kernels/cpu/conv/conv_kernel.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/conv/conv_rows.h"
+#include "runtime/kernels/cpu/gemm/micro.h"
+#include "runtime/tensor/buffer.h"
+
+namespace lepton::kernels::conv {
+namespace {
+
+using gemm::kPanelColumns;
+using gemm::Micro;
+using graph::KernelContext;
+using graph::KernelRequest;
+
+constexpr int64_t kMostChunk = 640;       // of the inner axis: a group's rows of it stay in L2
+constexpr int64_t kMostGroupRows = 256;   // rows that are computed together
+constexpr int64_t kPixelChunk = 512;      // weights' gradient: pixels at a time
+constexpr int64_t kPartFloats = 1 << 18;
+constexpr int64_t kTasksPerThread = 4;
+
+int64_t RoundUp(int64_t value, int64_t step) {
+  return (value + step - 1) / step * step;
+}
+
+int64_t CeilDiv(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// Memory of a thread; grows to what was needed most.
+template <int kSlot>
+char* ThreadMemory(int64_t bytes) {
+  thread_local Buffer buffer;
+  if (buffer.size() < static_cast<size_t>(bytes)) buffer = Buffer(bytes);
+  return buffer.as<char>();
+}
+
+// For the products of one thread.
+class ConvScope {
+ public:
+  explicit ConvScope(const Micro& micro) : micro_(micro) { micro_.enter(); }
+  ~ConvScope() { micro_.leave(); }
+  ConvScope(const ConvScope&) = delete;
+  ConvScope& operator=(const ConvScope&) = delete;
+
+ private:
+  const Micro& micro_;
+};
+
+// bf16 [images, channels, pixels] to [images, pixels, channels].
+void ChannelsLast(const Micro& micro, const void* from, int64_t images, int64_t channels,
+                  int64_t pixels, uint16_t* to) {
+  constexpr int64_t kPixels = 64;
+  const int64_t parts = CeilDiv(pixels, kPixels);
+  const int64_t grain = (1 << 15) / (kPixels * channels) + 1;
+  ComputeLoop(images * parts, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t image = i / parts * channels * pixels, first = i % parts * kPixels;
+      micro.pack_rows({static_cast<const uint16_t*>(from) + image,
+                       {DType::kBF16, 1, pixels},
+                       first,
+                       std::min(kPixels, pixels - first),
+                       channels,
+                       RoundUp(channels, micro.step)},
+                      to + image + first * channels, channels);
+    }
+  });
+}
+
+uint16_t WeightAsBf16(const TensorView& weights, int64_t i) {
+  if (weights.type.dtype == DType::kBF16) return weights.as<uint16_t>()[i];
+  const BF16 rounded = BF16::FromFloat(weights.as<float>()[i]);
+  uint16_t bits;
+  std::memcpy(&bits, &rounded, sizeof(bits));
+  return bits;
+}
+
+// y from x and the weights, or dx from dy and the weights with their taps in reverse.
+class PixelKernel final : public graph::Kernel {
+ public:
+  PixelKernel(const KernelRequest& request, const ConvShape& s, bool forward)
+      : s_(s),
+        forward_(forward),
+        frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue),
+        micro_(gemm::Bf16Micro()),
+        taps_(s.window.h.extent * s.window.w.extent),
+        in_channels_(forward ? s.in_channels : s.out_channels),
+        out_channels_(forward ? s.out_channels : s.in_channels),
+        in_pixels_(forward ? s.in_h * s.in_w : s.out_h * s.out_w),
+        rows_(forward ? Axis::Forward(s.window.h, s.in_h, s.out_h)
+                      : Axis::Backward(s.window.h, s.in_h, s.out_h),
+              forward ? Axis::Forward(s.window.w, s.in_w, s.out_w)
+                      : Axis::Backward(s.window.w, s.in_w, s.out_w),
+              in_channels_),
+        inner_(RoundUp(rows_.columns(), micro_.step)),
+        chunk_(RoundUp(CeilDiv(inner_, CeilDiv(inner_, kMostChunk)), micro_.step)),
+        panels_(CeilDiv(out_channels_, kPanelColumns)),
+        packed_bytes_(panels_ * kPanelColumns * inner_ * micro_.element) {
+    if (!frozen_) return;
+    const std::string layout = std::string("conv ") + (forward ? "forward " : "backward ") +
+                               std::to_string(inner_) + " " + std::to_string(out_channels_);
+    pack_ = request.packs == nullptr
+                ? std::make_shared<graph::Pack>(graph::Pack{Buffer(packed_bytes_)})
+                : request.packs->Get(request.frozen[1].value, layout, packed_bytes_);
+  }
+
+  // The images with their channels last, and the packed weights where they are not kept.
+  size_t workspace_bytes() const override {
+    return ImageBytes() + (frozen_ ? 0 : static_cast<size_t>(packed_bytes_));
+  }
+
+  void Prepare(const KernelContext& context) override {
+    if (!frozen_) return;
+    if (pack_->version == context.version() && context.version() != 0) return;
+    PackWeights(context.input(1), pack_->data.as<char>());
+    pack_->version = context.version();
+  }
+
+  void Run(const KernelContext& context) override {
+    auto* images = static_cast<uint16_t*>(context.workspace());
+    ChannelsLast(micro_, context.input(0).data, s_.images, in_channels_, in_pixels_, images);
+    char* packed = frozen_ ? pack_->data.as<char>()
+                           : static_cast<char*>(context.workspace()) + ImageBytes();
+    if (!frozen_) PackWeights(context.input(1), packed);
+    float* y = context.output(0).as<float>();
+    const int64_t rows = s_.images * rows_.pixels();
+    const int threads = ThreadPool::Compute().threads();
+    const int64_t group = std::min(
+        kMostGroupRows, RoundUp(CeilDiv(rows, threads * kTasksPerThread), micro_.block_rows));
+    ComputeLoop(CeilDiv(rows, group), 1, [&](int64_t begin, int64_t end) {
+      const ConvScope scope(micro_);
+      for (int64_t i = begin; i < end; ++i) {
+        Group(images, packed, i * group, std::min(group, rows - i * group), y);
+      }
+    });
+  }
+
+ private:
+  size_t ImageBytes() const {
+    return RoundUp(s_.images * in_pixels_ * in_channels_ * 2, 64);
+  }
+
+  // The right side [taps * in channels, out channels], by way of a matrix of each panel's columns
+  // whose inner axis is contiguous.
+  void PackWeights(const TensorView& weights, char* packed) const {
+    ComputeLoop(panels_, 1, [&](int64_t begin, int64_t end) {
+      auto* turned =
+          reinterpret_cast<uint16_t*>(ThreadMemory<0>(kPanelColumns * rows_.columns() * 2));
+      for (int64_t panel = begin; panel < end; ++panel) {
+        const int64_t column = panel * kPanelColumns;
+        const int64_t columns = std::min(kPanelColumns, out_channels_ - column);
+        for (int64_t j = 0; j < columns; ++j) {
+          Column(weights, column + j, turned + j * rows_.columns());
+        }
+        micro_.pack_panels({turned,
+                            {DType::kBF16, 1, rows_.columns()},
+                            0,
+                            columns,
+                            rows_.columns(),
+                            inner_},
+                           packed + panel * kPanelColumns * inner_ * micro_.element);
+      }
+    });
+  }
+
+  // All weights of an output channel, tap by tap. They lie as [out, in, taps].
+  void Column(const TensorView& weights, int64_t out, uint16_t* to) const {
+    for (int64_t tap = 0; tap < taps_; ++tap) {
+      for (int64_t in = 0; in < in_channels_; ++in) {
+        const int64_t from = forward_ ? (out * in_channels_ + in) * taps_ + tap
+                                      : (in * out_channels_ + out) * taps_ + taps_ - 1 - tap;
+        to[tap * in_channels_ + in] = WeightAsBf16(weights, from);
+      }
+    }
+  }
+
+  // Rows [first, first + count): chunk by chunk of the inner axis, all output channels.
+  void Group(const uint16_t* images, const char* packed, int64_t first, int64_t count,
+             float* y) const {
+    const int64_t blocks = CeilDiv(count, micro_.block_rows);
+    const int64_t block_floats = micro_.block_rows * kPanelColumns;
+    const int64_t block_elements = micro_.block_rows * chunk_;
+    auto* unfolded = reinterpret_cast<uint16_t*>(ThreadMemory<1>(blocks * block_elements * 2));
+    char* left = ThreadMemory<2>(block_elements * 2);
+    auto* c = reinterpret_cast<float*>(ThreadMemory<3>(blocks * panels_ * block_floats * 4));
+    for (int64_t k = 0; k < inner_; k += chunk_) {
+      const int64_t inner = std::min(chunk_, inner_ - k);
+      rows_.Copy(images, first, count, k, k + inner, unfolded, inner);
+      std::memset(unfolded + count * inner, 0,
+                  2 * (blocks * micro_.block_rows - count) * inner);
+      for (int64_t block = 0; block < blocks; ++block) {
+        const uint16_t* rows_at = unfolded + block * micro_.block_rows * inner;
+        if (micro_.multiply_rows == nullptr) {
+          micro_.pack_blocks(
+              {rows_at, {DType::kBF16, inner, 1}, 0, micro_.block_rows, inner, inner}, left);
+        }
+        for (int64_t panel = 0; panel < panels_; ++panel) {
+          const char* right = packed + (panel * inner_ + k) * kPanelColumns * micro_.element;
+          float* sums = c + (block * panels_ + panel) * block_floats;
+          if (micro_.multiply_rows != nullptr) {
+            micro_.multiply_rows(inner, rows_at, inner, right, sums, k > 0);
+          } else {
+            micro_.multiply(micro_.block_rows, inner, left, right, sums, k > 0);
+          }
+        }
+        if (k + inner < inner_) continue;
+        const int64_t row = block * micro_.block_rows;
+        Store(c + block * panels_ * block_floats, first + row,
+              std::min(micro_.block_rows, count - row), y);
+      }
+    }
+  }
+
+  // A block's panels to [images, channels, pixels]; a block may go over several images.
+  void Store(const float* c, int64_t first, int64_t count, float* y) const {
+    const int64_t pixels = rows_.pixels();
+    for (int64_t row = 0; row < count;) {
+      const int64_t image = (first + row) / pixels, pixel = (first + row) % pixels;
+      const int64_t run = std::min(count - row, pixels - pixel);
+      for (int64_t panel = 0; panel < panels_; ++panel) {
+        const int64_t channel = panel * kPanelColumns;
+        micro_.turn(run, std::min(kPanelColumns, out_channels_ - channel),
+                    c + panel * micro_.block_rows * kPanelColumns + row * kPanelColumns,
+                    y + (image * out_channels_ + channel) * pixels + pixel, pixels);
+      }
+      row += run;
+    }
+  }
+
+  const ConvShape s_;
+  const bool forward_, frozen_;
+  const Micro& micro_;
+  const int64_t taps_, in_channels_, out_channels_, in_pixels_;
+  const Rows rows_;
+  const int64_t inner_, chunk_, panels_, packed_bytes_;
+  std::shared_ptr<graph::Pack> pack_;
+};
+
+// dweights [out, taps * in] = dy^T [out, pixels] * unfolded x [pixels, taps * in].
+class WeightKernel final : public graph::Kernel {
+ public:
+  explicit WeightKernel(const ConvShape& s)
+      : s_(s),
+        micro_(gemm::Bf16Micro()),
+        taps_(s.window.h.extent * s.window.w.extent),
+        rows_(Axis::Forward(s.window.h, s.in_h, s.out_h),
+              Axis::Forward(s.window.w, s.in_w, s.out_w), s.in_channels),
+        pixels_(s.images * rows_.pixels()),
+        chunks_(CeilDiv(pixels_, kPixelChunk)),
+        blocks_(CeilDiv(s.out_channels, micro_.block_rows)),
+        panels_(CeilDiv(rows_.columns(), kPanelColumns)) {}
+
+  // x and dy with their channels last, and dy packed chunk by chunk.
+  size_t workspace_bytes() const override {
+    return XBytes() + DyBytes() + chunks_ * LeftBytes();
+  }
+
+  void Run(const KernelContext& context) override {
+    char* workspace = static_cast<char*>(context.workspace());
+    auto* x = reinterpret_cast<uint16_t*>(workspace);
+    auto* dy = reinterpret_cast<uint16_t*>(workspace + XBytes());
+    char* left = workspace + XBytes() + DyBytes();
+    ChannelsLast(micro_, context.input(1).data, s_.images, s_.in_channels, s_.in_h * s_.in_w, x);
+    ChannelsLast(micro_, context.input(0).data, s_.images, s_.out_channels, rows_.pixels(), dy);
+    ComputeLoop(chunks_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        micro_.pack_blocks({dy + i * kPixelChunk * s_.out_channels,
+                            {DType::kBF16, 1, s_.out_channels},
+                            0,
+                            s_.out_channels,
+                            Pixels(i),
+                            Padded(i)},
+                           left + i * LeftBytes());
+      }
+    });
+    // As much of dweights at a time as stays in L2.
+    const int64_t most = std::max<int64_t>(1, kPartFloats / (blocks_ * micro_.block_rows *
+                                                             kPanelColumns));
+    const int64_t wanted = 2 * ThreadPool::Compute().threads();
+    const int64_t group = std::min(most, CeilDiv(panels_, wanted));
+    float* dweights = context.output(0).as<float>();
+    ComputeLoop(CeilDiv(panels_, group), 1, [&](int64_t begin, int64_t end) {
+      const ConvScope scope(micro_);
+      for (int64_t i = begin; i < end; ++i) {
+        Panels(x, left, i * group, std::min(group, panels_ - i * group), dweights);
+      }
+    });
+  }
+
+ private:
+  size_t XBytes() const { return RoundUp(s_.images * s_.x_elements() * 2, 64); }
+  size_t DyBytes() const { return RoundUp(s_.images * s_.y_elements() * 2, 64); }
+  int64_t LeftBytes() const { return blocks_ * micro_.block_rows * kPixelChunk * micro_.element; }
+  int64_t Pixels(int64_t chunk) const {
+    return std::min(kPixelChunk, pixels_ - chunk * kPixelChunk);
+  }
+  int64_t Padded(int64_t chunk) const { return RoundUp(Pixels(chunk), micro_.step); }
+
+  // Columns of the unfolded x: `count` panels from `first` on, all pixels.
+  void Panels(const uint16_t* x, const char* left, int64_t first, int64_t count,
+              float* dweights) const {
+    const int64_t begin = first * kPanelColumns, columns = count * kPanelColumns;
+    const int64_t block_floats = micro_.block_rows * kPanelColumns;
+    auto* unfolded = reinterpret_cast<uint16_t*>(ThreadMemory<1>(kPixelChunk * columns * 2));
+    char* right = ThreadMemory<2>(kPixelChunk * columns * micro_.element);
+    auto* c = reinterpret_cast<float*>(ThreadMemory<3>(blocks_ * count * block_floats * 4));
+    for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+      const int64_t inner = Padded(chunk);
+      rows_.Copy(x, chunk * kPixelChunk, Pixels(chunk), begin, begin + columns, unfolded, columns);
+      micro_.pack_panels(
+          {unfolded, {DType::kBF16, columns, 1}, 0, columns, Pixels(chunk), inner}, right);
+      for (int64_t panel = 0; panel < count; ++panel) {
+        for (int64_t block = 0; block < blocks_; ++block) {
+          const char* block_at = left + chunk * LeftBytes() +
+                                 block * micro_.block_rows * inner * micro_.element;
+          micro_.multiply(std::min(micro_.block_rows, s_.out_channels - block * micro_.block_rows),
+                          inner, block_at, right + panel * kPanelColumns * inner * micro_.element,
+                          c + (panel * blocks_ + block) * block_floats, chunk > 0);
+        }
+      }
+    }
+    for (int64_t i = 0; i < count * blocks_; ++i) {
+      Store(c + i * block_floats, i % blocks_ * micro_.block_rows,
+            begin + i / blocks_ * kPanelColumns, dweights);
+    }
+  }
+
+  // [out, in, taps].
+  void Store(const float* c, int64_t first_out, int64_t first_column, float* dweights) const {
+    const int64_t outs = std::min(micro_.block_rows, s_.out_channels - first_out);
+    const int64_t columns = std::min(kPanelColumns, rows_.columns() - first_column);
+    for (int64_t i = 0; i < outs; ++i) {
+      float* to = dweights + (first_out + i) * rows_.columns();
+      for (int64_t j = 0; j < columns; ++j) {
+        const int64_t tap = (first_column + j) / s_.in_channels;
+        const int64_t in = (first_column + j) % s_.in_channels;
+        to[in * taps_ + tap] = c[i * kPanelColumns + j];
+      }
+    }
+  }
+
+  const ConvShape s_;
+  const Micro& micro_;
+  const int64_t taps_;
+  const Rows rows_;
+  const int64_t pixels_, chunks_, blocks_, panels_;
+};
+
+ConvShape ShapeOfRequest(const KernelRequest& request) {
+  const auto& in = request.inputs;
+  if (request.op == "conv2d") return {in[0].shape, in[1].shape, *request.attributes};
+  if (request.op == "conv2d_input_grad") return {in[2].shape, in[1].shape, *request.attributes};
+  return {in[1].shape, in[2].shape, *request.attributes};
+}
+
+bool CanConvolve(const KernelRequest& request) {
+  return request.attributes->Int("groups", 1) == 1 && request.inputs[0].shape.elements() > 0 &&
+         request.outputs[0].shape.elements() > 0;
+}
+
+std::unique_ptr<graph::Kernel> CreatePixels(const KernelRequest& request) {
+  return std::make_unique<PixelKernel>(request, ShapeOfRequest(request), request.op == "conv2d");
+}
+
+std::unique_ptr<graph::Kernel> CreateWeights(const KernelRequest& request) {
+  return std::make_unique<WeightKernel>(ShapeOfRequest(request));
+}
+
+}  // namespace
+
+std::vector<graph::KernelEntry> ConvKernels() {
+  std::vector<graph::KernelEntry> entries;
+  for (const char* op : {"conv2d", "conv2d_input_grad"}) {
+    graph::KernelEntry entry{op, DType::kBF16, "gemm", &CanConvolve, &CreatePixels};
+    entry.packs = 1;
+    entries.push_back(entry);
+  }
+  entries.push_back({"conv2d_weight_grad", DType::kBF16, "gemm", &CanConvolve, &CreateWeights});
+  return entries;
+}
+
+}  // namespace lepton::kernels::conv
