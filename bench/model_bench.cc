@@ -7,6 +7,10 @@
 //   model_bench MODEL PRECISION forward N      the same for the forward pass
 //   model_bench MODEL PRECISION profile N      a table of N steps: what each kernel took, the worst
 //                                              first
+//   model_bench gpt PRECISION curve FOLDER N TEXT
+//                                              trains N steps on the characters of a text file (65
+//                                              different ones), with warm-up, cosine and clipping;
+//                                              writes what bench/gpt_curve.py needs to do the same
 //   model_bench MODEL PRECISION start          milliseconds from the start of the process to the
 //   end of
 //                                              the first step
@@ -24,6 +28,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -92,13 +97,19 @@ class Numbers {
 class Bench {
  public:
   Bench(const std::string& name, const std::string& precision,
-        lepton::graph::Profile* profile = nullptr)
+        lepton::graph::Profile* profile = nullptr, int64_t curve_steps = 0)
       : work_(WorkOf(name)) {
     TrainingProgram::Options options;
     options.profile = profile;
     options.model = ResolveModel(work_.model, work_.data).value();
     options.precision = precision;
     options.total_steps = 1'000'000;
+    if (curve_steps > 0) {
+      options.total_steps = curve_steps;
+      options.schedule.name = "cosine";
+      options.schedule.warmup_steps = 20;
+      options.clip_norm = 1;
+    }
     signature_ = MakeSignature(options.model, work_.data).value();
     program_ = TrainingProgram::Build(signature_, options).value();
     MakeBatch();
@@ -115,18 +126,66 @@ class Bench {
     if (!program_->Forward(batch_, logits_).ok()) std::abort();
   }
 
-  bool Check(const std::filesystem::path& folder) {
+  // Batches of random windows of the first nine tenths; the loss of the last tenth at the end.
+  bool Curve(const std::filesystem::path& folder, int64_t steps, const std::string& text) {
+    const auto bytes = lepton::ReadFile(text, 1 << 26);
+    if (!bytes.ok()) std::cerr << bytes.status().ToString() << "\n";
+    if (!bytes.ok() || !WriteWeights(folder)) return false;
+    std::vector<int32_t> ids;
+    std::map<char, int32_t> id_of;
+    for (const char c : *bytes) id_of[c] = 0;
+    int32_t next = 0;
+    for (auto& [c, id] : id_of) id = next++;
+    for (const char c : *bytes) ids.push_back(id_of[c]);
+    if (next > 65) {
+      std::cerr << "model_bench: " << text << " has more than 65 different characters\n";
+      return false;
+    }
+    const int64_t context = work_.data.context, train = static_cast<int64_t>(ids.size()) * 9 / 10;
+    std::ofstream starts(folder / "starts.txt"), rates(folder / "rates.txt"),
+        losses(folder / "losses.txt");
+    const auto window = [&](int64_t row, int64_t start) {
+      std::copy_n(ids.begin() + start, context, tokens_.begin() + row * context);
+      std::copy_n(ids.begin() + start + 1, context, classes_.begin() + row * context);
+      starts << start << (row + 1 == work_.batch ? "\n" : " ");
+    };
+    Numbers numbers;
+    for (int64_t step = 0; step < steps; ++step) {
+      for (int64_t row = 0; row < work_.batch; ++row) {
+        window(row, numbers.Next() % (train - context - 1));
+      }
+      rates << fmt::format("{}\n", program_->LearningRate(step));
+      losses << fmt::format("{}\n", Step(step)) << std::flush;
+    }
+    LossSum validation;
+    for (int64_t start = train; start + work_.batch * context < static_cast<int64_t>(ids.size());
+         start += work_.batch * context) {
+      for (int64_t row = 0; row < work_.batch; ++row) window(row, start + row * context);
+      logits_.resize(Predictions(signature_, batch_) * signature_.outputs);
+      const auto loss = program_->Evaluate(batch_, {.classes = classes_}, logits_).value();
+      validation.sum += loss.sum;
+      validation.count += loss.count;
+    }
+    std::cout << fmt::format("{:.6f}\n", validation.sum / validation.count);
+    return true;
+  }
+
+  bool WriteWeights(const std::filesystem::path& folder) {
     std::ofstream names(folder / "weights.txt");
     for (const ParameterView& view : program_->parameters()) {
       names << view.name;
       for (const int64_t extent : view.shape) names << " " << extent;
       names << "\n";
     }
+    return WriteRaw(folder / "weights.bin", program_->weights().data(),
+                    program_->weights().size_bytes());
+  }
+
+  bool Check(const std::filesystem::path& folder) {
     const size_t input_bytes = batch_.inputs[0].type.bytes();
-    bool ok = WriteRaw(folder / "x.bin", batch_.inputs[0].data, input_bytes) &&
-              WriteRaw(folder / "y.bin", classes_.data(), classes_.size() * 4) &&
-              WriteRaw(folder / "weights.bin", program_->weights().data(),
-                       program_->weights().size_bytes());
+    const bool ok = WriteRaw(folder / "x.bin", batch_.inputs[0].data, input_bytes) &&
+                    WriteRaw(folder / "y.bin", classes_.data(), classes_.size() * 4) &&
+                    WriteWeights(folder);
     std::ofstream losses(folder / "losses.txt");
     for (uint64_t step = 0; step < 5; ++step) losses << fmt::format("{}\n", Step(step));
     return ok;
@@ -245,6 +304,12 @@ int main(int argc, char** argv) {
       for (int i = 0; i < steps; ++i) bench.Step(3 + i);
       PrintProfile(profile, steps);
       return 0;
+    }
+    if (what == "curve" && arguments.size() == 6 && arguments[0] == "gpt") {
+      const int64_t steps = std::atoll(arguments[4].c_str());
+      return Bench("gpt", arguments[1], nullptr, steps).Curve(arguments[3], steps, arguments[5])
+                 ? 0
+                 : 1;
     }
     Bench bench(arguments[0], arguments[1]);
     if (what == "check" && arguments.size() == 4) return bench.Check(arguments[3]) ? 0 : 1;

@@ -12,7 +12,6 @@ one it is fifty times slower.
 
 import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -89,7 +88,7 @@ MODELS = {"mlp": mlp, "resnet18": Resnet(), "gpt": gpt}
 
 
 class Torch:
-    def __init__(self, model, precision, folder):
+    def __init__(self, model, precision, folder, data=True):
         self.forward = MODELS[model]
         flat = torch.from_numpy(np.fromfile(os.path.join(folder, "weights.bin"), dtype=np.float32))
         self.params, at = {}, 0
@@ -100,27 +99,31 @@ class Torch:
             running = ".running_" in name
             self.params[name] = flat[at:at + size].reshape(shape).clone().requires_grad_(not running)
             at += size
+        if data:
+            self.read_batch(model, folder)
+        self.trained = [p for p in self.params.values() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-3, weight_decay=0.01)
+        self.bf16 = precision == "bf16"
+
+    def read_batch(self, model, folder):
         shape = {"mlp": (256, 784), "resnet18": (64, 3, 32, 32), "gpt": (12, 256)}[model]
         kind = np.int32 if model == "gpt" else np.float32
         x = np.fromfile(os.path.join(folder, "x.bin"), dtype=kind).reshape(shape)
         self.x = torch.from_numpy(x.astype(np.int64) if model == "gpt" else x)
         self.y = torch.from_numpy(
             np.fromfile(os.path.join(folder, "y.bin"), dtype=np.int32).astype(np.int64))
-        self.trained = [p for p in self.params.values() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-3, weight_decay=0.01)
-        self.bf16 = precision == "bf16"
 
     def logits(self):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
             return self.forward(self.params, self.x)
 
-    def step(self):
+    def step(self, clip=float("inf")):
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.logits()
         loss = F.cross_entropy(logits.float().flatten(0, -2), self.y)
         loss.backward()
         # Our step also measures the gradient's norm, to stop on what is not finite.
-        torch.nn.utils.clip_grad_norm_(self.trained, float("inf"))
+        torch.nn.utils.clip_grad_norm_(self.trained, clip)
         self.optimizer.step()
         return loss.item()
 
@@ -151,7 +154,14 @@ def time_torch(model, precision, folder, what):
         start = time.perf_counter()
         run()
         times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return statistics.median(times), peak_mib()
+
+
+def peak_mib():
+    # Not ru_maxrss, which begins with that of the process that started this one.
+    for line in open("/proc/self/status"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
 
 
 def time_torch_apart(model, precision, folder, what):

@@ -16,9 +16,9 @@ using gemm::Micro;
 using graph::KernelContext;
 using graph::KernelRequest;
 
-constexpr int64_t kMostChunk = 640;       // of the inner axis: a group's rows of it stay in L2
-constexpr int64_t kMostGroupRows = 256;   // rows that are computed together
-constexpr int64_t kPixelChunk = 512;      // weights' gradient: pixels at a time
+constexpr int64_t kMostChunk = 640;      // of the inner axis: a group's rows of it stay in L2
+constexpr int64_t kMostGroupRows = 256;  // rows that are computed together
+constexpr int64_t kPixelChunk = 512;     // weights' gradient: pixels at a time
 constexpr int64_t kPartFloats = 1 << 18;
 constexpr int64_t kTasksPerThread = 4;
 
@@ -122,8 +122,8 @@ class PixelKernel final : public graph::Kernel {
   void Run(const KernelContext& context) override {
     auto* images = static_cast<uint16_t*>(context.workspace());
     ChannelsLast(micro_, context.input(0).data, s_.images, in_channels_, in_pixels_, images);
-    char* packed = frozen_ ? pack_->data.as<char>()
-                           : static_cast<char*>(context.workspace()) + ImageBytes();
+    char* packed =
+        frozen_ ? pack_->data.as<char>() : static_cast<char*>(context.workspace()) + ImageBytes();
     if (!frozen_) PackWeights(context.input(1), packed);
     float* y = context.output(0).as<float>();
     const int64_t rows = s_.images * rows_.pixels();
@@ -139,9 +139,7 @@ class PixelKernel final : public graph::Kernel {
   }
 
  private:
-  size_t ImageBytes() const {
-    return RoundUp(s_.images * in_pixels_ * in_channels_ * 2, 64);
-  }
+  size_t ImageBytes() const { return RoundUp(s_.images * in_pixels_ * in_channels_ * 2, 64); }
 
   // The right side [taps * in channels, out channels], by way of a matrix of each panel's columns
   // whose inner axis is contiguous.
@@ -155,13 +153,9 @@ class PixelKernel final : public graph::Kernel {
         for (int64_t j = 0; j < columns; ++j) {
           Column(weights, column + j, turned + j * rows_.columns());
         }
-        micro_.pack_panels({turned,
-                            {DType::kBF16, 1, rows_.columns()},
-                            0,
-                            columns,
-                            rows_.columns(),
-                            inner_},
-                           packed + panel * kPanelColumns * inner_ * micro_.element);
+        micro_.pack_panels(
+            {turned, {DType::kBF16, 1, rows_.columns()}, 0, columns, rows_.columns(), inner_},
+            packed + panel * kPanelColumns * inner_ * micro_.element);
       }
     });
   }
@@ -189,8 +183,7 @@ class PixelKernel final : public graph::Kernel {
     for (int64_t k = 0; k < inner_; k += chunk_) {
       const int64_t inner = std::min(chunk_, inner_ - k);
       rows_.Copy(images, first, count, k, k + inner, unfolded, inner);
-      std::memset(unfolded + count * inner, 0,
-                  2 * (blocks * micro_.block_rows - count) * inner);
+      std::memset(unfolded + count * inner, 0, 2 * (blocks * micro_.block_rows - count) * inner);
       for (int64_t block = 0; block < blocks; ++block) {
         const uint16_t* rows_at = unfolded + block * micro_.block_rows * inner;
         if (micro_.multiply_rows == nullptr) {
@@ -254,9 +247,7 @@ class WeightKernel final : public graph::Kernel {
         panels_(CeilDiv(rows_.columns(), kPanelColumns)) {}
 
   // x and dy with their channels last, and dy packed chunk by chunk.
-  size_t workspace_bytes() const override {
-    return XBytes() + DyBytes() + chunks_ * LeftBytes();
-  }
+  size_t workspace_bytes() const override { return XBytes() + DyBytes() + chunks_ * LeftBytes(); }
 
   void Run(const KernelContext& context) override {
     char* workspace = static_cast<char*>(context.workspace());
@@ -277,8 +268,8 @@ class WeightKernel final : public graph::Kernel {
       }
     });
     // As much of dweights at a time as stays in L2.
-    const int64_t most = std::max<int64_t>(1, kPartFloats / (blocks_ * micro_.block_rows *
-                                                             kPanelColumns));
+    const int64_t most =
+        std::max<int64_t>(1, kPartFloats / (blocks_ * micro_.block_rows * kPanelColumns));
     const int64_t wanted = 2 * ThreadPool::Compute().threads();
     const int64_t group = std::min(most, CeilDiv(panels_, wanted));
     float* dweights = context.output(0).as<float>();
@@ -310,12 +301,12 @@ class WeightKernel final : public graph::Kernel {
     for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
       const int64_t inner = Padded(chunk);
       rows_.Copy(x, chunk * kPixelChunk, Pixels(chunk), begin, begin + columns, unfolded, columns);
-      micro_.pack_panels(
-          {unfolded, {DType::kBF16, columns, 1}, 0, columns, Pixels(chunk), inner}, right);
+      micro_.pack_panels({unfolded, {DType::kBF16, columns, 1}, 0, columns, Pixels(chunk), inner},
+                         right);
       for (int64_t panel = 0; panel < count; ++panel) {
         for (int64_t block = 0; block < blocks_; ++block) {
-          const char* block_at = left + chunk * LeftBytes() +
-                                 block * micro_.block_rows * inner * micro_.element;
+          const char* block_at =
+              left + chunk * LeftBytes() + block * micro_.block_rows * inner * micro_.element;
           micro_.multiply(std::min(micro_.block_rows, s_.out_channels - block * micro_.block_rows),
                           inner, block_at, right + panel * kPanelColumns * inner * micro_.element,
                           c + (panel * blocks_ + block) * block_floats, chunk > 0);

@@ -1,6 +1,6 @@
 // Convolutions of bf16 images and weights, without groups, as products on the blocks and panels of
-// gemm/micro.h: each side is put into place as it is read, nothing as large as the unfolded images is
-// ever made. The sums of an output pixel have one order, whatever else is in the batch.
+// gemm/micro.h: each side is put into place as it is read, nothing as large as the unfolded images
+// is ever made. The sums of an output pixel have one order, whatever else is in the batch.
 #pragma once
 
 #include <vector>

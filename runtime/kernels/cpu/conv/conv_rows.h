@@ -1,7 +1,7 @@
-// The matrix that a convolution multiplies with its weights ("im2col": Chellapilla et al. 2006), row
-// by row as it is needed: a row is an output pixel, and holds what its window sees, tap by tap, all
-// channels of a tap side by side. Images lie with their channels last, so that a tap is one copy.
-// Threads: plain values.
+// The matrix that a convolution multiplies with its weights ("im2col": Chellapilla et al. 2006),
+// row by row as it is needed: a row is an output pixel, and holds what its window sees, tap by tap,
+// all channels of a tap side by side. Images lie with their channels last, so that a tap is one
+// copy. Threads: plain values.
 #pragma once
 
 #include <algorithm>
@@ -40,8 +40,8 @@ class Rows {
   int64_t columns() const { return h_.taps * w_.taps * channels_; }
   int64_t image_elements() const { return h_.in * w_.in * channels_; }
 
-  // Columns [first, end) of `count` rows from `row` on, to rows `pitch` elements apart; columns from
-  // columns() on are 0. `images`: bf16 [images, h, w, channels].
+  // Columns [first, end) of `count` rows from `row` on, to rows `pitch` elements apart; columns
+  // from columns() on are 0. `images`: bf16 [images, h, w, channels].
   void Copy(const uint16_t* images, int64_t row, int64_t count, int64_t first, int64_t end,
             uint16_t* to, int64_t pitch) const {
     const Start start{first / channels_ / w_.taps, first / channels_ % w_.taps, first % channels_};
