@@ -17,8 +17,8 @@ std::string RecoveriesTable(const json& job) {
   for (const json& one : recoveries) {
     std::vector<std::string> row;
     for (const char* key : {"epoch", "reason_code", "ranks", "step"}) row.push_back(Text(one, key));
-    for (const char* key : {"detect_ms", "agree_ms", "rebuild_ms", "restore_ms", "first_commit_ms",
-                            "total_ms"}) {
+    for (const char* key :
+         {"detect_ms", "agree_ms", "rebuild_ms", "restore_ms", "first_commit_ms", "total_ms"}) {
       char cell[32];
       std::snprintf(cell, sizeof(cell), "%.1f ms", Number(one, key));
       row.emplace_back(cell);

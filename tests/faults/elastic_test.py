@@ -16,7 +16,7 @@ BUDGET_S = 4
 
 
 def elastic_spec(low=1, high=4, **fields):
-    fields.setdefault("epochs", 400)
+    fields.setdefault("epochs", 250)
     fields.setdefault("checkpoint", {"every_steps": 2000})
     return train_spec(model={"hidden": [128, 128]}, resources={"min_workers": low, "max_workers": high},
                       elastic={"logical_shards": 8, "recovery_budget": f"{BUDGET_S}s"}, **fields)
@@ -107,6 +107,44 @@ class Killed(ElasticTest):
         job = self.recovered(job_id, 1)
         self.assertEqual(job["recoveries"][0]["ranks"], 4)
         self.assertGreater(job["recoveries"][0]["restored_bytes"], 0, "from a peer")
+        self.finish(job_id)
+
+
+class KilledEarly(ElasticTest):
+    def pid_of(self, job_id, task_id, state=("PLACED", "STARTED")):
+        def find():
+            for task in self.cluster.job(job_id)["tasks"]:
+                if task["task_id"] == task_id and task["state"] in state and task["pid"] > 0:
+                    return task["pid"]
+            return None
+        return wait_until(find, 20, f"{task_id}'s process", 0.002)
+
+    def test_a_rank_dies_before_the_first_step(self):
+        job_id = self.cluster.submit(elastic_spec())
+        os.kill(self.pid_of(job_id, f"{job_id}.a1.r1"), signal.SIGKILL)
+        self.finish(job_id)
+
+    def test_a_joiner_dies_while_it_joins(self):
+        for delay in (0, 0.05):
+            job_id = self.start()
+            os.kill(self.alive(job_id)[3]["pid"], signal.SIGKILL)
+            joiner = self.pid_of(job_id, f"{job_id}.a1.r4")
+            time.sleep(delay)
+            try:
+                os.kill(joiner, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self.finish(job_id)
+
+    def test_the_leader_dies_around_a_checkpoint(self):
+        spec = elastic_spec(checkpoint={"every_steps": 20})
+        job_id = self.cluster.submit(spec)
+        for count in (2, 4, 6):
+            wait_until(lambda: len(self.alive(job_id)) > 2 and
+                       (self.cluster.items(f"/v1/jobs/{job_id}/checkpoints") or [{"step": 0}]
+                        )[-1]["step"] >= 20 * count, 30, "checkpoints", 0.002)
+            self.settled(job_id)
+            os.kill(self.alive(job_id)[0]["pid"], signal.SIGKILL)
         self.finish(job_id)
 
 
