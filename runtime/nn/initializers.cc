@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "runtime/base/thread_pool.h"
 #include "runtime/tensor/counter_random.h"
 
 namespace lepton::nn {
@@ -48,17 +49,27 @@ void Initialize(const FirstValues& first, uint64_t seed, std::string_view name,
     return;
   }
   const RandomKey key = KeyOf(seed, name);
-  for (size_t i = 0; i < values.size(); i += 2) {
-    const auto block = RandomBlock(key, static_cast<uint32_t>(i / 4));
-    const uint32_t a = block[i % 4];
-    const uint32_t b = block[i % 4 + 1];
-    float pair[2] = {(2 * UniformFromBits(a) - 1) * scale, (2 * UniformFromBits(b) - 1) * scale};
-    if (first.kind == FirstValues::Kind::kNormal) {
-      const NormalPair normal(a, b);
-      for (int j = 0; j < 2; ++j) pair[j] = static_cast<float>(normal.values[j] * first.scale);
+  const auto count = static_cast<int64_t>(values.size());
+  constexpr int64_t kGrain = 1 << 10;  // blocks for which another thread is worth waking
+  ThreadPool::Compute().ParallelFor((count + 3) / 4, kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const auto bits = RandomBlock(key, static_cast<uint32_t>(block));
+      float four[4];
+      for (int i = 0; i < 4; i += 2) {
+        if (first.kind == FirstValues::Kind::kNormal) {
+          const NormalPair normal(bits[i], bits[i + 1]);
+          for (int j = 0; j < 2; ++j) {
+            four[i + j] = static_cast<float>(normal.values[j] * first.scale);
+          }
+        } else {
+          for (int j = 0; j < 2; ++j) {
+            four[i + j] = (2 * UniformFromBits(bits[i + j]) - 1) * scale;
+          }
+        }
+      }
+      std::copy_n(four, std::min<int64_t>(4, count - 4 * block), values.begin() + 4 * block);
     }
-    std::copy_n(pair, std::min<size_t>(2, values.size() - i), values.begin() + i);
-  }
+  });
 }
 
 }  // namespace lepton::nn
