@@ -207,8 +207,8 @@ std::string ProgressText(const json& job) {
     text += "  ETA " + FormatDuration(std::chrono::seconds(
                            static_cast<int64_t>(elapsed * (total - step) / step / 1000) + 1));
   }
-  size_t workers = 0;
-  if (const auto it = job.find("tasks"); it != job.end() && it->is_array()) workers = it->size();
+  // Of the group that trains: the tasks are those of the past too.
+  const auto workers = static_cast<size_t>(Number(job, "group.ranks"));
   if (workers > 0) text += "  " + std::to_string(workers) + (workers == 1 ? " worker" : " workers");
   const std::string reason = Text(job, "reason");
   if (Text(job, "state") == "QUEUED" && reason != "-") text += "  (" + reason + ")";

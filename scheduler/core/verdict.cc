@@ -38,6 +38,7 @@ const Task* FirstWhere(const Gang& gang, bool (*is)(const Task&)) {
 std::string Describe(const Task& task) {
   std::string what = fmt::format("rank {} on worker {}: ", task.rank(), task.worker_id());
   if (task.state() == TASK_LOST) return what + task.message();
+  if (task.silent_since_ms() > 0) return what + task.message();
   if (task.signal() != 0) return what + fmt::format("killed by signal {}", task.signal());
   return what + fmt::format("{}: {}", task.code(), task.message());
 }

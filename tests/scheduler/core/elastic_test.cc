@@ -229,6 +229,23 @@ TEST_F(ElasticGang, AMemberThatDoesNotAnswerWithinTheBudgetIsKilled) {
   EXPECT_EQ(sim.job(id).recoveries(0).reason_code(), "HUNG");
 }
 
+TEST_F(ElasticGang, ARankThatItsAgentKilledForItsSilenceIsCalledHung) {
+  Start(1, 2);
+  wire::TaskReport report;
+  report.set_wall_ms(sim.now);
+  report.mutable_finished()->set_code("ABORTED");
+  report.mutable_finished()->set_message("hung: no sign of life for 1000 ms: killed");
+  report.mutable_finished()->set_signal(9);
+  report.mutable_finished()->set_silent_since_ms(sim.now - 1'000);
+  sim.Report(Seat(1), std::move(report));
+  sim.Endpoint(Seat(0), 1);
+  sim.Recovered(Seat(0), 8);
+  const Recovery& ledger = sim.job(id).recoveries(0);
+  EXPECT_EQ(ledger.reason_code(), "HUNG");
+  EXPECT_EQ(ledger.detect(), 1'000) << "from its last pulse";
+  EXPECT_THAT(ledger.cause(), HasSubstr("rank 1 on worker w1: hung"));
+}
+
 TEST_F(ElasticGang, TheSameFaultAgainAndAgainEndsIt) {
   for (int i = 0; i < 4; ++i) sim.Hello("w" + std::to_string(i));
   spec::JobSpec spec = Sim::Elastic(1, 4);
