@@ -177,8 +177,13 @@ class Bench {
       for (const int64_t extent : view.shape) names << " " << extent;
       names << "\n";
     }
-    return WriteRaw(folder / "weights.bin", program_->weights().data(),
-                    program_->weights().size_bytes());
+    // In the order of their names: statistics lie elsewhere in the buffer.
+    std::vector<float> weights;
+    for (const ParameterView& view : program_->parameters()) {
+      const auto values = program_->weights().subspan(view.offset, view.size);
+      weights.insert(weights.end(), values.begin(), values.end());
+    }
+    return WriteRaw(folder / "weights.bin", weights.data(), weights.size() * sizeof(float));
   }
 
   bool Check(const std::filesystem::path& folder) {
