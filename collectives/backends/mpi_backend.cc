@@ -198,23 +198,23 @@ Result<std::unique_ptr<Communicator>> MpiBackend::Join(std::unique_ptr<Endpoint>
 namespace lepton::collectives {
 namespace {
 
-Status NotBuiltIn() {
+Status MpiNotBuiltIn() {
   return FailedPrecondition("this lepton was built without MPI (CMake: LEPTON_WITH_MPI)");
 }
 
 }  // namespace
 
 Status MpiBackend::Available() const {
-  return NotBuiltIn();
+  return MpiNotBuiltIn();
 }
 
 Result<std::unique_ptr<Endpoint>> MpiBackend::Listen(const std::string&) const {
-  return NotBuiltIn();
+  return MpiNotBuiltIn();
 }
 
 Result<std::unique_ptr<Communicator>> MpiBackend::Join(std::unique_ptr<Endpoint>, const GroupSpec&,
                                                        const Options&, Deadline) const {
-  return NotBuiltIn();
+  return MpiNotBuiltIn();
 }
 
 }  // namespace lepton::collectives

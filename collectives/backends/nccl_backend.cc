@@ -337,23 +337,23 @@ Result<std::unique_ptr<Communicator>> NcclBackend::Join(std::unique_ptr<Endpoint
 namespace lepton::collectives {
 namespace {
 
-Status NotBuiltIn() {
+Status NcclNotBuiltIn() {
   return FailedPrecondition("this lepton was built without NCCL (CMake: LEPTON_WITH_NCCL)");
 }
 
 }  // namespace
 
 Status NcclBackend::Available() const {
-  return NotBuiltIn();
+  return NcclNotBuiltIn();
 }
 
 Result<std::unique_ptr<Endpoint>> NcclBackend::Listen(const std::string&) const {
-  return NotBuiltIn();
+  return NcclNotBuiltIn();
 }
 
 Result<std::unique_ptr<Communicator>> NcclBackend::Join(std::unique_ptr<Endpoint>, const GroupSpec&,
                                                         const Options&, Deadline) const {
-  return NotBuiltIn();
+  return NcclNotBuiltIn();
 }
 
 }  // namespace lepton::collectives

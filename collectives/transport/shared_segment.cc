@@ -16,7 +16,7 @@
 namespace lepton::collectives {
 namespace {
 
-constexpr uint64_t kMagic = 0x314c4f434e54504c;  // "LPTNCOL1"
+constexpr uint64_t kSegmentMagic = 0x314c4f434e54504c;  // "LPTNCOL1"
 constexpr size_t kPage = 4096;
 
 struct Header {
@@ -81,7 +81,7 @@ Result<std::shared_ptr<SharedSegment>> SharedSegment::Create(int ranks, const st
   struct stat info {};
   if (fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, "fstat");
   LEPTON_ASSIGN_OR_RETURN(auto segment, Map(std::move(fd), ranks));
-  Header header{kMagic, static_cast<uint64_t>(ranks), size, {}};
+  Header header{kSegmentMagic, static_cast<uint64_t>(ranks), size, {}};
   std::memcpy(header.tag, tag.data(), std::min(tag.size(), sizeof(header.tag)));
   std::memcpy(segment->base_, &header, sizeof(header));
   std::lock_guard lock(mappings_mutex);
@@ -105,7 +105,7 @@ Result<std::shared_ptr<SharedSegment>> SharedSegment::Open(int pid, int fd, int 
     if (auto same = Mappings()[info.st_ino].lock()) return same;
   }
   LEPTON_ASSIGN_OR_RETURN(auto segment, Map(std::move(opened), ranks));
-  Header expected{kMagic, static_cast<uint64_t>(ranks), size, {}};
+  Header expected{kSegmentMagic, static_cast<uint64_t>(ranks), size, {}};
   std::memcpy(expected.tag, tag.data(), std::min(tag.size(), sizeof(expected.tag)));
   if (std::memcmp(segment->base_, &expected, sizeof(expected)) != 0) {
     return FailedPrecondition(path + ": not the group's shared memory: wrong tag");
