@@ -1,2 +1,2 @@
 #define LEPTON_TREE_REDUCE_SET baseline
-#include "collectives/algorithms/tree_reduce_kernel.h"
+#include "collectives/algorithms/tree_reduce_body.h"
