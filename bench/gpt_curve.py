@@ -21,6 +21,8 @@ CONTEXT = 256
 
 
 def main():
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        sys.exit(__doc__.strip())
     text = sys.argv[1]
     steps = int(sys.argv[2]) if len(sys.argv) > 2 else 250
     precision = sys.argv[3] if len(sys.argv) > 3 else "bf16"
