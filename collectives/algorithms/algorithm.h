@@ -36,7 +36,8 @@ struct Call {
   size_t count = 0;
   DataType type = DataType::kUInt8;
   ReduceOp op = ReduceOp::kSum;
-  int root = 0;  // of broadcast; the peer of send and recv
+  int root = 0;          // of broadcast; the peer of send and recv
+  bool patient = false;  // behind somebody's work: wait for peers without taking a core from it
 
   size_t bytes() const { return count * DataTypeSize(type); }
 };

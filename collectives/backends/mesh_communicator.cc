@@ -28,6 +28,11 @@ Result<std::unique_ptr<Communicator>> MeshCommunicator::Make(
 }
 
 Status MeshCommunicator::Execute(const Call& call, Deadline deadline) {
+  if (call.patient != patient_) {
+    patient_ = call.patient;
+    mesh_->SetPatient(patient_);
+    if (window_ != nullptr) window_->SetPatient(patient_);
+  }
   if (call.operation == Operation::kSend) {
     Transfer send = Transfer::Send(call.root, call.in, call.bytes());
     return mesh_->Run({&send, 1}, deadline);

@@ -41,6 +41,7 @@ class MeshCommunicator final : public QueuedCommunicator {
   std::string algorithm_;
   std::unique_ptr<Mesh> mesh_;
   std::unique_ptr<SharedWindow> window_;
+  bool patient_ = false;
   std::unique_ptr<Group> group_;
   std::unique_ptr<Watcher> watcher_;  // last: it stops before what it wakes is gone
 };

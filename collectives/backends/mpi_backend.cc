@@ -11,6 +11,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <mutex>
+#include <thread>
 
 #include "collectives/backends/mesh_communicator.h"
 
@@ -19,6 +20,7 @@ namespace {
 
 constexpr int kTag = 1;
 constexpr size_t kMaxMessage = size_t{1} << 30;  // MPI counts are ints
+constexpr Duration kPatientLook = std::chrono::microseconds(100);
 
 // All calls into MPI, whose threading level is MPI_THREAD_SERIALIZED.
 std::mutex mpi_mutex;
@@ -73,6 +75,7 @@ class MpiMesh final : public Mesh {
   }
 
   Status Run(std::span<Transfer> transfers, Deadline deadline) override;
+  void SetPatient(bool patient) override { patient_ = patient; }
 
  private:
   Status Start(std::span<Transfer> transfers);
@@ -80,6 +83,7 @@ class MpiMesh final : public Mesh {
 
   MPI_Comm comm_;
   std::shared_ptr<Failure> failure_;
+  bool patient_ = false;
   std::vector<MPI_Request> requests_;
 };
 
@@ -118,7 +122,9 @@ Status MpiMesh::Run(std::span<Transfer> transfers, Deadline deadline) {
       Cancel();
       return failure_->cause();
     }
-    if (tries % 64 == 63) {
+    // MPI has no way to sleep until something happens.
+    if (patient_) std::this_thread::sleep_for(kPatientLook);
+    if (patient_ || tries % 64 == 63) {
       if (deadline.Expired()) {
         Cancel();
         return DeadlineExceeded("no answer in time from " + Stragglers(transfers));

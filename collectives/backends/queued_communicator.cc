@@ -100,7 +100,7 @@ Status QueuedCommunicator::Recv(void* data, size_t count, DataType type, int pee
 HandlePtr QueuedCommunicator::AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                                              ReduceOp op) {
   auto pending = std::make_shared<Pending>();
-  pending->call = {Operation::kAllReduce, in, out, count, type, op};
+  pending->call = {Operation::kAllReduce, in, out, count, type, op, 0, /*patient=*/true};
   Status status = Check(pending->call);
   if (!status.ok()) {
     pending->Finish(std::move(status));

@@ -19,6 +19,7 @@ class LinkMesh final : public Mesh {
       : links_(std::move(links)), failure_(std::move(failure)), waiter_(std::move(waiter)) {}
 
   Status Run(std::span<Transfer> transfers, Deadline deadline) override;
+  void SetPatient(bool patient) override { waiter_.SetPatient(patient); }
 
  private:
   Result<bool> Progress(std::span<Transfer> transfers);  // true if anything moved

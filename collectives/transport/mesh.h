@@ -32,6 +32,8 @@ class Mesh {
   // The group's failure; kAborted naming the peer that is gone; kDeadlineExceeded naming the peers
   // that did not answer. After an error how much has moved is unspecified.
   virtual Status Run(std::span<Transfer> transfers, Deadline deadline) = 0;
+  // From now on waits sleep at once instead of spinning first, or no longer: a wish.
+  virtual void SetPatient(bool) {}
 };
 
 // "rank 1, rank 3": the peers of unfinished transfers.

@@ -21,6 +21,9 @@ class SharedWindow {
   SharedWindow(std::shared_ptr<SharedSegment> segment, int rank, std::shared_ptr<Failure> failure,
                Waiter waiter);
 
+  // As Mesh::SetPatient.
+  void SetPatient(bool patient) { waiter_.SetPatient(patient); }
+
   int rank() const { return rank_; }
   int size() const { return segment_->ranks(); }
   size_t capacity() const { return kSlotBytes; }

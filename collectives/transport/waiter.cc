@@ -33,9 +33,14 @@ bool HaveCoresOfTheirOwn(const std::vector<int>& pids) {
   return static_cast<size_t>(CPU_COUNT(&all)) >= pids.size();
 }
 
-Waiter::Waiter(const Failure& failure, Bell* bell, bool roomy) : failure_(failure), bell_(bell) {
-  spins_ = roomy ? 2000 : 20;
-  yields_ = roomy ? 10 : 2;
+Waiter::Waiter(const Failure& failure, Bell* bell, bool roomy)
+    : failure_(failure), bell_(bell), roomy_(roomy) {
+  SetPatient(false);
+}
+
+void Waiter::SetPatient(bool patient) {
+  spins_ = patient ? 1 : roomy_ ? 2000 : 20;
+  yields_ = patient ? 0 : roomy_ ? 10 : 2;
 }
 
 Status Waiter::SlowUntil(const std::function<bool()>& ready, int peer, Deadline deadline) const {

@@ -53,6 +53,8 @@ class Waiter {
   void SleepOnce(std::vector<pollfd>& fds, bool use_bell, const std::function<bool()>& moved,
                  Deadline deadline) const;
 
+  // A patient waiter sleeps at once: another thread of this process has better use for the core.
+  void SetPatient(bool patient);
   int spins() const { return spins_; }
   int yields() const { return yields_; }
 
@@ -62,6 +64,7 @@ class Waiter {
 
   const Failure& failure_;
   Bell* bell_;
+  bool roomy_;
   int spins_;
   int yields_;
 };

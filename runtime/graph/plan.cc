@@ -1,5 +1,6 @@
 #include "runtime/graph/plan.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -78,15 +79,16 @@ void Plan::PreparePrologue(const RunState& state, uint64_t version) {
   }
 }
 
-void Plan::Run(const RunState& state) {
-  if (state.profile != nullptr) return RunProfiled(state);
+void Plan::Run(const RunState& state, const OutputReady& ready) {
+  if (state.profile != nullptr) return RunProfiled(state, ready);
   for (size_t i = prologue_steps_; i < steps_.size(); ++i) {
     const Step& step = steps_[i];
     step.kernel->Run(KernelContext(views_.data(), *step.nodes[0], state, step.workspace));
+    if (ready) std::for_each(step.final_outputs.begin(), step.final_outputs.end(), ready);
   }
 }
 
-void Plan::RunProfiled(const RunState& state) {
+void Plan::RunProfiled(const RunState& state, const OutputReady& ready) {
   for (size_t i = prologue_steps_; i < steps_.size(); ++i) {
     const Step& step = steps_[i];
     const KernelContext context(views_.data(), *step.nodes[0], state, step.workspace);
@@ -104,6 +106,7 @@ void Plan::RunProfiled(const RunState& state) {
       bytes += static_cast<double>(type.bytes());
     }
     state.profile->Add(name, taken.count(), FlopsOf(*step.nodes[0], context), bytes);
+    if (ready) std::for_each(step.final_outputs.begin(), step.final_outputs.end(), ready);
   }
 }
 

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -50,7 +51,12 @@ class Plan {
   // The same, where `version`, which is not 0, names the parameters' state: nothing is done that
   // was done for the same version, here or by another plan of the same pack cache.
   void RunPrologue(const RunState& state, uint64_t version);
-  void Run(const RunState& state);
+  // `ready` (may be empty) is called on the caller's thread with each external output as soon as
+  // the caller may do with it what it likes: behind the last step that writes or reads it and
+  // before the next one. Known when the plan is made, so the order follows from the shapes. Outputs
+  // that follow from parameters alone are not named.
+  using OutputReady = std::function<void(ValueId)>;
+  void Run(const RunState& state, const OutputReady& ready = {});
 
   // Any bound value, or an output after a run. A value within a fused step has no memory: data is
   // null.
@@ -67,12 +73,13 @@ class Plan {
     std::vector<const Node*> nodes;  // the anchor and its followers
     std::unique_ptr<Kernel> kernel;
     std::string_view implementation;
-    bool prepared = false;  // has frozen inputs
+    bool prepared = false;               // has frozen inputs
+    std::vector<ValueId> final_outputs;  // external outputs that no step behind this one touches
     void* workspace = nullptr;
   };
   Plan() = default;
   void PreparePrologue(const RunState& state, uint64_t version);
-  void RunProfiled(const RunState& state);
+  void RunProfiled(const RunState& state, const OutputReady& ready);
   static std::string NameOf(const Step& step);
 
   std::deque<Node> nodes_;         // as the graph's, simplified

@@ -34,6 +34,7 @@ Result<std::unique_ptr<Plan>> PlanBuilder::Build(std::span<const TensorType> inp
   plan_->prologue_steps_ = plan_->steps_.size();
   for (const Group& group : body) LEPTON_RETURN_IF_ERROR(AddStep(group, false));
   PlaceValues();
+  FindFinalOutputs();
   return std::move(plan_);
 }
 
@@ -213,6 +214,22 @@ void PlanBuilder::PlaceValues() {
   for (size_t i = 0; i < plan_->steps_.size(); ++i) {
     const size_t offset = plan_->memory_.workspace_offsets[i];
     if (offset != kNotInArena) plan_->steps_[i].workspace = arena + offset;
+  }
+}
+
+void PlanBuilder::FindFinalOutputs() {
+  std::vector<size_t> last_use(types_.size(), 0);  // by root: 1 + the step
+  for (size_t i = plan_->prologue_steps_; i < plan_->steps_.size(); ++i) {
+    for (const Node* node : plan_->steps_[i].nodes) {
+      for (const ValueId input : node->inputs) last_use[plan_->roots_[input]] = i + 1;
+      for (const ValueId output : node->outputs) last_use[plan_->roots_[output]] = i + 1;
+    }
+  }
+  for (const Output& output : graph_.outputs()) {
+    const size_t last = last_use[plan_->roots_[output.value]];
+    if (output.external && last > 0) {
+      plan_->steps_[last - 1].final_outputs.push_back(output.value);
+    }
   }
 }
 

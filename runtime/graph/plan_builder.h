@@ -32,6 +32,7 @@ class PlanBuilder {
   Status AddStep(const Group& group, bool prologue);
   StepUse UseOf(const Plan::Step& step) const;
   void PlaceValues();
+  void FindFinalOutputs();
 
   const Graph& graph_;
   const KernelTable& kernels_;

@@ -65,6 +65,7 @@ class GraphTraining final : public TrainingProgram {
 
   Result<LossSum> ForwardBackward(const Batch& batch, const Targets& targets, uint64_t step,
                                   uint32_t shard) override;
+  void WatchGradients(GradientReady ready) override;
   double ApplyGradients(uint64_t step, double scale) override;
   double LearningRate(uint64_t step) const override {
     return ScheduledRate(options_.schedule, options_.optimizer.lr, options_.total_steps, step);
@@ -87,6 +88,7 @@ class GraphTraining final : public TrainingProgram {
   std::vector<graph::ValueId> inputs_;  // as signature_.inputs
   LossNodes loss_;
   std::vector<graph::ValueId> gradient_values_;  // as builder_.parameters()
+  graph::Plan::OutputReady output_ready_;
   std::unique_ptr<ForwardProgram> forward_;
   std::vector<ParameterView> parameters_;
   std::vector<UpdateRange> update_ranges_;
@@ -157,12 +159,28 @@ Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets
   if (options_.distill) plan->Bind(loss_.teacher, Readable(targets.teacher_logits));
   const graph::RunState state{options_.seed, step, shard, options_.profile};
   plan->RunPrologue(state, version_);
-  plan->Run(state);
+  plan->Run(state, output_ready_);
   LossSum loss;
   for (const float row : plan->view(loss_.row_losses).span<const float>()) loss.sum += row;
   loss.count = CountTargets(signature_, options_.loss, Predictions(signature_, batch), targets);
   WeighStatistics(loss.count);
   return loss;
+}
+
+// Statistics are not final before they are weighed.
+void GraphTraining::WatchGradients(GradientReady ready) {
+  if (!ready) {
+    output_ready_ = {};
+    return;
+  }
+  std::vector<size_t> parameter_of(graph_.values().size(), parameters_.size());
+  for (size_t i = 0; i < gradient_values_.size(); ++i) {
+    if (!parameters_[i].statistic) parameter_of[gradient_values_[i]] = i;
+  }
+  output_ready_ = [parameter_of = std::move(parameter_of), ready = std::move(ready),
+                   none = parameters_.size()](graph::ValueId value) {
+    if (parameter_of[value] != none) ready(parameter_of[value]);
+  };
 }
 
 void GraphTraining::WeighStatistics(double count) {

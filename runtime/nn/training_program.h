@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -98,6 +99,13 @@ class TrainingProgram {
   // over the global batch through ApplyGradients' scale).
   virtual Result<LossSum> ForwardBackward(const Batch& batch, const Targets& targets, uint64_t step,
                                           uint32_t shard) = 0;
+
+  // From the next ForwardBackward on, `ready(i)` is called within it, on its caller's thread, as
+  // soon as the gradient of parameters()[i] is final, and the caller's to change: the last layers'
+  // first, in an order that follows from the shapes. A gradient that is not named so is final when
+  // ForwardBackward returns OK. Null: nobody wants to know.
+  using GradientReady = std::function<void(size_t parameter)>;
+  virtual void WatchGradients(GradientReady) {}
 
   // gradients() * scale, clipped to clip_norm by global norm, applied at the schedule's rate for
   // `step` (0-based). Returns the gradient norm before clipping; NaN or infinity means that nothing

@@ -14,6 +14,7 @@
 #include "collectives/tree_shape.h"
 #include "worker/data/batch_feeder.h"
 #include "worker/train/evaluation.h"
+#include "worker/train/gradient_exchange.h"
 #include "worker/train/loop_state.h"
 #include "worker/train/tree_fold.h"
 
@@ -81,9 +82,8 @@ class TrainLoop::Impl {
                                  .seed = run.spec.seed,
                                  .teacher_logits = run.teacher_logits,
                                  .outputs = run.program.signature().outputs}),
-        fold_(run.program.gradients().size()),
-        loss_fold_(std::tuple_size_v<SplitLoss>),
-        buffer_(run.program.gradients().size() + kTailSize) {
+        exchange_(run.program, {}),
+        loss_fold_(std::tuple_size_v<SplitLoss>) {
     state_.step = state_.good_step = run.first_step;
     state_.last_checkpoint = run.resumed_from;
   }
@@ -101,7 +101,6 @@ class TrainLoop::Impl {
   Status Share(int source);
   using SplitLoss = std::array<float, kStop>;  // as the tail
   Result<nn::LossSum> PieceGradient(int shard, int piece);
-  Result<nn::LossSum> ShardGradient(int shard);
   Result<SplitLoss> LocalGradient();
   Result<StepSums> ReduceGradient(const SplitLoss& local_loss);
   Status TakeStep();
@@ -120,9 +119,8 @@ class TrainLoop::Impl {
   bool took_part_ = false;  // in a group before
   std::vector<int> my_shards_;
   std::optional<BatchFeeder> feeder_;
-  TreeFold fold_, loss_fold_;
-  std::vector<float> pieces_sum_;
-  std::vector<float> buffer_;
+  GradientExchange exchange_;
+  TreeFold loss_fold_;
 
   LoopState state_;
   StepSums wishes_;  // as of the last step
@@ -150,6 +148,7 @@ Status TrainLoop::Impl::Share(int source) {
 // One copy of the state rules, the furthest: also at the start, in case that hosts differ in how
 // they round while drawing the initial weights. The step in flight when a group broke is forgotten.
 Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool has_state) {
+  exchange_.Abandon();
   gang_ = &gang;
   uint64_t bytes = 0;
   if (gang.size() > 1) {
@@ -192,34 +191,20 @@ Result<nn::LossSum> TrainLoop::Impl::PieceGradient(int shard, int piece) {
                                       static_cast<uint32_t>(shard * pieces_ + piece));
 }
 
-// The pieces' gradients added in order, in program.gradients().
-Result<nn::LossSum> TrainLoop::Impl::ShardGradient(int shard) {
-  LEPTON_ASSIGN_OR_RETURN(nn::LossSum loss, PieceGradient(shard, 0));
-  if (pieces_ == 1) return loss;
-  const std::span<float> gradients = run_.program.gradients();
-  pieces_sum_.assign(gradients.begin(), gradients.end());
-  for (int piece = 1; piece < pieces_; ++piece) {
-    LEPTON_ASSIGN_OR_RETURN(const nn::LossSum more, PieceGradient(shard, piece));
-    loss.sum += more.sum;
-    loss.count += more.count;
-    for (size_t i = 0; i < gradients.size(); ++i) pieces_sum_[i] += gradients[i];
-  }
-  std::copy(pieces_sum_.begin(), pieces_sum_.end(), gradients.begin());
-  return loss;
-}
-
-// Leaves the sum over this rank's shards in program.gradients(); returns their loss.
+// This rank's micro-batches; their gradients begin to travel during the last of them. Returns the
+// loss over its shards.
 Result<TrainLoop::Impl::SplitLoss> TrainLoop::Impl::LocalGradient() {
-  const bool sole = shards_ == 1 && gang_->rank() == 0;  // nothing to add up
-  const std::span<float> gradients = run_.program.gradients();
-  fold_.Reset();
+  exchange_.Begin(*gang_, static_cast<int>(my_shards_.size()), pieces_);
   loss_fold_.Reset();
   for (const int shard : my_shards_) {
-    LEPTON_ASSIGN_OR_RETURN(const nn::LossSum loss, ShardGradient(shard));
+    nn::LossSum loss;
+    for (int piece = 0; piece < pieces_; ++piece) {
+      LEPTON_ASSIGN_OR_RETURN(const nn::LossSum more, PieceGradient(shard, piece));
+      exchange_.After();
+      Accumulate(more, loss);
+    }
     loss_fold_.Add(Split(loss));
-    if (!sole) fold_.Add(gradients);
   }
-  if (!sole) fold_.Finish(gradients);
   SplitLoss sum;
   loss_fold_.Finish(sum);
   return sum;
@@ -228,17 +213,11 @@ Result<TrainLoop::Impl::SplitLoss> TrainLoop::Impl::LocalGradient() {
 Result<TrainLoop::Impl::StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
   const bool wishes[] = {observer_.StopRequested(), observer_.LeaveRequested(),
                          observer_.RegroupRequested()};
-  if (gang_->size() == 1) return StepSums{Join(local_loss.data()), wishes[0], wishes[1], wishes[2]};
-  const std::span<float> gradients = run_.program.gradients();
-  std::copy(gradients.begin(), gradients.end(), buffer_.begin());
-  float* tail = buffer_.data() + gradients.size();
-  std::copy(local_loss.begin(), local_loss.end(), tail);
+  std::array<float, kTailSize> tail;
+  std::copy(local_loss.begin(), local_loss.end(), tail.begin());
   for (int i = 0; i < 3; ++i) tail[kStop + i] = wishes[i] ? 1.0f : 0.0f;
-  LEPTON_RETURN_IF_ERROR(gang_->AllReduce(buffer_.data(), buffer_.data(), buffer_.size(),
-                                          collectives::DataType::kFloat32,
-                                          collectives::ReduceOp::kSum));
-  std::copy_n(buffer_.begin(), gradients.size(), gradients.begin());
-  return StepSums{Join(tail), static_cast<int>(tail[kStop]), static_cast<int>(tail[kLeave]),
+  LEPTON_RETURN_IF_ERROR(exchange_.Reduce(tail));
+  return StepSums{Join(tail.data()), static_cast<int>(tail[kStop]), static_cast<int>(tail[kLeave]),
                   static_cast<int>(tail[kRegroup])};
 }
 

@@ -33,6 +33,16 @@ class TreeFold {
     ++count_;
   }
 
+  // The last leaf's part from element `begin` on, in place: it becomes the sum of all leaves, as
+  // Add and Finish would give it. Add no leaf behind it.
+  void AddLast(size_t begin, std::span<float> values) {
+    for (size_t level = 0; level < levels_.size() && count_ >> level; ++level) {
+      if (!(count_ >> level & 1)) continue;
+      const float* const left = levels_[level].data() + begin;
+      for (size_t i = 0; i < values.size(); ++i) values[i] = left[i] + values[i];
+    }
+  }
+
   // The sum; when nothing was added -0.0, which changes no sum. `out` has the fold's size.
   void Finish(std::span<float> out) {
     const std::vector<float>* carry = nullptr;

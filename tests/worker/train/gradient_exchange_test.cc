@@ -1,0 +1,204 @@
+// Buckets: which parameters, when they go out, and that neither they nor the overlap show in the
+// bits of the sums.
+#include "worker/train/gradient_exchange.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+#include <thread>
+
+#include "collectives/tree_shape.h"
+#include "runtime/nn/model_list.h"
+#include "tests/worker/train/thread_gang.h"
+
+namespace lepton::worker {
+namespace {
+
+using testing::ThreadCommunicator;
+using testing::ThreadGang;
+
+// Parameters of 3, 5, 2 and 7 elements, a statistic of 2; gradients by micro-batch. The backward
+// pass finishes the parameters in the order that the test says.
+class LayeredProgram final : public nn::TrainingProgram {
+ public:
+  LayeredProgram() {
+    int64_t offset = 0;
+    for (const int64_t size : {3, 5, 2, 7, 2}) {
+      parameters_.push_back({"p", {size}, offset, size, offset == 17});
+      offset += size;
+    }
+    gradients_.resize(offset);
+  }
+  const nn::Signature& signature() const override { return signature_; }
+  const std::vector<nn::ParameterView>& parameters() const override { return parameters_; }
+  std::span<float> weights() override { return gradients_; }
+  std::span<float> gradients() override { return gradients_; }
+  std::span<float> optimizer_state() override { return {}; }
+  void WatchGradients(GradientReady ready) override { ready_ = std::move(ready); }
+  Result<nn::LossSum> ForwardBackward(const nn::Batch&, const nn::Targets&, uint64_t,
+                                      uint32_t micro_batch) override {
+    std::mt19937 random(micro_batch);
+    std::uniform_real_distribution<float> uniform(-1e4f, 1e4f);
+    std::vector<float> values(gradients_.size());
+    for (float& value : values) value = uniform(random) / static_cast<float>(1 + random() % 1000);
+    for (const size_t parameter : order) {
+      const nn::ParameterView& view = parameters_[parameter];
+      std::copy_n(values.begin() + view.offset, view.size, gradients_.begin() + view.offset);
+      if (ready_ && !view.statistic) ready_(parameter);
+      if (communicator != nullptr) sent_after.push_back(communicator->asynchronous);
+    }
+    return nn::LossSum{1, 1};
+  }
+  double ApplyGradients(uint64_t, double) override { return 0; }
+  double LearningRate(uint64_t) const override { return 0; }
+  Status Forward(const nn::Batch&, std::span<float>) override { return Status::Ok(); }
+  Result<nn::LossSum> Evaluate(const nn::Batch&, const nn::Targets&, std::span<float>) override {
+    return nn::LossSum{};
+  }
+
+  std::vector<size_t> order = {3, 2, 1, 4, 0};
+  ThreadCommunicator* communicator = nullptr;
+  std::vector<int> sent_after;  // buckets, behind each parameter
+
+ private:
+  const nn::Signature signature_ = nn::Signature::Features(1, 1);
+  std::vector<nn::ParameterView> parameters_;
+  std::vector<float> gradients_;
+  GradientReady ready_;
+};
+
+struct RankSums {
+  std::vector<float> gradients, tail;
+  std::vector<int> sent_after;
+};
+
+// The sums of one step over `shards` shards in `pieces` pieces, on each of `size` ranks.
+std::vector<RankSums> Exchange(int size, int shards, int pieces,
+                               GradientExchange::Options options,
+                               const std::vector<size_t>& order = {3, 2, 1, 4, 0}) {
+  const auto gang = std::make_shared<ThreadGang>(size);
+  std::vector<RankSums> sums(size);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      LayeredProgram program;
+      program.order = order;
+      ThreadCommunicator communicator(gang, rank);
+      program.communicator = &communicator;
+      GradientExchange exchange(program, options);
+      const auto [begin, end] = collectives::LeavesOf(rank, size, shards);
+      for (int step = 0; step < 2; ++step) {
+        program.sent_after.clear();
+        communicator.asynchronous = 0;
+        exchange.Begin(communicator, end - begin, pieces);
+        for (int i = begin * pieces; i < end * pieces; ++i) {
+          ASSERT_TRUE(program.ForwardBackward({}, {}, 0, i).ok());
+          exchange.After();
+        }
+        RankSums& mine = sums[rank];
+        mine.tail = {static_cast<float>(rank + 1)};
+        const Status status = exchange.Reduce(mine.tail);
+        ASSERT_TRUE(status.ok()) << status.ToString();
+        mine.gradients.assign(program.gradients().begin(), program.gradients().end());
+        mine.sent_after = program.sent_after;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return sums;
+}
+
+TEST(GradientExchange, BucketsAndRanksDoNotShowInTheBits) {
+  for (const int pieces : {1, 3}) {
+    const auto expected = Exchange(1, 4, pieces, {.bucket_bytes = 1 << 20})[0].gradients;
+    for (const int size : {1, 2, 4}) {
+      for (const int64_t bucket_bytes : {1, 20, 36, 1 << 20}) {
+        for (const bool overlap : {true, false}) {
+          const auto sums = Exchange(size, 4, pieces, {bucket_bytes, overlap});
+          for (const RankSums& rank : sums) {
+            EXPECT_EQ(rank.gradients, expected)
+                << size << " ranks, " << pieces << " pieces, buckets of " << bucket_bytes;
+            EXPECT_EQ(rank.tail[0], static_cast<float>(size * (size + 1) / 2));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(GradientExchange, ARankWithoutAShardAddsNothing) {
+  const auto expected = Exchange(1, 2, 1, {})[0].gradients;
+  for (const RankSums& rank : Exchange(4, 2, 1, {.bucket_bytes = 1})) {
+    EXPECT_EQ(rank.gradients, expected);
+  }
+}
+
+TEST(GradientExchange, ABucketGoesOutAsSoonAsItIsFinalAndNotBeforeTheOnesBeforeIt) {
+  // Buckets {3}, {2, 1}, {0 and the statistic}: the last one goes when the backward pass is over.
+  EXPECT_EQ(Exchange(2, 2, 1, {.bucket_bytes = 16})[0].sent_after,
+            (std::vector<int>{1, 1, 2, 2, 2}));
+  EXPECT_EQ(Exchange(2, 2, 1, {.bucket_bytes = 16}, {2, 1, 0, 3, 4})[0].sent_after,
+            (std::vector<int>{0, 0, 0, 2, 2}));
+  // Only the last micro-batch's gradients may go.
+  EXPECT_EQ(Exchange(2, 2, 2, {.bucket_bytes = 16})[0].sent_after,
+            (std::vector<int>{0, 0, 0, 0, 0, 1, 1, 2, 2, 2}));
+  EXPECT_EQ(Exchange(2, 2, 1, {.bucket_bytes = 16, .overlap = false})[0].sent_after,
+            (std::vector<int>{0, 0, 0, 0, 0}));
+}
+
+// What the exchange trusts: a gradient that was named is final, and all of them are named in time.
+TEST(GradientExchange, ProgramsNameEveryGradientOnceWhenItIsFinal) {
+  for (const std::string precision : {"f32", "bf16"}) {
+    nn::TrainingProgram::Options options;
+    options.model.arch = "transformer";
+    options.model.transformer.style = "gpt2";
+    options.model.transformer.layers = 3;
+    options.model.transformer.heads = 2;
+    options.model.transformer.width = 32;
+    options.model.activation = "gelu";
+    options.precision = precision;
+    const nn::DataShape data = {.kind = nn::DataShape::Kind::kTokens,
+                                .vocabulary = 17,
+                                .context = 16,
+                                .outputs = 17,
+                                .per_token = true};
+    options.model = nn::ResolveModel(options.model, data).value();
+    const nn::Signature signature = nn::MakeSignature(options.model, data).value();
+    const auto program = nn::TrainingProgram::Build(signature, options).value();
+    std::vector<int32_t> tokens(4 * 16), classes(4 * 16);
+    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * 5 % 17);
+    for (size_t i = 0; i < tokens.size(); ++i) classes[i] = (tokens[i] * 3 + 1) % 17;
+    nn::Batch batch;
+    batch.inputs.push_back({tokens.data(), {DType::kI32, Shape({4, 16})}});
+    std::vector<size_t> order;
+    std::vector<std::vector<float>> named(program->parameters().size());
+    program->WatchGradients([&](size_t i) {
+      order.push_back(i);
+      const nn::ParameterView& view = program->parameters()[i];
+      const auto part = program->gradients().subspan(view.offset, view.size);
+      EXPECT_TRUE(named[i].empty()) << view.name << " twice";
+      named[i].assign(part.begin(), part.end());
+      std::fill(part.begin(), part.end(), 7.0f);  // it is ours
+    });
+    ASSERT_TRUE(program->ForwardBackward(batch, {.classes = classes}, 0, 0).ok());
+    program->WatchGradients(nullptr);
+    const auto watched = program->gradients();
+    EXPECT_EQ(std::count(watched.begin(), watched.end(), 7.0f),
+              static_cast<int64_t>(watched.size()));
+    ASSERT_TRUE(program->ForwardBackward(batch, {.classes = classes}, 0, 0).ok());
+    for (size_t i = 0; i < named.size(); ++i) {
+      const nn::ParameterView& view = program->parameters()[i];
+      const auto part = program->gradients().subspan(view.offset, view.size);
+      EXPECT_TRUE(std::equal(part.begin(), part.end(), named[i].begin(), named[i].end()))
+          << view.name << " was not final";
+    }
+    // The last layer's first: nine tenths of the way, most have been named in falling order.
+    int falling = 0;
+    for (size_t i = 1; i < order.size(); ++i) falling += order[i] < order[i - 1];
+    EXPECT_GT(falling, static_cast<int>(order.size()) * 6 / 10) << precision;
+  }
+}
+
+}  // namespace
+}  // namespace lepton::worker

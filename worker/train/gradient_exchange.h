@@ -1,0 +1,79 @@
+// A step's gradients: from the micro-batches of a rank to the sum over all ranks, in buckets that
+// travel while the backward pass goes on.
+//
+// A bucket is a run of parameters, from the last one of the model to the first: the order in which
+// a backward pass finishes them. During the last micro-batch of a rank, a bucket whose gradients
+// are all final is folded with what the micro-batches before left (tree_fold.h) and handed to the
+// communicator's progress thread. Buckets go out in the order of their numbers on every rank,
+// whenever each becomes ready. The last bucket goes when the backward pass is over; the statistics
+// and the caller's tail travel with it.
+//
+// Sums are taken element by element in one fixed tree, so neither the buckets nor the overlap show
+// in the bits.
+//
+// Threads: one caller. The program outlives it, and so does each step's communicator the step:
+// after an error of Reduce or before a communicator goes, call Abandon.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "collectives/communicator.h"
+#include "runtime/nn/training_program.h"
+#include "worker/train/tree_fold.h"
+
+namespace lepton::worker {
+
+class GradientExchange {
+ public:
+  struct Options {
+    // A bucket closes with the parameter that fills it. 1 MiB costs about 1% of its own time in
+    // hand-overs on a network of 1 Gbit/s and leaves little to wait for at the end; bench/README.md
+    // has the measurements.
+    int64_t bucket_bytes = int64_t{1} << 20;
+    bool overlap = true;  // else all buckets wait for the end of the backward pass
+  };
+  GradientExchange(nn::TrainingProgram& program, Options options);
+  ~GradientExchange();
+
+  // A step begins in which this rank computes shards * pieces micro-batches; for each of them, in
+  // order, run the program's ForwardBackward (or zero its gradients) and call After.
+  void Begin(collectives::Communicator& gang, int shards, int pieces);
+  void After();
+  // Ends the step: program.gradients() and `tail` become the sums over all ranks. kAborted and the
+  // like as of Communicator::AllReduce.
+  Status Reduce(std::span<float> tail);
+  // Waits for what is under way: it fails fast once the group was aborted.
+  void Abandon();
+
+  int buckets() const { return static_cast<int>(buckets_.size()); }
+
+ private:
+  struct Bucket {
+    int64_t begin = 0, end = 0;  // elements
+    size_t parameters = 0;
+  };
+  void MakeBuckets(int64_t bucket_bytes);
+  void OnReady(size_t parameter);
+  void SendReadyBuckets();
+  void Fold(int64_t begin, int64_t end);
+
+  nn::TrainingProgram& program_;
+  const Options options_;
+  std::vector<Bucket> buckets_;
+  std::vector<size_t> bucket_of_;  // by parameter; statistics: the last
+  int64_t trained_ = 0;            // elements; statistics lie behind
+
+  collectives::Communicator* gang_ = nullptr;
+  int micro_batches_ = 0, pieces_ = 1, next_ = 0;  // of this step
+  TreeFold fold_;
+  std::vector<float> pieces_sum_;
+  std::vector<size_t> missing_;  // by bucket: parameters that are not final
+  size_t sent_ = 0;              // buckets that are folded and on their way
+  std::vector<collectives::HandlePtr> handles_;
+  std::vector<float> last_;  // the last bucket, statistics, tail
+};
+
+}  // namespace lepton::worker
