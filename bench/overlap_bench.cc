@@ -1,10 +1,8 @@
 // One rank of bench/overlap_bench.py: how much of the gradients' exchange hides behind the backward
 // pass. GPT steps as the training loop does them (forward, backward, exchange, update), in three
 // ways in turn: `alone` without any exchange, `after` with the exchange behind the backward pass,
-// `overlap` in buckets beside it. Two hidden shares, of medians: by the steps' times, (after -
-// overlap) / (after - alone), which counts what the exchange takes from the computation too; and by
-// how long a rank waits behind its backward pass, 1 - overlap / after. Sums are compared bit by bit
-// between the ways before anything is timed.
+// `overlap` in buckets beside it. The hidden share is (after - overlap) / (after - alone). Sums are
+// compared bit by bit between the ways before anything is timed.
 //   overlap_bench RANK SIZE ADDRESS FOLDER [layers width context batch precision steps rounds
 //                 bucket_kib...]
 // FOLDER is where the ranks find each other's addresses. TCP only.
@@ -54,7 +52,8 @@ std::unique_ptr<Communicator> Join(int rank, int size, const std::string& addres
   collectives::GroupSpec group{rank, size, 1, "0123456789abcdef", {}};
   for (int r = 0; r < size; ++r) {
     const auto path = folder / fmt::format("rank{}", r);
-    while (!std::filesystem::exists(path)) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    while (!std::filesystem::exists(path))
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
     group.members.push_back(ReadFile(path, 1 << 12).value());
   }
   auto gang = backend.Join(std::move(*endpoint), group, {}, Deadline::In(std::chrono::seconds(20)));
@@ -80,8 +79,8 @@ class Steps {
     options.model = nn::ResolveModel(options.model, data).value();
     options.precision = work.precision;
     options.total_steps = 1'000'000;
-    program_ = nn::TrainingProgram::Build(nn::MakeSignature(options.model, data).value(), options)
-                   .value();
+    program_ =
+        nn::TrainingProgram::Build(nn::MakeSignature(options.model, data).value(), options).value();
     tokens_.resize(work.batch * work.context);
     for (size_t i = 0; i < tokens_.size(); ++i) {
       tokens_[i] = static_cast<int32_t>((i * 7919 + 31 * gang.rank()) % 65);
@@ -138,6 +137,11 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+// Other tenants of a machine only ever add time.
+double Fastest(std::vector<double> values) {
+  return *std::min_element(values.begin(), values.end());
+}
+
 std::vector<float> Sums(Steps& steps, GradientExchange& exchange) {
   steps.Step(&exchange, /*update=*/false);
   const auto gradients = steps.program().gradients();
@@ -179,13 +183,16 @@ void Run(const Work& work, Communicator& gang) {
       }
     }
     if (gang.rank() != 0) continue;
-    const double a = Median(alone_ms.step), b = Median(after_ms.step), c = Median(overlap_ms.step);
-    const double wait_after = Median(after_ms.wait), wait = Median(overlap_ms.wait);
-    std::cout << fmt::format(
-        "buckets of {} KiB ({}): step alone {:.0f} ms, exchange after {:.0f} ms, overlapped {:.0f} "
-        "ms: {:.0f}% hidden; waits {:.0f} ms, overlapped {:.0f} ms: {:.0f}% hidden\n",
-        kib, buckets, a, b, c, 100 * (b - c) / (b - a), wait_after, wait,
-        100 * (1 - wait / wait_after));
+    const auto print = [&](const char* name, double (*pick)(std::vector<double>)) {
+      const double a = pick(alone_ms.step), b = pick(after_ms.step), c = pick(overlap_ms.step);
+      std::cout << fmt::format(
+          "buckets of {} KiB ({}), {}: step alone {:.0f} ms, exchange after {:.0f} ms, overlapped "
+          "{:.0f} ms: {:.0f}% hidden; waits behind backward {:.0f} and {:.0f} ms\n",
+          kib, buckets, name, a, b, c, 100 * (b - c) / (b - a), pick(after_ms.wait),
+          pick(overlap_ms.wait));
+    };
+    print("medians", Median);
+    print("fastest", Fastest);
     std::cout.flush();
   }
 }
@@ -208,7 +215,8 @@ int Main(const std::vector<std::string>& arguments) {
     for (size_t i = 11; i < arguments.size(); ++i) work.bucket_kib.push_back(number(i, int64_t{0}));
   }
   ThreadPool::SetComputeThreads(1);
-  const auto gang = Join(std::stoi(arguments[0]), std::stoi(arguments[1]), arguments[2], arguments[3]);
+  const auto gang =
+      Join(std::stoi(arguments[0]), std::stoi(arguments[1]), arguments[2], arguments[3]);
   Run(work, *gang);
   return 0;
 }

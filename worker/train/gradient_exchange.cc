@@ -24,10 +24,9 @@ void GradientExchange::MakeBuckets(int64_t bucket_bytes) {
     const nn::ParameterView& view = parameters[i];
     if (view.statistic) continue;
     trained_ = std::max(trained_, view.offset + view.size);
-    const bool full =
-        buckets_.empty() || (buckets_.back().end - buckets_.back().begin) *
-                                    static_cast<int64_t>(sizeof(float)) >=
-                                bucket_bytes;
+    const bool full = buckets_.empty() || (buckets_.back().end - buckets_.back().begin) *
+                                                  static_cast<int64_t>(sizeof(float)) >=
+                                              bucket_bytes;
     if (full) buckets_.push_back({view.offset, view.offset + view.size});
     buckets_.back().begin = view.offset;
     ++buckets_.back().parameters;
@@ -73,9 +72,9 @@ void GradientExchange::SendReadyBuckets() {
     const Bucket& bucket = buckets_[sent_];
     Fold(bucket.begin, bucket.end);
     float* const values = program_.gradients().data() + bucket.begin;
-    handles_.push_back(gang_->AllReduceAsync(
-        values, values, static_cast<size_t>(bucket.end - bucket.begin),
-        collectives::DataType::kFloat32, collectives::ReduceOp::kSum));
+    handles_.push_back(
+        gang_->AllReduceAsync(values, values, static_cast<size_t>(bucket.end - bucket.begin),
+                              collectives::DataType::kFloat32, collectives::ReduceOp::kSum));
   }
 }
 

@@ -4,7 +4,8 @@
 //      (worker/data/batch_source.h; assembled ahead by batch_feeder.h), in spec.accumulate pieces
 //      whose gradients are added in order, and folds the shards' gradients in a fixed tree
 //      (tree_fold.h);
-//   2. one all-reduce of [gradient, loss, stop flag]: every rank now knows the same sums;
+//   2. all-reduces of [gradient, loss, stop flag], whose first parts travel during 1
+//      (gradient_exchange.h): every rank now knows the same sums;
 //   3. a loss or gradient norm that is not finite ends the run on all ranks;
 //   4. each rank applies the same update to its own copy of the weights.
 // The weights have the same bits for any number of ranks.

@@ -74,8 +74,7 @@ struct RankSums {
 };
 
 // The sums of one step over `shards` shards in `pieces` pieces, on each of `size` ranks.
-std::vector<RankSums> Exchange(int size, int shards, int pieces,
-                               GradientExchange::Options options,
+std::vector<RankSums> Exchange(int size, int shards, int pieces, GradientExchange::Options options,
                                const std::vector<size_t>& order = {3, 2, 1, 4, 0}) {
   const auto gang = std::make_shared<ThreadGang>(size);
   std::vector<RankSums> sums(size);
