@@ -170,6 +170,7 @@ void Applier::OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finis
   task.set_exit_status(finished.exit_status());
   task.set_signal(finished.signal());
   task.set_silent_since_ms(finished.silent_since_ms());
+  if (finished.has_diverged()) *task.mutable_diverged() = finished.diverged();
   if (!IsLeader(gang, task) || finished.code() != "OK" || finished.signal() != 0) return;
   JobResult& result = *gang.mutable_result();
   result.set_model_manifest(finished.model_manifest());

@@ -173,7 +173,10 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
   if (verdict.kind == Verdict::Kind::kWorkerFault) {
     EpochChange change;
     const bool left = verdict.reason_code == "WORKER_STOPPED";
-    change.reason_code = left ? "RANK_LEAVES" : task.silent_since_ms() > 0 ? "HUNG" : "RANK_LOST";
+    change.reason_code = left                         ? "RANK_LEAVES"
+                         : task.has_diverged()        ? "DIVERGED"
+                         : task.silent_since_ms() > 0 ? "HUNG"
+                                                      : "RANK_LOST";
     change.cause = verdict.cause;
     change.fault = !left;
     change.fault_ms = task.silent_since_ms() > 0 ? task.silent_since_ms() : ended_ms;

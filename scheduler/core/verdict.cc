@@ -5,13 +5,13 @@
 namespace lepton::scheduler {
 namespace {
 
-// Its process did not end by itself.
+// Its process did not end by itself, or ended since it cannot be trusted.
 bool WasTaken(const Task& task) {
-  return task.state() == TASK_LOST || task.signal() != 0;
+  return task.state() == TASK_LOST || task.signal() != 0 || task.has_diverged();
 }
 
 bool EndedFatally(const Task& task) {
-  return task.state() == TASK_FINISHED && task.signal() == 0 &&
+  return task.state() == TASK_FINISHED && task.signal() == 0 && !task.has_diverged() &&
          IsFatal(StatusCodeFromName(task.code()));
 }
 
@@ -48,6 +48,10 @@ Verdict JudgeTask(const Task& task) {
   const std::string code = task.code().empty() ? "INTERNAL" : task.code();
   if (task.state() == TASK_LOST) return {Kind::kWorkerFault, "WORKER_LOST", code, Describe(task)};
   if (task.signal() != 0) return {Kind::kWorkerFault, "TASK_KILLED", "ABORTED", Describe(task)};
+  if (task.has_diverged()) {
+    const bool others_go_on = task.diverged().agreeing() > 0;
+    return {others_go_on ? Kind::kWorkerFault : Kind::kFatal, "DIVERGED", code, Describe(task)};
+  }
   if (EndedFatally(task)) return {Kind::kFatal, "TASK_FAILED", code, Describe(task)};
   // It was told to stop, though not by us: its worker is going away.
   if (code == "CANCELLED") return {Kind::kWorkerFault, "WORKER_STOPPED", "ABORTED", Describe(task)};

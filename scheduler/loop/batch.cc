@@ -51,6 +51,11 @@ void StateLoop::Batch::Accepted(const JobId& job, int trial, const wire::TaskRep
   if (!job.empty()) jobs_.insert(job);
   sends_.push_back(
       [job, trial, report](LoopSink& sink, const State&) { sink.Accepted(job, trial, report); });
+  if (report.has_finished() && report.finished().has_diverged()) {
+    sends_.push_back([diverged = report.finished().diverged()](LoopSink&, const State&) {
+      CountDivergence(diverged);
+    });
+  }
   if (!report.has_recovered()) return;
   sends_.push_back([job, epoch = report.recovered().epoch()](LoopSink&, const State& state) {
     const Job* known = state.FindJob(job);

@@ -20,4 +20,11 @@ void CountRecovery(const Recovery& recovery) {
   }
 }
 
+void CountDivergence(const wire::TaskDiverged& diverged) {
+  metrics::Counter("lepton_diverged_ranks_total",
+                   "Training ranks whose parameters were not those of their peers, by outcome.",
+                   {{"outcome", diverged.agreeing() > 0 ? "removed" : "job_failed"}})
+      .Increment();
+}
+
 }  // namespace lepton::scheduler

@@ -2,6 +2,8 @@
 //   lepton_recoveries_total{reason}
 //   lepton_recovery_seconds{phase}, phase one of detect, agree, rebuild, restore, first_commit,
 //   total
+// And of ranks that ended since their parameters were not those of their peers:
+//   lepton_diverged_ranks_total{outcome}, outcome one of removed, job_failed (no majority agreed)
 // Threads: any.
 #pragma once
 
@@ -10,5 +12,6 @@
 namespace lepton::scheduler {
 
 void CountRecovery(const Recovery& recovery);
+void CountDivergence(const wire::TaskDiverged& diverged);
 
 }  // namespace lepton::scheduler

@@ -114,10 +114,10 @@ class Cluster:
             raise AssertionError("coordinator: " + self.log("coordinator.log"))
         self.url = json.loads(where.read_text())["http"]
 
-    def start_worker(self, name=None, slots=None):
+    def start_worker(self, name=None, slots=None, env=None):
         name = name or f"w{len(self.workers)}"
         worker = self.spawn(f"worker-{name}.log", "worker", "--join", self.data, "--slots",
-                            slots or self.slots, "--name", name)
+                            slots or self.slots, "--name", name, env=env)
         worker.lepton_name = name
         self.workers.append(worker)
         return worker

@@ -28,7 +28,12 @@ class ElasticObserver final : public TrainObserver {
   Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) override {
     return task_.Checkpoint(step, metrics);
   }
+  void Computed(uint64_t step, nn::TrainingProgram& program) override {
+    task_.Computed(step, program);
+  }
+  void Diverged(const Divergence& found) override { task_.Diverged(found); }
   void Committed(uint64_t step) override {
+    task_.Committed(step);
     if (!restored_) return;
     wire::TaskRecovered report = *std::exchange(recovered_, std::nullopt);
     report.set_step(step);

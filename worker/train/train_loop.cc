@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -13,9 +12,12 @@
 
 #include "collectives/tree_shape.h"
 #include "worker/data/batch_feeder.h"
+#include "worker/train/divergence.h"
 #include "worker/train/evaluation.h"
 #include "worker/train/gradient_exchange.h"
 #include "worker/train/loop_state.h"
+#include "worker/train/parameter_digest.h"
+#include "worker/train/step_tail.h"
 #include "worker/train/tree_fold.h"
 
 namespace lepton::worker {
@@ -36,27 +38,6 @@ void Accumulate(const nn::LossSum& loss, nn::LossSum& total) {
 }
 double Mean(const nn::LossSum& total) {
   return total.count > 0 ? total.sum / total.count : 0;
-}
-
-// The reduced buffer's tail behind the gradient: the loss and the number of predictions with a
-// target, each a double in two floats, and how many ranks wish for something, which so reaches all
-// of them at the same step.
-enum Tail { kLossHigh, kLossLow, kCountHigh, kCountLow, kStop, kLeave, kRegroup, kTailSize };
-
-std::array<float, 2> SplitDouble(double value) {
-  const float high = static_cast<float>(value);
-  return {high, std::isfinite(high) ? static_cast<float>(value - double{high}) : 0.0f};
-}
-
-std::array<float, kStop> Split(const nn::LossSum& loss) {
-  const auto [sum, sum_low] = SplitDouble(loss.sum);
-  const auto [count, count_low] = SplitDouble(loss.count);
-  return {sum, sum_low, count, count_low};
-}
-
-nn::LossSum Join(const float* tail) {
-  return {double{tail[kLossHigh]} + double{tail[kLossLow]},
-          double{tail[kCountHigh]} + double{tail[kCountLow]}};
 }
 
 // This rank's.
@@ -93,21 +74,20 @@ class TrainLoop::Impl {
   Status Salvage();
 
  private:
-  struct StepSums {
-    nn::LossSum loss;
-    int stop = 0, leave = 0, regroup = 0;  // ranks that wish for it
-  };
   bool leader() const { return gang_->rank() == 0; }
   Status Share(int source);
-  using SplitLoss = std::array<float, kStop>;  // as the tail
+  Result<int> Settle(bool has_state);
   Result<nn::LossSum> PieceGradient(int shard, int piece);
   Result<SplitLoss> LocalGradient();
   Result<StepSums> ReduceGradient(const SplitLoss& local_loss);
+  Status CheckEqual(std::span<const uint64_t> digests, std::span<const int> counted = {});
+  Status CheckEqualAtEnd();
   Status TakeStep();
   Status AfterStep();
   Status MayPart();
   Status EvaluateNow();
   Status CheckpointNow();
+  std::string LastGood() const;
   Status NotFinite(std::string_view what, double value) const;
   void Report(double train_loss);
 
@@ -117,10 +97,12 @@ class TrainLoop::Impl {
   const BatchSource source_;
   collectives::Communicator* gang_ = nullptr;
   bool took_part_ = false;  // in a group before
+  bool whole_ = true;       // weights, optimiser and loop state are of one place
   std::vector<int> my_shards_;
   std::optional<BatchFeeder> feeder_;
   GradientExchange exchange_;
   TreeFold loss_fold_;
+  std::vector<float> tail_;
 
   LoopState state_;
   StepSums wishes_;  // as of the last step
@@ -131,6 +113,7 @@ class TrainLoop::Impl {
 // Weights, optimiser and loop state of one rank, to all.
 Status TrainLoop::Impl::Share(int source) {
   using collectives::DataType;
+  whole_ = whole_ && gang_->rank() == source;  // until all of it is here
   for (std::span<float> floats : {run_.program.weights(), run_.program.optimizer_state()}) {
     if (floats.empty()) continue;
     LEPTON_RETURN_IF_ERROR(
@@ -142,32 +125,55 @@ Status TrainLoop::Impl::Share(int source) {
   packed.resize(static_cast<size_t>(size));
   LEPTON_RETURN_IF_ERROR(gang_->Broadcast(packed.data(), packed.size(), DataType::kUInt8, source));
   LEPTON_ASSIGN_OR_RETURN(state_, LoopState::Unpack(packed));
+  whole_ = true;
   return Status::Ok();
 }
 
 // One copy of the state rules, the furthest: also at the start, in case that hosts differ in how
-// they round while drawing the initial weights. The step in flight when a group broke is forgotten.
+// they round while drawing the initial weights. Returns how many ranks were behind.
+Result<int> TrainLoop::Impl::Settle(bool has_state) {
+  const int64_t mine[] = {has_state && whole_ ? state_.place() : -1, took_part_ ? 1 : 0,
+                          static_cast<int64_t>(DigestOf(run_.program.weights()))};
+  const size_t ranks = static_cast<size_t>(gang_->size());
+  std::vector<int64_t> all(std::size(mine) * ranks);
+  LEPTON_RETURN_IF_ERROR(
+      gang_->AllGather(mine, all.data(), std::size(mine), collectives::DataType::kInt64)
+          .WithContext("places"));
+  std::vector<int64_t> places(ranks);
+  std::vector<uint64_t> digests(ranks);
+  bool fresh = true;
+  for (size_t rank = 0; rank < ranks; ++rank) fresh = fresh && all[rank * std::size(mine) + 1] == 0;
+  for (size_t rank = 0; rank < ranks; ++rank) {
+    const int64_t* const its = &all[rank * std::size(mine)];
+    // What a rank drew for itself counts only where nobody has begun.
+    places[rank] = fresh || its[1] != 0 ? its[0] : -1;
+    digests[rank] = static_cast<uint64_t>(its[2]);
+  }
+  const int64_t newest = *std::max_element(places.begin(), places.end());
+  if (newest < 0) return AbortGang(*gang_, Internal("no rank has the training state"));
+  std::vector<int> furthest;
+  for (size_t rank = 0; rank < ranks; ++rank) {
+    if (places[rank] == newest) furthest.push_back(static_cast<int>(rank));
+  }
+  const int behind = static_cast<int>(ranks - furthest.size());
+  const bool alike = CountDigests(digests, furthest).agree();
+  if (!fresh) LEPTON_RETURN_IF_ERROR(CheckEqual(digests, furthest));
+  if (behind > 0 || !alike) {
+    LEPTON_RETURN_IF_ERROR(Share(furthest[0]).WithContext("training state"));
+  }
+  return behind;
+}
+
+// The step in flight when a group broke is forgotten.
 Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool has_state) {
   exchange_.Abandon();
   gang_ = &gang;
   uint64_t bytes = 0;
   if (gang.size() > 1) {
-    const int64_t mine[] = {has_state ? state_.place() : -1, took_part_ ? 1 : 0};
-    std::vector<int64_t> all(2 * static_cast<size_t>(gang.size()));
-    LEPTON_RETURN_IF_ERROR(
-        gang.AllGather(mine, all.data(), 2, collectives::DataType::kInt64).WithContext("places"));
-    int source = 0, behind = 0;
-    bool fresh = true;
-    for (int rank = 0; rank < gang.size(); ++rank) {
-      if (all[2 * rank] > all[2 * source]) source = rank;
-      fresh = fresh && all[2 * rank + 1] == 0;
-    }
-    if (all[2 * source] < 0) return AbortGang(gang, Internal("no rank has the training state"));
-    for (int rank = 0; rank < gang.size(); ++rank) behind += all[2 * rank] < all[2 * source];
-    if (behind > 0 || fresh) LEPTON_RETURN_IF_ERROR(Share(source).WithContext("training state"));
+    LEPTON_ASSIGN_OR_RETURN(const int behind, Settle(has_state));
     bytes = static_cast<uint64_t>(behind) * sizeof(float) *
             (run_.program.weights().size() + run_.program.optimizer_state().size());
-  } else if (!has_state) {
+  } else if (!has_state || !whole_) {
     return Internal("no rank has the training state");
   }
   took_part_ = true;
@@ -193,7 +199,7 @@ Result<nn::LossSum> TrainLoop::Impl::PieceGradient(int shard, int piece) {
 
 // This rank's micro-batches; their gradients begin to travel during the last of them. Returns the
 // loss over its shards.
-Result<TrainLoop::Impl::SplitLoss> TrainLoop::Impl::LocalGradient() {
+Result<SplitLoss> TrainLoop::Impl::LocalGradient() {
   exchange_.Begin(*gang_, static_cast<int>(my_shards_.size()), pieces_);
   loss_fold_.Reset();
   for (const int shard : my_shards_) {
@@ -210,25 +216,64 @@ Result<TrainLoop::Impl::SplitLoss> TrainLoop::Impl::LocalGradient() {
   return sum;
 }
 
-Result<TrainLoop::Impl::StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
-  const bool wishes[] = {observer_.StopRequested(), observer_.LeaveRequested(),
-                         observer_.RegroupRequested()};
-  std::array<float, kTailSize> tail;
-  std::copy(local_loss.begin(), local_loss.end(), tail.begin());
-  for (int i = 0; i < 3; ++i) tail[kStop + i] = wishes[i] ? 1.0f : 0.0f;
-  LEPTON_RETURN_IF_ERROR(exchange_.Reduce(tail));
-  return StepSums{Join(tail.data()), static_cast<int>(tail[kStop]), static_cast<int>(tail[kLeave]),
-                  static_cast<int>(tail[kRegroup])};
+Result<StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
+  const Wishes wishes{observer_.StopRequested(), observer_.LeaveRequested(),
+                      observer_.RegroupRequested()};
+  tail_.resize(TailSize(gang_->size()));
+  const uint64_t digest = gang_->size() > 1 ? DigestOf(run_.program.weights()) : 0;
+  WriteTail(tail_, local_loss, wishes, gang_->rank(), digest);
+  LEPTON_RETURN_IF_ERROR(exchange_.Reduce(tail_));
+  return ReadTail(tail_);
+}
+
+// Collective when the digests differ, which all ranks see alike. kDataLoss on ranks that are not to
+// be trusted, which end; kAborted on the others, which go on without them.
+Status TrainLoop::Impl::CheckEqual(std::span<const uint64_t> digests,
+                                   std::span<const int> counted) {
+  const Census census = CountDigests(digests, counted);
+  if (census.agree()) return Status::Ok();
+  LEPTON_ASSIGN_OR_RETURN(const std::string tensor, FindTensor(census, run_.program, *gang_));
+  Divergence found{.step = state_.step + 1,
+                   .tensor = tensor,
+                   .agreeing = census.agreeing,
+                   .ranks = gang_->size()};
+  if (census.IsOdd(gang_->rank())) {
+    observer_.Diverged(found);
+    return DataLoss(found.agreeing > 0
+                        ? fmt::format("its parameters are not those of {} of the {} ranks at step "
+                                      "{}: {} differs",
+                                      found.agreeing, found.ranks, found.step, tensor)
+                        : fmt::format("the {} ranks do not hold the same parameters at step {}, "
+                                      "and no majority does: {} differs; {}",
+                                      found.ranks, found.step, tensor, LastGood()));
+  }
+  if (census.agreeing == 0) return DataLoss("the ranks that went furthest do not agree");
+  // What the odd one wrote behind the last step may be wrong too: done again by those that go on.
+  if (census.IsOdd(0)) state_.step_closed = false;
+  return Aborted(fmt::format("rank {} of {} holds other parameters at step {}: {} differs",
+                             census.odd[0], found.ranks, found.step, tensor));
+}
+
+// What flipped since the last reduction must not become the model.
+Status TrainLoop::Impl::CheckEqualAtEnd() {
+  if (gang_->size() == 1) return Status::Ok();
+  const auto mine = static_cast<int64_t>(DigestOf(run_.program.weights()));
+  std::vector<uint64_t> all(static_cast<size_t>(gang_->size()));
+  LEPTON_RETURN_IF_ERROR(gang_->AllGather(&mine, all.data(), 1, collectives::DataType::kInt64)
+                             .WithContext("digests of the parameters"));
+  return CheckEqual(all);
+}
+
+std::string TrainLoop::Impl::LastGood() const {
+  return state_.last_checkpoint.empty() ? "no checkpoint yet"
+                                        : fmt::format("last good checkpoint: step {} ({})",
+                                                      state_.good_step, state_.last_checkpoint);
 }
 
 Status TrainLoop::Impl::NotFinite(std::string_view what, double value) const {
-  const std::string good = state_.last_checkpoint.empty()
-                               ? "no checkpoint yet"
-                               : fmt::format("last good checkpoint: step {} ({})", state_.good_step,
-                                             state_.last_checkpoint);
   return FailedPrecondition(
       fmt::format("{} is {} at step {}; {}; a lower optimizer.lr or clip_norm may help", what,
-                  std::isnan(value) ? "nan" : "infinite", state_.step + 1, good));
+                  std::isnan(value) ? "nan" : "infinite", state_.step + 1, LastGood()));
 }
 
 Status TrainLoop::Impl::TakeStep() {
@@ -239,7 +284,9 @@ Status TrainLoop::Impl::TakeStep() {
     return AbortGang(*gang_,
                      local_loss.status().WithContext(fmt::format("step {}", state_.step + 1)));
   }
+  observer_.Computed(state_.step + 1, run_.program);
   LEPTON_ASSIGN_OR_RETURN(const StepSums sums, ReduceGradient(*local_loss));
+  LEPTON_RETURN_IF_ERROR(CheckEqual(sums.digests));
   if (!std::isfinite(sums.loss.sum)) return NotFinite("loss", sums.loss.sum);
   state_.gradient_norm =
       run_.program.ApplyGradients(state_.step, 1.0 / std::max(1.0, sums.loss.count));
@@ -369,6 +416,7 @@ Result<TrainOutcome> TrainLoop::Impl::Run() {
     LEPTON_RETURN_IF_ERROR(TakeStep());
   }
   LEPTON_RETURN_IF_ERROR(EvaluateNow());  // a run that was resumed at its end has no step to take
+  LEPTON_RETURN_IF_ERROR(CheckEqualAtEnd());
   TrainOutcome outcome;
   outcome.steps = state_.step;
   outcome.metrics = state_.metrics;
@@ -381,7 +429,7 @@ Result<TrainOutcome> TrainLoop::Impl::Run() {
 }
 
 Status TrainLoop::Impl::Salvage() {
-  if (!run_.checkpoints || state_.step <= state_.good_step) return Status::Ok();
+  if (!run_.checkpoints || !whole_ || state_.step <= state_.good_step) return Status::Ok();
   const auto written = observer_.Checkpoint(state_.step, state_.metrics);
   return written.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
 }

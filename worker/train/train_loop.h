@@ -4,10 +4,11 @@
 //      (worker/data/batch_source.h; assembled ahead by batch_feeder.h), in spec.accumulate pieces
 //      whose gradients are added in order, and folds the shards' gradients in a fixed tree
 //      (tree_fold.h);
-//   2. all-reduces of [gradient, loss, stop flag], whose first parts travel during 1
+//   2. all-reduces of [gradient, loss, wishes, digests], whose first parts travel during 1
 //      (gradient_exchange.h): every rank now knows the same sums;
-//   3. a loss or gradient norm that is not finite ends the run on all ranks;
-//   4. each rank applies the same update to its own copy of the weights.
+//   3. ranks whose parameters differ from those of most ranks end here (divergence.h);
+//   4. a loss or gradient norm that is not finite ends the run on all ranks;
+//   5. each rank applies the same update to its own copy of the weights.
 // The weights have the same bits for any number of ranks.
 // Threads: the gang's calls and the observer's are made on the caller's thread.
 #pragma once
@@ -37,6 +38,14 @@ struct TrainProgress {
   Metrics metrics;
 };
 
+// What ranks learn when they do not hold the same parameters (divergence.h).
+struct Divergence {
+  uint64_t step = 0;   // in flight; its gradient was not applied
+  std::string tensor;  // the first that differs
+  int agreeing = 0;    // ranks that hold the same; 0: no majority does
+  int ranks = 0;       // of the group
+};
+
 // What a loop does to the world. Progress and Checkpoint are called on rank 0 only.
 class TrainObserver {
  public:
@@ -46,8 +55,12 @@ class TrainObserver {
   // Of an elastic gang: this rank leaves, or the group ends, after the step.
   virtual bool LeaveRequested() { return false; }
   virtual bool RegroupRequested() { return false; }
+  // On every rank, between its own gradient of a step and the reduction.
+  virtual void Computed(uint64_t, nn::TrainingProgram&) {}
   // On every rank, after each update.
   virtual void Committed(uint64_t) {}
+  // On a rank that is not to be trusted any more; the loop ends with kDataLoss.
+  virtual void Diverged(const Divergence&) {}
   virtual void Progress(const TrainProgress& progress) = 0;
   // Makes a durable checkpoint of the program's state after `step` steps; returns its digest.
   virtual Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) = 0;
@@ -80,6 +93,7 @@ struct TrainOutcome {
 // kFailedPrecondition: "loss is nan at step 17; last good checkpoint: step 10 (<digest>)": the same
 //   on all ranks, and running it again gives the same.
 // kCancelled after a stop request, with a checkpoint of the last step.
+// kDataLoss when this rank's parameters are not those of most ranks, or no majority agrees.
 // kAborted and the like when a peer is gone; kResourceExhausted when a checkpoint does not fit.
 Result<TrainOutcome> RunTrainLoop(const TrainRun& run, TrainObserver& observer);
 

@@ -329,6 +329,16 @@ void TaskObserver::Progress(const TrainProgress& progress) {
   }
 }
 
+void TaskObserver::Diverged(const Divergence& found) {
+  wire::TaskFinished result;
+  wire::TaskDiverged& diverged = *result.mutable_diverged();
+  diverged.set_step(found.step);
+  diverged.set_tensor(found.tensor);
+  diverged.set_agreeing(static_cast<uint32_t>(found.agreeing));
+  diverged.set_ranks(static_cast<uint32_t>(found.ranks));
+  context_.SetResult(result);
+}
+
 Result<storage::Digest> TaskObserver::Checkpoint(uint64_t step, const Metrics& metrics) {
   storage::CheckpointInfo info;
   info.job_id = context_.start().job_id();

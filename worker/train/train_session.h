@@ -12,6 +12,7 @@
 #include "worker/data/prepared_data.h"
 #include "worker/task_context.h"
 #include "worker/train/model_files.h"
+#include "worker/train/train_faults.h"
 #include "worker/train/train_loop.h"
 
 namespace lepton::worker {
@@ -62,14 +63,20 @@ Status FinishSession(TaskContext& context, const TrainSession& session, const Tr
 class TaskObserver final : public TrainObserver {
  public:
   TaskObserver(TaskContext& context, const TrainSession& session)
-      : context_(context), session_(session) {}
+      : context_(context), session_(session), faults_(TrainFaults::FromEnvironment()) {}
   bool StopRequested() override { return context_.stop_requested(); }
+  void Computed(uint64_t step, nn::TrainingProgram& program) override {
+    faults_.Computed(step, program);
+  }
+  void Committed(uint64_t step) override { faults_.Committed(step, *session_.program); }
+  void Diverged(const Divergence& found) override;
   void Progress(const TrainProgress& progress) override;
   Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) override;
 
  private:
   TaskContext& context_;
   const TrainSession& session_;
+  TrainFaults faults_;
 };
 
 }  // namespace lepton::worker

@@ -246,6 +246,37 @@ TEST_F(ElasticGang, ARankThatItsAgentKilledForItsSilenceIsCalledHung) {
   EXPECT_THAT(ledger.cause(), HasSubstr("rank 1 on worker w1: hung"));
 }
 
+void FinishDiverged(Sim& sim, const std::string& task, uint32_t agreeing) {
+  wire::TaskReport report;
+  report.mutable_finished()->set_code("DATA_LOSS");
+  report.mutable_finished()->set_message("its parameters are not those of its peers");
+  report.mutable_finished()->mutable_diverged()->set_step(7);
+  report.mutable_finished()->mutable_diverged()->set_agreeing(agreeing);
+  sim.Report(task, std::move(report));
+}
+
+TEST_F(ElasticGang, ARankThatDivergedIsLeftBehindAndNamed) {
+  Start(1, 3);
+  sim.Endpoint(Seat(0), 1, "rank 1 of 3 holds other parameters");
+  FinishDiverged(sim, Seat(1), 2);
+  EXPECT_THAT(Members(), ElementsAre(0, 2));
+  sim.Endpoint(Seat(2), 1, "rank 1 of 3 holds other parameters");
+  sim.Recovered(Seat(0), 8);
+  const Recovery& ledger = sim.job(id).recoveries(0);
+  EXPECT_EQ(ledger.reason_code(), "DIVERGED");
+  EXPECT_THAT(ledger.cause(), HasSubstr("rank 1 on worker w1: DATA_LOSS: its parameters"));
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+}
+
+TEST_F(ElasticGang, RanksThatDivergedWithoutAMajorityFailTheJob) {
+  Start(1, 2);
+  FinishDiverged(sim, Seat(1), 0);
+  FinishDiverged(sim, Seat(0), 0);
+  EXPECT_EQ(sim.StateOf(id), "FAILED");
+  EXPECT_EQ(sim.job(id).reason_code(), "DIVERGED");
+  EXPECT_EQ(sim.job(id).error_code(), "DATA_LOSS");
+}
+
 TEST_F(ElasticGang, TheSameFaultAgainAndAgainEndsIt) {
   for (int i = 0; i < 4; ++i) sim.Hello("w" + std::to_string(i));
   spec::JobSpec spec = Sim::Elastic(1, 4);

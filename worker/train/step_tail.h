@@ -1,0 +1,43 @@
+// What rides behind the gradient in a step's one reduction, so that it costs no round trip of its
+// own: the loss, what ranks wish for, and a digest of each rank's parameters. All of it is float32
+// and is added like the gradient.
+// Threads: pure.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "runtime/nn/training_program.h"
+
+namespace lepton::worker {
+
+// The sum and the count of a loss, each a double in two floats, so that they can be folded and
+// reduced like gradients.
+using SplitLoss = std::array<float, 4>;
+SplitLoss Split(const nn::LossSum& loss);
+nn::LossSum Join(const SplitLoss& split);
+
+// What a rank wishes for at the end of the step.
+struct Wishes {
+  bool stop = false;     // all ranks stop
+  bool leave = false;    // this rank goes
+  bool regroup = false;  // the group ends, for somebody joins
+};
+
+// The sums over ranks.
+struct StepSums {
+  nn::LossSum loss;
+  int stop = 0, leave = 0, regroup = 0;  // ranks that wish for it
+  std::vector<uint64_t> digests;         // by rank: of its parameters
+};
+
+size_t TailSize(int ranks);  // floats
+// A rank's summand. The digest stands in the rank's own place; in those of the others is a zero.
+void WriteTail(std::span<float> tail, const SplitLoss& loss, const Wishes& wishes, int rank,
+               uint64_t digest);
+StepSums ReadTail(std::span<const float> tail);
+
+}  // namespace lepton::worker

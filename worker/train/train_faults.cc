@@ -1,0 +1,46 @@
+#include "worker/train/train_faults.h"
+
+#include <glog/logging.h>
+
+#include <bit>
+#include <charconv>
+#include <cstdlib>
+
+namespace lepton::worker {
+namespace {
+
+// In the middle of the last tensor, the lowest bit: what nobody would see in a loss.
+void FlipABit(nn::TrainingProgram& program) {
+  const nn::ParameterView& tensor = program.parameters().back();
+  float& value = program.weights()[static_cast<size_t>(tensor.offset + tensor.size / 2)];
+  value = std::bit_cast<float>(std::bit_cast<uint32_t>(value) ^ 1u);
+  LOG(WARNING) << "test fault: a bit of " << tensor.name << " flipped";
+}
+
+}  // namespace
+
+TrainFaults TrainFaults::FromEnvironment() {
+  const char* text = std::getenv("LEPTON_TEST_TRAIN_FAULT");
+  return Parse(text == nullptr ? "" : text);
+}
+
+TrainFaults TrainFaults::Parse(const std::string& text) {
+  TrainFaults faults;
+  const size_t at = text.find('@');
+  if (at == std::string::npos) return faults;
+  const std::string kind = text.substr(0, at);
+  std::from_chars(text.data() + at + 1, text.data() + text.size(), faults.step_);
+  if (kind == "flip") faults.kind_ = Kind::kFlip;
+  if (kind == "late") faults.kind_ = Kind::kLate;
+  return faults;
+}
+
+void TrainFaults::Computed(uint64_t step, nn::TrainingProgram& program) {
+  if (kind_ == Kind::kFlip && step == step_) FlipABit(program);
+}
+
+void TrainFaults::Committed(uint64_t step, nn::TrainingProgram& program) {
+  if (kind_ == Kind::kLate && step == step_) FlipABit(program);
+}
+
+}  // namespace lepton::worker

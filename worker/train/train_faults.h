@@ -1,0 +1,30 @@
+// Faults of a training rank on purpose, for tests alone: what no signal from outside can do to a
+// process. Without LEPTON_TEST_TRAIN_FAULT in the task's environment it does nothing.
+//   flip@17    before the reduction of step 17 one bit of one parameter flips
+//   late@17    the same after the update of step 17
+// Threads: the training thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "runtime/nn/training_program.h"
+
+namespace lepton::worker {
+
+class TrainFaults {
+ public:
+  static TrainFaults FromEnvironment();
+  // kNone for what it does not know.
+  static TrainFaults Parse(const std::string& text);
+
+  void Computed(uint64_t step, nn::TrainingProgram& program);
+  void Committed(uint64_t step, nn::TrainingProgram& program);
+
+ private:
+  enum class Kind { kNone, kFlip, kLate };
+  Kind kind_ = Kind::kNone;
+  uint64_t step_ = 0;
+};
+
+}  // namespace lepton::worker
