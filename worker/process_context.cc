@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "runtime/base/logging.h"
+#include "runtime/base/progress.h"
 #include "worker/log_lines.h"
 
 namespace lepton::worker {
@@ -92,7 +93,11 @@ int ProcessContext::SendPulse() {
   if (now >= next_pulse_) {
     next_pulse_ = now + std::chrono::milliseconds(start_.pulse_ms());
     wire::TaskUp up;
+    const progress::Look look = progress::Now();
     up.mutable_pulse()->set_count(++pulses_);
+    up.mutable_pulse()->set_progress(look.ticks);
+    up.mutable_pulse()->set_computing(look.computing);
+    up.mutable_pulse()->set_doing(look.doing);
     Report(up);
   }
   return Deadline(next_pulse_).LeftMs();

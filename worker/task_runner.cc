@@ -184,13 +184,36 @@ void TaskRunner::CheckPulse() {
   if (!last_pulse_ || start_.hang_ms() == 0 || killed_) return;
   const Duration silence = RealClock().Now() - *last_pulse_;
   if (silence < std::chrono::milliseconds(start_.hang_ms())) return;
-  silent_since_ms_ =
-      RealClock().WallMs() - std::chrono::duration_cast<std::chrono::milliseconds>(silence).count();
-  log_.Append(1,
-              "[lepton: no sign of life for " + std::to_string(start_.hang_ms()) + " ms; killed]\n",
-              RealClock().Now());
+  KillHung(silence, "no sign of life");
+}
+
+void TaskRunner::KillHung(Duration since, const std::string& why) {
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
+  silent_since_ms_ = RealClock().WallMs() - ms;
+  hung_ = why + " for " + std::to_string(ms) + " ms";
+  log_.Append(1, "[lepton: " + hung_ + "; killed]\n", RealClock().Now());
   child_.Signal(SIGKILL);
   killed_ = true;
+}
+
+// The process answers, but does its training thread move? A slow one does, between any two kernels;
+// one that has paused for long before may do so again.
+void TaskRunner::OnPulse(const wire::TaskPulse& pulse) {
+  const MonotonicTime now = RealClock().Now();
+  last_pulse_ = now;
+  const bool still =
+      pulse_.computing() && pulse.computing() && pulse.progress() == pulse_.progress();
+  if (!still) {
+    if (pulse_.computing()) longest_pause_ = std::max(longest_pause_, now - moved_at_);
+    moved_at_ = now;
+    pulse_ = pulse;
+    return;
+  }
+  const Duration limit =
+      std::max<Duration>(std::chrono::milliseconds(start_.hang_ms()), 4 * longest_pause_);
+  if (start_.hang_ms() == 0 || killed_ || now - moved_at_ < limit) return;
+  KillHung(now - moved_at_, "its training thread stands still in " + pulse_.doing() +
+                                ", though its process answers,");
 }
 
 void TaskRunner::ReadReports() {
@@ -225,7 +248,7 @@ void TaskRunner::ReadReports() {
         *report.mutable_recovered() = std::move(*up.mutable_recovered());
         break;
       case wire::TaskUp::kPulse:
-        last_pulse_ = RealClock().Now();
+        OnPulse(up.pulse());
         continue;
       case wire::TaskUp::kFinished:  // told when the process has ended
         finished_ = std::move(*up.mutable_finished());
@@ -307,8 +330,7 @@ wire::TaskFinished TaskRunner::Conclude(const ChildProcess::Exit& exit) {
   if (finished_) {
     finished = std::move(*finished_);
   } else if (silent_since_ms_ > 0) {
-    finished = Finished(
-        Aborted("hung: no sign of life for " + std::to_string(start_.hang_ms()) + " ms: killed"));
+    finished = Finished(Aborted("hung: " + hung_ + ": killed"));
     finished.set_silent_since_ms(silent_since_ms_);
   } else if (stopped_) {
     std::lock_guard lock(mutex_);

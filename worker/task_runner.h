@@ -50,6 +50,8 @@ class TaskRunner {
   bool ProcessEnded(int timeout_ms);
   void PassOrders();
   void CheckPulse();
+  void OnPulse(const wire::TaskPulse& pulse);
+  void KillHung(Duration since, const std::string& why);
   void ReadReports();
   void ReadOutput(int stream);
   void DrainOutput();
@@ -79,7 +81,11 @@ class TaskRunner {
   std::optional<wire::TaskFinished> finished_;  // what the task said of itself
   bool killed_ = false;                         // by us, since it overran its grace
   std::optional<MonotonicTime> last_pulse_;     // of an elastic task, once it gave one
-  int64_t silent_since_ms_ = 0;                 // wall; > 0: killed since it gave none any more
+  wire::TaskPulse pulse_;
+  MonotonicTime moved_at_{};     // when its training thread was last seen to move, or to wait
+  Duration longest_pause_{};     // of that thread while it computed, so far
+  int64_t silent_since_ms_ = 0;  // wall; > 0: killed since it gave none any more, or
+  std::string hung_;             // since that thread stood still: how
   MonotonicTime log_flushed_{};
   std::thread thread_;
 };

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "runtime/base/progress.h"
+
 namespace lepton {
 namespace {
 std::atomic<int> compute_threads{0};
@@ -44,12 +46,14 @@ struct ThreadPool::Loop {
   int64_t chunks;
   std::atomic<int64_t> next{0};
 
-  void Work() {
+  // One thread ticks, so that ticks are cheap.
+  void Work(bool ticks) {
     inside_loop = true;
     for (;;) {
       const int64_t index = next.fetch_add(1);
       if (index >= chunks) break;
       (*body)(index * chunk, std::min(count, (index + 1) * chunk));
+      if (ticks) progress::Tick();
     }
     inside_loop = false;
   }
@@ -78,7 +82,7 @@ void ThreadPool::Announce() {
 
 void ThreadPool::HelpLoop() {
   helpers_.fetch_add(1);
-  if (Loop* const loop = loop_.load(); loop != nullptr) loop->Work();
+  if (Loop* const loop = loop_.load(); loop != nullptr) loop->Work(false);
   // The caller may sleep until the last helper has left its loop.
   if (helpers_.fetch_sub(1) == 1) helpers_.notify_all();
 }
@@ -133,7 +137,7 @@ void ThreadPool::ParallelFor(int64_t count, int64_t grain,
   loop.chunks = (count + loop.chunk - 1) / loop.chunk;
   loop_.store(&loop);
   Announce();
-  loop.Work();
+  loop.Work(true);
   // From here on no worker enters it, and those within finish the ranges that they have.
   loop_.store(nullptr);
   if (Spin([&] { return helpers_.load() == 0; })) return;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "runtime/base/logging.h"
+#include "runtime/base/progress.h"
 #include "runtime/graph/plan_builder.h"
 
 namespace lepton::graph {
@@ -76,6 +77,7 @@ void Plan::PreparePrologue(const RunState& state, uint64_t version) {
     if (!step.prepared) continue;
     step.kernel->Prepare(
         KernelContext(frozen_views_.data(), *step.nodes[0], state, nullptr, version));
+    progress::Tick();
   }
 }
 
@@ -84,6 +86,7 @@ void Plan::Run(const RunState& state, const OutputReady& ready) {
   for (size_t i = prologue_steps_; i < steps_.size(); ++i) {
     const Step& step = steps_[i];
     step.kernel->Run(KernelContext(views_.data(), *step.nodes[0], state, step.workspace));
+    progress::Tick();
     if (ready) std::for_each(step.final_outputs.begin(), step.final_outputs.end(), ready);
   }
 }
@@ -95,6 +98,7 @@ void Plan::RunProfiled(const RunState& state, const OutputReady& ready) {
     const auto start = std::chrono::steady_clock::now();
     step.kernel->Run(context);
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    progress::Tick();
     std::string name = NameOf(step);
     double bytes = 0;
     for (int k = 0; k < context.inputs() + context.outputs(); ++k) {

@@ -165,6 +165,34 @@ class Hung(ElasticTest):
         self.finish(job_id)
 
 
+class TrainingThread(ElasticTest):
+    """What happens within a process that answers: by faults that the last worker's tasks are told to have."""
+    workers = 2
+
+    def run_hurt(self, name, fault):
+        self.cluster.start_worker(name, env={"LEPTON_TEST_TRAIN_FAULT": fault})
+        self.cluster.wait_for_workers(3)
+        job_id = self.cluster.submit(elastic_spec(low=2, high=3))
+        job = self.finish(job_id)
+        self.cluster.kill(self.cluster.workers[-1])
+        wait_until(lambda: all(w["state"] != "UP" for w in self.cluster.items("/v1/workers")
+                               if w["id"] == name), 20, f"{name} is lost")
+        return job
+
+    def test_one_that_stands_still_is_named_and_removed_within_the_budget(self):
+        job = self.run_hurt("stuck", "hang@30")
+        one = next(r for r in job["recoveries"] if r["reason_code"] == "HUNG")
+        self.assertRegex(one["cause"], r"rank \d on worker stuck: hung: its training thread stands still in "
+                                       r"step 30, though its process answers, for \d+ ms: killed")
+        self.assertLess(one["total_ms"], BUDGET_S * 1000)
+        self.assertEqual(one["step"], 30)
+
+    def test_one_that_is_slow_but_moves_is_waited_for(self):
+        # Three seconds: a hang is half the budget, which are two.
+        job = self.run_hurt("slow", "slow@30")
+        self.assertEqual(job["recovery_count"], 0, job)
+
+
 class Moving(ElasticTest):
     workers = 2
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "runtime/base/progress.h"
+
 namespace lepton::worker {
 
 BatchFeeder::BatchFeeder(const BatchSource& source, const nn::Signature& signature, Plan plan)
@@ -39,6 +41,7 @@ void BatchFeeder::Advance(Place* place) const {
 void BatchFeeder::FillSlot(const Place& place, Slot* slot) {
   const Status filled =
       source_.Fill(place.step, plan_.shards[place.shard], place.piece, slot->buffer);
+  progress::Tick();
   slot->status = filled.WithContext(fmt::format("batch of step {}", place.step + 1));
 }
 

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "runtime/base/progress.h"
+
 namespace lepton::worker {
 namespace {
 
@@ -158,6 +160,7 @@ Result<Evaluation> Evaluate(nn::TrainingProgram& program, const Examples& exampl
   Tally tally(blocks, classes);
   for (int64_t block = 0; block < blocks; ++block) {
     if (block * gang.size() / blocks != gang.rank()) continue;
+    const progress::Computing computing("evaluation block", static_cast<uint64_t>(block));
     Status measured = measurement.Measure(block, tally);
     if (!measured.ok()) return AbortGang(gang, measured.WithContext("evaluation"));
   }

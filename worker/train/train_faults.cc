@@ -5,9 +5,16 @@
 #include <bit>
 #include <charconv>
 #include <cstdlib>
+#include <thread>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/progress.h"
 
 namespace lepton::worker {
 namespace {
+
+constexpr Duration kBreath = std::chrono::milliseconds(20);
+constexpr Duration kSlowness = std::chrono::seconds(3);
 
 // In the middle of the last tensor, the lowest bit: what nobody would see in a loss.
 void FlipABit(nn::TrainingProgram& program) {
@@ -32,11 +39,20 @@ TrainFaults TrainFaults::Parse(const std::string& text) {
   std::from_chars(text.data() + at + 1, text.data() + text.size(), faults.step_);
   if (kind == "flip") faults.kind_ = Kind::kFlip;
   if (kind == "late") faults.kind_ = Kind::kLate;
+  if (kind == "hang") faults.kind_ = Kind::kHang;
+  if (kind == "slow") faults.kind_ = Kind::kSlow;
   return faults;
 }
 
 void TrainFaults::Computed(uint64_t step, nn::TrainingProgram& program) {
-  if (kind_ == Kind::kFlip && step == step_) FlipABit(program);
+  if (step != step_) return;
+  if (kind_ == Kind::kFlip) FlipABit(program);
+  if (kind_ == Kind::kHang) LOG(WARNING) << "test fault: the training thread hangs";
+  while (kind_ == Kind::kHang) std::this_thread::sleep_for(kBreath);
+  for (Duration slept{}; kind_ == Kind::kSlow && slept < kSlowness; slept += kBreath) {
+    std::this_thread::sleep_for(kBreath);
+    progress::Tick();
+  }
 }
 
 void TrainFaults::Committed(uint64_t step, nn::TrainingProgram& program) {

@@ -2,6 +2,8 @@
 // process. Without LEPTON_TEST_TRAIN_FAULT in the task's environment it does nothing.
 //   flip@17    before the reduction of step 17 one bit of one parameter flips
 //   late@17    the same after the update of step 17
+//   hang@17    the training thread stands still in step 17 for ever, while the process answers
+//   slow@17    step 17 takes three seconds more
 // Threads: the training thread.
 #pragma once
 
@@ -22,7 +24,7 @@ class TrainFaults {
   void Committed(uint64_t step, nn::TrainingProgram& program);
 
  private:
-  enum class Kind { kNone, kFlip, kLate };
+  enum class Kind { kNone, kFlip, kLate, kHang, kSlow };
   Kind kind_ = Kind::kNone;
   uint64_t step_ = 0;
 };

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "collectives/tree_shape.h"
+#include "runtime/base/progress.h"
 #include "worker/data/batch_feeder.h"
 #include "worker/train/divergence.h"
 #include "worker/train/evaluation.h"
@@ -79,6 +80,7 @@ class TrainLoop::Impl {
   Result<int> Settle(bool has_state);
   Result<nn::LossSum> PieceGradient(int shard, int piece);
   Result<SplitLoss> LocalGradient();
+  Result<SplitLoss> ComputeStep();
   Result<StepSums> ReduceGradient(const SplitLoss& local_loss);
   Status CheckEqual(std::span<const uint64_t> digests, std::span<const int> counted = {});
   Status CheckEqualAtEnd();
@@ -216,6 +218,14 @@ Result<SplitLoss> TrainLoop::Impl::LocalGradient() {
   return sum;
 }
 
+// From here to the reduction a rank waits for nobody.
+Result<SplitLoss> TrainLoop::Impl::ComputeStep() {
+  const progress::Computing computing("step", state_.step + 1);
+  Result<SplitLoss> local_loss = LocalGradient();
+  observer_.Computed(state_.step + 1, run_.program);
+  return local_loss;
+}
+
 Result<StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
   const Wishes wishes{observer_.StopRequested(), observer_.LeaveRequested(),
                       observer_.RegroupRequested()};
@@ -279,17 +289,19 @@ Status TrainLoop::Impl::NotFinite(std::string_view what, double value) const {
 Status TrainLoop::Impl::TakeStep() {
   const int64_t rows = source_.BatchRows(state_.step);
   if (state_.step % source_.steps_per_epoch() == 0) state_.epoch_loss = {};
-  const Result<SplitLoss> local_loss = LocalGradient();
+  const Result<SplitLoss> local_loss = ComputeStep();
   if (!local_loss.ok()) {
     return AbortGang(*gang_,
                      local_loss.status().WithContext(fmt::format("step {}", state_.step + 1)));
   }
-  observer_.Computed(state_.step + 1, run_.program);
   LEPTON_ASSIGN_OR_RETURN(const StepSums sums, ReduceGradient(*local_loss));
   LEPTON_RETURN_IF_ERROR(CheckEqual(sums.digests));
   if (!std::isfinite(sums.loss.sum)) return NotFinite("loss", sums.loss.sum);
-  state_.gradient_norm =
-      run_.program.ApplyGradients(state_.step, 1.0 / std::max(1.0, sums.loss.count));
+  {
+    const progress::Computing computing("update", state_.step + 1);
+    state_.gradient_norm =
+        run_.program.ApplyGradients(state_.step, 1.0 / std::max(1.0, sums.loss.count));
+  }
   if (!std::isfinite(state_.gradient_norm)) return NotFinite("gradient norm", state_.gradient_norm);
   Accumulate(sums.loss, state_.epoch_loss);
   Accumulate(sums.loss, state_.report_loss);

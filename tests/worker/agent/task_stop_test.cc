@@ -27,6 +27,37 @@ TEST(TaskStopTest, ExternalKillIsToldAtOnce) {
   EXPECT_FALSE(Alive(pid));
 }
 
+wire::StartTask Watched(const std::string& id, const std::string& kind) {
+  wire::StartTask start = Task(id, kind);
+  start.set_pulse_ms(20);
+  start.set_hang_ms(400);
+  return start;
+}
+
+TEST(TaskStopTest, ATaskWhoseMainThreadStandsStillIsKilledThoughItsProcessAnswers) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  const MonotonicTime start = RealClock().Now();
+  coordinator.Start(Watched("t", "stuck"));
+  const wire::TaskFinished finished = coordinator.AwaitFinished("t");
+  EXPECT_EQ(finished.signal(), SIGKILL);
+  EXPECT_GT(finished.silent_since_ms(), 0);
+  EXPECT_THAT(finished.message(),
+              HasSubstr("hung: its training thread stands still in step 3, though its process"));
+  EXPECT_GE(RealClock().Now() - start, milliseconds(400));
+}
+
+TEST(TaskStopTest, ATaskThatIsSlowButMovesOrThatWaitsIsLeftAlone) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Watched("slow", "crawls"));
+  coordinator.Start(Watched("waits", "waits"));
+  EXPECT_EQ(coordinator.AwaitFinished("slow").code(), "OK");
+  EXPECT_EQ(coordinator.AwaitFinished("waits").code(), "OK");
+}
+
 TEST(TaskStopTest, AStopIsObeyedWithinItsGraceOrEnforced) {
   FakeCoordinator coordinator;
   RunningAgent agent(coordinator);

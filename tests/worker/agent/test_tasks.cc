@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "runtime/base/logging.h"
+#include "runtime/base/progress.h"
 #include "worker/agent.h"
 #include "worker/task_process.h"
 
@@ -20,6 +21,7 @@ namespace lepton::worker {
 namespace {
 
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 
 // Says what it was given, stores an object, a checkpoint and a result.
 Status Echo(TaskContext& context) {
@@ -121,6 +123,29 @@ Status Garbage(TaskContext&) {
   return Status::Ok();
 }
 
+// Its listening thread lives; its main thread stands still.
+Status Stuck(TaskContext&) {
+  const progress::Computing computing("step", 3);
+  while (true) std::this_thread::sleep_for(seconds(1));
+}
+
+// As slow as one that is stuck seems to be, but it moves.
+Status Crawls(TaskContext&) {
+  const progress::Computing computing("step", 3);
+  for (int i = 0; i < 12; ++i) {
+    std::this_thread::sleep_for(milliseconds(100));
+    progress::Tick();
+  }
+  return Status::Ok();
+}
+
+// It waits for others, and computes nothing.
+Status Waits(TaskContext&) {
+  { const progress::Computing computing("step", 3); }
+  std::this_thread::sleep_for(milliseconds(1'200));
+  return Status::Ok();
+}
+
 Status Gang(TaskContext& context) {
   LEPTON_ASSIGN_OR_RETURN(const auto communicator, context.JoinGang());
   const float mine = static_cast<float>(communicator->rank() + 1);
@@ -147,7 +172,7 @@ const std::vector<TaskKind>& TestTaskKinds() {
       {"echo", Echo},   {"sleep", Sleep},   {"stubborn", Stubborn}, {"steps", Steps},
       {"crash", Crash}, {"exit", Exit},     {"throw", Throw},       {"memory", OutOfMemory},
       {"fail", Fail},   {"chatty", Chatty}, {"family", Family},     {"garbage", Garbage},
-      {"gang", Gang},
+      {"gang", Gang},   {"stuck", Stuck},   {"crawls", Crawls},     {"waits", Waits},
   };
   return kinds;
 }

@@ -1,0 +1,45 @@
+#include "runtime/base/progress.h"
+
+#include <atomic>
+#include <mutex>
+
+namespace lepton::progress {
+namespace {
+
+std::atomic<uint64_t> tick_count{0};
+
+// Of the span that lives.
+std::mutex span_mutex;
+bool span_lives = false;
+std::string_view span_what;
+uint64_t span_number = 0;
+
+}  // namespace
+
+void Tick() {
+  tick_count.store(tick_count.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
+Computing::Computing(std::string_view what, uint64_t number) {
+  Tick();
+  const std::lock_guard lock(span_mutex);
+  span_lives = true;
+  span_what = what;
+  span_number = number;
+}
+
+Computing::~Computing() {
+  const std::lock_guard lock(span_mutex);
+  span_lives = false;
+}
+
+Look Now() {
+  Look look;
+  look.ticks = tick_count.load(std::memory_order_relaxed);
+  const std::lock_guard lock(span_mutex);
+  look.computing = span_lives;
+  if (span_lives) look.doing = std::string(span_what) + " " + std::to_string(span_number);
+  return look;
+}
+
+}  // namespace lepton::progress

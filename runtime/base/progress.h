@@ -1,0 +1,33 @@
+// Whether the work that this process is for moves: what a task's training thread computes, as seen
+// from the thread that speaks for the process. A stuck thread is told from a slow one by a count
+// that stands still while it should grow.
+// Threads: any. A tick costs about a nanosecond; ticks of several threads at once may be lost.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace lepton::progress {
+
+// Something was done: a kernel ran, a piece of data was read.
+void Tick();
+
+// While one lives, ticks are due. Between them the work waits, for peers, disks or orders, which
+// have deadlines of their own. One at a time.
+class Computing {
+ public:
+  Computing(std::string_view what, uint64_t number);  // "step", 17
+  ~Computing();
+  Computing(const Computing&) = delete;
+  Computing& operator=(const Computing&) = delete;
+};
+
+struct Look {
+  uint64_t ticks = 0;
+  bool computing = false;
+  std::string doing;  // "step 17", empty between
+};
+Look Now();
+
+}  // namespace lepton::progress
