@@ -4,7 +4,7 @@
 //                                              and shapes of weights.txt) and the losses of five
 //                                              steps
 //   model_bench MODEL PRECISION step N         the milliseconds of N training steps, one a line
-//   model_bench MODEL PRECISION forward N      the same for the forward pass
+//   model_bench MODEL PRECISION forward N      the same for the forward pass, also in int8
 //   model_bench MODEL PRECISION profile N      a table of N steps: what each kernel took, the worst
 //                                              first
 //   model_bench gpt PRECISION curve FOLDER N TEXT
@@ -102,7 +102,8 @@ class Bench {
     TrainingProgram::Options options;
     options.profile = profile;
     options.model = ResolveModel(work_.model, work_.data).value();
-    options.precision = precision;
+    options.precision = precision == "int8" ? "f32" : precision;
+    options.inference_precision = precision;
     options.total_steps = 1'000'000;
     if (curve_steps > 0) {
       options.total_steps = curve_steps;

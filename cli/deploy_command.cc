@@ -10,7 +10,7 @@ namespace {
 using nlohmann::json;
 
 struct DeployOptions {
-  std::string name, model, max_wait, timeout;
+  std::string name, model, max_wait, timeout, precision;
   int replicas = 1, slots = -1, max_batch = 0;
   bool no_wait = false;
 };
@@ -58,6 +58,7 @@ int Deploy(const Globals& globals, const DeployOptions& options) {
   if (options.max_batch > 0) body["max_batch"] = options.max_batch;
   if (!options.max_wait.empty()) body["max_wait"] = options.max_wait;
   if (!options.timeout.empty()) body["timeout"] = options.timeout;
+  if (!options.precision.empty()) body["precision"] = options.precision;
   Result<json> deployment = (*client)->Send("POST", "/v1/deployments", body);
   if (deployment.ok() && !options.no_wait) {
     deployment = WaitUntilReady(**client, options.name, options.replicas);
@@ -97,6 +98,7 @@ void AddDeploy(CLI::App& app, Globals& globals) {
       "Examples:\n"
       "  lepton deploy digits --model digits@3 --replicas 2\n"
       "  lepton deploy digits --model digits@prod --max-batch 64 --max-wait 5ms\n"
+      "  lepton deploy digits --model digits@3 --precision int8\n"
       "  lepton deploy scale digits 4\n"
       "  curl $LEPTON_COORDINATOR/v2/models/digits/infer -d '{\"inputs\": [...]}'");
   command->add_option("name", options->name, "The deployment's name");
@@ -107,6 +109,8 @@ void AddDeploy(CLI::App& app, Globals& globals) {
   command->add_option("--max-batch", options->max_batch, "Rows in one forward pass");
   command->add_option("--max-wait", options->max_wait, "For a batch to fill, such as 2ms");
   command->add_option("--timeout", options->timeout, "Per request, such as 10s");
+  command->add_option("--precision", options->precision,
+                      "Of matrix products: model (as it was trained), f32, bf16 or int8");
   command->add_flag("--no-wait", options->no_wait, "Do not wait for the replicas to be ready");
   AddAction(*command, globals, "ls", "List deployments",
             [&globals] { return ListDeployments(globals); });

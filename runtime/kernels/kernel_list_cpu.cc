@@ -97,6 +97,8 @@ std::vector<KernelEntry> List() {
   const KernelEntry references[] = {
       Reference<reference::Matmul>("matmul"),
       Reference<reference::Matmul>("matmul", DType::kBF16),
+      Reference<reference::MatmulInt8>("matmul_int8"),
+      Reference<reference::MatmulInt8>("matmul_int8", DType::kBF16),
       Reference<reference::BatchMatmul>("batch_matmul"),
       Reference<reference::BatchMatmul>("batch_matmul", DType::kBF16),
       Reference<reference::RmsNorm>("rms_norm"),

@@ -61,6 +61,11 @@ Status CheckPrecision(const std::string& precision) {
   return InvalidArgument("precision: '" + precision + "' is unknown: must be f32 or bf16");
 }
 
+Status CheckInferencePrecision(const std::string& precision) {
+  if (precision == "int8" || CheckPrecision(precision).ok()) return Status::Ok();
+  return InvalidArgument("precision: '" + precision + "' is unknown: must be f32, bf16 or int8");
+}
+
 ForwardProgram::ForwardProgram(const Signature& signature, const std::string& precision)
     : signature_(signature),
       graph_(onnx::ImportOps()),
@@ -70,7 +75,13 @@ ForwardProgram::ForwardProgram(const Signature& signature, const std::string& pr
 Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& signature,
                                                               const spec::ModelSpec& model,
                                                               const std::string& precision) {
-  LEPTON_RETURN_IF_ERROR(CheckPrecision(precision));
+  LEPTON_RETURN_IF_ERROR(CheckInferencePrecision(precision));
+  if (precision == "int8" && model.arch == "onnx") {
+    return InvalidArgument(
+        "precision: int8 is for models whose architecture is built by spec or "
+        "comes from a Hugging Face folder; this one is an ONNX graph, which "
+        "says its own precision");
+  }
   std::unique_ptr<ForwardProgram> program(new ForwardProgram(signature, precision));
   program->inputs_ = AddInputs(program->graph_, signature);
   LEPTON_ASSIGN_OR_RETURN(program->logits_,

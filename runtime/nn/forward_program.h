@@ -65,7 +65,8 @@ Status CheckLogits(const Signature& signature, const Batch& batch, std::span<con
 std::vector<graph::ValueId> AddInputs(graph::Graph& graph, const Signature& signature);
 // kResourceExhausted, saying what `what` needs, when this machine does not have so much memory.
 Status CheckMemory(const std::string& what, int64_t bytes);
-// kInvalidArgument unless f32 or bf16.
+// kInvalidArgument unless f32 or bf16; or, where nothing is trained, int8.
 Status CheckPrecision(const std::string& precision);
+Status CheckInferencePrecision(const std::string& precision);
 
 }  // namespace lepton::nn

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 
 #include "runtime/base/thread_pool.h"
+#include "runtime/kernels/cpu/random_fill.h"
 #include "runtime/tensor/counter_random.h"
 
 namespace lepton::nn {
@@ -15,17 +15,6 @@ RandomKey KeyOf(uint64_t seed, std::string_view name) {
   const uint64_t stream = HashName(name);
   return {seed, static_cast<uint32_t>(stream), stream >> 32, 0};
 }
-
-// Two normal numbers from two uniform ones (Box and Muller 1958).
-struct NormalPair {
-  NormalPair(uint32_t a, uint32_t b) {
-    const double radius = std::sqrt(-2 * std::log((a + 0.5) / 4294967296.0));
-    const double angle = 2 * std::numbers::pi * (b / 4294967296.0);
-    values[0] = radius * std::cos(angle);
-    values[1] = radius * std::sin(angle);
-  }
-  double values[2];
-};
 
 }  // namespace
 
@@ -52,22 +41,12 @@ void Initialize(const FirstValues& first, uint64_t seed, std::string_view name,
   const auto count = static_cast<int64_t>(values.size());
   constexpr int64_t kGrain = 1 << 10;  // blocks for which another thread is worth waking
   ThreadPool::Compute().ParallelFor((count + 3) / 4, kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) {
-      const auto bits = RandomBlock(key, static_cast<uint32_t>(block));
-      float four[4];
-      for (int i = 0; i < 4; i += 2) {
-        if (first.kind == FirstValues::Kind::kNormal) {
-          const NormalPair normal(bits[i], bits[i + 1]);
-          for (int j = 0; j < 2; ++j) {
-            four[i + j] = static_cast<float>(normal.values[j] * first.scale);
-          }
-        } else {
-          for (int j = 0; j < 2; ++j) {
-            four[i + j] = (2 * UniformFromBits(bits[i + j]) - 1) * scale;
-          }
-        }
-      }
-      std::copy_n(four, std::min<int64_t>(4, count - 4 * block), values.begin() + 4 * block);
+    const int64_t part = std::min(4 * end, count) - 4 * begin;
+    float* const to = values.data() + 4 * begin;
+    if (first.kind == FirstValues::Kind::kNormal) {
+      kernels::FillNormal(key, begin, part, first.scale, to);
+    } else {
+      kernels::FillUniform(key, begin, part, scale, to);
     }
   });
 }

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "runtime/ops/matmul_int8.h"
+
 namespace lepton::nn {
 
 using graph::ValueId;
@@ -43,12 +45,16 @@ void ModelBuilder::Place() {
 }
 
 Result<ValueId> ModelBuilder::Narrow(ValueId value) {
-  if (precision_ != "bf16" || graph_.type(value).dtype == DType::kBF16) return value;
+  if (precision_ == "f32" || graph_.type(value).dtype == DType::kBF16) return value;
   return graph_.Add("cast", {value}, {{"to", "bf16"}});
 }
 
 Result<ValueId> ModelBuilder::Matmul(const std::string& name, ValueId x, ValueId weight,
                                      bool transposed) {
+  if (precision_ == "int8" && graph_.type(x).shape.back() <= ops::kInt8MostInner) {
+    return graph_.Add("matmul_int8", {x, weight}, {{"transpose_b", int64_t{transposed}}},
+                      name + "/matmul");
+  }
   LEPTON_ASSIGN_OR_RETURN(const ValueId left, Narrow(x));
   LEPTON_ASSIGN_OR_RETURN(const ValueId right, Narrow(weight));
   graph::Attributes attributes;

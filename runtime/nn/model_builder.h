@@ -16,7 +16,8 @@ namespace lepton::nn {
 
 class ModelBuilder {
  public:
-  // `training`: dropout is built in. `precision`: "f32", or "bf16" for bf16 GEMM inputs.
+  // `training`: dropout is built in. `precision`: "f32", "bf16" for bf16 GEMM inputs, or, when not
+  // training, "int8": products with weights in 8 bits, all else as with bf16.
   ModelBuilder(graph::Graph& graph, bool training, std::string precision)
       : graph_(graph), training_(training), precision_(std::move(precision)) {}
 
@@ -44,7 +45,7 @@ class ModelBuilder {
   // x [.., in] * weight, for a weight that is used in several places.
   Result<graph::ValueId> Matmul(const std::string& name, graph::ValueId x, graph::ValueId weight,
                                 bool transposed);
-  // With precision bf16 the value rounded to bf16, else itself: for what feeds products and
+  // With precision bf16 or int8 the value rounded to bf16, else itself: for what feeds products and
   // activations and is worth keeping in half the memory. Sums, norms and the residual stream stay
   // f32.
   Result<graph::ValueId> Narrow(graph::ValueId value);

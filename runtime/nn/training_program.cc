@@ -119,8 +119,10 @@ Status GraphTraining::Compile() {
   optimizer_state_ = Buffer(state * sizeof(float));
   update_ranges_ = UpdateRanges(options_.optimizer, parameters_);
   InitializeParameters(builder_.parameters(), options_.seed, weights());
-  LEPTON_ASSIGN_OR_RETURN(forward_,
-                          ForwardProgram::Build(signature_, options_.model, options_.precision));
+  LEPTON_ASSIGN_OR_RETURN(forward_, ForwardProgram::Build(signature_, options_.model,
+                                                          options_.inference_precision.empty()
+                                                              ? options_.precision
+                                                              : options_.inference_precision));
   forward_->Bind(weights());
   return Status::Ok();
 }

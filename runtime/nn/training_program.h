@@ -75,6 +75,8 @@ class TrainingProgram {
     int64_t total_steps = 1;        // for the schedule
     double clip_norm = 0;           // 0: none
     std::string precision = "f32";  // "bf16": bf16 GEMM inputs, f32 accumulation and masters
+    // Of Forward and Evaluate: "" for `precision`, or any that InferenceProgram takes.
+    std::string inference_precision;
     uint64_t seed = 0;
     bool distill = false;
     DistillOptions distill_options;
@@ -125,6 +127,8 @@ class TrainingProgram {
 // Prepare, else kFailedPrecondition.
 class InferenceProgram {
  public:
+  // `precision`: "f32", "bf16", or "int8": products with weights (not convolutions) in 8 bits, each
+  // row and each output quantised by its own largest magnitude (runtime/ops/matmul_int8.h).
   static Result<std::unique_ptr<InferenceProgram>> Build(const Signature& signature,
                                                          const spec::ModelSpec& model,
                                                          const std::string& precision);

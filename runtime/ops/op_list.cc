@@ -19,6 +19,7 @@
 #include "runtime/ops/gelu.h"
 #include "runtime/ops/layer_norm.h"
 #include "runtime/ops/matmul.h"
+#include "runtime/ops/matmul_int8.h"
 #include "runtime/ops/mse.h"
 #include "runtime/ops/mul.h"
 #include "runtime/ops/pool2d.h"
@@ -78,6 +79,7 @@ const graph::OpSet& OpList() {
       &LayerNormOp(),
       &LogSoftmaxGradOp(),
       &LogSoftmaxOp(),
+      &MatmulInt8Op(),
       &MatmulOp(),
       &MaxPool2dGradOp(),
       &MaxPool2dOp(),

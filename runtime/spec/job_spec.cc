@@ -178,6 +178,7 @@ Result<JobSpec> JobSpecFromJson(const json& document) {
   LEPTON_RETURN_IF_ERROR(CheckKindsOwnFields(document, kind));
   JobSpec spec;
   spec.kind = kind;
+  if (kind == JobKind::kEvaluate || kind == JobKind::kBatch) spec.precision = "model";
   if (document.contains("model")) spec.model = ModelDefaultsFor(document["model"]);
   LEPTON_RETURN_IF_ERROR(ReadFields(document, [&](FieldVisitor& v) { Visit(v, spec, kind); }));
   if (!Has(document, "optimizer", "weight_decay") && spec.optimizer.name != "adamw") {

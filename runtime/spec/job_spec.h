@@ -130,12 +130,13 @@ struct JobSpec {
   std::string loss = "cross_entropy";  // or binary_cross_entropy | mse | next_token
   OptimizerSpec optimizer;
   ScheduleSpec schedule;
-  int64_t batch_size = 64;        // global
-  int64_t accumulate = 1;         // pieces in which a shard's rows are computed, to save memory
-  int64_t epochs = 20;            // or
-  int64_t steps = 0;              // > 0: overrides epochs
-  double clip_norm = 0;           // 0: no gradient clipping
-  std::string precision = "f32";  // f32 | bf16
+  int64_t batch_size = 64;  // global
+  int64_t accumulate = 1;   // pieces in which a shard's rows are computed, to save memory
+  int64_t epochs = 20;      // or
+  int64_t steps = 0;        // > 0: overrides epochs
+  double clip_norm = 0;     // 0: no gradient clipping
+  // f32 | bf16; evaluate and batch: model (as it was trained) | f32 | bf16 | int8.
+  std::string precision = "f32";
   uint64_t seed = 0;
   ResourceSpec resources;
   ElasticSpec elastic;
@@ -176,6 +177,7 @@ struct DeploymentSpec {
   Duration max_wait = std::chrono::milliseconds(2);  // for a batch to fill
   Duration timeout = std::chrono::seconds(10);       // per request
   int max_queue = 1024;                              // rows waiting; beyond it 429
+  std::string precision = "model";                   // as it was trained | f32 | bf16 | int8
 };
 Result<DeploymentSpec> DeploymentSpecFromJson(const nlohmann::json& document);
 nlohmann::json DeploymentSpecToJson(const DeploymentSpec& spec);

@@ -114,7 +114,13 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
   v.Integer("epochs", s.epochs, 1, 1'000'000, "passes over the train part");
   v.Integer("steps", s.steps, 0, kMaxSteps, "if above 0, train for so many steps instead");
   v.Number("clip_norm", s.clip_norm, {.min = 0, .max = 1e9}, "of the whole gradient; 0: none");
-  v.Choice("precision", s.precision, {"f32", "bf16"}, "of matrix products; weights stay f32");
+  if (kind && *kind != JobKind::kEvaluate && *kind != JobKind::kBatch) {
+    v.Choice("precision", s.precision, {"f32", "bf16"}, "of matrix products; weights stay f32");
+  } else {
+    v.Choice("precision", s.precision, {"f32", "bf16", "model", "int8"},
+             "of matrix products; weights stay f32; model (as it was trained) and int8: kinds "
+             "evaluate and batch only");
+  }
   v.Seed("seed", s.seed, "of initial weights, order of rows and dropout");
   v.BeginObject("resources", "what the job needs");
   Visit(v, s.resources);
@@ -173,6 +179,8 @@ void Visit(FieldVisitor& v, DeploymentSpec& s) {
          "at most, for a batch to fill");
   v.Time("timeout", s.timeout, milliseconds(1), hours(1), "per request");
   v.Int("max_queue", s.max_queue, 1, 1'000'000, "rows that may wait; beyond it 429");
+  v.Choice("precision", s.precision, {"model", "f32", "bf16", "int8"},
+           "of matrix products; model: as it was trained");
 }
 
 }  // namespace lepton::spec

@@ -247,7 +247,8 @@ ExamplesPtr PartOf(const PreparedData& data, const std::string& rows) {
 Status RunBatch(TaskContext& context) {
   const spec::JobSpec& spec = context.spec();
   if (!spec.batch) return InvalidArgument("kind: batch needs an output");
-  auto model = LoadedModel::Load(context.objects(), context.start().model_manifest());
+  auto model =
+      LoadedModel::Load(context.objects(), context.start().model_manifest(), spec.precision);
   if (!model.ok()) return model.status().WithContext("model.from");
   const storage::ModelManifest& manifest = (*model)->manifest();
   if (spec.batch->generate.max_tokens > 0 && !manifest.input.per_token) {

@@ -32,7 +32,7 @@ Status RunEvaluate(TaskContext& context) {
   if (!dataset.ok()) return dataset.status().WithContext("dataset");
   LEPTON_ASSIGN_OR_RETURN(const ExamplesPtr part, ChooseRows(context, *dataset, *model));
   LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<nn::TrainingProgram> program,
-                          BuildEvaluator(*model));
+                          BuildEvaluator(*model, context.spec().precision));
   LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<collectives::Communicator> gang,
                           context.JoinGang());
   LEPTON_ASSIGN_OR_RETURN(const Evaluation evaluation,

@@ -29,6 +29,7 @@ Result<ReplicaOptions> MakeOptions(const wire::StartTask& start) {
   options.max_queue = spec.max_queue;
   options.max_wait = spec.max_wait;
   options.timeout = spec.timeout;
+  options.precision = spec.precision;
   return options;
 }
 
@@ -53,7 +54,7 @@ Status RunInfer(TaskContext& context) {
   const wire::StartTask& start = context.start();
   if (start.replica_token().empty()) return InvalidArgument("replica_token: missing");
   LEPTON_ASSIGN_OR_RETURN(const ReplicaOptions options, MakeOptions(start));
-  auto model = LoadedModel::Load(context.objects(), start.model_manifest());
+  auto model = LoadedModel::Load(context.objects(), start.model_manifest(), options.precision);
   if (!model.ok()) return model.status().WithContext("model " + options.model_name);
   if ((*model)->signature().per_token) {
     return InvalidArgument("model " + options.model_name +

@@ -80,7 +80,7 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const storage::ObjectStor
   LEPTON_ASSIGN_OR_RETURN(
       model->program_,
       nn::InferenceProgram::Build(model->signature_, stored.model,
-                                  precision.empty() ? stored.manifest.precision : precision));
+                                  precision == "model" ? stored.manifest.precision : precision));
   LEPTON_ASSIGN_OR_RETURN(model->weights_,
                           nn::WeightPointers::Make(stored.tensors, model->program_->parameters()));
   LEPTON_RETURN_IF_ERROR(model->program_->Bind(model->weights_.pointers()));

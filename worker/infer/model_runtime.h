@@ -39,12 +39,12 @@ Prediction Decode(const storage::ModelManifest& manifest, std::span<const float>
 // program.
 class LoadedModel {
  public:
-  // Reads the manifest object and the objects it names, and builds the program. `precision`: "" for
-  // the manifest's own. kNotFound/kDataLoss for missing or damaged objects, kInvalidArgument for
-  // weights that do not fit the architecture.
+  // Reads the manifest object and the objects it names, and builds the program. `precision`: as
+  // spec::DeploymentSpec has it, "model" for the manifest's own. kNotFound/kDataLoss for missing or
+  // damaged objects, kInvalidArgument for weights that do not fit the architecture.
   static Result<std::unique_ptr<LoadedModel>> Load(const storage::ObjectStore& objects,
                                                    const storage::Digest& manifest,
-                                                   const std::string& precision = "");
+                                                   const std::string& precision = "model");
 
   const storage::ModelManifest& manifest() const { return manifest_; }
   const nn::Signature& signature() const { return signature_; }

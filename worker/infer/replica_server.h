@@ -29,6 +29,7 @@ struct ReplicaOptions {
   std::string model_name, model_version;
   int64_t max_batch = 32;
   int64_t max_queue = 1024;
+  std::string precision = "model";  // of the model that it is given, as the deployment asks
   Duration max_wait = std::chrono::milliseconds(2);
   Duration timeout = std::chrono::seconds(10);
 };

@@ -123,11 +123,13 @@ Status CopyWeights(const StoredModel& model, const std::vector<nn::ParameterView
   return nn::CopyWeights(model.tensors, parameters, weights);
 }
 
-Result<std::unique_ptr<nn::TrainingProgram>> BuildEvaluator(const StoredModel& model) {
+Result<std::unique_ptr<nn::TrainingProgram>> BuildEvaluator(const StoredModel& model,
+                                                            const std::string& precision) {
   nn::TrainingProgram::Options options;
   options.model = model.model;
   options.loss = NnLoss(model.manifest.loss);
   options.precision = model.manifest.precision;
+  if (precision != "model") options.inference_precision = precision;
   options.optimizer.name = "sgd";
   LEPTON_ASSIGN_OR_RETURN(const nn::Signature signature, model.signature());
   LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<nn::TrainingProgram> program,

@@ -54,7 +54,8 @@ Status CopyWeights(const StoredModel& model, const std::vector<nn::ParameterView
 
 // A program with the model's weights, for Forward and Evaluate. kInvalidArgument when the weights
 // are not those of the architecture.
-Result<std::unique_ptr<nn::TrainingProgram>> BuildEvaluator(const StoredModel& model);
+Result<std::unique_ptr<nn::TrainingProgram>> BuildEvaluator(const StoredModel& model,
+                                                            const std::string& precision = "model");
 
 struct WrittenModel {
   storage::Digest manifest;

@@ -10,6 +10,7 @@ using graph::KernelContext;
 
 void Matmul(const KernelContext& context);       // f32 or bf16
 void BatchMatmul(const KernelContext& context);  // f32 or bf16
+void MatmulInt8(const KernelContext& context);
 
 void Conv2d(const KernelContext& context);
 void Conv2dInputGrad(const KernelContext& context);

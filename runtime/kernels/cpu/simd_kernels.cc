@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/dropout_key.h"
 #include "runtime/kernels/cpu/function_kernel.h"
 #include "runtime/kernels/cpu/simd/loops.h"
 
@@ -95,7 +96,7 @@ void RunDropout(const KernelContext& context) {
   const graph::RunState& run = context.run();
   ComputeLoop((total + 3) / 4, kGrain / 16, [&](int64_t begin, int64_t end) {
     const int64_t first = begin * 4;
-    loops().dropout(begin, std::min(total, end * 4) - first, run.seed, stream, run.step, run.shard,
+    loops().dropout(begin, std::min(total, end * 4) - first, DropoutKey(run, stream),
                     static_cast<float>(rate), static_cast<float>(1 / (1 - rate)), x + first,
                     y + first);
   });

@@ -116,6 +116,41 @@ TEST(Product, ARowHasTheSameBitsInAnyNumberOfRows) {
   }
 }
 
+// Sums of integers have one value: whatever the instruction set, the layout of the left side's rows
+// (whole blocks are read where they lie) or the length of the sum.
+TEST(Product, OfIntegersIsExactWithEveryMicroKernel) {
+  const MicroList list = Int8Micros();
+  for (const Extents& e : kExtents) {
+    const int64_t pitch = (e.inner + 63) / 64 * 64;
+    std::vector<int8_t> a(e.rows * pitch), b(e.columns * pitch);
+    for (int64_t i = 0; i < e.rows * pitch; ++i) {
+      if (i % pitch < e.inner) a[i] = static_cast<int8_t>(i * 37 % 255 - 127);
+    }
+    for (int64_t i = 0; i < e.columns * pitch; ++i) {
+      if (i % pitch < e.inner) b[i] = static_cast<int8_t>(i * 101 % 255 - 127);
+    }
+    for (const int64_t inner : {e.inner, pitch}) {
+      for (int m = 0; m < list.count; ++m) {
+        const Product product(e.rows, e.columns, inner, {DType::kI8, pitch, 1},
+                              {DType::kI8, 1, pitch}, *list.micros[m]);
+        Buffer packed(product.packed_bytes());
+        product.PackRight(b.data(), packed.data());
+        std::vector<float> c(e.rows * e.columns);
+        product.Run(a.data(), packed.data(), StoreFinisher(c.data(), DType::kF32, e.columns));
+        for (int64_t i = 0; i < e.rows * e.columns; ++i) {
+          int32_t sum = 0, got;
+          for (int64_t k = 0; k < e.inner; ++k) {
+            sum += a[i / e.columns * pitch + k] * b[i % e.columns * pitch + k];
+          }
+          std::memcpy(&got, &c[i], sizeof(got));
+          ASSERT_EQ(got, sum) << list.micros[m]->name << " " << e.rows << "x" << e.columns << "x"
+                              << inner << " at " << i;
+        }
+      }
+    }
+  }
+}
+
 TEST(Product, NanStaysInItsRow) {
   Matrix a(40, 64, DType::kBF16, false, 1);
   const Matrix b(64, 48, DType::kBF16, false, 2);

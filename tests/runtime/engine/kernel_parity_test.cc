@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numbers>
 
+#include "runtime/kernels/cpu/simd/loops.h"
 #include "runtime/kernels/kernel_list_cpu.h"
 #include "runtime/ops/op_list.h"
 #include "runtime/tensor/counter_random.h"
@@ -40,8 +42,8 @@ std::vector<KernelEntry> EntriesOf(std::string_view op, DType dtype) {
 }
 
 double Tolerance(const KernelEntry& entry, const OpCase& op_case) {
-  for (const char* copy : {"cast", "dropout", "transpose", "slice", "gather"}) {
-    if (entry.op == copy) return 0;
+  for (const char* exact : {"cast", "dropout", "transpose", "slice", "gather", "matmul_int8"}) {
+    if (entry.op == exact) return 0;
   }
   // Sums of k terms in f32, against the reference's double.
   if (entry.op == "matmul" || entry.op == "batch_matmul") {
@@ -206,6 +208,41 @@ TEST(Dropout, MaskFollowsSeedStepShardAndStream) {
   EXPECT_NE(first, mask({1, 9, 3}, 4));
   EXPECT_NE(first, mask({1, 2, 9}, 4));
   EXPECT_NE(first, mask({1, 2, 3}, 9));
+}
+
+// Whatever the vector width, and where a fill begins or ends: each number follows from its place.
+TEST(VectorKernels, RandomFillsAreTheNumbersOfTheirKey) {
+  const RandomKey key{77, 5, (uint64_t{3} << 32) + 9, 2};
+  std::vector<const kernels::simd::Loops*> sets = {&kernels::simd::BaselineLoops()};
+  if (kernels::simd::CpuHasAvx2()) sets.push_back(&kernels::simd::Avx2Loops());
+  if (kernels::simd::CpuHasAvx512()) sets.push_back(&kernels::simd::Avx512Loops());
+  constexpr int64_t kCount = 70'003;
+  std::vector<float> first;
+  for (const kernels::simd::Loops* loops : sets) {
+    std::vector<float> uniform(kCount), normal(kCount), part(17);
+    loops->uniform(0, kCount, key, 0.5f, uniform.data());
+    loops->normal(0, kCount, key, 2.5, normal.data());
+    double sum = 0, squares = 0;
+    for (int64_t i = 0; i < kCount; i += 2) {
+      const auto bits = RandomBlock(key, static_cast<uint32_t>(i / 4));
+      const uint32_t a = bits[i % 4], b = bits[i % 4 + 1];
+      ASSERT_EQ(uniform[i], (2 * UniformFromBits(a) - 1) * 0.5f) << loops->name << " " << i;
+      const double radius = std::sqrt(-2 * std::log((a + 0.5) / 4294967296.0));
+      const double angle = 2 * std::numbers::pi * (b / 4294967296.0);
+      ASSERT_NEAR(normal[i], 2.5 * radius * std::cos(angle), 1e-6) << loops->name << " " << i;
+      if (i + 1 < kCount) {
+        ASSERT_NEAR(normal[i + 1], 2.5 * radius * std::sin(angle), 1e-6) << loops->name << " " << i;
+      }
+      sum += normal[i];
+      squares += double{normal[i]} * normal[i];
+    }
+    EXPECT_NEAR(sum / (kCount / 2), 0, 0.05);
+    EXPECT_NEAR(std::sqrt(squares / (kCount / 2)), 2.5, 0.05);
+    loops->normal(5, 17, key, 2.5, part.data());
+    EXPECT_EQ(std::memcmp(part.data(), normal.data() + 20, sizeof(float) * 17), 0);
+    if (first.empty()) first = normal;
+    EXPECT_EQ(std::memcmp(first.data(), normal.data(), sizeof(float) * kCount), 0) << loops->name;
+  }
 }
 
 // The published vectors of Philox 4x32-10 (Random123's kat_vectors): counter and key all zero.

@@ -43,6 +43,22 @@ void AddMatmuls(DType dtype, int64_t m, int64_t n, std::vector<OpCase>& cases) {
                            RandomTensor({dtype, {2, rows, n}}, 2)));
 }
 
+void AddInt8Matmuls(DType dtype, int64_t m, int64_t n, std::vector<OpCase>& cases) {
+  const int64_t k = std::min<int64_t>(m + n / 2 + 1, 150);
+  for (const bool turned : {false, true}) {
+    const Shape w = turned ? Shape({n, k}) : Shape({k, n});
+    cases.push_back(MakeCase(turned ? "transposes b" : "", {{"transpose_b", int64_t{turned}}}, {},
+                             RandomTensor({dtype, {m, k}}, 1), RandomTensor(F32(w), 2)));
+  }
+  const int64_t rows = std::min<int64_t>(m, 40);
+  OpCase special = MakeCase("rows of three axes", {}, {}, RandomTensor({dtype, {2, rows, k}}, 1),
+                            RandomTensor(F32({k, n}), 2));
+  // A row of zeros, and a column with an infinity.
+  std::memset(special.inputs[0].data.data(), 0, k * DTypeSize(dtype));
+  special.inputs[1].floats()[n - 1] = INFINITY;
+  cases.push_back(std::move(special));
+}
+
 void AddReductions(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
   const Shape cube({2, rows, n});
   for (const Shape& shape : {Shape({rows, n}), Shape({n}), cube}) {
@@ -241,6 +257,8 @@ std::vector<OpCase> CasesFor(std::string_view op, DType dtype, int64_t rows, int
   }
   if (op == "matmul") {
     AddMatmuls(dtype, rows, n, cases);
+  } else if (op == "matmul_int8") {
+    if (dtype != DType::kI32) AddInt8Matmuls(dtype, rows, n, cases);
   } else if (op == "cast") {
     cases.push_back(CastCase(dtype, rows, n));
   } else if (dtype != DType::kF32) {

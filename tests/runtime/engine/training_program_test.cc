@@ -294,7 +294,9 @@ TEST(TrainingProgram, RefusesWhatItCannotBuild) {
               }),
               HasSubstr("distill.temperature"));
   EXPECT_FALSE(InferenceProgram::Build(Signature::Features(4, 3), {.arch = "cnn"}, "f32").ok());
-  EXPECT_FALSE(InferenceProgram::Build(Signature::Features(4, 3), {}, "int3").ok());
+  EXPECT_THAT(InferenceProgram::Build(Signature::Features(4, 3), {}, "int3").status().message(),
+              HasSubstr("must be f32, bf16 or int8"));
+  EXPECT_THAT(message([](Options& o) { o.precision = "int8"; }), HasSubstr("f32 or bf16"));
 }
 
 TEST(TrainingProgram, RefusesBatchesThatDoNotFit) {

@@ -51,6 +51,7 @@ TEST(JobSpec, SurvivesTheRoundTripThroughJson) {
         "1e-1]}, model.hidden: {choice: [[16], [32, 16]]}, batch_size: {logint: [16, 64]}}}}",
         "{kind: distill, dataset: digits@2, teacher: digits@prod, temperature: 4, alpha: 0.9}",
         "{kind: evaluate, dataset: digits, model: digits@1}",
+        "{kind: evaluate, dataset: digits, model: digits@1, precision: int8}",
         "{kind: batch, dataset: digits, model: digits@1, output: jsonl, generate: {max_tokens: 8}}",
         "{kind: train, dataset: {uri: file:///a.txt, tokenizer: bytes, context: 64}, loss: "
         "next_token, accumulate: 2}",
@@ -70,6 +71,9 @@ TEST(JobSpec, FillsDefaultsThatDependOnOtherFields) {
   ASSERT_TRUE(sgd.ok()) << sgd.status().ToString();
   EXPECT_EQ(sgd->name, "train-digits");
   EXPECT_EQ(sgd->optimizer.weight_decay, 0);
+  const Result<JobSpec> ask = ParseJobSpec("{kind: batch, dataset: digits, model: digits@1}");
+  ASSERT_TRUE(ask.ok()) << ask.status().ToString();
+  EXPECT_EQ(ask->precision, "model");
   const Result<JobSpec> mse = ParseJobSpec("{kind: train, dataset: digits, loss: mse}");
   ASSERT_TRUE(mse.ok());
   EXPECT_EQ(mse->checkpoint.keep_best.metric, "validation/loss");
@@ -136,6 +140,10 @@ INSTANTIATE_TEST_SUITE_P(
                 "output.format: \"xml\" is not one of csv, jsonl"},
         Refusal{"{kind: batch, dataset: digits, model: a@1, generate: {temperature: -1}}",
                 "generate.temperature: -1 is out of range"},
+        Refusal{"{kind: train, dataset: digits, precision: int8}",
+                "precision: \"int8\" is not one of f32, bf16"},
+        Refusal{"{kind: batch, dataset: digits, model: a@1, precision: int4}",
+                "precision: \"int4\" is not one of f32, bf16, model, int8"},
         Refusal{"{kind: train, dataset: digits, accumulate: 0}", "accumulate: 0 is out of range"},
         Refusal{"{kind: tune, dataset: digits}", "search.space: must name"},
         Refusal{

@@ -89,6 +89,34 @@ TEST_F(EvaluateTaskTest, MeasuresRegression) {
   EXPECT_EQ(evaluated[0].metric("test/r2"), trained.metric("test/r2"));
 }
 
+// What quantisation may cost: half a point.
+TEST_F(EvaluateTaskTest, InEightBitsAModelIsAsGoodAndNotTheSame) {
+  const auto csv = ReadFile(LEPTON_SOURCE_DIR "/scripts/data/digits.csv");
+  ASSERT_TRUE(csv.ok()) << csv.status().ToString();
+  start_.set_dataset_manifest(Import(*csv));
+  const auto trained = RunGang(RunTrain, Spec(R"({
+kind: train, dataset: {name: digits}, model: {hidden: [128, 64], activation: gelu},
+optimizer: {name: adamw, lr: 0.004}, batch_size: 32, epochs: 15})"),
+                               start_);
+  ASSERT_TRUE(trained[0].status.ok()) << trained[0].status.ToString();
+  start_.set_model_manifest(trained[0].task->result.model_manifest());
+  std::map<std::string, double> accuracy, loss;
+  for (const std::string precision : {"model", "f32", "int8"}) {
+    const auto ranks = RunGang(RunEvaluate,
+                               Spec("{kind: evaluate, dataset: {name: digits, split: {train: 0, "
+                                    "validation: 0}}, model: {from: digits@1}, precision: " +
+                                    precision + "}"),
+                               start_);
+    ASSERT_TRUE(ranks[0].status.ok()) << ranks[0].status.ToString();
+    accuracy[precision] = ranks[0].metric("test/accuracy");
+    loss[precision] = ranks[0].metric("test/loss");
+  }
+  EXPECT_EQ(loss["model"], loss["f32"]);
+  EXPECT_NE(loss["int8"], loss["f32"]);
+  EXPECT_GT(accuracy["f32"], 0.96);
+  EXPECT_NEAR(accuracy["int8"], accuracy["f32"], 0.005);
+}
+
 TEST_F(EvaluateTaskTest, ACorruptModelIsDataLoss) {
   const Rank trained = TrainModel(testing::BlobsCsv(300, 3));
   const storage::Digest weights = ModelOf(trained).weights;

@@ -57,7 +57,10 @@ class MicroScope {
 
 Product::Product(int64_t rows, int64_t columns, int64_t inner, DType dtype, const Source& a,
                  const Source& b)
-    : Product(rows, columns, inner, a, b, dtype == DType::kBF16 ? Bf16Micro() : F32Micro()) {}
+    : Product(rows, columns, inner, a, b,
+              dtype == DType::kI8     ? Int8Micro()
+              : dtype == DType::kBF16 ? Bf16Micro()
+                                      : F32Micro()) {}
 
 Product::Product(int64_t rows, int64_t columns, int64_t inner, const Source& a, const Source& b,
                  const Micro& micro)
@@ -68,7 +71,8 @@ Product::Product(int64_t rows, int64_t columns, int64_t inner, const Source& a, 
       b_(b),
       micro_(micro),
       padded_inner_(RoundUp(inner, micro.step)),
-      direct_(micro.multiply_rows != nullptr && a.dtype == DType::kBF16 && a.column_stride == 1 &&
+      direct_(micro.multiply_rows != nullptr &&
+              static_cast<int64_t>(DTypeSize(a.dtype)) == micro.element && a.column_stride == 1 &&
               inner == padded_inner_) {}
 
 int64_t Product::panel_bytes() const {

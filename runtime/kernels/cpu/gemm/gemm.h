@@ -8,6 +8,7 @@
 // even
 //   and of odd indices are summed apart, in order, and added, as TDPBF16PS does (Intel SDM, vol.
 //   2). f32 gives the same bits on all CPUs with fused multiply-add.
+// - i8 is summed exactly, in 32-bit integers: the blocks that a finisher gets hold these.
 // - The right side is packed once for many products (weights), the left side as it is needed.
 // - What follows the product (bias, activation, cast) runs on a block while it is in the L1 cache.
 //
@@ -28,7 +29,8 @@ struct Micro;
 // A matrix in memory: element (i, j) is at data[i * row_stride + j * column_stride]; one of the
 // strides is 1.
 struct Source {
-  DType dtype = DType::kF32;  // f32 or bf16; f32 is rounded where the product is of bf16
+  // f32 or bf16; f32 is rounded where the product is of bf16. i8 where the product is of i8.
+  DType dtype = DType::kF32;
   int64_t row_stride = 0;
   int64_t column_stride = 1;
 };
@@ -49,7 +51,7 @@ inline constexpr int64_t kPanelColumns = 32;
 
 class Product {
  public:
-  // `dtype`: of the multiplication: kF32, or kBF16.
+  // `dtype`: of the multiplication: kF32, kBF16 or kI8.
   Product(int64_t rows, int64_t columns, int64_t inner, DType dtype, const Source& a,
           const Source& b);
   // With the given micro-kernel, for tests.

@@ -4,8 +4,8 @@
 
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/gemm/gemm.h"
-#include "runtime/kernels/cpu/pointwise/program.h"
-#include "runtime/kernels/cpu/pointwise/scratch.h"
+#include "runtime/kernels/cpu/gemm/int8_kernel.h"
+#include "runtime/kernels/cpu/gemm/program_finisher.h"
 
 namespace lepton::kernels::gemm {
 namespace {
@@ -48,30 +48,6 @@ struct Operands {
   const int64_t rows, columns, inner;  // of each
   const DType dtype;
   graph::FrozenInput frozen;  // the right side
-};
-
-// Runs the followers on each block.
-class ProgramFinisher final : public Finisher {
- public:
-  ProgramFinisher(const pointwise::Program& program, const KernelContext& context, int64_t width)
-      : program_(program), context_(context), width_(width) {}
-
-  void Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,
-              float* block) const override {
-    constexpr int64_t kRows = pointwise::kBlockElements / kPanelColumns;
-    float* registers = pointwise::ThreadRegisters(program_.registers());
-    for (int64_t row = 0; row < rows; row += kRows) {
-      program_.Run(context_,
-                   {first_row + row, std::min(kRows, rows - row), first_column, columns, width_,
-                    kPanelColumns},
-                   registers, block + row * kPanelColumns);
-    }
-  }
-
- private:
-  const pointwise::Program& program_;
-  const KernelContext& context_;
-  const int64_t width_;
 };
 
 class MatmulKernel final : public graph::Kernel {
@@ -179,6 +155,10 @@ std::vector<graph::KernelEntry> MatmulKernels() {
     entry.packs = 1;
     entries.push_back(entry);
     entries.push_back({"batch_matmul", dtype, "gemm", &CanMultiplyBatch, &CreateBatch});
+    entry = {"matmul_int8", dtype, "gemm", &CanMultiply, &CreateInt8Matmul};
+    entry.fuses = true;
+    entry.packs = 1;
+    entries.push_back(entry);
   }
   return entries;
 }

@@ -51,6 +51,7 @@ struct Micro {
 // The best that this CPU has.
 const Micro& F32Micro();
 const Micro& Bf16Micro();
+const Micro& Int8Micro();
 
 // All that this CPU can run, for tests; the last is plain code.
 struct MicroList {
@@ -59,13 +60,18 @@ struct MicroList {
 };
 MicroList F32Micros();
 MicroList Bf16Micros();
+MicroList Int8Micros();
 
 // Per instruction set. Their bodies are in micro_body.h.
 extern const Micro kF32Avx512, kF32Avx2, kF32Baseline;
 extern const Micro kBf16Avx512, kBf16Avx2, kBf16Baseline;
 extern const Micro kBf16Amx;
+// i8: c holds 32-bit integers. Their bodies are in micro_int8.cc, the tiles' in micro_amx.cc.
+extern const Micro kInt8Amx, kInt8Vnni, kInt8Baseline;
 // Whether the CPU has AMX and the kernel lets this process use it (it is asked once).
 bool CpuHasAmx();
+bool CpuHasAmxInt8();
+bool CpuHasVnni();
 bool CpuHasFma();
 
 }  // namespace lepton::kernels::gemm

@@ -65,16 +65,23 @@ inline void TouchTile(const void*, int64_t) {}
     asm volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(at), "r"(pitch) : "memory"); \
   } while (false)
 #define LEPTON_TILE_ZERO(tile) asm volatile("tilezero %%tmm" #tile ::)
-#define LEPTON_TILE_MULTIPLY(c, a, b) \
-  asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
+#define LEPTON_TILE_MULTIPLY(c, a, b)                                  \
+  do {                                                                 \
+    if (kInt8) {                                                       \
+      asm volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::);   \
+    } else {                                                           \
+      asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::); \
+    }                                                                  \
+  } while (false)
 
 constexpr int64_t kTilePitch = 64;                  // bytes
 constexpr int64_t kRowPitch = kPanelColumns * 4;    // bytes of c
 constexpr int64_t kLowerRows = 16 * kPanelColumns;  // elements of c
 
-// The rows of a tile lie `pitch` bytes apart, a tile of the lower 16 rows `lower` elements behind
-// its upper, the tiles of the next step `advance` elements behind these.
-template <bool kTwoRows>
+// Elements here are of 16 bits: a pair of i8 counts as one. The rows of a tile lie `pitch` bytes
+// apart, a tile of the lower 16 rows `lower` elements behind its upper, the tiles of the next step
+// `advance` elements behind these.
+template <bool kTwoRows, bool kInt8 = false>
 inline __attribute__((always_inline)) void MultiplyTiles(int64_t steps, const uint16_t* block,
                                                          int64_t pitch, int64_t lower,
                                                          int64_t advance, const uint16_t* panel,
@@ -136,7 +143,44 @@ void MultiplyRowsAmx(int64_t inner, const void* rows, int64_t pitch, const void*
                       16 * pitch, kInnerOfStep, static_cast<const uint16_t*>(panel), c, add);
 }
 
+constexpr int64_t kInnerOfInt8Step = 64;
+
+void MultiplyInt8Amx(int64_t rows, int64_t inner, const void* block, const void* panel, float* c,
+                     bool add) {
+  const auto* left = static_cast<const uint16_t*>(block);
+  const auto* right = static_cast<const uint16_t*>(panel);
+  const int64_t steps = inner / kInnerOfInt8Step;
+  if (rows > 16) {
+    MultiplyTiles<true, true>(steps, left, kTilePitch, kTileElements, kStepElements, right, c, add);
+  } else {
+    MultiplyTiles<false, true>(steps, left, kTilePitch, kTileElements, kStepElements, right, c,
+                               add);
+  }
+}
+
+void MultiplyInt8RowsAmx(int64_t inner, const void* rows, int64_t pitch, const void* panel,
+                         float* c, bool add) {
+  MultiplyTiles<true, true>(inner / kInnerOfInt8Step, static_cast<const uint16_t*>(rows), pitch,
+                            8 * pitch, kInnerOfStep, static_cast<const uint16_t*>(panel), c, add);
+}
+
 }  // namespace
+
+extern const Micro kInt8Amx;
+const Micro kInt8Amx = {
+    "amx",
+    32,
+    kInnerOfInt8Step,
+    1024,
+    1,
+    [](const Part& part, void* blocks) { kInt8Baseline.pack_blocks(part, blocks); },
+    [](const Part& part, void* panels) { kInt8Baseline.pack_panels(part, panels); },
+    MultiplyInt8Amx,
+    MultiplyInt8RowsAmx,
+    nullptr,
+    nullptr,
+    EnterAmx,
+    LeaveAmx};
 
 extern const Micro kBf16Amx;
 const Micro kBf16Amx = {

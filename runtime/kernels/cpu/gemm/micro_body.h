@@ -276,6 +276,11 @@ LEPTON_INLINE void RowsOfStep(const Reader& from, int64_t row, int64_t count, in
   }
 }
 
+// One by one: a copy of the whole array would be a call, by way of the stack.
+LEPTON_INLINE void StoreTile(uint16_t* to, const Words (&words)[kLanes]) {
+  for (int64_t i = 0; i < kLanes; ++i) StoreAs(to + i * kStep, words[i]);
+}
+
 // Tiles of rows (a block's) or of pairs (a panel's), two per 32 rows of the source and step,
 // whichever way the source lies: one that is contiguous along inner is read row by row, the other
 // step by step.
@@ -296,7 +301,7 @@ LEPTON_INLINE void PackTiles(const Reader& from, const Part& part, void* out) {
         Words words[kLanes];
         RowsOfStep(from, tile * kLanes, count(tile), step * kStep, part.inner, words);
         Transpose(words);
-        memcpy(place(tile, step), words, sizeof(words));
+        StoreTile(place(tile, step), words);
       }
     }
   } else if (from.inner_stride == 1) {
@@ -313,7 +318,7 @@ LEPTON_INLINE void PackTiles(const Reader& from, const Part& part, void* out) {
         Words words[kLanes];
         PairsOfStep(from, tile * kLanes, count(tile), step * kStep, part.inner, words);
         if (!kOfPairs) Transpose(words);
-        memcpy(place(tile, step), words, sizeof(words));
+        StoreTile(place(tile, step), words);
       }
     }
   }

@@ -13,22 +13,33 @@ namespace {
 constexpr int kRequestFeature = 0x1023;  // ARCH_REQ_XCOMP_PERM
 constexpr int kTileData = 18;
 
+// CPUID leaf 7, EDX.
+bool HasTilesFor(int feature) {
+  constexpr int kTiles = 24;
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  return (d >> kTiles & 1) != 0 && (d >> feature & 1) != 0 && simd::CpuHasAvx512() &&
+         ::syscall(SYS_arch_prctl, kRequestFeature, kTileData) == 0;
+}
+
 }  // namespace
 
 bool CpuHasAmx() {
-  static const bool has = [] {
-    unsigned int a = 0, b = 0, c = 0, d = 0;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-    const bool tiles = (d >> 24 & 1) != 0;
-    const bool bf16 = (d >> 22 & 1) != 0;
-    return tiles && bf16 && simd::CpuHasAvx512() &&
-           ::syscall(SYS_arch_prctl, kRequestFeature, kTileData) == 0;
-  }();
+  static const bool has = HasTilesFor(22);
   return has;
 }
 
+bool CpuHasAmxInt8() {
+  static const bool has = HasTilesFor(25);
+  return has;
+}
+
+bool CpuHasVnni() {
+  return simd::CpuHasAvx512() && __builtin_cpu_supports("avx512vnni");
+}
+
 bool CpuHasFma() {
-  return __builtin_cpu_supports("fma") && simd::CpuHasAvx2();
+  return simd::CpuHasAvx2();
 }
 
 MicroList F32Micros() {
@@ -48,6 +59,14 @@ MicroList Bf16Micros() {
   return list;
 }
 
+MicroList Int8Micros() {
+  MicroList list{};
+  if (CpuHasAmxInt8()) list.micros[list.count++] = &kInt8Amx;
+  if (CpuHasVnni()) list.micros[list.count++] = &kInt8Vnni;
+  list.micros[list.count++] = &kInt8Baseline;
+  return list;
+}
+
 const Micro& F32Micro() {
   static const Micro& best = *F32Micros().micros[0];
   return best;
@@ -55,6 +74,11 @@ const Micro& F32Micro() {
 
 const Micro& Bf16Micro() {
   static const Micro& best = *Bf16Micros().micros[0];
+  return best;
+}
+
+const Micro& Int8Micro() {
+  static const Micro& best = *Int8Micros().micros[0];
   return best;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "runtime/graph/passes/fusion.h"
+#include "runtime/kernels/cpu/dropout_key.h"
 #include "runtime/kernels/cpu/simd/loops.h"
 
 namespace lepton::kernels::pointwise {
@@ -197,8 +198,8 @@ void Program::Run(const graph::KernelContext& context, const Block& block, float
         break;
       case Kind::kDropout:
         for (int64_t i = 0; i < moves; ++i) {
-          loops.dropout((start + i * block.width) / 4, length, context.run().seed, step.stream,
-                        context.run().step, context.run().shard, step.parameter, step.keep,
+          loops.dropout((start + i * block.width) / 4, length,
+                        DropoutKey(context.run(), step.stream), step.parameter, step.keep,
                         at(step.a) + i * block.pitch, at(step.y) + i * block.pitch);
         }
         break;

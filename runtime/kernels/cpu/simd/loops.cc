@@ -8,7 +8,7 @@ bool CpuHasAvx512() {
 }
 
 bool CpuHasAvx2() {
-  return __builtin_cpu_supports("avx2");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 const Loops& BestLoops() {
@@ -30,6 +30,15 @@ void ApplySgd(const SgdUpdate& update, int64_t count, float* weights, const floa
 void ApplyAdam(const AdamUpdate& update, int64_t count, float* weights, const float* gradients,
                float* first, float* second) {
   simd::BestLoops().adam(update, count, weights, gradients, first, second);
+}
+
+void FillUniform(const RandomKey& key, int64_t first_block, int64_t count, float bound, float* y) {
+  simd::BestLoops().uniform(first_block, count, key, bound, y);
+}
+
+void FillNormal(const RandomKey& key, int64_t first_block, int64_t count, double deviation,
+                float* y) {
+  simd::BestLoops().normal(first_block, count, key, deviation, y);
 }
 
 double SumOfSquares(int64_t count, const float* values) {

@@ -1,12 +1,13 @@
 // Inner loops that are compiled once per vector instruction set and chosen at run time. They are
-// written so that every set gives the same bits: no fused multiply-adds, sums in 16 interleaved
-// parts, and no library call whose result depends on the vector width.
-// Threads: pure functions of their arguments. Arrays never overlap.
+// written so that every set gives the same bits: fused multiply-adds only where the code says so
+// (polynomials), sums in 16 interleaved parts, and no library call whose result depends on the
+// vector width. Threads: pure functions of their arguments. Arrays never overlap.
 #pragma once
 
 #include <cstdint>
 
 #include "runtime/kernels/cpu/optimizer_kernels.h"
+#include "runtime/kernels/cpu/random_fill.h"
 
 namespace lepton::kernels::simd {
 
@@ -52,9 +53,12 @@ struct Loops {
                       int64_t y_pitch);
   // Row i of the rectangle times factors[i], in place.
   void (*scale_rows)(int64_t rows, int64_t columns, const float* factors, float* x, int64_t pitch);
-  // The blocks of four numbers from `block` on.
-  void (*dropout)(int64_t first_block, int64_t count, uint64_t seed, uint32_t stream, uint64_t step,
-                  uint32_t shard, float rate, float keep, const float* x, float* y);
+  // The blocks of four random numbers from `first_block` on (random_fill.h).
+  void (*dropout)(int64_t first_block, int64_t count, const RandomKey& key, float rate, float keep,
+                  const float* x, float* y);
+  void (*uniform)(int64_t first_block, int64_t count, const RandomKey& key, float bound, float* y);
+  void (*normal)(int64_t first_block, int64_t count, const RandomKey& key, double deviation,
+                 float* y);
 
   // Columns [begin, end) of a matrix of `n` columns, summed over its rows, times `factor`.
   void (*column_sum)(int64_t rows, int64_t n, int64_t begin, int64_t end, float factor,
@@ -114,6 +118,13 @@ struct Loops {
   // dx = dy * factor - (shift + (x - mean) * slope)
   void (*normalize_grad)(int64_t count, float mean, float factor, float shift, float slope,
                          const float* x, const float* dy, float* dx);
+
+  // 8-bit integers (runtime/ops/matmul_int8.h). One row; returns its scale.
+  float (*quantize_row)(int64_t n, const float* x, int8_t* q);
+  // Blocks of 32-bit integers, in place: element (i, j) becomes itself as a number, times
+  // (row_scales[i] * column_scales[j]). Rows lie side by side.
+  void (*from_int32_rows)(int64_t rows, int64_t columns, const float* row_scales,
+                          const float* column_scales, float* x);
 };
 
 const Loops& Avx512Loops();

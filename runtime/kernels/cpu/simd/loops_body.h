@@ -74,22 +74,27 @@ LEPTON_INLINE uint32_t ToBits(float value) {
   return bits;
 }
 
+// a * b + c, rounded once. Where the CPU cannot, the library computes the same, slowly.
+LEPTON_INLINE float Fma(float a, float b, float c) {
+  return __builtin_fmaf(a, b, c);
+}
+
 // e^x to about 2 units in the last place (the polynomial of Cephes' expf). Saturates to the
 // smallest normal and the largest finite number; NaN stays NaN.
 LEPTON_INLINE float Exp(float x) {
   x = x < -87.3365f ? -87.3365f : x;
   x = x > 88.3762f ? 88.3762f : x;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const float shifted = x * 1.44269504088896341f + kRound;
+  const float shifted = Fma(x, 1.44269504088896341f, kRound);
   const float n = shifted - kRound;
-  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  const float r = Fma(n, 2.12194440e-4f, Fma(n, -0.693359375f, x));
   float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  const float mantissa = p * (r * r) + r + 1.0f;
+  p = Fma(p, r, 1.3981999507e-3f);
+  p = Fma(p, r, 8.3334519073e-3f);
+  p = Fma(p, r, 4.1665795894e-2f);
+  p = Fma(p, r, 1.6666665459e-1f);
+  p = Fma(p, r, 5.0000001201e-1f);
+  const float mantissa = Fma(p, r * r, r) + 1.0f;
   const uint32_t exponent = ToBits(shifted) - ToBits(kRound) + 127u;
   return mantissa * FromBits(exponent << 23);
 }
@@ -98,11 +103,11 @@ LEPTON_INLINE float Tanh(float x) {
   const float size = fabsf(x);
   const float z = x * x;
   float p = -5.70498872745e-3f;
-  p = p * z + 2.06390887954e-2f;
-  p = p * z - 5.37397155531e-2f;
-  p = p * z + 1.33314422036e-1f;
-  p = p * z - 3.33332819422e-1f;
-  const float near_zero = p * z * x + x;
+  p = Fma(p, z, 2.06390887954e-2f);
+  p = Fma(p, z, -5.37397155531e-2f);
+  p = Fma(p, z, 1.33314422036e-1f);
+  p = Fma(p, z, -3.33332819422e-1f);
+  const float near_zero = Fma(p * z, x, x);
   const float far = 1.0f - 2.0f / (Exp(2.0f * size) + 1.0f);
   return size < 0.625f ? near_zero : copysignf(far, x);
 }
@@ -115,12 +120,12 @@ LEPTON_INLINE float Sigmoid(float x) {
 // e^(-x^2 / 2).
 LEPTON_INLINE float NormalCdf(float x, float density) {
   const float size = fabsf(x) * 0.70710678f;
-  const float t = 1.0f / (1.0f + 0.3275911f * size);
+  const float t = 1.0f / Fma(0.3275911f, size, 1.0f);
   float p = 1.061405429f;
-  p = p * t - 1.453152027f;
-  p = p * t + 1.421413741f;
-  p = p * t - 0.284496736f;
-  p = p * t + 0.254829592f;
+  p = Fma(p, t, -1.453152027f);
+  p = Fma(p, t, 1.421413741f);
+  p = Fma(p, t, -0.284496736f);
+  p = Fma(p, t, 0.254829592f);
   const float tail = 0.5f * (p * t * density);
   return x < 0 ? tail : 1.0f - tail;
 }
@@ -339,9 +344,13 @@ void ScaleRowsLoop(int64_t rows, int64_t columns, const float* __restrict factor
 
 #include "runtime/kernels/cpu/simd/loops_body_attention.inc"
 
+#include "runtime/kernels/cpu/simd/loops_body_random.inc"
+
 #include "runtime/kernels/cpu/simd/loops_body_updates.inc"
 
 #include "runtime/kernels/cpu/simd/loops_body_channels.inc"
+
+#include "runtime/kernels/cpu/simd/loops_body_int8.inc"
 
 constexpr Loops MakeLoops(const char* name) {
   return {name,
@@ -373,6 +382,8 @@ constexpr Loops MakeLoops(const char* name) {
           ToF32RowsLoop,
           ScaleRowsLoop,
           DropoutLoop,
+          UniformLoop,
+          NormalLoop,
           ColumnSumLoop,
           RowSumLoop,
           LayerNormLoop,
@@ -397,7 +408,9 @@ constexpr Loops MakeLoops(const char* name) {
           SquaredDistanceLoop,
           NormalizeLoop,
           NormSumsLoop,
-          NormalizeGradLoop};
+          NormalizeGradLoop,
+          QuantizeRowLoop,
+          FromInt32RowsLoop};
 }
 
 }  // namespace
