@@ -5,15 +5,17 @@
 //                                              steps
 //   model_bench MODEL PRECISION step N         the milliseconds of N training steps, one a line
 //   model_bench MODEL PRECISION forward N      the same for the forward pass, also in int8
-//   model_bench MODEL PRECISION profile N      a table of N steps: what each kernel took, the worst
-//                                              first
+//   model_bench MODEL PRECISION profile N      a roofline of N steps: what each kernel took, and
+//   how
+//                                              near that is to the limit of arithmetic and memory
+//                                              that this process measures first; what is furthest
+//                                              above its limit comes first
 //   model_bench gpt PRECISION curve FOLDER N TEXT
 //                                              trains N steps on the characters of a text file (65
 //                                              different ones), with warm-up, cosine and clipping;
 //                                              writes what bench/gpt_curve.py needs to do the same
-//   model_bench MODEL PRECISION start          milliseconds from the start of the process to the
-//   end of
-//                                              the first step
+//   model_bench MODEL PRECISION start          milliseconds from the start of the process until
+//                                              the first step begins, and until it is done
 // MODEL: mlp (784-1024-1024-10, batch 256), resnet18 (32x32, batch 64), gpt (6 layers, 384 wide,
 // context 256, batch 12, 65 tokens). A step is what the training loop does on one rank: forward,
 // backward, gradient norm, AdamW. At the end of timings: "peak_mib N", the process's largest
@@ -25,6 +27,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -35,8 +38,11 @@
 #include <vector>
 
 #include "runtime/base/file.h"
+#include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/gemm/gemm.h"
 #include "runtime/nn/model_list.h"
 #include "runtime/nn/training_program.h"
+#include "runtime/tensor/buffer.h"
 
 namespace {
 
@@ -277,22 +283,73 @@ void Time(Bench& bench, const std::string& what, int count) {
   PrintPeak();
 }
 
-// Milliseconds a step, kernel calls a step, GFLOP/s of the products, GB/s of what is read and
-// written, by kernel.
-void PrintProfile(const lepton::graph::Profile& profile, int steps) {
-  using Line = std::pair<std::string, lepton::graph::Profile::Line>;
-  std::vector<Line> lines(profile.lines().begin(), profile.lines().end());
-  std::sort(lines.begin(), lines.end(),
-            [](const Line& a, const Line& b) { return a.second.seconds > b.second.seconds; });
-  double total = 0;
-  for (const auto& [name, line] : lines) {
-    total += line.seconds;
-    std::cout << fmt::format("{:9.3f} ms {:4d} x {:7.0f} GFLOP/s {:6.1f} GB/s  {}\n",
-                             1e3 * line.seconds / steps, line.runs / steps,
-                             1e-9 * line.flops / line.seconds, 1e-9 * line.bytes / line.seconds,
-                             name);
+// What this machine does at most, with all threads: products of the precision (best of those of a
+// square that stays in the caches), and bytes read and written by copies that do not.
+struct Limits {
+  double flops = 0, bytes = 0;  // per second
+};
+
+template <typename Body>
+double BestSeconds(const Body& body) {
+  double best = 1e9;
+  for (int round = 0; round < 12; ++round) {
+    const auto begin = std::chrono::steady_clock::now();
+    body();
+    best = std::min(
+        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
-  std::cout << fmt::format("{:9.3f} ms in all\n", 1e3 * total / steps);
+  return best;
+}
+
+Limits MeasureLimits(const std::string& precision) {
+  namespace gemm = lepton::kernels::gemm;
+  constexpr int64_t kSide = 1024;
+  const DType dtype = precision == "bf16" ? DType::kBF16 : DType::kF32;
+  const gemm::Product product(kSide, kSide, kSide, dtype, {dtype, kSide, 1}, {dtype, kSide, 1});
+  lepton::Buffer a(kSide * kSide * 4), b(kSide * kSide * 4), c(kSide * kSide * 4);
+  lepton::Buffer packed(product.packed_bytes());
+  product.PackRight(b.data(), packed.data());
+  const gemm::StoreFinisher store(c.data(), DType::kF32, kSide);
+  Limits limits;
+  limits.flops = 2.0 * kSide * kSide * kSide /
+                 BestSeconds([&] { product.Run(a.data(), packed.data(), store); });
+  constexpr int64_t kCopied = int64_t{96} << 20;
+  lepton::Buffer source(kCopied), target(kCopied);
+  const char* const from = source.as<char>();
+  char* const to = target.as<char>();
+  limits.bytes = 2.0 * kCopied / BestSeconds([&] {
+                   lepton::kernels::ComputeLoop(kCopied, 1 << 20, [&](int64_t begin, int64_t end) {
+                     std::memcpy(to + begin, from + begin, end - begin);
+                   });
+                 });
+  return limits;
+}
+
+void PrintProfile(const lepton::graph::Profile& profile, int steps, const Limits& limits) {
+  struct Row {
+    double seconds, limit;  // a step
+    lepton::graph::Profile::Line line;
+    std::string name;
+  };
+  std::vector<Row> rows;
+  double total = 0;
+  for (const auto& [name, line] : profile.lines()) {
+    const double limit = std::max(line.flops / limits.flops, line.bytes / limits.bytes) / steps;
+    rows.push_back({line.seconds / steps, limit, line, name});
+    total += line.seconds / steps;
+  }
+  std::sort(rows.begin(), rows.end(),
+            [](const Row& a, const Row& b) { return a.seconds - a.limit > b.seconds - b.limit; });
+  std::cout << fmt::format("limits: {:.0f} GFLOP/s, {:.1f} GB/s\n", 1e-9 * limits.flops,
+                           1e-9 * limits.bytes);
+  for (const Row& row : rows) {
+    std::cout << fmt::format(
+        "{:9.3f} ms {:3.0f}% of limit {:4d} x {:7.0f} GFLOP/s {:6.1f} GB/s  {}\n",
+        1e3 * row.seconds, 1e2 * row.limit / row.seconds, row.line.runs / steps,
+        1e-9 * row.line.flops / row.line.seconds, 1e-9 * row.line.bytes / row.line.seconds,
+        row.name);
+  }
+  std::cout << fmt::format("{:9.3f} ms in all\n", 1e3 * total);
 }
 
 }  // namespace
@@ -306,9 +363,10 @@ int main(int argc, char** argv) {
       Bench bench(arguments[0], arguments[1], &profile);
       for (int i = 0; i < 3; ++i) bench.Step(i);
       profile = {};
-      const int steps = std::atoi(arguments[3].c_str());
+      const int steps = std::max(1, std::atoi(arguments[3].c_str()));
+      const Limits limits = MeasureLimits(arguments[1]);
       for (int i = 0; i < steps; ++i) bench.Step(3 + i);
-      PrintProfile(profile, steps);
+      PrintProfile(profile, steps, limits);
       return 0;
     }
     if (what == "curve" && arguments.size() == 6 && arguments[0] == "gpt") {
@@ -320,8 +378,9 @@ int main(int argc, char** argv) {
     Bench bench(arguments[0], arguments[1]);
     if (what == "check" && arguments.size() == 4) return bench.Check(arguments[3]) ? 0 : 1;
     if (what == "start") {
+      const double ready = MillisecondsSinceProcessStart();
       bench.Step(0);
-      std::cout << fmt::format("{:.1f}\n", MillisecondsSinceProcessStart());
+      std::cout << fmt::format("{:.1f} {:.1f}\n", ready, MillisecondsSinceProcessStart());
       return 0;
     }
     if ((what == "step" || what == "forward") && arguments.size() == 4) {
@@ -329,7 +388,8 @@ int main(int argc, char** argv) {
       return 0;
     }
   }
-  std::cerr << "usage: model_bench mlp|resnet18|gpt f32|bf16 check FOLDER | step N | forward N | "
-               "profile N | start\n";
+  std::cerr
+      << "usage: model_bench mlp|resnet18|gpt f32|bf16|int8 check FOLDER | step N | forward N | "
+         "profile N | start\n";
   return 2;
 }

@@ -35,7 +35,7 @@ Result<std::vector<ValueId>> Graph::AddNode(std::string_view op_name, std::vecto
   }
   auto outputs = op->Infer(types, attributes);
   if (!outputs.ok()) return outputs.status().WithContext(name);
-  Node node{op, std::move(name), std::move(inputs), {}, std::move(attributes)};
+  Node node{op, std::move(name), std::move(inputs), {}, std::move(attributes), block_};
   for (TensorType& type : *outputs) {
     node.outputs.push_back(static_cast<ValueId>(values_.size()));
     values_.push_back(
@@ -51,6 +51,21 @@ Result<ValueId> Graph::Add(std::string_view op, std::vector<ValueId> inputs, Att
   LEPTON_ASSIGN_OR_RETURN(const std::vector<ValueId> outputs,
                           AddNode(op, std::move(inputs), std::move(attributes), std::move(name)));
   return outputs.front();
+}
+
+NodeId Graph::Repeat(NodeId id, std::vector<ValueId> inputs) {
+  Node node = nodes_[id];
+  node.name += "/again";
+  node.inputs = std::move(inputs);
+  node.block = 0;
+  node.recomputed = true;
+  for (ValueId& output : node.outputs) {
+    const TensorType type = values_[output].type;
+    output = static_cast<ValueId>(values_.size());
+    values_.push_back({node.name, type, ValueKind::kComputed, static_cast<NodeId>(nodes_.size())});
+  }
+  nodes_.push_back(std::move(node));
+  return static_cast<NodeId>(nodes_.size()) - 1;
 }
 
 Status Graph::AddOutput(ValueId value, bool external) {

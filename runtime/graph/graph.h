@@ -36,6 +36,9 @@ struct Node {
   std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;
   Attributes attributes;
+  int32_t block = 0;  // Graph::BeginBlock; 0: none
+  bool recomputed =
+      false;  // does again what another node did (autodiff.h): not to be merged with it
 };
 
 // A value that the caller wants. An external one is written straight into memory that the caller
@@ -57,6 +60,11 @@ class Graph {
   // The same for the first output.
   Result<ValueId> Add(std::string_view op, std::vector<ValueId> inputs, Attributes attributes = {},
                       std::string name = "");
+  // Nodes added from here on belong to one more block (a layer), until EndBlock.
+  void BeginBlock() { block_ = ++blocks_; }
+  void EndBlock() { block_ = 0; }
+  // A node that does the same once more, in no block: its outputs are new values.
+  NodeId Repeat(NodeId node, std::vector<ValueId> inputs);
   // kInvalidArgument when an input or parameter is asked for as an external output.
   Status AddOutput(ValueId value, bool external);
 
@@ -75,6 +83,7 @@ class Graph {
   std::deque<Value> values_;
   std::deque<Node> nodes_;
   std::vector<Output> outputs_;
+  int32_t block_ = 0, blocks_ = 0;
 };
 
 }  // namespace lepton::graph

@@ -50,6 +50,7 @@ Result<ValueId> BuildMlp(ModelBuilder& builder, const Signature& signature,
   for (size_t i = 0; i < model.hidden.size(); ++i) {
     const std::string name = "layers." + std::to_string(i);
     const int64_t out = model.hidden[i];
+    builder.graph().BeginBlock();
     LEPTON_ASSIGN_OR_RETURN(x, builder.Linear(name, x, LayerShape(in, out, model.activation)));
     if (model.layer_norm) {
       LEPTON_ASSIGN_OR_RETURN(x, builder.LayerNorm(name + ".norm", x, out));
@@ -59,6 +60,7 @@ Result<ValueId> BuildMlp(ModelBuilder& builder, const Signature& signature,
     LEPTON_ASSIGN_OR_RETURN(x, builder.Dropout(name, x, model.dropout));
     in = out;
   }
+  builder.graph().EndBlock();
   return builder.Linear("layers." + std::to_string(model.hidden.size()), x,
                         LayerShape(in, signature.outputs, ""));
 }

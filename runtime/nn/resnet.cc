@@ -116,10 +116,12 @@ Result<ValueId> ResnetBuilder::Body(ValueId pixels) {
       const std::string name = "resnet.encoder.stages." + std::to_string(stage) + ".layers." +
                                std::to_string(block) + ".";
       const int64_t stride = stage > 0 && block == 0 ? 2 : 1;
+      b_.graph().BeginBlock();
       LEPTON_ASSIGN_OR_RETURN(x, Block(name, x, in, r_.widths[stage], stride));
       in = r_.widths[stage];
     }
   }
+  b_.graph().EndBlock();
   const Shape& shape = b_.graph().type(x).shape;
   LEPTON_ASSIGN_OR_RETURN(
       x, b_.graph().Add("reshape", {x},

@@ -28,13 +28,15 @@ void* Readable(std::span<const T> values) {
 // The gradient of each trained parameter, and what the batch says of each statistic.
 Result<std::vector<graph::ValueId>> AddParameterGradients(graph::Graph& graph,
                                                           const LossNodes& loss,
-                                                          const ModelBuilder& builder) {
+                                                          const ModelBuilder& builder,
+                                                          bool recompute) {
   std::vector<graph::ValueId> trained;
   for (const auto& parameter : builder.parameters()) {
     if (!parameter.view.statistic) trained.push_back(parameter.value);
   }
-  LEPTON_ASSIGN_OR_RETURN(const std::vector<graph::ValueId> gradients,
-                          graph::AddGradients(graph, loss.row_losses, trained));
+  LEPTON_ASSIGN_OR_RETURN(
+      const std::vector<graph::ValueId> gradients,
+      graph::AddGradients(graph, loss.row_losses, trained, {.recompute_blocks = recompute}));
   std::vector<graph::ValueId> values;
   size_t next = 0;
   for (const auto& parameter : builder.parameters()) {
@@ -102,7 +104,8 @@ Status GraphTraining::Compile() {
   LEPTON_ASSIGN_OR_RETURN(const graph::ValueId logits,
                           BuildModel(builder_, signature_, options_.model, inputs_));
   LEPTON_ASSIGN_OR_RETURN(loss_, AddLoss(graph_, signature_, options_, logits));
-  LEPTON_ASSIGN_OR_RETURN(gradient_values_, AddParameterGradients(graph_, loss_, builder_));
+  LEPTON_ASSIGN_OR_RETURN(gradient_values_, AddParameterGradients(graph_, loss_, builder_,
+                                                                  options_.recompute_activations));
   LEPTON_RETURN_IF_ERROR(graph_.AddOutput(loss_.row_losses, /*external=*/false));
   for (const graph::ValueId gradient : gradient_values_) {
     LEPTON_RETURN_IF_ERROR(graph_.AddOutput(gradient, /*external=*/true));

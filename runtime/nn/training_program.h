@@ -75,6 +75,10 @@ class TrainingProgram {
     int64_t total_steps = 1;        // for the schedule
     double clip_norm = 0;           // 0: none
     std::string precision = "f32";  // "bf16": bf16 GEMM inputs, f32 accumulation and masters
+    // Keep only what flows between layers (residual blocks, hidden layers) for the backward pass,
+    // and compute the rest again: less memory, one more forward pass, the same bits. ONNX graphs
+    // have no layers, and nothing is saved there.
+    bool recompute_activations = false;
     // Of Forward and Evaluate: "" for `precision`, or any that InferenceProgram takes.
     std::string inference_precision;
     uint64_t seed = 0;

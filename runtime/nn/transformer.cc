@@ -54,8 +54,10 @@ Result<ValueId> TransformerBuilder::Build() {
 
 Result<ValueId> TransformerBuilder::Layers(ValueId x) {
   for (int64_t i = 0; i < c_.layers; ++i) {
+    b_.graph().BeginBlock();
     LEPTON_ASSIGN_OR_RETURN(x, Layer(i, x));
   }
+  b_.graph().EndBlock();
   return c_.norm_first ? Norm(n_.body + n_.final_norm, x) : Result<ValueId>(x);
 }
 

@@ -1,4 +1,5 @@
-// matmul_int8(x, w; transpose_b) = x * op(w), in 8-bit integers: x [.., k] f32 or bf16, w [k, n] f32
+// matmul_int8(x, w; transpose_b) = x * op(w), in 8-bit integers: x [.., k] f32 or bf16, w [k, n]
+// f32
 // ([n, k] with transpose_b), the result f32 [.., n].
 //
 // Both sides are quantised symmetrically as they are, with no calibration: each row of x and each

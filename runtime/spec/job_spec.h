@@ -132,9 +132,10 @@ struct JobSpec {
   ScheduleSpec schedule;
   int64_t batch_size = 64;  // global
   int64_t accumulate = 1;   // pieces in which a shard's rows are computed, to save memory
-  int64_t epochs = 20;      // or
-  int64_t steps = 0;        // > 0: overrides epochs
-  double clip_norm = 0;     // 0: no gradient clipping
+  bool recompute_activations = false;  // for less memory, one more forward pass
+  int64_t epochs = 20;                 // or
+  int64_t steps = 0;                   // > 0: overrides epochs
+  double clip_norm = 0;                // 0: no gradient clipping
   // f32 | bf16; evaluate and batch: model (as it was trained) | f32 | bf16 | int8.
   std::string precision = "f32";
   uint64_t seed = 0;

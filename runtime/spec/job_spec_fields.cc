@@ -111,6 +111,9 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
   v.Integer("batch_size", s.batch_size, 1, 1 << 24, "rows per step over all workers");
   v.Integer("accumulate", s.accumulate, 1, 4096,
             "compute a shard's rows in so many pieces, one after another, to need less memory");
+  v.Bool("recompute_activations", s.recompute_activations,
+         "keep only what flows between layers for the backward pass and compute the rest again: "
+         "less memory, one more forward pass, the same bits");
   v.Integer("epochs", s.epochs, 1, 1'000'000, "passes over the train part");
   v.Integer("steps", s.steps, 0, kMaxSteps, "if above 0, train for so many steps instead");
   v.Number("clip_norm", s.clip_norm, {.min = 0, .max = 1e9}, "of the whole gradient; 0: none");

@@ -11,10 +11,13 @@ namespace lepton {
 
 class Buffer {
  public:
-  static constexpr size_t kAlignment = 64;  // bytes
+  static constexpr size_t kAlignment = 64;              // bytes
+  static constexpr size_t kHugeFrom = size_t{4} << 20;  // bytes
 
   Buffer() = default;
-  // Host memory. Running out of it ends the process, as for any allocation.
+  // Host memory. From kHugeFrom bytes on in huge pages where the kernel has them: faulting in a
+  // model's state page by page would take longer than its first step. Running out of it ends the
+  // process, as for any allocation.
   explicit Buffer(size_t bytes);
 
   void* data() { return data_.get(); }
@@ -27,8 +30,14 @@ class Buffer {
   const Device& device() const { return device_; }
 
  private:
+  // Large buffers are mappings of their own, small ones of the allocator.
   struct Free {
+    Free() : Free(nullptr, 0) {}
+    Free(void* mapping, size_t mapped) : mapping(mapping), mapped(mapped) {}
     void operator()(void* data) const;
+
+    void* mapping;  // null: the allocator's
+    size_t mapped;  // bytes
   };
   std::unique_ptr<void, Free> data_;
   size_t size_ = 0;

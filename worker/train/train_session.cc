@@ -201,6 +201,7 @@ Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& s
   options.total_steps = static_cast<int64_t>(session.total_steps);
   options.clip_norm = spec.clip_norm;
   options.precision = spec.precision;
+  options.recompute_activations = spec.recompute_activations;
   options.seed = spec.seed;
   options.distill = distill && spec.distill.has_value();
   if (options.distill) {

@@ -49,8 +49,8 @@ std::deque<Node> Simplify(const Graph& graph) {
     const auto [first, last] = known.equal_range(hash);
     for (auto it = first; it != last && !found; ++it) {
       const Node& other = nodes[it->second];
-      found =
-          other.op == node.op && other.inputs == node.inputs && other.attributes == node.attributes;
+      found = other.op == node.op && other.inputs == node.inputs &&
+              other.attributes == node.attributes && other.recomputed == node.recomputed;
       for (size_t i = 0; found && i < node.outputs.size(); ++i) {
         same[node.outputs[i]] = other.outputs[i];
       }

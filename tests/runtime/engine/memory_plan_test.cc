@@ -19,7 +19,7 @@ namespace {
 
 struct TrainingGraph {
   TrainingGraph(std::vector<int64_t> hidden, bool layer_norm, double dropout,
-                const std::string& precision)
+                const std::string& precision, bool recompute = false)
       : graph(ops::OpList()), builder(graph, true, precision) {
     spec::ModelSpec model;
     model.hidden = std::move(hidden);
@@ -32,7 +32,8 @@ struct TrainingGraph {
     loss = nn::AddLoss(graph, signature, {}, logits).value();
     std::vector<ValueId> parameters;
     for (const auto& parameter : builder.parameters()) parameters.push_back(parameter.value);
-    gradients = AddGradients(graph, loss.row_losses, parameters).value();
+    gradients =
+        AddGradients(graph, loss.row_losses, parameters, {.recompute_blocks = recompute}).value();
     EXPECT_TRUE(graph.AddOutput(loss.row_losses, false).ok());
     for (const ValueId gradient : gradients) EXPECT_TRUE(graph.AddOutput(gradient, true).ok());
   }
@@ -110,6 +111,43 @@ INSTANTIATE_TEST_SUITE_P(Mlps, MemoryPlanOf,
                                          PlanCase{{128, 64}, false, 0, "bf16"},
                                          PlanCase{{40, 200, 40, 300, 8}, true, 0.2, "f32"},
                                          PlanCase{{64, 64, 64, 64, 64, 64}, true, 0.1, "bf16"}));
+
+// Gradients of one micro-batch of `batch` rows, and what the plan needs.
+std::vector<float> Gradients(TrainingGraph& training, int64_t batch, size_t* peak) {
+  Executor executor(training.graph, kernels::CpuKernels());
+  Plan* plan = executor.PlanForBatch(batch).value();
+  *peak = plan->memory().peak_bytes;
+  std::vector<float> x(batch * 24);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 7) - 3;
+  std::vector<int32_t> labels(batch, 4);
+  std::vector<float> weights(training.builder.parameter_elements());
+  nn::InitializeParameters(training.builder.parameters(), 3, weights);
+  std::vector<float> gradients(weights.size());
+  plan->Bind(training.x, x.data());
+  plan->Bind(training.loss.targets, labels.data());
+  for (size_t i = 0; i < training.gradients.size(); ++i) {
+    const auto& parameter = training.builder.parameters()[i];
+    plan->Bind(parameter.value, weights.data() + parameter.view.offset);
+    plan->Bind(training.gradients[i], gradients.data() + parameter.view.offset);
+  }
+  plan->RunPrologue({1, 2, 3});
+  plan->Run({1, 2, 3});
+  return gradients;
+}
+
+TEST(Recomputation, NeedsLessMemoryAndChangesNoBit) {
+  for (const char* precision : {"f32", "bf16"}) {
+    const std::vector<int64_t> hidden(12, 64);
+    TrainingGraph kept(hidden, true, 0.2, precision);
+    TrainingGraph repeated(hidden, true, 0.2, precision, /*recompute=*/true);
+    size_t kept_bytes = 0, repeated_bytes = 0;
+    const std::vector<float> wanted = Gradients(kept, 500, &kept_bytes);
+    const std::vector<float> got = Gradients(repeated, 500, &repeated_bytes);
+    EXPECT_EQ(std::memcmp(wanted.data(), got.data(), 4 * wanted.size()), 0) << precision;
+    EXPECT_LT(repeated_bytes, 0.6 * kept_bytes) << precision;
+    EXPECT_GT(repeated.graph.nodes().size(), kept.graph.nodes().size() + 30);
+  }
+}
 
 // Poisoned memory before each run: a kernel that relies on what a reused place held would show.
 TEST(MemoryPlan, ResultsDoNotDependOnWhatTheArenaHeld) {

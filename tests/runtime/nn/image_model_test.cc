@@ -84,11 +84,30 @@ class ImageModel : public testing::TestWithParam<const char*> {
   }
 };
 
+TEST_P(ImageModel, IsTheSameWhereActivationsAreComputedAgain) {
+  Digits digits(24);
+  TrainingProgram::Options options;
+  options.model = ResolveModel(Model(), DigitShape()).value();
+  const Signature signature = MakeSignature(Model(), DigitShape()).value();
+  for (const char* precision : {"f32", "bf16"}) {
+    options.precision = precision;
+    options.recompute_activations = false;
+    const auto kept = MustBuild(signature, options);
+    options.recompute_activations = true;
+    const auto repeated = MustBuild(signature, options);
+    const auto run = [&](TrainingProgram& program) {
+      return program.ForwardBackward(digits.batch(0, 24), digits.targets(0, 24), 0, 0).value().sum;
+    };
+    EXPECT_EQ(run(*repeated), run(*kept));
+    EXPECT_TRUE(SameBits(repeated->gradients(), kept->gradients())) << precision;
+  }
+}
+
 TEST_P(ImageModel, LearnsDigits) {
   Digits digits(400);
   constexpr int64_t kRows = 40, kTrain = 320;
   const auto program = Build(Model());
-  for (int step = 0; step < 200; ++step) {
+  for (int step = 0; step < 400; ++step) {
     const int64_t first = step * kRows % kTrain;
     const LossSum loss =
         program->ForwardBackward(digits.batch(first, kRows), digits.targets(first, kRows), step, 0)

@@ -64,6 +64,32 @@ TEST_P(TransformerGradient, EqualsFiniteDifferences) {
   CheckGradients(*program, batch.batch(), {.classes = targets});
 }
 
+// Dropout included: the second forward pass draws the same numbers.
+TEST_P(TransformerGradient, IsTheSameWhereActivationsAreComputedAgain) {
+  const auto& [style, per_token] = GetParam();
+  spec::ModelSpec tiny = TinyTransformer(style);
+  tiny.transformer.layers = 3;
+  tiny.dropout = 0.1;
+  const auto [model, signature] = Resolve(tiny, TextShape(24, 12, 3, per_token));
+  const TextBatch batch(signature, {{3, 1, 4, 1, 5, 9, 2, 6}, {2, 7, 18, 2, 8}});
+  std::vector<int32_t> targets = {2, 0};
+  if (per_token) {
+    targets = Classes(static_cast<size_t>(batch.tokens()), static_cast<int>(signature.outputs), 9);
+  }
+  for (const char* precision : {"f32", "bf16"}) {
+    TrainingProgram::Options options = OptionsFor(model);
+    options.precision = precision;
+    const auto kept = MustBuild(signature, options);
+    options.recompute_activations = true;
+    const auto repeated = MustBuild(signature, options);
+    const double wanted =
+        kept->ForwardBackward(batch.batch(), {.classes = targets}, 4, 1).value().sum;
+    EXPECT_EQ(repeated->ForwardBackward(batch.batch(), {.classes = targets}, 4, 1).value().sum,
+              wanted);
+    EXPECT_TRUE(SameBits(repeated->gradients(), kept->gradients())) << precision;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, TransformerGradient,
                          testing::Values(TextModel{"gpt2", true}, TextModel{"gpt2", false},
                                          TextModel{"llama", true}, TextModel{"llama", false},

@@ -103,7 +103,7 @@ optimizer: {name: adamw, lr: 0.004}, batch_size: 32, epochs: 15})"),
   std::map<std::string, double> accuracy, loss;
   for (const std::string precision : {"model", "f32", "int8"}) {
     const auto ranks = RunGang(RunEvaluate,
-                               Spec("{kind: evaluate, dataset: {name: digits, split: {train: 0, "
+                               Spec("{kind: evaluate, dataset: {name: digits, split: {train: 0.1, "
                                     "validation: 0}}, model: {from: digits@1}, precision: " +
                                     precision + "}"),
                                start_);

@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <vector>
+#include <cstring>
 
 #include "runtime/kernels/cpu/attention/attention_shape.h"
 #include "runtime/kernels/cpu/attention/flash.h"
@@ -28,6 +28,7 @@ class BackwardHead {
         kv_head_(kv_head),
         panels_((s.size + kPanelColumns - 1) / kPanelColumns),
         wide_(panels_ * kPanelColumns),
+        padded_size_(PaddedTo(s.size, micro_.block_rows)),
         bias_(context.inputs() > places.bias
                   ? context.input(places.bias).as<float>() + image * s.keys
                   : nullptr) {}
@@ -51,8 +52,9 @@ class BackwardHead {
 
  private:
   struct Work {
-    Packed q_turned, q, dy_turned, dy, k_left, v_left, k;
-    Storage dk, dv, dq, scores, slopes, p_left, ds_left, ds, ds_query_left, dots, log_sums, row;
+    Packed q_turned, q, dy_turned, dy, k_turned;
+    LeftRows k, v;
+    Storage dk, dv, dq, scores, slopes, p_left, ds_left, ds, dots, log_sums, row, turned;
   };
   static Work& work() {
     thread_local Work work;
@@ -85,16 +87,17 @@ class BackwardHead {
     work().dy_turned.RightTurned(micro_, HeadRows(places_.dy, y_at, s_.y_pitch(), count));
     work().dy.Right(micro_, HeadRows(places_.dy, y_at, s_.y_pitch(), count));
     PrepareStatistics(head, first, count, y_at);
-    float* dq = Zeros(work().dq, PaddedTo(count, micro_.block_rows) * wide_);
+    float* dq = Zeros(work().dq, kTile * padded_size_);
     const int64_t end = s_.EndKey(first + count - 1);
-    // A multiple of the block's rows and of 32: keys are rows here and columns of dq's product.
+    // Whole blocks of keys.
     const int64_t step = kTile / micro_.block_rows * micro_.block_rows;
     for (int64_t key = s_.FirstKey(first) / step * step; key < end; key += step) {
       Keys(first, count, key, std::min(end, key + step), dq);
     }
-    for (int64_t row = 0; row < count; row += micro_.block_rows) {
-      const int64_t rows = std::min(micro_.block_rows, count - row);
-      Store(dq + row * wide_, rows, context_.output(places_.dq), at + row * s_.q_pitch, s_.q_pitch);
+    for (int64_t row = 0; row < count; row += kPanelColumns) {
+      StoreTurned(micro_, dq + row * padded_size_, std::min(kPanelColumns, count - row), s_.size,
+                  nullptr, context_.output(places_.dq), at + row * s_.q_pitch, s_.q_pitch,
+                  work().turned.Get<float>(kPanelColumns * s_.size));
     }
   }
 
@@ -118,22 +121,24 @@ class BackwardHead {
     const int64_t keys = end - key;
     const int64_t k_at = s_.KeyOffset(image_, kv_head_, key);
     const int64_t v_at = s_.ValueOffset(image_, kv_head_, key);
-    work().k_left.Left(micro_, HeadRows(places_.k, k_at, s_.kv_pitch, keys));
-    work().v_left.Left(micro_, HeadRows(places_.v, v_at, s_.kv_pitch, keys));
-    work().k.Right(micro_, HeadRows(places_.k, k_at, s_.kv_pitch, keys));
-    // The slopes of all these keys, turned, for dq; rows beyond the keys are zero.
+    const Rows k = HeadRows(places_.k, k_at, s_.kv_pitch, keys);
+    work().k.Set(micro_, k);
+    work().v.Set(micro_, HeadRows(places_.v, v_at, s_.kv_pitch, keys));
+    work().k_turned.LeftTurned(micro_, k);
+    // The slopes of all these keys as right sides, a panel per 32 queries; what is not seen, and
+    // rows beyond the keys, are zero.
     const int64_t padded_keys = PaddedTo(keys, kPanelColumns);
-    auto* ds = work().ds.Get<uint16_t>(padded_keys * kTile * micro_.element / 2);
-    std::memset(ds, 0, padded_keys * kTile * micro_.element);
+    const int64_t ds_bytes = padded_keys * kTile * micro_.element;
+    std::memset(work().ds.Get<char>(ds_bytes), 0, ds_bytes);
     for (int64_t row = 0; row < keys; row += micro_.block_rows) {
-      KeyBlock(first, count, key, row, std::min(micro_.block_rows, keys - row));
+      KeyBlock(first, count, key, row, std::min(micro_.block_rows, keys - row), padded_keys);
     }
     QueryGradient(first, count, key, keys, padded_keys, dq);
   }
 
   // One block of keys: p and ds for the queries of the tile that see some of them.
-  void KeyBlock(int64_t first, int64_t count, int64_t key, int64_t row, int64_t rows) {
-    const int64_t block = row / micro_.block_rows;
+  void KeyBlock(int64_t first, int64_t count, int64_t key, int64_t row, int64_t rows,
+                int64_t padded_keys) {
     // The first and last queries that see any of the block's keys, by panels of 32.
     const int64_t from = FirstQuery(key + row, first, count) / kPanelColumns * kPanelColumns;
     const int64_t to = PaddedTo(EndQuery(key + row + rows - 1, first, count), kPanelColumns);
@@ -145,16 +150,13 @@ class BackwardHead {
     char* ds_left = work().ds_left.Get<char>(kTile / kPanelColumns * unit);
     for (int64_t query = from; query < to; query += kPanelColumns) {
       const int64_t panel = query / kPanelColumns;
-      micro_.multiply(rows, work().q_turned.inner(), work().k_left.unit(block),
-                      work().q_turned.unit(panel), s, false);
-      micro_.multiply(rows, work().dy_turned.inner(), work().v_left.unit(block),
-                      work().dy_turned.unit(panel), dp, false);
-      Slopes(first, count, key + row, rows, query, s, dp);
-      KeepSlopes(row, rows, query, dp);
+      work().k.Multiply(micro_, row, rows, work().q_turned.inner(), work().q_turned.unit(panel), s);
+      work().v.Multiply(micro_, row, rows, work().dy_turned.inner(), work().dy_turned.unit(panel),
+                        dp);
       const int64_t place = (query - from) / kPanelColumns * unit;
-      const gemm::Source tile{DType::kF32, kPanelColumns, 1};
-      micro_.pack_blocks({s, tile, 0, rows, kPanelColumns, kPanelColumns}, p_left + place);
-      micro_.pack_blocks({dp, tile, 0, rows, kPanelColumns, kPanelColumns}, ds_left + place);
+      char* ds =
+          work().ds.Get<char>(0) + (panel * padded_keys + row) * kPanelColumns * micro_.element;
+      Slopes({first, count, key + row, rows, query}, s, dp, p_left + place, ds_left + place, ds);
     }
     for (int64_t panel = 0; panel < panels_; ++panel) {
       const int64_t at = (key + row) * wide_ + panel * block_floats();
@@ -173,46 +175,50 @@ class BackwardHead {
     return std::clamp<int64_t>(key - (s_.keys - s_.queries) + s_.window - first, 0, count);
   }
 
-  void Slopes(int64_t first, int64_t count, int64_t key, int64_t rows, int64_t query, float* s,
-              float* dp) {
-    const float* dots = work().dots.Get<float>(kTile) + query;
-    const float* log_sums = work().log_sums.Get<float>(kTile) + query;
-    for (int64_t i = 0; i < rows; ++i) {
-      const float bias = bias_ == nullptr ? 0.0f : bias_[key + i];
-      simd::BestLoops().slope_row(FirstQuery(key + i, first, count) - query,
-                                  EndQuery(key + i, first, count) - query,
-                                  static_cast<float>(s_.scale), bias, log_sums, dots,
-                                  s + i * kPanelColumns, dp + i * kPanelColumns);
+  // `count` queries from `first` on, of which 32 from `query` on; `rows` keys from `key` on.
+  struct Place {
+    int64_t first, count, key, rows, query;
+  };
+  // p and ds, in place of s and dp, as left sides, and ds as part of a right side.
+  void Slopes(const Place& at, float* s, float* dp, char* p_left, char* ds_left, char* ds) {
+    const simd::Loops& loops = simd::BestLoops();
+    int32_t begin[kPanelColumns], end[kPanelColumns];
+    for (int64_t i = 0; i < at.rows; ++i) {
+      begin[i] = static_cast<int32_t>(FirstQuery(at.key + i, at.first, at.count) - at.query);
+      end[i] = static_cast<int32_t>(EndQuery(at.key + i, at.first, at.count) - at.query);
     }
-  }
-
-  // In the type of the product: [keys, kTile queries].
-  void KeepSlopes(int64_t row, int64_t rows, int64_t query, const float* dp) {
-    const int64_t at = row * kTile + query;
+    const simd::SlopeBlock block{at.rows,
+                                 static_cast<float>(s_.scale),
+                                 bias_ == nullptr ? nullptr : bias_ + at.key,
+                                 begin,
+                                 end,
+                                 work().log_sums.Get<float>(kTile) + at.query,
+                                 work().dots.Get<float>(kTile) + at.query};
     if (dtype_ == DType::kBF16) {
-      simd::BestLoops().to_bf16_rows(rows, kPanelColumns, dp, kPanelColumns,
-                                     work().ds.Get<uint16_t>(0) + at, kTile);
-    } else {
-      simd::BestLoops().copy_rows(rows, kPanelColumns, dp, kPanelColumns,
-                                  work().ds.Get<float>(0) + at, kTile);
+      loops.slopes_bf16(block, s, dp, reinterpret_cast<uint16_t*>(p_left),
+                        reinterpret_cast<uint16_t*>(ds_left), reinterpret_cast<uint16_t*>(ds));
+      return;
     }
+    loops.slopes(block, s, dp);
+    const gemm::Source tile{DType::kF32, kPanelColumns, 1};
+    micro_.pack_blocks({s, tile, 0, at.rows, kPanelColumns, kPanelColumns}, p_left);
+    micro_.pack_blocks({dp, tile, 0, at.rows, kPanelColumns, kPanelColumns}, ds_left);
+    std::memcpy(ds, dp, at.rows * kPanelColumns * sizeof(float));
   }
 
-  // dq += ds K.
+  // dq^T += K^T ds^T, 32 queries at a time.
   void QueryGradient(int64_t first, int64_t count, int64_t key, int64_t keys, int64_t padded_keys,
                      float* dq) {
-    char* left = work().ds_query_left.Get<char>(micro_.block_rows * padded_keys * micro_.element);
-    for (int64_t query = 0; query < count; query += micro_.block_rows) {
-      const int64_t rows = std::min(micro_.block_rows, count - query);
+    for (int64_t query = 0; query < count; query += kPanelColumns) {
+      const int64_t last = std::min(kPanelColumns, count - query) - 1;
       // Keys from `end` on are seen by none of these queries.
-      const int64_t end = std::clamp<int64_t>(s_.EndKey(first + query + rows - 1) - key, 0, keys);
+      const int64_t end = std::clamp<int64_t>(s_.EndKey(first + query + last) - key, 0, keys);
       if (end == 0) continue;
-      const int64_t inner = PaddedTo(end, kPanelColumns);
-      micro_.pack_blocks({work().ds.Get<char>(0), {dtype_, 1, kTile}, query, rows, inner, inner},
-                         left);
-      for (int64_t panel = 0; panel < panels_; ++panel) {
-        micro_.multiply(rows, inner, left, work().k.from(micro_, panel, 0),
-                        dq + query * wide_ + panel * block_floats(), true);
+      const char* ds = work().ds.Get<char>(0) + query * padded_keys * micro_.element;
+      for (int64_t row = 0; row < s_.size; row += micro_.block_rows) {
+        micro_.multiply(std::min(micro_.block_rows, s_.size - row), PaddedTo(end, kPanelColumns),
+                        work().k_turned.unit(row / micro_.block_rows), ds,
+                        dq + query * padded_size_ + row * kPanelColumns, true);
       }
     }
   }
@@ -240,6 +246,7 @@ class BackwardHead {
   const DType dtype_;
   const Micro& micro_;
   const int64_t image_, kv_head_, panels_, wide_;
+  const int64_t padded_size_;  // of a head, to whole blocks
   const float* const bias_;
   float* dk_ = nullptr;  // [keys / block rows][panels][block rows][32]
   float* dv_ = nullptr;

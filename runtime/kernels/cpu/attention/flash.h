@@ -1,12 +1,14 @@
 // Attention without the score matrix (Milakov and Gimelshein 2018, "Online normalizer calculation
 // for softmax"; Dao 2023, "FlashAttention-2"), on the blocks and panels of gemm/micro.h.
 //
-// Forward, per (image, head): keys and values are packed once; for each block of queries, tiles of
-// kTile keys: scores, their running maximum and sum, probabilities times values.
-// Backward, per (image, key head), with scores turned (keys are rows), so that the probabilities
-// come out as the left sides of the products for dK and dV: for each tile of queries and of keys
+// Scores are computed turned: keys are rows, 32 queries are columns. So maxima and sums of a query
+// stay in its lane of a vector, and what is made of the scores is a side of the next product almost
+// as it lies.
+// Forward, per (image, head): for each 32 queries, tiles of up to kTile keys:
+//   s^T = K Q^T,  p = e^(s - running maximum),  Y^T += V^T p^T.
+// Backward, per (image, key head): for each tile of queries and of keys
 //   s^T = K Q^T,  p = e^(s - log_sum),  dp^T = V dY^T,  ds = scale p (dp - dY.Y)
-//   dV += p^T dY,  dK += ds^T Q,  dQ += ds K.
+//   dV += p^T dY,  dK += ds^T Q,  dQ^T += K^T ds^T.
 // Threads: the functions spread over ThreadPool::Compute(); a head is one thread's.
 #pragma once
 

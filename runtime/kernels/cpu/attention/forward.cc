@@ -1,7 +1,8 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
-#include <vector>
+#include <numeric>
 
 #include "runtime/kernels/cpu/attention/attention_shape.h"
 #include "runtime/kernels/cpu/attention/flash.h"
@@ -33,9 +34,13 @@ class ForwardHead {
       : context_(context),
         places_(places),
         s_(s),
-        micro_(MicroOf(context.input(0).type.dtype)),
+        dtype_(context.input(0).type.dtype),
+        micro_(MicroOf(dtype_)),
         image_(image),
         head_(head),
+        padded_size_(PaddedTo(s.size, micro_.block_rows)),
+        unit_(std::lcm(micro_.block_rows, kPanelColumns)),
+        tile_(kTile / unit_ * unit_),
         bias_(context.inputs() > places.bias
                   ? context.input(places.bias).as<float>() + image * s.keys
                   : nullptr) {}
@@ -45,134 +50,155 @@ class ForwardHead {
     const int64_t kv_head = head_ / s_.group();
     const int64_t k_at = s_.KeyOffset(image_, kv_head, 0);
     const int64_t v_at = s_.ValueOffset(image_, kv_head, 0);
-    const int64_t q_at = s_.QueryOffset(image_, head_, 0);
-    const auto rows = [&](int input, int64_t at, int64_t pitch, int64_t count) {
-      return HeadRows(context_.input(input), at, pitch, count, s_.size);
-    };
-    work().keys.RightTurned(micro_, rows(places_.k, k_at, s_.kv_pitch, s_.keys));
-    work().values.Right(micro_, rows(places_.v, v_at, s_.kv_pitch, s_.keys));
-    work().queries.Left(micro_, rows(places_.q, q_at, s_.q_pitch, s_.queries));
-    for (int64_t query = 0; query < s_.queries; query += micro_.block_rows) Block(query);
+    work().keys.Set(micro_,
+                    HeadRows(context_.input(places_.k), k_at, s_.kv_pitch, s_.keys, s_.size));
+    work().values.LeftTurned(
+        micro_, HeadRows(context_.input(places_.v), v_at, s_.kv_pitch, s_.keys, s_.size));
+    for (int64_t query = 0; query < s_.queries; query += kPanelColumns) Block(query);
   }
 
  private:
   struct Work {
-    Packed queries, keys, values;
-    Storage scores, probabilities, sums;
+    LeftRows keys;
+    Packed values, queries;
+    Storage scores, pairs, sums, turned;
   };
   static Work& work() {
     thread_local Work work;
     return work;
   }
-  int64_t block_floats() const { return micro_.block_rows * kPanelColumns; }
 
-  // micro_.block_rows queries from `first` on.
+  // 32 queries from `first` on; what is missing of them is computed on zeros and not stored.
   void Block(int64_t first) {
-    const int64_t rows = std::min(micro_.block_rows, s_.queries - first);
-    const int64_t panels = (s_.size + kPanelColumns - 1) / kPanelColumns;
-    float* sums = work().sums.Get<float>(panels * block_floats());
-    std::fill_n(sums, panels * block_floats(), 0.0f);
-    std::fill_n(tops_, rows, -std::numeric_limits<float>::infinity());
-    std::fill_n(totals_, rows, 0.0f);
-    const int64_t end = s_.EndKey(first + rows - 1);
-    for (int64_t key = s_.FirstKey(first) / kPanelColumns * kPanelColumns; key < end;
-         key += kTile) {
-      Tile(first, rows, key, std::min(end, key + kTile), panels, sums);
+    const int64_t count = std::min(kPanelColumns, s_.queries - first);
+    const int64_t at = s_.QueryOffset(image_, head_, first);
+    work().queries.RightTurned(micro_,
+                               HeadRows(context_.input(places_.q), at, s_.q_pitch, count, s_.size));
+    float* sums = work().sums.Get<float>(padded_size_ * kPanelColumns);
+    std::fill_n(sums, padded_size_ * kPanelColumns, 0.0f);
+    std::fill_n(tops_, kPanelColumns, -std::numeric_limits<float>::infinity());
+    std::fill_n(totals_, kPanelColumns, 0.0f);
+    const int64_t end = s_.EndKey(first + count - 1);
+    for (int64_t key = s_.FirstKey(first) / unit_ * unit_; key < end; key += tile_) {
+      Tile(first, count, key, std::min(end, key + tile_), sums);
     }
-    Store(first, rows, panels, sums);
+    Store(first, count, sums);
   }
 
-  // The keys [key, end), from a multiple of 32 on.
-  void Tile(int64_t first, int64_t rows, int64_t key, int64_t end, int64_t panels, float* sums) {
-    const int64_t columns = PaddedTo(end - key, kPanelColumns);
-    float* scores = work().scores.Get<float>(kTile * micro_.block_rows);
-    const char* queries = work().queries.unit(first / micro_.block_rows);
-    for (int64_t column = 0; column < columns; column += kPanelColumns) {
-      micro_.multiply(rows, work().keys.inner(), queries,
-                      work().keys.unit((key + column) / kPanelColumns),
-                      scores + column * micro_.block_rows, false);
+  // The keys [key, end), from a multiple of unit_ on.
+  void Tile(int64_t first, int64_t count, int64_t key, int64_t end, float* sums) {
+    const int64_t keys = end - key;
+    float* scores = work().scores.Get<float>(kTile * kPanelColumns);
+    for (int64_t row = 0; row < keys; row += micro_.block_rows) {
+      work().keys.Multiply(micro_, key + row, std::min(micro_.block_rows, keys - row),
+                           work().queries.inner(), work().queries.unit(0),
+                           scores + row * kPanelColumns);
     }
-    bool rescale = false;
-    for (int64_t row = 0; row < rows; ++row) {
-      rescale = Row(first, row, key, end, columns, scores + row * kPanelColumns) || rescale;
-    }
-    if (rescale) {
-      for (int64_t panel = 0; panel < panels; ++panel) {
-        simd::BestLoops().scale_rows(rows, kPanelColumns, shrinks_, sums + panel * block_floats(),
-                                     kPanelColumns);
-      }
-    }
-    // Probabilities as a left side, 32 keys of it at a time.
-    const int64_t unit = kPanelColumns * micro_.block_rows;
-    char* left = work().probabilities.Get<char>(kTile * micro_.block_rows * micro_.element);
-    for (int64_t column = 0; column < columns; column += kPanelColumns) {
-      micro_.pack_blocks({scores + column * micro_.block_rows,
-                          {DType::kF32, kPanelColumns, 1},
-                          0,
-                          rows,
-                          kPanelColumns,
-                          kPanelColumns},
-                         left + column / kPanelColumns * unit * micro_.element);
-    }
-    for (int64_t panel = 0; panel < panels; ++panel) {
-      micro_.multiply(rows, columns, left, work().values.from(micro_, panel, key),
-                      sums + panel * block_floats(), true);
+    FindMasks(first, count, key, keys);
+    const char* probabilities = Probabilities(key, keys, scores, sums);
+    const int64_t inner = dtype_ == DType::kBF16 ? PaddedTo(keys, kPanelColumns) : keys;
+    for (int64_t row = 0; row < s_.size; row += micro_.block_rows) {
+      micro_.multiply(std::min(micro_.block_rows, s_.size - row), inner,
+                      work().values.block_from(micro_, row / micro_.block_rows, key), probabilities,
+                      sums + row * kPanelColumns, true);
     }
   }
 
-  // Turns a row of scores into probabilities below its new maximum. Whether earlier sums shrink.
-  bool Row(int64_t first, int64_t row, int64_t key, int64_t end, int64_t columns, float* scores) {
+  // By query, the keys of the tile that it sees, and the part that all see, by steps of 32.
+  void FindMasks(int64_t first, int64_t count, int64_t key, int64_t keys) {
+    int64_t from = 0, to = keys;
+    for (int64_t i = 0; i < kPanelColumns; ++i) {
+      begin_[i] = 0;
+      end_[i] = static_cast<int32_t>(keys);
+      if (i >= count) continue;
+      begin_[i] = static_cast<int32_t>(std::clamp<int64_t>(s_.FirstKey(first + i) - key, 0, keys));
+      end_[i] =
+          static_cast<int32_t>(std::clamp<int64_t>(s_.EndKey(first + i) - key, begin_[i], keys));
+      from = std::max<int64_t>(from, begin_[i]);
+      to = std::min<int64_t>(to, end_[i]);
+    }
+    from = std::min(PaddedTo(from, kPanelColumns), keys);
+    if (to < keys) to = to / kPanelColumns * kPanelColumns;
+    all_from_ = from;
+    all_to_ = std::max(from, to);
+  }
+
+  // Calls body(block, first row) for the parts of the tile with and without masks, in order.
+  template <typename Body>
+  void ForParts(int64_t key, int64_t keys, const Body& body) const {
+    const int64_t edges[] = {0, all_from_, all_to_, keys};
+    for (int part = 0; part < 3; ++part) {
+      const int64_t row = edges[part], rows = edges[part + 1] - row;
+      if (rows == 0) continue;
+      const bool masked = part != 1;
+      body(simd::ScoreBlock{rows, static_cast<float>(s_.scale),
+                            bias_ == nullptr ? nullptr : bias_ + key + row, row,
+                            masked ? begin_ : nullptr, masked ? end_ : nullptr},
+           row);
+    }
+  }
+
+  // Turns scores into probabilities below the new maxima; earlier sums shrink where these grew.
+  // Returns them as the right side of a product.
+  const char* Probabilities(int64_t key, int64_t keys, float* scores, float* sums) {
     const simd::Loops& loops = simd::BestLoops();
-    const int64_t from = std::clamp<int64_t>(s_.FirstKey(first + row) - key, 0, end - key);
-    const int64_t to = std::clamp<int64_t>(s_.EndKey(first + row) - key, from, end - key);
-    const float scale = static_cast<float>(s_.scale);
-    const float* bias = bias_ == nullptr ? nullptr : bias_ + key;
-    const float top =
-        std::max(tops_[row], loops.score_row(from, to, block_floats(), scale, bias, scores));
-    // Nothing seen yet: there is nothing to be below of.
-    const float below = top == -std::numeric_limits<float>::infinity() ? 0.0f : top;
-    const float shrink = totals_[row] > 0 ? std::exp(tops_[row] - below) : 1.0f;
-    const float sum = loops.exp_row(columns, from, to, block_floats(), below, scores);
-    totals_[row] = totals_[row] * shrink + sum;
-    tops_[row] = top;
-    shrinks_[row] = shrink;
-    return shrink != 1.0f;
+    constexpr float kNone = -std::numeric_limits<float>::infinity();
+    float before[kPanelColumns], below[kPanelColumns], shrinks[kPanelColumns];
+    std::copy_n(tops_, kPanelColumns, before);
+    ForParts(key, keys, [&](const simd::ScoreBlock& block, int64_t row) {
+      loops.score_tops(block, scores + row * kPanelColumns, tops_);
+    });
+    bool shrink = false;
+    for (int64_t i = 0; i < kPanelColumns; ++i) {
+      below[i] = tops_[i] == kNone ? 0.0f : tops_[i];  // nothing seen: nothing to be below of
+      shrinks[i] = before[i] == kNone ? 0.0f : before[i] - below[i];
+      shrink = shrink || shrinks[i] != 0;
+    }
+    if (shrink) {
+      loops.exp_minus(kPanelColumns, 0.0f, shrinks, before);
+      loops.scale_columns(padded_size_, before, sums);
+      loops.scale_columns(1, before, totals_);
+    }
+    const bool bf16 = dtype_ == DType::kBF16;
+    const int64_t padded = PaddedTo(keys, kPanelColumns);
+    uint16_t* pairs = bf16 ? work().pairs.Get<uint16_t>(kTile * kPanelColumns) : nullptr;
+    if (bf16 && padded > keys) {
+      std::memset(pairs + (padded - kPanelColumns) * kPanelColumns, 0,
+                  kPanelColumns * kPanelColumns * sizeof(uint16_t));
+    }
+    ForParts(key, keys, [&](const simd::ScoreBlock& block, int64_t row) {
+      loops.score_exp(block, below, scores + row * kPanelColumns, totals_,
+                      bf16 ? pairs + row * kPanelColumns : nullptr);
+    });
+    return bf16 ? reinterpret_cast<const char*>(pairs) : reinterpret_cast<const char*>(scores);
   }
 
-  void Store(int64_t first, int64_t rows, int64_t panels, float* sums) const {
-    const simd::Loops& loops = simd::BestLoops();
-    const TensorView& y = context_.output(0);
+  void Store(int64_t first, int64_t count, const float* sums) const {
     float* log_sums =
         context_.output(1).as<float>() + (image_ * s_.heads + head_) * s_.queries + first;
     float factors[kPanelColumns];
-    for (int64_t row = 0; row < rows; ++row) {
-      factors[row] = 1 / totals_[row];
-      log_sums[row] = tops_[row] + std::log(totals_[row]);
+    for (int64_t i = 0; i < count; ++i) {
+      factors[i] = 1 / totals_[i];
+      log_sums[i] = tops_[i] + std::log(totals_[i]);
     }
-    const int64_t at = s_.OutputOffset(image_, head_, first);
-    for (int64_t panel = 0; panel < panels; ++panel) {
-      const int64_t column = panel * kPanelColumns;
-      const int64_t columns = std::min(kPanelColumns, s_.size - column);
-      float* block = sums + panel * block_floats();
-      loops.scale_rows(rows, kPanelColumns, factors, block, kPanelColumns);
-      if (y.type.dtype == DType::kBF16) {
-        loops.to_bf16_rows(rows, columns, block, kPanelColumns, y.as<uint16_t>() + at + column,
-                           s_.y_pitch());
-      } else {
-        loops.copy_rows(rows, columns, block, kPanelColumns, y.as<float>() + at + column,
-                        s_.y_pitch());
-      }
-    }
+    StoreTurned(micro_, sums, count, s_.size, factors, context_.output(0),
+                s_.OutputOffset(image_, head_, first), s_.y_pitch(),
+                work().turned.Get<float>(kPanelColumns * s_.size));
   }
 
   const KernelContext& context_;
   const AttentionPlaces& places_;
   const AttentionShape& s_;
+  const DType dtype_;
   const Micro& micro_;
   const int64_t image_, head_;
+  const int64_t padded_size_;  // of a head, to whole blocks
+  const int64_t unit_, tile_;  // keys: tiles begin at multiples of unit_, and are of tile_
   const float* const bias_;
-  // By row of the block.
-  float tops_[kPanelColumns], totals_[kPanelColumns], shrinks_[kPanelColumns];
+  // By query of the block.
+  float tops_[kPanelColumns], totals_[kPanelColumns];
+  int32_t begin_[kPanelColumns], end_[kPanelColumns];
+  int64_t all_from_ = 0, all_to_ = 0;
 };
 
 void ForwardHeads(const KernelContext& context, const AttentionPlaces& places) {

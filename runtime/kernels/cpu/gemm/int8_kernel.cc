@@ -84,10 +84,12 @@ class Int8Kernel final : public graph::Kernel {
     const auto* column_scales = reinterpret_cast<const float*>(right);
     if (program_) {
       const ProgramFinisher finisher(*program_, context, columns_);
-      product_.Run(rows, right + scale_bytes(), ScaledFinisher(row_scales, column_scales, finisher));
+      product_.Run(rows, right + scale_bytes(),
+                   ScaledFinisher(row_scales, column_scales, finisher));
     } else {
       const StoreFinisher finisher(context.output(0).data, DType::kF32, columns_);
-      product_.Run(rows, right + scale_bytes(), ScaledFinisher(row_scales, column_scales, finisher));
+      product_.Run(rows, right + scale_bytes(),
+                   ScaledFinisher(row_scales, column_scales, finisher));
     }
   }
 

@@ -40,7 +40,7 @@ struct Micro {
                         bool add);
   // bf16 only, else null. Rows of a left side as they are, `pitch` elements apart, rounded to bf16.
   void (*pack_rows)(const Part& part, uint16_t* rows, int64_t pitch);
-  // bf16 only, else null. c [rows, columns], with pitch kPanelColumns, turned: element (i, j) to
+  // f32 and bf16, else null. c [rows, columns], with pitch kPanelColumns, turned: element (i, j) to
   // to[j * pitch + i].
   void (*turn)(int64_t rows, int64_t columns, const float* c, float* to, int64_t pitch);
   // For threads: called before a series of multiply calls and after it.

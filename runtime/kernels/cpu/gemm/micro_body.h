@@ -445,7 +445,7 @@ void Nothing() {}
 #define LEPTON_GEMM_F32(name)                                                               \
   {                                                                                         \
     name, kF32Rows, 1, 256, 4, PackF32Blocks, PackF32Panels, MultiplyF32, nullptr, nullptr, \
-        nullptr, Nothing, Nothing                                                           \
+        TurnBlock, Nothing, Nothing                                                         \
   }
 #define LEPTON_GEMM_BF16(name)                                                             \
   {                                                                                        \

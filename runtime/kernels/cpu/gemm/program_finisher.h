@@ -12,7 +12,8 @@ namespace lepton::kernels::gemm {
 // Runs the followers on each block. The program and the context must outlive it.
 class ProgramFinisher final : public Finisher {
  public:
-  ProgramFinisher(const pointwise::Program& program, const graph::KernelContext& context, int64_t width)
+  ProgramFinisher(const pointwise::Program& program, const graph::KernelContext& context,
+                  int64_t width)
       : program_(program), context_(context), width_(width) {}
 
   void Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,

@@ -62,11 +62,13 @@ Program::Program(std::span<const Node* const> nodes, ValueId given,
     const ValueId y = node->outputs[0];
     const Shape& shape = types[y].shape;
     const bool rounds = types[y].dtype == DType::kBF16;
-    const int a = Load(node->inputs[0], shape, types);
-    int result = a;
-    if (!IsCast(*node)) {
-      const int b = node->inputs.size() > 1 ? Load(node->inputs[1], shape, types) : -1;
-      result = Compute(*node, a, b);
+    int result = AddLoaded(*node, shape, types);
+    if (result < 0) {
+      result = Load(node->inputs[0], shape, types);
+      if (!IsCast(*node)) {
+        const int b = node->inputs.size() > 1 ? Load(node->inputs[1], shape, types) : -1;
+        result = Compute(*node, result, b);
+      }
     }
     // A store rounds by itself; only who reads the value afterwards needs it rounded.
     const bool read_again = std::any_of(nodes.begin(), nodes.end(), [&](const Node* other) {
@@ -100,6 +102,22 @@ int Program::Compute(const Node& node, int a, int b) {
   }
   steps_.push_back(step);
   return step.y;
+}
+
+int Program::AddLoaded(const Node& node, const Shape& shape, std::span<const TensorType> types) {
+  if (node.op->name() != "add" && node.op->name() != "bias_add") return -1;
+  const int first = ValueRegister(node.inputs[0]), second = ValueRegister(node.inputs[1]);
+  if ((first < 0) == (second < 0)) return -1;
+  const ValueId loaded = node.inputs[first < 0 ? 0 : 1];
+  const PointwiseRead read = graph::ReadOf(types[loaded], shape);
+  if (types[loaded].dtype != DType::kF32 || read == PointwiseRead::kScalar) return -1;
+  const bool row = read == PointwiseRead::kRow;
+  reads_rows_ = reads_rows_ || row;
+  steps_.push_back({.kind = row ? Kind::kAddLoadedRow : Kind::kAddLoaded,
+                    .value = loaded,
+                    .a = first < 0 ? second : first,
+                    .y = registers_++});
+  return steps_.back().y;
 }
 
 int Program::ValueRegister(ValueId value) const {
@@ -191,6 +209,14 @@ void Program::Run(const graph::KernelContext& context, const Block& block, float
       case Kind::kLoadScalar:
         std::fill_n(at(step.y), count,
                     bf16 ? BF16::ToFloat(*view->as<BF16>()) : *view->as<float>());
+        break;
+      case Kind::kAddLoaded:
+        loops.add_rows(moves, length, at(step.a), block.pitch, view->as<float>() + start,
+                       block.width, at(step.y));
+        break;
+      case Kind::kAddLoadedRow:
+        loops.add_rows(block.rows, block.columns, at(step.a), block.pitch,
+                       view->as<float>() + block.first_column, 0, at(step.y));
         break;
       case Kind::kCompute:
         step.function->run(step.parameter, count, at(step.a), step.b < 0 ? nullptr : at(step.b),

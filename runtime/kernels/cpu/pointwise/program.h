@@ -41,7 +41,17 @@ class Program {
   bool reads_rows() const { return reads_rows_; }
 
  private:
-  enum class Kind : uint8_t { kLoad, kLoadRow, kLoadScalar, kCompute, kDropout, kRound, kStore };
+  enum class Kind : uint8_t {
+    kLoad,
+    kLoadRow,
+    kLoadScalar,
+    kCompute,
+    kAddLoaded,     // a + an f32 value where it lies
+    kAddLoadedRow,  // the same for one row, added to all
+    kDropout,
+    kRound,
+    kStore
+  };
   struct Step {
     Kind kind;
     const Function* function = nullptr;
@@ -53,6 +63,8 @@ class Program {
   };
 
   int Compute(const graph::Node& node, int a, int b);
+  // The result's register, or -1 where the node is not such an addition.
+  int AddLoaded(const graph::Node& node, const Shape& shape, std::span<const TensorType> types);
   int ValueRegister(graph::ValueId value) const;
   int Load(graph::ValueId value, const Shape& shape, std::span<const TensorType> types);
   void Define(graph::ValueId value, int reg) { defined_.push_back({value, reg}); }

@@ -14,6 +14,29 @@ namespace lepton::kernels::simd {
 using Unary = void(int64_t count, const float* x, float* y);
 using Binary = void(int64_t count, const float* a, const float* b, float* y);
 
+// Scores of attention: [keys][32 queries]. The query in column i sees the rows of the whole, of
+// which the block's begin at `first`, in [begin[i], end[i]).
+struct ScoreBlock {
+  int64_t keys;
+  float scale;
+  const float* bias;  // by row of the block; null: none
+  int64_t first;
+  const int32_t* begin;  // null: every query sees every row
+  const int32_t* end;
+};
+
+// The same for the backward pass, where masks go by row: the queries in [begin[key], end[key]) see
+// it, and by query: the logarithm of its sum, and dy . y.
+struct SlopeBlock {
+  int64_t keys;
+  float scale;
+  const float* bias;
+  const int32_t* begin;
+  const int32_t* end;
+  const float* log_sums;
+  const float* dots;
+};
+
 struct Loops {
   const char* name;  // "avx512", "avx2", "baseline"
 
@@ -51,6 +74,9 @@ struct Loops {
                        int64_t y_pitch);
   void (*to_f32_rows)(int64_t rows, int64_t columns, const uint16_t* x, int64_t x_pitch, float* y,
                       int64_t y_pitch);
+  // y = a + b, row by row; y's rows lie as a's.
+  void (*add_rows)(int64_t rows, int64_t columns, const float* a, int64_t a_pitch, const float* b,
+                   int64_t b_pitch, float* y);
   // Row i of the rectangle times factors[i], in place.
   void (*scale_rows)(int64_t rows, int64_t columns, const float* factors, float* x, int64_t pitch);
   // The blocks of four random numbers from `first_block` on (random_fill.h).
@@ -86,20 +112,22 @@ struct Loops {
   void (*cross_entropy_grad)(int64_t rows, int64_t n, const float* x, const int32_t* labels,
                              const float* dlosses, float* dx);
 
-  // Attention, on blocks of scores that lie in panels of 32 columns, each `stride` floats from the
-  // next. A row of queries sees the keys [begin, end) of these columns.
-  //   score_row: s = scale * s + bias; the largest of what is seen (minus infinity for none);
-  //   exp_row: s = e^(s - top), 0 where not seen; their sum.
-  // `bias`, by column, may be null.
-  float (*score_row)(int64_t begin, int64_t end, int64_t stride, float scale, const float* bias,
-                     float* scores);
-  float (*exp_row)(int64_t columns, int64_t begin, int64_t end, int64_t stride, float top,
-                   float* scores);
-  // One row of 32 queries that see a key, [begin, end) of them:
-  //   p = e^(scale * s + bias - log_sum), by query; ds = scale * p * (dp - dot); 0 where not seen.
-  // In place of s and dp.
-  void (*slope_row)(int64_t begin, int64_t end, float scale, float bias, const float* log_sums,
-                    const float* dots, float* s, float* dp);
+  // Attention, on blocks of scores.
+  //   score_tops: tops[i] = the largest of itself and of what query i sees of scale * s + bias;
+  //     with a bias, s becomes that, too;
+  //   score_exp: p = e^(scale * s + bias - tops[i]) in place of s, after score_tops, 0 where not
+  //     seen; sums[i] += p. Where `pairs` is not null, p is also put there in bf16, as a panel of a
+  //     product (gemm/micro.h), which begins at an even row;
+  //   scale_columns: x[.., i] *= factors[i].
+  void (*score_tops)(const ScoreBlock& block, float* s, float* tops);
+  void (*score_exp)(const ScoreBlock& block, const float* tops, float* s, float* sums,
+                    uint16_t* pairs);
+  void (*scale_columns)(int64_t rows, const float* factors, float* x);
+  // p = e^(scale * s + bias - log_sum), ds = scale * p * (dp - dot); 0 where not seen. In place of
+  // s and dp. In bf16 also as left sides, and ds as a panel, of products.
+  void (*slopes)(const SlopeBlock& block, float* s, float* dp);
+  void (*slopes_bf16)(const SlopeBlock& block, float* s, float* dp, uint16_t* p_tiles,
+                      uint16_t* ds_tiles, uint16_t* ds_pairs);
 
   void (*sgd)(const SgdUpdate& update, int64_t count, float* weights, const float* gradients,
               float* velocity);

@@ -332,6 +332,22 @@ void ToF32RowsLoop(int64_t rows, int64_t columns, const uint16_t* x, int64_t x_p
               [](uint16_t value) { return FromBits(static_cast<uint32_t>(value) << 16); });
 }
 
+void AddRowsLoop(int64_t rows, int64_t columns, const float* __restrict a, int64_t a_pitch,
+                 const float* __restrict b, int64_t b_pitch, float* __restrict y) {
+  if (columns == 32) {
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int i = 0; i < 32; ++i)
+        y[row * a_pitch + i] = a[row * a_pitch + i] + b[row * b_pitch + i];
+    }
+    return;
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = 0; i < columns; ++i) {
+      y[row * a_pitch + i] = a[row * a_pitch + i] + b[row * b_pitch + i];
+    }
+  }
+}
+
 void ScaleRowsLoop(int64_t rows, int64_t columns, const float* __restrict factors,
                    float* __restrict x, int64_t pitch) {
   for (int64_t row = 0; row < rows; ++row) {
@@ -380,6 +396,7 @@ constexpr Loops MakeLoops(const char* name) {
           CopyRowsLoop,
           ToBf16RowsLoop,
           ToF32RowsLoop,
+          AddRowsLoop,
           ScaleRowsLoop,
           DropoutLoop,
           UniformLoop,
@@ -398,9 +415,11 @@ constexpr Loops MakeLoops(const char* name) {
           LogSoftmaxGradLoop,
           CrossEntropyLoop,
           CrossEntropyGradLoop,
-          ScoreRowLoop,
-          ExpRowLoop,
-          SlopeRowLoop,
+          ScoreTopsLoop,
+          ScoreExpLoop,
+          ScaleColumnsLoop,
+          SlopesLoop,
+          SlopesBf16Loop,
           SgdLoop,
           AdamLoop,
           SumOfSquaresLoop,
