@@ -15,11 +15,9 @@ struct Channel {
     for (int axis = 2; axis < x.rank(); ++axis) pixels *= x[axis];
   }
   int64_t elements() const { return images * pixels; }
-  // function(start) for the pixels of each image, which lie side by side.
-  template <typename Function>
-  void ForRuns(Function function) const {
-    for (int64_t image = 0; image < images; ++image) function((image * stride + index) * pixels);
-  }
+  // From first() on.
+  simd::Runs runs() const { return {images, stride * pixels, pixels}; }
+  int64_t first() const { return index * pixels; }
   template <typename Function>
   void ForEach(Function function) const {
     for (int64_t image = 0; image < images; ++image) {
@@ -92,22 +90,13 @@ void VectorBatchNorm(const KernelContext& context, int64_t begin, int64_t end) {
   float* y = context.output(0).as<float>();
   BatchNormOf(
       context, begin, end,
-      [&](const Channel& channel) {
-        double sum = 0;
-        channel.ForRuns([&](int64_t at) { sum += loops.sum(channel.pixels, x + at); });
-        return sum;
-      },
+      [&](const Channel& channel) { return loops.sum(channel.runs(), x + channel.first()); },
       [&](const Channel& channel, double mean) {
-        double squares = 0;
-        channel.ForRuns(
-            [&](int64_t at) { squares += loops.squared_distance(channel.pixels, mean, x + at); });
-        return squares;
+        return loops.squared_distance(channel.runs(), mean, x + channel.first());
       },
       [&](const Channel& channel, double mean, double factor, double offset) {
-        channel.ForRuns([&](int64_t at) {
-          loops.normalize(channel.pixels, static_cast<float>(mean), static_cast<float>(factor),
-                          static_cast<float>(offset), x + at, y + at);
-        });
+        loops.normalize(channel.runs(), static_cast<float>(mean), static_cast<float>(factor),
+                        static_cast<float>(offset), x + channel.first(), y + channel.first());
       });
 }
 
@@ -151,18 +140,15 @@ void VectorBatchNormGrad(const KernelContext& context, int64_t begin, int64_t en
     const double mean = context.input(2).as<float>()[c];
     const double rstd = context.input(3).as<float>()[c];
     double products = 0, dbias = 0;
-    channel.ForRuns([&](int64_t at) {
-      loops.norm_sums(channel.pixels, mean, x + at, dy + at, &products, &dbias);
-    });
+    const int64_t at = channel.first();
+    loops.norm_sums(channel.runs(), mean, x + at, dy + at, &products, &dbias);
     const double dgain = products * rstd;
     const double share = training ? 1 / static_cast<double>(channel.elements()) : 0;
     const double factor = gain * rstd;
-    channel.ForRuns([&](int64_t at) {
-      loops.normalize_grad(channel.pixels, static_cast<float>(mean), static_cast<float>(factor),
-                           static_cast<float>(factor * share * dbias),
-                           static_cast<float>(factor * share * dgain * rstd), x + at, dy + at,
-                           dx + at);
-    });
+    loops.normalize_grad(channel.runs(), static_cast<float>(mean), static_cast<float>(factor),
+                         static_cast<float>(factor * share * dbias),
+                         static_cast<float>(factor * share * dgain * rstd), x + at, dy + at,
+                         dx + at);
     context.output(1).as<float>()[c] = static_cast<float>(dgain);
     context.output(2).as<float>()[c] = static_cast<float>(dbias);
   }

@@ -6,6 +6,7 @@
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/conv/conv_rows.h"
 #include "runtime/kernels/cpu/gemm/micro.h"
+#include "runtime/kernels/cpu/simd/loops.h"
 #include "runtime/tensor/buffer.h"
 
 namespace lepton::kernels::conv {
@@ -70,12 +71,12 @@ void ChannelsLast(const Micro& micro, const void* from, int64_t images, int64_t 
   });
 }
 
-uint16_t WeightAsBf16(const TensorView& weights, int64_t i) {
-  if (weights.type.dtype == DType::kBF16) return weights.as<uint16_t>()[i];
-  const BF16 rounded = BF16::FromFloat(weights.as<float>()[i]);
-  uint16_t bits;
-  std::memcpy(&bits, &rounded, sizeof(bits));
-  return bits;
+// Weights [first, first + count), in their order, rounded.
+const uint16_t* WeightsAsBf16(const TensorView& weights, int64_t first, int64_t count,
+                              uint16_t* to) {
+  if (weights.type.dtype == DType::kBF16) return weights.as<uint16_t>() + first;
+  simd::BestLoops().to_bf16(count, weights.as<float>() + first, to);
+  return to;
 }
 
 // y from x and the weights, or dx from dy and the weights with their taps in reverse.
@@ -150,9 +151,8 @@ class PixelKernel final : public graph::Kernel {
       for (int64_t panel = begin; panel < end; ++panel) {
         const int64_t column = panel * kPanelColumns;
         const int64_t columns = std::min(kPanelColumns, out_channels_ - column);
-        for (int64_t j = 0; j < columns; ++j) {
-          Column(weights, column + j, turned + j * rows_.columns());
-        }
+        forward_ ? ForwardColumns(weights, column, columns, turned)
+                 : BackwardColumns(weights, column, columns, turned);
         micro_.pack_panels(
             {turned, {DType::kBF16, 1, rows_.columns()}, 0, columns, rows_.columns(), inner_},
             packed + panel * kPanelColumns * inner_ * micro_.element);
@@ -160,13 +160,31 @@ class PixelKernel final : public graph::Kernel {
     });
   }
 
-  // All weights of an output channel, tap by tap. They lie as [out, in, taps].
-  void Column(const TensorView& weights, int64_t out, uint16_t* to) const {
-    for (int64_t tap = 0; tap < taps_; ++tap) {
-      for (int64_t in = 0; in < in_channels_; ++in) {
-        const int64_t from = forward_ ? (out * in_channels_ + in) * taps_ + tap
-                                      : (in * out_channels_ + out) * taps_ + taps_ - 1 - tap;
-        to[tap * in_channels_ + in] = WeightAsBf16(weights, from);
+  // Of a column, tap by tap, the weights of all channels. They lie as [out, in, taps].
+  void ForwardColumns(const TensorView& weights, int64_t first, int64_t count, uint16_t* to) const {
+    const int64_t row = rows_.columns();
+    auto* rounded = reinterpret_cast<uint16_t*>(ThreadMemory<4>(row * 2));
+    for (int64_t j = 0; j < count; ++j, to += row) {
+      const uint16_t* from = WeightsAsBf16(weights, (first + j) * row, row, rounded);
+      for (int64_t tap = 0; tap < taps_; ++tap) {
+        for (int64_t in = 0; in < in_channels_; ++in) {
+          to[tap * in_channels_ + in] = from[in * taps_ + tap];
+        }
+      }
+    }
+  }
+  // Here the channels that come in are the weights' outputs, and the taps go in reverse.
+  void BackwardColumns(const TensorView& weights, int64_t first, int64_t count,
+                       uint16_t* to) const {
+    auto* rounded = reinterpret_cast<uint16_t*>(ThreadMemory<4>(count * taps_ * 2));
+    for (int64_t in = 0; in < in_channels_; ++in) {
+      const uint16_t* from =
+          WeightsAsBf16(weights, (in * out_channels_ + first) * taps_, count * taps_, rounded);
+      for (int64_t j = 0; j < count; ++j) {
+        uint16_t* column = to + j * rows_.columns() + in;
+        for (int64_t tap = 0; tap < taps_; ++tap) {
+          column[tap * in_channels_] = from[j * taps_ + taps_ - 1 - tap];
+        }
       }
     }
   }
@@ -323,13 +341,14 @@ class WeightKernel final : public graph::Kernel {
   void Store(const float* c, int64_t first_out, int64_t first_column, float* dweights) const {
     const int64_t outs = std::min(micro_.block_rows, s_.out_channels - first_out);
     const int64_t columns = std::min(kPanelColumns, rows_.columns() - first_column);
+    int64_t places[kPanelColumns];
+    for (int64_t j = 0; j < columns; ++j) {
+      const int64_t column = first_column + j;
+      places[j] = column % s_.in_channels * taps_ + column / s_.in_channels;
+    }
     for (int64_t i = 0; i < outs; ++i) {
       float* to = dweights + (first_out + i) * rows_.columns();
-      for (int64_t j = 0; j < columns; ++j) {
-        const int64_t tap = (first_column + j) / s_.in_channels;
-        const int64_t in = (first_column + j) % s_.in_channels;
-        to[in * taps_ + tap] = c[i * kPanelColumns + j];
-      }
+      for (int64_t j = 0; j < columns; ++j) to[places[j]] = c[i * kPanelColumns + j];
     }
   }
 

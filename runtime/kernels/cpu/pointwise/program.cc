@@ -175,15 +175,22 @@ void Program::Run(const graph::KernelContext& context, const Block& block, float
                   float* given) const {
   const simd::Loops& loops = simd::BestLoops();
   const int64_t count = block.rows * block.pitch;
-  const auto at = [&](int reg) {
+  // Where each register is: values that are f32 and dense are read where they lie, not copied.
+  constexpr int kMostPlaces = 32;
+  float* places[kMostPlaces];
+  const auto own = [&](int reg) {
     return reg == 0 && given != nullptr ? given : registers + reg * kBlockElements;
   };
+  const bool in_place = registers_ <= kMostPlaces;
+  for (int reg = 0; in_place && reg < registers_; ++reg) places[reg] = own(reg);
+  const auto at = [&](int reg) { return in_place ? places[reg] : own(reg); };
   // Blocks that are dense in memory are moved in one piece.
   const bool dense = block.columns == block.width && block.pitch == block.width;
   const int64_t moves = dense ? 1 : block.rows;
   const int64_t length = dense ? block.rows * block.columns : block.columns;
   const int64_t start = block.first_row * block.width + block.first_column;
   for (const Step& step : steps_) {
+    if (in_place && step.y >= 0) places[step.y] = own(step.y);
     const TensorView* view = step.value == kNoValue ? nullptr : &context.value(step.value);
     const bool bf16 = view != nullptr && view->type.dtype == DType::kBF16;
     switch (step.kind) {
@@ -191,6 +198,8 @@ void Program::Run(const graph::KernelContext& context, const Block& block, float
         if (bf16) {
           loops.to_f32_rows(moves, length, view->as<uint16_t>() + start, block.width, at(step.y),
                             block.pitch);
+        } else if (in_place && dense) {
+          places[step.y] = view->as<float>() + start;
         } else {
           loops.copy_rows(moves, length, view->as<float>() + start, block.width, at(step.y),
                           block.pitch);

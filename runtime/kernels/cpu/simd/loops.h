@@ -37,6 +37,11 @@ struct SlopeBlock {
   const float* dots;
 };
 
+// `count` runs of `length` numbers side by side, their beginnings `stride` numbers apart.
+struct Runs {
+  int64_t count, stride, length;
+};
+
 struct Loops {
   const char* name;  // "avx512", "avx2", "baseline"
 
@@ -135,16 +140,16 @@ struct Loops {
                float* first, float* second);
   double (*sum_of_squares)(int64_t count, const float* values);
 
-  // Batch normalisation, on runs of one channel's pixels; sums in double.
-  double (*sum)(int64_t count, const float* x);
-  double (*squared_distance)(int64_t count, double mean, const float* x);  // sum of (x - mean)^2
-  void (*normalize)(int64_t count, float mean, float factor, float offset, const float* x,
+  // Batch normalisation, on one channel's pixels; sums in double.
+  double (*sum)(const Runs& runs, const float* x);
+  double (*squared_distance)(const Runs& runs, double mean, const float* x);  // sum (x - mean)^2
+  void (*normalize)(const Runs& runs, float mean, float factor, float offset, const float* x,
                     float* y);  // y = (x - mean) * factor + offset
-  // Adds the sums of dy * (x - mean) and of dy.
-  void (*norm_sums)(int64_t count, double mean, const float* x, const float* dy, double* products,
-                    double* sum);
+  // The sums of dy * (x - mean) and of dy.
+  void (*norm_sums)(const Runs& runs, double mean, const float* x, const float* dy,
+                    double* products, double* sum);
   // dx = dy * factor - (shift + (x - mean) * slope)
-  void (*normalize_grad)(int64_t count, float mean, float factor, float shift, float slope,
+  void (*normalize_grad)(const Runs& runs, float mean, float factor, float shift, float slope,
                          const float* x, const float* dy, float* dx);
 
   // 8-bit integers (runtime/ops/matmul_int8.h). One row; returns its scale.
