@@ -129,6 +129,7 @@ void Turn::NewEpoch(const std::string& gang_id, const std::vector<uint32_t>& mem
   regrouped.set_fault(change.fault);
   regrouped.set_fault_ms(change.fault_ms > 0 ? change.fault_ms : now_);
   Persist(std::move(record));
+  reactor_.dirty_ = true;  // who is a member says whether further seats are of use
   for (const uint32_t seat : gang.members()) SendEpoch(gang, gang.tasks(static_cast<int>(seat)));
   MaybeForm(gang_id);
 }
@@ -212,10 +213,11 @@ void Turn::OnListening(const std::string& gang_id, const Task& task,
   MaybeRunning(gang_id);
 }
 
-// Seats that are ready become members, unless a recovery is under way.
+// Seats that are ready become members, unless a recovery is under way, or the work is all but done.
 void Turn::LetJoin(const std::string& gang_id) {
   const Gang& gang = state_.gangs.at(gang_id);
   if (!Goes(gang) || gang.forming() || gang.has_recovery() || !gang.progressed()) return;
+  if (IsAboutToEnd(gang)) return;
   std::vector<uint32_t> members = StayingMembers(gang);
   const size_t before = members.size();
   std::string cause;

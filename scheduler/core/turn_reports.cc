@@ -164,7 +164,18 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
     // Nobody will meet any more: those that wait for a group, or to be in one, may go.
     const bool waits = gang.elastic() && gang.has_result() &&
                        (gang.forming() || FirstWhere(gang, &IsWaitingSeat) != nullptr);
-    return waits ? StopGang(gang_id, "DONE", "the leader has finished") : MaybeRunning(gang_id);
+    if (waits) return StopGang(gang_id, "DONE", "the leader has finished");
+    // The leader was lost with its result, and this one will not come to the group that is to make
+    // it anew.
+    if (gang.elastic() && gang.forming() && !gang.has_result() && IsMember(gang, task)) {
+      EpochChange change;
+      change.reason_code = "RANK_LEAVES";
+      change.cause = Describe(task);
+      change.fault = false;
+      if (GoOnWithout(gang_id, change)) return;
+      return BreakGang(gang_id, change.reason_code, change.cause, -1);
+    }
+    return MaybeRunning(gang_id);
   }
   // Once rank 0 has the result, what becomes of the others is of no importance.
   if (gang.state() == GANG_STOPPING || gang.has_result()) return;

@@ -306,6 +306,28 @@ TEST_F(ElasticGang, ItsOrdersAreRepeatedAfterTheCoordinatorsDeath) {
   EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join2")) << "it may not have arrived";
 }
 
+// Found by protocol_model_test.cc: rank 1 waited for rank 2 for ever.
+TEST_F(ElasticGang, AGroupThatFormsDoesNotWaitForARankThatIsThrough) {
+  Start(1, 3);
+  sim.Lose("w0");  // with its word that the work is done
+  sim.Finish(Seat(2), "OK");
+  sim.Endpoint(Seat(1), 1, "rank 0 is gone");
+  EXPECT_THAT(Told(), ElementsAre(Seat(1) + " join3"));
+  EXPECT_EQ(gang().faults_in_row(), 1u);
+  sim.Finish(Seat(1), "OK", "", 0, {}, "m1");
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "SUCCEEDED");
+}
+
+TEST_F(ElasticGang, NobodyJoinsWhenTheWorkIsAllButDone) {
+  Start(1, 2, 3);
+  sim.Hello("w2");
+  sim.Finish(Seat(1), "OK");
+  sim.Run(Seat(2));
+  EXPECT_EQ(gang().epoch(), 1u);
+  EXPECT_THAT(Told(), IsEmpty());
+}
+
 TEST_F(ElasticGang, WhoWaitsForAGroupGoesOnceTheLeaderHasFinished) {
   Start(1, 3);
   sim.Endpoint(Seat(2), 1, "rank 0 has left");

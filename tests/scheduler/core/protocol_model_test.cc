@@ -1,0 +1,93 @@
+// Every state that a small elastic job can reach under faults, and broken protocols that the same
+// search must find.
+#include "tests/scheduler/core/protocol_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <iostream>
+
+namespace lepton::scheduler {
+namespace {
+
+using testing::HasSubstr;
+
+std::string TraceOf(const ModelResult& result) {
+  std::string text = result.violation;
+  for (const std::string& line : result.trace) text += "\n  " + line;
+  return text;
+}
+
+ModelResult Explore(const ModelOptions& options) {
+  const auto begin = std::chrono::steady_clock::now();
+  ModelResult result = ExploreProtocol(options);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  std::cout << options.workers << " workers (" << options.late << " late), at least "
+            << options.min_workers << ", " << options.steps << " steps, " << options.faults
+            << " faults: " << result.states << " states, " << result.transitions << " transitions, "
+            << result.inputs << " inputs of the reactor, " << result.finished << " ends, "
+            << seconds.count() << " s\n";
+  return result;
+}
+
+TEST(ProtocolModel, WithoutFaults) {
+  const ModelResult result = Explore({.faults = 0});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+  EXPECT_GT(result.states, 50);
+  EXPECT_GT(result.finished, 0);
+}
+
+TEST(ProtocolModel, AnyFaultAtAnyMoment) {
+  const ModelResult result = Explore({.faults = 1});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+TEST(ProtocolModel, AWorkerJoinsAndAnyFaultAtAnyMoment) {
+  const ModelResult result = Explore({.late = 1, .steps = 2, .faults = 1});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+TEST(ProtocolModel, TwoFaultsOnTwoWorkers) {
+  const ModelResult result = Explore({.workers = 2, .steps = 1, .faults = 2});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+TEST(ProtocolModel, AGangThatMustBeWholeAndAnyFaultAtAnyMoment) {
+  const ModelResult result = Explore({.min_workers = 3, .steps = 1, .faults = 1});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+// What the search finds when the protocol is broken on purpose.
+struct BrokenCase {
+  const char* name;
+  ModelOptions options;
+  const char* violation;
+};
+
+class BrokenProtocol : public testing::TestWithParam<BrokenCase> {};
+
+TEST_P(BrokenProtocol, IsFound) {
+  const ModelResult result = Explore(GetParam().options);
+  EXPECT_THAT(result.violation, HasSubstr(GetParam().violation)) << TraceOf(result);
+  EXPECT_GT(result.trace.size(), 5u);
+  if (testing::Test::HasFailure()) return;
+  std::cout << TraceOf(result) << "\n";
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Protocols, BrokenProtocol,
+    testing::Values(
+        BrokenCase{"OrdersBeforeTheJournal",
+                   {.workers = 2, .steps = 1, .faults = 2, .broken = Broken::kOrdersBeforeTheJournal},
+                   "is sent out while seat"},
+        BrokenCase{"AMinorityGoesOn",
+                   {.workers = 2, .steps = 3, .faults = 1, .broken = Broken::kMinorityGoesOn},
+                   "epoch"},
+        BrokenCase{"OrdersAreNotRepeated",
+                   {.workers = 2, .steps = 1, .faults = 1, .broken = Broken::kOrdersAreNotRepeated},
+                   "deadlock"}),
+    [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace lepton::scheduler
