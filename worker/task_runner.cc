@@ -18,6 +18,7 @@ namespace {
 
 constexpr Duration kLogFlush = std::chrono::milliseconds(50);
 constexpr Duration kDrainAfterExit = std::chrono::milliseconds(200);
+constexpr Duration kLeastToStart = std::chrono::seconds(2);
 constexpr int kLinesPerReport = 256;
 constexpr size_t kReadBytes = size_t{64} << 10;
 
@@ -116,6 +117,11 @@ Status TaskRunner::StartProcess() {
   wire::TaskDown down;
   *down.mutable_start() = start_;
   outgoing_ = wire::EncodeFrame(down);
+  if (start_.pulse_ms() > 0) {
+    // Its first pulse may come late, by the whole budget: a process has to be loaded first.
+    const Duration half = std::chrono::milliseconds(start_.hang_ms());
+    last_pulse_ = RealClock().Now() + std::max(half, kLeastToStart - half);
+  }
   wire::TaskReport report;
   report.mutable_started()->set_pid(child_.pid());
   Publish(std::move(report));

@@ -80,7 +80,7 @@ class TaskRunner {
   LogLines log_;
   std::optional<wire::TaskFinished> finished_;  // what the task said of itself
   bool killed_ = false;                         // by us, since it overran its grace
-  std::optional<MonotonicTime> last_pulse_;     // of an elastic task, once it gave one
+  std::optional<MonotonicTime> last_pulse_;     // of a task that gives some
   wire::TaskPulse pulse_;
   MonotonicTime moved_at_{};     // when its training thread was last seen to move, or to wait
   Duration longest_pause_{};     // of that thread while it computed, so far

@@ -48,6 +48,17 @@ TEST(TaskStopTest, ATaskWhoseMainThreadStandsStillIsKilledThoughItsProcessAnswer
   EXPECT_GE(RealClock().Now() - start, milliseconds(400));
 }
 
+TEST(TaskStopTest, ATaskThatNeverGivesAPulseIsKilledToo) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Watched("t", "sleep"));
+  kill(static_cast<pid_t>(coordinator.AwaitStarted("t")), SIGSTOP);
+  const wire::TaskFinished finished = coordinator.AwaitFinished("t");
+  EXPECT_EQ(finished.signal(), SIGKILL);
+  EXPECT_THAT(finished.message(), HasSubstr("hung: no sign of life"));
+}
+
 TEST(TaskStopTest, ATaskThatIsSlowButMovesOrThatWaitsIsLeftAlone) {
   FakeCoordinator coordinator;
   RunningAgent agent(coordinator);
