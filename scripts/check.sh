@@ -4,6 +4,8 @@
 # (build: without warnings; asan: ASan and UBSan on the unit tests; tsan: TSan on collectives and
 # scheduler.) Stops at the first that is not clean, and says how long each took.
 #   scripts/check.sh [--fast | step ...]     --fast: the fast tests only, and no sanitizers
+# One step more on demand, chaos: every fault in every phase, and LEPTON_CHAOS_SEEDS=100 schedules of
+# faults on a pool, some 10 minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Open MPI and OpenMP would spin on the cores that the tests share.
@@ -26,13 +28,19 @@ tsan() {
   TSAN_OPTIONS="suppressions=$PWD/scripts/tsan.supp halt_on_error=1" run_ctest tsan -L threads
 }
 
+chaos() {
+  export LEPTON=$PWD/build/release/lepton LEPTON_CHAOS_SEEDS=${LEPTON_CHAOS_SEEDS:-100} LEPTON_MATRIX=all
+  python3 tests/faults/matrix_test.py
+  python3 tests/faults/chaos_pool_test.py
+}
+
 steps=(format layers registered build headers tests asan tsan)
 case "${1:-}" in
-  -h | --help) sed -n '2,6p' "$0"; exit 0 ;;
+  -h | --help) sed -n '2,8p' "$0"; exit 0 ;;
   --fast) steps=(format layers registered build headers fast_tests) ;;
   ?*)
     for step in "$@"; do
-      [[ " ${steps[*]} " == *" $step "* ]] || { echo "check.sh: no step '$step' (see --help)" >&2; exit 2; }
+      [[ " ${steps[*]} chaos " == *" $step "* ]] || { echo "check.sh: no step '$step' (see --help)" >&2; exit 2; }
     done
     steps=("$@")
     ;;

@@ -76,11 +76,12 @@ def long_spec(**fields):
 
 
 class Cluster:
-    def __init__(self, workers=2, slots=2, coordinator_args=(), folder=None):
+    def __init__(self, workers=2, slots=2, coordinator_args=(), folder=None, lease="2s"):
         self.folder = pathlib.Path(folder or tempfile.mkdtemp(prefix="lepton-test."))
         self.data = self.folder / "data"
         self.coordinator_args = list(coordinator_args)
         self.slots = slots
+        self.lease = lease
         self.coordinator = None
         self.workers = []
         self.headers = {}
@@ -91,9 +92,9 @@ class Cluster:
             self.wait_for_workers(workers)
 
     # ---- processes ----
-    def spawn(self, log, *args, env=None):
+    def spawn(self, log, *args, env=None, prefix=()):
         with open(self.folder / log, "ab") as out:
-            return subprocess.Popen([LEPTON, *map(str, args)], stdout=out, stderr=out,
+            return subprocess.Popen([*prefix, LEPTON, *map(str, args)], stdout=out, stderr=out,
                                     stdin=subprocess.DEVNULL, start_new_session=True, cwd=self.folder,
                                     env={**os.environ, **(env or {})})
 
@@ -106,7 +107,7 @@ class Cluster:
             where.unlink()
         self.coordinator = self.spawn(
             "coordinator.log", "coordinator", "--data-dir", self.data, "--http-port", http_port,
-            "--link-port", link_port, "--lease", "2s", "--heartbeat", "200ms",
+            "--link-port", link_port, "--lease", self.lease, "--heartbeat", "200ms",
             "--file-roots", f"{ROOT}:{self.folder}", *self.coordinator_args)
         wait_until(lambda: where.exists() or self.coordinator.poll() is not None, 20,
                    "the coordinator's start")
@@ -114,10 +115,10 @@ class Cluster:
             raise AssertionError("coordinator: " + self.log("coordinator.log"))
         self.url = json.loads(where.read_text())["http"]
 
-    def start_worker(self, name=None, slots=None, env=None):
+    def start_worker(self, name=None, slots=None, env=None, args=(), prefix=()):
         name = name or f"w{len(self.workers)}"
         worker = self.spawn(f"worker-{name}.log", "worker", "--join", self.data, "--slots",
-                            slots or self.slots, "--name", name, env=env)
+                            slots or self.slots, "--name", name, *args, env=env, prefix=prefix)
         worker.lepton_name = name
         self.workers.append(worker)
         return worker

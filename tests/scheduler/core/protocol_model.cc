@@ -50,7 +50,8 @@ struct ModelReport {
   std::string code;
   int signal = 0;
   std::string Text() const {
-    static const char* const kNames[] = {"started", "endpoint", "progress", "recovered", "finished"};
+    static const char* const kNames[] = {"started", "endpoint", "progress", "recovered",
+                                         "finished"};
     return fmt::format("{} {} e{} s{} {} {}", kNames[kind], seat, epoch, step, code, signal);
   }
 };
@@ -63,8 +64,8 @@ struct ModelTask {
   bool hung = false, has_state = false, stop = false, leave = false;
   uint64_t epoch = 0;  // the newest that it was in, or tried to be
   std::optional<ModelOrder> newest;
-  int place = 0;          // steps applied
-  bool reduced = false;   // the sums of its next step are there
+  int place = 0;                       // steps applied
+  bool reduced = false;                // the sums of its next step are there
   bool regroup = false, goes = false;  // of them: the group ends, this rank goes
   bool alive() const { return phase != kOver; }
   std::string Address(int seat) const { return fmt::format("{}/{}", seat, epoch); }
@@ -131,10 +132,10 @@ std::string CoordinatorKey(const Snapshot& snapshot) {
   std::string key;
   for (const Job& job : snapshot.jobs()) key += fmt::format("j{}", int(job.state()));
   for (const Gang& g : snapshot.gangs()) {
-    key += fmt::format("|g{}.{}.[{}].{}{}{}{}{}.{}.{}", int(g.state()), g.epoch(),
-                       fmt::join(g.members(), " "), g.forming(), g.forming_ms() > 0,
-                       g.has_recovery(), g.progressed(), g.has_result(), g.faults_in_row(),
-                       g.kills());
+    key +=
+        fmt::format("|g{}.{}.[{}].{}{}{}{}{}.{}.{}", int(g.state()), g.epoch(),
+                    fmt::join(g.members(), " "), g.forming(), g.forming_ms() > 0, g.has_recovery(),
+                    g.progressed(), g.has_result(), g.faults_in_row(), g.kills());
     for (const Task& t : g.tasks()) {
       if (t.state() == TASK_FINISHED || t.state() == TASK_LOST) {
         key += fmt::format(",over{}{}", t.code() == "OK", t.group_epoch() > 0);
@@ -230,7 +231,7 @@ class Explorer {
   void Meet(const Node& node, int from, std::string how, bool fault) {
     ++result_.transitions;
     const std::string key = node.world.Key() + "#" + node.coordinator->key;
-    const auto [it, fresh] = ids_.try_emplace(std::hash<std::string>{}(key) * 31 + key.size(),
+    const auto [it, fresh] = ids_.try_emplace(std::hash<std::string>{}(key)*31 + key.size(),
                                               static_cast<int>(parents_.size()));
     if (from >= 0) edges_[static_cast<size_t>(from)].push_back({it->second, fault});
     if (!fresh) return;
@@ -349,7 +350,8 @@ class Explorer {
   void Greet(Reactor& reactor, const std::set<std::string>& greeted, int64_t now, Recorder& out) {
     for (const std::string& name : greeted) {
       const auto worker = reactor.state().workers.find(WorkerId(name));
-      if (worker == reactor.state().workers.end() || worker->second.state() == WORKER_LOST) continue;
+      if (worker == reactor.state().workers.end() || worker->second.state() == WORKER_LOST)
+        continue;
       WorkerHello hello;
       hello.hello = worker->second.hello();
       const auto tasks = reactor.state().tasks_of_worker.find(WorkerId(name));
@@ -816,8 +818,9 @@ class Explorer {
       });
     }
     if (worker.greeted) {
-      Try("fault: " + name + " is drained", true,
-          [&] { Feed("drain " + name, DrainWorker{WorkerId(name), "model"}); });
+      Try("fault: " + name + " is drained", true, [&] {
+        Feed("drain " + name, DrainWorker{WorkerId(name), "model"});
+      });
     }
   }
 
@@ -874,7 +877,8 @@ class Explorer {
   // The seat's last word is that it is done, said or about to be.
   bool Ended(int seat) const {
     const ModelTask& task = base_->world.tasks.at(seat);
-    for (const ModelReport& report : base_->world.workers[static_cast<size_t>(task.worker)].reports) {
+    for (const ModelReport& report :
+         base_->world.workers[static_cast<size_t>(task.worker)].reports) {
       if (report.seat == seat && report.kind == ModelReport::kFinished) return report.code == "OK";
     }
     const auto known = base_->coordinator->tasks.find(seat);
@@ -909,7 +913,7 @@ class Explorer {
 
   const ModelOptions options_;
   ModelResult result_;
-  Node node_;  // the one that is being made
+  Node node_;                    // the one that is being made
   const Node* base_ = nullptr;   // the one that it is made of
   const World* view_ = nullptr;  // of the one that is asked about
   int current_ = -1;

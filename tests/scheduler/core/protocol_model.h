@@ -19,9 +19,9 @@ namespace lepton::scheduler {
 // What is wrong on purpose, so that the checker can be seen to find it.
 enum class Broken {
   kNothing,
-  kOrdersBeforeTheJournal,   // a coordinator that dies forgets its last input, whose orders are out
-  kMinorityGoesOn,           // a reduction goes on without members that left or died
-  kOrdersAreNotRepeated,     // nobody says again what a broken connection has lost
+  kOrdersBeforeTheJournal,  // a coordinator that dies forgets its last input, whose orders are out
+  kMinorityGoesOn,          // a reduction goes on without members that left or died
+  kOrdersAreNotRepeated,    // nobody says again what a broken connection has lost
 };
 
 struct ModelOptions {

@@ -78,9 +78,10 @@ TEST_P(BrokenProtocol, IsFound) {
 INSTANTIATE_TEST_SUITE_P(
     Protocols, BrokenProtocol,
     testing::Values(
-        BrokenCase{"OrdersBeforeTheJournal",
-                   {.workers = 2, .steps = 1, .faults = 2, .broken = Broken::kOrdersBeforeTheJournal},
-                   "is sent out while seat"},
+        BrokenCase{
+            "OrdersBeforeTheJournal",
+            {.workers = 2, .steps = 1, .faults = 2, .broken = Broken::kOrdersBeforeTheJournal},
+            "is sent out while seat"},
         BrokenCase{"AMinorityGoesOn",
                    {.workers = 2, .steps = 3, .faults = 1, .broken = Broken::kMinorityGoesOn},
                    "epoch"},

@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""Seeded schedules of faults on a whole pool of 1 to 8 workers: ranks die, hang and pause; workers die,
+are drained (SIGTERM), join, and are cut off, both ways and one; the coordinator is killed and started
+again. Every one ends in its first attempt with the digest of the undisturbed run: every step's
+examples were used exactly once. LEPTON_CHAOS_SEEDS=100 runs more, LEPTON_CHAOS_FIRST=7 begins there."""
+import collections
+import os
+import pathlib
+import random
+import signal
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from cluster import Cluster, FINAL, main, train_spec, wait_until  # noqa: E402
+from hosts import Hosts  # noqa: E402
+
+FIRST = int(os.environ.get("LEPTON_CHAOS_FIRST", "1"))
+SEEDS = int(os.environ.get("LEPTON_CHAOS_SEEDS", "10"))
+FAULTS = 5
+LEASE_S = 1
+
+
+def spec(workers):
+    return train_spec(model={"hidden": [128, 128]}, epochs=90, checkpoint={"every_steps": 500},
+                      resources={"min_workers": 1, "max_workers": workers},
+                      elastic={"logical_shards": 8, "recovery_budget": "2s"},
+                      restart={"max": 20, "backoff": "50ms"})
+
+
+class Pool:
+    """One run: a cluster, its job, and the dice that hurt them."""
+
+    def __init__(self, seed, hosts):
+        self.dice = random.Random(seed)
+        self.hosts = hosts
+        self.size = self.dice.randint(1, 8)
+        # Over shared memory a cut cable would hurt nobody.
+        self.env = {"LEPTON_COLLECTIVES_TRANSPORT": "tcp"} if hosts else None
+        args = ["--link-address", hosts.address] if hosts else []
+        self.cluster = Cluster(workers=0, slots=1, coordinator_args=args, lease=f"{LEASE_S}s")
+        self.host_of = {}  # worker's process id -> host number, of those that can be cut
+        self.stopped = []
+        for _ in range(self.size):
+            self.join()
+        self.cluster.wait_for_workers(self.size)
+        self.job_id = self.cluster.submit(spec(self.size))
+        self.done = collections.Counter()
+
+    def close(self):
+        for pid in self.stopped:
+            self.signal(pid, signal.SIGCONT)
+        self.cluster.stop()
+
+    @staticmethod
+    def signal(pid, sig):
+        try:
+            os.kill(pid, sig)
+        except ProcessLookupError:
+            pass
+
+    # ---- what there is ----
+    def job(self):
+        return self.cluster.job(self.job_id)
+
+    def ranks(self):
+        """Those of a group that trains; none while it is changing."""
+        job = self.job()
+        if job["state"] in FINAL or job["group"]["regrouping"]:
+            return []
+        return [t for t in job["tasks"] if t["state"] == "STARTED" and t["pid"] > 0]
+
+    def workers(self):
+        return [w for w in self.cluster.workers if w.poll() is None]
+
+    def spare(self):
+        """A worker beside the first one, with a rank that others can do without."""
+        ranks = {t["worker_id"] for t in self.ranks()}
+        able = [w for w in self.workers()[1:] if w.lepton_name in ranks]
+        return self.dice.choice(able) if able and len(ranks) > 1 else None
+
+    # ---- the faults: true when there was something to hurt ----
+    def kill_rank(self):
+        ranks = self.ranks()
+        if len(ranks) < 2:
+            return False
+        self.signal(self.dice.choice(ranks)["pid"], signal.SIGKILL)
+        return True
+
+    def hang_rank(self):
+        ranks = self.ranks()
+        if len(ranks) < 2:
+            return False
+        self.stopped.append(self.dice.choice(ranks)["pid"])
+        self.signal(self.stopped[-1], signal.SIGSTOP)
+        return True
+
+    def pause_rank(self):
+        ranks = self.ranks()
+        if not ranks:
+            return False
+        pid = self.dice.choice(ranks)["pid"]
+        self.signal(pid, signal.SIGSTOP)
+        time.sleep(0.3)
+        self.signal(pid, signal.SIGCONT)
+        return True
+
+    def kill_worker(self):
+        worker = self.spare()
+        if worker is None:
+            return False
+        self.cluster.kill(worker)
+        return True
+
+    def drain_worker(self):
+        worker = self.spare()
+        if worker is None:
+            return False
+        self.cluster.kill(worker, signal.SIGTERM)
+        return True
+
+    def join(self):
+        if len(self.workers()) >= 8:
+            return False
+        if self.hosts is None or not self.workers():
+            address = ["--data-address", self.hosts.address] if self.hosts else []
+            self.cluster.start_worker(env=self.env, args=address)
+        else:
+            number = self.hosts.add()
+            worker = self.cluster.start_worker(
+                env=self.env, args=["--data-address", self.hosts.address_of(number)],
+                prefix=self.hosts.command(number))
+            self.host_of[worker.pid] = number
+        return True
+
+    def kill_coordinator(self):
+        self.cluster.kill(self.cluster.coordinator)
+        time.sleep(self.dice.uniform(0, 0.3))
+        self.cluster.start_coordinator()
+        return True
+
+    def cut_off(self):
+        worker = self.spare()
+        if worker is None or worker.pid not in self.host_of:
+            return False
+        number = self.host_of[worker.pid]
+        self.hosts.cut(number, one_way=self.dice.random() < 0.5)
+        # For a moment that nobody need notice, or until it is lost.
+        time.sleep(self.dice.choice([0.3, LEASE_S + 0.7]))
+        self.hosts.heal(number)
+        return True
+
+    KINDS = (kill_rank, kill_rank, hang_rank, pause_rank, kill_worker, drain_worker, join, join,
+             kill_coordinator, cut_off, cut_off)
+
+    def run(self):
+        shares = sorted(self.dice.uniform(0.02, 0.85) for _ in range(FAULTS))
+        kinds = [self.dice.choice(self.KINDS) for _ in range(FAULTS)]
+        for share, kind in zip(shares, kinds):
+            while True:
+                job = self.job()
+                if job["state"] in FINAL:
+                    return job
+                total = job["progress"].get("total_steps") or 0
+                if total and job["progress"]["step"] >= share * total:
+                    break
+                time.sleep(0.02)
+            if kind(self):
+                self.done[kind.__name__] += 1
+        return wait_until(lambda: (lambda j: j if j["state"] in FINAL else None)(self.job()), 60,
+                          "the job's end", 0.1)
+
+
+class ChaosOnAPool(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        reason = Hosts.available()
+        if reason:
+            print(f"without partitions: {reason}", flush=True)
+        cls.partitions = not reason
+        calm = Cluster(workers=1, slots=1)
+        try:
+            job = calm.wait_job(calm.submit(spec(1)))
+            cls.digest, cls.steps = job["result"]["weights_sha256"], job["result"]["steps"]
+        finally:
+            calm.stop()
+
+    def test_any_schedule_ends_with_the_undisturbed_weights(self):
+        total = collections.Counter()
+        for seed in range(FIRST, FIRST + SEEDS):
+            with self.subTest(seed=seed):
+                begin = time.monotonic()
+                hosts = Hosts() if self.partitions else None
+                pool = Pool(seed, hosts)
+                try:
+                    job = pool.run()
+                    self.assertEqual(job["state"], "SUCCEEDED", job)
+                    self.assertEqual(job["result"]["weights_sha256"], self.digest)
+                    self.assertEqual(job["result"]["steps"], self.steps)
+                    self.assertEqual(job["attempt"], 1, "no restart")
+                    total += pool.done
+                    print(f"seed {seed}: {pool.size} workers, {dict(pool.done)}, "
+                          f"{job['recovery_count']} recoveries, {time.monotonic() - begin:.1f} s", flush=True)
+                except AssertionError:
+                    print(f"seed {seed}: {pool.size} workers, {dict(pool.done)}")
+                    for log in sorted(pool.cluster.folder.glob("*.log")):
+                        print(f"---- {log.name}\n{pool.cluster.log(log.name)}", flush=True)
+                    raise
+                finally:
+                    pool.close()
+                    if hosts:
+                        hosts.close()
+        print(f"in all: {dict(total)}", flush=True)
+        self.assertGreater(sum(total.values()), SEEDS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Hosts on paper that are real to a program: network namespaces on one bridge, whose links can be cut,
+both ways or one. Needs root and ip(8)."""
+import os
+import subprocess
+
+
+def ip(*args, check=True):
+    return subprocess.run(["ip", *map(str, args)], check=check, capture_output=True, text=True, timeout=20)
+
+
+class Hosts:
+    """A bridge of this host's, and further hosts on it. Leaves nothing behind after close()."""
+
+    def __init__(self):
+        self.tag = f"lp{os.getpid() % 10000}"
+        self.subnet = f"10.{64 + os.getpid() % 64}.{os.getpid() // 64 % 256}"
+        self.address = f"{self.subnet}.1"
+        self.names = []
+        try:
+            ip("link", "add", self.tag, "type", "bridge")
+            ip("addr", "add", f"{self.address}/24", "dev", self.tag)
+            ip("link", "set", self.tag, "up")
+            self.close_host(self.add())  # namespaces are allowed, too
+        except (OSError, subprocess.SubprocessError):
+            self.close()
+            raise
+
+    @staticmethod
+    def available():
+        """Why there are none; empty when there are."""
+        try:
+            Hosts().close()
+            return ""
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"no network namespaces here: {getattr(error, 'stderr', '') or error}".strip()
+
+    def add(self):
+        """A new host's number; its address is address_of(number)."""
+        number = len(self.names) + 2
+        name = f"{self.tag}n{number}"
+        self.names.append(name)
+        ip("netns", "add", name)
+        ip("link", "add", f"{name}h", "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("link", "set", f"{name}h", "master", self.tag, "up")
+        ip("-n", name, "addr", "add", f"{self.address_of(number)}/24", "dev", "eth0")
+        ip("-n", name, "link", "set", "eth0", "up")
+        ip("-n", name, "link", "set", "lo", "up")
+        return number
+
+    def address_of(self, number):
+        return f"{self.subnet}.{number}"
+
+    def name_of(self, number):
+        return self.names[number - 2]
+
+    def command(self, number):
+        """What makes a command line run on it."""
+        return ["ip", "netns", "exec", self.name_of(number)]
+
+    def cut(self, number, one_way=False):
+        """Nothing leaves it any more; unless one_way nothing reaches it either."""
+        name = self.name_of(number)
+        if one_way:
+            for half in ("0/25", "128/25"):
+                ip("-n", name, "route", "add", "blackhole", f"{self.subnet}.{half}")
+        else:
+            ip("link", "set", f"{name}h", "down")
+
+    def heal(self, number):
+        name = self.name_of(number)
+        ip("link", "set", f"{name}h", "up")
+        for half in ("0/25", "128/25"):
+            ip("-n", name, "route", "del", "blackhole", f"{self.subnet}.{half}", check=False)
+
+    def close_host(self, number):
+        ip("netns", "del", self.name_of(number), check=False)
+        ip("link", "del", f"{self.name_of(number)}h", check=False)
+
+    def close(self):
+        for number in range(2, len(self.names) + 2):
+            self.close_host(number)
+        ip("link", "del", self.tag, check=False)
