@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # All that must be clean before a change lands, in this order:
-#   format layers registered build headers tests asan tsan
-# (build: without warnings; asan: ASan and UBSan on the unit tests; tsan: TSan on collectives and
-# scheduler.) Stops at the first that is not clean, and says how long each took.
-#   scripts/check.sh [--fast | step ...]     --fast: the fast tests only, and no sanitizers
+#   format layers registered build headers tests asan tsan fuzz
+# (build: without warnings; asan: ASan and UBSan on the unit tests; tsan: TSan on those of threads;
+# fuzz: a minute for each parser.) Stops at the first that is not clean, and says how long each took.
+#   scripts/check.sh [--fast | step ...]     --fast: the fast tests only, no sanitizers and no fuzz
 # One step more on demand, chaos: every fault in every phase, and LEPTON_CHAOS_SEEDS=100 schedules of
 # faults on a pool, some 10 minutes.
 set -euo pipefail
@@ -27,6 +27,7 @@ tsan() {
   scripts/build.sh tsan thread_tests
   TSAN_OPTIONS="suppressions=$PWD/scripts/tsan.supp halt_on_error=1" run_ctest tsan -L threads
 }
+fuzz() { scripts/fuzz.sh 60; }
 
 chaos() {
   export LEPTON=$PWD/build/release/lepton LEPTON_CHAOS_SEEDS=${LEPTON_CHAOS_SEEDS:-100} LEPTON_MATRIX=all
@@ -34,7 +35,7 @@ chaos() {
   python3 tests/faults/chaos_pool_test.py
 }
 
-steps=(format layers registered build headers tests asan tsan)
+steps=(format layers registered build headers tests asan tsan fuzz)
 case "${1:-}" in
   -h | --help) sed -n '2,8p' "$0"; exit 0 ;;
   --fast) steps=(format layers registered build headers fast_tests) ;;
