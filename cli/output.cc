@@ -161,10 +161,11 @@ bool ColorWanted() {
   return ::isatty(STDERR_FILENO) == 1 && (no_color == nullptr || *no_color == '\0');
 }
 
-ProgressLine::ProgressLine() : terminal_(::isatty(STDERR_FILENO) == 1) {}
+ProgressLine::ProgressLine()
+    : terminal_(::isatty(STDERR_FILENO) == 1), last_ms_(RealClock().WallMs()) {}
 
 ProgressLine::~ProgressLine() {
-  if (terminal_ && !shown_.empty()) std::fputc('\n', stderr);
+  Clear();
 }
 
 void ProgressLine::Show(const std::string& text) {

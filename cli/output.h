@@ -39,18 +39,19 @@ std::string Bytes(double bytes);                    // "1.5 MiB"
 
 // True when standard error is a terminal and NO_COLOR is unset.
 bool ColorWanted();
-// One line that is rewritten in place on a terminal, and printed at most every 5 s elsewhere.
+// One line that is rewritten in place on a terminal; elsewhere one is printed every 5 s, so that
+// what is over sooner prints none.
 class ProgressLine {
  public:
   ProgressLine();
-  ~ProgressLine();  // ends the line
+  ~ProgressLine();  // clears the line
   void Show(const std::string& text);
   // Clears the line, so that something else can be printed.
   void Clear();
 
  private:
   bool terminal_;
-  int64_t last_ms_ = 0;
+  int64_t last_ms_;
   std::string shown_;
 };
 // "step 120/580  loss 0.0312  validation/accuracy 0.9722  51.2k samples/s  ETA 3s  2 workers" of a

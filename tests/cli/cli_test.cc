@@ -56,6 +56,15 @@ TEST(Output, HumanUnits) {
   EXPECT_EQ(Age(1000, 193'000), "3m12s");
 }
 
+TEST(ProgressLine, WhatIsOverInAMomentPrintsNothing) {
+  ::testing::internal::CaptureStderr();  // a file: no terminal
+  {
+    ProgressLine progress;
+    progress.Show("digits STARTING  1 worker");
+  }
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+}
+
 TEST(FollowJob, ResultLineCarriesTheDigestAndMetrics) {
   const json job = {{"id", "run"},
                     {"name", "digits"},
