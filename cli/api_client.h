@@ -1,14 +1,13 @@
 // The coordinator's HTTP API as JSON calls. Threads: one caller.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <functional>
 #include <memory>
 #include <string>
 
 #include "cli/command.h"
 #include "runtime/base/clock.h"
+#include "runtime/base/json.h"
 #include "runtime/http/client.h"
 
 namespace lepton::cli {

@@ -1,10 +1,10 @@
 #include <cstdio>
-#include <nlohmann/json.hpp>
 
 #include "cli/command.h"
 #include "cli/model_tools.h"
 #include "cli/signals.h"
 #include "runtime/base/config.h"
+#include "runtime/base/json.h"
 #include "runtime/base/logging.h"
 #include "scheduler/coordinator.h"
 

@@ -1,12 +1,11 @@
 // Waiting for a job with something to look at meanwhile.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <functional>
 #include <string>
 
 #include "cli/api_client.h"
+#include "runtime/base/json.h"
 
 namespace lepton::cli {
 

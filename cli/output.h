@@ -1,10 +1,10 @@
 // What people and scripts see: aligned tables on a terminal, JSON or YAML on request.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <string>
 #include <vector>
+
+#include "runtime/base/json.h"
 
 namespace lepton::cli {
 

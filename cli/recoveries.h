@@ -1,9 +1,9 @@
 // What changes of a gang's membership cost, for people. Threads: one.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <string>
+
+#include "runtime/base/json.h"
 
 namespace lepton::cli {
 

@@ -2,11 +2,10 @@
 // metrics.jsonl, events.jsonl, trials.json of a search, log.txt and job.json.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <filesystem>
 
 #include "cli/api_client.h"
+#include "runtime/base/json.h"
 
 namespace lepton::cli {
 

@@ -3,12 +3,11 @@
 // the path of model.onnx made absolute.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <filesystem>
 #include <string>
 #include <vector>
 
+#include "runtime/base/json.h"
 #include "runtime/spec/job_spec.h"
 
 namespace lepton::cli {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 
+#include "runtime/base/json.h"
 #include "runtime/spec/job_spec.h"
 
 namespace lepton::scheduler {

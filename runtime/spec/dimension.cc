@@ -1,6 +1,6 @@
 #include <cmath>
-#include <nlohmann/json.hpp>
 
+#include "runtime/base/json.h"
 #include "runtime/spec/fields.h"
 
 namespace lepton::spec {

@@ -4,9 +4,9 @@
 #include <yaml-cpp/yaml.h>
 
 #include <charconv>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "runtime/base/json.h"
 #include "runtime/spec/job_spec.h"
 
 namespace lepton::spec {

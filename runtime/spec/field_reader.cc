@@ -1,4 +1,3 @@
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -6,6 +5,7 @@
 #include <utility>
 
 #include "runtime/base/config.h"
+#include "runtime/base/json.h"
 #include "runtime/spec/fields.h"
 
 namespace lepton::spec {

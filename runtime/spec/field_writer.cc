@@ -1,9 +1,9 @@
-#include <nlohmann/json.hpp>
 
 #include <cmath>
 #include <list>
 
 #include "runtime/base/config.h"
+#include "runtime/base/json.h"
 #include "runtime/spec/fields.h"
 
 namespace lepton::spec {

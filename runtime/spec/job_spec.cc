@@ -1,10 +1,10 @@
 #include "runtime/spec/job_spec.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <regex>
 
 #include "runtime/base/ids.h"
+#include "runtime/base/json.h"
 #include "runtime/spec/job_spec_fields.h"
 
 namespace lepton::spec {

@@ -1,7 +1,6 @@
 #include "runtime/spec/model_spec.h"
 
-#include <nlohmann/json.hpp>
-
+#include "runtime/base/json.h"
 #include "runtime/spec/job_spec_fields.h"
 
 namespace lepton::spec {

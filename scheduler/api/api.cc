@@ -4,8 +4,8 @@
 #include <glog/logging.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
+#include "runtime/base/json.h"
 #include "runtime/base/metrics.h"
 #include "scheduler/api/bind_check.h"
 #include "scheduler/api/openapi.h"

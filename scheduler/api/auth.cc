@@ -5,9 +5,9 @@
 #include <sodium.h>
 
 #include <mutex>
-#include <nlohmann/json.hpp>
 
 #include "runtime/base/hash.h"
+#include "runtime/base/json.h"
 
 namespace lepton::api {
 namespace {

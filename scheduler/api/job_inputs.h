@@ -4,13 +4,12 @@
 //   FindReferences (state loop) -> ResolveInputs (pool thread) -> SubmitJob
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "runtime/base/json.h"
 #include "runtime/spec/job_spec.h"
 #include "scheduler/api/model_tools.h"
 #include "scheduler/core/state.h"

@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <cctype>
-#include <nlohmann/json.hpp>
+
+#include "runtime/base/json.h"
 
 namespace lepton::api {
 namespace {

@@ -2,11 +2,10 @@
 // The keys grow over a list, so that what is added or removed meanwhile moves nothing else.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <string>
 #include <type_traits>
 
+#include "runtime/base/json.h"
 #include "runtime/base/status.h"
 #include "runtime/http/http.h"
 

@@ -1,12 +1,11 @@
 // How handlers read a request and answer it.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <string>
 #include <string_view>
 
 #include "runtime/base/clock.h"
+#include "runtime/base/json.h"
 #include "runtime/base/status.h"
 #include "runtime/http/http.h"
 

@@ -1,7 +1,7 @@
 // What the API takes and gives, as JSON Schemas for /openapi.json. A view in views.cc and its
 // schema here change together; tests/scheduler/api checks that every view has the fields listed.
-#include <nlohmann/json.hpp>
 
+#include "runtime/base/json.h"
 #include "runtime/spec/job_spec.h"
 #include "scheduler/api/openapi.h"
 

@@ -2,13 +2,12 @@
 // Threads: the state loop's for what takes a State or a part of one; anywhere for the rest.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
 
+#include "runtime/base/json.h"
 #include "scheduler/api/api.h"
 #include "scheduler/core/state.h"
 

@@ -1,8 +1,8 @@
 #include "runtime/formats/huggingface/config.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
+#include "runtime/base/json.h"
 #include "runtime/formats/huggingface/family.h"
 
 namespace lepton::huggingface {

@@ -4,11 +4,11 @@
 #pragma once
 
 #include <initializer_list>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <string_view>
 
+#include "runtime/base/json.h"
 #include "runtime/base/status.h"
 
 namespace lepton::huggingface {

@@ -3,11 +3,11 @@
 // Threads: immutable.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "runtime/base/json.h"
 #include "runtime/formats/huggingface/config.h"
 #include "runtime/formats/huggingface/config_fields.h"
 

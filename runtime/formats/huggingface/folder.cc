@@ -7,8 +7,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
+
+#include "runtime/base/json.h"
 
 namespace lepton::huggingface {
 namespace {

@@ -1,7 +1,8 @@
 #include "runtime/formats/huggingface/preprocessor.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
+
+#include "runtime/base/json.h"
 
 namespace lepton::huggingface {
 namespace {

@@ -51,14 +51,29 @@ FloatFunction FindFloatFunction(std::string_view name) {
   return nullptr;
 }
 
+// The loops over threads and rows are compiled once and call what a row takes through a pointer:
+// only that is compiled for each type and function.
+using EachPart = void (*)(const void* function, const void* x, void* y, int64_t begin, int64_t end);
+
+void RunEach(const KernelContext& context, EachPart part, const void* function) {
+  const void* x = context.input(0).data;
+  void* y = context.output(0).data;
+  ComputeLoop(context.input(0).elements(), kUnaryGrain,
+              [&](int64_t begin, int64_t end) { part(function, x, y, begin, end); });
+}
+
 // function of every element, over threads.
 template <typename T, typename Out, typename Function>
 void Each(const KernelContext& context, const Function& function) {
-  const T* x = context.input(0).as<T>();
-  Out* y = context.output(0).as<Out>();
-  ComputeLoop(context.input(0).elements(), kUnaryGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) y[i] = function(x[i]);
-  });
+  RunEach(
+      context,
+      [](const void* state, const void* in, void* out, int64_t begin, int64_t end) {
+        const auto& apply = *static_cast<const Function*>(state);
+        const T* x = static_cast<const T*>(in);
+        Out* y = static_cast<Out*>(out);
+        for (int64_t i = begin; i < end; ++i) y[i] = apply(x[i]);
+      },
+      &function);
 }
 
 // The common functions of f32, in f32 and spelt out, so that the compiler sees through them.
@@ -128,20 +143,36 @@ void PairRow(int64_t count, const T* a, int64_t step_a, const T* b, int64_t step
   }
 }
 
-template <typename T, typename Out, typename Function>
-void Pairs(const KernelContext& context, const Function& function) {
+using PairPart = void (*)(const void* function, int64_t count, const void* a, int64_t step_a,
+                          const void* b, int64_t step_b, void* y);
+
+void RunPairs(const KernelContext& context, int64_t size, int64_t out_size, PairPart part,
+              const void* function) {
   const TensorView& a = context.input(0);
   const TensorView& b = context.input(1);
   const Shape& shape = context.output(0).shape();
   if (shape.elements() == 0) return;
-  const T* left = a.as<T>();
-  const T* right = b.as<T>();
-  Out* y = context.output(0).as<Out>();
+  const auto* left = a.as<char>();
+  const auto* right = b.as<char>();
+  auto* y = context.output(0).as<char>();
   const StridedLoop<3> loop(shape, {RepeatStrides(a.shape(), shape),
                                     RepeatStrides(b.shape(), shape), DenseStrides(shape)});
   loop.Run([&](const auto& offset, int64_t count, const auto& step) {
-    PairRow(count, left + offset[0], step[0], right + offset[1], step[1], y + offset[2], function);
+    part(function, count, left + size * offset[0], step[0], right + size * offset[1], step[1],
+         y + out_size * offset[2]);
   });
+}
+
+template <typename T, typename Out, typename Function>
+void Pairs(const KernelContext& context, const Function& function) {
+  RunPairs(
+      context, sizeof(T), sizeof(Out),
+      [](const void* state, int64_t count, const void* a, int64_t step_a, const void* b,
+         int64_t step_b, void* y) {
+        PairRow(count, static_cast<const T*>(a), step_a, static_cast<const T*>(b), step_b,
+                static_cast<Out*>(y), *static_cast<const Function*>(state));
+      },
+      &function);
 }
 
 template <typename A>

@@ -1,0 +1,2 @@
+#define LEPTON_JSON_TEMPLATE template
+#include "runtime/base/json.h"
