@@ -1,4 +1,5 @@
 #include <cstdint>
+#include <cstring>
 
 #include "collectives/algorithms/element.h"
 #include "collectives/algorithms/tree_reduce.h"
@@ -20,6 +21,10 @@ void Finish(const void* partial, int ranks, size_t count, void* out) {
   for (size_t i = 0; i < count; ++i) Store(to + i, static_cast<P>(from[i] / static_cast<P>(ranks)));
 }
 
+void Copy(const void* from, size_t count, DataType type, void* to) {
+  if (count > 0) std::memcpy(to, from, count * DataTypeSize(type));
+}
+
 bool IsInteger(DataType type) {
   return type == DataType::kInt32 || type == DataType::kInt64 || type == DataType::kUInt8;
 }
@@ -27,6 +32,7 @@ bool IsInteger(DataType type) {
 }  // namespace
 
 DataType PartialType(DataType type, ReduceOp op) {
+  if (op == ReduceOp::kRoundedSum) return type;
   if (IsInteger(type)) return op == ReduceOp::kMean ? DataType::kInt64 : type;
   return DataType::kFloat32;
 }
@@ -36,6 +42,7 @@ ReduceOp PartialOp(ReduceOp op) {
 }
 
 void ToPartial(const void* in, size_t count, DataType type, ReduceOp op, void* partial) {
+  if (op == ReduceOp::kRoundedSum) return Copy(in, count, type, partial);
   switch (type) {
     case DataType::kFloat32:
       return Widen<float, float>(in, count, partial);
@@ -56,6 +63,7 @@ void ToPartial(const void* in, size_t count, DataType type, ReduceOp op, void* p
 
 void FromPartial(const void* partial, int ranks, size_t count, DataType type, ReduceOp op,
                  void* out) {
+  if (op == ReduceOp::kRoundedSum) return Copy(partial, count, type, out);
   int divisor = op == ReduceOp::kMean ? ranks : 1;
   switch (type) {
     case DataType::kFloat32:

@@ -4,8 +4,9 @@
 // power of two below its number of ranks:
 //   2: 0+1   3: (0+1)+2   4: (0+1)+(2+3)   5: ((0+1)+(2+3))+4   6: ((0+1)+(2+3))+(4+5)
 // Types: bfloat16 and float16 are widened to float32 at the leaves and rounded once (to nearest,
-//   even) at the root. Integers wrap; their mean divides the 64-bit sum, towards zero. max and min
-//   of a NaN are NaN. mean is the sum divided by the number of ranks.
+//   even) at the root, or at every node for kRoundedSum. Integers wrap; their mean divides the
+//   64-bit sum, towards zero. max and min of a NaN are NaN. mean is the sum divided by the number
+//   of ranks.
 // Identical inputs give identical bits on every CPU: no fused multiply-add, no reassociation.
 #pragma once
 

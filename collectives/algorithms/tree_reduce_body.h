@@ -42,6 +42,15 @@ struct Mean : Sum {
     return a / ranks;
   }
 };
+template <typename T>
+struct RoundedSum : Sum {
+  template <typename A>
+  static A Combine(A a, A b) {
+    T rounded;
+    Store(&rounded, Add(a, b));
+    return static_cast<A>(Load(rounded));
+  }
+};
 struct Max : Sum {
   template <typename A>
   static A Combine(A a, A b) {
@@ -112,6 +121,8 @@ void ReduceType(void* out, const void* const* inputs, int ranks, const int* spli
       return Reduce<Max, T, A>(out, inputs, ranks, splits, count);
     case ReduceOp::kMin:
       return Reduce<Min, T, A>(out, inputs, ranks, splits, count);
+    case ReduceOp::kRoundedSum:
+      return Reduce<RoundedSum<T>, T, A>(out, inputs, ranks, splits, count);
   }
 }
 

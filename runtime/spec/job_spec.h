@@ -78,6 +78,13 @@ struct ElasticSpec {
   std::string recovery = "in_place";  // or restart: from the newest checkpoint
 };
 
+// How gradients travel between the ranks of a gang.
+struct GradientsSpec {
+  int64_t bucket_bytes = int64_t{1} << 20;
+  std::string compression = "none";  // none | bf16 | low_rank
+  int rank = 4;                      // of low_rank's factors
+};
+
 // A search space's dimension, on the dotted path of a spec field: "optimizer.lr".
 struct Dimension {
   enum class Type { kUniform, kLogUniform, kInt, kLogInt, kChoice };
@@ -141,6 +148,7 @@ struct JobSpec {
   uint64_t seed = 0;
   ResourceSpec resources;
   ElasticSpec elastic;
+  GradientsSpec gradients;
   std::string collectives = "auto";  // auto | native | mpi | nccl
   CheckpointSpec checkpoint;
   RestartSpec restart;

@@ -137,6 +137,15 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
            "a training gang that loses a rank goes on with what the others hold, or starts again "
            "from its newest checkpoint");
   v.EndObject();
+  v.BeginObject("gradients", "how gradients travel between workers", "compression");
+  v.Choice("compression", s.gradients.compression, {"none", "bf16", "low_rank"},
+           "bf16: half the bytes, every sum rounded; low_rank: matrices as two thin factors, what "
+           "is left out comes with the next step (PowerSGD)");
+  v.Int("rank", s.gradients.rank, 1, 256, "low_rank: of the factors");
+  v.Integer("bucket_bytes", s.gradients.bucket_bytes, 1 << 10, int64_t{1} << 32,
+            "parameters of at least so many bytes travel together, while the backward pass goes "
+            "on; does not show in the result");
+  v.EndObject();
   v.Choice("collectives", s.collectives, {"auto", "native", "mpi", "nccl"}, "back-end");
   v.BeginObject("checkpoint", "what is kept against a loss");
   Visit(v, s.checkpoint);

@@ -32,7 +32,8 @@ namespace {
 
 constexpr DataType kTypes[] = {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16,
                                DataType::kInt32,   DataType::kInt64,    DataType::kUInt8};
-constexpr ReduceOp kOps[] = {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin, ReduceOp::kMean};
+constexpr ReduceOp kOps[] = {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin, ReduceOp::kMean,
+                             ReduceOp::kRoundedSum};
 
 using TreeReduceFunction = void (*)(void*, const void* const*, int, const int*, size_t, DataType,
                                     ReduceOp);
@@ -180,6 +181,24 @@ TEST_P(AllReduceAlgorithmTest, BitsAreTheSameForAnyNumberOfRanksThatHoldTheLeave
     options.leaves = kLeaves;
     auto results = RunGang(options, [](Communicator& comm) -> std::string {
       const auto [begin, end] = LeavesOf(comm.rank(), comm.size(), kLeaves);
+      // 16-bit floats as partial sums: rounded everywhere, so nowhere differently.
+      std::vector<uint16_t> halves(kCount, 0x8000);
+      std::vector<std::vector<unsigned char>> half_inputs;
+      std::vector<const void*> half_pointers;
+      for (int leaf = begin; leaf < end; ++leaf) {
+        half_inputs.push_back(MakeInput(leaf, 4, kCount, DataType::kBFloat16));
+      }
+      for (auto& input : half_inputs) half_pointers.push_back(input.data());
+      if (begin < end) {
+        TreeReduce(halves.data(), half_pointers.data(), TreeSplits(end - begin, end - begin),
+                   kCount, DataType::kBFloat16, ReduceOp::kRoundedSum);
+      }
+      Status reduced = comm.AllReduce(halves.data(), halves.data(), kCount, DataType::kBFloat16,
+                                      ReduceOp::kRoundedSum);
+      if (!reduced.ok()) return reduced.ToString();
+      const auto rounded =
+          ExpectedReduction(kLeaves, 4, 0, kCount, DataType::kBFloat16, ReduceOp::kRoundedSum);
+      if (std::memcmp(halves.data(), rounded.data(), rounded.size()) != 0) return "other halves";
       std::vector<float> sum(kCount, -0.0f);
       std::vector<std::vector<unsigned char>> inputs;
       std::vector<const void*> pointers;

@@ -12,7 +12,8 @@ using Bytes = std::vector<unsigned char>;
 
 constexpr DataType kTypes[] = {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16,
                                DataType::kInt32,   DataType::kInt64,    DataType::kUInt8};
-constexpr ReduceOp kOps[] = {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin, ReduceOp::kMean};
+constexpr ReduceOp kOps[] = {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin, ReduceOp::kMean,
+                             ReduceOp::kRoundedSum};
 
 struct Case {
   Communicator& comm;

@@ -108,16 +108,28 @@ T Tree(const T* values, int low, int high, ReduceOp op) {
   return Combine(Tree(values, low, low + half, op), Tree(values, low + half, high, op), op);
 }
 
+float Round(float value, DataType type) {
+  if (type == DataType::kBFloat16) return FromBFloat16(RoundToBFloat16(value));
+  if (type == DataType::kFloat16) return FromFloat16(RoundToFloat16(value));
+  return value;
+}
+
+float RoundedTree(const float* values, int low, int high, DataType type) {
+  if (high - low == 1) return values[low];
+  int half = 1;
+  while (half * 2 < high - low) half *= 2;
+  return Round(
+      RoundedTree(values, low, low + half, type) + RoundedTree(values, low + half, high, type),
+      type);
+}
+
 template <typename T>
 T Finish(T value, int ranks, ReduceOp op) {
   return op == ReduceOp::kMean ? static_cast<T>(value / static_cast<T>(ranks)) : value;
 }
 
 float FloatElement(int rank, size_t index, DataType type) {
-  float value = DrawFloat(Draw(rank, index));
-  if (type == DataType::kBFloat16) return FromBFloat16(RoundToBFloat16(value));
-  if (type == DataType::kFloat16) return FromFloat16(RoundToFloat16(value));
-  return value;
+  return Round(DrawFloat(Draw(rank, index)), type);
 }
 
 int64_t IntElement(int rank, size_t index, DataType type) {
@@ -175,7 +187,9 @@ Bytes OnePeriodReduced(int ranks, DataType type, ReduceOp op) {
         ints[r] = IntElement(r, i, type);
       }
     }
-    if (IsFloat(type)) {
+    if (op == ReduceOp::kRoundedSum && IsFloat(type)) {
+      PutFloat(&out[i * size], RoundedTree(floats, 0, ranks, type), type);
+    } else if (IsFloat(type)) {
       PutFloat(&out[i * size], Finish(Tree(floats, 0, ranks, op), ranks, op), type);
     } else {
       PutInt(&out[i * size], Finish(Tree(ints, 0, ranks, op), ranks, op), type);

@@ -1,12 +1,46 @@
 #include "worker/train/gradient_exchange.h"
 
 #include <algorithm>
+#include <cstddef>
 
 namespace lepton::worker {
 
+using collectives::DataType;
+using collectives::ReduceOp;
+
+GradientExchange::Options GradientExchange::OptionsOf(const spec::JobSpec& spec) {
+  Options options;
+  options.bucket_bytes = spec.gradients.bucket_bytes;
+  if (spec.gradients.compression == "bf16") options.compression = Compression::kBFloat16;
+  if (spec.gradients.compression == "low_rank") options.compression = Compression::kLowRank;
+  options.rank = spec.gradients.rank;
+  options.seed = spec.seed;
+  return options;
+}
+
 GradientExchange::GradientExchange(nn::TrainingProgram& program, Options options)
-    : program_(program), options_(options), fold_(program.gradients().size()) {
+    : program_(program),
+      options_(options),
+      fold_(program.gradients().size(), options.compression == Compression::kBFloat16
+                                            ? TreeFold::Rounding::kBFloat16
+                                            : TreeFold::Rounding::kNone),
+      statistics_fold_(0) {
   MakeBuckets(options.bucket_bytes);
+  statistics_fold_ = TreeFold(program.gradients().size() - trained_);
+  if (options_.compression == Compression::kBFloat16) halves_.resize(trained_);
+  if (options_.compression == Compression::kLowRank) {
+    low_rank_.emplace(program.parameters(), options.rank, options.seed);
+    for (Bucket& bucket : buckets_) {
+      bucket.payload = bucket.payload_end = static_cast<int64_t>(payload_.size());
+      for (size_t i = bucket.first; i <= bucket.last; ++i) {
+        const nn::ParameterView& view = program.parameters()[i];
+        if (view.statistic) continue;
+        bucket.payload_end +=
+            low_rank_->Compresses(i) ? static_cast<int64_t>(low_rank_->left(i).size()) : view.size;
+      }
+      payload_.resize(bucket.payload_end);
+    }
+  }
   if (options_.overlap && buckets_.size() > 1) {
     program_.WatchGradients([this](size_t parameter) { OnReady(parameter); });
   }
@@ -27,12 +61,25 @@ void GradientExchange::MakeBuckets(int64_t bucket_bytes) {
     const bool full = buckets_.empty() || (buckets_.back().end - buckets_.back().begin) *
                                                   static_cast<int64_t>(sizeof(float)) >=
                                               bucket_bytes;
-    if (full) buckets_.push_back({view.offset, view.offset + view.size});
+    if (full) buckets_.push_back({view.offset, view.offset + view.size, i, i});
     buckets_.back().begin = view.offset;
+    buckets_.back().first = i;
     ++buckets_.back().parameters;
     bucket_of_[i] = buckets_.size() - 1;
   }
-  if (buckets_.empty()) buckets_.emplace_back();
+}
+
+void GradientExchange::EnterGroup(int mine, int shards) {
+  Abandon();
+  if (low_rank_) low_rank_->Reset(mine, shards);
+}
+
+int64_t GradientExchange::payload_bytes() const {
+  const auto elements = static_cast<int64_t>(program_.gradients().size());
+  const int64_t statistics = 4 * (elements - trained_);
+  if (options_.compression == Compression::kBFloat16) return statistics + 2 * trained_;
+  if (!low_rank_) return 4 * elements;
+  return statistics + 4 * (trained_ - low_rank_->matrix_elements() + low_rank_->factor_elements());
 }
 
 void GradientExchange::Begin(collectives::Communicator& gang, int shards, int pieces) {
@@ -42,22 +89,32 @@ void GradientExchange::Begin(collectives::Communicator& gang, int shards, int pi
   pieces_ = pieces;
   next_ = 0;
   sent_ = 0;
+  behind_ = false;
   fold_.Reset();
+  statistics_fold_.Reset();
+  if (low_rank_) low_rank_->Begin();
   missing_.clear();
   for (const Bucket& bucket : buckets_) missing_.push_back(bucket.parameters);
+}
+
+void GradientExchange::AddShard(std::span<const float> gradients) {
+  fold_.Add(gradients);
+  if (low_rank_) low_rank_->AddShard(gradients);
+  // Statistics are not rounded.
+  statistics_fold_.Add(gradients.subspan(trained_));
 }
 
 void GradientExchange::After() {
   const std::span<float> gradients = program_.gradients();
   const int piece = next_++ % pieces_;
   if (next_ == micro_batches_) return;  // Reduce goes on
-  if (pieces_ == 1) return fold_.Add(gradients);
+  if (pieces_ == 1) return AddShard(gradients);
   if (piece == 0) {
     pieces_sum_.assign(gradients.begin(), gradients.end());
     return;
   }
   for (size_t i = 0; i < gradients.size(); ++i) pieces_sum_[i] += gradients[i];
-  if (piece + 1 == pieces_) fold_.Add(pieces_sum_);
+  if (piece + 1 == pieces_) AddShard(pieces_sum_);
 }
 
 void GradientExchange::OnReady(size_t parameter) {
@@ -66,56 +123,128 @@ void GradientExchange::OnReady(size_t parameter) {
   SendReadyBuckets();
 }
 
-// All but the last one.
+// All but the last one while the backward pass goes on.
 void GradientExchange::SendReadyBuckets() {
-  for (; sent_ + 1 < buckets_.size() && missing_[sent_] == 0; ++sent_) {
-    const Bucket& bucket = buckets_[sent_];
-    Fold(bucket.begin, bucket.end);
-    float* const values = program_.gradients().data() + bucket.begin;
-    handles_.push_back(
-        gang_->AllReduceAsync(values, values, static_cast<size_t>(bucket.end - bucket.begin),
-                              collectives::DataType::kFloat32, collectives::ReduceOp::kSum));
-  }
+  const size_t end = buckets_.size() - (compressed() && behind_ ? 0 : 1);
+  for (; sent_ < end && missing_[sent_] == 0; ++sent_) Send(buckets_[sent_]);
 }
 
-// Finishes this rank's sum of a part of the gradient, in place.
+void GradientExchange::Send(const Bucket& bucket) {
+  const auto send = [this](void* data, int64_t count, DataType type, ReduceOp op) {
+    if (gang_->size() == 1) return;
+    handles_.push_back(gang_->AllReduceAsync(data, data, static_cast<size_t>(count), type, op));
+  };
+  if (low_rank_) {
+    Pack(bucket);
+    return send(payload_.data() + bucket.payload, bucket.payload_end - bucket.payload,
+                DataType::kFloat32, ReduceOp::kSum);
+  }
+  Fold(bucket.begin, bucket.end);
+  float* const values = program_.gradients().data() + bucket.begin;
+  if (!compressed()) {
+    return send(values, bucket.end - bucket.begin, DataType::kFloat32, ReduceOp::kSum);
+  }
+  BF16* const halves = halves_.data() + bucket.begin;
+  for (int64_t i = 0; i < bucket.end - bucket.begin; ++i) halves[i] = BF16::FromFloat(values[i]);
+  send(halves, bucket.end - bucket.begin, DataType::kBFloat16, ReduceOp::kRoundedSum);
+}
+
+// The last shard's gradient, in place, and this rank's sum of it.
 void GradientExchange::Fold(int64_t begin, int64_t end) {
   const std::span<float> part = program_.gradients().subspan(begin, end - begin);
   if (micro_batches_ == 0) return std::fill(part.begin(), part.end(), -0.0f);
-  if (pieces_ > 1) {
-    for (size_t i = 0; i < part.size(); ++i) part[i] = pieces_sum_[begin + i] + part[i];
+  FinishPieces(part, begin);
+  if (begin >= trained_) {
+    statistics_fold_.AddLast(begin - trained_, part);
+  } else {
+    fold_.AddLast(begin, part);
   }
-  fold_.AddLast(begin, part);
+}
+
+void GradientExchange::FinishPieces(std::span<float> part, int64_t begin) const {
+  if (pieces_ == 1) return;
+  for (size_t i = 0; i < part.size(); ++i) part[i] = pieces_sum_[begin + i] + part[i];
+}
+
+void GradientExchange::Pack(const Bucket& bucket) {
+  auto to = payload_.begin() + bucket.payload;
+  for (size_t i = bucket.first; i <= bucket.last; ++i) {
+    const nn::ParameterView& view = program_.parameters()[i];
+    if (view.statistic) continue;
+    std::span<float> part = program_.gradients().subspan(view.offset, view.size);
+    if (!low_rank_->Compresses(i)) {
+      Fold(view.offset, view.offset + view.size);
+    } else if (micro_batches_ > 0) {
+      FinishPieces(part, view.offset);
+      low_rank_->AddMatrix(i, program_.gradients());
+    }
+    if (low_rank_->Compresses(i)) part = low_rank_->left(i);
+    to = std::copy(part.begin(), part.end(), to);
+  }
+}
+
+void GradientExchange::Unpack(const Bucket& bucket) {
+  auto from = payload_.cbegin() + bucket.payload;
+  for (size_t i = bucket.first; i <= bucket.last; ++i) {
+    const nn::ParameterView& view = program_.parameters()[i];
+    if (view.statistic) continue;
+    const std::span<float> part = low_rank_->Compresses(i)
+                                      ? low_rank_->left(i)
+                                      : program_.gradients().subspan(view.offset, view.size);
+    std::copy_n(from, part.size(), part.begin());
+    from += static_cast<ptrdiff_t>(part.size());
+  }
 }
 
 Status GradientExchange::Reduce(std::span<float> tail) {
   const std::span<float> gradients = program_.gradients();
-  if (gang_->size() == 1) {
-    Fold(0, static_cast<int64_t>(gradients.size()));
-    return Status::Ok();
-  }
+  behind_ = true;
   std::fill(missing_.begin(), missing_.end(), 0);
+  if (low_rank_ && micro_batches_ == 0) low_rank_->AddNothing();
   SendReadyBuckets();
-  const Bucket& bucket = buckets_.back();
-  const std::span<float> parts[] = {gradients.subspan(bucket.begin, bucket.end - bucket.begin),
-                                    gradients.subspan(trained_), tail};
-  Fold(bucket.begin, bucket.end);
   Fold(trained_, static_cast<int64_t>(gradients.size()));
+  const std::span<float> statistics = gradients.subspan(trained_);
+  if (compressed()) {
+    const std::span<float> parts[] = {statistics, tail};
+    LEPTON_RETURN_IF_ERROR(SumBehind(parts));
+    return Decompress();
+  }
+  const Bucket& last = buckets_.back();
+  Fold(last.begin, last.end);
+  const std::span<float> parts[] = {gradients.subspan(last.begin, last.end - last.begin),
+                                    statistics, tail};
+  return SumBehind(parts);
+}
+
+// A blocking sum, behind which all that is under way is done.
+Status GradientExchange::SumBehind(std::span<const std::span<float>> parts) {
+  if (gang_->size() == 1) return Status::Ok();
   last_.clear();
   for (const auto& part : parts) last_.insert(last_.end(), part.begin(), part.end());
   LEPTON_RETURN_IF_ERROR(gang_->AllReduce(last_.data(), last_.data(), last_.size(),
-                                          collectives::DataType::kFloat32,
-                                          collectives::ReduceOp::kSum));
+                                          DataType::kFloat32, ReduceOp::kSum));
   auto from = last_.cbegin();
   for (const auto& part : parts) {
     std::copy_n(from, part.size(), part.begin());
     from += static_cast<ptrdiff_t>(part.size());
   }
-  // The blocking call waited for them: none of this waits.
   for (const collectives::HandlePtr& handle : handles_) {
     LEPTON_RETURN_IF_ERROR(handle->Wait(Deadline::Never()));
   }
   handles_.clear();
+  return Status::Ok();
+}
+
+Status GradientExchange::Decompress() {
+  const std::span<float> gradients = program_.gradients();
+  if (!low_rank_) {
+    for (int64_t i = 0; i < trained_; ++i) gradients[i] = BF16::ToFloat(halves_[i]);
+    return Status::Ok();
+  }
+  for (const Bucket& bucket : buckets_) Unpack(bucket);
+  const std::span<float> rights[] = {low_rank_->Rights()};
+  if (!rights[0].empty()) LEPTON_RETURN_IF_ERROR(SumBehind(rights));
+  low_rank_->Decompress(gradients);
   return Status::Ok();
 }
 

@@ -9,34 +9,51 @@
 // and the caller's tail travel with it.
 //
 // Sums are taken element by element in one fixed tree, so neither the buckets nor the overlap show
-// in the bits.
+// in the bits. That holds for compressed gradients too: with kBFloat16 every shard's gradient and
+// every partial sum is rounded to bfloat16, on one rank as on many; kLowRank is low_rank.h. What
+// remains whole (statistics, the tail, vectors beside kLowRank's matrices) is f32.
 //
 // Threads: one caller. The program outlives it, and so does each step's communicator the step:
 // after an error of Reduce or before a communicator goes, call Abandon.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "collectives/communicator.h"
 #include "runtime/nn/training_program.h"
+#include "runtime/spec/job_spec.h"
+#include "runtime/tensor/dtype.h"
+#include "worker/train/low_rank.h"
 #include "worker/train/tree_fold.h"
 
 namespace lepton::worker {
 
 class GradientExchange {
  public:
+  enum class Compression { kNone, kBFloat16, kLowRank };
   struct Options {
     // A bucket closes with the parameter that fills it. 1 MiB costs about 1% of its own time in
     // hand-overs on a network of 1 Gbit/s and leaves little to wait for at the end; bench/README.md
     // has the measurements.
     int64_t bucket_bytes = int64_t{1} << 20;
     bool overlap = true;  // else all buckets wait for the end of the backward pass
+    Compression compression = Compression::kNone;
+    int rank = 4;       // kLowRank
+    uint64_t seed = 0;  // kLowRank
   };
+  // As the spec says.
+  static Options OptionsOf(const spec::JobSpec& spec);
+
   GradientExchange(nn::TrainingProgram& program, Options options);
   ~GradientExchange();
+
+  // All ranks, before the first step in a group: what compression remembers begins anew. `mine` of
+  // all `shards` are this rank's.
+  void EnterGroup(int mine, int shards);
 
   // A step begins in which this rank computes shards * pieces micro-batches; for each of them, in
   // order, run the program's ForwardBackward (or zero its gradients) and call After.
@@ -49,16 +66,28 @@ class GradientExchange {
   void Abandon();
 
   int buckets() const { return static_cast<int>(buckets_.size()); }
+  // What a rank contributes to a step's sums, in bytes: what compression is about.
+  int64_t payload_bytes() const;
 
  private:
   struct Bucket {
     int64_t begin = 0, end = 0;  // elements
+    size_t first = 0, last = 0;  // parameters, both included, statistics not
     size_t parameters = 0;
+    int64_t payload = 0, payload_end = 0;  // kLowRank: its place in payload_
   };
   void MakeBuckets(int64_t bucket_bytes);
   void OnReady(size_t parameter);
   void SendReadyBuckets();
+  void Send(const Bucket& bucket);
   void Fold(int64_t begin, int64_t end);
+  void Pack(const Bucket& bucket);
+  void Unpack(const Bucket& bucket);
+  void AddShard(std::span<const float> gradients);
+  void FinishPieces(std::span<float> part, int64_t begin) const;
+  Status SumBehind(std::span<const std::span<float>> parts);
+  Status Decompress();
+  bool compressed() const { return options_.compression != Compression::kNone; }
 
   nn::TrainingProgram& program_;
   const Options options_;
@@ -68,12 +97,17 @@ class GradientExchange {
 
   collectives::Communicator* gang_ = nullptr;
   int micro_batches_ = 0, pieces_ = 1, next_ = 0;  // of this step
-  TreeFold fold_;
+  TreeFold fold_, statistics_fold_;
   std::vector<float> pieces_sum_;
   std::vector<size_t> missing_;  // by bucket: parameters that are not final
   size_t sent_ = 0;              // buckets that are folded and on their way
+  bool behind_ = false;          // the backward pass
   std::vector<collectives::HandlePtr> handles_;
-  std::vector<float> last_;  // the last bucket, statistics, tail
+  std::vector<float> last_;  // what goes behind the backward pass, tail included
+  // Compressed:
+  std::vector<BF16> halves_;  // as the gradients
+  std::optional<LowRank> low_rank_;
+  std::vector<float> payload_;  // by bucket: left factors, and what is not compressed
 };
 
 }  // namespace lepton::worker

@@ -64,7 +64,7 @@ class TrainLoop::Impl {
                                  .seed = run.spec.seed,
                                  .teacher_logits = run.teacher_logits,
                                  .outputs = run.program.signature().outputs}),
-        exchange_(run.program, {}),
+        exchange_(run.program, GradientExchange::OptionsOf(run.spec)),
         loss_fold_(std::tuple_size_v<SplitLoss>) {
     state_.step = state_.good_step = run.first_step;
     state_.last_checkpoint = run.resumed_from;
@@ -181,6 +181,7 @@ Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool ha
   took_part_ = true;
   wishes_ = {};
   my_shards_ = ShardsOf(gang, shards_);
+  exchange_.EnterGroup(static_cast<int>(my_shards_.size()), shards_);
   feeder_.reset();
   feeder_.emplace(source_, run_.program.signature(),
                   BatchFeeder::Plan{state_.step, run_.last_step, my_shards_});

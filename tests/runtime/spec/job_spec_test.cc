@@ -145,6 +145,12 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"{kind: batch, dataset: digits, model: a@1, precision: int4}",
                 "precision: \"int4\" is not one of f32, bf16, model, int8"},
         Refusal{"{kind: train, dataset: digits, accumulate: 0}", "accumulate: 0 is out of range"},
+        Refusal{"{kind: train, dataset: digits, gradients: {compression: zip}}",
+                "gradients.compression: \"zip\" is not one of none, bf16, low_rank"},
+        Refusal{"{kind: train, dataset: digits, gradients: {rank: 0}}",
+                "gradients.rank: 0 is out of range"},
+        Refusal{"{kind: train, dataset: digits, gradients: {bucket_bytes: 8}}",
+                "gradients.bucket_bytes: 8 is out of range"},
         Refusal{"{kind: tune, dataset: digits}", "search.space: must name"},
         Refusal{
             "{kind: tune, dataset: digits, search: {space: {optimizer.rate: {uniform: [0, 1]}}}}",

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <random>
 #include <thread>
 
@@ -18,16 +19,24 @@ namespace {
 using testing::ThreadCommunicator;
 using testing::ThreadGang;
 
-// Parameters of 3, 5, 2 and 7 elements, a statistic of 2; gradients by micro-batch. The backward
-// pass finishes the parameters in the order that the test says.
+using Shapes = std::vector<std::vector<int64_t>>;
+const Shapes kVectors = {{3}, {5}, {2}, {7}};
+const Shapes kMatrices = {{24, 20}, {5}, {3, 4, 9}, {40, 16}};
+constexpr int64_t kStatistic = 2;  // elements, of the last parameter
+
+// Gradients are a function of the micro-batch. The backward pass finishes the parameters in the
+// order that the test says.
 class LayeredProgram final : public nn::TrainingProgram {
  public:
-  LayeredProgram() {
+  explicit LayeredProgram(const Shapes& shapes = kVectors) {
     int64_t offset = 0;
-    for (const int64_t size : {3, 5, 2, 7, 2}) {
-      parameters_.push_back({"p", {size}, offset, size, offset == 17});
+    const auto add = [&](const std::vector<int64_t>& shape, bool statistic) {
+      const int64_t size = Shape(shape).elements();
+      parameters_.push_back({"p", shape, offset, size, statistic});
       offset += size;
-    }
+    };
+    for (const auto& shape : shapes) add(shape, false);
+    add({kStatistic}, true);
     gradients_.resize(offset);
   }
   const nn::Signature& signature() const override { return signature_; }
@@ -73,20 +82,23 @@ struct RankSums {
   std::vector<int> sent_after;
 };
 
-// The sums of one step over `shards` shards in `pieces` pieces, on each of `size` ranks.
+// The sums of the second step over `shards` shards in `pieces` pieces, on each of `size` ranks.
+const std::vector<size_t> kOrder = {3, 2, 1, 4, 0};
 std::vector<RankSums> Exchange(int size, int shards, int pieces, GradientExchange::Options options,
-                               const std::vector<size_t>& order = {3, 2, 1, 4, 0}) {
+                               const std::vector<size_t>& order = kOrder,
+                               const Shapes& shapes = kVectors) {
   const auto gang = std::make_shared<ThreadGang>(size);
   std::vector<RankSums> sums(size);
   std::vector<std::thread> threads;
   for (int rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
-      LayeredProgram program;
+      LayeredProgram program(shapes);
       program.order = order;
       ThreadCommunicator communicator(gang, rank);
       program.communicator = &communicator;
       GradientExchange exchange(program, options);
       const auto [begin, end] = collectives::LeavesOf(rank, size, shards);
+      exchange.EnterGroup(end - begin, shards);
       for (int step = 0; step < 2; ++step) {
         program.sent_after.clear();
         communicator.asynchronous = 0;
@@ -126,7 +138,101 @@ TEST(GradientExchange, BucketsAndRanksDoNotShowInTheBits) {
   }
 }
 
+using Compression = GradientExchange::Compression;
+
+GradientExchange::Options Compressed(Compression compression, int rank) {
+  GradientExchange::Options options;
+  options.compression = compression;
+  options.rank = rank;
+  return options;
+}
+
+TEST(GradientExchange, CompressionGivesTheSameBitsForAnyNumberOfRanks) {
+  for (const Compression compression : {Compression::kBFloat16, Compression::kLowRank}) {
+    for (const int pieces : {1, 2}) {
+      GradientExchange::Options options = Compressed(compression, 2);
+      const auto expected = Exchange(1, 4, pieces, options, kOrder, kMatrices)[0];
+      for (const int size : {1, 2, 4}) {
+        for (const int64_t bucket_bytes : {1, 400, 1 << 20}) {
+          options.bucket_bytes = bucket_bytes;
+          for (const RankSums& rank : Exchange(size, 4, pieces, options, kOrder, kMatrices)) {
+            EXPECT_EQ(rank.gradients, expected.gradients)
+                << size << " ranks, " << pieces << " pieces, buckets of " << bucket_bytes;
+            EXPECT_EQ(rank.tail[0], static_cast<float>(size * (size + 1) / 2));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(GradientExchange, HalvesAreTheSumsRoundedAndStatisticsStayWhole) {
+  const auto whole = Exchange(2, 4, 1, {})[0].gradients;
+  const auto halves = Exchange(2, 4, 1, Compressed(Compression::kBFloat16, 1))[0].gradients;
+  float greatest = 0;
+  for (const float value : whole) greatest = std::max(greatest, std::abs(value));
+  for (size_t i = 0; i < whole.size(); ++i) {
+    if (i + kStatistic >= whole.size()) {
+      EXPECT_EQ(halves[i], whole[i]);
+      continue;
+    }
+    EXPECT_EQ(halves[i], BF16::ToFloat(BF16::FromFloat(halves[i])));
+    // Four leaves and three sums, each rounded by half a unit of 2^-7 at most.
+    EXPECT_NEAR(halves[i], whole[i], greatest * 4 / 128);
+  }
+}
+
+// A rank that was in a group before and one that was not: EnterGroup makes both as new.
+TEST(GradientExchange, FactorsBeginAnewInEveryGroup) {
+  const GradientExchange::Options options = Compressed(Compression::kLowRank, 2);
+  const auto expected = Exchange(4, 4, 1, options, kOrder, kMatrices)[0].gradients;
+  const auto alone = std::make_shared<ThreadGang>(1), gang = std::make_shared<ThreadGang>(2);
+  const auto steps = [](LayeredProgram& program, GradientExchange& exchange,
+                        std::shared_ptr<ThreadGang> group, int rank, int first, int shards) {
+    ThreadCommunicator communicator(std::move(group), rank);
+    exchange.EnterGroup(shards, 4);
+    for (int step = 0; step < 2; ++step) {
+      exchange.Begin(communicator, shards, 1);
+      for (int shard = first; shard < first + shards; ++shard) {
+        ASSERT_TRUE(program.ForwardBackward({}, {}, 0, shard).ok());
+        exchange.After();
+      }
+      ASSERT_TRUE(exchange.Reduce({}).ok());
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      LayeredProgram program(kMatrices);
+      GradientExchange exchange(program, options);
+      if (rank == 0) steps(program, exchange, alone, 0, 0, 4);
+      steps(program, exchange, gang, rank, 2 * rank, 2);
+      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), program.gradients().begin()));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(GradientExchange, CompressedPayloadsAreSmaller) {
+  LayeredProgram program(kMatrices);
+  const int64_t elements = static_cast<int64_t>(program.gradients().size());
+  const GradientExchange whole(program, {});
+  EXPECT_EQ(whole.payload_bytes(), 4 * elements);
+  const GradientExchange halves(program, Compressed(Compression::kBFloat16, 1));
+  EXPECT_EQ(halves.payload_bytes(), 2 * (elements - kStatistic) + 4 * kStatistic);
+  const GradientExchange factors(program, Compressed(Compression::kLowRank, 2));
+  const int64_t sent = 2 * (24 + 20 + 40 + 16 + 3 + 36) + 5 + kStatistic;
+  EXPECT_EQ(factors.payload_bytes(), 4 * sent);
+}
+
 TEST(GradientExchange, ARankWithoutAShardAddsNothing) {
+  for (const Compression compression : {Compression::kBFloat16, Compression::kLowRank}) {
+    const GradientExchange::Options options = Compressed(compression, 1);
+    const auto one = Exchange(1, 1, 1, options, kOrder, kMatrices)[0].gradients;
+    for (const RankSums& rank : Exchange(2, 1, 1, options, kOrder, kMatrices)) {
+      EXPECT_EQ(rank.gradients, one);
+    }
+  }
   const auto expected = Exchange(1, 2, 1, {})[0].gradients;
   for (const RankSums& rank : Exchange(4, 2, 1, {.bucket_bytes = 1})) {
     EXPECT_EQ(rank.gradients, expected);

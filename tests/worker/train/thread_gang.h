@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "collectives/algorithms/tree_reduce.h"
 #include "collectives/communicator.h"
 
 namespace lepton::testing {
@@ -98,18 +99,13 @@ class ThreadCommunicator final : public collectives::Communicator {
   std::string_view backend() const override { return "threads"; }
 
   Status AllReduce(const void* in, void* out, size_t count, DataType type, ReduceOp op) override {
-    if (op != ReduceOp::kSum) return InvalidArgument("only sums");
     const size_t bytes = count * ElementSize(type);
     const char* data = static_cast<const char*>(in);
     return gang_->Exchange(rank_, {data, data + bytes}, [&](const auto& inputs) {
-      switch (type) {
-        case DataType::kFloat32:
-          return SumTree<float>(inputs, out, count);
-        case DataType::kInt32:
-          return SumTree<int32_t>(inputs, out, count);
-        default:
-          return SumTree<int64_t>(inputs, out, count);
-      }
+      std::vector<const void*> pointers;
+      for (const auto& input : inputs) pointers.push_back(input.data());
+      collectives::TreeReduce(out, pointers.data(), collectives::TreeSplits(size(), size()), count,
+                              type, op);
     });
   }
   Status Broadcast(void* data, size_t count, DataType type, int root) override {
@@ -162,31 +158,7 @@ class ThreadCommunicator final : public collectives::Communicator {
     const Status status_;
   };
   static Status Unused() { return InvalidArgument("training does not use this"); }
-  static size_t ElementSize(DataType type) {
-    return type == DataType::kInt64 ? 8 : type == DataType::kUInt8 ? 1 : 4;
-  }
-
-  // (((0+1)+(2+3))+...), as the real back-ends add.
-  template <typename T>
-  static void SumTree(const std::vector<std::vector<char>>& inputs, void* out, size_t count) {
-    std::vector<std::vector<T>> level;
-    for (const std::vector<char>& bytes : inputs) {
-      std::vector<T> values(count);
-      std::memcpy(values.data(), bytes.data(), count * sizeof(T));
-      level.push_back(std::move(values));
-    }
-    while (level.size() > 1) {
-      std::vector<std::vector<T>> next;
-      for (size_t i = 0; i < level.size(); i += 2) {
-        if (i + 1 < level.size()) {
-          for (size_t k = 0; k < count; ++k) level[i][k] += level[i + 1][k];
-        }
-        next.push_back(std::move(level[i]));
-      }
-      level = std::move(next);
-    }
-    std::memcpy(out, level[0].data(), count * sizeof(T));
-  }
+  static size_t ElementSize(DataType type) { return collectives::DataTypeSize(type); }
 
   std::shared_ptr<ThreadGang> gang_;
   const int rank_;
