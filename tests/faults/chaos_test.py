@@ -33,8 +33,8 @@ class Chaos(unittest.TestCase):
         shutil.rmtree(cls.folder, ignore_errors=True)
 
     @classmethod
-    def run_it(cls, *args):
-        done = lepton("run", cls.spec, *args, cwd=cls.folder, timeout=120)
+    def run_it(cls, *args, spec=None):
+        done = lepton("run", spec or cls.spec, *args, cwd=cls.folder, timeout=120)
         if done.returncode != 0:
             raise AssertionError(f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         return re.search(r"sha256:(\w+)", done.stdout).group(1), done
@@ -48,6 +48,33 @@ class Chaos(unittest.TestCase):
                 faults += done.stderr.count("chaos: ")
                 print(f"seed {seed}: {done.stderr.count('chaos: ')} faults", flush=True)
         self.assertGreater(faults, 2 * SEEDS)
+
+    def with_gradients(self, **gradients):
+        spec = json.loads(self.spec.read_text()) | {"name": "compressed", "gradients": gradients}
+        path = self.folder / "compressed.json"
+        path.write_text(json.dumps(spec))
+        return path
+
+    def accuracy(self, done):
+        return float(re.search(r"validation/accuracy=([0-9.]+)", done.stdout).group(1))
+
+    def test_gradients_as_bf16_end_with_the_undisturbed_weights(self):
+        spec = self.with_gradients(compression="bf16", bucket_bytes=16384)
+        calm = self.run_it("--workers", 1, spec=spec)[0]
+        self.assertNotEqual(calm, self.calm)
+        digest, done = self.run_it("--workers", 4, "--slots", 1, "--chaos", "seed=3", spec=spec)
+        self.assertEqual(digest, calm, done.stdout)
+        self.assertGreater(done.stderr.count("chaos: "), 2)
+
+    # Residuals begin anew with each group; that the ranks then agree, the digest of the parameters
+    # that rides on each step shows: without it the job would fail as DIVERGED.
+    def test_low_rank_gradients_go_on_with_equal_weights_and_learn(self):
+        spec = self.with_gradients(compression="low_rank", rank=2, bucket_bytes=16384)
+        calm = self.run_it("--workers", 1, spec=spec)[1]
+        _, done = self.run_it("--workers", 4, "--slots", 1, "--chaos", "seed=3", spec=spec)
+        self.assertGreater(done.stderr.count("chaos: "), 2)
+        self.assertNotIn("DIVERGED", done.stdout + done.stderr)
+        self.assertGreater(self.accuracy(done), self.accuracy(calm) - 0.03)
 
     def test_a_wrong_plan_is_refused(self):
         for plan in ("7", "seed=x", "faults=3", "seed=1,faults=-1"):

@@ -65,6 +65,22 @@ class Run(unittest.TestCase):
         digests["mpirun"] = self.digest(done.stdout)
         self.assertEqual(len(set(digests.values())), 1, digests)
 
+    def test_compressed_gradients_are_the_same_for_any_number_of_workers(self):
+        plain = self.digest(lepton("run", self.spec(epochs=6, elastic={"logical_shards": 4}),
+                                   cwd=self.folder).stdout)
+        for compression in ("bf16", "low_rank"):
+            spec = self.spec(epochs=6, elastic={"logical_shards": 4}, model={"hidden": [64]},
+                             gradients={"compression": compression, "rank": 2, "bucket_bytes": 4096})
+            digests = set()
+            for workers in (1, 2, 4):
+                done = lepton("run", spec, "--workers", workers, cwd=self.folder)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                digests.add(self.digest(done.stdout))
+                log = (self.folder / "lepton-runs/test/log.txt").read_text()
+                self.assertRegex(log, rf"gradients as {compression}: \d+ bytes a step")
+            self.assertEqual(len(digests), 1, compression)
+            self.assertNotIn(plain, digests)
+
     def test_a_folder_that_a_run_left_is_evaluated_asked_trained_further_and_taught_from(self):
         done = lepton("run", self.spec(epochs=30), "--workers", 2, cwd=self.folder)
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -70,7 +70,8 @@ class LowRank {
   int shards_ = 1;
   std::vector<std::vector<float>> residuals_;  // by this rank's shards; within a step with gradient
   size_t next_ = 0;                            // the shard that is being added
-  // Factors are held as rank rows of vectors: [rank, rows] and [rank, columns], each matrix its own.
+  // Factors are held as rank rows of vectors: [rank, rows] and [rank, columns], each matrix its
+  // own.
   std::vector<float> lefts_, rights_, shard_factors_;
   TreeFold left_fold_, right_fold_;
 };

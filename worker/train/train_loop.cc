@@ -1,6 +1,7 @@
 #include "worker/train/train_loop.h"
 
 #include <fmt/format.h>
+#include <glog/logging.h>
 
 #include <algorithm>
 #include <charconv>
@@ -182,6 +183,11 @@ Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool ha
   wishes_ = {};
   my_shards_ = ShardsOf(gang, shards_);
   exchange_.EnterGroup(static_cast<int>(my_shards_.size()), shards_);
+  if (leader() && run_.spec.gradients.compression != "none") {
+    LOG(INFO) << fmt::format("gradients as {}: {} bytes a step, whole they are {}; begins anew",
+                             run_.spec.gradients.compression, exchange_.payload_bytes(),
+                             run_.program.gradients().size_bytes());
+  }
   feeder_.reset();
   feeder_.emplace(source_, run_.program.signature(),
                   BatchFeeder::Plan{state_.step, run_.last_step, my_shards_});
