@@ -1,8 +1,9 @@
 // All-reduce of float32 sums: the native back-end against MPI_Allreduce and, where it was found,
 // Gloo over TCP, in the same processes on the same buffers in one run. Rounds alternate, so that a
 // busy machine slows all. Results are compared before anything is timed. A ratio below 1 means that
-// we are faster. With more ranks than cores Open MPI is told to yield.
-// No rank is bound to a core: Gloo has a thread beside each rank.
+// we are faster. With more ranks than cores Open MPI is told to yield. Our shared memory is
+// compared with what Open MPI chooses (its shared memory), our TCP with its TCP (btl tcp). No rank
+// is bound to a core: Gloo has a thread beside each rank.
 //   build/release/bench/allreduce_bench [ranks...]     starts mpirun by itself; default 2 and 4
 #include <mpi.h>
 #include <stdlib.h>
@@ -191,9 +192,10 @@ int RunRank() {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   const Gloo gloo(rank, size);
-  for (auto [transport, name] :
-       {std::pair{TransportChoice::kShm, "shm"}, std::pair{TransportChoice::kTcp, "tcp"}}) {
-    NativeBackend backend({transport, ""});
+  const char* const name = std::getenv("ALLREDUCE_BENCH_TRANSPORT");
+  {
+    const bool tcp = name != nullptr && std::string(name) == "tcp";
+    NativeBackend backend({tcp ? TransportChoice::kTcp : TransportChoice::kShm, ""});
     auto comm = JoinNative(backend, rank, size);
     if (!comm.ok()) return Fail("join: " + comm.status().ToString());
     for (size_t bytes : {size_t{8}, size_t{64}, size_t{512}, size_t{4} << 10, size_t{32} << 10,
@@ -217,10 +219,14 @@ int RunAll(const char* self, std::vector<std::string> ranks) {
   std::fflush(stdout);
   for (const std::string& n : ranks) {
     const bool crowded = std::stoul(n) > std::thread::hardware_concurrency();
-    const std::string command = "mpirun --allow-run-as-root --oversubscribe --bind-to none " +
-                                std::string(crowded ? "--mca mpi_yield_when_idle 1 " : "") +
-                                "-np " + n + " '" + std::string(self) + "'";
-    if (std::system(command.c_str()) != 0) return 1;
+    for (const std::string transport : {"shm", "tcp"}) {
+      const std::string command = "ALLREDUCE_BENCH_TRANSPORT=" + transport +
+                                  " mpirun --allow-run-as-root --oversubscribe --bind-to none " +
+                                  (crowded ? "--mca mpi_yield_when_idle 1 " : "") +
+                                  (transport == "tcp" ? "--mca pml ob1 --mca btl tcp,self " : "") +
+                                  "-np " + n + " '" + self + "'";
+      if (std::system(command.c_str()) != 0) return 1;
+    }
   }
   return 0;
 }

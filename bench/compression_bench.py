@@ -6,8 +6,8 @@ as low-rank factors, two workers on this machine.
 
 TEXT: a text file, such as tinyshakespeare, for a GPT of 4 layers x 128; without one, "-", the digits
 alone. STEPS: of the GPT, 300. Prints a row for each job and compression: bytes that a rank sends as
-gradients in a step, the losses at the end, seconds. They are one run each: the same digest every
-time."""
+gradients in a step, the losses at the end, seconds, the first digits of the weights' digest. One
+run each: the digest is the same every time."""
 
 import json
 import pathlib
@@ -50,6 +50,7 @@ def run(binary, spec, gradients):
             raise SystemExit(done.stdout + done.stderr)
         log = next(pathlib.Path(folder).glob("lepton-runs/*/log.txt")).read_text()
     figures = dict(re.findall(r"(\S+)=([0-9.]+)", done.stdout))
+    figures["digest"] = re.search(r"sha256:(\w{6})", done.stdout).group(1)
     sent = re.search(r": (\d+) bytes a step, whole they are (\d+)", log)
     return figures, sent and (int(sent.group(1)), int(sent.group(2)))
 
@@ -60,7 +61,7 @@ def main():
     steps = int(sys.argv[2]) if len(sys.argv) > 2 else 300
     binary = str(pathlib.Path(sys.argv[3] if len(sys.argv) > 3 else ROOT / "build/release/lepton").resolve())
     jobs = [DIGITS] + ([] if sys.argv[1] == "-" else [gpt(sys.argv[1], steps)])
-    print("| job | gradients | bytes a step | train loss | validation loss | seconds |\n|---|---|---|---|---|---|")
+    print("| job | gradients | bytes a step | train loss | validation loss | seconds | weights |\n|---|---|---|---|---|---|---|")
     for spec in jobs:
         rows, whole = [], None
         for gradients in ({"compression": "none"}, {"compression": "bf16"},
@@ -73,7 +74,7 @@ def main():
             name = gradients["compression"] + (f" {gradients['rank']}" if "rank" in gradients else "")
             share = f"{sent:,} ({100 * sent / whole:.1f}%)" if sent else f"{whole:,}"
             print(f"| {spec['name']} | {name} | {share} | {figures['train/loss']} | "
-                  f"{figures['validation/loss']} | {float(figures['seconds']):.1f} |", flush=True)
+                  f"{figures['validation/loss']} | {float(figures['seconds']):.1f} | {figures['digest']} |", flush=True)
 
 
 if __name__ == "__main__":

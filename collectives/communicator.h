@@ -53,7 +53,9 @@ class Communicator {
   virtual int size() const = 0;
   virtual std::string_view backend() const = 0;  // "native", "mpi", "nccl"
 
-  // out[i] = op over ranks of in[i]. `in` and `out` are host memory, equal or disjoint.
+  // Buffers are host memory. `in` and `out` are equal (for the operations below that move parts:
+  // `in` is this rank's part of `out`, or `out` this rank's part of `in`) or disjoint. out[i] = op
+  // over ranks of in[i].
   virtual Status AllReduce(const void* in, void* out, size_t count, DataType type, ReduceOp op) = 0;
   // Rank r gets elements [r * count, (r+1) * count) of the reduction of size() * count elements.
   virtual Status ReduceScatter(const void* in, void* out, size_t count, DataType type,
@@ -61,6 +63,15 @@ class Communicator {
   // `out` holds size() * count elements, rank by rank.
   virtual Status AllGather(const void* in, void* out, size_t count, DataType type) = 0;
   virtual Status Broadcast(void* data, size_t count, DataType type, int root) = 0;
+  // Every rank's elements to the root, whose `out` holds size() * count elements, rank by rank; the
+  // others' `out` may be null.
+  virtual Status Gather(const void* in, void* out, size_t count, DataType type, int root) = 0;
+  // The reverse: rank r gets elements [r * count, (r+1) * count) of the root's `in`; the others'
+  // `in` may be null.
+  virtual Status Scatter(const void* in, void* out, size_t count, DataType type, int root) = 0;
+  // Elements [r * count, (r+1) * count) of `in` go to rank r, whose `out` has them where this rank
+  // is in the order. `in` and `out` hold size() * count elements and are disjoint.
+  virtual Status AllToAll(const void* in, void* out, size_t count, DataType type) = 0;
   virtual Status Barrier() = 0;
   virtual Status Send(const void* data, size_t count, DataType type, int peer) = 0;
   virtual Status Recv(void* data, size_t count, DataType type, int peer) = 0;

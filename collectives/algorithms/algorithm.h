@@ -25,7 +25,18 @@ struct Group {
   std::vector<const void*> inputs;     // of a reduction, the same
 };
 
-enum class Operation { kAllReduce, kReduceScatter, kAllGather, kBroadcast, kBarrier, kSend, kRecv };
+enum class Operation {
+  kAllReduce,
+  kReduceScatter,
+  kAllGather,
+  kBroadcast,
+  kGather,
+  kScatter,
+  kAllToAll,
+  kBarrier,
+  kSend,
+  kRecv
+};
 std::string_view OperationName(Operation operation);
 
 // One call. `count` and `out` are as in communicator.h for the operation; barrier uses none.
@@ -36,7 +47,7 @@ struct Call {
   size_t count = 0;
   DataType type = DataType::kUInt8;
   ReduceOp op = ReduceOp::kSum;
-  int root = 0;          // of broadcast; the peer of send and recv
+  int root = 0;          // of broadcast, gather, scatter; the peer of send and recv
   bool patient = false;  // behind somebody's work: wait for peers without taking a core from it
 
   size_t bytes() const { return count * DataTypeSize(type); }

@@ -10,6 +10,9 @@ namespace {
 bool Shared(const Group& group, const Call&) {
   return group.window != nullptr;
 }
+bool SharedByTwo(const Group& group, const Call&) {
+  return group.window != nullptr && group.size == 2;
+}
 bool SharedSmall(const Group& group, const Call& call) {
   const size_t most = group.size == 2 ? kSharedOneShotBytesOfTwo : kSharedOneShotBytes;
   return group.window != nullptr && call.bytes() <= most;
@@ -27,6 +30,7 @@ bool Always(const Group&, const Call&) {
 
 constexpr Algorithm kAlgorithms[] = {
     {Operation::kAllReduce, "shared_one_shot", SharedSmall, SharedOneShotAllReduce},
+    {Operation::kAllReduce, "shared_pair", SharedByTwo, SharedPairAllReduce},
     {Operation::kAllReduce, "shared_sliced", Shared, SharedSlicedAllReduce},
     {Operation::kAllReduce, "exchange", LinksSmall, ExchangeAllReduce},
     {Operation::kAllReduce, "tree", LinksShort, TreeAllReduce},
@@ -37,6 +41,9 @@ constexpr Algorithm kAlgorithms[] = {
     {Operation::kAllGather, "exchange", Always, ExchangeAllGather},
     {Operation::kBroadcast, "shared", Shared, SharedBroadcast},
     {Operation::kBroadcast, "binomial", Always, BinomialBroadcast},
+    {Operation::kGather, "direct", Always, DirectGather},
+    {Operation::kScatter, "direct", Always, DirectScatter},
+    {Operation::kAllToAll, "direct", Always, DirectAllToAll},
     {Operation::kBarrier, "shared", Shared, SharedBarrier},
     {Operation::kBarrier, "dissemination", Always, DisseminationBarrier},
 };
@@ -44,8 +51,9 @@ constexpr Algorithm kAlgorithms[] = {
 }  // namespace
 
 std::string_view OperationName(Operation operation) {
-  constexpr std::string_view kNames[] = {"all-reduce", "reduce-scatter", "all-gather", "broadcast",
-                                         "barrier",    "send",           "recv"};
+  constexpr std::string_view kNames[] = {
+      "all-reduce", "reduce-scatter", "all-gather", "broadcast", "gather",
+      "scatter",    "all-to-all",     "barrier",    "send",      "recv"};
   return kNames[static_cast<int>(operation)];
 }
 

@@ -8,7 +8,8 @@
 //   owner reduce-scatter  the first half of that: 1 step, (n-1) parts sent
 //   exchange all-gather   1 step, (n-1)*B sent
 //   binomial broadcast    ceil(log2 n) steps, at most B*ceil(log2 n) sent
-//   dissemination barrier ceil(log2 n) steps of one byte
+//   direct gather, scatter, all-to-all: every part straight to its rank: 1 step; B, (n-1)*B,
+//   (n-1)*B dissemination barrier ceil(log2 n) steps of one byte
 #pragma once
 
 #include "collectives/algorithms/algorithm.h"
@@ -21,6 +22,9 @@ Status OwnerAllReduce(Group& group, const Call& call, Deadline deadline);
 Status OwnerReduceScatter(Group& group, const Call& call, Deadline deadline);
 Status ExchangeAllGather(Group& group, const Call& call, Deadline deadline);
 Status BinomialBroadcast(Group& group, const Call& call, Deadline deadline);
+Status DirectGather(Group& group, const Call& call, Deadline deadline);
+Status DirectScatter(Group& group, const Call& call, Deadline deadline);
+Status DirectAllToAll(Group& group, const Call& call, Deadline deadline);
 Status DisseminationBarrier(Group& group, const Call& call, Deadline deadline);
 
 }  // namespace lepton::collectives

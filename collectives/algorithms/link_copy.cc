@@ -1,4 +1,4 @@
-// All-gather, broadcast and barrier over links.
+// What copies without adding, over links, and the barrier.
 #include <cstring>
 
 #include "collectives/algorithms/link_algorithms.h"
@@ -37,6 +37,64 @@ Status BinomialBroadcast(Group& group, const Call& call, Deadline deadline) {
     LEPTON_RETURN_IF_ERROR(group.mesh.Run({&send, 1}, deadline));
   }
   return {};
+}
+
+namespace {
+
+// A rank's own part, which may be where it belongs.
+void CopyOwn(void* to, const void* from, size_t bytes) {
+  if (bytes > 0 && to != from) std::memmove(to, from, bytes);
+}
+
+}  // namespace
+
+Status DirectGather(Group& group, const Call& call, Deadline deadline) {
+  const size_t bytes = call.bytes();
+  if (group.rank != call.root) {
+    Transfer send = Transfer::Send(call.root, call.in, bytes);
+    return group.mesh.Run({&send, 1}, deadline);
+  }
+  char* const out = static_cast<char*>(call.out);
+  CopyOwn(out + static_cast<size_t>(group.rank) * bytes, call.in, bytes);
+  std::vector<Transfer> transfers;
+  for (int from = 0; from < group.size; ++from) {
+    if (from == group.rank) continue;
+    transfers.push_back(Transfer::Recv(from, out + static_cast<size_t>(from) * bytes, bytes));
+  }
+  return group.mesh.Run(transfers, deadline);
+}
+
+Status DirectScatter(Group& group, const Call& call, Deadline deadline) {
+  const size_t bytes = call.bytes();
+  if (group.rank != call.root) {
+    Transfer receive = Transfer::Recv(call.root, call.out, bytes);
+    return group.mesh.Run({&receive, 1}, deadline);
+  }
+  const char* const in = static_cast<const char*>(call.in);
+  std::vector<Transfer> transfers;
+  for (int to = 0; to < group.size; ++to) {
+    if (to == group.rank) continue;
+    transfers.push_back(Transfer::Send(to, in + static_cast<size_t>(to) * bytes, bytes));
+  }
+  const Status status = group.mesh.Run(transfers, deadline);
+  CopyOwn(call.out, in + static_cast<size_t>(group.rank) * bytes, bytes);
+  return status;
+}
+
+Status DirectAllToAll(Group& group, const Call& call, Deadline deadline) {
+  const size_t bytes = call.bytes();
+  const char* const in = static_cast<const char*>(call.in);
+  char* const out = static_cast<char*>(call.out);
+  const size_t own = static_cast<size_t>(group.rank) * bytes;
+  CopyOwn(out + own, in + own, bytes);
+  std::vector<Transfer> transfers;
+  for (int step = 1; step < group.size; ++step) {
+    const int to = (group.rank + step) % group.size;
+    const int from = (group.rank + group.size - step) % group.size;
+    transfers.push_back(Transfer::Send(to, in + static_cast<size_t>(to) * bytes, bytes));
+    transfers.push_back(Transfer::Recv(from, out + static_cast<size_t>(from) * bytes, bytes));
+  }
+  return group.mesh.Run(transfers, deadline);
 }
 
 Status DisseminationBarrier(Group& group, const Call&, Deadline deadline) {

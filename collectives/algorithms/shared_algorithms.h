@@ -2,6 +2,8 @@
 //   one-shot all-reduce   copy in B, one flag, reduce n*B straight from the slots: one step
 //   sliced all-reduce     in rounds: copy in what others reduce, flag, reduce 1/n of it, flag, copy
 //                         out: two steps a round; read and written by each rank about 2*B
+//   pair all-reduce       two ranks: each reduces its half where the other wrote it, which reads it
+//                         back: every cache line crosses twice, and its owner stays who wrote last
 //   reduce-scatter        copy in, flag, reduce the own part of all: one step a round
 //   all-gather, broadcast copy in, flag, copy out: one step a round
 //   barrier               a round without bytes
@@ -16,7 +18,12 @@ namespace lepton::collectives {
 inline constexpr size_t kSharedOneShotBytesOfTwo = size_t{8} << 10;
 inline constexpr size_t kSharedOneShotBytes = size_t{32} << 10;
 
+// From so many bytes on the result is written past the caches: reading what is overwritten would
+// cost as much as reading the input.
+inline constexpr size_t kStreamedBytes = size_t{512} << 10;
+
 Status SharedOneShotAllReduce(Group& group, const Call& call, Deadline deadline);
+Status SharedPairAllReduce(Group& group, const Call& call, Deadline deadline);
 Status SharedSlicedAllReduce(Group& group, const Call& call, Deadline deadline);
 Status SharedReduceScatter(Group& group, const Call& call, Deadline deadline);
 Status SharedAllGather(Group& group, const Call& call, Deadline deadline);

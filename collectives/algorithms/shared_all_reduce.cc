@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "collectives/algorithms/shared_algorithms.h"
+#include "collectives/algorithms/stream_copy.h"
 #include "collectives/algorithms/tree_reduce.h"
 
 namespace lepton::collectives {
@@ -14,9 +15,18 @@ std::span<const void*> SlotsFrom(Group& group, size_t offset_bytes) {
   return group.inputs;
 }
 
+void CopyOut(void* to, const void* from, size_t bytes, bool streamed) {
+  if (streamed) {
+    StreamCopy(to, from, bytes);
+  } else {
+    std::memcpy(to, from, bytes);
+  }
+}
+
 // One round: at most a slot of elements. The part that a rank reduces goes from its own input: only
 // the others' parts pass through its slot.
-Status SlicedRound(Group& group, const Call& call, size_t at, size_t count, Deadline deadline) {
+Status SlicedRound(Group& group, const Call& call, size_t at, size_t count, bool streamed,
+                   Deadline deadline) {
   SharedWindow& window = *group.window;
   const int self = window.rank(), n = window.size();
   const size_t element = DataTypeSize(call.type);
@@ -40,13 +50,56 @@ Status SlicedRound(Group& group, const Call& call, size_t at, size_t count, Dead
     const int owner = (self + step) % n;
     const Range part = PartOf(count, element, owner, n);
     if (owner != self) LEPTON_RETURN_IF_ERROR(window.WaitReduced(owner, deadline));
-    std::memcpy(out + part.begin * element, window.data(owner) + part.begin * element,
-                part.size() * element);
+    CopyOut(out + part.begin * element, window.data(owner) + part.begin * element,
+            part.size() * element, streamed);
   }
   return {};
 }
 
+constexpr size_t kPairRoundBytes = size_t{256} << 10;  // both slots stay in the caches of a core
+constexpr size_t kPairBlockBytes = size_t{16} << 10;  // reduced, then copied while in the first one
+
+Status PairRound(Group& group, const Call& call, size_t at, size_t count, bool streamed,
+                 Deadline deadline) {
+  SharedWindow& window = *group.window;
+  const int self = window.rank(), peer = 1 - self;
+  const size_t element = DataTypeSize(call.type);
+  const char* in = static_cast<const char*>(call.in) + at * element;
+  char* out = static_cast<char*>(call.out) + at * element;
+  const Range mine = PartOf(count, element, self, 2), theirs = PartOf(count, element, peer, 2);
+  LEPTON_RETURN_IF_ERROR(window.Begin(count * element, deadline));
+  unsigned char* const ours = window.data(self) + theirs.begin * element;
+  std::memcpy(ours, in + theirs.begin * element, theirs.size() * element);
+  window.Publish(Signature(call));
+  LEPTON_RETURN_IF_ERROR(window.WaitPublished(peer, deadline));
+  unsigned char* const slot = window.data(peer) + mine.begin * element;
+  const size_t block = kPairBlockBytes / element;
+  for (size_t i = 0; i < mine.size(); i += block) {
+    const size_t n = std::min(block, mine.size() - i), offset = (mine.begin + i) * element;
+    const void* inputs[2];
+    inputs[self] = in + offset;
+    inputs[peer] = slot + i * element;
+    TreeReduce(slot + i * element, inputs, group.splits, n, call.type, call.op);
+    CopyOut(out + offset, slot + i * element, n * element, streamed);
+  }
+  window.PublishReduced();
+  LEPTON_RETURN_IF_ERROR(window.WaitReduced(peer, deadline));
+  CopyOut(out + theirs.begin * element, ours, theirs.size() * element, streamed);
+  return {};
+}
+
 }  // namespace
+
+Status SharedPairAllReduce(Group& group, const Call& call, Deadline deadline) {
+  const size_t per_round = kPairRoundBytes / DataTypeSize(call.type);
+  const bool streamed = call.bytes() >= kStreamedBytes;
+  for (size_t at = 0; at < call.count; at += per_round) {
+    const size_t count = std::min(per_round, call.count - at);
+    LEPTON_RETURN_IF_ERROR(PairRound(group, call, at, count, streamed, deadline));
+  }
+  if (streamed) StreamFence();
+  return {};
+}
 
 Status SharedOneShotAllReduce(Group& group, const Call& call, Deadline deadline) {
   SharedWindow& window = *group.window;
@@ -60,10 +113,12 @@ Status SharedOneShotAllReduce(Group& group, const Call& call, Deadline deadline)
 
 Status SharedSlicedAllReduce(Group& group, const Call& call, Deadline deadline) {
   size_t per_round = group.window->capacity() / DataTypeSize(call.type);
+  const bool streamed = call.bytes() >= kStreamedBytes;
   for (size_t at = 0; at < call.count; at += per_round) {
     size_t count = std::min(per_round, call.count - at);
-    LEPTON_RETURN_IF_ERROR(SlicedRound(group, call, at, count, deadline));
+    LEPTON_RETURN_IF_ERROR(SlicedRound(group, call, at, count, streamed, deadline));
   }
+  if (streamed) StreamFence();
   return {};
 }
 

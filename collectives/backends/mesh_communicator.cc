@@ -4,7 +4,7 @@
 
 namespace lepton::collectives {
 
-Result<std::unique_ptr<Communicator>> MeshCommunicator::Make(
+Result<std::unique_ptr<MeshCommunicator>> MeshCommunicator::Make(
     std::string_view backend, const GroupSpec& group, const Options& options, ControlPlane& control,
     std::unique_ptr<Mesh> mesh, std::unique_ptr<SharedWindow> window, std::string algorithm) {
   std::unique_ptr<MeshCommunicator> out(
@@ -24,7 +24,7 @@ Result<std::unique_ptr<Communicator>> MeshCommunicator::Make(
                                                 {}});
     LEPTON_ASSIGN_OR_RETURN(out->watcher_, Watcher::Start(control.joined, control.failure));
   }
-  return std::unique_ptr<Communicator>(std::move(out));
+  return out;
 }
 
 Status MeshCommunicator::Execute(const Call& call, Deadline deadline) {
@@ -41,7 +41,11 @@ Status MeshCommunicator::Execute(const Call& call, Deadline deadline) {
     Transfer receive = Transfer::Recv(call.root, call.out, call.bytes());
     return mesh_->Run({&receive, 1}, deadline);
   }
-  return ChooseAlgorithm(*group_, call, algorithm_).run(*group_, call, deadline);
+  std::string_view algorithm = algorithm_;
+  if (algorithm.empty() && table_ != nullptr && call.operation == Operation::kAllReduce) {
+    algorithm = table_->AlgorithmFor(window_ != nullptr ? "shm" : "tcp", size(), call.bytes());
+  }
+  return ChooseAlgorithm(*group_, call, algorithm).run(*group_, call, deadline);
 }
 
 void MeshCommunicator::TellPeers(const std::string& message) {

@@ -10,6 +10,7 @@
 #include "collectives/transport/mesh.h"
 #include "collectives/transport/shared_window.h"
 #include "collectives/transport/watcher.h"
+#include "collectives/tuning_table.h"
 
 namespace lepton::collectives {
 
@@ -17,15 +18,15 @@ class MeshCommunicator final : public QueuedCommunicator {
  public:
   // `mesh` is null in a group of one, `window` unless the whole group shares memory. Takes the
   // control connections over from `control` and starts to watch them.
-  static Result<std::unique_ptr<Communicator>> Make(std::string_view backend,
-                                                    const GroupSpec& group, const Options& options,
-                                                    ControlPlane& control,
-                                                    std::unique_ptr<Mesh> mesh,
-                                                    std::unique_ptr<SharedWindow> window = nullptr,
-                                                    std::string algorithm = "");
+  static Result<std::unique_ptr<MeshCommunicator>> Make(
+      std::string_view backend, const GroupSpec& group, const Options& options,
+      ControlPlane& control, std::unique_ptr<Mesh> mesh,
+      std::unique_ptr<SharedWindow> window = nullptr, std::string algorithm = "");
   ~MeshCommunicator() override { Drain(); }
 
   std::string_view backend() const override { return backend_; }
+  // The same on all ranks, between two operations. An algorithm that Make was given rules.
+  void UseTable(std::shared_ptr<const TuningTable> table) { table_ = std::move(table); }
 
  protected:
   Status Execute(const Call& call, Deadline deadline) override;
@@ -39,6 +40,7 @@ class MeshCommunicator final : public QueuedCommunicator {
 
   std::string_view backend_;
   std::string algorithm_;
+  std::shared_ptr<const TuningTable> table_;  // may be null
   std::unique_ptr<Mesh> mesh_;
   std::unique_ptr<SharedWindow> window_;
   bool patient_ = false;

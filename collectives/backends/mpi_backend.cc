@@ -194,7 +194,9 @@ Result<std::unique_ptr<Communicator>> MpiBackend::Join(std::unique_ptr<Endpoint>
     LEPTON_ASSIGN_OR_RETURN(MPI_Comm comm, CreateComm(control.members, group.epoch));
     mesh = std::make_unique<MpiMesh>(comm, control.failure);
   }
-  return MeshCommunicator::Make(name(), group, options, control, std::move(mesh));
+  LEPTON_ASSIGN_OR_RETURN(auto communicator,
+                          MeshCommunicator::Make(name(), group, options, control, std::move(mesh)));
+  return std::unique_ptr<Communicator>(std::move(communicator));
 }
 
 }  // namespace lepton::collectives

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
+#include <mutex>
 
 #include "collectives/backends/mesh_communicator.h"
 #include "collectives/transport/link_mesh.h"
 #include "collectives/transport/shm_link.h"
 #include "collectives/transport/tcp_link.h"
+#include "runtime/base/logging.h"
 
 namespace lepton::collectives {
 namespace {
@@ -54,9 +57,39 @@ Transports MakeTransports(const GroupSpec& group, ControlPlane& control) {
   return out;
 }
 
+// All ranks must choose alike: a table counts when all have it.
+Status AgreeOnTable(MeshCommunicator& communicator, std::shared_ptr<const TuningTable> table) {
+  if (communicator.size() == 1) return {};
+  const uint64_t mine = table == nullptr ? 0 : table->digest();
+  std::vector<uint64_t> all(static_cast<size_t>(communicator.size()));
+  LEPTON_RETURN_IF_ERROR(communicator.AllGather(&mine, all.data(), 1, DataType::kInt64)
+                             .WithContext("which table of algorithms"));
+  const bool alike = std::all_of(all.begin(), all.end(), [&](uint64_t d) { return d == mine; });
+  if (mine != 0 && alike) communicator.UseTable(std::move(table));
+  return {};
+}
+
+// Once a process: a bad table in the default place is old, not a reason to stop.
+std::shared_ptr<const TuningTable> TableInDefaultPlace(const std::string& path) {
+  static std::mutex mutex;
+  static auto* known = new std::map<std::string, std::shared_ptr<const TuningTable>>;
+  std::lock_guard lock(mutex);
+  const auto [at, fresh] = known->try_emplace(path);
+  if (fresh) {
+    Result<TuningTable> table = TuningTable::Load(path);
+    if (table.ok()) {
+      at->second = std::make_shared<TuningTable>(*std::move(table));
+    } else if (table.status().code() != StatusCode::kNotFound) {
+      LOG(WARNING) << "not used: " << table.status().message();
+    }
+  }
+  return at->second;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Endpoint>> NativeBackend::Listen(const std::string& bind_address) const {
+  LEPTON_RETURN_IF_ERROR(Resolve().status());  // before anybody counts on this rank
   return ListenForPeers(name(), "", bind_address);
 }
 
@@ -69,8 +102,12 @@ Result<std::unique_ptr<Communicator>> NativeBackend::Join(std::unique_ptr<Endpoi
                                                           native.transport, deadline));
   Transports transports;
   if (group.size > 1) transports = MakeTransports(group, control);
-  return MeshCommunicator::Make(name(), group, options, control, std::move(transports.mesh),
-                                std::move(transports.window), native.algorithm);
+  LEPTON_ASSIGN_OR_RETURN(
+      auto communicator,
+      MeshCommunicator::Make(name(), group, options, control, std::move(transports.mesh),
+                             std::move(transports.window), native.algorithm));
+  LEPTON_RETURN_IF_ERROR(AgreeOnTable(*communicator, native.table));
+  return std::unique_ptr<Communicator>(std::move(communicator));
 }
 
 Result<NativeOptions> NativeBackend::Resolve() const {
@@ -78,6 +115,14 @@ Result<NativeOptions> NativeBackend::Resolve() const {
   NativeOptions out;
   const char* algorithm = std::getenv("LEPTON_COLLECTIVES_ALGORITHM");
   if (algorithm != nullptr) out.algorithm = algorithm;
+  const std::string path = TuningTable::DefaultPath();
+  if (std::getenv("LEPTON_COLLECTIVES_TABLE") != nullptr && !path.empty()) {
+    Result<TuningTable> table = TuningTable::Load(path);
+    if (!table.ok()) return table.status().WithContext("LEPTON_COLLECTIVES_TABLE");
+    out.table = std::make_shared<TuningTable>(*std::move(table));
+  } else if (!path.empty()) {
+    out.table = TableInDefaultPlace(path);
+  }
   const char* transport = std::getenv("LEPTON_COLLECTIVES_TRANSPORT");
   std::string_view choice = transport == nullptr ? "auto" : transport;
   if (choice == "tcp") {

@@ -2,24 +2,29 @@
 // fails every survivor's calls within milliseconds.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "collectives/communicator.h"
 #include "collectives/transport/rendezvous.h"
+#include "collectives/tuning_table.h"
 
 namespace lepton::collectives {
 
 struct NativeOptions {
   TransportChoice transport = TransportChoice::kAuto;
   std::string algorithm;  // preferred by name where it is usable; empty: algorithm_list.cc's order
+  // Used when all ranks of the group have the same one, and no algorithm is named.
+  std::shared_ptr<const TuningTable> table = nullptr;
 };
 
 class NativeBackend final : public Backend {
  public:
   // With these options whatever the environment says: for tests and benches.
   explicit NativeBackend(NativeOptions options) : options_(std::move(options)), fixed_(true) {}
-  // Reads LEPTON_COLLECTIVES_TRANSPORT (auto, shm, tcp) and LEPTON_COLLECTIVES_ALGORITHM when a
-  // group is joined.
+  // Reads LEPTON_COLLECTIVES_TRANSPORT (auto, shm, tcp), LEPTON_COLLECTIVES_ALGORITHM and the table
+  // at TuningTable::DefaultPath() when a rank listens and joins. kInvalidArgument for a bad table
+  // that LEPTON_COLLECTIVES_TABLE names; one in the default place is left aside with a warning.
   NativeBackend() = default;
 
   std::string_view name() const override { return "native"; }

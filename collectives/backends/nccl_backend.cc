@@ -314,7 +314,11 @@ Result<std::unique_ptr<Communicator>> NcclBackend::Join(std::unique_ptr<Endpoint
   LEPTON_RETURN_IF_ERROR(Available());
   LEPTON_ASSIGN_OR_RETURN(ControlPlane control, MeetPeers(std::move(endpoint), group, name(),
                                                           TransportChoice::kNone, deadline));
-  if (group.size == 1) return MeshCommunicator::Make(name(), group, options, control, nullptr);
+  if (group.size == 1) {
+    LEPTON_ASSIGN_OR_RETURN(auto alone,
+                            MeshCommunicator::Make(name(), group, options, control, nullptr));
+    return std::unique_ptr<Communicator>(std::move(alone));
+  }
   LEPTON_ASSIGN_OR_RETURN(int device, ChooseDevice(control, group));
   LEPTON_ASSIGN_OR_RETURN(ncclUniqueId id, ShareUniqueId(control, group, deadline));
   auto owned = std::make_unique<NcclMesh>(device, control.failure);
@@ -327,7 +331,7 @@ Result<std::unique_ptr<Communicator>> NcclBackend::Join(std::unique_ptr<Endpoint
     communicator->Abort(connected);
     return connected;
   }
-  return communicator;
+  return std::unique_ptr<Communicator>(std::move(communicator));
 }
 
 }  // namespace lepton::collectives

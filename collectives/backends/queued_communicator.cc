@@ -85,6 +85,20 @@ Status QueuedCommunicator::Broadcast(void* data, size_t count, DataType type, in
   return RunNow({Operation::kBroadcast, data, data, count, type, ReduceOp::kSum, root});
 }
 
+Status QueuedCommunicator::Gather(const void* in, void* out, size_t count, DataType type,
+                                  int root) {
+  return RunNow({Operation::kGather, in, out, count, type, ReduceOp::kSum, root});
+}
+
+Status QueuedCommunicator::Scatter(const void* in, void* out, size_t count, DataType type,
+                                   int root) {
+  return RunNow({Operation::kScatter, in, out, count, type, ReduceOp::kSum, root});
+}
+
+Status QueuedCommunicator::AllToAll(const void* in, void* out, size_t count, DataType type) {
+  return RunNow({Operation::kAllToAll, in, out, count, type});
+}
+
 Status QueuedCommunicator::Barrier() {
   return RunNow({Operation::kBarrier});
 }
@@ -123,8 +137,11 @@ void QueuedCommunicator::Abort(Status cause) {
 
 Status QueuedCommunicator::Check(const Call& call) const {
   std::string name(OperationName(call.operation));
-  bool needs_in = call.operation != Operation::kBarrier && call.operation != Operation::kRecv;
-  bool needs_out = call.operation != Operation::kBarrier && call.operation != Operation::kSend;
+  const bool root = call.root == rank_;
+  bool needs_in = call.operation != Operation::kBarrier && call.operation != Operation::kRecv &&
+                  (call.operation != Operation::kScatter || root);
+  bool needs_out = call.operation != Operation::kBarrier && call.operation != Operation::kSend &&
+                   (call.operation != Operation::kGather || root);
   if (call.count > 0 && ((needs_in && call.in == nullptr) || (needs_out && call.out == nullptr))) {
     return InvalidArgument(name + ": null buffer for " + std::to_string(call.count) + " elements");
   }

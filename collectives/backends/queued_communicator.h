@@ -29,6 +29,9 @@ class QueuedCommunicator : public Communicator {
                        ReduceOp op) override;
   Status AllGather(const void* in, void* out, size_t count, DataType type) override;
   Status Broadcast(void* data, size_t count, DataType type, int root) override;
+  Status Gather(const void* in, void* out, size_t count, DataType type, int root) override;
+  Status Scatter(const void* in, void* out, size_t count, DataType type, int root) override;
+  Status AllToAll(const void* in, void* out, size_t count, DataType type) override;
   Status Barrier() override;
   Status Send(const void* data, size_t count, DataType type, int peer) override;
   Status Recv(void* data, size_t count, DataType type, int peer) override;

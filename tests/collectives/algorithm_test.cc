@@ -232,7 +232,8 @@ TEST(AlgorithmListTest, EveryOperationHasOneForEveryCall) {
   LinkMesh mesh({}, failure, Waiter(*failure, nullptr, 1));
   Group group{0, 200, mesh, nullptr, {}};
   for (Operation operation : {Operation::kAllReduce, Operation::kReduceScatter,
-                              Operation::kAllGather, Operation::kBroadcast, Operation::kBarrier}) {
+                              Operation::kAllGather, Operation::kBroadcast, Operation::kGather,
+                              Operation::kScatter, Operation::kAllToAll, Operation::kBarrier}) {
     Call call{operation};
     call.count = size_t{1} << 30;
     EXPECT_EQ(ChooseAlgorithm(group, call).operation, operation);

@@ -1,8 +1,11 @@
 #include "tests/collectives/conformance.h"
 
+#include <algorithm>
 #include <cstring>
+#include <memory>
 #include <vector>
 
+#include "collectives/split.h"
 #include "tests/collectives/reference.h"
 
 namespace lepton::collectives {
@@ -55,8 +58,12 @@ std::string ReduceScatterCase(const Case& c, ReduceOp op) {
   Bytes out(c.bytes(), 0xee);
   Status status = c.comm.ReduceScatter(in.data(), out.data(), c.count, c.type, op);
   size_t begin = c.count * static_cast<size_t>(c.comm.rank());
-  return c.Verdict("reduce-scatter", status, out,
-                   ExpectedReduction(c.comm.size(), c.seed, begin, c.count, c.type, op));
+  const Bytes expected = ExpectedReduction(c.comm.size(), c.seed, begin, c.count, c.type, op);
+  std::string wrong = c.Verdict("reduce-scatter", status, out, expected);
+  if (!wrong.empty()) return wrong;
+  unsigned char* const mine = in.data() + begin * DataTypeSize(c.type);
+  status = c.comm.ReduceScatter(in.data(), mine, c.count, c.type, op);
+  return c.Verdict("reduce-scatter in place", status, {mine, mine + c.bytes()}, expected);
 }
 
 std::string AllGatherCase(const Case& c) {
@@ -68,7 +75,70 @@ std::string AllGatherCase(const Case& c) {
   }
   Bytes out(expected.size(), 0xee);
   Status status = c.comm.AllGather(in.data(), out.data(), c.count, c.type);
-  return c.Verdict("all-gather", status, out, expected);
+  std::string wrong = c.Verdict("all-gather", status, out, expected);
+  if (!wrong.empty()) return wrong;
+  unsigned char* const mine = out.data() + c.bytes() * static_cast<size_t>(c.comm.rank());
+  std::fill(out.begin(), out.end(), 0xee);
+  std::copy(in.begin(), in.end(), mine);
+  status = c.comm.AllGather(mine, out.data(), c.count, c.type);
+  return c.Verdict("all-gather in place", status, out, expected);
+}
+
+// Rank r's part for rank p, of what r has for all.
+Bytes PartFor(const Case& c, int from, int to) {
+  const Bytes all = MakeInput(from, c.seed, c.count * static_cast<size_t>(c.comm.size()), c.type);
+  const auto begin = all.begin() + static_cast<ptrdiff_t>(c.bytes() * static_cast<size_t>(to));
+  return {begin, begin + static_cast<ptrdiff_t>(c.bytes())};
+}
+
+std::string GatherCase(const Case& c, int root) {
+  const bool at_root = c.comm.rank() == root;
+  const Bytes in = MakeInput(c.comm.rank(), c.seed, c.count, c.type);
+  Bytes expected, out;
+  for (int r = 0; at_root && r < c.comm.size(); ++r) {
+    const Bytes part = MakeInput(r, c.seed, c.count, c.type);
+    expected.insert(expected.end(), part.begin(), part.end());
+  }
+  out.assign(expected.size(), 0xee);
+  Status status = c.comm.Gather(in.data(), at_root ? out.data() : nullptr, c.count, c.type, root);
+  std::string wrong = c.Verdict("gather", status, out, expected);
+  if (!wrong.empty()) return wrong;
+  if (!at_root) {
+    status = c.comm.Gather(in.data(), nullptr, c.count, c.type, root);
+    return status.ok() ? "" : c.Name("gather") + ": " + status.ToString();
+  }
+  unsigned char* const mine = out.data() + c.bytes() * static_cast<size_t>(root);
+  std::fill(out.begin(), out.end(), 0xee);
+  std::copy(in.begin(), in.end(), mine);
+  status = c.comm.Gather(mine, out.data(), c.count, c.type, root);
+  return c.Verdict("gather in place", status, out, expected);
+}
+
+std::string ScatterCase(const Case& c, int root) {
+  const bool at_root = c.comm.rank() == root;
+  Bytes in;
+  if (at_root) in = MakeInput(root, c.seed, c.count * static_cast<size_t>(c.comm.size()), c.type);
+  Bytes out(c.bytes(), 0xee);
+  Status status = c.comm.Scatter(at_root ? in.data() : nullptr, out.data(), c.count, c.type, root);
+  const Bytes expected = PartFor(c, root, c.comm.rank());
+  std::string wrong = c.Verdict("scatter", status, out, expected);
+  if (!wrong.empty()) return wrong;
+  unsigned char* const mine =
+      at_root ? in.data() + c.bytes() * static_cast<size_t>(root) : out.data();
+  status = c.comm.Scatter(at_root ? in.data() : nullptr, mine, c.count, c.type, root);
+  return c.Verdict("scatter in place", status, {mine, mine + c.bytes()}, expected);
+}
+
+std::string AllToAllCase(const Case& c) {
+  const Bytes in =
+      MakeInput(c.comm.rank(), c.seed, c.count * static_cast<size_t>(c.comm.size()), c.type);
+  Bytes out(in.size(), 0xee), expected;
+  for (int from = 0; from < c.comm.size(); ++from) {
+    const Bytes part = PartFor(c, from, c.comm.rank());
+    expected.insert(expected.end(), part.begin(), part.end());
+  }
+  Status status = c.comm.AllToAll(in.data(), out.data(), c.count, c.type);
+  return c.Verdict("all-to-all", status, out, expected);
 }
 
 std::string BroadcastCase(const Case& c, int root) {
@@ -98,7 +168,12 @@ std::string RunCase(const Case& c) {
     if (!wrong.empty()) return "op " + std::to_string(static_cast<int>(op)) + ": " + wrong;
   }
   std::string wrong = AllGatherCase(c);
-  for (int root = 0; root < c.comm.size() && wrong.empty(); ++root) wrong = BroadcastCase(c, root);
+  for (int root = 0; root < c.comm.size() && wrong.empty(); ++root) {
+    wrong = BroadcastCase(c, root);
+    if (wrong.empty()) wrong = GatherCase(c, root);
+    if (wrong.empty()) wrong = ScatterCase(c, root);
+  }
+  if (wrong.empty()) wrong = AllToAllCase(c);
   if (wrong.empty() && c.comm.size() > 1) wrong = SendRecvCase(c);
   if (!wrong.empty()) return wrong;
   Status status = c.comm.Barrier();
@@ -122,6 +197,38 @@ std::string CheckBadArguments(Communicator& comm) {
   return x == static_cast<float>(comm.size()) ? "" : "wrong sum after bad arguments";
 }
 
+// Even and odd ranks apart, the last rank in neither when there are at least three: sums and roots
+// are those of the sub-group, and the parent goes on.
+std::string CheckSubGroups(Communicator& comm) {
+  const int left_out = comm.size() > 2 ? comm.size() - 1 : -1;
+  const int color = comm.rank() == left_out ? -1 : comm.rank() % 2;
+  auto split = Split(comm, color, "127.0.0.1", {}, Deadline::In(std::chrono::seconds(20)));
+  if (!split.ok()) return "split: " + split.status().ToString();
+  std::unique_ptr<Communicator> part = *std::move(split);
+  if ((part == nullptr) != (color < 0)) return "a rank is in the wrong group, or in none";
+  if (part != nullptr) {
+    if (part->backend() != comm.backend()) return "a sub-group of another back-end";
+    int expected = 0, members = 0, mine = 0;
+    for (int rank = 0; rank < comm.size(); ++rank) {
+      if (rank == left_out || rank % 2 != color) continue;
+      if (rank == comm.rank()) mine = members;
+      expected += rank + 1;
+      ++members;
+    }
+    if (part->size() != members || part->rank() != mine) return "wrong place in a sub-group";
+    int32_t sum = comm.rank() + 1;
+    Status status = part->AllReduce(&sum, &sum, 1, DataType::kInt32, ReduceOp::kSum);
+    if (!status.ok()) return "a sub-group's sum: " + status.ToString();
+    if (sum != expected) return "a sub-group's sum is wrong";
+  }
+  // All have their sums. A sub-group's failure stays its own.
+  Status status = comm.Barrier();
+  if (!status.ok()) return "the parent beside sub-groups: " + status.ToString();
+  if (part != nullptr) part->Abort(Aborted("the end of a sub-group"));
+  status = comm.Barrier();
+  return status.ok() ? "" : "the parent after a sub-group's end: " + status.ToString();
+}
+
 }  // namespace
 
 std::string RunConformance(Communicator& comm) {
@@ -133,7 +240,9 @@ std::string RunConformance(Communicator& comm) {
       if (!wrong.empty()) return wrong;
     }
   }
-  return CheckBadArguments(comm);
+  // MPI cannot free a group whose requests may be in flight: last.
+  const std::string wrong = CheckBadArguments(comm);
+  return wrong.empty() ? CheckSubGroups(comm) : wrong;
 }
 
 }  // namespace lepton::collectives

@@ -7,8 +7,8 @@
 
 namespace lepton::collectives {
 
-// Sizes {0, 1, 1021, 1 MB} x types x operations, in place and not, blocking and asynchronous. An
-// empty string, or the first thing that is wrong.
+// Sizes {0, 1, 1021, 1 MB} x types x operations x reductions x roots, in place and not, blocking
+// and asynchronous; sub-groups. An empty string, or the first thing that is wrong.
 std::string RunConformance(Communicator& communicator);
 
 }  // namespace lepton::collectives

@@ -81,6 +81,27 @@ class Run(unittest.TestCase):
             self.assertEqual(len(digests), 1, compression)
             self.assertNotIn(plain, digests)
 
+    def test_a_tuned_table_is_used_and_a_wrong_one_is_refused(self):
+        table = self.folder / "tables/collectives.table"
+        done = lepton("doctor", "--tune-collectives", "--table", table)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        text = table.read_text()
+        self.assertEqual(done.stdout, text)
+        self.assertRegex(text, r"(?m)^shm 2 max shared_\w+$")
+        self.assertRegex(text, r"(?m)^tcp 4 max \w+$")
+        spec = self.spec(epochs=3, elastic={"logical_shards": 2})
+        tuned = dict(os.environ, LEPTON_COLLECTIVES_TABLE=str(table))
+        digests = set()
+        for env in (None, tuned):
+            done = lepton("run", spec, "--workers", 2, cwd=self.folder, env=env)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            digests.add(self.digest(done.stdout))
+        self.assertEqual(len(digests), 1)
+        table.write_text(text.replace("host ", "host Another, ", 1))
+        done = lepton("run", spec, "--workers", 2, cwd=self.folder, env=tuned)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("lepton doctor --tune-collectives makes a new one", done.stdout + done.stderr)
+
     def test_a_folder_that_a_run_left_is_evaluated_asked_trained_further_and_taught_from(self):
         done = lepton("run", self.spec(epochs=30), "--workers", 2, cwd=self.folder)
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -139,6 +139,9 @@ class ThreadCommunicator final : public collectives::Communicator {
     return Status::Ok();
   }
   // At once: a rank waits for the others where it calls this.
+  Status Gather(const void*, void*, size_t, DataType, int) override { return Unused(); }
+  Status Scatter(const void*, void*, size_t, DataType, int) override { return Unused(); }
+  Status AllToAll(const void*, void*, size_t, DataType) override { return Unused(); }
   collectives::HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                                         ReduceOp op) override {
     ++asynchronous;
