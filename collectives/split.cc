@@ -34,8 +34,8 @@ Result<Token> ShareToken(Communicator& parent) {
 }  // namespace
 
 Result<std::unique_ptr<Communicator>> Split(Communicator& parent, int color,
-                                            const std::string& bind_address,
-                                            const Options& options, Deadline deadline) {
+                                            const std::string& bind_address, const Options& options,
+                                            Deadline deadline) {
   LEPTON_ASSIGN_OR_RETURN(const Backend* const backend, FindBackend(parent.backend()));
   LEPTON_ASSIGN_OR_RETURN(const Token token, ShareToken(parent));
   SplitPlace mine;
@@ -47,7 +47,8 @@ Result<std::unique_ptr<Communicator>> Split(Communicator& parent, int color,
     listening = listened.status();
     if (listened.ok()) endpoint = *std::move(listened);
     const std::string address = endpoint == nullptr ? "" : endpoint->address();
-    if (address.size() > kSplitAddressBytes) listening = Internal("an endpoint's address is too long");
+    if (address.size() > kSplitAddressBytes)
+      listening = Internal("an endpoint's address is too long");
     if (listening.ok()) {
       mine.size = static_cast<uint32_t>(address.size());
       std::memcpy(mine.address, address.data(), address.size());

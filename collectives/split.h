@@ -12,7 +12,7 @@ namespace lepton::collectives {
 // own, ordered as in `parent`, by the same back-end; null with a negative one. The new group lives
 // and fails apart from `parent`. `bind_address` as of Backend::Listen.
 Result<std::unique_ptr<Communicator>> Split(Communicator& parent, int color,
-                                            const std::string& bind_address,
-                                            const Options& options, Deadline deadline);
+                                            const std::string& bind_address, const Options& options,
+                                            Deadline deadline);
 
 }  // namespace lepton::collectives

@@ -2,7 +2,8 @@
 // `lepton doctor --tune-collectives`, loaded when a group is joined. It changes times only: every
 // algorithm gives the same bits.
 //
-// Text, a rule a line, sizes ascending and ending with "max" for each transport and number of ranks:
+// Text, a rule a line, sizes ascending and ending with "max" for each transport and number of
+// ranks:
 //   lepton-collectives-table 1
 //   host Intel(R) Xeon(R) Processor, 2 cores
 //   shm 2 8192 shared_one_shot

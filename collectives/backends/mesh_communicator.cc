@@ -41,11 +41,19 @@ Status MeshCommunicator::Execute(const Call& call, Deadline deadline) {
     Transfer receive = Transfer::Recv(call.root, call.out, call.bytes());
     return mesh_->Run({&receive, 1}, deadline);
   }
+  return Choose(call).run(*group_, call, deadline);
+}
+
+const Algorithm& MeshCommunicator::Choose(const Call& call) const {
   std::string_view algorithm = algorithm_;
   if (algorithm.empty() && table_ != nullptr && call.operation == Operation::kAllReduce) {
     algorithm = table_->AlgorithmFor(window_ != nullptr ? "shm" : "tcp", size(), call.bytes());
   }
-  return ChooseAlgorithm(*group_, call, algorithm).run(*group_, call, deadline);
+  return ChooseAlgorithm(*group_, call, algorithm);
+}
+
+std::string_view MeshCommunicator::AlgorithmOf(const Call& call) const {
+  return group_ == nullptr ? std::string_view() : Choose(call).name;
 }
 
 void MeshCommunicator::TellPeers(const std::string& message) {

@@ -25,6 +25,8 @@ class MeshCommunicator final : public QueuedCommunicator {
   ~MeshCommunicator() override { Drain(); }
 
   std::string_view backend() const override { return backend_; }
+  // How this call would be done.
+  std::string_view AlgorithmOf(const Call& call) const;
   // The same on all ranks, between two operations. An algorithm that Make was given rules.
   void UseTable(std::shared_ptr<const TuningTable> table) { table_ = std::move(table); }
 
@@ -33,6 +35,7 @@ class MeshCommunicator final : public QueuedCommunicator {
   void TellPeers(const std::string& message) override;
 
  private:
+  const Algorithm& Choose(const Call& call) const;
   MeshCommunicator(std::string_view backend, const GroupSpec& group, const Options& options,
                    std::shared_ptr<Failure> failure)
       : QueuedCommunicator(group.rank, group.size, options, std::move(failure)),

@@ -170,6 +170,7 @@ std::string RunCase(const Case& c) {
   std::string wrong = AllGatherCase(c);
   for (int root = 0; root < c.comm.size() && wrong.empty(); ++root) {
     wrong = BroadcastCase(c, root);
+    if (root != 0 && root != c.comm.size() - 1) continue;  // those in between show nothing new
     if (wrong.empty()) wrong = GatherCase(c, root);
     if (wrong.empty()) wrong = ScatterCase(c, root);
   }

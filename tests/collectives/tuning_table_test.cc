@@ -1,4 +1,5 @@
-// Tables of algorithms: what is refused, what they choose, and that only one that all ranks have counts.
+// Tables of algorithms: what is refused, what they choose, and that only one that all ranks have
+// counts.
 #include "collectives/tuning_table.h"
 
 #include <gmock/gmock.h>
@@ -23,9 +24,10 @@ std::string Text(const std::string& rules) {
 }
 
 TEST(TuningTable, ChoosesByTransportRanksAndBytes) {
-  const auto table = TuningTable::Parse(Text("shm 2 8192 shared_one_shot\nshm 2 max shared_pair\n"
-                                             "shm 4 max shared_sliced\ntcp 2 64 tree\n"
-                                             "tcp 2 max owner\n"));
+  const auto table =
+      TuningTable::Parse(Text("shm 2 8192 shared_one_shot\nshm 2 max shared_pair\n"
+                              "shm 4 max shared_sliced\ntcp 2 64 tree\n"
+                              "tcp 2 max owner\n"));
   ASSERT_TRUE(table.ok()) << table.status().ToString();
   EXPECT_EQ(table->AlgorithmFor("shm", 2, 8), "shared_one_shot");
   EXPECT_EQ(table->AlgorithmFor("shm", 2, 8192), "shared_one_shot");
@@ -85,9 +87,8 @@ TEST(TuningTable, CountsOnlyWhenAllRanksHaveIt) {
     for (int rank = 0; rank < 3; ++rank) {
       threads.emplace_back([&, rank] {
         auto gang = (rank == 0 ? first : second)
-                        .Join(std::move(endpoints[rank]),
-                              {rank, 3, 1, "0123456789abcdef", members}, {},
-                              Deadline::In(std::chrono::seconds(20)));
+                        .Join(std::move(endpoints[rank]), {rank, 3, 1, "0123456789abcdef", members},
+                              {}, Deadline::In(std::chrono::seconds(20)));
         ASSERT_TRUE(gang.ok()) << gang.status().ToString();
         std::vector<float> data(100'000, static_cast<float>(rank));
         const Status status = (*gang)->AllReduce(data.data(), data.data(), data.size(),
