@@ -10,9 +10,11 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/graph/device_run_state.h"
 #include "runtime/graph/graph.h"
 #include "runtime/graph/pack_cache.h"
 #include "runtime/graph/profile.h"
+#include "runtime/tensor/accelerator.h"
 #include "runtime/tensor/device.h"
 #include "runtime/tensor/tensor_view.h"
 
@@ -30,8 +32,14 @@ struct RunState {
 class KernelContext {
  public:
   KernelContext(const TensorView* values, const Node& node, const RunState& run,
-                void* workspace = nullptr, uint64_t version = 0)
-      : values_(values), node_(node), run_(run), workspace_(workspace), version_(version) {}
+                void* workspace = nullptr, uint64_t version = 0,
+                const DeviceRunState* device_run = nullptr)
+      : values_(values),
+        node_(node),
+        run_(run),
+        workspace_(workspace),
+        version_(version),
+        device_run_(device_run) {}
   const TensorView& input(int index) const { return values_[node_.inputs[index]]; }
   const TensorView& output(int index) const { return values_[node_.outputs[index]]; }
   int inputs() const { return static_cast<int>(node_.inputs.size()); }
@@ -44,6 +52,8 @@ class KernelContext {
   void* workspace() const { return workspace_; }
   // Which state of the frozen inputs this is: the same number, the same data.
   uint64_t version() const { return version_; }
+  // run()'s keys in the accelerator's memory; null on the host.
+  const DeviceRunState* device_run() const { return device_run_; }
 
  private:
   const TensorView* values_;
@@ -51,6 +61,7 @@ class KernelContext {
   const RunState& run_;
   void* workspace_;
   uint64_t version_;
+  const DeviceRunState* device_run_;
 };
 
 // A node made ready for fixed shapes: primitives built, tiles cut.
@@ -61,6 +72,7 @@ class Kernel {
   // Run: the place to pack weights. The other inputs and the outputs may have no memory yet.
   virtual void Prepare(const KernelContext&) {}
   // Inputs and outputs never overlap.
+  // On an accelerator this queues the work; all memory is the device's.
   virtual void Run(const KernelContext& context) = 0;
   // Memory that Run needs besides its inputs and outputs.
   virtual size_t workspace_bytes() const { return 0; }
@@ -93,6 +105,8 @@ struct KernelRequest {
   std::span<const bool> kept = {};
   // For packed copies of frozen inputs; null: the kernel keeps its own.
   PackCache* packs = nullptr;
+  // Where it runs; null: on the host.
+  Accelerator* accelerator = nullptr;
 };
 
 struct KernelEntry {

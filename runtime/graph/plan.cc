@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 
 #include "runtime/base/logging.h"
 #include "runtime/base/progress.h"
@@ -41,6 +42,19 @@ double FlopsOf(const Node& node, const KernelContext& context) {
   return 0;
 }
 
+void SendRunState(const RunState& state, DeviceFeed& feed) {
+  const DeviceRunState keys{state.seed, state.step, state.shard};
+  feed.Send(&keys);
+}
+
+// For times only: errors show where results are fetched.
+void WaitFor(Accelerator* accelerator) {
+  if (accelerator == nullptr) return;
+  const std::unique_ptr<Fence> fence = accelerator->MakeFence();
+  fence->Record();
+  fence->Wait();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Plan>> Plan::Make(const Graph& graph, const KernelTable& kernels,
@@ -52,10 +66,40 @@ Result<std::unique_ptr<Plan>> Plan::Make(const Graph& graph, const KernelTable& 
 void Plan::Bind(ValueId value, void* data) {
   CHECK(roots_[value] == value && memory_.offsets[value] == kNotInArena)
       << "value " << value << " has its own memory";
+  if (views_[value].data != data) {
+    recorded_.reset();
+    ran_ = false;
+  }
   for (size_t i = 0; i < roots_.size(); ++i) {
     if (roots_[i] == value) views_[i].data = frozen_views_[i].data = data;
     if (frozen_sources_[i] == value) frozen_views_[i].data = data;
   }
+}
+
+Status Plan::Feed(ValueId input, void* data) {
+  if (accelerator_ == nullptr) {
+    Bind(input, data);
+    return Status::Ok();
+  }
+  auto feed = feeds_.find(input);
+  if (feed == feeds_.end()) {
+    LEPTON_ASSIGN_OR_RETURN(DeviceFeed made,
+                            DeviceFeed::Make(*accelerator_, views_[input].type.bytes()));
+    feed = feeds_.emplace(input, std::move(made)).first;
+  }
+  feed->second.Send(data);
+  Bind(input, feed->second.place());
+  return Status::Ok();
+}
+
+Status Plan::Fetch(ValueId value, void* data) {
+  const TensorView& view = views_[value];
+  if (accelerator_ == nullptr) {
+    if (view.data != data) std::memcpy(data, view.data, view.type.bytes());
+    return Status::Ok();
+  }
+  accelerator_->CopyOut(data, view.data, view.type.bytes());
+  return accelerator_->Synchronize();
 }
 
 void Plan::RunPrologue(const RunState& state) {
@@ -69,10 +113,8 @@ void Plan::RunPrologue(const RunState& state, uint64_t version) {
 }
 
 void Plan::PreparePrologue(const RunState& state, uint64_t version) {
-  for (size_t i = 0; i < prologue_steps_; ++i) {
-    const Step& step = steps_[i];
-    step.kernel->Run(KernelContext(views_.data(), *step.nodes[0], state, step.workspace));
-  }
+  if (run_state_ != nullptr) SendRunState(state, *run_state_);
+  RunSteps(0, prologue_steps_, state);
   for (const Step& step : steps_) {
     if (!step.prepared) continue;
     step.kernel->Prepare(
@@ -81,24 +123,59 @@ void Plan::PreparePrologue(const RunState& state, uint64_t version) {
   }
 }
 
-void Plan::Run(const RunState& state, const OutputReady& ready) {
-  if (state.profile != nullptr) return RunProfiled(state, ready);
-  for (size_t i = prologue_steps_; i < steps_.size(); ++i) {
+void Plan::RunSteps(size_t first, size_t last, const RunState& state, const OutputReady& ready) {
+  const auto* device_run =
+      run_state_ == nullptr ? nullptr : static_cast<DeviceRunState*>(run_state_->place());
+  for (size_t i = first; i < last; ++i) {
     const Step& step = steps_[i];
-    step.kernel->Run(KernelContext(views_.data(), *step.nodes[0], state, step.workspace));
+    step.kernel->Run(
+        KernelContext(views_.data(), *step.nodes[0], state, step.workspace, 0, device_run));
     progress::Tick();
     if (ready) std::for_each(step.final_outputs.begin(), step.final_outputs.end(), ready);
   }
 }
 
+void Plan::Run(const RunState& state, const OutputReady& ready) {
+  if (state.profile != nullptr) return RunProfiled(state, ready);
+  if (accelerator_ != nullptr) return RunQueued(state);
+  RunSteps(prologue_steps_, steps_.size(), state, ready);
+}
+
+void Plan::RunQueued(const RunState& state) {
+  SendRunState(state, *run_state_);
+  // The first run lets the device's libraries load what they need.
+  if (records_ && ran_ && recorded_ == nullptr) {
+    const Status status = Record(state);
+    if (!status.ok()) {
+      LOG(WARNING) << "steps are queued one by one: " << status.ToString();
+      records_ = false;
+    }
+  }
+  if (recorded_ != nullptr) {
+    recorded_->Replay();
+  } else {
+    RunSteps(prologue_steps_, steps_.size(), state);
+  }
+  ran_ = true;
+}
+
+Status Plan::Record(const RunState& state) {
+  LEPTON_RETURN_IF_ERROR(accelerator_->BeginRecording());
+  RunSteps(prologue_steps_, steps_.size(), state);
+  LEPTON_ASSIGN_OR_RETURN(recorded_, accelerator_->EndRecording());
+  return Status::Ok();
+}
+
 void Plan::RunProfiled(const RunState& state, const OutputReady& ready) {
+  if (accelerator_ != nullptr) SendRunState(state, *run_state_);
   for (size_t i = prologue_steps_; i < steps_.size(); ++i) {
     const Step& step = steps_[i];
-    const KernelContext context(views_.data(), *step.nodes[0], state, step.workspace);
+    const KernelContext context(views_.data(), *step.nodes[0], state);
+    WaitFor(accelerator_);
     const auto start = std::chrono::steady_clock::now();
-    step.kernel->Run(context);
+    RunSteps(i, i + 1, state);
+    WaitFor(accelerator_);
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-    progress::Tick();
     std::string name = NameOf(step);
     double bytes = 0;
     for (int k = 0; k < context.inputs() + context.outputs(); ++k) {

@@ -15,9 +15,11 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 
+#include "runtime/graph/device_feed.h"
 #include "runtime/graph/kernel_table.h"
 #include "runtime/graph/passes/fusion.h"
 #include "runtime/graph/passes/memory_plan.h"
@@ -30,21 +32,33 @@ struct PlanOptions {
   // of them, which RunPrologue brings up to date.
   bool frozen_parameters = false;
   bool fuse = true;
+  // Where the plan's memory lies and its steps are queued, of the plan's device; null: the host. It
+  // must outlive the plan.
+  Accelerator* accelerator = nullptr;
+  // On an accelerator: the second run with the same places records the steps, and later ones queue
+  // them as one piece of work.
+  bool record = true;
 };
 
 class Plan {
  public:
-  // kInvalidArgument for shapes that do not fit the graph; kInternal for a missing kernel. `packs`
-  // may be null.
+  // kInvalidArgument for shapes that do not fit the graph; kInternal for a missing kernel;
+  // kResourceExhausted when the accelerator is full. `packs` may be null.
   static Result<std::unique_ptr<Plan>> Make(const Graph& graph, const KernelTable& kernels,
                                             const Device& device,
                                             std::span<const TensorType> inputs,
                                             const PlanOptions& options = {},
                                             PackCache* packs = nullptr);
 
-  // The memory of an input, a parameter or an external output, of the value's type; it must stay
-  // valid until the last run or the next Bind of the value.
+  // The memory of an input, a parameter or an external output, of the value's type and on the
+  // plan's device; it must stay valid until the last run or the next Bind of the value.
   void Bind(ValueId value, void* data);
+  // An input's data in the host's memory. On the host this is Bind; for an accelerator it is copied
+  // to a place of the plan's own, and may change on return. kResourceExhausted.
+  Status Feed(ValueId input, void* data);
+  // A bound value or an output, to the host's memory; waits for the runs before it. The errors of
+  // these show here.
+  Status Fetch(ValueId value, void* data);
   // Computes what depends on parameters only, and packs frozen ones. Call after they changed,
   // before Run.
   void RunPrologue(const RunState& state);
@@ -55,6 +69,8 @@ class Plan {
   // the caller may do with it what it likes: behind the last step that writes or reads it and
   // before the next one. Known when the plan is made, so the order follows from the shapes. Outputs
   // that follow from parameters alone are not named.
+  // On an accelerator the run is queued, and `ready` is not called: Fetch, or the accelerator's
+  // Synchronize, waits for it.
   using OutputReady = std::function<void(ValueId)>;
   void Run(const RunState& state, const OutputReady& ready = {});
 
@@ -62,6 +78,8 @@ class Plan {
   // null.
   const TensorView& view(ValueId value) const { return views_[value]; }
   const MemoryPlan& memory() const { return memory_; }
+  // Whether the last run was queued as recorded work.
+  bool replays() const { return recorded_ != nullptr; }
   bool has_prologue() const { return prologue_steps_ > 0; }
   // "matmul+bias_add+gelu: gemm" per step, for diagnostics and tests.
   std::vector<std::string> KernelNames() const;
@@ -79,6 +97,9 @@ class Plan {
   };
   Plan() = default;
   void PreparePrologue(const RunState& state, uint64_t version);
+  void RunSteps(size_t first, size_t last, const RunState& state, const OutputReady& ready = {});
+  void RunQueued(const RunState& state);
+  Status Record(const RunState& state);
   void RunProfiled(const RunState& state, const OutputReady& ready);
   static std::string NameOf(const Step& step);
 
@@ -94,6 +115,14 @@ class Plan {
   MemoryPlan memory_;
   Buffer arena_;
   uint64_t version_ = 0;  // of the parameters that the prologue ran for
+
+  // On an accelerator.
+  Accelerator* accelerator_ = nullptr;
+  std::map<ValueId, DeviceFeed> feeds_;    // by input
+  std::unique_ptr<DeviceFeed> run_state_;  // DeviceRunState
+  bool records_ = false;
+  bool ran_ = false;  // since something was bound elsewhere
+  std::unique_ptr<RecordedWork> recorded_;
 };
 
 }  // namespace lepton::graph

@@ -33,7 +33,7 @@ Result<std::unique_ptr<Plan>> PlanBuilder::Build(std::span<const TensorType> inp
   for (const Group& group : prologue) LEPTON_RETURN_IF_ERROR(AddStep(group, true));
   plan_->prologue_steps_ = plan_->steps_.size();
   for (const Group& group : body) LEPTON_RETURN_IF_ERROR(AddStep(group, false));
-  PlaceValues();
+  LEPTON_RETURN_IF_ERROR(PlaceValues());
   FindFinalOutputs();
   return std::move(plan_);
 }
@@ -123,7 +123,8 @@ KernelRequest PlanBuilder::RequestOf(const Node& node, const StepTypes& types) c
           .followers = {},
           .types = types_,
           .kept = {},
-          .packs = packs_};
+          .packs = packs_,
+          .accelerator = options_.accelerator};
 }
 
 std::vector<Group> PlanBuilder::GroupsOf(const std::vector<NodeId>& order) const {
@@ -195,12 +196,20 @@ StepUse PlanBuilder::UseOf(const Plan::Step& step) const {
   return use;
 }
 
-void PlanBuilder::PlaceValues() {
+Status PlanBuilder::PlaceValues() {
   std::vector<StepUse> uses;
   for (const Plan::Step& step : plan_->steps_) uses.push_back(UseOf(step));
   // A view that is an output keeps its root to the end.
   plan_->memory_ = PlanMemory(graph_, uses, plan_->prologue_steps_, types_);
-  plan_->arena_ = Buffer(plan_->memory_.peak_bytes);
+  LEPTON_ASSIGN_OR_RETURN(plan_->arena_,
+                          Buffer::On(options_.accelerator, plan_->memory_.peak_bytes));
+  if (options_.accelerator != nullptr) {
+    plan_->accelerator_ = options_.accelerator;
+    plan_->records_ = options_.record;
+    LEPTON_ASSIGN_OR_RETURN(DeviceFeed run_state,
+                            DeviceFeed::Make(*options_.accelerator, sizeof(DeviceRunState)));
+    plan_->run_state_ = std::make_unique<DeviceFeed>(std::move(run_state));
+  }
   char* const arena = plan_->arena_.as<char>();
   for (size_t i = 0; i < types_.size(); ++i) {
     const size_t offset = plan_->memory_.offsets[plan_->roots_[i]];
@@ -215,6 +224,7 @@ void PlanBuilder::PlaceValues() {
     const size_t offset = plan_->memory_.workspace_offsets[i];
     if (offset != kNotInArena) plan_->steps_[i].workspace = arena + offset;
   }
+  return Status::Ok();
 }
 
 void PlanBuilder::FindFinalOutputs() {

@@ -12,7 +12,11 @@ class PlanBuilder {
  public:
   PlanBuilder(const Graph& graph, const KernelTable& kernels, const Device& device,
               const PlanOptions& options, PackCache* packs)
-      : graph_(graph), kernels_(kernels), device_(device), options_(options), packs_(packs) {}
+      : graph_(graph),
+        kernels_(kernels),
+        device_(options.accelerator == nullptr ? device : options.accelerator->device()),
+        options_(options),
+        packs_(packs) {}
 
   Result<std::unique_ptr<Plan>> Build(std::span<const TensorType> inputs);
 
@@ -31,7 +35,7 @@ class PlanBuilder {
   void FindReads(const std::vector<Group>& groups);
   Status AddStep(const Group& group, bool prologue);
   StepUse UseOf(const Plan::Step& step) const;
-  void PlaceValues();
+  Status PlaceValues();
   void FindFinalOutputs();
 
   const Graph& graph_;

@@ -61,19 +61,34 @@ Status CheckPrecision(const std::string& precision) {
   return InvalidArgument("precision: '" + precision + "' is unknown: must be f32 or bf16");
 }
 
+<<<<<<< HEAD
 Status CheckInferencePrecision(const std::string& precision) {
   if (precision == "int8" || CheckPrecision(precision).ok()) return Status::Ok();
   return InvalidArgument("precision: '" + precision + "' is unknown: must be f32, bf16 or int8");
 }
 
 ForwardProgram::ForwardProgram(const Signature& signature, const std::string& precision)
+=======
+const graph::KernelTable& KernelsOf(const kernels::DeviceBackend* backend) {
+  return backend == nullptr ? onnx::ImportKernels() : backend->kernels();
+}
+
+graph::PlanOptions PlanOptionsOf(kernels::DeviceBackend* backend) {
+  return {.frozen_parameters = true, .accelerator = backend};
+}
+
+ForwardProgram::ForwardProgram(const Signature& signature, const std::string& precision,
+                               kernels::DeviceBackend* backend)
+>>>>>>> 514622b (CUDA back-end: device memory and queues under plans, kernels for the models' ops, and an emulation that runs their sources on the host)
     : signature_(signature),
       graph_(onnx::ImportOps()),
       builder_(graph_, /*training=*/false, precision),
-      executor_(graph_, onnx::ImportKernels(), {}, {.frozen_parameters = true}) {}
+      executor_(graph_, KernelsOf(backend), {}, PlanOptionsOf(backend)),
+      backend_(backend) {}
 
 Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& signature,
                                                               const spec::ModelSpec& model,
+<<<<<<< HEAD
                                                               const std::string& precision) {
   LEPTON_RETURN_IF_ERROR(CheckInferencePrecision(precision));
   if (precision == "int8" && model.arch == "onnx") {
@@ -83,6 +98,12 @@ Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& s
         "says its own precision");
   }
   std::unique_ptr<ForwardProgram> program(new ForwardProgram(signature, precision));
+=======
+                                                              const std::string& precision,
+                                                              kernels::DeviceBackend* backend) {
+  LEPTON_RETURN_IF_ERROR(CheckPrecision(precision));
+  std::unique_ptr<ForwardProgram> program(new ForwardProgram(signature, precision, backend));
+>>>>>>> 514622b (CUDA back-end: device memory and queues under plans, kernels for the models' ops, and an emulation that runs their sources on the host)
   program->inputs_ = AddInputs(program->graph_, signature);
   LEPTON_ASSIGN_OR_RETURN(program->logits_,
                           BuildModel(program->builder_, signature, model, program->inputs_));
@@ -99,6 +120,30 @@ void ForwardProgram::Bind(std::span<const float> weights) {
   Bind(std::move(parts));
 }
 
+void ForwardProgram::BindInPlace(const float* weights) {
+  Bind({weights, static_cast<size_t>(parameter_elements())});
+  in_place_ = true;
+}
+
+// The device's copy of parameters that lie in the host's memory.
+Status ForwardProgram::CopyParameters() {
+  const bool current = copied_version_ == version_ && copied_binding_ == binding_;
+  if (backend_ == nullptr || in_place_ || current) return Status::Ok();
+  const size_t bytes = static_cast<size_t>(parameter_elements()) * sizeof(float);
+  if (copied_.size() == 0) {
+    LEPTON_ASSIGN_OR_RETURN(copied_, Buffer::On(backend_, bytes));
+  }
+  for (size_t i = 0; i < bound_.size(); ++i) {
+    const auto& view = parameters()[i].view;
+    backend_->CopyIn(copied_.as<float>() + view.offset, bound_[i],
+                     static_cast<size_t>(view.size) * sizeof(float));
+  }
+  LEPTON_RETURN_IF_ERROR(backend_->Synchronize());
+  copied_version_ = version_;
+  copied_binding_ = binding_;
+  return Status::Ok();
+}
+
 Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch, int64_t rows) {
   std::vector<TensorType> types = batch.types();
   for (size_t i = 0; i < types.size(); ++i) {
@@ -108,16 +153,37 @@ Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch, int64_t rows) {
   }
   bool made = false;
   LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanFor(types, &made));
+  LEPTON_RETURN_IF_ERROR(CopyParameters());
   uint64_t& binding = bindings_[plan];
   if (made || binding != binding_) {
     for (size_t i = 0; i < bound_.size(); ++i) {
       // Kernels read parameters through the same untyped pointers that they write outputs through.
-      plan->Bind(parameters()[i].value, const_cast<float*>(bound_[i]));
+      const float* place = bound_[i];
+      if (backend_ != nullptr && !in_place_) {
+        place = copied_.as<float>() + parameters()[i].view.offset;
+      }
+      plan->Bind(parameters()[i].value, const_cast<float*>(place));
     }
     binding = binding_;
   }
   plan->RunPrologue({}, version_);
   return plan;
+}
+
+// All the plan's logits into the host's memory.
+Status ForwardProgram::RunAndFetch(graph::Plan& plan, float* logits) {
+  if (backend_ == nullptr) {
+    plan.Bind(logits_, logits);
+    plan.Run({});
+    return Status::Ok();
+  }
+  const size_t bytes = plan.view(logits_).type.bytes();
+  if (device_logits_.size() < bytes) {
+    LEPTON_ASSIGN_OR_RETURN(device_logits_, Buffer::On(backend_, bytes));
+  }
+  plan.Bind(logits_, device_logits_.data());
+  plan.Run({});
+  return plan.Fetch(logits_, logits).WithContext(backend_->description());
 }
 
 // Rows [first, first + block), padded where the batch has fewer.
@@ -136,12 +202,12 @@ Status ForwardProgram::RunBlock(const Batch& batch, int64_t first, int64_t block
       data = static_cast<char*>(
           std::memcpy(Grown(padded_inputs_[i], block * row_bytes).data(), data, there * row_bytes));
     }
-    plan->Bind(inputs_[i], data);
+    LEPTON_RETURN_IF_ERROR(plan->Feed(inputs_[i], data));
   }
   Buffer& padded = padded_logits_;
   const size_t bytes = row_logits * sizeof(float);
-  plan->Bind(logits_, there < block ? Grown(padded, block * bytes).data() : out);
-  plan->Run({});
+  LEPTON_RETURN_IF_ERROR(
+      RunAndFetch(*plan, there < block ? Grown(padded, block * bytes).as<float>() : out));
   if (there < block) std::memcpy(out, padded.data(), there * bytes);
   return Status::Ok();
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "runtime/graph/executor.h"
+#include "runtime/nn/device_floats.h"
 #include "runtime/nn/model_builder.h"
 #include "runtime/tensor/buffer.h"
 
@@ -22,26 +23,33 @@ class ForwardProgram {
   // kInvalidArgument for a model that cannot be built.
   static Result<std::unique_ptr<ForwardProgram>> Build(const Signature& signature,
                                                        const spec::ModelSpec& model,
-                                                       const std::string& precision);
+                                                       const std::string& precision,
+                                                       kernels::DeviceBackend* backend = nullptr);
 
   const std::vector<ModelBuilder::Declared>& parameters() const { return builder_.parameters(); }
   int64_t parameter_elements() const { return builder_.parameter_elements(); }
 
-  // Where each parameter lies, as parameters(); they must outlive the program and keep their
-  // places.
+  // Where each parameter lies in the host's memory, as parameters(); they must outlive the program
+  // and keep their places. A device gets its copy of each prepared version.
   void Bind(std::vector<const float*> parameters) {
     bound_ = std::move(parameters);
+    in_place_ = false;
     ++binding_;
   }
   // The same for one flat buffer.
   void Bind(std::span<const float> weights);
+  // One flat buffer where the program runs.
+  void BindInPlace(const float* weights);
   // `version` names the weights' state, is not 0, and another one after they changed or were bound.
   void Prepare(uint64_t version) { version_ = version; }
   // kInvalidArgument when the sizes do not fit the batch. Bind and Prepare come first.
   Status Forward(const Batch& batch, std::span<float> logits);
 
  private:
-  ForwardProgram(const Signature& signature, const std::string& precision);
+  ForwardProgram(const Signature& signature, const std::string& precision,
+                 kernels::DeviceBackend* backend);
+  Status CopyParameters();
+  Status RunAndFetch(graph::Plan& plan, float* logits);
   Result<graph::Plan*> PlanFor(const Batch& batch, int64_t rows);
   Status RunBlock(const Batch& batch, int64_t first, int64_t block, std::span<float> logits);
 
@@ -57,6 +65,13 @@ class ForwardProgram {
   uint64_t version_ = 1;  // of the weights
   std::vector<Buffer> padded_inputs_;
   Buffer padded_logits_;
+
+  // On a device.
+  kernels::DeviceBackend* const backend_;
+  bool in_place_ = true;  // bound_ is where the program runs
+  Buffer copied_;         // of bound_, when it is not
+  uint64_t copied_version_ = 0, copied_binding_ = 0;
+  Buffer device_logits_;
 };
 
 // kInvalidArgument unless `logits` has a number for each prediction's outputs.
@@ -65,7 +80,14 @@ Status CheckLogits(const Signature& signature, const Batch& batch, std::span<con
 std::vector<graph::ValueId> AddInputs(graph::Graph& graph, const Signature& signature);
 // kResourceExhausted, saying what `what` needs, when this machine does not have so much memory.
 Status CheckMemory(const std::string& what, int64_t bytes);
+<<<<<<< HEAD
 // kInvalidArgument unless f32 or bf16; or, where nothing is trained, int8.
+=======
+// What programs on a device, or on the host, are planned with.
+const graph::KernelTable& KernelsOf(const kernels::DeviceBackend* backend);
+graph::PlanOptions PlanOptionsOf(kernels::DeviceBackend* backend);
+// kInvalidArgument unless f32 or bf16.
+>>>>>>> 514622b (CUDA back-end: device memory and queues under plans, kernels for the models' ops, and an emulation that runs their sources on the host)
 Status CheckPrecision(const std::string& precision);
 Status CheckInferencePrecision(const std::string& precision);
 

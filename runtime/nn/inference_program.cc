@@ -58,8 +58,10 @@ class GraphInference final : public InferenceProgram {
 
 Result<std::unique_ptr<InferenceProgram>> InferenceProgram::Build(const Signature& signature,
                                                                   const spec::ModelSpec& model,
-                                                                  const std::string& precision) {
-  LEPTON_ASSIGN_OR_RETURN(auto forward, ForwardProgram::Build(signature, model, precision));
+                                                                  const std::string& precision,
+                                                                  kernels::DeviceBackend* backend) {
+  LEPTON_ASSIGN_OR_RETURN(auto forward,
+                          ForwardProgram::Build(signature, model, precision, backend));
   return std::unique_ptr<InferenceProgram>(
       std::make_unique<GraphInference>(signature, std::move(forward)));
 }

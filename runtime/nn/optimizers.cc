@@ -6,6 +6,7 @@
 
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/optimizer_kernels.h"
+#include "runtime/kernels/device_backend.h"
 
 namespace lepton::nn {
 namespace {
@@ -59,10 +60,17 @@ namespace {
 
 void UpdateBySgd(const spec::OptimizerSpec& optimizer, double lr, double scale,
                  const UpdateRange& range, std::span<float> weights,
-                 std::span<const float> gradients, std::span<float> state) {
+                 std::span<const float> gradients, std::span<float> state,
+                 kernels::DeviceBackend* backend) {
   const kernels::SgdUpdate update{static_cast<float>(lr), static_cast<float>(scale),
                                   static_cast<float>(range.decays ? optimizer.weight_decay : 0),
                                   static_cast<float>(optimizer.momentum)};
+  if (backend != nullptr) {
+    backend->ApplySgd(update, range.end - range.begin, weights.data() + range.begin,
+                      gradients.data() + range.begin,
+                      state.empty() ? nullptr : state.data() + range.begin);
+    return;
+  }
   kernels::ComputeLoop(range.end - range.begin, kGrain, [&](int64_t begin, int64_t end) {
     const int64_t first = range.begin + begin;
     kernels::ApplySgd(update, end - begin, weights.data() + first, gradients.data() + first,
@@ -72,7 +80,8 @@ void UpdateBySgd(const spec::OptimizerSpec& optimizer, double lr, double scale,
 
 void UpdateByAdam(const spec::OptimizerSpec& optimizer, double lr, uint64_t step, double scale,
                   const UpdateRange& range, std::span<float> weights,
-                  std::span<const float> gradients, std::span<float> state) {
+                  std::span<const float> gradients, std::span<float> state,
+                  kernels::DeviceBackend* backend) {
   const bool decoupled = optimizer.name == "adamw";
   const double decay = range.decays ? optimizer.weight_decay : 0;
   const double steps = static_cast<double>(step) + 1;
@@ -87,6 +96,12 @@ void UpdateByAdam(const spec::OptimizerSpec& optimizer, double lr, uint64_t step
                                    static_cast<float>(1 / std::sqrt(correction2)),
                                    static_cast<float>(optimizer.epsilon)};
   float* const second = state.data() + state.size() / 2;
+  if (backend != nullptr) {
+    backend->ApplyAdam(update, range.end - range.begin, weights.data() + range.begin,
+                       gradients.data() + range.begin, state.data() + range.begin,
+                       second + range.begin);
+    return;
+  }
   kernels::ComputeLoop(range.end - range.begin, kGrain, [&](int64_t begin, int64_t end) {
     const int64_t first = range.begin + begin;
     kernels::ApplyAdam(update, end - begin, weights.data() + first, gradients.data() + first,
@@ -99,12 +114,12 @@ void UpdateByAdam(const spec::OptimizerSpec& optimizer, double lr, uint64_t step
 void UpdateWeights(const spec::OptimizerSpec& optimizer, double lr, uint64_t step,
                    double gradient_scale, std::span<const UpdateRange> ranges,
                    std::span<float> weights, std::span<const float> gradients,
-                   std::span<float> state) {
+                   std::span<float> state, kernels::DeviceBackend* backend) {
   for (const UpdateRange& range : ranges) {
     if (optimizer.name == "sgd") {
-      UpdateBySgd(optimizer, lr, gradient_scale, range, weights, gradients, state);
+      UpdateBySgd(optimizer, lr, gradient_scale, range, weights, gradients, state, backend);
     } else {
-      UpdateByAdam(optimizer, lr, step, gradient_scale, range, weights, gradients, state);
+      UpdateByAdam(optimizer, lr, step, gradient_scale, range, weights, gradients, state, backend);
     }
   }
 }

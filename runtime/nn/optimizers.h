@@ -29,14 +29,15 @@ struct UpdateRange {
 std::vector<UpdateRange> UpdateRanges(const spec::OptimizerSpec& optimizer,
                                       const std::vector<ParameterView>& parameters);
 
-// One update with g = gradients * gradient_scale at rate `lr`; `step` is 0-based.
+// One update, on the backend's device or, where it is null, on the host, with g = gradients *
+// gradient_scale at rate `lr`; `step` is 0-based.
 //   sgd:   g += weight_decay * w;  v = momentum * v + g;  w -= lr * v
 //   adam:  g += weight_decay * w;  m, v = moments of g;   w -= lr * m^ / (sqrt(v^) + epsilon)
 //   adamw: w -= lr * weight_decay * w, then adam with weight_decay 0 (Loshchilov and Hutter 2019)
 void UpdateWeights(const spec::OptimizerSpec& optimizer, double lr, uint64_t step,
                    double gradient_scale, std::span<const UpdateRange> ranges,
                    std::span<float> weights, std::span<const float> gradients,
-                   std::span<float> state);
+                   std::span<float> state, kernels::DeviceBackend* backend = nullptr);
 
 // The Euclidean norm of `values`, in double, summed in an order that depends on the size alone.
 // Infinite or NaN when a value is.

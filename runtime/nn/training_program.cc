@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
+#include "runtime/base/logging.h"
 #include "runtime/formats/onnx/import.h"
 #include "runtime/graph/autodiff.h"
 #include "runtime/graph/executor.h"
+#include "runtime/nn/device_floats.h"
 #include "runtime/nn/forward_program.h"
 #include "runtime/nn/losses.h"
 #include "runtime/nn/model_list.h"
@@ -14,10 +17,6 @@
 
 namespace lepton::nn {
 namespace {
-
-std::span<float> Floats(Buffer& buffer) {
-  return {buffer.as<float>(), buffer.size() / sizeof(float)};
-}
 
 // Kernels read inputs through the same untyped pointers that they write outputs through.
 template <typename T>
@@ -52,7 +51,7 @@ class GraphTraining final : public TrainingProgram {
         options_(options),
         graph_(onnx::ImportOps()),
         builder_(graph_, /*training=*/true, options.precision),
-        executor_(graph_, onnx::ImportKernels(), {}, {.frozen_parameters = true}) {}
+        executor_(graph_, KernelsOf(options.backend), {}, PlanOptionsOf(options.backend)) {}
 
   Status Compile();
 
@@ -60,10 +59,10 @@ class GraphTraining final : public TrainingProgram {
   const std::vector<ParameterView>& parameters() const override { return parameters_; }
   std::span<float> weights() override {
     ++version_;  // the caller may write to them
-    return Floats(weights_);
+    return weights_.Host();
   }
-  std::span<float> gradients() override { return Floats(gradients_); }
-  std::span<float> optimizer_state() override { return Floats(optimizer_state_); }
+  std::span<float> gradients() override { return gradients_.Host(); }
+  std::span<float> optimizer_state() override { return optimizer_state_.Host(); }
 
   Result<LossSum> ForwardBackward(const Batch& batch, const Targets& targets, uint64_t step,
                                   uint32_t shard) override;
@@ -79,8 +78,10 @@ class GraphTraining final : public TrainingProgram {
  private:
   Status CheckExamples(const Batch& batch, const Targets& targets) const;
   void BindParameters(graph::Plan& plan);
+  Result<double> SumRowLosses(graph::Plan& plan);
   void WeighStatistics(double count);
   void MoveStatistics(double scale);
+  double NormOfGradients();
 
   const Signature signature_;
   const Options options_;
@@ -95,7 +96,8 @@ class GraphTraining final : public TrainingProgram {
   std::vector<ParameterView> parameters_;
   std::vector<UpdateRange> update_ranges_;
   int64_t trained_ = 0;  // elements; statistics lie behind
-  Buffer weights_, gradients_, optimizer_state_;
+  DeviceFloats weights_, gradients_, optimizer_state_;
+  std::vector<float> row_losses_;
   uint64_t version_ = 0;  // of the weights
 };
 
@@ -117,16 +119,21 @@ Status GraphTraining::Compile() {
                                      (2 * elements + state) * sizeof(float)));
   trained_ = builder_.trained_elements();
   parameters_ = ParameterViews(builder_.parameters());
-  weights_ = Buffer(elements * sizeof(float));
-  gradients_ = Buffer(elements * sizeof(float));
-  optimizer_state_ = Buffer(state * sizeof(float));
+  LEPTON_ASSIGN_OR_RETURN(weights_, DeviceFloats::Make(options_.backend, elements));
+  LEPTON_ASSIGN_OR_RETURN(gradients_, DeviceFloats::Make(options_.backend, elements));
+  LEPTON_ASSIGN_OR_RETURN(optimizer_state_, DeviceFloats::Make(options_.backend, state));
   update_ranges_ = UpdateRanges(options_.optimizer, parameters_);
   InitializeParameters(builder_.parameters(), options_.seed, weights());
   LEPTON_ASSIGN_OR_RETURN(forward_, ForwardProgram::Build(signature_, options_.model,
+<<<<<<< HEAD
                                                           options_.inference_precision.empty()
                                                               ? options_.precision
                                                               : options_.inference_precision));
   forward_->Bind(weights());
+=======
+                                                          options_.precision, options_.backend));
+  forward_->BindInPlace(weights_.place());
+>>>>>>> 514622b (CUDA back-end: device memory and queues under plans, kernels for the models' ops, and an emulation that runs their sources on the host)
   return Status::Ok();
 }
 
@@ -145,8 +152,8 @@ Status GraphTraining::CheckExamples(const Batch& batch, const Targets& targets) 
 
 void GraphTraining::BindParameters(graph::Plan& plan) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    plan.Bind(builder_.parameters()[i].value, weights_.as<float>() + parameters_[i].offset);
-    plan.Bind(gradient_values_[i], gradients().data() + parameters_[i].offset);
+    plan.Bind(builder_.parameters()[i].value, weights_.place() + parameters_[i].offset);
+    plan.Bind(gradient_values_[i], gradients_.place() + parameters_[i].offset);
   }
 }
 
@@ -157,16 +164,23 @@ Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets
   const std::vector<TensorType> types = loss_.InputTypes(signature_, options_, batch);
   LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanFor(types, &made));
   if (made) BindParameters(*plan);
-  for (size_t i = 0; i < inputs_.size(); ++i) plan->Bind(inputs_[i], batch.inputs[i].data);
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    LEPTON_RETURN_IF_ERROR(plan->Feed(inputs_[i], batch.inputs[i].data));
+  }
   // By the loss, not by which span is there: a caller may hold both.
-  plan->Bind(loss_.targets, options_.loss == "cross_entropy" ? Readable(targets.classes)
-                                                             : Readable(targets.values));
-  if (options_.distill) plan->Bind(loss_.teacher, Readable(targets.teacher_logits));
+  LEPTON_RETURN_IF_ERROR(plan->Feed(loss_.targets, options_.loss == "cross_entropy"
+                                                       ? Readable(targets.classes)
+                                                       : Readable(targets.values)));
+  if (options_.distill) {
+    LEPTON_RETURN_IF_ERROR(plan->Feed(loss_.teacher, Readable(targets.teacher_logits)));
+  }
+  weights_.Current();
   const graph::RunState state{options_.seed, step, shard, options_.profile};
   plan->RunPrologue(state, version_);
   plan->Run(state, output_ready_);
+  gradients_.Wrote();
   LossSum loss;
-  for (const float row : plan->view(loss_.row_losses).span<const float>()) loss.sum += row;
+  LEPTON_ASSIGN_OR_RETURN(loss.sum, SumRowLosses(*plan));
   loss.count = CountTargets(signature_, options_.loss, Predictions(signature_, batch), targets);
   WeighStatistics(loss.count);
   return loss;
@@ -174,7 +188,8 @@ Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets
 
 // Statistics are not final before they are weighed.
 void GraphTraining::WatchGradients(GradientReady ready) {
-  if (!ready) {
+  // A device's are final when the whole run is.
+  if (!ready || options_.backend != nullptr) {
     output_ready_ = {};
     return;
   }
@@ -188,33 +203,74 @@ void GraphTraining::WatchGradients(GradientReady ready) {
   };
 }
 
+Result<double> GraphTraining::SumRowLosses(graph::Plan& plan) {
+  const TensorView& view = plan.view(loss_.row_losses);
+  std::span<const float> rows = view.span<const float>();
+  if (options_.backend != nullptr) {
+    row_losses_.resize(rows.size());
+    LEPTON_RETURN_IF_ERROR(plan.Fetch(loss_.row_losses, row_losses_.data())
+                               .WithContext(options_.backend->description()));
+    rows = row_losses_;
+  }
+  double sum = 0;
+  for (const float row : rows) sum += row;
+  return sum;
+}
+
 void GraphTraining::WeighStatistics(double count) {
-  for (float& value : gradients().subspan(trained_)) value *= static_cast<float>(count);
+  const int64_t statistics = gradients_.size() - trained_;
+  float* const values = gradients_.place() + trained_;
+  const auto factor = static_cast<float>(count);
+  if (options_.backend != nullptr) return options_.backend->Scale(statistics, factor, values);
+  for (int64_t i = 0; i < statistics; ++i) values[i] *= factor;
 }
 
 void GraphTraining::MoveStatistics(double scale) {
   for (const ParameterView& view : parameters_) {
     if (!view.statistic) continue;
     const auto momentum = static_cast<float>(view.momentum);
-    for (int64_t i = view.offset; i < view.offset + view.size; ++i) {
-      const float mean = gradients()[i] * static_cast<float>(scale);
-      weights()[i] += momentum * (mean - weights()[i]);
+    float* const values = weights_.place() + view.offset;
+    const float* const measured = gradients_.place() + view.offset;
+    if (options_.backend != nullptr) {
+      options_.backend->MoveTowards(view.size, momentum, static_cast<float>(scale), measured,
+                                    values);
+      continue;
+    }
+    for (int64_t i = 0; i < view.size; ++i) {
+      const float mean = measured[i] * static_cast<float>(scale);
+      values[i] += momentum * (mean - values[i]);
     }
   }
 }
 
+// NaN when the device failed.
+double GraphTraining::NormOfGradients() {
+  const float* const values = gradients_.Current();
+  if (options_.backend == nullptr) return GlobalNorm({values, static_cast<size_t>(trained_)});
+  const Result<double> squares = options_.backend->SumOfSquares(trained_, values);
+  LOG_IF(ERROR, !squares.ok()) << squares.status().ToString();
+  return squares.ok() ? std::sqrt(*squares) : std::numeric_limits<double>::quiet_NaN();
+}
+
 double GraphTraining::ApplyGradients(uint64_t step, double scale) {
-  const double norm = GlobalNorm(gradients().first(trained_)) * std::abs(scale);
+  const double norm = NormOfGradients() * std::abs(scale);
   if (!std::isfinite(norm)) return norm;
   const bool clip = options_.clip_norm > 0 && norm > options_.clip_norm;
+  const auto floats = [](DeviceFloats& of) {
+    return std::span<float>(of.Current(), static_cast<size_t>(of.size()));
+  };
   UpdateWeights(options_.optimizer, LearningRate(step), step,
-                clip ? scale * (options_.clip_norm / norm) : scale, update_ranges_, weights(),
-                gradients(), optimizer_state());
+                clip ? scale * (options_.clip_norm / norm) : scale, update_ranges_,
+                floats(weights_), floats(gradients_), floats(optimizer_state_), options_.backend);
   MoveStatistics(scale);
+  weights_.Wrote();
+  optimizer_state_.Wrote();
+  ++version_;
   return norm;
 }
 
 Status GraphTraining::Forward(const Batch& batch, std::span<float> logits) {
+  weights_.Current();
   forward_->Prepare(version_);
   return forward_->Forward(batch, logits);
 }

@@ -21,6 +21,10 @@
 #include "runtime/nn/signature.h"
 #include "runtime/spec/job_spec.h"
 
+namespace lepton::kernels {
+class DeviceBackend;
+}
+
 namespace lepton::nn {
 
 // A named parameter within the flat buffers; row-major `shape`.
@@ -85,6 +89,8 @@ class TrainingProgram {
     bool distill = false;
     DistillOptions distill_options;
     graph::Profile* profile = nullptr;  // of ForwardBackward; must outlive the program
+    // Where everything is computed and kept; null: on the host. Must outlive the program.
+    kernels::DeviceBackend* backend = nullptr;
   };
 
   static Result<std::unique_ptr<TrainingProgram>> Build(const Signature& signature,
@@ -93,8 +99,9 @@ class TrainingProgram {
 
   virtual const Signature& signature() const = 0;
   virtual const std::vector<ParameterView>& parameters() const = 0;
-  // For reading, or writing before the next call: who writes later asks again, since the program
-  // packs weights for its kernels.
+  // For reading, or writing before the next call: who reads or writes later asks again, since the
+  // program packs weights for its kernels, and on a device these are copies that the next call
+  // does not keep up to date.
   virtual std::span<float> weights() = 0;
   virtual std::span<float> gradients() = 0;
   // Adam's moments and the like, empty for plain SGD; checkpointed beside the weights.
@@ -135,7 +142,8 @@ class InferenceProgram {
   // row and each output quantised by its own largest magnitude (runtime/ops/matmul_int8.h).
   static Result<std::unique_ptr<InferenceProgram>> Build(const Signature& signature,
                                                          const spec::ModelSpec& model,
-                                                         const std::string& precision);
+                                                         const std::string& precision,
+                                                         kernels::DeviceBackend* backend = nullptr);
   virtual ~InferenceProgram() = default;
   virtual const Signature& signature() const = 0;
   virtual const std::vector<ParameterView>& parameters() const = 0;

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <new>
 
+#include "runtime/tensor/accelerator.h"
+
 namespace lepton {
 namespace {
 
@@ -35,11 +37,40 @@ Buffer::Buffer(size_t bytes) : size_(bytes) {
   data_.reset(memory);
 }
 
+Result<Buffer> Buffer::On(Accelerator* accelerator, size_t bytes) {
+  if (accelerator == nullptr) return Buffer(bytes);
+  Buffer buffer;
+  buffer.size_ = bytes;
+  buffer.device_ = accelerator->device();
+  if (bytes == 0) return buffer;
+  LEPTON_ASSIGN_OR_RETURN(void* const data, accelerator->Allocate(bytes));
+  buffer.data_ = {data, Free{accelerator, false}};
+  return buffer;
+}
+
+Result<Buffer> Buffer::Pinned(Accelerator& accelerator, size_t bytes) {
+  Buffer buffer;
+  buffer.size_ = bytes;
+  if (bytes == 0) return buffer;
+  LEPTON_ASSIGN_OR_RETURN(void* const data, accelerator.AllocatePinned(bytes));
+  buffer.data_ = {data, Free{&accelerator, true}};
+  return buffer;
+}
+
 void Buffer::Free::operator()(void* data) const {
+<<<<<<< HEAD
   if (mapping != nullptr) {
     ::munmap(mapping, mapped);
   } else {
     std::free(data);
+=======
+  if (accelerator == nullptr) {
+    std::free(data);
+  } else if (pinned) {
+    accelerator->FreePinned(data);
+  } else {
+    accelerator->Free(data);
+>>>>>>> 514622b (CUDA back-end: device memory and queues under plans, kernels for the models' ops, and an emulation that runs their sources on the host)
   }
 }
 

@@ -5,9 +5,12 @@
 #include <cstddef>
 #include <memory>
 
+#include "runtime/base/status.h"
 #include "runtime/tensor/device.h"
 
 namespace lepton {
+
+class Accelerator;
 
 class Buffer {
  public:
@@ -19,6 +22,10 @@ class Buffer {
   // model's state page by page would take longer than its first step. Running out of it ends the
   // process, as for any allocation.
   explicit Buffer(size_t bytes);
+  // An accelerator's, which must outlive it; null: the host's. kResourceExhausted.
+  static Result<Buffer> On(Accelerator* accelerator, size_t bytes);
+  // Host memory that the accelerator reads and writes by itself.
+  static Result<Buffer> Pinned(Accelerator& accelerator, size_t bytes);
 
   void* data() { return data_.get(); }
   const void* data() const { return data_.get(); }
@@ -32,12 +39,20 @@ class Buffer {
  private:
   // Large buffers are mappings of their own, small ones of the allocator.
   struct Free {
+<<<<<<< HEAD
     Free() : Free(nullptr, 0) {}
     Free(void* mapping, size_t mapped) : mapping(mapping), mapped(mapped) {}
     void operator()(void* data) const;
 
     void* mapping;  // null: the allocator's
     size_t mapped;  // bytes
+=======
+    Free() : accelerator(nullptr), pinned(false) {}
+    Free(Accelerator* of, bool is_pinned) : accelerator(of), pinned(is_pinned) {}
+    void operator()(void* data) const;
+    Accelerator* accelerator;
+    bool pinned;
+>>>>>>> 514622b (CUDA back-end: device memory and queues under plans, kernels for the models' ops, and an emulation that runs their sources on the host)
   };
   std::unique_ptr<void, Free> data_;
   size_t size_ = 0;

@@ -299,7 +299,7 @@ struct LoneNode {
       }
     }
   }
-  graph::KernelRequest Request() const {
+  graph::KernelRequest Request(Accelerator* accelerator) const {
     static const std::array<bool, 64> kept = [] {
       std::array<bool, 64> all;
       all.fill(true);
@@ -309,13 +309,14 @@ struct LoneNode {
             .attributes = &node.attributes,
             .inputs = inputs,
             .outputs = outputs,
-            .device = {},
+            .device = accelerator == nullptr ? Device() : accelerator->device(),
             .frozen = {},
             .node = &node,
             .followers = {},
             .types = types,
             .kept = std::span(kept).first(types.size()),
-            .packs = nullptr};
+            .packs = nullptr,
+            .accelerator = accelerator};
   }
   std::vector<TensorType> inputs, outputs, types;
   graph::Node node;
@@ -323,26 +324,74 @@ struct LoneNode {
 
 }  // namespace
 
-bool CanRun(const graph::KernelEntry& entry, const OpCase& op_case) {
+bool CanRun(const graph::KernelEntry& entry, const OpCase& op_case, Accelerator* accelerator) {
   const LoneNode lone(entry.op, op_case);
-  return entry.can_run(lone.Request());
+  return entry.can_run(lone.Request(accelerator));
 }
 
+namespace {
+
+// Memory where the kernel runs, of these bytes.
+class Place {
+ public:
+  Place(Accelerator* accelerator, const void* bytes, size_t size) : accelerator_(accelerator) {
+    auto buffer = Buffer::On(accelerator, size);
+    CHECK(buffer.ok()) << buffer.status().ToString();
+    buffer_ = *std::move(buffer);
+    if (size == 0) return;
+    if (accelerator == nullptr) {
+      std::memcpy(buffer_.data(), bytes, size);
+      return;
+    }
+    accelerator->CopyIn(buffer_.data(), bytes, size);
+    CHECK(accelerator->Synchronize().ok());
+  }
+  void CopyOut(void* to) {
+    if (buffer_.size() == 0) return;
+    if (accelerator_ == nullptr) {
+      std::memcpy(to, buffer_.data(), buffer_.size());
+      return;
+    }
+    accelerator_->CopyOut(to, buffer_.data(), buffer_.size());
+    const Status status = accelerator_->Synchronize();
+    CHECK(status.ok()) << status.ToString();
+  }
+  void* data() { return buffer_.data(); }
+
+ private:
+  Accelerator* accelerator_;
+  Buffer buffer_;
+};
+
+}  // namespace
+
 std::vector<HostTensor> RunKernel(const graph::KernelEntry& entry, OpCase& op_case,
-                                  const graph::RunState& state) {
+                                  const graph::RunState& state, Accelerator* accelerator) {
   const LoneNode lone(entry.op, op_case);
-  std::vector<HostTensor> outputs;
+  std::vector<Place> places;
   std::vector<TensorView> views;
-  for (HostTensor& input : op_case.inputs) views.push_back(input.view());
+  const auto add = [&](const HostTensor& tensor) {
+    places.emplace_back(accelerator, tensor.data.data(), tensor.data.size());
+    views.push_back({places.back().data(), tensor.type});
+  };
+  for (const HostTensor& input : op_case.inputs) add(input);
+  std::vector<HostTensor> outputs;
   for (const TensorType& type : lone.outputs) {
     outputs.push_back(MakeTensor(type));
-    std::memset(outputs.back().data.data(), 0x7f, outputs.back().data.size());
-    views.push_back(outputs.back().view());
+    // No kernel may rely on what its outputs and its workspace held.
+    if (type.bytes() > 0) std::memset(outputs.back().data.data(), 0x7f, type.bytes());
+    add(outputs.back());
   }
-  auto kernel = entry.create(lone.Request());
-  Buffer workspace(kernel->workspace_bytes());
-  if (workspace.size() > 0) std::memset(workspace.data(), 0x7f, workspace.size());
-  kernel->Run(graph::KernelContext(views.data(), lone.node, state, workspace.data()));
+  auto kernel = entry.create(lone.Request(accelerator));
+  const std::string garbage(kernel->workspace_bytes(), '\x7f');
+  Place workspace(accelerator, garbage.data(), garbage.size());
+  const graph::DeviceRunState keys{state.seed, state.step, state.shard};
+  Place run_state(accelerator, &keys, sizeof(keys));
+  kernel->Run(graph::KernelContext(views.data(), lone.node, state, workspace.data(), 0,
+                                   static_cast<graph::DeviceRunState*>(run_state.data())));
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    places[op_case.inputs.size() + i].CopyOut(outputs[i].data.data());
+  }
   return outputs;
 }
 

@@ -53,10 +53,12 @@ void AddImageCases(std::string_view op, int64_t rows, int64_t n, std::vector<OpC
 void AddTransformerCases(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases);
 void AddBroadcastCases(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases);
 
-// Runs one kernel on a case; the outputs' types come from the op's own shape rule.
+// Runs one kernel on a case, on the accelerator if there is one; the outputs' types come from the
+// op's own shape rule.
 std::vector<HostTensor> RunKernel(const graph::KernelEntry& entry, OpCase& op_case,
-                                  const graph::RunState& state);
-// Whether the kernel takes the case on this CPU.
-bool CanRun(const graph::KernelEntry& entry, const OpCase& op_case);
+                                  const graph::RunState& state, Accelerator* accelerator = nullptr);
+// Whether the kernel takes the case on this CPU, or this accelerator.
+bool CanRun(const graph::KernelEntry& entry, const OpCase& op_case,
+            Accelerator* accelerator = nullptr);
 
 }  // namespace lepton::engine_test

@@ -1,0 +1,172 @@
+#include "runtime/kernels/cuda/cublaslt_products.h"
+
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "runtime/base/logging.h"
+
+namespace lepton::kernels::cuda {
+namespace {
+
+constexpr uint32_t kAlignment = 16;                   // bytes: of the widest loads
+constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what Hopper's kernels want at most
+
+// cuBLASLt's descriptors, destroyed with their owner.
+template <typename Handle, cublasStatus_t (*destroy)(Handle)>
+class Owned {
+ public:
+  ~Owned() {
+    if (handle_ != nullptr) destroy(handle_);
+  }
+  Owned() = default;
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+  Handle* address() { return &handle_; }
+  operator Handle() const { return handle_; }  // NOLINT: passes as the handle itself
+
+ private:
+  Handle handle_ = nullptr;
+};
+using Operation = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+using Preference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+
+bool Ok(cublasStatus_t status) {
+  return status == CUBLAS_STATUS_SUCCESS;
+}
+
+// cuBLASLt counts columns first, so a row-major y = a b is computed as y^T = b^T a^T: its A is our
+// b, its B our a, and its rows are our columns, along which its bias runs.
+class CublasLtProduct final : public Product {
+ public:
+  CublasLtProduct(const ProductShape& shape, cublasLtHandle_t handle, Stream stream)
+      : s_(shape), handle_(handle), stream_(static_cast<cudaStream_t>(stream.handle)) {}
+
+  // False: no algorithm computes it so.
+  bool Plan() {
+    return Ok(cublasLtMatmulDescCreate(operation_.address(), CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
+           DescribeOperation() && DescribeLayouts() && FindAlgorithm(kAlignment, aligned_) &&
+           FindAlgorithm(s_.bf16 ? sizeof(uint16_t) : sizeof(float), unaligned_);
+  }
+
+  size_t workspace_bytes() const override { return workspace_; }
+
+  void Run(const ProductOperands& o) override {
+    const bool aligned = Aligned(o.a) && Aligned(o.b) && Aligned(o.y) && Aligned(o.residual);
+    const cublasLtMatmulAlgo_t& algorithm = aligned ? aligned_ : unaligned_;
+    if (s_.bias) Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, o.bias);
+    const float alpha = 1;
+    const float beta = s_.residual ? 1 : 0;
+    const cublasStatus_t status = cublasLtMatmul(handle_, operation_, &alpha, o.b, b_, o.a, a_,
+                                                 &beta, s_.residual ? o.residual : o.y, y_, o.y, y_,
+                                                 &algorithm, o.workspace, workspace_, stream_);
+    LOG_IF(ERROR, !Ok(status)) << "cublasLtMatmul: " << cublasLtGetStatusString(status);
+  }
+
+ private:
+  template <typename T>
+  bool Set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
+    return Ok(cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof(value)));
+  }
+
+  bool DescribeOperation() {
+    const cublasOperation_t of_b = s_.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const cublasOperation_t of_a = s_.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const cublasLtEpilogue_t epilogue =
+        s_.bias ? (s_.relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS)
+                : (s_.relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT);
+    const cudaDataType_t bias = s_.bf16_result ? CUDA_R_16BF : CUDA_R_32F;
+    return Set(CUBLASLT_MATMUL_DESC_TRANSA, of_b) && Set(CUBLASLT_MATMUL_DESC_TRANSB, of_a) &&
+           Set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue) &&
+           (!s_.bias || Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias));
+  }
+
+  bool DescribeLayouts() {
+    const cudaDataType_t operands = s_.bf16 ? CUDA_R_16BF : CUDA_R_32F;
+    const cudaDataType_t result = s_.bf16_result ? CUDA_R_16BF : CUDA_R_32F;
+    // Rows and columns as they are stored.
+    const auto [b_rows, b_columns] = s_.transpose_b ? std::pair(s_.k, s_.n) : std::pair(s_.n, s_.k);
+    const auto [a_rows, a_columns] = s_.transpose_a ? std::pair(s_.m, s_.k) : std::pair(s_.k, s_.m);
+    return Describe(b_, operands, b_rows, b_columns) && Describe(a_, operands, a_rows, a_columns) &&
+           Describe(y_, result, s_.n, s_.m);
+  }
+
+  bool Describe(Layout& layout, cudaDataType_t type, int64_t rows, int64_t columns) {
+    if (!Ok(cublasLtMatrixLayoutCreate(layout.address(), type, rows, columns, rows))) return false;
+    if (s_.batch == 1) return true;
+    const auto count = static_cast<int32_t>(s_.batch);
+    const int64_t stride = rows * columns;
+    return Ok(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
+                                               sizeof(count))) &&
+           Ok(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                               &stride, sizeof(stride)));
+  }
+
+  // The best for operands that are aligned to so many bytes.
+  bool FindAlgorithm(uint32_t alignment, cublasLtMatmulAlgo_t& algorithm) {
+    Preference preference;
+    if (!Ok(cublasLtMatmulPreferenceCreate(preference.address()))) return false;
+    const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+      return Ok(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)));
+    };
+    const uint64_t bytes = kWorkspaceBytes;
+    if (!set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, bytes)) return false;
+    for (const auto operand :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+      if (!set(operand, alignment)) return false;
+    }
+    cublasLtMatmulHeuristicResult_t found = {};
+    int count = 0;
+    if (!Ok(cublasLtMatmulAlgoGetHeuristic(handle_, operation_, b_, a_, y_, y_, preference, 1,
+                                           &found, &count)) ||
+        count == 0) {
+      return false;
+    }
+    algorithm = found.algo;
+    workspace_ = std::max(workspace_, found.workspaceSize);
+    return true;
+  }
+
+  // What lies in a plan's arena is; parameters lie anywhere in their flat buffer.
+  static bool Aligned(const void* data) {
+    return reinterpret_cast<uintptr_t>(data) % kAlignment == 0;
+  }
+
+  const ProductShape s_;
+  cublasLtHandle_t handle_;
+  cudaStream_t stream_;
+  Operation operation_;
+  Layout a_, b_, y_;
+  cublasLtMatmulAlgo_t aligned_ = {}, unaligned_ = {};
+  size_t workspace_ = 0;
+};
+
+class CublasLtProducts final : public Products {
+ public:
+  CublasLtProducts(cublasLtHandle_t handle, Stream stream) : handle_(handle), stream_(stream) {}
+  ~CublasLtProducts() override { cublasLtDestroy(handle_); }
+
+  std::unique_ptr<Product> Make(const ProductShape& shape) override {
+    auto product = std::make_unique<CublasLtProduct>(shape, handle_, stream_);
+    if (!product->Plan()) return nullptr;
+    return product;
+  }
+
+ private:
+  cublasLtHandle_t handle_;
+  Stream stream_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Products>> MakeCublasLtProducts(Stream stream) {
+  cublasLtHandle_t handle = nullptr;
+  const cublasStatus_t status = cublasLtCreate(&handle);
+  if (!Ok(status)) return Internal(std::string("cuBLASLt: ") + cublasLtGetStatusString(status));
+  return std::unique_ptr<Products>(std::make_unique<CublasLtProducts>(handle, stream));
+}
+
+}  // namespace lepton::kernels::cuda

@@ -1,0 +1,206 @@
+// The GPU itself: memory, copies and the queue.
+#include "runtime/kernels/cuda/cuda_device.h"
+
+#include <cuda_runtime.h>
+
+#include "runtime/base/logging.h"
+#include "runtime/kernels/cuda/cublaslt_products.h"
+
+namespace lepton::kernels::cuda {
+namespace {
+
+Status FromCuda(cudaError_t error, const std::string& what) {
+  if (error == cudaSuccess) return Status::Ok();
+  const std::string message = what + ": " + cudaGetErrorString(error);
+  if (error == cudaErrorMemoryAllocation) return ResourceExhausted(message);
+  return Internal("CUDA error: " + message);
+}
+
+class CudaFence final : public Fence {
+ public:
+  CudaFence(cudaStream_t stream, Status& error) : stream_(stream), error_(error) {
+    cudaEventCreateWithFlags(&event_, cudaEventDisableTiming);
+  }
+  ~CudaFence() override { cudaEventDestroy(event_); }
+  void Record() override { cudaEventRecord(event_, stream_); }
+  void Wait() override {
+    const Status status = FromCuda(cudaEventSynchronize(event_), "waiting for the device");
+    if (!status.ok()) error_ = status;
+  }
+
+ private:
+  cudaStream_t stream_;
+  Status& error_;
+  cudaEvent_t event_ = nullptr;
+};
+
+class CudaGraph final : public RecordedWork {
+ public:
+  CudaGraph(cudaGraphExec_t graph, cudaStream_t stream) : graph_(graph), stream_(stream) {}
+  ~CudaGraph() override { cudaGraphExecDestroy(graph_); }
+  void Replay() override { cudaGraphLaunch(graph_, stream_); }
+
+ private:
+  cudaGraphExec_t graph_;
+  cudaStream_t stream_;
+};
+
+class RealDevice final : public CudaDevice {
+ public:
+  static Result<std::unique_ptr<CudaDevice>> Open(int index);
+  ~RealDevice() override;
+
+  Device device() const override { return {DeviceKind::kCuda, index_}; }
+  std::string description() const override {
+    return std::string(properties_.name) + ", " + std::to_string(properties_.totalGlobalMem >> 30) +
+           " GiB";
+  }
+  Result<void*> Allocate(size_t bytes) override;
+  void Free(void* data) override { Note(cudaFreeAsync(data, stream_), "free"); }
+  Result<void*> AllocatePinned(size_t bytes) override;
+  void FreePinned(void* data) override { Note(cudaFreeHost(data), "free of pinned memory"); }
+  void CopyIn(void* to, const void* from_host, size_t bytes) override {
+    Note(cudaMemcpyAsync(to, from_host, bytes, cudaMemcpyHostToDevice, stream_), "copy in");
+  }
+  void CopyOut(void* to_host, const void* from, size_t bytes) override {
+    Note(cudaMemcpyAsync(to_host, from, bytes, cudaMemcpyDeviceToHost, stream_), "copy out");
+  }
+  void CopyWithin(void* to, const void* from, size_t bytes) override {
+    Note(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "copy");
+  }
+  void Zero(void* data, size_t bytes) override {
+    Note(cudaMemsetAsync(data, 0, bytes, stream_), "zero");
+  }
+  Status Synchronize() override;
+  std::unique_ptr<Fence> MakeFence() override {
+    return std::make_unique<CudaFence>(stream_, error_);
+  }
+  Status BeginRecording() override;
+  Result<std::unique_ptr<RecordedWork>> EndRecording() override;
+
+  Stream stream() const override { return {stream_}; }
+  Products& products() override { return *products_; }
+  int multiprocessors() const override { return properties_.multiProcessorCount; }
+
+ private:
+  explicit RealDevice(int index) : index_(index) {}
+  Status Start();
+  // The first error counts: those after it follow from it.
+  void Note(cudaError_t error, const char* what) {
+    if (error != cudaSuccess && error_.ok()) error_ = FromCuda(error, what);
+  }
+
+  const int index_;
+  cudaDeviceProp properties_ = {};
+  cudaStream_t stream_ = nullptr;
+  Status error_;
+  std::unique_ptr<Products> products_;
+};
+
+Result<std::unique_ptr<CudaDevice>> RealDevice::Open(int index) {
+  LEPTON_ASSIGN_OR_RETURN(const auto devices, ListCudaDevices());
+  if (index < 0 || index >= static_cast<int>(devices.size())) {
+    return Unavailable("cuda:" + std::to_string(index) + ": this host has " +
+                       std::to_string(devices.size()) + " GPUs");
+  }
+  std::unique_ptr<RealDevice> device(new RealDevice(index));
+  LEPTON_RETURN_IF_ERROR(device->Start().WithContext(DeviceName(device->device())));
+  return std::unique_ptr<CudaDevice>(std::move(device));
+}
+
+Status RealDevice::Start() {
+  LEPTON_RETURN_IF_ERROR(FromCuda(cudaSetDevice(index_), "cannot be used"));
+  LEPTON_RETURN_IF_ERROR(FromCuda(cudaGetDeviceProperties(&properties_, index_), "properties"));
+  if (properties_.major < 8) {
+    return Unavailable(std::string(properties_.name) + " is too old: compute capability 8.0 or " +
+                       "later is needed");
+  }
+  LEPTON_RETURN_IF_ERROR(
+      FromCuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "no stream"));
+  // Freed memory stays with the process: plans come and go with the shapes of batches.
+  cudaMemPool_t pool = nullptr;
+  LEPTON_RETURN_IF_ERROR(FromCuda(cudaDeviceGetDefaultMemPool(&pool, index_), "memory pool"));
+  uint64_t keep = UINT64_MAX;
+  LEPTON_RETURN_IF_ERROR(FromCuda(
+      cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "memory pool"));
+  LEPTON_ASSIGN_OR_RETURN(products_, MakeCublasLtProducts(Stream{stream_}));
+  return Status::Ok();
+}
+
+RealDevice::~RealDevice() {
+  FreeOwnMemory();
+  products_.reset();
+  if (stream_ != nullptr) {
+    cudaStreamSynchronize(stream_);
+    cudaStreamDestroy(stream_);
+  }
+}
+
+Result<void*> RealDevice::Allocate(size_t bytes) {
+  void* data = nullptr;
+  const Status status = FromCuda(cudaMallocAsync(&data, bytes, stream_),
+                                 std::to_string(bytes) + " bytes of " + DeviceName(device()));
+  if (!status.ok()) {
+    cudaGetLastError();  // running out of memory is not the error of what comes next
+    return status;
+  }
+  Zero(data, bytes);
+  return data;
+}
+
+Result<void*> RealDevice::AllocatePinned(size_t bytes) {
+  void* data = nullptr;
+  LEPTON_RETURN_IF_ERROR(
+      FromCuda(cudaMallocHost(&data, bytes), std::to_string(bytes) + " bytes of pinned memory"));
+  return data;
+}
+
+Status RealDevice::Synchronize() {
+  Note(cudaGetLastError(), "a launch");
+  Note(cudaStreamSynchronize(stream_), "work on the device");
+  return std::exchange(error_, Status::Ok());
+}
+
+Status RealDevice::BeginRecording() {
+  return FromCuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
+                  "begin of capture");
+}
+
+Result<std::unique_ptr<RecordedWork>> RealDevice::EndRecording() {
+  cudaGraph_t graph = nullptr;
+  const cudaError_t captured = cudaStreamEndCapture(stream_, &graph);
+  if (captured != cudaSuccess) {
+    cudaGetLastError();
+    return FailedPrecondition(std::string("capture: ") + cudaGetErrorString(captured));
+  }
+  cudaGraphExec_t executable = nullptr;
+  const Status status = FromCuda(cudaGraphInstantiate(&executable, graph, 0), "graph");
+  cudaGraphDestroy(graph);
+  LEPTON_RETURN_IF_ERROR(status);
+  return std::unique_ptr<RecordedWork>(std::make_unique<CudaGraph>(executable, stream_));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<CudaDevice>> OpenCudaDevice(int index) {
+  return RealDevice::Open(index);
+}
+
+Result<std::vector<CudaDeviceInfo>> ListCudaDevices() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess) {
+    return Unavailable(std::string("no GPU can be used: ") + cudaGetErrorString(error));
+  }
+  if (count == 0) return Unavailable("this host has no GPU");
+  std::vector<CudaDeviceInfo> devices;
+  for (int i = 0; i < count; ++i) {
+    cudaDeviceProp properties;
+    LEPTON_RETURN_IF_ERROR(FromCuda(cudaGetDeviceProperties(&properties, i), "properties"));
+    devices.push_back({properties.name, static_cast<int64_t>(properties.totalGlobalMem),
+                       properties.major, properties.minor});
+  }
+  return devices;
+}
+
+}  // namespace lepton::kernels::cuda
