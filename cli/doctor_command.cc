@@ -14,6 +14,7 @@
 #include "collectives/communicator.h"
 #include "collectives/tune.h"
 #include "runtime/base/file.h"
+#include "runtime/kernels/cuda/cuda_device.h"
 
 namespace lepton::cli {
 namespace {
@@ -55,6 +56,17 @@ json Examine(const Globals& globals) {
   if (::statvfs("/dev/shm", &disk) == 0) {
     const double free = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
     checks.push_back(Check("shared memory", free > 64e6 ? "ok" : "warn", Bytes(free)));
+  }
+  const auto gpus = kernels::cuda::ListCudaDevices();
+  if (!gpus.ok()) checks.push_back(Check("gpu", "off", gpus.status().message()));
+  for (size_t i = 0; gpus.ok() && i < gpus->size(); ++i) {
+    const kernels::cuda::CudaDeviceInfo& gpu = (*gpus)[i];
+    const bool new_enough = gpu.compute_major >= 8;
+    checks.push_back(Check("gpu " + std::to_string(i), new_enough ? "ok" : "off",
+                           gpu.name + ", " + Bytes(static_cast<double>(gpu.memory_bytes)) +
+                               ", compute capability " + std::to_string(gpu.compute_major) + "." +
+                               std::to_string(gpu.compute_minor) +
+                               (new_enough ? "" : ": 8.0 or later is needed")));
   }
   for (const collectives::Backend* backend : collectives::Backends()) {
     const Status available = backend->Available();

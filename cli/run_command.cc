@@ -18,6 +18,7 @@
 #include "cli/spec_file.h"
 #include "runtime/base/logging.h"
 #include "scheduler/coordinator.h"
+#include "worker/device.h"
 
 namespace lepton::cli {
 namespace {
@@ -46,6 +47,8 @@ worker::AgentOptions AgentFor(const Launch& launch, const Meeting& meeting,
   agent.worker_id = HostName() + "-" + std::to_string(launch.info.rank) +
                     (launch.info.size == 1 ? "." + std::to_string(index) : "");
   agent.slots = static_cast<uint32_t>(std::max(1, slots));
+  agent.gpus = static_cast<uint32_t>(worker::CountGpus());
+  if (agent.gpus > 0) agent.device = "cuda";
   agent.launcher = launch.info;
   const bool local = meeting.link.find("//127.") != std::string::npos;
   agent.data_address = local ? "127.0.0.1" : HostAddress();
@@ -133,6 +136,10 @@ class EmbeddedRun {
 
  private:
   Status Start(const SpecFile& file) {
+    const bool on_gpus = file.spec.resources.device == "cuda";
+    if (launch_.info.size == 1) {
+      LEPTON_RETURN_IF_ERROR(worker::CheckDevice(file.spec.resources.device));
+    }
     const fs::path state = folder_ / "state";
     if (!options_.resume) {
       std::error_code ignored;
@@ -152,7 +159,10 @@ class EmbeddedRun {
                     std::to_string(coordinator_->link_port());
     meeting_.pool_key_json = coordinator_->pool_key_json();
     LEPTON_ASSIGN_OR_RETURN(const wire::PoolKey key, wire::PoolKeyFromJson(meeting_.pool_key_json));
-    const int local = launch_.info.size > 1 ? 1 : options_.workers > 0 ? options_.workers : Cores();
+    const int local = launch_.info.size > 1  ? 1
+                      : options_.workers > 0 ? options_.workers
+                      : on_gpus              ? std::max(1, worker::CountGpus())
+                                             : Cores();
     const int slots = options_.slots > 0      ? options_.slots
                       : launch_.info.size > 1 ? Cores() / std::max(1, launch_.local_size)
                                               : std::max(1, Cores() / local);

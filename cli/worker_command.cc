@@ -9,6 +9,7 @@
 #include "cli/signals.h"
 #include "runtime/base/config.h"
 #include "runtime/base/logging.h"
+#include "worker/device.h"
 
 namespace lepton::cli {
 namespace {
@@ -56,6 +57,8 @@ Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options) {
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   agent.slots = static_cast<uint32_t>(
       options.slots > 0 ? options.slots : std::max(1, cores / std::max(1, launch.local_size)));
+  agent.gpus = static_cast<uint32_t>(worker::CountGpus());
+  if (agent.gpus > 0) agent.device = "cuda";
   agent.worker_id = options.name;
   if (!options.name.empty() && launch.info.size > 1)
     agent.worker_id += "-" + std::to_string(launch.info.rank);

@@ -59,7 +59,8 @@ def main() -> int:
             layer = layer_of(name)
             for quoted, angled in INCLUDE.findall(file.read_text()):
                 if angled:
-                    backend = re.search(r"(_cuda|_backend|cuda|nccl|mpi)\w*\.(cc|cu|cuh)$", name)
+                    backend = re.search(r"(_cuda|_backend|cuda|nccl|mpi)\w*\.(cc|cu|cuh)$", name) or \
+                        (name.startswith("runtime/kernels/cuda/") and file.suffix != ".h")
                     if VENDOR.search(angled) and not backend and top != "bench" and top != "tests":
                         errors.append(f"{name}: {angled} belongs in a back-end's source only")
                     continue
@@ -68,7 +69,7 @@ def main() -> int:
                     continue
                 allowed = list(MAY_INCLUDE[layer])
                 if layer == "cli" and file.stem in STARTS_PROCESSES:
-                    allowed += ["scheduler", "worker", "runtime/wire", "collectives"]
+                    allowed += ["scheduler", "worker", "runtime/wire", "runtime/kernels", "collectives"]
                 if not any(target == a or target.startswith(a + "/") for a in allowed) and \
                         not any(quoted.startswith(a + "/") for a in allowed):
                     errors.append(f"{name}: must not include {quoted} ({layer} -> {target})")

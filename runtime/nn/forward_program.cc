@@ -61,14 +61,11 @@ Status CheckPrecision(const std::string& precision) {
   return InvalidArgument("precision: '" + precision + "' is unknown: must be f32 or bf16");
 }
 
-<<<<<<< HEAD
 Status CheckInferencePrecision(const std::string& precision) {
   if (precision == "int8" || CheckPrecision(precision).ok()) return Status::Ok();
   return InvalidArgument("precision: '" + precision + "' is unknown: must be f32, bf16 or int8");
 }
 
-ForwardProgram::ForwardProgram(const Signature& signature, const std::string& precision)
-=======
 const graph::KernelTable& KernelsOf(const kernels::DeviceBackend* backend) {
   return backend == nullptr ? onnx::ImportKernels() : backend->kernels();
 }
@@ -79,7 +76,6 @@ graph::PlanOptions PlanOptionsOf(kernels::DeviceBackend* backend) {
 
 ForwardProgram::ForwardProgram(const Signature& signature, const std::string& precision,
                                kernels::DeviceBackend* backend)
->>>>>>> 514622b (CUDA back-end: device memory and queues under plans, kernels for the models' ops, and an emulation that runs their sources on the host)
     : signature_(signature),
       graph_(onnx::ImportOps()),
       builder_(graph_, /*training=*/false, precision),
@@ -88,8 +84,8 @@ ForwardProgram::ForwardProgram(const Signature& signature, const std::string& pr
 
 Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& signature,
                                                               const spec::ModelSpec& model,
-<<<<<<< HEAD
-                                                              const std::string& precision) {
+                                                              const std::string& precision,
+                                                              kernels::DeviceBackend* backend) {
   LEPTON_RETURN_IF_ERROR(CheckInferencePrecision(precision));
   if (precision == "int8" && model.arch == "onnx") {
     return InvalidArgument(
@@ -97,13 +93,11 @@ Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& s
         "comes from a Hugging Face folder; this one is an ONNX graph, which "
         "says its own precision");
   }
-  std::unique_ptr<ForwardProgram> program(new ForwardProgram(signature, precision));
-=======
-                                                              const std::string& precision,
-                                                              kernels::DeviceBackend* backend) {
-  LEPTON_RETURN_IF_ERROR(CheckPrecision(precision));
+  if (precision == "int8" && backend != nullptr) {
+    return InvalidArgument("precision: int8 is computed on the CPU only; use bf16 or f32 on " +
+                           DeviceName(backend->device()));
+  }
   std::unique_ptr<ForwardProgram> program(new ForwardProgram(signature, precision, backend));
->>>>>>> 514622b (CUDA back-end: device memory and queues under plans, kernels for the models' ops, and an emulation that runs their sources on the host)
   program->inputs_ = AddInputs(program->graph_, signature);
   LEPTON_ASSIGN_OR_RETURN(program->logits_,
                           BuildModel(program->builder_, signature, model, program->inputs_));

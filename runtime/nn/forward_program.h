@@ -80,14 +80,10 @@ Status CheckLogits(const Signature& signature, const Batch& batch, std::span<con
 std::vector<graph::ValueId> AddInputs(graph::Graph& graph, const Signature& signature);
 // kResourceExhausted, saying what `what` needs, when this machine does not have so much memory.
 Status CheckMemory(const std::string& what, int64_t bytes);
-<<<<<<< HEAD
-// kInvalidArgument unless f32 or bf16; or, where nothing is trained, int8.
-=======
 // What programs on a device, or on the host, are planned with.
 const graph::KernelTable& KernelsOf(const kernels::DeviceBackend* backend);
 graph::PlanOptions PlanOptionsOf(kernels::DeviceBackend* backend);
-// kInvalidArgument unless f32 or bf16.
->>>>>>> 514622b (CUDA back-end: device memory and queues under plans, kernels for the models' ops, and an emulation that runs their sources on the host)
+// kInvalidArgument unless f32 or bf16; or, where nothing is trained, int8.
 Status CheckPrecision(const std::string& precision);
 Status CheckInferencePrecision(const std::string& precision);
 

@@ -125,15 +125,11 @@ Status GraphTraining::Compile() {
   update_ranges_ = UpdateRanges(options_.optimizer, parameters_);
   InitializeParameters(builder_.parameters(), options_.seed, weights());
   LEPTON_ASSIGN_OR_RETURN(forward_, ForwardProgram::Build(signature_, options_.model,
-<<<<<<< HEAD
                                                           options_.inference_precision.empty()
                                                               ? options_.precision
-                                                              : options_.inference_precision));
-  forward_->Bind(weights());
-=======
-                                                          options_.precision, options_.backend));
+                                                              : options_.inference_precision,
+                                                          options_.backend));
   forward_->BindInPlace(weights_.place());
->>>>>>> 514622b (CUDA back-end: device memory and queues under plans, kernels for the models' ops, and an emulation that runs their sources on the host)
   return Status::Ok();
 }
 

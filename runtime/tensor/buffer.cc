@@ -44,7 +44,7 @@ Result<Buffer> Buffer::On(Accelerator* accelerator, size_t bytes) {
   buffer.device_ = accelerator->device();
   if (bytes == 0) return buffer;
   LEPTON_ASSIGN_OR_RETURN(void* const data, accelerator->Allocate(bytes));
-  buffer.data_ = {data, Free{accelerator, false}};
+  buffer.data_ = {data, Free(accelerator, false)};
   return buffer;
 }
 
@@ -53,24 +53,19 @@ Result<Buffer> Buffer::Pinned(Accelerator& accelerator, size_t bytes) {
   buffer.size_ = bytes;
   if (bytes == 0) return buffer;
   LEPTON_ASSIGN_OR_RETURN(void* const data, accelerator.AllocatePinned(bytes));
-  buffer.data_ = {data, Free{&accelerator, true}};
+  buffer.data_ = {data, Free(&accelerator, true)};
   return buffer;
 }
 
 void Buffer::Free::operator()(void* data) const {
-<<<<<<< HEAD
   if (mapping != nullptr) {
     ::munmap(mapping, mapped);
-  } else {
-    std::free(data);
-=======
-  if (accelerator == nullptr) {
+  } else if (accelerator == nullptr) {
     std::free(data);
   } else if (pinned) {
     accelerator->FreePinned(data);
   } else {
     accelerator->Free(data);
->>>>>>> 514622b (CUDA back-end: device memory and queues under plans, kernels for the models' ops, and an emulation that runs their sources on the host)
   }
 }
 

@@ -39,20 +39,15 @@ class Buffer {
  private:
   // Large buffers are mappings of their own, small ones of the allocator.
   struct Free {
-<<<<<<< HEAD
-    Free() : Free(nullptr, 0) {}
+    Free() : Free(nullptr, size_t{0}) {}
     Free(void* mapping, size_t mapped) : mapping(mapping), mapped(mapped) {}
+    Free(Accelerator* accelerator, bool pinned) : accelerator(accelerator), pinned(pinned) {}
     void operator()(void* data) const;
 
-    void* mapping;  // null: the allocator's
-    size_t mapped;  // bytes
-=======
-    Free() : accelerator(nullptr), pinned(false) {}
-    Free(Accelerator* of, bool is_pinned) : accelerator(of), pinned(is_pinned) {}
-    void operator()(void* data) const;
-    Accelerator* accelerator;
-    bool pinned;
->>>>>>> 514622b (CUDA back-end: device memory and queues under plans, kernels for the models' ops, and an emulation that runs their sources on the host)
+    void* mapping = nullptr;  // null: the allocator's
+    size_t mapped = 0;        // bytes
+    Accelerator* accelerator = nullptr;
+    bool pinned = false;
   };
   std::unique_ptr<void, Free> data_;
   size_t size_ = 0;

@@ -98,7 +98,7 @@ else()
         "As nvcc's --generate-code")
     set(CMAKE_CUDA_ARCHITECTURES OFF)
     set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
-    set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
+    set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # targets that need it link CUDA::cudart
     if(LEPTON_CCACHE)
       set(CMAKE_CUDA_COMPILER_LAUNCHER ${LEPTON_CCACHE})
     endif()

@@ -105,10 +105,6 @@ Status Resume(const storage::ObjectStore& objects, const storage::Digest& digest
 }
 
 Status CheckRunnable(const spec::JobSpec& spec, const TrainSession& session) {
-  if (spec.resources.device != "cpu") {
-    return InvalidArgument(fmt::format("resources.device: {} cannot train in this version; use cpu",
-                                       spec.resources.device));
-  }
   if (session.data.train->rows() == 0) {
     return InvalidArgument(fmt::format("dataset.split.train: {} of {} rows leaves none to train on",
                                        spec.dataset.split.train, session.dataset.manifest.rows));
@@ -203,6 +199,7 @@ Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& s
   options.precision = spec.precision;
   options.recompute_activations = spec.recompute_activations;
   options.seed = spec.seed;
+  options.backend = session.device.get();
   options.distill = distill && spec.distill.has_value();
   if (options.distill) {
     options.distill_options = {spec.distill->temperature, spec.distill->alpha};
@@ -235,6 +232,7 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
   const wire::StartTask& start = context.start();
   const spec::JobSpec& spec = context.spec();
   TrainSession session;
+  LEPTON_ASSIGN_OR_RETURN(session.device, OpenDevice(spec.resources.device, start.rank()));
   Result<StoredDataset> dataset = LoadDataset(context.objects(), start.dataset_manifest());
   if (!dataset.ok()) return dataset.status().WithContext("dataset");
   session.dataset = *std::move(dataset);

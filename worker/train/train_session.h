@@ -10,6 +10,7 @@
 #include "runtime/base/status.h"
 #include "runtime/nn/training_program.h"
 #include "worker/data/prepared_data.h"
+#include "worker/device.h"
 #include "worker/task_context.h"
 #include "worker/train/model_files.h"
 #include "worker/train/train_faults.h"
@@ -35,6 +36,7 @@ struct TrainSession {
   spec::ModelSpec model;  // with all its sizes
   // Further objects of the model, as in its manifest: the graph of one that came as ONNX.
   std::map<std::string, storage::Digest> files;
+  std::unique_ptr<kernels::DeviceBackend> device;  // what the program runs on; null: the host
   std::unique_ptr<nn::TrainingProgram> program;
   uint64_t first_step = 0;   // > 0 when resumed
   uint64_t stop_step = 0;    // of this task

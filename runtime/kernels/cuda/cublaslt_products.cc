@@ -1,11 +1,11 @@
 #include "runtime/kernels/cuda/cublaslt_products.h"
 
-#include <cublasLt.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
 
 #include "runtime/base/logging.h"
+#include "runtime/kernels/cuda/cublaslt_library.cuh"
 
 namespace lepton::kernels::cuda {
 namespace {
@@ -13,25 +13,24 @@ namespace {
 constexpr uint32_t kAlignment = 16;                   // bytes: of the widest loads
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what Hopper's kernels want at most
 
-// cuBLASLt's descriptors, destroyed with their owner.
-template <typename Handle, cublasStatus_t (*destroy)(Handle)>
+// One of cuBLASLt's descriptors, destroyed with its owner.
+template <typename Handle>
 class Owned {
  public:
+  explicit Owned(cublasStatus_t (*destroy)(Handle)) : destroy_(destroy) {}
   ~Owned() {
-    if (handle_ != nullptr) destroy(handle_);
+    if (handle_ != nullptr) destroy_(handle_);
   }
-  Owned() = default;
   Owned(const Owned&) = delete;
   Owned& operator=(const Owned&) = delete;
   Handle* address() { return &handle_; }
   operator Handle() const { return handle_; }  // NOLINT: passes as the handle itself
 
  private:
+  cublasStatus_t (*destroy_)(Handle);
   Handle handle_ = nullptr;
 };
-using Operation = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
-using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
-using Preference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+using Layout = Owned<cublasLtMatrixLayout_t>;
 
 bool Ok(cublasStatus_t status) {
   return status == CUBLAS_STATUS_SUCCESS;
@@ -41,12 +40,20 @@ bool Ok(cublasStatus_t status) {
 // b, its B our a, and its rows are our columns, along which its bias runs.
 class CublasLtProduct final : public Product {
  public:
-  CublasLtProduct(const ProductShape& shape, cublasLtHandle_t handle, Stream stream)
-      : s_(shape), handle_(handle), stream_(static_cast<cudaStream_t>(stream.handle)) {}
+  CublasLtProduct(const ProductShape& shape, const CublasLt& lt, cublasLtHandle_t handle,
+                  Stream stream)
+      : s_(shape),
+        lt_(lt),
+        handle_(handle),
+        stream_(static_cast<cudaStream_t>(stream.handle)),
+        operation_(lt.MatmulDescDestroy),
+        a_(lt.MatrixLayoutDestroy),
+        b_(lt.MatrixLayoutDestroy),
+        y_(lt.MatrixLayoutDestroy) {}
 
   // False: no algorithm computes it so.
   bool Plan() {
-    return Ok(cublasLtMatmulDescCreate(operation_.address(), CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
+    return Ok(lt_.MatmulDescCreate(operation_.address(), CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
            DescribeOperation() && DescribeLayouts() && FindAlgorithm(kAlignment, aligned_) &&
            FindAlgorithm(s_.bf16 ? sizeof(uint16_t) : sizeof(float), unaligned_);
   }
@@ -59,16 +66,16 @@ class CublasLtProduct final : public Product {
     if (s_.bias) Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, o.bias);
     const float alpha = 1;
     const float beta = s_.residual ? 1 : 0;
-    const cublasStatus_t status = cublasLtMatmul(handle_, operation_, &alpha, o.b, b_, o.a, a_,
-                                                 &beta, s_.residual ? o.residual : o.y, y_, o.y, y_,
-                                                 &algorithm, o.workspace, workspace_, stream_);
-    LOG_IF(ERROR, !Ok(status)) << "cublasLtMatmul: " << cublasLtGetStatusString(status);
+    const cublasStatus_t status = lt_.Matmul(handle_, operation_, &alpha, o.b, b_, o.a, a_, &beta,
+                                             s_.residual ? o.residual : o.y, y_, o.y, y_,
+                                             &algorithm, o.workspace, workspace_, stream_);
+    LOG_IF(ERROR, !Ok(status)) << "cublasLtMatmul: " << lt_.GetStatusString(status);
   }
 
  private:
   template <typename T>
   bool Set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
-    return Ok(cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof(value)));
+    return Ok(lt_.MatmulDescSetAttribute(operation_, attribute, &value, sizeof(value)));
   }
 
   bool DescribeOperation() {
@@ -89,27 +96,30 @@ class CublasLtProduct final : public Product {
     // Rows and columns as they are stored.
     const auto [b_rows, b_columns] = s_.transpose_b ? std::pair(s_.k, s_.n) : std::pair(s_.n, s_.k);
     const auto [a_rows, a_columns] = s_.transpose_a ? std::pair(s_.m, s_.k) : std::pair(s_.k, s_.m);
-    return Describe(b_, operands, b_rows, b_columns) && Describe(a_, operands, a_rows, a_columns) &&
+    return Describe(b_, operands, b_rows, b_columns) &&
+           Describe(a_, operands, a_rows, a_columns, s_.shared_a) &&
            Describe(y_, result, s_.n, s_.m);
   }
 
-  bool Describe(Layout& layout, cudaDataType_t type, int64_t rows, int64_t columns) {
-    if (!Ok(cublasLtMatrixLayoutCreate(layout.address(), type, rows, columns, rows))) return false;
+  // A shared matrix is the same one for the whole batch.
+  bool Describe(Layout& layout, cudaDataType_t type, int64_t rows, int64_t columns,
+                bool shared = false) {
+    if (!Ok(lt_.MatrixLayoutCreate(layout.address(), type, rows, columns, rows))) return false;
     if (s_.batch == 1) return true;
     const auto count = static_cast<int32_t>(s_.batch);
-    const int64_t stride = rows * columns;
-    return Ok(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
-                                               sizeof(count))) &&
-           Ok(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
-                                               &stride, sizeof(stride)));
+    const int64_t stride = shared ? 0 : rows * columns;
+    return Ok(lt_.MatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
+                                           sizeof(count))) &&
+           Ok(lt_.MatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                           &stride, sizeof(stride)));
   }
 
   // The best for operands that are aligned to so many bytes.
   bool FindAlgorithm(uint32_t alignment, cublasLtMatmulAlgo_t& algorithm) {
-    Preference preference;
-    if (!Ok(cublasLtMatmulPreferenceCreate(preference.address()))) return false;
+    Owned<cublasLtMatmulPreference_t> preference(lt_.MatmulPreferenceDestroy);
+    if (!Ok(lt_.MatmulPreferenceCreate(preference.address()))) return false;
     const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
-      return Ok(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)));
+      return Ok(lt_.MatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)));
     };
     const uint64_t bytes = kWorkspaceBytes;
     if (!set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, bytes)) return false;
@@ -120,8 +130,8 @@ class CublasLtProduct final : public Product {
     }
     cublasLtMatmulHeuristicResult_t found = {};
     int count = 0;
-    if (!Ok(cublasLtMatmulAlgoGetHeuristic(handle_, operation_, b_, a_, y_, y_, preference, 1,
-                                           &found, &count)) ||
+    if (!Ok(lt_.MatmulAlgoGetHeuristic(handle_, operation_, b_, a_, y_, y_, preference, 1, &found,
+                                       &count)) ||
         count == 0) {
       return false;
     }
@@ -136,9 +146,10 @@ class CublasLtProduct final : public Product {
   }
 
   const ProductShape s_;
+  const CublasLt& lt_;
   cublasLtHandle_t handle_;
   cudaStream_t stream_;
-  Operation operation_;
+  Owned<cublasLtMatmulDesc_t> operation_;
   Layout a_, b_, y_;
   cublasLtMatmulAlgo_t aligned_ = {}, unaligned_ = {};
   size_t workspace_ = 0;
@@ -146,16 +157,18 @@ class CublasLtProduct final : public Product {
 
 class CublasLtProducts final : public Products {
  public:
-  CublasLtProducts(cublasLtHandle_t handle, Stream stream) : handle_(handle), stream_(stream) {}
-  ~CublasLtProducts() override { cublasLtDestroy(handle_); }
+  CublasLtProducts(const CublasLt& lt, cublasLtHandle_t handle, Stream stream)
+      : lt_(lt), handle_(handle), stream_(stream) {}
+  ~CublasLtProducts() override { lt_.Destroy(handle_); }
 
   std::unique_ptr<Product> Make(const ProductShape& shape) override {
-    auto product = std::make_unique<CublasLtProduct>(shape, handle_, stream_);
+    auto product = std::make_unique<CublasLtProduct>(shape, lt_, handle_, stream_);
     if (!product->Plan()) return nullptr;
     return product;
   }
 
  private:
+  const CublasLt& lt_;
   cublasLtHandle_t handle_;
   Stream stream_;
 };
@@ -163,10 +176,11 @@ class CublasLtProducts final : public Products {
 }  // namespace
 
 Result<std::unique_ptr<Products>> MakeCublasLtProducts(Stream stream) {
+  LEPTON_ASSIGN_OR_RETURN(const CublasLt* const lt, CublasLt::Load());
   cublasLtHandle_t handle = nullptr;
-  const cublasStatus_t status = cublasLtCreate(&handle);
-  if (!Ok(status)) return Internal(std::string("cuBLASLt: ") + cublasLtGetStatusString(status));
-  return std::unique_ptr<Products>(std::make_unique<CublasLtProducts>(handle, stream));
+  const cublasStatus_t status = lt->Create(&handle);
+  if (!Ok(status)) return Internal(std::string("cuBLASLt: ") + lt->GetStatusString(status));
+  return std::unique_ptr<Products>(std::make_unique<CublasLtProducts>(*lt, handle, stream));
 }
 
 }  // namespace lepton::kernels::cuda

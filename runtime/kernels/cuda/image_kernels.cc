@@ -1,26 +1,18 @@
 // Glue of convolutions, pools and batch normalisation.
-#include "runtime/kernels/cpu/conv_shape.h"
+#include <algorithm>
+
+#include "runtime/kernels/cuda/conv_arguments.h"
 #include "runtime/kernels/cuda/cuda_kernel.h"
 #include "runtime/kernels/cuda/device/images.h"
 
 namespace lepton::kernels::cuda {
 namespace {
 
-WindowAxisArguments AxisOf(const ops::WindowAxis& axis, int64_t in) {
-  return {axis.extent, axis.stride, axis.dilation, axis.before, in, axis.Outputs(in)};
-}
-
 ConvArguments ConvOf(const KernelContext& context, int x, int weights) {
-  const ConvShape shape(x < 0 ? context.output(0).shape() : context.input(x).shape(),
-                        weights < 0 ? context.output(0).shape() : context.input(weights).shape(),
-                        context.attributes());
-  ConvArguments a;
-  a.images = shape.images;
-  a.in_channels = shape.in_channels;
-  a.out_channels = shape.out_channels;
-  a.groups = shape.groups;
-  a.h = AxisOf(shape.window.h, shape.in_h);
-  a.w = AxisOf(shape.window.w, shape.in_w);
+  ConvArguments a =
+      ConvArgumentsOf(x < 0 ? context.output(0).shape() : context.input(x).shape(),
+                      weights < 0 ? context.output(0).shape() : context.input(weights).shape(),
+                      context.attributes());
   a.bf16 = IsBf16(context.input(0));
   a.result = context.output(0).as<float>();
   return a;

@@ -14,6 +14,7 @@ struct ProductShape {
   int64_t batch = 1;
   int64_t m = 0, n = 0, k = 0;
   bool transpose_a = false, transpose_b = false;
+  bool shared_a = false;     // a is one matrix for the whole batch
   bool bf16 = false;         // a and b; else f32
   bool bf16_result = false;  // y, and the bias; else f32
   bool bias = false;

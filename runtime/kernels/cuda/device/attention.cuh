@@ -4,7 +4,7 @@
 #pragma once
 
 #include "runtime/kernels/cuda/device/attention.h"
-#include "runtime/kernels/cuda/device/code.h"
+#include "runtime/kernels/cuda/device/code.cuh"
 
 namespace lepton::kernels::cuda {
 

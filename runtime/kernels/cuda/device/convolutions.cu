@@ -1,6 +1,6 @@
 // Direct convolutions: correct for every shape, and what runs where cuDNN cannot.
-#include "runtime/kernels/cuda/device/code.h"
 #include "runtime/kernels/cuda/device/images.h"
+#include "runtime/kernels/cuda/device/windows.cuh"
 
 namespace lepton::kernels::cuda {
 namespace {
@@ -12,17 +12,6 @@ __device__ int64_t GroupIn(const ConvArguments& a) {
 }
 __device__ int64_t GroupOut(const ConvArguments& a) {
   return a.out_channels / a.groups;
-}
-
-// The input that step `i` of the window meets at `output`; -1: padding.
-__device__ int64_t InputAt(const WindowAxisArguments& axis, int64_t output, int64_t i) {
-  const int64_t at = output * axis.stride + i * axis.dilation - axis.before;
-  return at >= 0 && at < axis.in ? at : -1;
-}
-// The output whose window meets `input` at step `i`; -1: none.
-__device__ int64_t OutputAt(const WindowAxisArguments& axis, int64_t input, int64_t i) {
-  const int64_t at = input + axis.before - i * axis.dilation;
-  return at >= 0 && at % axis.stride == 0 && at / axis.stride < axis.out ? at / axis.stride : -1;
 }
 
 // A thread per element of y.

@@ -1,7 +1,7 @@
 #include "runtime/kernels/cuda/device/pointwise.h"
 
-#include "runtime/kernels/cuda/device/code.h"
-#include "runtime/kernels/cuda/device/functions.h"
+#include "runtime/kernels/cuda/device/code.cuh"
+#include "runtime/kernels/cuda/device/functions.cuh"
 
 namespace lepton::kernels::cuda {
 namespace {

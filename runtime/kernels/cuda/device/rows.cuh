@@ -1,7 +1,7 @@
 // A block's work on a row. Device code only.
 #pragma once
 
-#include "runtime/kernels/cuda/device/code.h"
+#include "runtime/kernels/cuda/device/code.cuh"
 
 namespace lepton::kernels::cuda {
 

@@ -1,6 +1,6 @@
 #include "runtime/kernels/cuda/device/updates.h"
 
-#include "runtime/kernels/cuda/device/code.h"
+#include "runtime/kernels/cuda/device/code.cuh"
 
 namespace lepton::kernels::cuda {
 namespace {

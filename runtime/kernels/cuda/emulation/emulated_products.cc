@@ -36,7 +36,8 @@ class EmulatedProduct final : public Product {
 
  private:
   static void Multiply(const ProductShape& s, const ProductOperands& o, int64_t batch) {
-    const auto a = Widened(o.a, s.bf16, batch * s.m * s.k, s.m, s.k, s.transpose_a);
+    const auto a =
+        Widened(o.a, s.bf16, (s.shared_a ? 0 : batch) * s.m * s.k, s.m, s.k, s.transpose_a);
     const auto b = Widened(o.b, s.bf16, batch * s.k * s.n, s.k, s.n, s.transpose_b);
     std::vector<float> row(s.n);
     for (int64_t i = 0; i < s.m; ++i) {

@@ -2,7 +2,7 @@
 // double, in kernels/cpu/reference_elementwise.cc.
 #pragma once
 
-#include "runtime/kernels/cuda/device/code.h"
+#include "runtime/kernels/cuda/device/code.cuh"
 #include "runtime/kernels/cuda/device/pointwise.h"
 
 namespace lepton::kernels::cuda {
