@@ -40,9 +40,9 @@ constexpr Ceiling kCeilings[] = {
 
 struct Arguments {
   std::map<std::string, std::string> values = {
-      {"layers", "12"},  {"width", "768"}, {"heads", "12"},       {"context", "1024"},
-      {"batch", "8"},    {"steps", "20"},  {"precision", "bf16"}, {"check", "1"},
-      {"vocabulary", "50257"}};
+      {"layers", "12"},      {"width", "768"}, {"heads", "12"},
+      {"context", "1024"},   {"batch", "8"},   {"steps", "20"},
+      {"precision", "bf16"}, {"check", "1"},   {"vocabulary", "50257"}};
   int64_t number(const std::string& name) const { return std::atoll(values.at(name).c_str()); }
 };
 
@@ -68,9 +68,9 @@ class Training {
     options.total_steps = 1'000'000;
     options.backend = device;
     options.profile = profile;
-    program_ = TrainingProgram::Build(lepton::nn::MakeSignature(options.model, data).value(),
-                                      options)
-                   .value();
+    program_ =
+        TrainingProgram::Build(lepton::nn::MakeSignature(options.model, data).value(), options)
+            .value();
     uint64_t state = 1;
     for (int64_t i = 0; i < tokens(); ++i) {
       state = state * 6364136223846793005u + 1442695040888963407u;
@@ -178,11 +178,12 @@ int Run(const Arguments& arguments) {
   const double attention = 12.0 * arguments.number("layers") * arguments.number("width") *
                            arguments.number("context") / 2;
   const double flops = static_cast<double>(tokens) * (6.0 * parameters + attention);
-  fmt::print("{} M parameters, {} tokens a step, {}: {:.2f} ms a step (fastest {:.2f}, slowest "
-             "{:.2f}), {:.0f} tokens/s, {:.1f} TFLOP/s, loss {:.4f}\n",
-             parameters / 1000000, tokens, arguments.values.at("precision"), 1e3 * median,
-             1e3 * seconds.front(), 1e3 * seconds.back(), static_cast<double>(tokens) / median,
-             flops / median / 1e12, loss);
+  fmt::print(
+      "{} M parameters, {} tokens a step, {}: {:.2f} ms a step (fastest {:.2f}, slowest "
+      "{:.2f}), {:.0f} tokens/s, {:.1f} TFLOP/s, loss {:.4f}\n",
+      parameters / 1000000, tokens, arguments.values.at("precision"), 1e3 * median,
+      1e3 * seconds.front(), 1e3 * seconds.back(), static_cast<double>(tokens) / median,
+      flops / median / 1e12, loss);
   Profile profile;
   Training training(arguments, arguments.number("layers"), arguments.number("batch"), &device,
                     &profile);

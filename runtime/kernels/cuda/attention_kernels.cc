@@ -6,8 +6,8 @@
 namespace lepton::kernels::cuda {
 namespace {
 
-AttentionArguments ArgumentsOf(const KernelContext& context, const AttentionPlaces& places) {
-  const AttentionShape shape(context, places);
+// Without memory.
+AttentionArguments ArgumentsOf(const AttentionShape& shape, bool bf16) {
   AttentionArguments a;
   a.batch = shape.batch;
   a.heads = shape.heads;
@@ -23,7 +23,13 @@ AttentionArguments ArgumentsOf(const KernelContext& context, const AttentionPlac
   a.scale = static_cast<float>(shape.scale);
   a.causal = shape.causal;
   a.window = shape.window;
-  a.bf16 = IsBf16(context.input(places.q));
+  a.bf16 = bf16;
+  return a;
+}
+
+AttentionArguments ArgumentsOf(const KernelContext& context, const AttentionPlaces& places) {
+  AttentionArguments a =
+      ArgumentsOf(AttentionShape(context, places), IsBf16(context.input(places.q)));
   a.q = context.input(places.q).data;
   a.k = context.input(places.k).data;
   a.v = context.input(places.v).data;
@@ -31,15 +37,17 @@ AttentionArguments ArgumentsOf(const KernelContext& context, const AttentionPlac
   return a;
 }
 
-template <const AttentionPlaces& places>
+using AttentionRun = void (*)(const AttentionArguments&, Stream);
+
+template <const AttentionPlaces& places, AttentionRun run>
 void AttentionOf(const KernelContext& context, CudaDevice& device) {
   AttentionArguments a = ArgumentsOf(context, places);
   a.y = context.output(0).data;
   a.log_sum = context.output(1).as<float>();
-  RunAttention(a, device.stream());
+  run(a, device.stream());
 }
 
-template <const AttentionPlaces& places>
+template <const AttentionPlaces& places, AttentionRun run>
 void AttentionGradOf(const KernelContext& context, CudaDevice& device) {
   AttentionArguments a = ArgumentsOf(context, places);
   a.y = context.input(places.y).data;
@@ -49,7 +57,7 @@ void AttentionGradOf(const KernelContext& context, CudaDevice& device) {
   a.dk = context.output(places.dk).data;
   a.dv = context.output(places.dv).data;
   a.dot = static_cast<float*>(context.workspace());
-  RunAttentionGrad(a, device.stream());
+  run(a, device.stream());
 }
 
 template <const AttentionPlaces& places>
@@ -58,28 +66,55 @@ size_t DotBytes(const KernelRequest& request) {
 }
 
 template <const AttentionPlaces& places>
-bool FitsHeads(const KernelRequest& request) {
+AttentionArguments ArgumentsOf(const KernelRequest& request) {
   const AttentionShape shape(request.inputs[places.q].shape, request.inputs[places.k].shape,
                              *request.attributes, places.packed);
-  return shape.size <= kAttentionSize;
+  return ArgumentsOf(shape, request.inputs[places.q].dtype == DType::kBF16);
+}
+
+template <const AttentionPlaces& places>
+bool FitsHeads(const KernelRequest& request) {
+  return ArgumentsOf<places>(request).size <= kAttentionSize;
+}
+template <const AttentionPlaces& places>
+bool FitsTensors(const KernelRequest& request) {
+  return FitsTensorCores(ArgumentsOf<places>(request));
+}
+
+template <const AttentionPlaces& forward, const AttentionPlaces& backward, AttentionRun run,
+          AttentionRun run_grad>
+void Append(std::string_view op, std::string_view grad, DType dtype, std::string_view name,
+            bool (*fits)(const KernelRequest&), bool (*grad_fits)(const KernelRequest&),
+            std::vector<KernelEntry>& entries) {
+  entries.push_back(
+      CudaEntry(op, dtype, name, fits, &DeviceFunction<AttentionOf<forward, run>>::Create));
+  entries.push_back(CudaEntry(grad, dtype, name, grad_fits,
+                              &DeviceFunctionWithWorkspace<AttentionGradOf<backward, run_grad>,
+                                                           DotBytes<backward>>::Create));
+}
+
+template <AttentionRun run, AttentionRun run_grad>
+void AppendOwn(DType dtype, std::vector<KernelEntry>& entries) {
+  Append<kAttentionPlaces, kGradPlaces, run, run_grad>("attention", "attention_grad", dtype, "own",
+                                                       &FitsHeads<kAttentionPlaces>,
+                                                       &FitsHeads<kGradPlaces>, entries);
+  Append<kPackedPlaces, kPackedGradPlaces, run, run_grad>(
+      "packed_attention", "packed_attention_grad", dtype, "own", &FitsHeads<kPackedPlaces>,
+      &FitsHeads<kPackedGradPlaces>, entries);
 }
 
 }  // namespace
 
 std::vector<KernelEntry> AttentionKernels() {
   std::vector<KernelEntry> entries;
+  Append<kAttentionPlaces, kGradPlaces, &RunTensorAttention, &RunTensorAttentionGrad>(
+      "attention", "attention_grad", DType::kBF16, "tensor cores", &FitsTensors<kAttentionPlaces>,
+      &FitsTensors<kGradPlaces>, entries);
+  Append<kPackedPlaces, kPackedGradPlaces, &RunTensorAttention, &RunTensorAttentionGrad>(
+      "packed_attention", "packed_attention_grad", DType::kBF16, "tensor cores",
+      &FitsTensors<kPackedPlaces>, &FitsTensors<kPackedGradPlaces>, entries);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    entries.push_back(CudaEntry("attention", dtype, "own", &FitsHeads<kAttentionPlaces>,
-                                &DeviceFunction<AttentionOf<kAttentionPlaces>>::Create));
-    entries.push_back(CudaEntry("packed_attention", dtype, "own", &FitsHeads<kPackedPlaces>,
-                                &DeviceFunction<AttentionOf<kPackedPlaces>>::Create));
-    entries.push_back(CudaEntry(
-        "attention_grad", dtype, "own", &FitsHeads<kGradPlaces>,
-        &DeviceFunctionWithWorkspace<AttentionGradOf<kGradPlaces>, DotBytes<kGradPlaces>>::Create));
-    entries.push_back(CudaEntry("packed_attention_grad", dtype, "own",
-                                &FitsHeads<kPackedGradPlaces>,
-                                &DeviceFunctionWithWorkspace<AttentionGradOf<kPackedGradPlaces>,
-                                                             DotBytes<kPackedGradPlaces>>::Create));
+    AppendOwn<&RunAttention, &RunAttentionGrad>(dtype, entries);
   }
   return entries;
 }

@@ -30,7 +30,9 @@ inline ConvArguments ConvArgumentsOf(const graph::KernelRequest& request) {
   const auto& in = request.inputs;
   const Shape& out = request.outputs[0].shape;
   const bool dx = request.op == "conv2d_input_grad", dw = request.op == "conv2d_weight_grad";
-  ConvArguments a = ConvArgumentsOf(dx ? out : dw ? in[1].shape : in[0].shape,
+  ConvArguments a = ConvArgumentsOf(dx   ? out
+                                    : dw ? in[1].shape
+                                         : in[0].shape,
                                     dw ? out : in[1].shape, *request.attributes);
   a.bf16 = in[0].dtype == DType::kBF16;
   return a;

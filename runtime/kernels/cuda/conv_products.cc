@@ -1,7 +1,7 @@
 // Convolutions as products: windows unfolded into columns, which the library multiplies.
-//   y[image] [o, p] = weights [o, s] columns[image] [s, p]      s: steps of a window, p: pixels of y
-//   dcolumns[image] [s, p] = weights^T [s, o] dy[image] [o, p]  and folded: dx
-//   dweights [o, s] = dy [o, images p] columns^T [images p, s]  dy turned so that images are inside
+//   y[image] [o, p] = weights [o, s] columns[image] [s, p]      s: steps of a window, p: pixels of
+//   y dcolumns[image] [s, p] = weights^T [s, o] dy[image] [o, p]  and folded: dx dweights [o, s] =
+//   dy [o, images p] columns^T [images p, s]  dy turned so that images are inside
 // A window of one element that moves by one needs no columns: they are x.
 #include "runtime/kernels/cuda/conv_arguments.h"
 #include "runtime/kernels/cuda/cuda_kernel.h"
@@ -30,8 +30,7 @@ struct Columns {
 // One group only: each group would be a product of its own.
 bool CanMultiply(const KernelRequest& request) {
   const ConvArguments a = ConvArgumentsOf(request);
-  return a.groups == 1 &&
-         Columns(a).all * static_cast<int64_t>(sizeof(float)) <= kMostColumnBytes;
+  return a.groups == 1 && Columns(a).all * static_cast<int64_t>(sizeof(float)) <= kMostColumnBytes;
 }
 
 class ConvProduct : public graph::Kernel {
@@ -81,10 +80,8 @@ class ConvForward final : public ConvProduct {
       RunUnfold(a_, {columns_.pixels, columns_.steps * columns_.pixels}, At(c, place_),
                 device_.stream());
     }
-    product_->Run({.a = c.input(1).data,
-                   .b = columns,
-                   .y = c.output(0).data,
-                   .workspace = c.workspace()});
+    product_->Run(
+        {.a = c.input(1).data, .b = columns, .y = c.output(0).data, .workspace = c.workspace()});
   }
 
  private:
@@ -110,10 +107,8 @@ class ConvInputGrad final : public ConvProduct {
   }
   void Run(const KernelContext& c) override {
     void* const dcolumns = columns_.plain ? c.output(0).data : At(c, place_);
-    product_->Run({.a = c.input(1).data,
-                   .b = c.input(0).data,
-                   .y = dcolumns,
-                   .workspace = c.workspace()});
+    product_->Run(
+        {.a = c.input(1).data, .b = c.input(0).data, .y = dcolumns, .workspace = c.workspace()});
     if (columns_.plain) return;
     RunFold(a_, {columns_.pixels, columns_.steps * columns_.pixels},
             static_cast<const float*>(dcolumns), c.output(0).as<float>(), device_.stream());
@@ -150,10 +145,8 @@ class ConvWeightGrad final : public ConvProduct {
       RunStrided(Turned(dy, At(c, dy_place_)), device_.stream());
       dy = At(c, dy_place_);
     }
-    product_->Run({.a = dy,
-                   .b = At(c, columns_place_),
-                   .y = c.output(0).data,
-                   .workspace = c.workspace()});
+    product_->Run(
+        {.a = dy, .b = At(c, columns_place_), .y = c.output(0).data, .workspace = c.workspace()});
   }
 
  private:
@@ -187,12 +180,11 @@ class ConvWeightGrad final : public ConvProduct {
 std::vector<KernelEntry> ConvProductKernels() {
   std::vector<KernelEntry> entries;
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    entries.push_back(CudaEntry("conv2d", dtype, "products", &CanMultiply, &ConvForward::Create));
     entries.push_back(
-        CudaEntry("conv2d", dtype, "products", &CanMultiply, &ConvForward::Create));
-    entries.push_back(CudaEntry("conv2d_input_grad", dtype, "products", &CanMultiply,
-                                &ConvInputGrad::Create));
-    entries.push_back(CudaEntry("conv2d_weight_grad", dtype, "products", &CanMultiply,
-                                &ConvWeightGrad::Create));
+        CudaEntry("conv2d_input_grad", dtype, "products", &CanMultiply, &ConvInputGrad::Create));
+    entries.push_back(
+        CudaEntry("conv2d_weight_grad", dtype, "products", &CanMultiply, &ConvWeightGrad::Create));
   }
   return entries;
 }

@@ -226,8 +226,7 @@ void Forward(const AttentionArguments& a, Stream stream) {
 template <int kColumns>
 void Backward(const AttentionArguments& a, Stream stream) {
   constexpr int64_t kRows = AttentionTile<kColumns>::kBlockRows;
-  Launch(AttentionDots, Grid{Blocks(a.batch * a.heads * a.queries, kAttentionWarps)},
-         kAttentionThreads, 0, stream, a);
+  RunAttentionDots(a, stream);
   Launch(AttentionQueryGrad<kColumns>, Grid{Blocks(a.queries, kRows), a.heads, a.batch},
          kAttentionThreads, AttentionBytes<kColumns>(2, 1), stream, a);
   Launch(AttentionKeyGrad<kColumns>, Grid{Blocks(a.keys, kRows), a.kv_heads, a.batch},
@@ -240,6 +239,11 @@ void RunAttention(const AttentionArguments& a, Stream stream) {
   if (a.size <= 2 * kWarp) return Forward<2>(a, stream);
   if (a.size <= 4 * kWarp) return Forward<4>(a, stream);
   Forward<8>(a, stream);
+}
+
+void RunAttentionDots(const AttentionArguments& a, Stream stream) {
+  Launch(AttentionDots, Grid{Blocks(a.batch * a.heads * a.queries, kAttentionWarps)},
+         kAttentionThreads, 0, stream, a);
 }
 
 void RunAttentionGrad(const AttentionArguments& a, Stream stream) {

@@ -37,6 +37,13 @@ struct AttentionArguments {
 inline constexpr int64_t kAttentionSize = 256;
 
 void RunAttention(const AttentionArguments& arguments, Stream stream);
+// The gradient's first part: dot.
+void RunAttentionDots(const AttentionArguments& arguments, Stream stream);
 void RunAttentionGrad(const AttentionArguments& arguments, Stream stream);
+
+// The same on tensor cores, for what fits; memory is not looked at. f32 sums, as above.
+bool FitsTensorCores(const AttentionArguments& arguments);
+void RunTensorAttention(const AttentionArguments& arguments, Stream stream);
+void RunTensorAttentionGrad(const AttentionArguments& arguments, Stream stream);
 
 }  // namespace lepton::kernels::cuda

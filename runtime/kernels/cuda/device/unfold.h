@@ -8,8 +8,8 @@
 
 namespace lepton::kernels::cuda {
 
-// Where the element of step `step` (channel, row and column of a window) for output pixel `pixel` of
-// an image lies: step * of_step + image * of_image + pixel.
+// Where the element of step `step` (channel, row and column of a window) for output pixel `pixel`
+// of an image lies: step * of_step + image * of_image + pixel.
 struct ColumnPitch {
   int64_t of_step = 0, of_image = 0;
 };

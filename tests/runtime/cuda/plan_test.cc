@@ -1,0 +1,213 @@
+// Plans on a device: what follows a product is folded into it, steps are recorded and replayed, and
+// errors say what is missing.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "runtime/graph/executor.h"
+#include "runtime/kernels/kernel_list_cpu.h"
+#include "runtime/ops/op_list.h"
+#include "tests/runtime/cuda/cuda_test.h"
+#include "tests/runtime/engine/op_cases.h"
+
+#ifdef LEPTON_EMULATED_CUDA
+#include "runtime/kernels/cuda/emulation/emulated_device.h"
+#endif
+
+namespace lepton::cuda_test {
+namespace {
+
+using engine_test::F32;
+using engine_test::HostTensor;
+using engine_test::RandomTensor;
+using graph::Executor;
+using graph::Graph;
+using graph::Plan;
+using graph::PlanOptions;
+using graph::RunState;
+using graph::ValueId;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// relu(x w + bias) + x v, rounded; and dropout of it.
+struct TwoProducts {
+  TwoProducts() : graph(ops::OpList()) {
+    x = graph.AddInput("x", F32({Shape::kBatch, 12}));
+    w = graph.AddParameter("w", F32({12, 20}));
+    v = graph.AddParameter("v", F32({12, 20}));
+    bias = graph.AddParameter("bias", F32({20}));
+    const ValueId first = graph.Add("matmul", {x, w}).value();
+    const ValueId biased = graph.Add("bias_add", {first, bias}).value();
+    const ValueId active = graph.Add("relu", {biased}).value();
+    const ValueId second = graph.Add("matmul", {x, v}).value();
+    sum = graph.Add("add", {active, second}).value();
+    rounded = graph.Add("cast", {sum}, {{"to", "bf16"}}).value();
+    dropped = graph.Add("dropout", {sum}, {{"rate", 0.5}, {"stream", int64_t{2}}}).value();
+    for (const ValueId value : {rounded, dropped}) {
+      EXPECT_TRUE(graph.AddOutput(value, false).ok());
+    }
+    for (const ValueId value : {w, v, bias}) {
+      parameters.push_back(RandomTensor(graph.type(value), 70 + value));
+    }
+  }
+
+  // The plan for a batch of 7, bound to memory of the device that `places` keeps.
+  Plan* Bound(Executor& executor, CudaDevice* device, std::vector<Buffer>& places) {
+    bool made = false;
+    auto planned = executor.PlanForBatch(7, &made);
+    EXPECT_TRUE(planned.ok()) << planned.status().ToString();
+    Plan* const plan = *planned;
+    const ValueId ids[] = {w, v, bias};
+    for (size_t i = 0; i < 3; ++i) {
+      HostTensor& tensor = parameters[i];
+      if (device == nullptr) {
+        plan->Bind(ids[i], tensor.data.data());
+        continue;
+      }
+      places.push_back(Buffer::On(device, tensor.data.size()).value());
+      device->CopyIn(places.back().data(), tensor.data.data(), tensor.data.size());
+      EXPECT_TRUE(device->Synchronize().ok());
+      plan->Bind(ids[i], places.back().data());
+    }
+    return plan;
+  }
+
+  std::vector<float> Run(Plan& plan, uint64_t step, uint64_t input_seed) {
+    HostTensor input = RandomTensor(F32({7, 12}), input_seed);
+    EXPECT_TRUE(plan.Feed(x, input.data.data()).ok());
+    plan.RunPrologue({1, step, 3});
+    plan.Run({1, step, 3});
+    std::vector<float> result(7 * 20 * 2);
+    std::vector<BF16> narrow(7 * 20);
+    EXPECT_TRUE(plan.Fetch(dropped, result.data()).ok());
+    EXPECT_TRUE(plan.Fetch(rounded, narrow.data()).ok());
+    for (int i = 0; i < 7 * 20; ++i) result[7 * 20 + i] = BF16::ToFloat(narrow[i]);
+    return result;
+  }
+
+  Graph graph;
+  ValueId x, w, v, bias, sum, rounded, dropped;
+  std::vector<HostTensor> parameters;
+};
+
+void ExpectAlike(const std::vector<float>& got, const std::vector<float>& wanted) {
+  ASSERT_EQ(got.size(), wanted.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    // The second half is rounded to bf16.
+    const double tolerance = i < got.size() / 2 ? 1e-5 : 1.0 / 128;
+    ASSERT_NEAR(got[i], wanted[i], tolerance * (1 + std::abs(wanted[i]))) << i;
+  }
+}
+
+TEST(DevicePlan, GivesTheHostsResultsFusedAndUnfused) {
+  CudaDevice* const device = DeviceOrNull();
+  if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
+  TwoProducts graph;
+  Executor on_host(graph.graph, kernels::CpuKernels());
+  std::vector<Buffer> none;
+  const auto wanted = graph.Run(*graph.Bound(on_host, nullptr, none), 5, 1);
+  for (const bool fuse : {true, false}) {
+    std::vector<Buffer> places;
+    Executor executor(graph.graph, device->kernels(), {}, {.fuse = fuse, .accelerator = device});
+    Plan* const plan = graph.Bound(executor, device, places);
+    ExpectAlike(graph.Run(*plan, 5, 1), wanted);
+    const auto names = plan->KernelNames();
+    if (fuse) {
+      EXPECT_THAT(names, Contains("matmul+bias_add+relu: library"));
+      EXPECT_THAT(names, Contains(HasSubstr("matmul+add")));
+    } else {
+      EXPECT_THAT(names, Not(Contains(HasSubstr("+"))));
+    }
+  }
+}
+
+TEST(DevicePlan, ReplaysItsStepsWithOtherInputsAndOtherRandomNumbers) {
+  CudaDevice* const device = DeviceOrNull();
+  if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
+  TwoProducts graph;
+  Executor on_host(graph.graph, kernels::CpuKernels());
+  std::vector<Buffer> none, places;
+  Plan* const host_plan = graph.Bound(on_host, nullptr, none);
+  Executor executor(graph.graph, device->kernels(), {}, {.accelerator = device});
+  Plan* const plan = graph.Bound(executor, device, places);
+  for (uint64_t step = 0; step < 4; ++step) {
+    SCOPED_TRACE(step);
+    ExpectAlike(graph.Run(*plan, step, 20 + step), graph.Run(*host_plan, step, 20 + step));
+    EXPECT_EQ(plan->replays(), step > 0);
+  }
+  // In another place: what was recorded knows the old one.
+  places.push_back(Buffer::On(device, graph.parameters[0].data.size()).value());
+  plan->Bind(graph.w, places.back().data());
+  EXPECT_FALSE(plan->replays());
+  HostTensor zeros = engine_test::MakeTensor(graph.graph.type(graph.w));
+  std::swap(graph.parameters[0], zeros);
+  host_plan->Bind(graph.w, graph.parameters[0].data.data());
+  ExpectAlike(graph.Run(*plan, 9, 30), graph.Run(*host_plan, 9, 30));
+}
+
+TEST(DevicePlan, RecordsOnlyWhenAsked) {
+  CudaDevice* const device = DeviceOrNull();
+  if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
+  TwoProducts graph;
+  std::vector<Buffer> places;
+  Executor executor(graph.graph, device->kernels(), {}, {.accelerator = device, .record = false});
+  Plan* const plan = graph.Bound(executor, device, places);
+  const auto first = graph.Run(*plan, 1, 2);
+  const auto second = graph.Run(*plan, 1, 2);
+  EXPECT_FALSE(plan->replays());
+  EXPECT_EQ(std::memcmp(first.data(), second.data(), first.size() * sizeof(float)), 0);
+}
+
+TEST(DevicePlan, SaysWhichOpHasNoKernel) {
+  CudaDevice* const device = DeviceOrNull();
+  if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
+  TwoProducts graph;
+  Executor executor(graph.graph, graph::KernelTable({}), {}, {.accelerator = device});
+  const auto plan = executor.PlanForBatch(7);
+  ASSERT_FALSE(plan.ok());
+  EXPECT_THAT(plan.status().message(), HasSubstr("on cuda:0"));
+}
+
+#ifdef LEPTON_EMULATED_CUDA
+TEST(DevicePlan, DoesByItselfWhatTheLibraryRefuses) {
+  auto* const device = static_cast<kernels::cuda::emulation::EmulatedDevice*>(DeviceOrNull());
+  TwoProducts graph;
+  Executor on_host(graph.graph, kernels::CpuKernels());
+  std::vector<Buffer> none, places;
+  const auto wanted = graph.Run(*graph.Bound(on_host, nullptr, none), 5, 1);
+  const int before = device->products().epilogues();
+  device->products().RefuseEpilogues(true);
+  Executor executor(graph.graph, device->kernels(), {}, {.accelerator = device});
+  ExpectAlike(graph.Run(*graph.Bound(executor, device, places), 5, 1), wanted);
+  EXPECT_EQ(device->products().epilogues(), before);
+  device->products().RefuseEpilogues(false);
+  Executor folding(graph.graph, device->kernels(), {}, {.accelerator = device});
+  ExpectAlike(graph.Run(*graph.Bound(folding, device, places), 5, 1), wanted);
+  EXPECT_EQ(device->products().epilogues(), before + 2);
+}
+
+TEST(DevicePlan, LeavesNothingOnTheDevice) {
+  kernels::cuda::emulation::EmulatedDevice device;
+  {
+    TwoProducts graph;
+    std::vector<Buffer> places;
+    Executor executor(graph.graph, device.kernels(), {}, {.accelerator = &device});
+    graph.Run(*graph.Bound(executor, &device, places), 5, 1);
+    EXPECT_GT(device.allocated_bytes(), 0u);
+  }
+  EXPECT_EQ(device.allocated_bytes(), 0u);
+}
+
+TEST(DevicePlan, SaysThatTheDeviceIsFull) {
+  kernels::cuda::emulation::EmulatedDevice device;
+  const auto buffer = Buffer::On(&device, size_t{100} << 30);
+  ASSERT_FALSE(buffer.ok());
+  EXPECT_EQ(buffer.status().code(), StatusCode::kResourceExhausted);
+}
+#endif
+
+}  // namespace
+}  // namespace lepton::cuda_test
