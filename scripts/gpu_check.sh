@@ -3,6 +3,7 @@
 # nothing but the vendor's driver and CUDA libraries lacks, and runs the bundle.
 #   scripts/gpu_check.sh bundle [FOLDER]  builds and bundles (default: .bundle/gpu); no GPU needed
 #   scripts/gpu_check.sh                  the same, then runs it here
+#   LEPTON_SKIP_BUILD=1: what build/release has is bundled.
 #   FOLDER/run.sh [bench options]         on the machine with the GPU: tests, then bench; 0: all
 #                                         passed, 77: no GPU, else failed. CUDA_HOME: where CUDA is.
 set -euo pipefail
@@ -16,7 +17,7 @@ folder=${1:-.bundle/gpu}
 programs=(tests/runtime/cuda/cuda_gpu_test bench/gpu_bench)
 limit_mib=64
 
-scripts/build.sh release cuda_gpu_test gpu_bench
+[ -n "${LEPTON_SKIP_BUILD:-}" ] || scripts/build.sh release cuda_gpu_test gpu_bench
 rm -rf "$folder"
 mkdir -p "$folder/lib"
 for program in "${programs[@]}"; do

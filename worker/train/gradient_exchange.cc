@@ -105,9 +105,9 @@ void GradientExchange::AddShard(std::span<const float> gradients) {
 }
 
 void GradientExchange::After() {
-  const std::span<float> gradients = program_.gradients();
   const int piece = next_++ % pieces_;
   if (next_ == micro_batches_) return;  // Reduce goes on
+  const std::span<float> gradients = program_.gradients();
   if (pieces_ == 1) return AddShard(gradients);
   if (piece == 0) {
     pieces_sum_.assign(gradients.begin(), gradients.end());
@@ -197,6 +197,8 @@ void GradientExchange::Unpack(const Bucket& bucket) {
 }
 
 Status GradientExchange::Reduce(std::span<float> tail) {
+  // A sum of one: on a device it stays there.
+  if (gang_->size() == 1 && micro_batches_ == 1 && !compressed()) return Status::Ok();
   const std::span<float> gradients = program_.gradients();
   behind_ = true;
   std::fill(missing_.begin(), missing_.end(), 0);

@@ -41,9 +41,10 @@ bool Ok(cublasStatus_t status) {
 class CublasLtProduct final : public Product {
  public:
   CublasLtProduct(const ProductShape& shape, const CublasLt& lt, cublasLtHandle_t handle,
-                  Stream stream)
+                  Stream stream, Status& failed)
       : s_(shape),
         lt_(lt),
+        failed_(failed),
         handle_(handle),
         stream_(static_cast<cudaStream_t>(stream.handle)),
         operation_(lt.MatmulDescDestroy),
@@ -55,7 +56,7 @@ class CublasLtProduct final : public Product {
   bool Plan() {
     return Ok(lt_.MatmulDescCreate(operation_.address(), CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
            DescribeOperation() && DescribeLayouts() && FindAlgorithm(kAlignment, aligned_) &&
-           FindAlgorithm(s_.bf16 ? sizeof(uint16_t) : sizeof(float), unaligned_);
+           (FindAlgorithm(s_.bf16 ? sizeof(uint16_t) : sizeof(float), unaligned_) || true);
   }
 
   size_t workspace_bytes() const override { return workspace_; }
@@ -69,7 +70,9 @@ class CublasLtProduct final : public Product {
     const cublasStatus_t status = lt_.Matmul(handle_, operation_, &alpha, o.b, b_, o.a, a_, &beta,
                                              s_.residual ? o.residual : o.y, y_, o.y, y_,
                                              &algorithm, o.workspace, workspace_, stream_);
-    LOG_IF(ERROR, !Ok(status)) << "cublasLtMatmul: " << lt_.GetStatusString(status);
+    // Where no algorithm takes memory that lies so, the library refuses, too.
+    if (Ok(status) || !failed_.ok()) return;
+    failed_ = Internal(std::string("cublasLtMatmul: ") + lt_.GetStatusString(status));
   }
 
  private:
@@ -147,6 +150,7 @@ class CublasLtProduct final : public Product {
 
   const ProductShape s_;
   const CublasLt& lt_;
+  Status& failed_;
   cublasLtHandle_t handle_;
   cudaStream_t stream_;
   Owned<cublasLtMatmulDesc_t> operation_;
@@ -157,12 +161,12 @@ class CublasLtProduct final : public Product {
 
 class CublasLtProducts final : public Products {
  public:
-  CublasLtProducts(const CublasLt& lt, cublasLtHandle_t handle, Stream stream)
-      : lt_(lt), handle_(handle), stream_(stream) {}
+  CublasLtProducts(const CublasLt& lt, cublasLtHandle_t handle, Stream stream, Status& failed)
+      : lt_(lt), handle_(handle), stream_(stream), failed_(failed) {}
   ~CublasLtProducts() override { lt_.Destroy(handle_); }
 
   std::unique_ptr<Product> Make(const ProductShape& shape) override {
-    auto product = std::make_unique<CublasLtProduct>(shape, lt_, handle_, stream_);
+    auto product = std::make_unique<CublasLtProduct>(shape, lt_, handle_, stream_, failed_);
     if (!product->Plan()) return nullptr;
     return product;
   }
@@ -171,16 +175,17 @@ class CublasLtProducts final : public Products {
   const CublasLt& lt_;
   cublasLtHandle_t handle_;
   Stream stream_;
+  Status& failed_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Products>> MakeCublasLtProducts(Stream stream) {
+Result<std::unique_ptr<Products>> MakeCublasLtProducts(Stream stream, Status& failed) {
   LEPTON_ASSIGN_OR_RETURN(const CublasLt* const lt, CublasLt::Load());
   cublasLtHandle_t handle = nullptr;
   const cublasStatus_t status = lt->Create(&handle);
   if (!Ok(status)) return Internal(std::string("cuBLASLt: ") + lt->GetStatusString(status));
-  return std::unique_ptr<Products>(std::make_unique<CublasLtProducts>(*lt, handle, stream));
+  return std::unique_ptr<Products>(std::make_unique<CublasLtProducts>(*lt, handle, stream, failed));
 }
 
 }  // namespace lepton::kernels::cuda

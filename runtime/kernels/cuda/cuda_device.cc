@@ -123,7 +123,7 @@ Status RealDevice::Start() {
   uint64_t keep = UINT64_MAX;
   LEPTON_RETURN_IF_ERROR(FromCuda(
       cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "memory pool"));
-  LEPTON_ASSIGN_OR_RETURN(products_, MakeCublasLtProducts(Stream{stream_}));
+  LEPTON_ASSIGN_OR_RETURN(products_, MakeCublasLtProducts(Stream{stream_}, error_));
   return Status::Ok();
 }
 
