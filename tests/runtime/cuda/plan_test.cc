@@ -165,7 +165,8 @@ TEST(DevicePlan, SaysWhichOpHasNoKernel) {
   CudaDevice* const device = DeviceOrNull();
   if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
   TwoProducts graph;
-  Executor executor(graph.graph, graph::KernelTable({}), {}, {.accelerator = device});
+  const graph::KernelTable none({});
+  Executor executor(graph.graph, none, {}, {.accelerator = device});
   const auto plan = executor.PlanForBatch(7);
   ASSERT_FALSE(plan.ok());
   EXPECT_THAT(plan.status().message(), HasSubstr("on cuda:0"));
