@@ -33,11 +33,16 @@ ldd "$folder/cuda_gpu_test" "$folder/gpu_bench" |
     strip -o "$folder/lib/$(basename "$library")" "$library" 2>/dev/null ||
       cp -L "$library" "$folder/lib/"
   done
+# The largest travel packed; run.sh unpacks them where they are.
+find "$folder/lib" -size +8M -exec gzip -9 {} +
 
 cat >"$folder/run.sh" <<'RUN'
 #!/bin/sh
 # Runs the tests, then the bench, with the bundle's own libraries and the vendor's.
 here=$(cd "$(dirname "$0")" && pwd)
+for packed in "$here"/lib/*.gz; do
+  [ ! -e "$packed" ] || gzip -df "$packed" || exit 1
+done
 vendor=
 for place in "${CUDA_HOME:-/usr/local/cuda}/lib" "${CUDA_HOME:-/usr/local/cuda}/lib64" \
   /usr/local/nvidia/lib64 /usr/lib/x86_64-linux-gnu /lib/x86_64-linux-gnu /usr/lib64; do

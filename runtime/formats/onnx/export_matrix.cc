@@ -37,6 +37,7 @@ void BatchMatmul(Emitter& e, const Node& node) {
 constexpr ExportRule kRules[] = {
     {"batch_matmul", BatchMatmul},
     {"matmul", Matmul},
+    {"matmul_int8", nullptr, "models leave as they were trained, not quantised"},
 };
 
 // The window of a convolution or pool, of which `kernel` is the size.

@@ -10,6 +10,8 @@ LEPTON_SKIP_BUILD=1 scripts/gpu_check.sh bundle "$folder/bundle" >"$folder/log" 
 }
 grep -q "MiB" "$folder/log"
 
+gzip -d "$folder"/bundle/lib/*.gz
+
 # What the bundle's own loader finds, and where.
 vendor=${CUDA_HOME:-/usr/local/cuda}/lib
 for program in cuda_gpu_test gpu_bench; do
