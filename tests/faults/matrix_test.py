@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every fault in every phase of an elastic job's life, one cell of the table at a time: the job ends in
 its first attempt with the undisturbed weights, and never stands still for longer than the budget and the
-lease allow. Every third cell by default, so that each fault and each phase is met; all with
+lease allow. By default five of the cells, so that each fault and each phase is met once; all with
 LEPTON_MATRIX=all (scripts/check.sh chaos)."""
 import os
 import pathlib
@@ -176,7 +176,7 @@ class Matrix(unittest.TestCase):
         everything = os.environ.get("LEPTON_MATRIX") == "all"
         for i, fault in enumerate(FAULTS):
             for j, phase in enumerate(PHASES):
-                if not everything and (i + 2 * j) % 3 != 0:
+                if not everything and (i + 2 * j) % 5 != 0:
                     continue
                 if self.bench.hosts is None and fault in (cut_off, cut_off_one_way):
                     print(f"{fault.__name__} x {phase.__name__}: no network namespaces here", flush=True)
