@@ -85,7 +85,11 @@ class Pool:
         ranks = self.ranks()
         if len(ranks) < 2:
             return False
-        self.signal(self.dice.choice(ranks)["pid"], signal.SIGKILL)
+        victim = self.dice.choice(ranks)
+        self.signal(victim["pid"], signal.SIGKILL)
+        # Else the next fault may take who seems to be one of two: nobody would be left to go on.
+        wait_until(lambda: victim["task_id"] not in {t["task_id"] for t in self.job()["tasks"]
+                                                     if t["state"] == "STARTED"}, 20, "a death noticed")
         return True
 
     def hang_rank(self):
