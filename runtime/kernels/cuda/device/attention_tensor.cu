@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kWarpRows = 16;
 constexpr int kBlockRows = kWarpRows * kAttentionWarps;
-constexpr int kWalk = 32;             // rows of a tile
+constexpr int kWalk = 32;              // rows of a tile
 constexpr int kWalkTiles = kWalk / 8;  // result tiles across it
 
 // kWidth: a head, filled up with zeros. Pitches keep lanes of different rows in different banks.
@@ -250,8 +250,7 @@ __global__ void TensorKeyGrad(const AttentionArguments a) {
       for (int j = 0; j < kWalkTiles; ++j) {
         for (int i = 0; i < 4; ++i) {
           const int64_t query = start + j * 8 + LanePair() + i % 2;
-          const Slope slope =
-              SlopeOf(a, h, query, own + i / 2 * 8, weights[j][i], dscores[j][i]);
+          const Slope slope = SlopeOf(a, h, query, own + i / 2 * 8, weights[j][i], dscores[j][i]);
           weights[j][i] = slope.p;
           dscores[j][i] = slope.dscore;
         }
@@ -283,8 +282,8 @@ template <int kWidth>
 void TensorForwardOf(const AttentionArguments& a, Stream stream) {
   using Tile = TensorTile<kWidth>;
   Launch(TensorForward<kWidth>, Grid{Blocks(a.queries, kBlockRows), a.heads, a.batch},
-         kAttentionThreads,
-         sizeof(Bf16) * (Tile::kRowsSize + Tile::kWalkSize + Tile::kTurnedSize), stream, a);
+         kAttentionThreads, sizeof(Bf16) * (Tile::kRowsSize + Tile::kWalkSize + Tile::kTurnedSize),
+         stream, a);
 }
 
 }  // namespace
