@@ -112,70 +112,70 @@ INSTANTIATE_TEST_SUITE_P(Mlps, MemoryPlanOf,
                                          PlanCase{{40, 200, 40, 300, 8}, true, 0.2, "f32"},
                                          PlanCase{{64, 64, 64, 64, 64, 64}, true, 0.1, "bf16"}));
 
-// Gradients of one micro-batch of `batch` rows, and what the plan needs.
-std::vector<float> Gradients(TrainingGraph& training, int64_t batch, size_t* peak) {
-  Executor executor(training.graph, kernels::CpuKernels());
-  Plan* plan = executor.PlanForBatch(batch).value();
-  *peak = plan->memory().peak_bytes;
-  std::vector<float> x(batch * 24);
-  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 7) - 3;
-  std::vector<int32_t> labels(batch, 4);
-  std::vector<float> weights(training.builder.parameter_elements());
-  nn::InitializeParameters(training.builder.parameters(), 3, weights);
-  std::vector<float> gradients(weights.size());
-  plan->Bind(training.x, x.data());
-  plan->Bind(training.loss.targets, labels.data());
-  for (size_t i = 0; i < training.gradients.size(); ++i) {
-    const auto& parameter = training.builder.parameters()[i];
-    plan->Bind(parameter.value, weights.data() + parameter.view.offset);
-    plan->Bind(training.gradients[i], gradients.data() + parameter.view.offset);
+// A micro-batch of `batch` rows with first weights, bound to a plan.
+struct MicroBatch {
+  MicroBatch(TrainingGraph& training, int64_t batch)
+      : executor(training.graph, kernels::CpuKernels()),
+        plan(executor.PlanForBatch(batch).value()),
+        x(batch * 24),
+        labels(batch, 4),
+        weights(training.builder.parameter_elements()),
+        gradients(weights.size()) {
+    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 7) - 3;
+    nn::InitializeParameters(training.builder.parameters(), 3, weights);
+    plan->Bind(training.x, x.data());
+    plan->Bind(training.loss.targets, labels.data());
+    for (size_t i = 0; i < training.gradients.size(); ++i) {
+      const auto& parameter = training.builder.parameters()[i];
+      plan->Bind(parameter.value, weights.data() + parameter.view.offset);
+      plan->Bind(training.gradients[i], gradients.data() + parameter.view.offset);
+    }
   }
-  plan->RunPrologue({1, 2, 3});
-  plan->Run({1, 2, 3});
-  return gradients;
+  void Run() {
+    plan->RunPrologue({1, 2, 3});
+    plan->Run({1, 2, 3});
+  }
+
+  Executor executor;
+  Plan* const plan;
+  std::vector<float> x;
+  std::vector<int32_t> labels;
+  std::vector<float> weights, gradients;
+};
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), 4 * a.size()) == 0;
 }
 
 TEST(Recomputation, NeedsLessMemoryAndChangesNoBit) {
   for (const char* precision : {"f32", "bf16"}) {
     const std::vector<int64_t> hidden(12, 64);
-    TrainingGraph kept(hidden, true, 0.2, precision);
-    TrainingGraph repeated(hidden, true, 0.2, precision, /*recompute=*/true);
-    size_t kept_bytes = 0, repeated_bytes = 0;
-    const std::vector<float> wanted = Gradients(kept, 500, &kept_bytes);
-    const std::vector<float> got = Gradients(repeated, 500, &repeated_bytes);
-    EXPECT_EQ(std::memcmp(wanted.data(), got.data(), 4 * wanted.size()), 0) << precision;
-    EXPECT_LT(repeated_bytes, 0.6 * kept_bytes) << precision;
-    EXPECT_GT(repeated.graph.nodes().size(), kept.graph.nodes().size() + 30);
+    TrainingGraph plain(hidden, true, 0.2, precision);
+    TrainingGraph recomputing(hidden, true, 0.2, precision, /*recompute=*/true);
+    MicroBatch kept(plain, 500), repeated(recomputing, 500);
+    kept.Run();
+    repeated.Run();
+    EXPECT_TRUE(SameBits(kept.gradients, repeated.gradients)) << precision;
+    EXPECT_LT(repeated.plan->memory().peak_bytes, 0.6 * kept.plan->memory().peak_bytes)
+        << precision;
+    EXPECT_GT(recomputing.graph.nodes().size(), plain.graph.nodes().size() + 30);
   }
 }
 
 // Poisoned memory before each run: a kernel that relies on what a reused place held would show.
 TEST(MemoryPlan, ResultsDoNotDependOnWhatTheArenaHeld) {
   TrainingGraph training({32, 48}, true, 0.3, "f32");
-  Executor executor(training.graph, kernels::CpuKernels());
-  Plan* plan = executor.PlanForBatch(9).value();
-  std::vector<float> x(9 * 24, 0.5f);
-  std::vector<int32_t> labels(9, 4);
-  std::vector<float> weights(training.builder.parameter_elements());
-  nn::InitializeParameters(training.builder.parameters(), 3, weights);
-  std::vector<float> gradients(weights.size());
-  plan->Bind(training.x, x.data());
-  plan->Bind(training.loss.targets, labels.data());
-  for (size_t i = 0; i < training.gradients.size(); ++i) {
-    const auto& parameter = training.builder.parameters()[i];
-    plan->Bind(parameter.value, weights.data() + parameter.view.offset);
-    plan->Bind(training.gradients[i], gradients.data() + parameter.view.offset);
-  }
-  plan->Run({1, 2, 3});
-  const std::vector<float> first = gradients;
+  MicroBatch batch(training, 9);
+  batch.Run();
+  const std::vector<float> first = batch.gradients;
   for (size_t i = 0; i < training.graph.values().size(); ++i) {
-    if (plan->memory().offsets[i] == kNotInArena) continue;
-    const TensorView& view = plan->view(static_cast<ValueId>(i));
+    if (batch.plan->memory().offsets[i] == kNotInArena) continue;
+    const TensorView& view = batch.plan->view(static_cast<ValueId>(i));
     std::memset(view.data, 0xff, view.type.bytes());  // NaN
   }
-  std::fill(gradients.begin(), gradients.end(), -1.0f);
-  plan->Run({1, 2, 3});
-  EXPECT_EQ(std::memcmp(first.data(), gradients.data(), 4 * first.size()), 0);
+  std::fill(batch.gradients.begin(), batch.gradients.end(), -1.0f);
+  batch.Run();
+  EXPECT_TRUE(SameBits(first, batch.gradients));
 }
 
 }  // namespace
