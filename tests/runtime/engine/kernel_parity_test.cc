@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numbers>
@@ -210,15 +211,79 @@ TEST(Dropout, MaskFollowsSeedStepShardAndStream) {
   EXPECT_NE(first, mask({1, 2, 3}, 9));
 }
 
-// Whatever the vector width, and where a fill begins or ends: each number follows from its place.
-TEST(VectorKernels, RandomFillsAreTheNumbersOfTheirKey) {
-  const RandomKey key{77, 5, (uint64_t{3} << 32) + 9, 2};
+std::vector<const kernels::simd::Loops*> LoopSets() {
   std::vector<const kernels::simd::Loops*> sets = {&kernels::simd::BaselineLoops()};
   if (kernels::simd::CpuHasAvx2()) sets.push_back(&kernels::simd::Avx2Loops());
   if (kernels::simd::CpuHasAvx512()) sets.push_back(&kernels::simd::Avx512Loops());
+  return sets;
+}
+
+// With an instruction for it or without, in every place that rounds: normal numbers as BF16 does,
+// denormal ones to 0.
+TEST(VectorKernels, RoundToBf16BitForBit) {
+  std::vector<float> x;
+  for (uint32_t high = 0; high < 0x10000; ++high) {
+    for (const uint32_t low : {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
+      x.push_back(std::bit_cast<float>(high << 16 | low));
+    }
+  }
+  x.resize(x.size() + 13, 1.0f);  // a last part that fills no vector
+  const auto count = static_cast<int64_t>(x.size());
+  for (const kernels::simd::Loops* loops : LoopSets()) {
+    std::vector<uint16_t> halves(count), rows(count);
+    std::vector<float> rounded(count);
+    loops->to_bf16(count, x.data(), halves.data());
+    loops->to_bf16_rows(count / 45, 45, x.data(), 45, rows.data(), 45);
+    loops->round_bf16(count, x.data(), rounded.data());
+    for (int64_t i = 0; i < count; ++i) {
+      const auto word = std::bit_cast<uint32_t>(x[i]);
+      const bool denormal = (word & 0x7f800000u) == 0;
+      const uint16_t wanted = denormal ? word >> 16 & 0x8000u : BF16::FromFloat(x[i]).bits;
+      ASSERT_EQ(halves[i], wanted) << loops->name << " " << std::hex << word;
+      ASSERT_EQ(std::bit_cast<uint32_t>(rounded[i]), uint32_t{wanted} << 16) << loops->name;
+      if (i < count / 45 * 45) {
+        ASSERT_EQ(rows[i], wanted) << loops->name << " " << std::hex << word;
+      }
+    }
+  }
+}
+
+// The pieces meet, and end: from beyond the last on both sides.
+TEST(VectorKernels, GeluAndItsGradientAreExactToSingle) {
+  constexpr double kPi = std::numbers::pi;
+  std::vector<float> x;
+  for (int i = -90'003; i <= 90'000; ++i) x.push_back(static_cast<float>(i) * 1e-4f);
+  for (const float far : {-1e30f, -100.0f, 100.0f, 1e30f}) x.push_back(far);
+  const auto count = static_cast<int64_t>(x.size());
+  const std::vector<float> ones(count, 1.0f);
+  std::vector<float> y(count), dx(count), tanh_y(count), tanh_dx(count);
+  for (const kernels::simd::Loops* loops : LoopSets()) {
+    loops->gelu(count, x.data(), y.data());
+    loops->gelu_grad(count, x.data(), ones.data(), dx.data());
+    loops->gelu_tanh(count, x.data(), tanh_y.data());
+    loops->gelu_tanh_grad(count, x.data(), ones.data(), tanh_dx.data());
+    for (int64_t i = 0; i < count; ++i) {
+      const double a = x[i], bound = 1e-7 * std::max(4.0, std::abs(a) * 2);
+      const double cdf = 0.5 * std::erfc(-a / std::sqrt(2.0));
+      ASSERT_NEAR(y[i], a * cdf, bound) << loops->name << " " << a;
+      const double density = std::exp(-a * a / 2) / std::sqrt(2 * kPi);
+      ASSERT_NEAR(dx[i], cdf + a * density, 3e-7) << loops->name << " " << a;
+      const double size = std::min(std::abs(a), 50.0), c = 2 * std::sqrt(2 / kPi);
+      const double u = std::copysign(c * (size + 0.044715 * size * size * size), a);
+      const double s = 1 / (1 + std::exp(-u)), slope = c * (1 + 3 * 0.044715 * size * size);
+      ASSERT_NEAR(tanh_y[i], a * s, bound) << loops->name << " " << a;
+      ASSERT_NEAR(tanh_dx[i], s + std::copysign(size, a) * s * (1 - s) * slope, 3e-7)
+          << loops->name << " " << a;
+    }
+  }
+}
+
+// Whatever the vector width, and where a fill begins or ends: each number follows from its place.
+TEST(VectorKernels, RandomFillsAreTheNumbersOfTheirKey) {
+  const RandomKey key{77, 5, (uint64_t{3} << 32) + 9, 2};
   constexpr int64_t kCount = 70'003;
   std::vector<float> first;
-  for (const kernels::simd::Loops* loops : sets) {
+  for (const kernels::simd::Loops* loops : LoopSets()) {
     std::vector<float> uniform(kCount), normal(kCount), part(17);
     loops->uniform(0, kCount, key, 0.5f, uniform.data());
     loops->normal(0, kCount, key, 2.5, normal.data());

@@ -160,11 +160,13 @@ struct Loops {
                           const float* column_scales, float* x);
 };
 
+// With the instructions for bf16 where the CPU has them.
 const Loops& Avx512Loops();
 const Loops& Avx2Loops();
 const Loops& BaselineLoops();
 
 bool CpuHasAvx512();
+bool CpuHasAvx512Bf16();
 bool CpuHasAvx2();
 // The widest that this CPU has.
 const Loops& BestLoops();

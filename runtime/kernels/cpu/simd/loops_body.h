@@ -4,6 +4,9 @@
 // without it. Not a header for anyone else.
 #include <math.h>
 #include <string.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #include "runtime/kernels/cpu/simd/loops.h"
 
@@ -11,6 +14,7 @@ namespace lepton::kernels::simd {
 namespace {
 
 #define LEPTON_INLINE inline __attribute__((always_inline))
+#define LEPTON_LAMBDA __attribute__((always_inline))
 
 // Sixteen floats; the compiler cuts them into whatever registers there are.
 typedef float Lanes __attribute__((vector_size(64)));
@@ -116,20 +120,6 @@ LEPTON_INLINE float Sigmoid(float x) {
   return 1.0f / (1.0f + Exp(-x));
 }
 
-// The normal distribution function by Abramowitz and Stegun 7.1.26, to 1e-7; `density` is
-// e^(-x^2 / 2).
-LEPTON_INLINE float NormalCdf(float x, float density) {
-  const float size = fabsf(x) * 0.70710678f;
-  const float t = 1.0f / Fma(0.3275911f, size, 1.0f);
-  float p = 1.061405429f;
-  p = Fma(p, t, -1.453152027f);
-  p = Fma(p, t, 1.421413741f);
-  p = Fma(p, t, -0.284496736f);
-  p = Fma(p, t, 0.254829592f);
-  const float tail = 0.5f * (p * t * density);
-  return x < 0 ? tail : 1.0f - tail;
-}
-
 void AddLoop(int64_t count, const float* __restrict a, const float* __restrict b,
              float* __restrict y) {
   for (int64_t i = 0; i < count; ++i) y[i] = a[i] + b[i];
@@ -168,35 +158,7 @@ void ReluGradLoop(int64_t count, const float* __restrict y, const float* __restr
   for (int64_t i = 0; i < count; ++i) dx[i] = y[i] > 0 ? dy[i] : 0.0f;
 }
 
-void GeluLoop(int64_t count, const float* __restrict x, float* __restrict y) {
-  for (int64_t i = 0; i < count; ++i) y[i] = x[i] * NormalCdf(x[i], Exp(-0.5f * x[i] * x[i]));
-}
-
-void GeluGradLoop(int64_t count, const float* __restrict x, const float* __restrict dy,
-                  float* __restrict dx) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float density = Exp(-0.5f * x[i] * x[i]);
-    dx[i] = dy[i] * (NormalCdf(x[i], density) + x[i] * (0.39894228f * density));
-  }
-}
-
-// 2 sqrt(2 / pi) (x + 0.044715 x^3)
-LEPTON_INLINE float GeluTanhArgument(float x) {
-  return 1.59576912f * (x + 0.044715f * (x * x * x));
-}
-
-void GeluTanhLoop(int64_t count, const float* __restrict x, float* __restrict y) {
-  for (int64_t i = 0; i < count; ++i) y[i] = x[i] * Sigmoid(GeluTanhArgument(x[i]));
-}
-
-void GeluTanhGradLoop(int64_t count, const float* __restrict x, const float* __restrict dy,
-                      float* __restrict dx) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float s = Sigmoid(GeluTanhArgument(x[i]));
-    const float slope = 1.59576912f * (1.0f + 0.134145f * (x[i] * x[i]));
-    dx[i] = dy[i] * (s + x[i] * (s * (1.0f - s)) * slope);
-  }
-}
+#include "runtime/kernels/cpu/simd/loops_body_piecewise.inc"
 
 void TanhLoop(int64_t count, const float* __restrict x, float* __restrict y) {
   for (int64_t i = 0; i < count; ++i) y[i] = Tanh(x[i]);
@@ -281,20 +243,7 @@ void MultiplyBlockLoop(int64_t rows, int64_t columns, int64_t inner, const float
   }
 }
 
-LEPTON_INLINE uint32_t RoundedHalf(float x) {
-  const uint32_t word = ToBits(x);
-  const uint32_t rounded = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
-  const uint32_t quiet = (word >> 16) | 0x40u;
-  return (word & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
-}
-
-void ToBf16Loop(int64_t count, const float* __restrict x, uint16_t* __restrict y) {
-  for (int64_t i = 0; i < count; ++i) y[i] = static_cast<uint16_t>(RoundedHalf(x[i]));
-}
-
-void RoundBf16Loop(int64_t count, const float* __restrict x, float* __restrict y) {
-  for (int64_t i = 0; i < count; ++i) y[i] = FromBits(RoundedHalf(x[i]) << 16);
-}
+#include "runtime/kernels/cpu/simd/loops_body_rounding.inc"
 
 void ToF32Loop(int64_t count, const uint16_t* __restrict x, float* __restrict y) {
   for (int64_t i = 0; i < count; ++i) y[i] = FromBits(static_cast<uint32_t>(x[i]) << 16);
@@ -322,8 +271,9 @@ void CopyRowsLoop(int64_t rows, int64_t columns, const float* x, int64_t x_pitch
 
 void ToBf16RowsLoop(int64_t rows, int64_t columns, const float* x, int64_t x_pitch, uint16_t* y,
                     int64_t y_pitch) {
-  ConvertRows(rows, columns, x, x_pitch, y, y_pitch,
-              [](float value) { return static_cast<uint16_t>(RoundedHalf(value)); });
+  for (int64_t row = 0; row < rows; ++row) {
+    RoundTo(columns, x + row * x_pitch, y + row * y_pitch);
+  }
 }
 
 void ToF32RowsLoop(int64_t rows, int64_t columns, const uint16_t* x, int64_t x_pitch, float* y,

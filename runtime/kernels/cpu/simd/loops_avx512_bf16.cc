@@ -1,0 +1,14 @@
+// The loops that round to bf16, with the instructions for it.
+#include "runtime/kernels/cpu/simd/loops_body.h"
+
+namespace lepton::kernels::simd {
+
+void UseBf16Instructions(Loops& loops) {
+  loops.to_bf16 = ToBf16Loop;
+  loops.round_bf16 = RoundBf16Loop;
+  loops.to_bf16_rows = ToBf16RowsLoop;
+  loops.score_exp = ScoreExpLoop;
+  loops.slopes_bf16 = SlopesBf16Loop;
+}
+
+}  // namespace lepton::kernels::simd
