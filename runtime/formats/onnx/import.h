@@ -89,6 +89,6 @@ struct OperatorSupport {
   std::string types;
 };
 std::vector<OperatorSupport> SupportedOperators();
-inline constexpr int64_t kNewestOperatorSet = 18;
+inline constexpr int64_t kNewestOperatorSet = 21;
 
 }  // namespace lepton::onnx

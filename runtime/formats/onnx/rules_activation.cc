@@ -1,5 +1,6 @@
 // Activations, written with exponentials, comparisons and sums.
 #include <cmath>
+#include <numbers>
 
 #include "runtime/formats/onnx/rules.h"
 
@@ -57,6 +58,20 @@ void Relu(Call& c) {
 void ThresholdedRelu(Call& c) {
   const Id x = c.in(0);
   c.Set(0, c.b.Select(c.b.Binary("greater", x, c.Float("alpha", 1)), x, c.b.Like(x, 0)));
+}
+
+Id GeluOf(Builder& b, Id x, bool by_tanh) {
+  if (b.dtype(x) == DType::kF32) return b.Node(by_tanh ? "gelu_tanh" : "gelu", {x});
+  const Id inner = by_tanh ? b.Unary("tanh", b.Mul(b.Add(x, b.Mul(b.Mul(x, b.Mul(x, x)), 0.044715)),
+                                                   std::sqrt(2 / std::numbers::pi)))
+                           : b.Unary("erf", b.Mul(x, std::sqrt(0.5)));
+  return b.Mul(b.Mul(x, b.Add(inner, 1.0)), 0.5);
+}
+
+void Gelu(Call& c) {
+  const std::string how = c.Text("approximate", "none");
+  if (how != "none" && how != "tanh") FailInvalid("approximate: must be none or tanh");
+  c.Set(0, GeluOf(c.b, c.in(0), how == "tanh"));
 }
 
 // log(1 + exp(x)), without overflow.
@@ -117,6 +132,7 @@ constexpr std::string_view kFloats = "f16, bf16, f32, f64";
 constexpr Rule kRules[] = {
     {"Celu", 12, kFloats, Celu},
     {"Elu", 6, kFloats, Elu},
+    {"Gelu", 20, kFloats, Gelu},
     {"HardSigmoid", 6, kFloats, HardSigmoid},
     {"HardSwish", 14, kFloats, HardSwish},
     {"Hardmax", 1, kFloats, Hardmax},

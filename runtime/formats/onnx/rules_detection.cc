@@ -90,7 +90,8 @@ void GridSample(Call& c) {
       b.shape(x).elements() == 0) {
     FailInvalid("inputs must be [n, c, h, w] and [n, h, w, 2] of one type");
   }
-  const std::string mode = c.Text("mode", "bilinear");
+  std::string mode = c.Text("mode", c.version() < 20 ? "bilinear" : "linear");
+  if (c.version() >= 20 && (mode == "linear" || mode == "cubic")) mode = "bi" + mode;
   const std::string padding = c.Text("padding_mode", "zeros");
   if (mode != "bilinear" && mode != "nearest" && mode != "bicubic") FailInvalid("mode " + mode);
   if (padding != "zeros" && padding != "border" && padding != "reflection") {

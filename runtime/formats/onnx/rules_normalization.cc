@@ -68,6 +68,36 @@ void InstanceNormalization(Call& c) {
   c.Set(0, b.Add(b.Mul(y, Channels(b, c.in(1), b.rank(x))), Channels(b, c.in(2), b.rank(x))));
 }
 
+// Scale and bias are per channel; before operator set 21 per group.
+void GroupNormalization(Call& c) {
+  Builder& b = c.b;
+  const Id x = c.in(0);
+  const int rank = b.rank(x);
+  const Ints extents = Extents(b.shape(x));
+  const int64_t groups = c.Int("num_groups", 0);
+  if (rank < 3) FailInvalid("input 0 must have batch, channels and at least one more axis");
+  if (groups < 1 || extents[1] % groups != 0) {
+    FailInvalid("num_groups: must divide the " + std::to_string(extents[1]) + " channels");
+  }
+  // [batch, groups, channels of a group, what is left]
+  const Ints parted = {extents[0], groups, extents[1] / groups,
+                       Product({extents.begin() + 2, extents.end()})};
+  const bool half = b.dtype(x) == DType::kF16 || b.dtype(x) == DType::kBF16;
+  const Id wide = half ? b.Convert(x, DType::kF32) : x;
+  const Id value = Normalise(b, b.Reshape(wide, parted), {2, 3}, c.Float("epsilon", 1e-5)).value;
+  const auto spread = [&](int input) {
+    const Id v = half ? b.Convert(c.in(input), DType::kF32) : c.in(input);
+    const int64_t wanted = c.version() < 21 ? groups : extents[1];
+    if (b.shape(v) != Shape({wanted})) {
+      FailInvalid("input " + std::to_string(input) + ": must have " + std::to_string(wanted) +
+                  " elements");
+    }
+    return b.Reshape(v, {1, groups, wanted / groups, 1});
+  };
+  const Id y = b.Add(b.Mul(value, spread(1)), spread(2));
+  c.Set(0, b.Convert(b.Reshape(y, extents), b.dtype(x)));
+}
+
 void MeanVarianceNormalization(Call& c) {
   Builder& b = c.b;
   const Id x = c.in(0);
@@ -157,6 +187,7 @@ constexpr std::string_view kFloats = "f16, bf16, f32, f64";
 constexpr Rule kRules[] = {
     {"BatchNormalization", 9, kFloats, BatchNormalization},
     {"Dropout", 7, kFloats, Dropout},
+    {"GroupNormalization", 18, kFloats, GroupNormalization},
     {"InstanceNormalization", 6, kFloats, InstanceNormalization},
     {"LRN", 1, kFloats, Lrn},
     {"LayerNormalization", 17, kFloats, LayerNormalization},

@@ -31,13 +31,23 @@ std::optional<Id> Zero(Call& c, int index) {
   return c.has(index) ? std::optional<Id>(c.in(index)) : std::nullopt;
 }
 
+// Since operator set 21.
+void RefuseBlocks(Call& c) {
+  if (c.Int("block_size", 0) != 0) FailUnsupported("block_size: scales by block");
+}
+
 void QuantizeLinear(Call& c) {
+  RefuseBlocks(c);
+  if (!c.has(2) && c.Int("output_dtype", 0) != 0) {
+    FailUnsupported("output_dtype without a zero point, whose type it would follow,");
+  }
   const DType type = c.has(2) ? c.b.dtype(c.in(2)) : DType::kU8;
   const Id x = c.b.Convert(c.in(0), DType::kF32);
   c.Set(0, Quantize(c.b, x, c.in(1), Zero(c, 2), type, c.Int("axis", 1)));
 }
 
 void DequantizeLinear(Call& c) {
+  RefuseBlocks(c);
   c.Set(0, Dequantize(c.b, c.in(0), c.in(1), Zero(c, 2), c.Int("axis", 1)));
 }
 

@@ -31,6 +31,12 @@ double Source(const Interpolation& how, int64_t i, int64_t in, int64_t out, doub
   if (how.coordinates == "half_pixel" || how.coordinates == "pytorch_half_pixel") {
     return (x + 0.5) / scale - 0.5;
   }
+  if (how.coordinates == "half_pixel_symmetric") {
+    // The same about the middle, where the output is cut to whole pixels.
+    const double whole = scale * static_cast<double>(in);
+    const double offset = static_cast<double>(in) / 2 * (1 - static_cast<double>(out) / whole);
+    return offset + (x + 0.5) / scale - 0.5;
+  }
   FailUnsupported("coordinate_transformation_mode " + how.coordinates);
 }
 

@@ -52,7 +52,10 @@ void Dft(Call& c) {
   if (rank < 3 || b.shape(x).back() < 1 || b.shape(x).back() > 2) {
     FailInvalid("input 0 must end in an axis of 1 or 2");
   }
-  const int axis = b.Axis(c.Int("axis", 1), rank);
+  const int64_t wanted = c.version() < 20 ? c.Int("axis", 1)
+                         : c.has(2)       ? c.Integers(2, "axis").at(0)
+                                          : -2;
+  const int axis = b.Axis(wanted, rank);
   if (axis == rank - 1) FailInvalid("axis: is the one of the parts");
   const int64_t n = c.has(1) ? c.Integers(1, "dft_length").at(0) : b.shape(x)[axis];
   const bool half = c.Int("onesided", 0) != 0;
