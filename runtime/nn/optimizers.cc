@@ -11,8 +11,7 @@
 namespace lepton::nn {
 namespace {
 
-constexpr int64_t kGrain = 1 << 15;      // elements for which another thread is worth waking
-constexpr int64_t kNormBlock = 1 << 14;  // elements summed by one thread before the final sum
+constexpr int64_t kGrain = 1 << 15;  // elements for which another thread is worth waking
 
 }  // namespace
 
@@ -124,7 +123,22 @@ void UpdateWeights(const spec::OptimizerSpec& optimizer, double lr, uint64_t ste
   }
 }
 
-double GlobalNorm(std::span<const float> values) {
+void UpdatePart(const spec::OptimizerSpec& optimizer, double lr, uint64_t step,
+                double gradient_scale, std::span<const UpdateRange> ranges, int64_t begin,
+                std::span<float> weights, std::span<const float> gradients,
+                std::span<float> state) {
+  const auto size = static_cast<int64_t>(gradients.size());
+  std::vector<UpdateRange> within;
+  for (const UpdateRange& range : ranges) {
+    const int64_t first = std::max<int64_t>(range.begin - begin, 0);
+    const int64_t last = std::min(range.end - begin, size);
+    if (first < last) within.push_back({first, last, range.decays});
+  }
+  UpdateWeights(optimizer, lr, step, gradient_scale, within,
+                weights.subspan(static_cast<size_t>(begin), gradients.size()), gradients, state);
+}
+
+std::vector<double> SquaresOfBlocks(std::span<const float> values) {
   const auto count = static_cast<int64_t>(values.size());
   const int64_t blocks = (count + kNormBlock - 1) / kNormBlock;
   std::vector<double> sums(blocks);
@@ -135,9 +149,17 @@ double GlobalNorm(std::span<const float> values) {
           kernels::SumOfSquares(std::min(kNormBlock, count - first), values.data() + first);
     }
   });
+  return sums;
+}
+
+double NormOfBlocks(std::span<const double> squares) {
   double sum = 0;
-  for (const double part : sums) sum += part;
+  for (const double part : squares) sum += part;
   return std::sqrt(sum);
+}
+
+double GlobalNorm(std::span<const float> values) {
+  return NormOfBlocks(SquaresOfBlocks(values));
 }
 
 }  // namespace lepton::nn

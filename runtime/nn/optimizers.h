@@ -39,6 +39,18 @@ void UpdateWeights(const spec::OptimizerSpec& optimizer, double lr, uint64_t ste
                    std::span<float> weights, std::span<const float> gradients,
                    std::span<float> state, kernels::DeviceBackend* backend = nullptr);
 
+// The same for elements [begin, begin + gradients.size()) alone: `gradients` and `state` are of
+// that part, `weights` and `ranges` of all. On the host.
+void UpdatePart(const spec::OptimizerSpec& optimizer, double lr, uint64_t step,
+                double gradient_scale, std::span<const UpdateRange> ranges, int64_t begin,
+                std::span<float> weights, std::span<const float> gradients, std::span<float> state);
+
+// GlobalNorm in parts: sums of squares of blocks of so many elements (the last may be shorter), and
+// the norm of what all blocks' sums, in order, are of.
+inline constexpr int64_t kNormBlock = 1 << 14;
+std::vector<double> SquaresOfBlocks(std::span<const float> values);
+double NormOfBlocks(std::span<const double> squares);
+
 // The Euclidean norm of `values`, in double, summed in an order that depends on the size alone.
 // Infinite or NaN when a value is.
 double GlobalNorm(std::span<const float> values);

@@ -68,6 +68,11 @@ class GraphTraining final : public TrainingProgram {
                                   uint32_t shard) override;
   void WatchGradients(GradientReady ready) override;
   double ApplyGradients(uint64_t step, double scale) override;
+  int state_per_element() const override {
+    return static_cast<int>(OptimizerStateSize(options_.optimizer, 1));
+  }
+  void ApplyPart(uint64_t step, double scale, double norm, const Part& part) override;
+  void FinishParts(double scale) override;
   double LearningRate(uint64_t step) const override {
     return ScheduledRate(options_.schedule, options_.optimizer.lr, options_.total_steps, step);
   }
@@ -82,6 +87,7 @@ class GraphTraining final : public TrainingProgram {
   void WeighStatistics(double count);
   void MoveStatistics(double scale);
   double NormOfGradients();
+  double ClippedScale(double scale, double norm) const;
 
   const Signature signature_;
   const Options options_;
@@ -114,7 +120,9 @@ Status GraphTraining::Compile() {
   }
 
   const int64_t elements = builder_.parameter_elements();
-  const int64_t state = OptimizerStateSize(options_.optimizer, builder_.trained_elements());
+  const int64_t state = options_.keeps_optimizer_state
+                            ? OptimizerStateSize(options_.optimizer, builder_.trained_elements())
+                            : 0;
   LEPTON_RETURN_IF_ERROR(CheckMemory("weights, gradients and the optimizer's state",
                                      (2 * elements + state) * sizeof(float)));
   trained_ = builder_.trained_elements();
@@ -248,21 +256,37 @@ double GraphTraining::NormOfGradients() {
   return squares.ok() ? std::sqrt(*squares) : std::numeric_limits<double>::quiet_NaN();
 }
 
+double GraphTraining::ClippedScale(double scale, double norm) const {
+  const bool clip = options_.clip_norm > 0 && norm > options_.clip_norm;
+  return clip ? scale * (options_.clip_norm / norm) : scale;
+}
+
 double GraphTraining::ApplyGradients(uint64_t step, double scale) {
   const double norm = NormOfGradients() * std::abs(scale);
   if (!std::isfinite(norm)) return norm;
-  const bool clip = options_.clip_norm > 0 && norm > options_.clip_norm;
   const auto floats = [](DeviceFloats& of) {
     return std::span<float>(of.Current(), static_cast<size_t>(of.size()));
   };
-  UpdateWeights(options_.optimizer, LearningRate(step), step,
-                clip ? scale * (options_.clip_norm / norm) : scale, update_ranges_,
-                floats(weights_), floats(gradients_), floats(optimizer_state_), options_.backend);
+  UpdateWeights(options_.optimizer, LearningRate(step), step, ClippedScale(scale, norm),
+                update_ranges_, floats(weights_), floats(gradients_), floats(optimizer_state_),
+                options_.backend);
   MoveStatistics(scale);
   weights_.Wrote();
   optimizer_state_.Wrote();
   ++version_;
   return norm;
+}
+
+void GraphTraining::ApplyPart(uint64_t step, double scale, double norm, const Part& part) {
+  CHECK(options_.backend == nullptr) << "parts are updated on the host";
+  UpdatePart(options_.optimizer, LearningRate(step), step, ClippedScale(scale, norm),
+             update_ranges_, part.begin, weights(), part.gradients, part.state);
+}
+
+void GraphTraining::FinishParts(double scale) {
+  MoveStatistics(scale);
+  weights_.Wrote();
+  ++version_;
 }
 
 Status GraphTraining::Forward(const Batch& batch, std::span<float> logits) {

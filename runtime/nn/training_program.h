@@ -86,6 +86,8 @@ class TrainingProgram {
     // Of Forward and Evaluate: "" for `precision`, or any that InferenceProgram takes.
     std::string inference_precision;
     uint64_t seed = 0;
+    // False: the caller keeps the optimiser's state, and steps by ApplyPart.
+    bool keeps_optimizer_state = true;
     bool distill = false;
     DistillOptions distill_options;
     graph::Profile* profile = nullptr;  // of ForwardBackward; must outlive the program
@@ -125,6 +127,21 @@ class TrainingProgram {
   // was applied.
   virtual double ApplyGradients(uint64_t step, double scale) = 0;
   virtual double LearningRate(uint64_t step) const = 0;
+
+  // A step in parts, on the host, for a caller that keeps the optimiser's state (ZeRO): ApplyPart
+  // for any parts of the trained elements, then FinishParts, with gradients() * scale as of
+  // ApplyGradients and the norm of all of it. Elements that were updated have the bits that
+  // ApplyGradients gives them.
+  struct Part {
+    int64_t begin = 0;                 // the part's first element
+    std::span<const float> gradients;  // of the part
+    std::span<float> state;            // of the part: state_per_element() for each, as
+                                       // optimizer_state() has them for all
+  };
+  virtual int state_per_element() const { return 0; }
+  virtual void ApplyPart(uint64_t /*step*/, double /*scale*/, double /*norm*/, const Part&) {}
+  // Moves the statistics by their entries in gradients().
+  virtual void FinishParts(double /*scale*/) {}
 
   // Logits [predictions, outputs], no dropout. The same row gives the same bits in any batch.
   virtual Status Forward(const Batch& batch, std::span<float> logits) = 0;

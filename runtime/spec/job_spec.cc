@@ -98,6 +98,20 @@ Status CheckModelReference(std::string_view field, const std::string& text) {
   return ParseReference(field, text).status();
 }
 
+// What the training state cannot be cut up with.
+Status CheckParallel(const JobSpec& spec) {
+  if (spec.parallel.zero == 0) return Status::Ok();
+  if (spec.parallel.zero > 1) {
+    return InvalidArgument("parallel.zero: stage " + std::to_string(spec.parallel.zero) +
+                           " is not built yet: 0 and 1 are");
+  }
+  if (spec.resources.device != "cpu") {
+    return InvalidArgument(
+        "parallel.zero: works with resources.device: cpu only so far; with cuda it must be 0");
+  }
+  return Status::Ok();
+}
+
 Status CheckTogether(const JobSpec& spec) {
   LEPTON_RETURN_IF_ERROR(CheckName("name", spec.name));
   LEPTON_RETURN_IF_ERROR(CheckName("queue", spec.queue));
@@ -126,6 +140,7 @@ Status CheckTogether(const JobSpec& spec) {
                            " is more than max_workers, " +
                            std::to_string(spec.resources.max_workers));
   }
+  LEPTON_RETURN_IF_ERROR(CheckParallel(spec));
   if (spec.schedule.name == "step" && spec.schedule.step_size == 0) {
     return InvalidArgument("schedule.step_size: must be at least 1 with schedule step");
   }

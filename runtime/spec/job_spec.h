@@ -85,6 +85,12 @@ struct GradientsSpec {
   int rank = 4;                      // of low_rank's factors
 };
 
+// What each rank of a gang holds of the training state.
+struct ParallelSpec {
+  // ZeRO's stage: 0 all of it; 1: 2/ranks of the optimizer's state. docs/decisions/zero.md
+  int zero = 0;
+};
+
 // A search space's dimension, on the dotted path of a spec field: "optimizer.lr".
 struct Dimension {
   enum class Type { kUniform, kLogUniform, kInt, kLogInt, kChoice };
@@ -149,6 +155,7 @@ struct JobSpec {
   ResourceSpec resources;
   ElasticSpec elastic;
   GradientsSpec gradients;
+  ParallelSpec parallel;
   std::string collectives = "auto";  // auto | native | mpi | nccl
   CheckpointSpec checkpoint;
   RestartSpec restart;

@@ -146,6 +146,12 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
             "parameters of at least so many bytes travel together, while the backward pass goes "
             "on; does not show in the result");
   v.EndObject();
+  v.BeginObject("parallel", "what each worker holds of the training state");
+  v.Int(
+      "zero", s.parallel.zero, 0, 3,
+      "ZeRO's stage. 0: every worker holds everything; 1: its share of the optimizer's state and a "
+      "mirror of its buddy's; does not show in the result");
+  v.EndObject();
   v.Choice("collectives", s.collectives, {"auto", "native", "mpi", "nccl"}, "back-end");
   v.BeginObject("checkpoint", "what is kept against a loss");
   Visit(v, s.checkpoint);

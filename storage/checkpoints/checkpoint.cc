@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -16,7 +17,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "tensors are stored little-endian");
 
 constexpr char kFormat[] = "lepton.checkpoint";
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;  // 1: whole
 constexpr char kOwnerKey[] = "lepton.checkpoint";
 
 // Written into the data object too: two steps with equal tensors are still two objects, so deleting
@@ -26,32 +27,87 @@ std::string Owner(const CheckpointInfo& info) {
 }
 
 nlohmann::json ToJson(const CheckpointInfo& info) {
-  return {{"format", kFormat}, {"version", kVersion}, {"job_id", info.job_id},
-          {"step", info.step}, {"seed", info.seed},   {"metrics", NumbersToJson(info.metrics)},
-          {"data", info.data}};
+  const bool sliced = info.data.empty();
+  nlohmann::json json = {{"format", kFormat},     {"version", sliced ? 2 : 1},
+                         {"job_id", info.job_id}, {"step", info.step},
+                         {"seed", info.seed},     {"metrics", NumbersToJson(info.metrics)}};
+  if (sliced) {
+    json["slices"] = info.slices;
+  } else {
+    json["data"] = info.data;
+  }
+  return json;
+}
+
+std::string SliceOwner(const CheckpointInfo& info, size_t number) {
+  return Owner(info) + "/" + std::to_string(number);
+}
+
+// A slice's name in its file: "optimizer@16384/40000", where it begins and how large the whole is.
+std::string SliceName(const CheckpointSlice& slice) {
+  return slice.tensor + "@" + std::to_string(slice.begin) + "/" + std::to_string(slice.size);
+}
+
+Result<CheckpointSlice> ParseSliceName(const std::string& name) {
+  CheckpointSlice slice;
+  const size_t at = name.rfind('@'), cut = name.rfind('/');
+  if (at == std::string::npos || cut == std::string::npos || cut < at) {
+    return DataLoss("slice \"" + name + "\": the name does not say where it belongs");
+  }
+  slice.tensor = name.substr(0, at);
+  const char* const end = name.data() + name.size();
+  const auto begin = std::from_chars(name.data() + at + 1, end, slice.begin);
+  const auto size = std::from_chars(name.data() + cut + 1, end, slice.size);
+  if (begin.ec != std::errc() || begin.ptr != name.data() + cut || size.ec != std::errc() ||
+      size.ptr != end || slice.begin < 0 || slice.size < 0) {
+    return DataLoss("slice \"" + name + "\": the name does not say where it belongs");
+  }
+  return slice;
 }
 
 std::string_view AsBytes(std::span<const float> values) {
   return {reinterpret_cast<const char*>(values.data()), values.size_bytes()};
 }
 
-Result<LoadedCheckpoint> Decode(CheckpointInfo info, const std::string& bytes) {
+// One data object: `owner` is what its metadata must name.
+Status Decode(const std::string& bytes, const std::string& wanted, bool sliced,
+              const TakeSlice& take) {
   LEPTON_ASSIGN_OR_RETURN(const safetensors::File file, safetensors::Parse(bytes));
   const auto owner = file.metadata.find(kOwnerKey);
-  if (owner == file.metadata.end() || owner->second != Owner(info)) {
+  if (owner == file.metadata.end() || owner->second != wanted) {
     return DataLoss("the data object belongs to another checkpoint");
   }
-  LoadedCheckpoint loaded{std::move(info), {}};
   for (const safetensors::TensorView& t : file.tensors) {
     if (t.dtype != "F32") return DataLoss("tensor \"" + t.name + "\" is " + t.dtype + ", not F32");
-    std::vector<float>& values = loaded.tensors[t.name];
-    values.resize(t.bytes.size() / sizeof(float));
+    std::vector<float> values(t.bytes.size() / sizeof(float));
     if (!values.empty()) std::memcpy(values.data(), t.bytes.data(), t.bytes.size());
+    CheckpointSlice slice{t.name, 0, static_cast<int64_t>(values.size()), {}};
+    if (sliced) {
+      LEPTON_ASSIGN_OR_RETURN(slice, ParseSliceName(t.name));
+    }
+    slice.values = values;
+    LEPTON_RETURN_IF_ERROR(take(slice));
   }
-  return loaded;
+  return Status::Ok();
 }
 
 }  // namespace
+
+bool SliceCover::Add(const CheckpointSlice& slice) {
+  const int64_t end = slice.begin + static_cast<int64_t>(slice.values.size());
+  if (parts_.empty()) size_ = slice.size;
+  if (slice.size != size_ || slice.begin < 0 || end > size_) return false;
+  return slice.values.empty() || parts_.emplace(slice.begin, end).second;
+}
+
+bool SliceCover::whole() const {
+  int64_t at = 0;
+  for (const auto& [begin, end] : parts_) {
+    if (begin != at) return false;
+    at = end;
+  }
+  return at == size_;
+}
 
 Result<WrittenCheckpoint> WriteCheckpoint(ObjectStore& objects, CheckpointInfo info,
                                           const std::vector<CheckpointTensor>& tensors) {
@@ -80,18 +136,96 @@ Result<CheckpointInfo> ReadCheckpointInfo(const ObjectStore& objects, const Dige
   reader.Read("step", &info.step);
   reader.Read("seed", &info.seed);
   reader.Read("metrics", &info.metrics);
-  reader.ReadDigest("data", &info.data);
+  uint64_t version = 1;
+  reader.Read("version", &version);
+  if (version == 1) {
+    reader.ReadDigest("data", &info.data);
+  } else {
+    reader.Read("slices", &info.slices);
+    for (const Digest& slice : info.slices) {
+      if (!IsDigest(slice)) reader.Fail("slices", "\"" + slice + "\" is not a digest");
+    }
+  }
   LEPTON_RETURN_IF_ERROR(reader.status());
   return info;
 }
 
-Result<LoadedCheckpoint> ReadCheckpoint(const ObjectStore& objects, const Digest& manifest) {
+SlicedCheckpointWriter::SlicedCheckpointWriter(ObjectStore& objects, CheckpointInfo info)
+    : objects_(objects), info_(std::move(info)) {}
+
+Status SlicedCheckpointWriter::Add(const std::vector<CheckpointSlice>& slices) {
+  const std::string where = "checkpoint " + std::to_string(info_.step);
+  std::vector<safetensors::TensorView> views;
+  for (const CheckpointSlice& slice : slices) {
+    if (slice.values.empty()) continue;
+    if (!covers_[slice.tensor].Add(slice)) {
+      return InvalidArgument(where + ": slice " + SliceName(slice) + " does not fit the others");
+    }
+    views.push_back({SliceName(slice),
+                     "F32",
+                     {static_cast<int64_t>(slice.values.size())},
+                     AsBytes(slice.values)});
+  }
+  if (views.empty()) return Status::Ok();
+  auto bytes = safetensors::Serialize(views, {{kOwnerKey, SliceOwner(info_, info_.slices.size())}});
+  if (!bytes.ok()) return bytes.status().WithContext(where);
+  auto object = objects_.Put(*bytes);
+  if (!object.ok()) return object.status().WithContext(where);
+  info_.slices.push_back(*std::move(object));
+  return Status::Ok();
+}
+
+Result<SlicedCheckpointWriter::Written> SlicedCheckpointWriter::Finish() {
+  const std::string where = "checkpoint " + std::to_string(info_.step);
+  for (const auto& [name, cover] : covers_) {
+    if (!cover.whole()) return InvalidArgument(where + ": " + name + " is not there as a whole");
+  }
+  auto manifest = objects_.Put(DumpManifest(ToJson(info_)));
+  if (!manifest.ok()) return manifest.status().WithContext(where);
+  return Written{*std::move(manifest), info_.slices};
+}
+
+Result<CheckpointInfo> ReadCheckpointSlices(const ObjectStore& objects, const Digest& manifest,
+                                            const TakeSlice& take) {
   LEPTON_ASSIGN_OR_RETURN(CheckpointInfo info, ReadCheckpointInfo(objects, manifest));
   const std::string where = "checkpoint " + std::to_string(info.step);
-  auto bytes = objects.Get(info.data);
-  if (!bytes.ok()) return bytes.status().WithContext(where);
-  auto loaded = Decode(std::move(info), *bytes);
-  if (!loaded.ok()) return loaded.status().WithContext(where);
+  const bool sliced = info.data.empty();
+  uint64_t stored = 0;
+  for (const Digest& slice : info.slices) {
+    const Result<uint64_t> bytes = objects.Size(slice);
+    if (!bytes.ok()) return bytes.status().WithContext(where);
+    stored += *bytes;
+  }
+  std::map<std::string, SliceCover> covers;
+  const auto checked = [&](const CheckpointSlice& slice) {
+    const bool plausible = !sliced || static_cast<uint64_t>(slice.size) <= stored / sizeof(float);
+    if (!plausible || !covers[slice.tensor].Add(slice)) {
+      return DataLoss("slice " + SliceName(slice) + " does not fit the others");
+    }
+    return take(slice);
+  };
+  for (size_t i = 0; i < (sliced ? info.slices.size() : 1); ++i) {
+    auto bytes = objects.Get(sliced ? info.slices[i] : info.data);
+    if (!bytes.ok()) return bytes.status().WithContext(where);
+    const Status taken =
+        Decode(*bytes, sliced ? SliceOwner(info, i) : Owner(info), sliced, checked);
+    if (!taken.ok()) return taken.WithContext(where);
+  }
+  for (const auto& [name, cover] : covers) {
+    if (!cover.whole()) return DataLoss(where + ": " + name + " is not there as a whole");
+  }
+  return info;
+}
+
+Result<LoadedCheckpoint> ReadCheckpoint(const ObjectStore& objects, const Digest& manifest) {
+  LoadedCheckpoint loaded;
+  LEPTON_ASSIGN_OR_RETURN(
+      loaded.info, ReadCheckpointSlices(objects, manifest, [&](const CheckpointSlice& slice) {
+        std::vector<float>& values = loaded.tensors[slice.tensor];
+        values.resize(static_cast<size_t>(slice.size));
+        std::copy(slice.values.begin(), slice.values.end(), values.begin() + slice.begin);
+        return Status::Ok();
+      }));
   return loaded;
 }
 

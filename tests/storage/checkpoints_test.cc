@@ -105,6 +105,81 @@ TEST_F(CheckpointTest, ManifestsThatDoNotFitAreRefused) {
   EXPECT_THAT(with("format", "lepton.model"), Fails(StatusCode::kInvalidArgument, "another kind"));
 }
 
+// Three writers' slices of one state of nine numbers.
+class SlicedCheckpointTest : public CheckpointTest {
+ protected:
+  static constexpr float kState[] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+  static CheckpointSlice Slice(int64_t begin, int64_t end, int64_t size = 9) {
+    return {
+        "optimizer", begin, size,
+        std::span(kState).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin))};
+  }
+  static CheckpointInfo Info() {
+    CheckpointInfo info;
+    info.job_id = "j1";
+    info.step = 7;
+    info.seed = 3;
+    return info;
+  }
+};
+
+TEST_F(SlicedCheckpointTest, ReadsAsAWholeOrByTheSlice) {
+  SlicedCheckpointWriter writer(*objects_, Info());
+  ASSERT_THAT(writer.Add({{"weights", 0, 6, weights_}}), IsOk());
+  ASSERT_THAT(writer.Add({Slice(4, 6), Slice(0, 2)}), IsOk());
+  ASSERT_THAT(writer.Add({Slice(6, 9), Slice(2, 4), Slice(9, 9)}), IsOk());
+  const auto written = writer.Finish();
+  ASSERT_THAT(written, IsOk());
+  EXPECT_EQ(written->slices.size(), 3u);
+  const auto loaded = ReadCheckpoint(*objects_, written->manifest);
+  ASSERT_THAT(loaded, IsOk());
+  EXPECT_EQ(loaded->info.step, 7u);
+  EXPECT_EQ(loaded->tensors.at("weights"), weights_);
+  EXPECT_EQ(loaded->tensors.at("optimizer"), std::vector<float>(kState, kState + 9));
+  size_t slices = 0;
+  ASSERT_THAT(ReadCheckpointSlices(*objects_, written->manifest,
+                                   [&](const CheckpointSlice& slice) {
+                                     ++slices;
+                                     return slice.size == (slice.tensor == "weights" ? 6 : 9)
+                                                ? Status::Ok()
+                                                : Internal(slice.tensor);
+                                   }),
+              IsOk());
+  EXPECT_EQ(slices, 5u);
+  EXPECT_THAT(ReadCheckpointSlices(*objects_, written->manifest,
+                                   [](const CheckpointSlice&) { return Aborted("enough"); }),
+              Fails(StatusCode::kAborted, "checkpoint 7: enough"));
+}
+
+TEST_F(SlicedCheckpointTest, AHoleOrAnOverlapIsRefusedByWriterAndReader) {
+  SlicedCheckpointWriter holed(*objects_, Info());
+  ASSERT_THAT(holed.Add({Slice(0, 4)}), IsOk());
+  ASSERT_THAT(holed.Add({Slice(5, 9)}), IsOk());
+  EXPECT_THAT(holed.Finish(), Fails(StatusCode::kInvalidArgument, "optimizer is not there"));
+  EXPECT_THAT(holed.Add({Slice(4, 5, 10)}), Fails(StatusCode::kInvalidArgument, "does not fit"));
+  SlicedCheckpointWriter twice(*objects_, Info());
+  ASSERT_THAT(twice.Add({Slice(0, 5)}), IsOk());
+  ASSERT_THAT(twice.Add({Slice(4, 9)}), IsOk());
+  EXPECT_THAT(twice.Finish(), Fails(StatusCode::kInvalidArgument, "optimizer is not there"));
+
+  SlicedCheckpointWriter good(*objects_, Info());
+  ASSERT_THAT(good.Add({Slice(0, 4)}), IsOk());
+  ASSERT_THAT(good.Add({Slice(4, 9)}), IsOk());
+  const auto written = good.Finish();
+  ASSERT_THAT(written, IsOk());
+  nlohmann::json manifest = nlohmann::json::parse(objects_->Get(written->manifest).value());
+  const auto with = [&](nlohmann::json slices) {
+    nlohmann::json bad = manifest;
+    bad["slices"] = std::move(slices);
+    return ReadCheckpoint(*objects_, objects_->Put(bad.dump()).value());
+  };
+  const Digest first = written->slices[0], second = written->slices[1];
+  EXPECT_THAT(with({first}), Fails(StatusCode::kDataLoss, "optimizer is not there as a whole"));
+  EXPECT_THAT(with({second, first}), Fails(StatusCode::kDataLoss, "another checkpoint"));
+  EXPECT_THAT(with({"../x"}), Fails(StatusCode::kInvalidArgument, "slices"));
+  EXPECT_THAT(with({first, second}), IsOk());
+}
+
 TEST_F(CheckpointTest, AShapeThatDoesNotFitItsValuesIsRefused) {
   EXPECT_THAT(WriteCheckpoint(*objects_, {"j1", 5, 0, {}, {}}, {{"weights", {7}, weights_}}),
               Fails(StatusCode::kInvalidArgument, "checkpoint 5: safetensors: tensor \"weights\""));

@@ -81,7 +81,8 @@ Status RunDistill(TaskContext& context) {
                         .first_step = session.first_step,
                         .last_step = session.stop_step,
                         .checkpoint_at_end = true,  // a lost baseline need not redo the student
-                        .resumed_from = context.start().resume_checkpoint()};
+                        .resumed_from = context.start().resume_checkpoint(),
+                        .first_state = session.first_state};
   LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, RunTrainLoop(run, observer));
 
   const Examples& test = *session.data.test;

@@ -28,6 +28,10 @@ class ElasticObserver final : public TrainObserver {
   Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) override {
     return task_.Checkpoint(step, metrics);
   }
+  Result<storage::Digest> CheckpointParts(uint64_t step, const Metrics& metrics,
+                                          const CollectState& collect) override {
+    return task_.CheckpointParts(step, metrics, collect);
+  }
   void Computed(uint64_t step, nn::TrainingProgram& program) override {
     task_.Computed(step, program);
   }
@@ -102,7 +106,8 @@ class ElasticTraining {
                             .gang = gang,
                             .first_step = session_.first_step,
                             .last_step = session_.stop_step,
-                            .resumed_from = context_.start().resume_checkpoint()});
+                            .resumed_from = context_.start().resume_checkpoint(),
+                            .first_state = session_.first_state});
       loop_.emplace(*run_, observer_);
     }
     LEPTON_ASSIGN_OR_RETURN(const uint64_t bytes, loop_->Enter(gang, has_state_));

@@ -67,6 +67,7 @@ class TrainLoop::Impl {
                                  .outputs = run.program.signature().outputs}),
         exchange_(run.program, GradientExchange::OptionsOf(run.spec)),
         loss_fold_(std::tuple_size_v<SplitLoss>) {
+    if (run.spec.parallel.zero > 0) zero_.emplace(run.program, run.first_step, run.first_state);
     state_.step = state_.good_step = run.first_step;
     state_.last_checkpoint = run.resumed_from;
   }
@@ -74,11 +75,14 @@ class TrainLoop::Impl {
   Result<uint64_t> Enter(collectives::Communicator& gang, bool has_state);
   Result<TrainOutcome> Run();
   Status Salvage();
+  StateBytes bytes() const;
 
  private:
   bool leader() const { return gang_->rank() == 0; }
   Status Share(int source);
+  Status ShareLoopState(int source);
   Result<int> Settle(bool has_state);
+  Result<uint64_t> SettleParts(bool has_state);
   Result<nn::LossSum> PieceGradient(int shard, int piece);
   Result<SplitLoss> LocalGradient();
   Result<SplitLoss> ComputeStep();
@@ -86,10 +90,16 @@ class TrainLoop::Impl {
   Status CheckEqual(std::span<const uint64_t> digests, std::span<const int> counted = {});
   Status CheckEqualAtEnd();
   Status TakeStep();
+  ZeroState::GradientOf GradientOfParts();
+  Result<double> ApplyParts();
+  void Advance(const StepSums& sums);
+  Status GatherParts();
   Status AfterStep();
   Status MayPart();
+  Status HandOver();
   Status EvaluateNow();
   Status CheckpointNow();
+  Result<storage::Digest> CheckpointParts();
   std::string LastGood() const;
   Status NotFinite(std::string_view what, double value) const;
   void Report(double train_loss);
@@ -99,16 +109,20 @@ class TrainLoop::Impl {
   const int shards_, pieces_;
   const BatchSource source_;
   collectives::Communicator* gang_ = nullptr;
-  bool took_part_ = false;  // in a group before
-  bool whole_ = true;       // weights, optimiser and loop state are of one place
+  bool took_part_ = false;       // in a group before
+  bool whole_ = true;            // weights, optimiser and loop state are of one place
+  bool has_loop_state_ = false;  // zero_: a peer's
   std::vector<int> my_shards_;
   std::optional<BatchFeeder> feeder_;
   GradientExchange exchange_;
+  std::optional<ZeroState> zero_;  // parallel.zero
+  StepSums reduced_;               // zero_: of the step that it has the gradient of
   TreeFold loss_fold_;
   std::vector<float> tail_;
 
   LoopState state_;
-  StepSums wishes_;  // as of the last step
+  StepSums wishes_;      // as of the last step
+  bool leaves_ = false;  // this rank wished it then
   int64_t samples_ = 0, reported_samples_ = 0;
   MonotonicTime started_{}, reported_{};
 };
@@ -122,13 +136,19 @@ Status TrainLoop::Impl::Share(int source) {
     LEPTON_RETURN_IF_ERROR(
         gang_->Broadcast(floats.data(), floats.size(), DataType::kFloat32, source));
   }
+  LEPTON_RETURN_IF_ERROR(ShareLoopState(source));
+  whole_ = true;
+  return Status::Ok();
+}
+
+Status TrainLoop::Impl::ShareLoopState(int source) {
+  using collectives::DataType;
   std::string packed = state_.Pack();
   int64_t size = static_cast<int64_t>(packed.size());
   LEPTON_RETURN_IF_ERROR(gang_->Broadcast(&size, 1, DataType::kInt64, source));
   packed.resize(static_cast<size_t>(size));
   LEPTON_RETURN_IF_ERROR(gang_->Broadcast(packed.data(), packed.size(), DataType::kUInt8, source));
   LEPTON_ASSIGN_OR_RETURN(state_, LoopState::Unpack(packed));
-  whole_ = true;
   return Status::Ok();
 }
 
@@ -167,12 +187,49 @@ Result<int> TrainLoop::Impl::Settle(bool has_state) {
   return behind;
 }
 
+// The same of a state in slices. Returns the bytes that went to ranks which lacked them.
+Result<uint64_t> TrainLoop::Impl::SettleParts(bool has_state) {
+  const int64_t place = has_state || has_loop_state_ ? state_.place() : -1;
+  LEPTON_ASSIGN_OR_RETURN(const ZeroState::Meeting meeting,
+                          zero_->Meet(*gang_, {.place = place,
+                                               .took_part = took_part_ || has_loop_state_,
+                                               .digest = DigestOf(run_.program.weights()),
+                                               .norm = state_.gradient_norm}));
+  if (!meeting.fresh && !meeting.whole.empty()) {
+    LEPTON_RETURN_IF_ERROR(CheckEqual(meeting.digests, meeting.whole));
+  }
+  if (meeting.follow) {
+    LOG(INFO) << "step " << meeting.step << " was committed: this rank applies it too";
+    zero_->Update(state_.step, meeting.norm, GradientOfParts());
+    state_.gradient_norm = meeting.norm;
+    Advance(reduced_);
+  }
+  if (meeting.behind > 0) {
+    LEPTON_RETURN_IF_ERROR(ShareLoopState(meeting.source).WithContext("training state"));
+    // At the start what a rank has is nobody's but its own until all have met.
+    has_loop_state_ = has_loop_state_ || !meeting.fresh;
+  }
+  LEPTON_ASSIGN_OR_RETURN(const uint64_t weights, zero_->ShareWeights(*gang_, meeting));
+  LEPTON_ASSIGN_OR_RETURN(const uint64_t state, zero_->ShareState(*gang_, meeting));
+  const StateBytes mine = bytes();
+  LOG(INFO) << fmt::format(
+      "parallel.zero {}: rank {} of {}, buddy of rank {}, keeps {} bytes of weights, {} of "
+      "gradients "
+      "and {} of the optimizer's state, which has {}",
+      run_.spec.parallel.zero, gang_->rank(), gang_->size(),
+      MirroredBy(gang_->rank(), gang_->size()), mine.weights, mine.gradients, mine.optimizer,
+      zero_->state_elements() * static_cast<int64_t>(sizeof(float)));
+  return weights + state;
+}
+
 // The step in flight when a group broke is forgotten.
 Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool has_state) {
   exchange_.Abandon();
   gang_ = &gang;
   uint64_t bytes = 0;
-  if (gang.size() > 1) {
+  if (zero_) {
+    LEPTON_ASSIGN_OR_RETURN(bytes, SettleParts(has_state));
+  } else if (gang.size() > 1) {
     LEPTON_ASSIGN_OR_RETURN(const int behind, Settle(has_state));
     bytes = static_cast<uint64_t>(behind) * sizeof(float) *
             (run_.program.weights().size() + run_.program.optimizer_state().size());
@@ -236,6 +293,7 @@ Result<SplitLoss> TrainLoop::Impl::ComputeStep() {
 Result<StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
   const Wishes wishes{observer_.StopRequested(), observer_.LeaveRequested(),
                       observer_.RegroupRequested()};
+  leaves_ = wishes.leave;
   tail_.resize(TailSize(gang_->size()));
   const uint64_t digest = gang_->size() > 1 ? DigestOf(run_.program.weights()) : 0;
   WriteTail(tail_, local_loss, wishes, gang_->rank(), digest);
@@ -294,7 +352,6 @@ Status TrainLoop::Impl::NotFinite(std::string_view what, double value) const {
 }
 
 Status TrainLoop::Impl::TakeStep() {
-  const int64_t rows = source_.BatchRows(state_.step);
   if (state_.step % source_.steps_per_epoch() == 0) state_.epoch_loss = {};
   const Result<SplitLoss> local_loss = ComputeStep();
   if (!local_loss.ok()) {
@@ -304,22 +361,60 @@ Status TrainLoop::Impl::TakeStep() {
   LEPTON_ASSIGN_OR_RETURN(const StepSums sums, ReduceGradient(*local_loss));
   LEPTON_RETURN_IF_ERROR(CheckEqual(sums.digests));
   if (!std::isfinite(sums.loss.sum)) return NotFinite("loss", sums.loss.sum);
-  {
+  if (zero_) {
+    reduced_ = sums;
+    LEPTON_ASSIGN_OR_RETURN(state_.gradient_norm, ApplyParts());
+  } else {
     const progress::Computing computing("update", state_.step + 1);
     state_.gradient_norm =
         run_.program.ApplyGradients(state_.step, 1.0 / std::max(1.0, sums.loss.count));
   }
   if (!std::isfinite(state_.gradient_norm)) return NotFinite("gradient norm", state_.gradient_norm);
+  Advance(sums);
+  if (zero_) LEPTON_RETURN_IF_ERROR(GatherParts());
+  observer_.Committed(state_.step);
+  return Status::Ok();
+}
+
+// Behind the update.
+void TrainLoop::Impl::Advance(const StepSums& sums) {
+  samples_ += source_.BatchRows(state_.step);
   Accumulate(sums.loss, state_.epoch_loss);
   Accumulate(sums.loss, state_.report_loss);
-  samples_ += rows;
   ++state_.step;
   state_.step_closed = false;
   // If all leave, nobody is left who could go on.
-  state_.stopping = sums.stop > 0 || sums.leave == gang_->size();
+  state_.stopping = sums.stop > 0 || sums.leave == static_cast<int>(sums.digests.size());
   wishes_ = sums;
-  observer_.Committed(state_.step);
-  return Status::Ok();
+}
+
+ZeroState::GradientOf TrainLoop::Impl::GradientOfParts() {
+  return [this](const Elements& part) -> std::span<const float> {
+    return run_.program.gradients().subspan(static_cast<size_t>(part.begin),
+                                            static_cast<size_t>(part.size()));
+  };
+}
+
+// The update of this rank's slices; returns the gradient's norm, and where that is not finite does
+// nothing.
+Result<double> TrainLoop::Impl::ApplyParts() {
+  zero_->Reduced(1.0 / std::max(1.0, reduced_.loss.count));
+  LEPTON_ASSIGN_OR_RETURN(const double norm, zero_->AgreeOnNorm(*gang_, GradientOfParts()));
+  const progress::Computing computing("update", state_.step + 1);
+  if (std::isfinite(norm)) zero_->Update(state_.step, norm, GradientOfParts());
+  return norm;
+}
+
+// Two hold the same slice, and nobody can say which of them is right.
+Status TrainLoop::Impl::GatherParts() {
+  LEPTON_ASSIGN_OR_RETURN(const int slice, zero_->GatherWeights(*gang_));
+  if (slice < 0) return Status::Ok();
+  LEPTON_ASSIGN_OR_RETURN(const std::string tensor, zero_->FindTensor(slice, *gang_));
+  observer_.Diverged({.step = state_.step, .tensor = tensor, .ranks = gang_->size()});
+  return DataLoss(fmt::format(
+      "ranks {} and {}, which mirror each other, do not hold the same parameters after step {}: {} "
+      "differs; {}",
+      slice, BuddyOf(slice, gang_->size()), state_.step, tensor, LastGood()));
 }
 
 Status TrainLoop::Impl::EvaluateNow() {
@@ -349,8 +444,9 @@ Status TrainLoop::Impl::CheckpointNow() {
   LEPTON_RETURN_IF_ERROR(EvaluateNow());
   Status written;
   char digest[64] = {};
-  if (leader()) {
-    const Result<storage::Digest> result = observer_.Checkpoint(state_.step, state_.metrics);
+  if (leader() || zero_) {
+    const Result<storage::Digest> result =
+        zero_ ? CheckpointParts() : observer_.Checkpoint(state_.step, state_.metrics);
     if (result.ok()) std::memcpy(digest, result->data(), std::min<size_t>(64, result->size()));
     written = result.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
   }
@@ -363,6 +459,23 @@ Status TrainLoop::Impl::CheckpointNow() {
   state_.last_checkpoint.assign(digest, sizeof(digest));
   state_.good_step = state_.step;
   return Status::Ok();
+}
+
+// Empty on ranks that only give what they hold.
+Result<storage::Digest> TrainLoop::Impl::CheckpointParts() {
+  if (!leader()) {
+    LEPTON_RETURN_IF_ERROR(zero_->Collect(*gang_, nullptr));
+    return storage::Digest();
+  }
+  bool collected = false;
+  Result<storage::Digest> written =
+      observer_.CheckpointParts(state_.step, state_.metrics, [&](const ZeroState::TakeState& take) {
+        collected = true;
+        return zero_->Collect(*gang_, take);
+      });
+  const auto ignore = [](const Elements&, std::span<const float>) { return Status::Ok(); };
+  if (!collected) LEPTON_RETURN_IF_ERROR(zero_->Collect(*gang_, ignore));
+  return written;
 }
 
 void TrainLoop::Impl::Report(double train_loss) {
@@ -412,7 +525,8 @@ Status TrainLoop::Impl::AfterStep() {
 Status TrainLoop::Impl::MayPart() {
   if (state_.step == run_.last_step) return Status::Ok();
   if (wishes_.leave > 0) {
-    if (observer_.LeaveRequested()) {
+    if (zero_) LEPTON_RETURN_IF_ERROR(HandOver());
+    if (zero_ ? leaves_ : observer_.LeaveRequested()) {
       return Cancelled(fmt::format("left the gang after step {}", state_.step));
     }
     return Aborted(fmt::format("{} of {} ranks left after step {}", wishes_.leave, gang_->size(),
@@ -420,6 +534,15 @@ Status TrainLoop::Impl::MayPart() {
   }
   if (wishes_.regroup == 0) return Status::Ok();
   return Aborted(fmt::format("the group ended after step {}, for a rank joins", state_.step));
+}
+
+// Of those that leave at once, both may hold the same slice.
+Status TrainLoop::Impl::HandOver() {
+  const int64_t mine = leaves_ ? 0 : 1;
+  std::vector<int64_t> all(static_cast<size_t>(gang_->size()));
+  LEPTON_RETURN_IF_ERROR(gang_->AllGather(&mine, all.data(), 1, collectives::DataType::kInt64)
+                             .WithContext("who leaves"));
+  return zero_->HandOver(*gang_, std::vector<bool>(all.begin(), all.end()));
 }
 
 Result<TrainOutcome> TrainLoop::Impl::Run() {
@@ -439,6 +562,7 @@ Result<TrainOutcome> TrainLoop::Impl::Run() {
   TrainOutcome outcome;
   outcome.steps = state_.step;
   outcome.metrics = state_.metrics;
+  outcome.bytes = bytes();
   outcome.last_checkpoint = state_.last_checkpoint;
   outcome.seconds = std::chrono::duration<double>(RealClock().Now() - started_).count();
   if (outcome.seconds > 0 && samples_ > 0) {
@@ -449,8 +573,24 @@ Result<TrainOutcome> TrainLoop::Impl::Run() {
 
 Status TrainLoop::Impl::Salvage() {
   if (!run_.checkpoints || !whole_ || state_.step <= state_.good_step) return Status::Ok();
-  const auto written = observer_.Checkpoint(state_.step, state_.metrics);
+  if (zero_ && !zero_->HoldsAll()) {
+    LOG(WARNING) << "step " << state_.step << ": this rank's slices alone make no checkpoint";
+    return Status::Ok();
+  }
+  const auto written = zero_ ? observer_.CheckpointParts(state_.step, state_.metrics,
+                                                         [&](const ZeroState::TakeState& take) {
+                                                           return zero_->CollectAlone(take);
+                                                         })
+                             : observer_.Checkpoint(state_.step, state_.metrics);
   return written.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
+}
+
+StateBytes TrainLoop::Impl::bytes() const {
+  nn::TrainingProgram& program = run_.program;
+  const uint64_t held = zero_ ? static_cast<uint64_t>(zero_->held_bytes()) : 0;
+  return {.weights = program.weights().size_bytes(),
+          .gradients = program.gradients().size_bytes(),
+          .optimizer = program.optimizer_state().size_bytes() + held};
 }
 
 TrainLoop::TrainLoop(const TrainRun& run, TrainObserver& observer)
@@ -467,6 +607,10 @@ Result<TrainOutcome> TrainLoop::Run() {
 
 Status TrainLoop::Salvage() {
   return impl_->Salvage();
+}
+
+StateBytes TrainLoop::bytes() const {
+  return impl_->bytes();
 }
 
 namespace {

@@ -8,7 +8,8 @@
 //      (gradient_exchange.h): every rank now knows the same sums;
 //   3. ranks whose parameters differ from those of most ranks end here (divergence.h);
 //   4. a loss or gradient norm that is not finite ends the run on all ranks;
-//   5. each rank applies the same update to its own copy of the weights.
+//   5. each rank applies the same update to its own copy of the weights; with parallel.zero to its
+//      slices, and gets the others (zero_state.h).
 // The weights have the same bits for any number of ranks.
 // Threads: the gang's calls and the observer's are made on the caller's thread.
 #pragma once
@@ -26,6 +27,7 @@
 #include "runtime/spec/job_spec.h"
 #include "storage/objects/object_store.h"
 #include "worker/data/prepared_data.h"
+#include "worker/train/zero_state.h"
 
 namespace lepton::worker {
 
@@ -64,6 +66,12 @@ class TrainObserver {
   virtual void Progress(const TrainProgress& progress) = 0;
   // Makes a durable checkpoint of the program's state after `step` steps; returns its digest.
   virtual Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) = 0;
+  // The same with parallel.zero, where no rank holds the optimiser's state: `collect` gives `take`
+  // each part of it once.
+  using CollectState = std::function<Status(const ZeroState::TakeState& take)>;
+  virtual Result<storage::Digest> CheckpointParts(uint64_t, const Metrics&, const CollectState&) {
+    return Internal("this observer takes no checkpoints in parts");
+  }
 };
 
 struct TrainRun {
@@ -77,6 +85,12 @@ struct TrainRun {
   bool checkpoints = true;                // every spec.checkpoint.every_steps, and on a stop
   bool checkpoint_at_end = false;
   storage::Digest resumed_from;  // for messages; empty when fresh
+  StateSource first_state = {};  // parallel.zero: at first_step; null: zeros
+};
+
+// What this rank keeps of the training state between two steps.
+struct StateBytes {
+  uint64_t weights = 0, gradients = 0, optimizer = 0;
 };
 
 struct TrainOutcome {
@@ -88,12 +102,14 @@ struct TrainOutcome {
   storage::Digest last_checkpoint;
   double seconds = 0;             // in this call
   double samples_per_second = 0;  // in this call
+  StateBytes bytes;
 };
 
 // kFailedPrecondition: "loss is nan at step 17; last good checkpoint: step 10 (<digest>)": the same
 //   on all ranks, and running it again gives the same.
 // kCancelled after a stop request, with a checkpoint of the last step.
 // kDataLoss when this rank's parameters are not those of most ranks, or no majority agrees.
+// kInternal when a part of a state in slices is lost: the job goes on from its last checkpoint.
 // kAborted and the like when a peer is gone; kResourceExhausted when a checkpoint does not fit.
 Result<TrainOutcome> RunTrainLoop(const TrainRun& run, TrainObserver& observer);
 
@@ -111,6 +127,7 @@ class TrainLoop {
   // As RunTrainLoop. Besides, kAborted when ranks leave or join: take part in the next group; and
   // kCancelled when this rank has left.
   Result<TrainOutcome> Run();
+  StateBytes bytes() const;
   // Between two groups: a checkpoint of the last committed step by this rank alone, if the newest
   // one is older. For a rank that waits for a group which will not come.
   Status Salvage();

@@ -81,26 +81,77 @@ Status CheckSameData(const storage::ModelManifest& model, const StoredDataset& d
   return label == nullptr ? Status::Ok() : CheckSameClasses(model.classes, label->classes);
 }
 
+Status CheckSeed(const storage::CheckpointInfo& info, uint64_t seed) {
+  if (info.seed == seed) return Status::Ok();
+  return FailedPrecondition(
+      fmt::format("it is of a run with seed {}, but this one's is {}", info.seed, seed));
+}
+
+Status CheckSize(std::string_view name, int64_t found, int64_t wanted) {
+  if (found == wanted) return Status::Ok();
+  return FailedPrecondition(
+      fmt::format("it has {} values of {}, but the model has {}", found, name, wanted));
+}
+
 Status Resume(const storage::ObjectStore& objects, const storage::Digest& digest,
               TrainSession& session, uint64_t seed) {
   LEPTON_ASSIGN_OR_RETURN(const storage::LoadedCheckpoint checkpoint,
                           storage::ReadCheckpoint(objects, digest));
-  if (checkpoint.info.seed != seed) {
-    return FailedPrecondition(fmt::format("it is of a run with seed {}, but this one's is {}",
-                                          checkpoint.info.seed, seed));
-  }
+  LEPTON_RETURN_IF_ERROR(CheckSeed(checkpoint.info, seed));
   const std::pair<const char*, std::span<float>> states[] = {
       {"weights", session.program->weights()}, {"optimizer", session.program->optimizer_state()}};
   for (const auto& [name, state] : states) {
     const auto found = checkpoint.tensors.find(name);
     const size_t size = found == checkpoint.tensors.end() ? 0 : found->second.size();
-    if (size != state.size()) {
-      return FailedPrecondition(
-          fmt::format("it has {} values of {}, but the model has {}", size, name, state.size()));
-    }
+    LEPTON_RETURN_IF_ERROR(
+        CheckSize(name, static_cast<int64_t>(size), static_cast<int64_t>(state.size())));
     if (size > 0) std::copy(found->second.begin(), found->second.end(), state.begin());
   }
   session.first_step = checkpoint.info.step;
+  return Status::Ok();
+}
+
+// parallel.zero: the weights now, the optimiser's state when it is known which parts are this
+// rank's.
+Status ResumeParts(const storage::ObjectStore& objects, const storage::Digest& digest,
+                   TrainSession& session, uint64_t seed) {
+  const std::span<float> weights = session.program->weights();
+  const int64_t per_element = session.program->state_per_element();
+  const int64_t trained = TrainedElements(session.program->parameters());
+  int64_t found_weights = 0, found_state = 0;
+  const auto take = [&](const storage::CheckpointSlice& slice) {
+    if (slice.tensor == "optimizer") found_state = slice.size;
+    if (slice.tensor != "weights") return Status::Ok();
+    found_weights = slice.size;
+    if (found_weights == static_cast<int64_t>(weights.size())) {
+      std::copy(slice.values.begin(), slice.values.end(), weights.begin() + slice.begin);
+    }
+    return Status::Ok();
+  };
+  LEPTON_ASSIGN_OR_RETURN(const storage::CheckpointInfo info,
+                          storage::ReadCheckpointSlices(objects, digest, take));
+  LEPTON_RETURN_IF_ERROR(CheckSeed(info, seed));
+  const auto size = static_cast<int64_t>(weights.size());
+  LEPTON_RETURN_IF_ERROR(CheckSize("weights", found_weights, size));
+  LEPTON_RETURN_IF_ERROR(CheckSize("optimizer", found_state, per_element * trained));
+  session.first_step = info.step;
+  session.first_state = [&objects, digest, trained, per_element](const Elements& part,
+                                                                 std::span<float> state) {
+    const auto put = [&](const storage::CheckpointSlice& slice) {
+      if (slice.tensor != "optimizer") return Status::Ok();
+      const int64_t end = slice.begin + static_cast<int64_t>(slice.values.size());
+      for (int64_t c = 0; c < per_element; ++c) {
+        const int64_t from = std::max(slice.begin, c * trained + part.begin);
+        const int64_t to = std::min(end, c * trained + part.end);
+        if (from >= to) continue;
+        std::copy(slice.values.begin() + (from - slice.begin),
+                  slice.values.begin() + (to - slice.begin),
+                  state.begin() + c * part.size() + (from - c * trained - part.begin));
+      }
+      return Status::Ok();
+    };
+    return storage::ReadCheckpointSlices(objects, digest, put).status();
+  };
   return Status::Ok();
 }
 
@@ -199,6 +250,7 @@ Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& s
   options.precision = spec.precision;
   options.recompute_activations = spec.recompute_activations;
   options.seed = spec.seed;
+  options.keeps_optimizer_state = spec.parallel.zero == 0;
   options.backend = session.device.get();
   options.distill = distill && spec.distill.has_value();
   if (options.distill) {
@@ -264,7 +316,8 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
   LEPTON_ASSIGN_OR_RETURN(session.stop_step, StopStep(spec, session.data.train->rows()));
   LEPTON_ASSIGN_OR_RETURN(session.program, BuildProgram(spec, session, /*distill=*/true));
   if (!start.resume_checkpoint().empty()) {
-    LEPTON_RETURN_IF_ERROR(Resume(context.objects(), start.resume_checkpoint(), session, spec.seed)
+    const auto resume = spec.parallel.zero > 0 ? &ResumeParts : &Resume;
+    LEPTON_RETURN_IF_ERROR(resume(context.objects(), start.resume_checkpoint(), session, spec.seed)
                                .WithContext("checkpoint " + start.resume_checkpoint()));
   } else if (from) {
     LEPTON_RETURN_IF_ERROR(StartFrom(*from, session.data, start.rank() == 0, *session.program)
@@ -304,6 +357,11 @@ Status FinishSession(TaskContext& context, const TrainSession& session, const Tr
   // Times differ from run to run, so they are not part of the model's manifest.
   all["seconds"] = outcome.seconds;
   all["samples_per_second"] = outcome.samples_per_second;
+  if (context.spec().parallel.zero > 0) {
+    all["rank0/weights_bytes"] = static_cast<double>(outcome.bytes.weights);
+    all["rank0/gradients_bytes"] = static_cast<double>(outcome.bytes.gradients);
+    all["rank0/optimizer_bytes"] = static_cast<double>(outcome.bytes.optimizer);
+  }
   result.mutable_metrics()->insert(all.begin(), all.end());
   context.SetResult(result);
   // No rank leaves while rank 0 may still need the gang. Rank 0's work is done, so a peer that is
@@ -338,12 +396,27 @@ void TaskObserver::Diverged(const Divergence& found) {
   context_.SetResult(result);
 }
 
-Result<storage::Digest> TaskObserver::Checkpoint(uint64_t step, const Metrics& metrics) {
+storage::CheckpointInfo TaskObserver::InfoOf(uint64_t step, const Metrics& metrics) const {
   storage::CheckpointInfo info;
   info.job_id = context_.start().job_id();
   info.step = step;
   info.seed = context_.spec().seed;
   info.metrics = metrics;
+  return info;
+}
+
+void TaskObserver::ReportCheckpoint(uint64_t step, const Metrics& metrics,
+                                    const storage::Digest& manifest,
+                                    const std::vector<storage::Digest>& objects) {
+  wire::TaskCheckpoint report;
+  report.set_step(step);
+  report.set_manifest(manifest);
+  report.mutable_metrics()->insert(metrics.begin(), metrics.end());
+  for (const storage::Digest& object : objects) report.add_objects(object);
+  context_.ReportCheckpoint(report);
+}
+
+Result<storage::Digest> TaskObserver::Checkpoint(uint64_t step, const Metrics& metrics) {
   const std::span<float> weights = session_.program->weights();
   const std::span<float> optimizer = session_.program->optimizer_state();
   std::vector<storage::CheckpointTensor> tensors = {
@@ -351,14 +424,32 @@ Result<storage::Digest> TaskObserver::Checkpoint(uint64_t step, const Metrics& m
   if (!optimizer.empty()) {
     tensors.push_back({"optimizer", {static_cast<int64_t>(optimizer.size())}, optimizer});
   }
-  LEPTON_ASSIGN_OR_RETURN(const storage::WrittenCheckpoint written,
-                          storage::WriteCheckpoint(context_.objects(), info, tensors));
-  wire::TaskCheckpoint report;
-  report.set_step(step);
-  report.set_manifest(written.manifest);
-  report.mutable_metrics()->insert(metrics.begin(), metrics.end());
-  report.add_objects(written.data);
-  context_.ReportCheckpoint(report);
+  LEPTON_ASSIGN_OR_RETURN(
+      const storage::WrittenCheckpoint written,
+      storage::WriteCheckpoint(context_.objects(), InfoOf(step, metrics), tensors));
+  ReportCheckpoint(step, metrics, written.manifest, {written.data});
+  return written.manifest;
+}
+
+Result<storage::Digest> TaskObserver::CheckpointParts(uint64_t step, const Metrics& metrics,
+                                                      const CollectState& collect) {
+  const std::span<float> weights = session_.program->weights();
+  const int64_t per_element = session_.program->state_per_element();
+  const int64_t trained = TrainedElements(session_.program->parameters());
+  storage::SlicedCheckpointWriter writer(context_.objects(), InfoOf(step, metrics));
+  LEPTON_RETURN_IF_ERROR(
+      writer.Add({{"weights", 0, static_cast<int64_t>(weights.size()), weights}}));
+  LEPTON_RETURN_IF_ERROR(collect([&](const Elements& part, std::span<const float> state) {
+    std::vector<storage::CheckpointSlice> slices;
+    for (int64_t c = 0; c < per_element; ++c) {
+      slices.push_back(
+          {"optimizer", c * trained + part.begin, per_element * trained,
+           state.subspan(static_cast<size_t>(c * part.size()), static_cast<size_t>(part.size()))});
+    }
+    return writer.Add(slices);
+  }));
+  LEPTON_ASSIGN_OR_RETURN(const auto written, writer.Finish());
+  ReportCheckpoint(step, metrics, written.manifest, written.slices);
   return written.manifest;
 }
 

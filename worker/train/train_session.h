@@ -9,6 +9,7 @@
 
 #include "runtime/base/status.h"
 #include "runtime/nn/training_program.h"
+#include "storage/checkpoints/checkpoint.h"
 #include "worker/data/prepared_data.h"
 #include "worker/device.h"
 #include "worker/task_context.h"
@@ -39,6 +40,7 @@ struct TrainSession {
   std::unique_ptr<kernels::DeviceBackend> device;  // what the program runs on; null: the host
   std::unique_ptr<nn::TrainingProgram> program;
   uint64_t first_step = 0;   // > 0 when resumed
+  StateSource first_state;   // parallel.zero, when resumed: of any part
   uint64_t stop_step = 0;    // of this task
   uint64_t total_steps = 0;  // of the whole run: the schedule's length
 };
@@ -74,8 +76,14 @@ class TaskObserver final : public TrainObserver {
   void Diverged(const Divergence& found) override;
   void Progress(const TrainProgress& progress) override;
   Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) override;
+  Result<storage::Digest> CheckpointParts(uint64_t step, const Metrics& metrics,
+                                          const CollectState& collect) override;
 
  private:
+  storage::CheckpointInfo InfoOf(uint64_t step, const Metrics& metrics) const;
+  void ReportCheckpoint(uint64_t step, const Metrics& metrics, const storage::Digest& manifest,
+                        const std::vector<storage::Digest>& objects);
+
   TaskContext& context_;
   const TrainSession& session_;
   TrainFaults faults_;

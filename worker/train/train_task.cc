@@ -24,7 +24,8 @@ Status RunTrain(TaskContext& context) {
                         .first_step = session.first_step,
                         .last_step = session.stop_step,
                         .checkpoint_at_end = context.start().kind() == "trial",
-                        .resumed_from = context.start().resume_checkpoint()};
+                        .resumed_from = context.start().resume_checkpoint(),
+                        .first_state = session.first_state};
   LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, RunTrainLoop(run, observer));
   return FinishSession(context, session, outcome, {}, *gang);
 }

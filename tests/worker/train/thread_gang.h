@@ -91,8 +91,9 @@ class ThreadGang {
 
 class ThreadCommunicator final : public collectives::Communicator {
  public:
-  ThreadCommunicator(std::shared_ptr<ThreadGang> gang, int rank)
-      : gang_(std::move(gang)), rank_(rank) {}
+  // `leaves` as of GroupSpec.
+  ThreadCommunicator(std::shared_ptr<ThreadGang> gang, int rank, int leaves = 0)
+      : gang_(std::move(gang)), rank_(rank), leaves_(leaves > 0 ? leaves : gang_->size()) {}
 
   int rank() const override { return rank_; }
   int size() const override { return gang_->size(); }
@@ -104,7 +105,7 @@ class ThreadCommunicator final : public collectives::Communicator {
     return gang_->Exchange(rank_, {data, data + bytes}, [&](const auto& inputs) {
       std::vector<const void*> pointers;
       for (const auto& input : inputs) pointers.push_back(input.data());
-      collectives::TreeReduce(out, pointers.data(), collectives::TreeSplits(size(), size()), count,
+      collectives::TreeReduce(out, pointers.data(), collectives::TreeSplits(size(), leaves_), count,
                               type, op);
     });
   }
@@ -164,7 +165,7 @@ class ThreadCommunicator final : public collectives::Communicator {
   static size_t ElementSize(DataType type) { return collectives::DataTypeSize(type); }
 
   std::shared_ptr<ThreadGang> gang_;
-  const int rank_;
+  const int rank_, leaves_;
 };
 
 }  // namespace lepton::testing

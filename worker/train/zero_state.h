@@ -1,0 +1,138 @@
+// A rank's part of a training state that no rank holds as a whole (parallel.zero): the optimiser's
+// state of its slices (zero_layout.h), and how far its weights are. docs/decisions/zero.md says why
+// one death for each pair of buddies costs nothing. A step:
+//   1. the gradient is summed over ranks; a rank that has its sums says Reduced;
+//   2. AgreeOnNorm: blocks' squares from their slices' owners to all. Who comes back knows that all
+//      have got as far as 1, so that the step will be: this is where it is committed;
+//   3. Update: weights and state of the held slices, in place;
+//   4. GatherWeights: every slice's weights from its owner to all; owner and buddy must agree.
+// A rank that dies in 1 leaves all behind the step, or some Reduced: it is done again. One that
+// dies in 2 or later may leave some Updated; those that are only Reduced follow (Meet, Follow).
+//
+// Ranks meet in a new group: Meet; Follow where it says so; ShareWeights; ShareState, which cuts
+// the slices anew. What a rank held stays until all have what they are to hold.
+//
+// Threads: one caller. Errors of collective calls are the communicator's; the state is still that
+// of the last call that returned OK, or of a later one.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "collectives/communicator.h"
+#include "runtime/base/status.h"
+#include "runtime/nn/training_program.h"
+#include "worker/train/zero_layout.h"
+
+namespace lepton::worker {
+
+// Fills in the optimiser's state of a part, at the step that the run began at: component by
+// component, as TrainingProgram::Part has it.
+using StateSource = std::function<Status(const Elements& part, std::span<float> state)>;
+
+class ZeroState {
+ public:
+  // The program outlives it. Without `first` the state at `first_step` is zeros.
+  ZeroState(nn::TrainingProgram& program, uint64_t first_step, StateSource first);
+
+  // Where a part of the summed gradient is: of held parts.
+  using GradientOf = std::function<std::span<const float>(const Elements& part)>;
+
+  // ---- a step; `scale` as of TrainingProgram::ApplyGradients
+  void Reduced(double scale);
+  // Collective. The gradient's norm: not applied yet.
+  Result<double> AgreeOnNorm(collectives::Communicator& gang, const GradientOf& gradient);
+  void Update(uint64_t step, double norm, const GradientOf& gradient);
+  // Collective. -1, or the slice of which owner and buddy hold different weights.
+  Result<int> GatherWeights(collectives::Communicator& gang);
+  // Collective, once that is so: the first tensor in which they differ.
+  Result<std::string> FindTensor(int slice, collectives::Communicator& gang);
+
+  // ---- ranks meet
+  struct Mine {
+    int64_t place = -1;      // LoopState's; -1: no state
+    bool took_part = false;  // in an earlier group
+    uint64_t digest = 0;     // of its weights
+    double norm = 0;         // of the gradient that was applied last
+  };
+  // What all ranks know alike.
+  struct Meeting {
+    bool fresh = false;              // nobody took part before
+    uint64_t step = 0;               // where all will be
+    int source = 0;                  // whose loop state rules
+    int behind = 0;                  // ranks that are not at its place
+    std::vector<int> whole;          // ranks whose weights are complete
+    std::vector<uint64_t> digests;   // of their weights, by rank
+    bool follow = false;             // this rank: apply the step that it has the gradient of
+    double norm = 0;                 // of that gradient
+    std::vector<std::vector<Elements>> held;  // by rank: what is of use of the state, after Follow
+    std::vector<bool> sources;                // by rank: can make the state anew
+    std::vector<bool> current;                // by rank: at the step, after Follow
+  };
+  // Collective. kInternal, on all ranks alike, when a part is lost: nobody that lives holds it.
+  Result<Meeting> Meet(collectives::Communicator& gang, const Mine& mine);
+  // Both collective; they return the bytes that moved to ranks which lacked them.
+  Result<uint64_t> ShareWeights(collectives::Communicator& gang, const Meeting& meeting);
+  Result<uint64_t> ShareState(collectives::Communicator& gang, const Meeting& meeting);
+  // Before ranks leave: `stays` by rank. What they hold goes to those that stay, as in their group.
+  Status HandOver(collectives::Communicator& gang, const std::vector<bool>& stays);
+
+  // ---- a checkpoint
+  using TakeState = std::function<Status(const Elements& part, std::span<const float> state)>;
+  // Collective. Every part once, in any order, to rank 0's `take`, whose first error is returned
+  // on rank 0 when all is through.
+  Status Collect(collectives::Communicator& gang, const TakeState& take);
+  // By this rank alone, if it has everything, complete weights among it.
+  bool HoldsAll() const { return whole_ && HoldsEverySlice(); }
+  Status CollectAlone(const TakeState& take) const;
+
+  const ZeroLayout& layout() const { return layout_; }
+  int64_t state_elements() const { return per_element_ * layout_.elements(); }  // of all ranks
+  int64_t held_bytes() const;  // of the optimiser's state
+
+ private:
+  struct Piece {
+    Elements at;
+    std::shared_ptr<std::vector<float>> state;  // component by component
+    std::span<float> component(int c) const {
+      return std::span(*state).subspan(static_cast<size_t>(c * at.size()),
+                                       static_cast<size_t>(at.size()));
+    }
+  };
+  // A part on its way: from == to is a copy or, with `anew`, made again.
+  struct Move {
+    Elements part;
+    int from = 0, to = 0;
+    bool anew = false;
+  };
+  static std::vector<Move> MovesOf(const Meeting& meeting,
+                                   const std::vector<std::vector<Elements>>& wanted);
+  Status Run(collectives::Communicator& gang, const Move& move, std::vector<Piece>& to);
+  Status Recut(collectives::Communicator& gang, const Meeting& meeting,
+               const std::vector<std::vector<Elements>>& wanted, uint64_t* moved);
+  Status Load(const Elements& part, std::span<float> state) const;
+  const Piece* Find(const Elements& part) const;
+  std::vector<float> PartOf(const Elements& part) const;
+  void PutPart(const Elements& part, std::span<const float> state, std::vector<Piece>& to) const;
+  void KeepBoth(const std::vector<Piece>& more);
+  bool HoldsEverySlice() const;
+  std::span<float> WeightsOf(const Elements& part) const;
+
+  nn::TrainingProgram& program_;
+  const uint64_t first_step_;
+  const StateSource first_;
+  const int per_element_;
+  ZeroLayout layout_;          // of the group that the rank is in
+  int rank_ = 0;               // in it
+  std::vector<Piece> pieces_;  // in a group: as its layout says
+  bool whole_ = true;          // the weights; else only those of pieces_
+  bool reduced_ = false;
+  double scale_ = 1;
+  std::vector<float> staging_, gathered_;
+};
+
+}  // namespace lepton::worker
