@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "runtime/base/logging.h"
 
@@ -11,6 +12,9 @@ namespace {
 // While the coordinator is away, or peers fetch their inputs. A gang that can no longer meet is
 // stopped by the coordinator much sooner.
 constexpr Duration kLongestMeeting = std::chrono::minutes(10);
+// A cut between two ranks is found once when it breaks their group, and by both of its ends when the
+// next one meets: two link time-outs, and the rest of the budget is for going on without one of them.
+constexpr int kLinkTimeoutsInBudget = 4;
 
 }  // namespace
 
@@ -39,8 +43,13 @@ Result<wire::TaskGroup> GangMembership::Await(uint64_t left) {
   return *newest_;
 }
 
+Duration GangMembership::link_timeout() const {
+  return spec_.elastic.recovery_budget / kLinkTimeoutsInBudget;
+}
+
 Result<std::shared_ptr<collectives::Communicator>> GangMembership::Join(
-    const wire::TaskGroup& members, std::unique_ptr<collectives::Endpoint> endpoint) const {
+    const wire::TaskGroup& members, std::unique_ptr<collectives::Endpoint> endpoint,
+    wire::TaskEndpoint* found) const {
   LEPTON_ASSIGN_OR_RETURN(const collectives::Backend* backend,
                           collectives::FindBackend(spec_.collectives));
   collectives::GroupSpec group;
@@ -52,16 +61,34 @@ Result<std::shared_ptr<collectives::Communicator>> GangMembership::Join(
   for (const wire::Member& member : members.members()) group.members.push_back(member.address());
   collectives::Options options;
   options.timeout = std::max<Duration>(options.timeout, spec_.elastic.recovery_budget);
+  options.link_timeout = link_timeout();
+  options.unreachable = [&](int rank, const std::string& why) {
+    wire::Unreachable& one = *found->add_unreachable();
+    one.set_seat(members.members(rank).seat());
+    one.set_why(why);
+  };
   LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<collectives::Communicator> joined,
                           backend->Join(std::move(endpoint), group, options,
                                         Deadline::In(spec_.elastic.recovery_budget)));
   return std::shared_ptr<collectives::Communicator>(std::move(joined));
 }
 
+// A joiner that cannot reach a member must not break the group by trying to.
+void GangMembership::ProbeMembers(wire::TaskEndpoint* found) const {
+  std::vector<std::string> addresses;
+  for (const wire::Member& member : start_.probe()) addresses.push_back(member.address());
+  for (const size_t index : collectives::FindUnreachable(addresses, link_timeout())) {
+    wire::Unreachable& one = *found->add_unreachable();
+    one.set_seat(start_.probe(static_cast<int>(index)).seat());
+    one.set_why("no connection in time");
+  }
+}
+
 Result<Membership::Group> GangMembership::Next(const std::string& cause) {
   LEPTON_ASSIGN_OR_RETURN(const collectives::Backend* backend,
                           collectives::FindBackend(spec_.collectives));
   std::string why = cause;
+  wire::TaskEndpoint found;
   while (true) {
     wire::TaskUp up;
     up.mutable_endpoint()->set_left_wall_ms(RealClock().WallMs());
@@ -75,12 +102,15 @@ Result<Membership::Group> GangMembership::Next(const std::string& cause) {
                             backend->Listen(bind_address_));
     up.mutable_endpoint()->set_address(endpoint->address());
     up.mutable_endpoint()->set_cause(why);
+    if (up.endpoint().left_epoch() == 0) ProbeMembers(&found);
+    up.mutable_endpoint()->mutable_unreachable()->Swap(found.mutable_unreachable());
+    found.Clear();
     report_(up);
     LEPTON_ASSIGN_OR_RETURN(const wire::TaskGroup members, Await(up.endpoint().left_epoch()));
     Group group;
     group.epoch = members.epoch();
     group.ordered = RealClock().Now();
-    auto joined = Join(members, std::move(endpoint));
+    auto joined = Join(members, std::move(endpoint), &found);
     group.joined = RealClock().Now();
     std::lock_guard lock(mutex_);
     epoch_ = group.epoch;

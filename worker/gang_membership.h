@@ -34,8 +34,12 @@ class GangMembership final : public Membership {
  private:
   // The members of an epoch after `left`, once they are known.
   Result<wire::TaskGroup> Await(uint64_t left);
+  // Adds to `found` whom it cannot reach.
   Result<std::shared_ptr<collectives::Communicator>> Join(
-      const wire::TaskGroup& members, std::unique_ptr<collectives::Endpoint> endpoint) const;
+      const wire::TaskGroup& members, std::unique_ptr<collectives::Endpoint> endpoint,
+      wire::TaskEndpoint* found) const;
+  void ProbeMembers(wire::TaskEndpoint* found) const;
+  Duration link_timeout() const;
   Status Ended() const;  // with mutex_
 
   const wire::StartTask& start_;

@@ -62,7 +62,7 @@ Result<std::unique_ptr<Endpoint>> ListenForPeers(std::string_view backend, std::
 
 Result<ControlPlane> MeetPeers(std::unique_ptr<Endpoint> endpoint, const GroupSpec& group,
                                std::string_view backend, TransportChoice transport,
-                               Deadline deadline) {
+                               const Options& options, Deadline deadline) {
   LEPTON_RETURN_IF_ERROR(CheckSpec(group));
   ControlPlane out;
   LEPTON_ASSIGN_OR_RETURN(out.failure, Failure::Make(group.size));
@@ -74,7 +74,8 @@ Result<ControlPlane> MeetPeers(std::unique_ptr<Endpoint> endpoint, const GroupSp
   Listener listener = listening->TakeListener();
   LEPTON_ASSIGN_OR_RETURN(out.members, DecodeMembers(listener, group, backend));
   LEPTON_ASSIGN_OR_RETURN(out.joined,
-                          Rendezvous(std::move(listener), group, out.members, transport, deadline));
+                          Rendezvous(std::move(listener), group, out.members, transport, options,
+                                     deadline));
   return out;
 }
 

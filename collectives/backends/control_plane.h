@@ -26,6 +26,6 @@ struct ControlPlane {
 // Checks the spec and meets the peers. kInvalidArgument names the spec's field; else as Rendezvous.
 Result<ControlPlane> MeetPeers(std::unique_ptr<Endpoint> endpoint, const GroupSpec& group,
                                std::string_view backend, TransportChoice transport,
-                               Deadline deadline);
+                               const Options& options, Deadline deadline);
 
 }  // namespace lepton::collectives

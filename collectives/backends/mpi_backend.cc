@@ -187,7 +187,7 @@ Result<std::unique_ptr<Communicator>> MpiBackend::Join(std::unique_ptr<Endpoint>
                                                        const Options& options,
                                                        Deadline deadline) const {
   LEPTON_ASSIGN_OR_RETURN(ControlPlane control, MeetPeers(std::move(endpoint), group, name(),
-                                                          TransportChoice::kNone, deadline));
+                                                          TransportChoice::kNone, options, deadline));
   std::unique_ptr<Mesh> mesh;
   if (group.size > 1) {
     // Everybody is here and says it is ready, so this does not wait for anyone absent.

@@ -99,7 +99,7 @@ Result<std::unique_ptr<Communicator>> NativeBackend::Join(std::unique_ptr<Endpoi
                                                           Deadline deadline) const {
   LEPTON_ASSIGN_OR_RETURN(NativeOptions native, Resolve());
   LEPTON_ASSIGN_OR_RETURN(ControlPlane control, MeetPeers(std::move(endpoint), group, name(),
-                                                          native.transport, deadline));
+                                                          native.transport, options, deadline));
   Transports transports;
   if (group.size > 1) transports = MakeTransports(group, control);
   LEPTON_ASSIGN_OR_RETURN(

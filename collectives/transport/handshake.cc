@@ -33,6 +33,13 @@ bool Equal(const unsigned char (&proof)[32], const std::string& expected) {
   return expected.size() == 32 && CRYPTO_memcmp(proof, expected.data(), 32) == 0;
 }
 
+// A fresh connection's buffer takes a handshake's few bytes at once.
+Status SendWhole(int fd, const void* data, size_t size) {
+  const ssize_t sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent == static_cast<ssize_t>(size)) return {};
+  return Unavailable(ErrnoStatus(sent < 0 ? errno : EPIPE, "send").message());
+}
+
 Status Refused(int peer, uint32_t verdict) {
   return PermissionDenied("rank " + std::to_string(peer) + " refused us: wrong or late " +
                           VerdictName(static_cast<Verdict>(verdict)));
@@ -77,36 +84,61 @@ std::string Authenticate(const std::string& token, const std::string& message) {
   return std::string(reinterpret_cast<char*>(out), size);
 }
 
-Status ConnectorHandshake(int fd, const GroupKey& key, int peer, ConnectionKind kind,
-                          Deadline deadline) {
-  Hello hello{};
-  std::memcpy(hello.magic, kMagic, sizeof(hello.magic));
-  hello.epoch = key.epoch;
-  hello.size = static_cast<uint32_t>(key.size);
-  hello.from = static_cast<uint32_t>(key.rank);
-  hello.to = static_cast<uint32_t>(peer);
-  hello.kind = static_cast<uint32_t>(kind);
-  Fill(hello.nonce, RandomBytes(32));
-  LEPTON_RETURN_IF_ERROR(SendAll(fd, &hello, sizeof(hello), deadline));
-  Challenge challenge{};
-  LEPTON_RETURN_IF_ERROR(ReceiveAll(fd, &challenge, sizeof(challenge), deadline));
-  if (std::memcmp(challenge.magic, kMagic, sizeof(challenge.magic)) != 0) {
-    return PermissionDenied("rank " + std::to_string(peer) +
+ConnectorHandshake::ConnectorHandshake(const GroupKey& key, int peer, ConnectionKind kind)
+    : key_(key), peer_(peer) {
+  std::memcpy(hello_.magic, kMagic, sizeof(hello_.magic));
+  hello_.epoch = key.epoch;
+  hello_.size = static_cast<uint32_t>(key.size);
+  hello_.from = static_cast<uint32_t>(key.rank);
+  hello_.to = static_cast<uint32_t>(peer);
+  hello_.kind = static_cast<uint32_t>(kind);
+  Fill(hello_.nonce, RandomBytes(32));
+}
+
+Status ConnectorHandshake::Begin(int fd) {
+  return SendWhole(fd, &hello_, sizeof(hello_));
+}
+
+Result<bool> ConnectorHandshake::Advance(int fd) {
+  if (!proved_) {
+    LEPTON_ASSIGN_OR_RETURN(const bool whole, Receive(fd, &challenge_, sizeof(challenge_)));
+    if (whole) LEPTON_RETURN_IF_ERROR(OnChallenge(fd));
+    return false;
+  }
+  LEPTON_ASSIGN_OR_RETURN(const bool whole, Receive(fd, &verdict_, sizeof(verdict_)));
+  if (!whole) return false;
+  if (verdict_ != static_cast<uint32_t>(Verdict::kAccepted)) return Refused(peer_, verdict_);
+  return true;
+}
+
+Status ConnectorHandshake::OnChallenge(int fd) {
+  if (std::memcmp(challenge_.magic, kMagic, sizeof(challenge_.magic)) != 0) {
+    return PermissionDenied("rank " + std::to_string(peer_) +
                             "'s address answers in another protocol");
   }
-  if (challenge.verdict != static_cast<uint32_t>(Verdict::kAccepted)) {
-    return Refused(peer, challenge.verdict);
+  if (challenge_.verdict != static_cast<uint32_t>(Verdict::kAccepted)) {
+    return Refused(peer_, challenge_.verdict);
   }
-  if (!Equal(challenge.proof, ProofFor(key, "acceptor", hello, challenge.nonce))) {
-    return PermissionDenied("rank " + std::to_string(peer) + " does not know the group's token");
+  if (!Equal(challenge_.proof, ProofFor(key_, "acceptor", hello_, challenge_.nonce))) {
+    return PermissionDenied("rank " + std::to_string(peer_) + " does not know the group's token");
   }
   Proof proof{};
-  Fill(proof.proof, ProofFor(key, "connector", hello, challenge.nonce));
-  LEPTON_RETURN_IF_ERROR(SendAll(fd, &proof, sizeof(proof), deadline));
-  uint32_t verdict = 0;
-  LEPTON_RETURN_IF_ERROR(ReceiveAll(fd, &verdict, sizeof(verdict), deadline));
-  if (verdict != static_cast<uint32_t>(Verdict::kAccepted)) return Refused(peer, verdict);
-  return {};
+  Fill(proof.proof, ProofFor(key_, "connector", hello_, challenge_.nonce));
+  proved_ = true;
+  return SendWhole(fd, &proof, sizeof(proof));
+}
+
+// True when the message is complete.
+Result<bool> ConnectorHandshake::Receive(int fd, void* message, size_t size) {
+  const ssize_t got =
+      recv(fd, static_cast<char*>(message) + received_, size - received_, MSG_DONTWAIT);
+  if (got == 0) return Unavailable("connection closed");
+  if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return false;
+  if (got < 0) return Unavailable(ErrnoStatus(errno, "receive").message());
+  received_ += static_cast<size_t>(got);
+  if (received_ < size) return false;
+  received_ = 0;
+  return true;
 }
 
 AcceptorHandshake::AcceptorHandshake(UniqueFd socket, const GroupKey& key,
@@ -133,6 +165,10 @@ bool AcceptorHandshake::Receive(void* message, size_t size) {
     return true;
   }
   if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return false;
+  if (got == 0 && received_ == 0 && !challenged_) {  // a probe: nothing was asked
+    socket_.Reset();
+    return false;
+  }
   // A connector that knows another token hangs up on our proof.
   Refuse(challenged_ ? Verdict::kWrongToken : Verdict::kMalformed);
   return false;

@@ -68,10 +68,29 @@ struct Proof {
   unsigned char proof[32];
 };
 
-// The connector's side, on a connected socket. kPermissionDenied, saying why, when refused or when
-// the acceptor does not know the token; kUnavailable when it goes away.
-Status ConnectorHandshake(int fd, const GroupKey& key, int peer, ConnectionKind kind,
-                          Deadline deadline);
+// The connector's side as a state machine, on a connected socket that it does not own: a peer that
+// has not come to the meeting yet holds up no other.
+class ConnectorHandshake {
+ public:
+  ConnectorHandshake(const GroupKey& key, int peer, ConnectionKind kind);
+  // Once, as soon as the connection stands.
+  Status Begin(int fd);
+  // Call when readable. True when done. kPermissionDenied, saying why, when refused or when the
+  // acceptor does not know the token; kUnavailable when it goes away.
+  Result<bool> Advance(int fd);
+
+ private:
+  Result<bool> Receive(int fd, void* message, size_t size);
+  Status OnChallenge(int fd);
+
+  const GroupKey& key_;
+  const int peer_;
+  Hello hello_{};
+  Challenge challenge_{};
+  uint32_t verdict_ = 0;
+  size_t received_ = 0;  // of the current message
+  bool proved_ = false;
+};
 
 // The acceptor's side as a state machine, so that a stranger who connects and keeps silent holds up
 // nobody.

@@ -8,11 +8,14 @@
 #include <cerrno>
 #include <list>
 
+#include "collectives/transport/dial.h"
+
 namespace lepton::collectives {
 namespace {
 
 constexpr size_t kMaxUnfinished = 64;
 constexpr int kLivenessMs = 50;
+constexpr int kAttempts = 3;  // of a connection, within the link's time-out
 
 // Step 2's messages, and step 4's.
 struct SegmentOffer {
@@ -26,8 +29,13 @@ constexpr char kReady = 'R';
 class Joiner {
  public:
   Joiner(const GroupSpec& group, const std::vector<MemberAddress>& members,
-         TransportChoice transport, Deadline deadline, JoinedGroup* out)
-      : group_(group), members_(members), transport_(transport), deadline_(deadline), out_(*out) {}
+         TransportChoice transport, const Options& options, Deadline deadline, JoinedGroup* out)
+      : group_(group),
+        members_(members),
+        transport_(transport),
+        options_(options),
+        deadline_(deadline),
+        out_(*out) {}
 
   Status Run() {
     LEPTON_RETURN_IF_ERROR(ConnectAll(ConnectionKind::kControl));
@@ -58,7 +66,20 @@ class Joiner {
   }
 
   Status ConnectAll(ConnectionKind kind);
-  Status AcceptAll(ConnectionKind kind);
+  bool limited() const { return options_.link_timeout > Duration{}; }
+  Dial::Target TargetOf(int peer) const {
+    return {peer, members_[peer].host, members_[peer].port};
+  }
+  void StartDials(ConnectionKind kind);
+  void ProbeMissing();
+  void AdvanceDials(ConnectionKind kind);
+  void OnDialFailed(const Dial& dial);
+  void Keep(int peer, ConnectionKind kind, UniqueFd socket);
+  void Note(Status failure) {
+    if (failure_.ok()) failure_ = std::move(failure);
+  }
+  bool StillFindingOut() const;
+  void Sleep();
   void AcceptStrangers();
   void AdvanceStrangers();
   Status CheckAlive() const;
@@ -71,21 +92,107 @@ class Joiner {
   const GroupSpec& group_;
   const std::vector<MemberAddress>& members_;
   TransportChoice transport_;
+  const Options& options_;
   Deadline deadline_;
   JoinedGroup& out_;
   std::list<AcceptorHandshake> strangers_;
+  std::list<Dial> dials_;
+  bool probed_ = false;
+  Status failure_;  // the first
 };
 
 Status Joiner::ConnectAll(ConnectionKind kind) {
+  StartDials(kind);
+  const MonotonicTime probe_at = RealClock().Now() + options_.link_timeout / 2;
+  while (true) {
+    AdvanceDials(kind);
+    const std::vector<int> missing = Missing(kind);
+    if (failure_.ok() && dials_.empty() && missing.empty()) return {};
+    // Both ends of each pair that is cut are to know of it, so a meeting that has failed asks on.
+    const bool due = !failure_.ok() || RealClock().Now() >= probe_at;
+    if (limited() && kind == ConnectionKind::kControl && due && !probed_) ProbeMissing();
+    if (!failure_.ok() && !StillFindingOut()) return failure_;
+    if (deadline_.Expired()) {
+      std::vector<int> late = missing;
+      for (const Dial& dial : dials_) late.push_back(dial.peer());
+      std::string who = late.size() == 1 ? "rank" : "ranks";
+      for (int peer : late) who += " " + std::to_string(peer);
+      return DeadlineExceeded(who + " did not come in time");
+    }
+    Note(CheckAlive());
+    Sleep();
+    AcceptStrangers();
+    AdvanceStrangers();
+  }
+}
+
+void Joiner::StartDials(ConnectionKind kind) {
+  dials_.clear();
+  const Duration patience =
+      limited() ? std::min(options_.link_timeout, deadline_.Left()) : deadline_.Left();
   for (int peer = 0; peer < group_.rank; ++peer) {
     if (!Needs(peer, kind)) continue;
-    auto fd = ConnectTo(members_[peer].host, members_[peer].port, deadline_);
-    if (!fd.ok()) return AboutPeer(peer, fd.status());
-    Status status = ConnectorHandshake(fd->get(), out_.key, peer, kind, deadline_);
-    if (!status.ok()) return AboutPeer(peer, status);
-    Slot(peer, kind) = std::move(*fd);
+    dials_.emplace_back(TargetOf(peer), out_.key, kind, patience, limited() ? kAttempts : 1);
   }
-  return AcceptAll(kind);
+}
+
+void Joiner::ProbeMissing() {
+  probed_ = true;
+  for (const int peer : Missing(ConnectionKind::kControl)) {
+    dials_.push_back(Dial::Probe(TargetOf(peer), options_.link_timeout / 2, kAttempts));
+  }
+}
+
+void Joiner::AdvanceDials(ConnectionKind kind) {
+  for (auto dial = dials_.begin(); dial != dials_.end();) {
+    const bool came = dial->probe() && Slot(dial->peer(), kind).valid();
+    const Dial::State state = came ? Dial::State::kDone : dial->Advance();
+    if (state == Dial::State::kConnecting || state == Dial::State::kTalking) {
+      ++dial;
+      continue;
+    }
+    if (state == Dial::State::kFailed) {
+      OnDialFailed(*dial);
+    } else if (!dial->probe()) {
+      Keep(dial->peer(), kind, dial->TakeSocket());
+    }
+    dial = dials_.erase(dial);
+  }
+}
+
+void Joiner::OnDialFailed(const Dial& dial) {
+  if (limited() && dial.unreachable()) {
+    if (options_.unreachable) options_.unreachable(dial.peer(), dial.status().message());
+    Note(Aborted("rank " + std::to_string(dial.peer()) +
+                 " cannot be reached: " + dial.status().message()));
+  } else if (!dial.probe()) {
+    Note(AboutPeer(dial.peer(), dial.status()));
+  }  // else a probe was refused: it will not come, or its connection is on the way
+}
+
+void Joiner::Keep(int peer, ConnectionKind kind, UniqueFd socket) {
+  // Not on data: a peer that computes for long reads nothing meanwhile.
+  if (limited() && kind == ConnectionKind::kControl) {
+    LimitSilence(socket.get(), options_.link_timeout);
+  }
+  Slot(peer, kind) = std::move(socket);
+}
+
+bool Joiner::StillFindingOut() const {
+  return limited() && std::any_of(dials_.begin(), dials_.end(), [](const Dial& dial) {
+           return dial.state() == Dial::State::kConnecting;
+         });
+}
+
+void Joiner::Sleep() {
+  std::vector<pollfd> fds{{out_.listener.socket.get(), POLLIN, 0}};
+  for (const Dial& dial : dials_) fds.push_back(dial.Poll());
+  for (auto& stranger : strangers_) fds.push_back({stranger.fd(), POLLIN, 0});
+  // Of a meeting that has failed the closed connections are no news.
+  for (auto& control : out_.control) {
+    if (control.valid() && failure_.ok()) fds.push_back({control.get(), POLLRDHUP, 0});
+  }
+  poll(fds.data(), fds.size(), deadline_.LeftMs(kLivenessMs));
 }
 
 std::vector<int> Joiner::Missing(ConnectionKind kind) {
@@ -94,26 +201,6 @@ std::vector<int> Joiner::Missing(ConnectionKind kind) {
     if (Needs(peer, kind) && !Slot(peer, kind).valid()) missing.push_back(peer);
   }
   return missing;
-}
-
-Status Joiner::AcceptAll(ConnectionKind kind) {
-  for (auto missing = Missing(kind); !missing.empty(); missing = Missing(kind)) {
-    if (deadline_.Expired()) {
-      std::string who = missing.size() == 1 ? "rank" : "ranks";
-      for (int peer : missing) who += " " + std::to_string(peer);
-      return DeadlineExceeded(who + " did not come in time");
-    }
-    LEPTON_RETURN_IF_ERROR(CheckAlive());
-    std::vector<pollfd> fds{{out_.listener.socket.get(), POLLIN, 0}};
-    for (auto& stranger : strangers_) fds.push_back({stranger.fd(), POLLIN, 0});
-    for (auto& control : out_.control) {
-      if (control.valid()) fds.push_back({control.get(), POLLRDHUP, 0});
-    }
-    poll(fds.data(), fds.size(), deadline_.LeftMs(kLivenessMs));
-    AcceptStrangers();
-    AdvanceStrangers();
-  }
-  return {};
 }
 
 void Joiner::AcceptStrangers() {
@@ -137,7 +224,7 @@ void Joiner::AdvanceStrangers() {
       ++it;
       continue;
     }
-    if (it->verdict() == Verdict::kAccepted) Slot(it->from(), it->kind()) = it->TakeSocket();
+    if (it->verdict() == Verdict::kAccepted) Keep(it->from(), it->kind(), it->TakeSocket());
     it = strangers_.erase(it);
   }
 }
@@ -244,9 +331,35 @@ Status Joiner::BecomeReady() {
 
 }  // namespace
 
+std::vector<size_t> FindUnreachable(const std::vector<std::string>& addresses, Duration patience) {
+  std::list<Dial> dials;
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    const auto member = MemberAddress::Decode(addresses[i], "native");
+    if (!member.ok()) continue;  // nothing to be said about it
+    dials.push_back(
+        Dial::Probe({static_cast<int>(i), member->host, member->port}, patience, kAttempts));
+  }
+  std::vector<size_t> unreachable;
+  while (!dials.empty()) {
+    for (auto dial = dials.begin(); dial != dials.end();) {
+      if (dial->Advance() == Dial::State::kConnecting) {
+        ++dial;
+        continue;
+      }
+      if (dial->unreachable()) unreachable.push_back(static_cast<size_t>(dial->peer()));
+      dial = dials.erase(dial);
+    }
+    std::vector<pollfd> fds;
+    for (const Dial& dial : dials) fds.push_back(dial.Poll());
+    if (!fds.empty()) poll(fds.data(), fds.size(), kLivenessMs);
+  }
+  std::sort(unreachable.begin(), unreachable.end());
+  return unreachable;
+}
+
 Result<JoinedGroup> Rendezvous(Listener listener, const GroupSpec& group,
                                const std::vector<MemberAddress>& members, TransportChoice transport,
-                               Deadline deadline) {
+                               const Options& options, Deadline deadline) {
   JoinedGroup out;
   out.key = {group.token, group.epoch, group.size, group.rank};
   out.listener = std::move(listener);
@@ -257,7 +370,7 @@ Result<JoinedGroup> Rendezvous(Listener listener, const GroupSpec& group,
     bool local = member.host_identity == here && member.pid != getpid();
     out.pids.push_back(local ? member.pid : 0);
   }
-  Joiner joiner(group, members, transport, deadline, &out);
+  Joiner joiner(group, members, transport, options, deadline, &out);
   LEPTON_RETURN_IF_ERROR(joiner.Run());
   if (out.local_ranks.empty()) out.local_ranks.push_back(group.rank);
   return out;

@@ -1,6 +1,7 @@
 // Turns the listening endpoints of all ranks into one connected group. Collective and blocking.
 //
-//   1. control connections: each rank connects to every lower rank, accepts from every higher one
+//   1. control connections: each rank connects to every lower rank, all at once, and accepts from
+//      every higher one; those that do not come it probes
 //   2. shared memory: the lowest rank of each host makes a segment, the others map it; if any of
 //      them cannot, that host's ranks use TCP
 //   3. data connections between ranks that share no memory
@@ -33,10 +34,10 @@ struct JoinedGroup {
 };
 
 // kInvalidArgument for a bad spec; kPermissionDenied when refused; kAborted naming a rank that died
-// meanwhile; kDeadlineExceeded naming the ranks that did not come.
-// `members`: group.members, decoded.
+// meanwhile, or cannot be reached; kDeadlineExceeded naming the ranks that did not come.
+// `members`: group.members, decoded. Of the options it obeys link_timeout and unreachable.
 Result<JoinedGroup> Rendezvous(Listener listener, const GroupSpec& group,
                                const std::vector<MemberAddress>& members, TransportChoice transport,
-                               Deadline deadline);
+                               const Options& options, Deadline deadline);
 
 }  // namespace lepton::collectives

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -78,20 +79,36 @@ Result<Listener> ListenOn(const std::string& host) {
   return listener;
 }
 
-Result<UniqueFd> ConnectTo(const std::string& host, uint16_t port, Deadline deadline) {
-  std::string what = "connecting to " + host + ":" + std::to_string(port);
+Result<UniqueFd> StartConnecting(const std::string& host, uint16_t port) {
+  const std::string what = "connecting to " + host + ":" + std::to_string(port);
   LEPTON_ASSIGN_OR_RETURN(Address address, ParseAddress(host, port));
   UniqueFd fd(socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return ErrnoStatus(errno, what);
   SetUp(fd.get());
-  if (connect(fd.get(), address.get(), address.size) != 0) {
-    if (errno != EINPROGRESS) return ErrnoStatus(errno, what);
-    LEPTON_RETURN_IF_ERROR(WaitFor(fd.get(), POLLOUT, deadline, what.c_str()));
-    int error = 0;
-    socklen_t size = sizeof(error);
-    getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &size);
-    if (error != 0) return ErrnoStatus(error, what);
+  if (connect(fd.get(), address.get(), address.size) != 0 && errno != EINPROGRESS) {
+    return ErrnoStatus(errno, what);
   }
+  return fd;
+}
+
+int ConnectionError(int fd) {
+  int error = 0;
+  socklen_t size = sizeof(error);
+  getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  return error;
+}
+
+void LimitSilence(int fd, Duration limit) {
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(limit).count();
+  const auto value = static_cast<unsigned>(std::max<int64_t>(1, ms));
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, sizeof(value));
+}
+
+Result<UniqueFd> ConnectTo(const std::string& host, uint16_t port, Deadline deadline) {
+  const std::string what = "connecting to " + host + ":" + std::to_string(port);
+  LEPTON_ASSIGN_OR_RETURN(UniqueFd fd, StartConnecting(host, port));
+  LEPTON_RETURN_IF_ERROR(WaitFor(fd.get(), POLLOUT, deadline, what.c_str()));
+  if (const int error = ConnectionError(fd.get()); error != 0) return ErrnoStatus(error, what);
   return fd;
 }
 

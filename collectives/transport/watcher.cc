@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -14,6 +15,8 @@ namespace {
 
 constexpr int kGoodbye = 1;
 constexpr int kAbort = 2;
+constexpr int kPulse = 3;
+constexpr int kPulsesInTime = 5;  // within the link's time-out
 constexpr size_t kMaxPayload = 2048;
 
 struct FrameHeader {
@@ -24,19 +27,23 @@ struct FrameHeader {
 }  // namespace
 
 Result<std::unique_ptr<Watcher>> Watcher::Start(JoinedGroup& group,
-                                                std::shared_ptr<Failure> failure) {
+                                                std::shared_ptr<Failure> failure,
+                                                const Options& options) {
   UniqueFd stop(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!stop.valid()) return ErrnoStatus(errno, "eventfd");
-  std::unique_ptr<Watcher> watcher(new Watcher(group, std::move(failure), std::move(stop)));
+  std::unique_ptr<Watcher> watcher(
+      new Watcher(group, std::move(failure), options, std::move(stop)));
   watcher->thread_ = std::thread([w = watcher.get()] { w->Loop(); });
   return watcher;
 }
 
-Watcher::Watcher(JoinedGroup& group, std::shared_ptr<Failure> failure, UniqueFd stop)
+Watcher::Watcher(JoinedGroup& group, std::shared_ptr<Failure> failure, const Options& options,
+                 UniqueFd stop)
     : key_(group.key),
       listener_(std::move(group.listener)),
       peers_(group.control.size()),
       failure_(std::move(failure)),
+      pulse_every_(options.link_timeout / kPulsesInTime),
       stop_(std::move(stop)) {
   for (size_t rank = 0; rank < peers_.size(); ++rank) {
     peers_[rank].control = std::move(group.control[rank]);
@@ -88,7 +95,7 @@ void Watcher::Loop() {
       fds.push_back({peer.pidfd.get(), POLLIN, 0});
     }
     for (auto& stranger : late_) fds.push_back({stranger.fd(), POLLIN, 0});
-    if (poll(fds.data(), fds.size(), -1) < 0) continue;
+    if (poll(fds.data(), fds.size(), SendPulse()) < 0) continue;
     if (fds[0].revents != 0) return;
     for (size_t rank = 0; rank < peers_.size(); ++rank) {
       int r = static_cast<int>(rank);
@@ -98,6 +105,17 @@ void Watcher::Loop() {
     }
     OnListener();
   }
+}
+
+// When due; returns the milliseconds until the next one, -1 for never.
+int Watcher::SendPulse() {
+  if (pulse_every_ <= Duration{}) return -1;
+  const MonotonicTime now = RealClock().Now();
+  if (now >= next_pulse_) {
+    next_pulse_ = now + pulse_every_;
+    Send(kPulse, "");
+  }
+  return std::max(1, Deadline(next_pulse_).LeftMs());
 }
 
 void Watcher::OnControl(int rank) {
@@ -110,6 +128,8 @@ void Watcher::OnControl(int rank) {
       OnFrames(rank);
     } else if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
       return;
+    } else if (got < 0 && errno != ECONNRESET) {
+      return OnUnreachable(rank, std::strerror(errno));
     } else {
       return OnGone(rank, "its connection closed");
     }
@@ -133,13 +153,24 @@ void Watcher::OnFrames(int rank) {
 }
 
 void Watcher::OnGone(int rank, const std::string& why) {
-  {
-    std::lock_guard lock(send_mutex_);
-    peers_[rank].control.Reset();
-    peers_[rank].pidfd.Reset();
-  }
+  Forget(rank);
   if (failure_->HasLeft(rank)) return;
-  std::string message = "rank " + std::to_string(rank) + " died: " + why;
+  Break("rank " + std::to_string(rank) + " died: " + why);
+}
+
+// It may well live: the network says no.
+void Watcher::OnUnreachable(int rank, const std::string& why) {
+  Forget(rank);
+  Break("rank " + std::to_string(rank) + " cannot be reached any more: " + why);
+}
+
+void Watcher::Forget(int rank) {
+  std::lock_guard lock(send_mutex_);
+  peers_[rank].control.Reset();
+  peers_[rank].pidfd.Reset();
+}
+
+void Watcher::Break(const std::string& message) {
   if (failure_->Raise(Aborted(message))) TellAbort(message);
 }
 

@@ -32,6 +32,7 @@ class Applier {
   Status Lost(const TaskLost& lost);
   Status Regrouped(const GangRegrouped& change);
   Status Formed(const GangFormed& formed);
+  Status CutOff(const LinksCut& found);
   Status Added(const SeatAdded& added);
   Status Leaving(const TaskLeaving& leaving);
   Status Stepped(const SearchStepped& stepped);

@@ -39,6 +39,8 @@ Status Applier::Run() {
       return Regrouped(record_.gang_regrouped());
     case Record::kGangFormed:
       return Formed(record_.gang_formed());
+    case Record::kLinksCut:
+      return CutOff(record_.links_cut());
     case Record::kSeatAdded:
       return Added(record_.seat_added());
     case Record::kTaskLeaving:

@@ -7,6 +7,7 @@
 #include "scheduler/core/applier.h"
 #include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
+#include "scheduler/core/reachability.h"
 
 namespace lepton::scheduler {
 namespace {
@@ -53,6 +54,10 @@ Status Applier::Regrouped(const GangRegrouped& change) {
   gang->set_forming(true);
   gang->set_forming_ms(change.at_once() ? record_.wall_ms() : 0);
   if (change.fault()) gang->set_faults_in_row(gang->faults_in_row() + 1);
+  // The meeting that showed who must go was broken by what had broken the group before.
+  if (change.reason_code() == "UNREACHABLE" && gang->faults_in_row() > 1) {
+    gang->set_faults_in_row(gang->faults_in_row() - 1);
+  }
   Event event = MembershipEvent(*gang, "RUNNING", "REGROUPING");
   event.set_reason_code(change.reason_code());
   event.set_cause(fmt::format("epoch {} with {} ranks: {}", change.epoch(), change.members_size(),
@@ -70,6 +75,21 @@ Status Applier::Formed(const GangFormed& formed) {
     if (IsMember(*gang, task)) task.set_group_epoch(gang->epoch());
   }
   if (gang->has_recovery()) gang->mutable_recovery()->set_agreed_ms(record_.wall_ms());
+  return Status::Ok();
+}
+
+Status Applier::CutOff(const LinksCut& found) {
+  Gang* gang = FindGang(found.gang_id());
+  if (gang == nullptr) return NotThere("gang", found.gang_id());
+  for (const Cut& cut : found.cuts()) {
+    const auto known = std::find_if(gang->mutable_cuts()->begin(), gang->mutable_cuts()->end(),
+                                    [&](const Cut& old) { return SamePair(old, cut); });
+    (known == gang->mutable_cuts()->end() ? *gang->add_cuts() : *known) = cut;
+  }
+  Event event = MembershipEvent(*gang, "RUNNING", "RUNNING");
+  event.set_reason_code("UNREACHABLE");
+  event.set_cause(found.cause());
+  Happened(std::move(event), FindJob(gang->job_id()));
   return Status::Ok();
 }
 
@@ -98,6 +118,7 @@ void Applier::OnEndpoint(Gang& gang, Task& task, const wire::TaskEndpoint& endpo
   task.set_has_endpoint(true);
   task.set_endpoint(endpoint.address());
   task.set_left_epoch(endpoint.left_epoch());
+  *task.mutable_unreachable() = endpoint.unreachable();
   if (!gang.elastic() || endpoint.left_epoch() == 0) return;
   if (gang.forming() && gang.forming_ms() == 0) gang.set_forming_ms(record_.wall_ms());
   if (!gang.has_recovery()) return;
@@ -121,6 +142,13 @@ void Applier::OnRecovered(Gang& gang, const wire::TaskRecovered& done) {
   if (job == nullptr || !gang.has_recovery() || gang.forming() || done.epoch() != gang.epoch()) {
     return;
   }
+  // Workers that are in one group reach each other again.
+  gang.mutable_cuts()->erase(
+      std::remove_if(gang.mutable_cuts()->begin(), gang.mutable_cuts()->end(),
+                     [&](const Cut& cut) {
+                       return HasMemberOn(gang, cut.worker_a()) && HasMemberOn(gang, cut.worker_b());
+                     }),
+      gang.mutable_cuts()->end());
   Recovery recovery = std::move(*gang.mutable_recovery());
   gang.clear_recovery();
   recovery.set_epoch(done.epoch());

@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "scheduler/core/reactor.h"
@@ -121,6 +122,17 @@ class Turn {
   void ServeJoins();
   bool OthersWait(const std::string& device) const;
   void TickElastic(const std::string& gang_id);
+
+  // ---- turn_unreachable.cc ----
+  // True when members of a forming gang cannot reach each other, and some of them go for it.
+  bool PartUnreachable(const std::string& gang_id);
+  // The same for a seat that would join.
+  bool RefuseUnreachable(const std::string& gang_id, uint32_t seat);
+  // Remembers these pairs of seats.
+  void RecordCuts(const std::string& gang_id,
+                  const std::vector<std::pair<uint32_t, uint32_t>>& pairs,
+                  const std::vector<uint32_t>& leaving);
+  void TellToLeave(const Task& task, const std::string& cause);
 
   // ---- turn_schedule.cc ----
   void Schedule();

@@ -10,6 +10,7 @@
 #include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
 #include "scheduler/core/queue.h"
+#include "scheduler/core/reachability.h"
 #include "scheduler/core/turn.h"
 
 namespace lepton::scheduler {
@@ -39,7 +40,7 @@ int JoinFailures(const Gang& gang, int64_t* last_ms) {
   int failures = 0;
   for (auto task = gang.tasks().rbegin(); task != gang.tasks().rend(); ++task) {
     if (task->group_epoch() > 0) break;
-    if (IsAlive(*task)) continue;
+    if (IsAlive(*task) || task->leaving()) continue;  // one that was sent away has not failed
     ++failures;
     *last_ms = std::max(*last_ms, task->ended_ms());
   }
@@ -66,6 +67,7 @@ int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorO
   if (!Goes(gang)) return next;
   at(FormingDeadline(gang, BudgetMs(spec)));
   at(JoinRetryMs(gang, spec, options));
+  for (const Cut& cut : gang.cuts()) at(cut.retry_at_ms());
   for (const Task& task : gang.tasks()) {
     if (IsAlive(task) && !task.has_endpoint()) at(task.placed_ms() + options.start_timeout_ms);
   }
@@ -87,6 +89,7 @@ std::vector<uint32_t> Turn::AddSeats(const std::string& gang_id, int least, int 
   placement::GangRequest request = RequestOf(state_.Spec(JobId(job.id())), job);
   request.min_workers = least;
   request.max_workers = most;
+  request.excluded.merge(WorkersBehindCuts(gang, now_));
   const placement::Placement placed = placement::PlaceGang(SeatsOf(state_, Away()), request);
   std::vector<uint32_t> seats;
   for (const std::string& name : placed.workers) {
@@ -110,6 +113,14 @@ std::vector<uint32_t> Turn::AddSeats(const std::string& gang_id, int least, int 
     start.set_epoch(gang.epoch() + 1);
     start.set_task_id(gang.tasks(gang.tasks_size() - 1).id());
     start.set_rank(seats.back());
+    for (const uint32_t seat : gang.members()) {
+      const Task& member = gang.tasks(static_cast<int>(seat));
+      if (!IsAlive(member) || member.endpoint().empty()) continue;
+      wire::Member& probe = *start.add_probe();
+      probe.set_seat(seat);
+      probe.set_host(member.host());
+      probe.set_address(member.endpoint());
+    }
     effects_.Start(WorkerId(worker.id()), start);
   }
   return seats;
@@ -153,6 +164,7 @@ void Turn::MaybeForm(const std::string& gang_id) {
   for (const uint32_t seat : gang.members()) {
     if (!IsListening(gang.tasks(static_cast<int>(seat)))) return;
   }
+  if (PartUnreachable(gang_id)) return;
   Record record;
   record.mutable_gang_formed()->set_gang_id(gang_id);
   Persist(std::move(record));
@@ -200,7 +212,8 @@ void Turn::OnListening(const std::string& gang_id, const Task& task,
       if (!GoOnWithout(gang_id, change)) BreakGang(gang_id, change.reason_code, cause, -1);
       return;
     }
-    change.fault = !planned;
+    // A meeting that failed for a cable is no further fault: it shows who should go for the first.
+    change.fault = !planned && endpoint.unreachable().empty();
     const int max = state_.Spec(JobId(gang.job_id())).restart.max;
     if (change.fault && gang.faults_in_row() + 1 > static_cast<uint32_t>(max)) {
       return BreakGang(gang_id, "GROUP_BROKEN", cause, -1);
@@ -221,8 +234,10 @@ void Turn::LetJoin(const std::string& gang_id) {
   std::vector<uint32_t> members = StayingMembers(gang);
   const size_t before = members.size();
   std::string cause;
-  for (const Task& task : gang.tasks()) {
+  for (int seat = 0; seat < gang.tasks_size(); ++seat) {
+    const Task& task = gang.tasks(seat);
     if (IsMember(gang, task) || !IsListening(task) || task.leaving()) continue;
+    if (RefuseUnreachable(gang_id, task.rank())) continue;
     members.push_back(task.rank());
     cause += fmt::format("{}rank {} on worker {}", cause.empty() ? "" : ", ", task.rank(),
                          task.worker_id());
@@ -267,16 +282,7 @@ bool Turn::LetLeave(const std::string& gang_id, const WorkerId& worker, const st
   if (static_cast<int>(staying) < least) return false;
   for (const Task& task : gang.tasks()) {
     if (!IsAlive(task) || task.worker_id() != worker.str() || task.leaving()) continue;
-    Record record;
-    record.mutable_task_leaving()->set_task_id(task.id());
-    record.mutable_task_leaving()->set_cause(cause);
-    Persist(std::move(record));
-    wire::StopTask stop;
-    stop.set_task_id(task.id());
-    stop.set_grace_ms(options_.stop_grace_ms);
-    stop.set_reason(cause);
-    stop.set_alone(true);
-    effects_.Stop(worker, stop);
+    TellToLeave(task, cause);
   }
   return true;
 }

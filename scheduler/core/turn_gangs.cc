@@ -110,6 +110,7 @@ void Turn::SendGroup(const Gang& gang, const Task& to) {
     member.set_rank(static_cast<uint32_t>(rank));
     member.set_host(task.host());
     member.set_address(task.endpoint());
+    member.set_seat(seats[rank]);
   }
   effects_.SendGroup(WorkerId(to.worker_id()), group);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <set>
 #include <thread>
 
 #include "collectives/backends/native_backend.h"
@@ -103,6 +104,83 @@ TEST_F(JoinTest, LateComerIsRefusedWhileTheGroupGoesOn) {
   EXPECT_TRUE((*second)->Barrier().ok());
   barrier.join();
   EXPECT_TRUE(on_first.ok());
+}
+
+// An address that swallows packets, or to which there is no way.
+std::string Nowhere(const std::string& address) {
+  MemberAddress member = MemberAddress::Decode(address, "native").value();
+  member.host = "240.0.0.1";
+  return member.Encode();
+}
+
+TEST_F(JoinTest, BothEndsOfACutAreFoundInTimeAndTheOthersBlameNobody) {
+  constexpr Duration kLinkTimeout = milliseconds(600);
+  std::vector<Member> ranks;
+  for (int rank = 0; rank < 4; ++rank) ranks.push_back(NewMember());
+  std::vector<std::string> members;
+  for (const Member& rank : ranks) members.push_back(rank.address);
+  std::vector<std::set<int>> cannot_reach(4);
+  std::vector<Status> results(4);
+  const MonotonicTime begin = RealClock().Now();
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 4; ++rank) {
+    threads.emplace_back([&, rank] {
+      std::vector<std::string> seen = members;
+      if (rank == 1) seen[3] = Nowhere(members[3]);
+      if (rank == 3) seen[1] = Nowhere(members[1]);
+      GroupSpec spec{rank, 4, 1, kToken, seen};
+      Options options;
+      options.link_timeout = kLinkTimeout;
+      options.unreachable = [&, rank](int peer, const std::string& why) {
+        EXPECT_NE(why, "");
+        cannot_reach[static_cast<size_t>(rank)].insert(peer);
+      };
+      results[static_cast<size_t>(rank)] =
+          backend_
+              .Join(std::move(ranks[static_cast<size_t>(rank)].endpoint), spec, options,
+                    Deadline::In(milliseconds(10'000)))
+              .status();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LT(RealClock().Now() - begin, 2 * kLinkTimeout);
+  EXPECT_EQ(cannot_reach[1], std::set<int>{3});
+  EXPECT_EQ(cannot_reach[3], std::set<int>{1});
+  EXPECT_TRUE(cannot_reach[0].empty() && cannot_reach[2].empty());
+  for (const Status& status : results) EXPECT_EQ(status.code(), StatusCode::kAborted);
+  EXPECT_NE(results[3].message().find("rank 1 cannot be reached"), std::string::npos)
+      << results[3].ToString();
+}
+
+TEST_F(JoinTest, APeerThatComesLateIsNotUnreachable) {
+  Member a = NewMember(), b = NewMember();
+  const std::vector<std::string> members{a.address, b.address};
+  Options options;
+  options.link_timeout = milliseconds(100);
+  bool cut = false;
+  options.unreachable = [&](int, const std::string&) { cut = true; };
+  Status first, second;
+  std::thread early([&] {
+    first = backend_
+                .Join(std::move(a.endpoint), {0, 2, 1, kToken, members}, options,
+                      Deadline::In(milliseconds(5000)))
+                .status();
+  });
+  std::this_thread::sleep_for(milliseconds(400));
+  second = backend_
+               .Join(std::move(b.endpoint), {1, 2, 1, kToken, members}, options,
+                     Deadline::In(milliseconds(5000)))
+               .status();
+  early.join();
+  EXPECT_TRUE(first.ok() && second.ok()) << first.ToString() << " " << second.ToString();
+  EXPECT_FALSE(cut);
+}
+
+TEST_F(JoinTest, AProbeTellsWhoCannotBeReachedFromWhoRefuses) {
+  Member here = NewMember();
+  std::string refuses = NewMember().address;  // nobody listens there any more
+  EXPECT_EQ(FindUnreachable({here.address, Nowhere(here.address), refuses}, milliseconds(300)),
+            std::vector<size_t>{1});
 }
 
 TEST_F(JoinTest, SilentAndBabblingStrangersHoldUpNobody) {

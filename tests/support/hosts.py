@@ -72,6 +72,17 @@ class Hosts:
         for half in ("0/25", "128/25"):
             ip("-n", name, "route", "del", "blackhole", f"{self.subnet}.{half}", check=False)
 
+    def cut_between(self, one, other, one_way=False):
+        """Nothing goes from `one` to `other` any more, nor back unless one_way; all else does."""
+        pairs = [(one, other)] if one_way else [(one, other), (other, one)]
+        for here, there in pairs:
+            ip("-n", self.name_of(here), "route", "replace", "blackhole", f"{self.address_of(there)}/32")
+
+    def heal_between(self, one, other):
+        for here, there in ((one, other), (other, one)):
+            ip("-n", self.name_of(here), "route", "del", "blackhole", f"{self.address_of(there)}/32",
+               check=False)
+
     def close_host(self, number):
         ip("netns", "del", self.name_of(number), check=False)
         ip("link", "del", f"{self.name_of(number)}h", check=False)

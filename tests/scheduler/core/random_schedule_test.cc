@@ -84,7 +84,10 @@ class Chaos {
     if (!gang.deployment().empty()) return sim.Ready(id, 9000);
     if (gang.elastic() && !IsListening(*task)) {
       if (task->group_epoch() == 0 || (IsMember(gang, *task) && gang.forming())) {
-        return sim.Endpoint(id, 0, "regrouping");
+        // Now and then somebody cannot reach somebody, who may not even be there.
+        std::vector<uint32_t> cut;
+        if (Pick(8) == 0) cut.push_back(static_cast<uint32_t>(Pick(gang.tasks_size() + 1)));
+        return sim.Endpoint(id, 0, "regrouping", cut);
       }
       // Where a group begins, or a rank is told to go.
       if (task->leaving()) return sim.Finish(id, "CANCELLED", "left");

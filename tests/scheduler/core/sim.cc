@@ -94,7 +94,8 @@ void Sim::Started(const std::string& task) {
   Report(task, std::move(report));
 }
 
-void Sim::Endpoint(const std::string& task, uint64_t left, const std::string& cause) {
+void Sim::Endpoint(const std::string& task, uint64_t left, const std::string& cause,
+                   const std::vector<uint32_t>& unreachable) {
   const Task* known = state().FindTask(task);
   if (left == 0 && known != nullptr) left = known->group_epoch();
   wire::TaskReport report;
@@ -102,6 +103,9 @@ void Sim::Endpoint(const std::string& task, uint64_t left, const std::string& ca
   report.mutable_endpoint()->set_left_epoch(left);
   report.mutable_endpoint()->set_left_wall_ms(now);
   report.mutable_endpoint()->set_cause(cause);
+  for (const uint32_t seat : unreachable) {
+    report.mutable_endpoint()->add_unreachable()->set_seat(seat);
+  }
   Report(task, std::move(report));
 }
 

@@ -92,7 +92,8 @@ class Sim {
   // ---- tasks: each sends one report as its worker would ----
   void Started(const std::string& task);
   // Of an elastic gang: out of every group that it was told of, or `left` it.
-  void Endpoint(const std::string& task, uint64_t left = 0, const std::string& cause = "");
+  void Endpoint(const std::string& task, uint64_t left = 0, const std::string& cause = "",
+                const std::vector<uint32_t>& unreachable = {});
   void Recovered(const std::string& task, uint64_t step);
   void Run(const std::string& task);  // started, and its endpoint if it has peers
   void Progress(const std::string& task, uint64_t step,

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Two workers of an elastic job cannot reach each other, both ways or one, though all else can: within
+the recovery budget one of the two goes, both are named, the others go on undisturbed; the one that went
+does other work meanwhile and comes back once the link is whole. Needs network namespaces."""
+import pathlib
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from cluster import Cluster, FINAL, main, train_spec, wait_until  # noqa: E402
+from hosts import Hosts  # noqa: E402
+
+BUDGET_S = 2
+RANKS = 3
+
+
+def spec(most, epochs=900):
+    return train_spec(model={"hidden": [128, 128]}, epochs=epochs, checkpoint={"every_steps": 20000},
+                      resources={"min_workers": 1, "max_workers": most},
+                      elastic={"logical_shards": 6, "recovery_budget": f"{BUDGET_S}s"},
+                      restart={"max": 3, "backoff": "100ms"})
+
+
+class Cut(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        reason = Hosts.available()
+        if reason:
+            raise unittest.SkipTest(reason)
+        cls.hosts = Hosts()
+        cls.cluster = Cluster(workers=0, slots=1, coordinator_args=["--link-address", cls.hosts.address])
+        cls.host_of = {}
+        for _ in range(RANKS):
+            number = cls.hosts.add()
+            worker = cls.cluster.start_worker(
+                env={"LEPTON_COLLECTIVES_TRANSPORT": "tcp"}, prefix=cls.hosts.command(number),
+                args=["--data-address", cls.hosts.address_of(number)])
+            cls.host_of[worker.lepton_name] = number
+        cls.cluster.wait_for_workers(RANKS)
+        cls.digest = cls.cluster.wait_job(cls.cluster.submit(spec(1)))["result"]["weights_sha256"]
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.stop()
+        cls.hosts.close()
+
+    def tearDown(self):
+        for job in self.cluster.items("/v1/jobs"):
+            if job["state"] not in FINAL:
+                print([e["message"] for e in self.cluster.items(f"/v1/jobs/{job['id']}/events")][-20:], flush=True)
+                self.cluster.call("POST", f"/v1/jobs/{job['id']}/cancel")
+
+    def group(self, job_id, ranks):
+        def ready():
+            job = self.cluster.job(job_id)
+            self.assertNotIn(job["state"], FINAL, "too short for this test")
+            return (job["group"]["ranks"] == ranks and not job["group"]["regrouping"] and
+                    job["progress"]["step"] > 0 and job)
+        return wait_until(ready, 30, f"a group of {ranks}")
+
+    def told(self, job_id):
+        return [e["message"] for e in self.cluster.items(f"/v1/jobs/{job_id}/events")
+                if e["reason_code"] == "UNREACHABLE" and "may try again" in e["message"]]
+
+    def one_goes_and_comes_back(self, one_way):
+        job_id = self.cluster.submit(spec(RANKS))
+        self.group(job_id, RANKS)
+        tasks = sorted((t for t in self.cluster.job(job_id)["tasks"] if t["state"] == "STARTED"),
+                       key=lambda t: t["rank"])
+        one, other = tasks[1]["worker_id"], tasks[2]["worker_id"]
+        cut = time.monotonic()
+        self.hosts.cut_between(self.host_of[one], self.host_of[other], one_way)
+        try:
+            before = self.cluster.job(job_id)["recovery_count"]
+            job = wait_until(lambda: (lambda j: j if j["recovery_count"] > before else None)(
+                self.cluster.job(job_id)), 20, "the others go on")
+            took = time.monotonic() - cut
+            told = self.told(job_id)
+            print(f"{'one way' if one_way else 'both ways'}: the next step {took:.2f} s after the cut; {told}",
+                  flush=True)
+            self.assertLess(took, BUDGET_S)
+            self.assertEqual(job["group"]["ranks"], RANKS - 1)
+            self.assertEqual(job["recoveries"][-1]["reason_code"], "UNREACHABLE")
+            self.assertIn(f"worker {one}", told[0])
+            self.assertIn(f"on worker {other} leaves", told[0])
+            # The excluded worker takes other work...
+            small = self.cluster.wait_job(self.cluster.submit(train_spec(epochs=1)))
+            self.assertEqual(small["state"], "SUCCEEDED", small)
+            # ...and what tries to come back by the cut link disturbs nobody.
+            wait_until(lambda: len(self.told(job_id)) >= 2, 15, "a try by the cut link")
+            self.assertEqual(self.cluster.job(job_id)["recovery_count"], before + 1)
+        finally:
+            self.hosts.heal_between(self.host_of[one], self.host_of[other])
+        self.group(job_id, RANKS)
+        job = self.cluster.wait_job(job_id, timeout=90)
+        self.assertEqual(job["state"], "SUCCEEDED", job)
+        self.assertEqual(job["attempt"], 1, job)
+        self.assertEqual(job["result"]["weights_sha256"], self.digest)
+
+    def test_a_cut_both_ways(self):
+        self.one_goes_and_comes_back(one_way=False)
+
+    def test_a_cut_one_way(self):
+        self.one_goes_and_comes_back(one_way=True)
+
+
+if __name__ == "__main__":
+    main()

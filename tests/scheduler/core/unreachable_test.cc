@@ -1,0 +1,179 @@
+// Workers of an elastic gang that cannot reach each other: who goes, who is named, who comes back and
+// when.
+#include <gmock/gmock.h>
+
+#include "tests/scheduler/core/sim.h"
+
+namespace lepton::scheduler {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+class CutGang : public testing::Test {
+ protected:
+  void Start(int min_workers, int ranks) {
+    for (int i = 0; i < ranks; ++i) sim.Hello("w" + std::to_string(i));
+    id = sim.Submit(Sim::Elastic(min_workers, ranks));
+    sim.RunAll(id);
+    sim.Progress(Seat(0), 7);
+  }
+  std::string Seat(int seat) const { return id + ".a1.r" + std::to_string(seat); }
+  const Gang& gang() const { return *sim.state().FindGang(id + ".a1"); }
+  std::vector<uint32_t> Members() const {
+    return {gang().members().begin(), gang().members().end()};
+  }
+  // The group of `epoch` broke, or could not meet: each of its members says whom it cannot reach.
+  void LeaveAll(uint64_t epoch, const std::map<uint32_t, std::vector<uint32_t>>& cannot) {
+    for (const uint32_t seat : Members()) {
+      const auto found = cannot.find(seat);
+      sim.Endpoint(Seat(static_cast<int>(seat)), epoch, "it broke",
+                   found == cannot.end() ? std::vector<uint32_t>() : found->second);
+    }
+  }
+  std::string Told(const std::string& reason) const {
+    std::string text;
+    for (const Event& event : sim.job(id).events()) {
+      if (event.reason_code() == reason) text += event.cause() + "\n";
+    }
+    return text;
+  }
+  Sim sim;
+  std::string id;
+};
+
+TEST_F(CutGang, OneOfTheTwoGoesAndTheOthersGoOn) {
+  Start(1, 3);
+  LeaveAll(1, {});
+  ASSERT_EQ(gang().epoch(), 2u);
+  EXPECT_FALSE(gang().forming());
+  LeaveAll(2, {{2, {1}}, {1, {2}}});
+  EXPECT_THAT(Members(), ElementsAre(0, 1)) << "of two the later rank goes";
+  EXPECT_FALSE(gang().forming()) << "they had listed themselves";
+  ASSERT_THAT(sim.out.stops, SizeIs(1));
+  EXPECT_EQ(sim.out.stops[0].second.task_id(), Seat(2));
+  EXPECT_TRUE(sim.out.stops[0].second.alone());
+  EXPECT_THAT(sim.out.groups, SizeIs(2));
+  EXPECT_THAT(Told("UNREACHABLE"),
+              AllOf(HasSubstr("rank 1 on worker w1 cannot reach rank 2 on worker w2"),
+                    HasSubstr("rank 2 on worker w2 cannot reach rank 1 on worker w1"),
+                    HasSubstr("rank 2 on worker w2 leaves")));
+  EXPECT_EQ(gang().faults_in_row(), 1u) << "one fault";
+  sim.Recovered(Seat(0), 8);
+  EXPECT_EQ(sim.job(id).recoveries(0).reason_code(), "UNREACHABLE");
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+}
+
+TEST_F(CutGang, OneEndsWordIsEnough) {
+  Start(1, 3);
+  LeaveAll(1, {{2, {0}}});
+  EXPECT_THAT(Members(), ElementsAre(0, 1));
+}
+
+TEST_F(CutGang, TheOneThatNobodyReachesGoesThoughItLeads) {
+  Start(1, 3);
+  LeaveAll(1, {{0, {1, 2}}, {1, {0}}, {2, {0}}});
+  EXPECT_THAT(Members(), ElementsAre(1, 2));
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+}
+
+TEST_F(CutGang, TheWorkerThatWentIsFreeForOtherWorkAndTriedAgainLater) {
+  Start(1, 3);
+  LeaveAll(1, {{2, {1}}});
+  sim.Finish(Seat(2), "CANCELLED", "told to leave");
+  EXPECT_THAT(sim.out.starts, IsEmpty()) << "no seat there for now";
+  sim.Recovered(Seat(0), 8);
+  EXPECT_THAT(sim.out.starts, IsEmpty());
+  const std::string other = sim.Submit(Sim::Train(1, 1));
+  EXPECT_EQ(sim.StateOf(other), "STARTING");
+  sim.Run(sim.Living(other)[0]);
+  sim.Finish(sim.Living(other)[0], "OK", "", 0, {}, "m");
+  EXPECT_EQ(sim.StateOf(other), "SUCCEEDED");
+  EXPECT_EQ(sim.state().FindTask(Seat(3)), nullptr);
+  sim.Pass(2'000);  // the budget
+  const Task* again = sim.state().FindTask(Seat(3));
+  ASSERT_NE(again, nullptr);
+  EXPECT_EQ(again->worker_id(), "w2");
+}
+
+TEST_F(CutGang, AJoinerThatCannotReachAMemberBreaksNothingAndWaitsLongerEachTime) {
+  Start(1, 3);
+  LeaveAll(1, {{2, {1}}});
+  sim.Finish(Seat(2), "CANCELLED", "told to leave");
+  sim.Recovered(Seat(0), 8);
+  sim.Pass(2'000);
+  ASSERT_NE(sim.state().FindTask(Seat(3)), nullptr);
+  sim.Started(Seat(3));
+  const uint64_t epoch = gang().epoch();
+  sim.Endpoint(Seat(3), 0, "", {1});
+  EXPECT_EQ(gang().epoch(), epoch) << "the group is left in peace";
+  ASSERT_THAT(sim.out.stops, SizeIs(1));
+  EXPECT_EQ(sim.out.stops[0].second.task_id(), Seat(3));
+  EXPECT_THAT(Told("UNREACHABLE"), HasSubstr("rank 3 on worker w2 cannot reach rank 1"));
+  sim.Finish(Seat(3), "CANCELLED", "told to leave");
+  sim.Pass(3'999);
+  EXPECT_EQ(sim.state().FindTask(Seat(4)), nullptr) << "twice the pause";
+  sim.Pass(1);
+  ASSERT_NE(sim.state().FindTask(Seat(4)), nullptr);
+  // The link is whole again.
+  sim.Started(Seat(4));
+  sim.Endpoint(Seat(4));
+  sim.Endpoint(Seat(0), epoch);
+  sim.Endpoint(Seat(1), epoch);
+  EXPECT_THAT(Members(), ElementsAre(0, 1, 4));
+  sim.Recovered(Seat(0), 20);
+  EXPECT_THAT(gang().cuts(), IsEmpty()) << "forgotten once they are in one group";
+}
+
+TEST_F(CutGang, AJoinerIsToldWhomToProbe) {
+  Start(1, 2);
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  sim.Endpoint(Seat(0), 1);
+  sim.Recovered(Seat(0), 8);
+  ASSERT_NE(sim.state().FindTask(Seat(2)), nullptr);
+  for (const auto& [worker, start] : sim.out.starts) {
+    ASSERT_THAT(start.probe(), SizeIs(1));
+    EXPECT_EQ(start.probe(0).seat(), 0u);
+    EXPECT_EQ(start.probe(0).address(), "address of " + Seat(0));
+  }
+}
+
+TEST_F(CutGang, BelowItsLeastAnotherWorkerTakesThePlace) {
+  Start(2, 2);
+  const std::string other = sim.Submit(Sim::Train(1, 1));
+  sim.Hello("w2", 2);
+  LeaveAll(1, {{1, {0}}});
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  EXPECT_EQ(sim.out.starts[0].first, "w2");
+  EXPECT_THAT(Members(), ElementsAre(0, 2));
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+}
+
+TEST_F(CutGang, BelowItsLeastWithoutAPlaceTheJobSaysWhoCannotReachWhom) {
+  Start(2, 2);
+  LeaveAll(1, {{1, {0}}});
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  EXPECT_EQ(sim.job(id).reason_code(), "UNREACHABLE");
+  EXPECT_THAT(sim.job(id).cause(), HasSubstr("rank 1 on worker w1 cannot reach rank 0"));
+}
+
+TEST_F(CutGang, TheDecisionOutlivesTheCoordinator) {
+  Start(1, 3);
+  sim.Endpoint(Seat(0), 1, "it broke");
+  sim.Endpoint(Seat(2), 1, "it broke", {1});
+  sim.Restart();
+  for (int w = 0; w < 3; ++w) sim.Hello("w" + std::to_string(w), 1, "i1", {Seat(w)});
+  sim.Endpoint(Seat(1), 1, "it broke", {2});
+  EXPECT_THAT(Members(), ElementsAre(0, 1));
+  sim.TakeSnapshot();
+  sim.Restart();
+  EXPECT_THAT(gang().cuts(), SizeIs(1));
+  sim.Hello("w2", 1, "i1", {});
+  EXPECT_THAT(sim.out.starts, IsEmpty()) << "not before its time";
+}
+
+}  // namespace
+}  // namespace lepton::scheduler
