@@ -44,11 +44,12 @@ using HandlePtr = std::unique_ptr<Handle>;
 struct Options {
   Duration timeout = std::chrono::seconds(30);  // default deadline of each operation
   // Positive: ranks write to each other all the time, and what the peer's host does not acknowledge
-  // for so long breaks the group: a cut cable is found in this time, an operation under way or not. A
-  // process that is slow or stopped is no reason: its kernel answers. The same while they meet.
+  // for so long breaks the group: a cut cable is found in this time, an operation under way or not.
+  // A process that is slow or stopped is no reason: its kernel answers. The same while they meet.
   Duration link_timeout{};
-  // While joining, from the joining thread: between this rank and that one no connection comes about,
-  // though nobody refuses it. All such are found before the meeting fails for it. May be empty.
+  // While joining, from the joining thread: between this rank and that one no connection comes
+  // about, though nobody refuses it. All such are found before the meeting fails for it. May be
+  // empty.
   std::function<void(int rank, const std::string& why)> unreachable = nullptr;
 };
 
@@ -125,8 +126,8 @@ class Backend {
                                                      Deadline deadline) const = 0;
 };
 
-// Tries to connect to these endpoints (Endpoint::address() of the native back-end), all at once: the
-// indices of those that neither answer nor refuse within `patience`.
+// Tries to connect to these endpoints (Endpoint::address() of the native back-end), all at once:
+// the indices of those that neither answer nor refuse within `patience`.
 std::vector<size_t> FindUnreachable(const std::vector<std::string>& addresses, Duration patience);
 
 // All back-ends, those that cannot run here included: backends/backend_list.cc.

@@ -12,8 +12,9 @@ namespace {
 // While the coordinator is away, or peers fetch their inputs. A gang that can no longer meet is
 // stopped by the coordinator much sooner.
 constexpr Duration kLongestMeeting = std::chrono::minutes(10);
-// A cut between two ranks is found once when it breaks their group, and by both of its ends when the
-// next one meets: two link time-outs, and the rest of the budget is for going on without one of them.
+// A cut between two ranks is found once when it breaks their group, and by both of its ends when
+// the next one meets: two link time-outs, and the rest of the budget is for going on without one of
+// them.
 constexpr int kLinkTimeoutsInBudget = 4;
 
 }  // namespace
@@ -36,9 +37,15 @@ Result<wire::TaskGroup> GangMembership::Await(uint64_t left) {
   const auto known = [&] {
     return newest_ && newest_->epoch() > left && newest_->members_size() > 0;
   };
-  const bool met = changed_.wait_until(lock, Deadline::In(kLongestMeeting).at(),
-                                       [&] { return !Ended().ok() || known(); });
+  const bool met = changed_.wait_until(lock, Deadline::In(kLongestMeeting).at(), [&] {
+    return !Ended().ok() || known() || overtaken_ > left;
+  });
   LEPTON_RETURN_IF_ERROR(Ended());
+  if (met && !known()) {
+    wire::TaskGroup over;
+    over.set_epoch(overtaken_);
+    return over;
+  }
   if (!met) return DeadlineExceeded("the gang did not meet within 10 minutes");
   return *newest_;
 }
@@ -107,6 +114,12 @@ Result<Membership::Group> GangMembership::Next(const std::string& cause) {
     found.Clear();
     report_(up);
     LEPTON_ASSIGN_OR_RETURN(const wire::TaskGroup members, Await(up.endpoint().left_epoch()));
+    if (members.members().empty()) {
+      std::lock_guard lock(mutex_);
+      epoch_ = members.epoch();
+      why = "a newer epoch";
+      continue;
+    }
     Group group;
     group.epoch = members.epoch();
     group.ordered = RealClock().Now();
@@ -154,6 +167,8 @@ void GangMembership::OnGroup(wire::TaskGroup group) {
     std::lock_guard lock(mutex_);
     if (group.epoch() <= epoch_ || (newest_ && group.epoch() < newest_->epoch())) return;
     if (group.members().empty() && newest_ && newest_->epoch() == group.epoch()) return;
+    const bool unread = newest_ && newest_->members_size() > 0 && newest_->epoch() > epoch_;
+    if (unread && group.members().empty()) overtaken_ = newest_->epoch();
     newest_ = std::move(group);
     if (newest_->at_once()) over = current_;
   }

@@ -32,7 +32,8 @@ class GangMembership final : public Membership {
   void OnLeave(const std::string& reason);  // this task goes
 
  private:
-  // The members of an epoch after `left`, once they are known.
+  // The members of an epoch after `left`, once they are known; without any if an epoch that was
+  // made with our endpoint is over already, so that another is due.
   Result<wire::TaskGroup> Await(uint64_t left);
   // Adds to `found` whom it cannot reach.
   Result<std::shared_ptr<collectives::Communicator>> Join(
@@ -51,6 +52,7 @@ class GangMembership final : public Membership {
   std::condition_variable changed_;
   std::string stop_, leave_;               // reasons; empty: no
   std::optional<wire::TaskGroup> newest_;  // order
+  uint64_t overtaken_ = 0;  // an epoch whose members were not taken up before the next order came
   std::shared_ptr<collectives::Communicator> current_;
   uint64_t epoch_ = 0;  // the newest that we were in, or tried to be
 };

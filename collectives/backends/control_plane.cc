@@ -73,9 +73,8 @@ Result<ControlPlane> MeetPeers(std::unique_ptr<Endpoint> endpoint, const GroupSp
   }
   Listener listener = listening->TakeListener();
   LEPTON_ASSIGN_OR_RETURN(out.members, DecodeMembers(listener, group, backend));
-  LEPTON_ASSIGN_OR_RETURN(out.joined,
-                          Rendezvous(std::move(listener), group, out.members, transport, options,
-                                     deadline));
+  LEPTON_ASSIGN_OR_RETURN(out.joined, Rendezvous(std::move(listener), group, out.members, transport,
+                                                 options, deadline));
   return out;
 }
 

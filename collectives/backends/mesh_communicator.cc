@@ -22,7 +22,8 @@ Result<std::unique_ptr<MeshCommunicator>> MeshCommunicator::Make(
                                                 TreeSplits(group.size, leaves),
                                                 {},
                                                 {}});
-    LEPTON_ASSIGN_OR_RETURN(out->watcher_, Watcher::Start(control.joined, control.failure, options));
+    LEPTON_ASSIGN_OR_RETURN(out->watcher_,
+                            Watcher::Start(control.joined, control.failure, options));
   }
   return out;
 }

@@ -186,8 +186,9 @@ Result<std::unique_ptr<Communicator>> MpiBackend::Join(std::unique_ptr<Endpoint>
                                                        const GroupSpec& group,
                                                        const Options& options,
                                                        Deadline deadline) const {
-  LEPTON_ASSIGN_OR_RETURN(ControlPlane control, MeetPeers(std::move(endpoint), group, name(),
-                                                          TransportChoice::kNone, options, deadline));
+  LEPTON_ASSIGN_OR_RETURN(
+      ControlPlane control,
+      MeetPeers(std::move(endpoint), group, name(), TransportChoice::kNone, options, deadline));
   std::unique_ptr<Mesh> mesh;
   if (group.size > 1) {
     // Everybody is here and says it is ready, so this does not wait for anyone absent.

@@ -312,8 +312,9 @@ Result<std::unique_ptr<Communicator>> NcclBackend::Join(std::unique_ptr<Endpoint
                                                         const Options& options,
                                                         Deadline deadline) const {
   LEPTON_RETURN_IF_ERROR(Available());
-  LEPTON_ASSIGN_OR_RETURN(ControlPlane control, MeetPeers(std::move(endpoint), group, name(),
-                                                          TransportChoice::kNone, options, deadline));
+  LEPTON_ASSIGN_OR_RETURN(
+      ControlPlane control,
+      MeetPeers(std::move(endpoint), group, name(), TransportChoice::kNone, options, deadline));
   if (group.size == 1) {
     LEPTON_ASSIGN_OR_RETURN(auto alone,
                             MeshCommunicator::Make(name(), group, options, control, nullptr));

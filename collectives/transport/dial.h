@@ -1,5 +1,5 @@
-// One outgoing connection of a meeting, as a state machine: many are under way at once, and one whose
-// packets vanish holds up none of the others.
+// One outgoing connection of a meeting, as a state machine: many are under way at once, and one
+// whose packets vanish holds up none of the others.
 //
 //   CONNECTING --stands--> TALKING --proved--> DONE        a probe is DONE as soon as it stands
 //    |  ^ tries again while its patience lasts

@@ -67,9 +67,7 @@ class Joiner {
 
   Status ConnectAll(ConnectionKind kind);
   bool limited() const { return options_.link_timeout > Duration{}; }
-  Dial::Target TargetOf(int peer) const {
-    return {peer, members_[peer].host, members_[peer].port};
-  }
+  Dial::Target TargetOf(int peer) const { return {peer, members_[peer].host, members_[peer].port}; }
   void StartDials(ConnectionKind kind);
   void ProbeMissing();
   void AdvanceDials(ConnectionKind kind);

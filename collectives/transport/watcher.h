@@ -1,8 +1,9 @@
 // One thread per communicator that notices what no operation would: a peer's death or goodbye, a
 // peer's abort, a cut cable, and late comers at the endpoint. It sleeps in poll(2), so a death is
 // seen as soon as the kernel closes the dead process's sockets or signals its pidfd. With
-// Options::link_timeout it writes a pulse to every peer, several times within that time, so that the
-// kernel finds out when one does not arrive. Threads: Abort from any thread; the rest from the owner.
+// Options::link_timeout it writes a pulse to every peer, several times within that time, so that
+// the kernel finds out when one does not arrive. Threads: Abort from any thread; the rest from the
+// owner.
 #pragma once
 
 #include <atomic>

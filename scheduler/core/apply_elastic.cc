@@ -146,7 +146,8 @@ void Applier::OnRecovered(Gang& gang, const wire::TaskRecovered& done) {
   gang.mutable_cuts()->erase(
       std::remove_if(gang.mutable_cuts()->begin(), gang.mutable_cuts()->end(),
                      [&](const Cut& cut) {
-                       return HasMemberOn(gang, cut.worker_a()) && HasMemberOn(gang, cut.worker_b());
+                       return HasMemberOn(gang, cut.worker_a()) &&
+                              HasMemberOn(gang, cut.worker_b());
                      }),
       gang.mutable_cuts()->end());
   Recovery recovery = std::move(*gang.mutable_recovery());

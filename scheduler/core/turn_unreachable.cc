@@ -1,5 +1,5 @@
-// Workers of an elastic gang that cannot reach each other, though all reach the coordinator: who goes,
-// and when it may come back (docs/elastic.md, "A cut between two workers").
+// Workers of an elastic gang that cannot reach each other, though all reach the coordinator: who
+// goes, and when it may come back (docs/elastic.md, "A cut between two workers").
 #include <fmt/format.h>
 
 #include <algorithm>

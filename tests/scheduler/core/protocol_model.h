@@ -22,14 +22,18 @@ enum class Broken {
   kOrdersBeforeTheJournal,  // a coordinator that dies forgets its last input, whose orders are out
   kMinorityGoesOn,          // a reduction goes on without members that left or died
   kOrdersAreNotRepeated,    // nobody says again what a broken connection has lost
+  kCutsAreNotTold,          // ranks do not say whom they could not reach
 };
 
 struct ModelOptions {
-  int workers = 3;      // of one slot
-  int late = 0;         // of them arrive while it trains
-  int min_workers = 1;  // of the job; its most are `workers`
-  int steps = 2;        // of the job
-  int faults = 1;       // of any kind, in any order, at any moment
+  int workers = 3;            // of one slot
+  int late = 0;               // of them arrive while it trains
+  int min_workers = 1;        // of the job; its most are `workers`
+  int steps = 2;              // of the job
+  int faults = 1;             // of any kind, in any order, at any moment
+  bool links = false;         // faults are also: two workers are cut off from each other, for good
+  bool links_only = false;    // no others
+  bool must_succeed = false;  // it is not enough that the job starts again
   Broken broken = Broken::kNothing;
   int64_t most_states = 2'000'000;
 };

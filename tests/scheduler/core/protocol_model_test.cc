@@ -58,6 +58,27 @@ TEST(ProtocolModel, AGangThatMustBeWholeAndAnyFaultAtAnyMoment) {
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
+TEST(ProtocolModel, TwoWorkersAreCutOffFromEachOtherAtAnyMoment) {
+  const ModelResult result =
+      Explore({.steps = 1, .faults = 1, .links = true, .links_only = true, .must_succeed = true});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+TEST(ProtocolModel, AWorkerJoinsAndTwoAreCutOffFromEachOther) {
+  const ModelResult result = Explore({.late = 1,
+                                      .steps = 2,
+                                      .faults = 1,
+                                      .links = true,
+                                      .links_only = true,
+                                      .must_succeed = true});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+TEST(ProtocolModel, ACutAndAnyOtherFaultOnTwoWorkers) {
+  const ModelResult result = Explore({.workers = 2, .steps = 1, .faults = 2, .links = true});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
 // What the search finds when the protocol is broken on purpose.
 struct BrokenCase {
   const char* name;
@@ -70,7 +91,7 @@ class BrokenProtocol : public testing::TestWithParam<BrokenCase> {};
 TEST_P(BrokenProtocol, IsFound) {
   const ModelResult result = Explore(GetParam().options);
   EXPECT_THAT(result.violation, HasSubstr(GetParam().violation)) << TraceOf(result);
-  EXPECT_GT(result.trace.size(), 5u);
+  EXPECT_GT(result.trace.size(), 3u);
   if (testing::Test::HasFailure()) return;
   std::cout << TraceOf(result) << "\n";
 }
@@ -87,6 +108,15 @@ INSTANTIATE_TEST_SUITE_P(
                    "epoch"},
         BrokenCase{"OrdersAreNotRepeated",
                    {.workers = 2, .steps = 1, .faults = 1, .broken = Broken::kOrdersAreNotRepeated},
+                   "deadlock"},
+        BrokenCase{"CutsAreNotTold",
+                   {.workers = 2,
+                    .steps = 1,
+                    .faults = 1,
+                    .links = true,
+                    .links_only = true,
+                    .must_succeed = true,
+                    .broken = Broken::kCutsAreNotTold},
                    "deadlock"}),
     [](const auto& info) { return info.param.name; });
 

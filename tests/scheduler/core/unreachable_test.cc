@@ -1,5 +1,5 @@
-// Workers of an elastic gang that cannot reach each other: who goes, who is named, who comes back and
-// when.
+// Workers of an elastic gang that cannot reach each other: who goes, who is named, who comes back
+// and when.
 #include <gmock/gmock.h>
 
 #include "tests/scheduler/core/sim.h"

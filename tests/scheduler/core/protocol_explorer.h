@@ -1,0 +1,176 @@
+// The search of protocol_model.h: nodes are (world, coordinator), edges are all that may happen.
+//   protocol_search.cc   the nodes, what must hold, dead ends
+//   protocol_agents.cc   what agents and their connections do
+//   protocol_tasks.cc    what tasks do, alone and together
+// Threads: one.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "scheduler/core/invariants.h"
+#include "tests/scheduler/core/protocol_coordinator.h"
+#include "tests/scheduler/core/protocol_model.h"
+#include "tests/scheduler/core/protocol_world.h"
+#include "tests/scheduler/core/sim.h"
+
+namespace lepton::scheduler::model {
+
+struct Node {
+  World world;
+  ImagePtr coordinator, before;  // before its newest input
+};
+
+struct Edge {
+  int to = 0;
+  bool fault = false;
+};
+
+inline constexpr char kCutFault[] = "fault: a cut between ";
+
+class Explorer {
+ public:
+  explicit Explorer(const ModelOptions& options) : options_(options) {}
+  ModelResult Run();
+
+ private:
+  // ---- nodes ----
+  void Meet(const Node& node, int from, std::string how, bool fault);
+  static bool IsGoal(const Node& node) { return node.coordinator->over; }
+  bool IsGood(const Node& node) const {
+    return IsGoal(node) && (!options_.must_succeed || node.coordinator->job_state == "SUCCEEDED");
+  }
+  void Violation(const std::string& what);
+  // From every state the job comes to its end without further faults.
+  void FindDeadEnds();
+  // What may happen from a state on, without faults: one way as far as it goes.
+  std::string GoOn(int id) const;
+  // ---- the coordinator ----
+  // What an input makes of a coordinator is worked out once, whatever the world around it is.
+  struct Outcome {
+    ImagePtr image;
+    Recorder out;
+  };
+  template <typename Body>
+  void Feed(const std::string& what, Body body) {
+    const auto [it, fresh] = outcomes_.try_emplace(node_.coordinator->key + "<-" + what);
+    if (fresh) it->second = Work(std::move(body));
+    node_.before = node_.coordinator;
+    node_.coordinator = it->second.image;
+    Send(it->second.out);
+  }
+  template <typename Body>
+  Outcome Work(Body body) {
+    ++result_.inputs;
+    Outcome outcome{node_.coordinator, {}};
+    Recorder& out = outcome.out;
+    Result<State> state = State::Restore(node_.coordinator->snapshot);
+    if (!state.ok()) {
+      Violation("snapshot: " + state.status().ToString());
+      return outcome;
+    }
+    std::set<std::string> greeted = node_.coordinator->greeted;
+    int64_t now = node_.coordinator->now;
+    Reactor reactor(Sim::Options(), *std::move(state), now);
+    Greet(reactor, greeted, now, out);
+    if constexpr (std::is_same_v<Body, WorkerHello>) greeted.insert(body.hello.worker_id());
+    reactor.On(Input{now, 1, std::move(body)}, out);
+    if constexpr (std::is_same_v<Body, Tick>) {
+      // Time passes until something comes of it.
+      for (int i = 0; i < 6; ++i) {
+        const auto next = reactor.next_timer_ms();
+        if (!out.records.empty() || !out.stops.empty() || !next) break;
+        now = std::max(now, *next);
+        reactor.On(Input{now, 1, Tick{}}, out);
+      }
+    }
+    if (const Status ok = CheckInvariants(reactor.state()); !ok.ok()) Violation(ok.ToString());
+    outcome.image = TakeImage(reactor, std::move(greeted), now);
+    return outcome;
+  }
+  // The reactor thinks that it was started anew: the workers that had come before are here still.
+  void Greet(Reactor& reactor, const std::set<std::string>& greeted, int64_t now, Recorder& out);
+  void Send(const Recorder& out);
+  // ---- what must hold ----
+  void CheckGroup(const ModelOrder& order);
+  // A step that an older epoch has committed is where a newer one begins, at the latest; and no
+  // older epoch goes on beside it.
+  void OnReduced(uint64_t number, int step);
+  void OnApplied(uint64_t number, int step);
+  // ---- the agents ----
+  void Arrive(int worker);
+  void Hello(int worker);
+  void Report(int worker);
+  void Say(int seat, ModelReport report);
+  void End(int seat, const std::string& code, int signal = 0);
+  // ---- the tasks, as worker/gang_membership.cc and worker/train/elastic_train.cc ----
+  void Deliver(const ModelOrder& order, int worker);
+  void Listen(int seat, uint64_t left, std::set<int> cannot = {});
+  // Those of `seats` on workers that this one's cannot reach.
+  std::set<int> BehindCuts(int seat, const std::vector<int>& seats) const;
+  static std::vector<int> SeatsOf(const ModelOrder& group);
+  // All of them can reach each other.
+  bool Whole(const std::vector<int>& seats) const;
+  bool HasGroup(const ModelTask& task) const;
+  // The seats of an order's group that are not where it expects them: dead, or listening anew.
+  bool Reachable(const ModelOrder& group) const;
+  void Assemble(const ModelOrder& group);
+  std::vector<int> MembersOf(uint64_t epoch) const;
+  // All members are in it, at the same step.
+  bool CanReduce(uint64_t epoch, int step) const;
+  void Reduce(uint64_t epoch, int step);
+  bool Leads(int seat, uint64_t epoch) const;
+  void ApplyStep(int seat);
+  // A member is dead, or has left: what the watcher sees.
+  bool PeerIsGone(int seat) const;
+  // ---- all that may happen in a state ----
+  template <typename Do>
+  void Try(const std::string& how, bool fault, Do act) {
+    if (!result_.violation.empty() || (fault && base_->world.faults == 0)) return;
+    if (fault && options_.links_only && how.rfind(kCutFault, 0) != 0) {
+      return;
+    }
+    node_ = *base_;
+    action_ = how;
+    if (fault) --node_.world.faults;
+    view_ = &node_.world;
+    try {
+      act();
+    } catch (const std::exception& error) {
+      Violation(std::string("exception: ") + error.what());
+    }
+    view_ = &base_->world;
+    if (!result_.violation.empty()) return;
+    Meet(node_, current_, how, fault);
+    if (!fault) ++usual_;
+  }
+  void Expand(int id);
+  void KillCoordinator();
+  void ExpandWorker(int w);
+  void ExpandTask(int seat, const ModelTask& task);
+  // The seat's last word is that it is done, said or about to be.
+  bool Ended(int seat) const;
+  void ExpandGroups();
+  const ModelOptions options_;
+  ModelResult result_;
+  Node node_;                    // the one that is being made
+  const Node* base_ = nullptr;   // the one that it is made of
+  const World* view_ = nullptr;  // of the one that is asked about
+  int current_ = -1;
+  std::string action_;
+  int usual_ = 0;
+  std::unordered_map<std::string, Outcome> outcomes_;
+  std::unordered_map<size_t, int> ids_;
+  std::vector<std::pair<int, std::string>> parents_;
+  std::vector<std::vector<Edge>> edges_;
+  std::vector<bool> goal_;
+  std::vector<std::unique_ptr<Node>> frontier_;
+};
+
+}  // namespace lepton::scheduler::model

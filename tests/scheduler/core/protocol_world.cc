@@ -1,0 +1,52 @@
+#include "tests/scheduler/core/protocol_world.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace lepton::scheduler::model {
+
+std::string ModelOrder::Text() const {
+  switch (kind) {
+    case kStart:
+      return fmt::format("start {}{} {}", seat, joins ? " joins" : "", fmt::join(probe, ","));
+    case kGroup:
+      return fmt::format("group {} e{} [{}]{}", seat, epoch, fmt::join(members, " "),
+                         at_once ? " at once" : "");
+    case kStop:
+      return fmt::format("stop {}{}{}", seat, alone ? " alone" : "", kill ? " kill" : "");
+  }
+  return "";
+}
+
+std::string ModelReport::Text() const {
+  static const char* const kNames[] = {"started", "endpoint", "progress", "recovered",
+                                       "finished"};
+  return fmt::format("{} {} e{} s{} {} {}{}{}", kNames[kind], seat, epoch, step, code, signal,
+                     cannot.empty() ? "" : " cannot reach ", fmt::join(cannot, ","));
+}
+
+std::string World::Key() const {
+  std::string key = fmt::format("f{}{}", faults, progressed);
+  for (const ModelWorker& w : workers) {
+    key += fmt::format("|{}{}{}{}{}.{}<", w.present, w.up, w.linked, w.greeted, w.known_lost,
+                       w.incarnation);
+    for (const ModelOrder& order : w.orders) key += order.Text() + ";";
+    key += ">";
+    for (const ModelReport& report : w.reports) key += report.Text() + ";";
+  }
+  for (const auto& [seat, t] : tasks) {
+    if (!t.alive()) continue;
+    key += fmt::format("|t{}.{}.{}.{}{}{}{}{}{}{}.{}.{}.{}", seat, t.worker, int(t.phase), t.hung,
+                       t.has_state, t.stop, t.leave, t.reduced, t.regroup, t.goes, t.epoch,
+                       t.place, t.newest ? t.newest->Text() : "");
+    if (t.overtaken > t.epoch) key += fmt::format("o{}", t.overtaken);
+    if (t.phase == ModelTask::kStarting) key += fmt::format("?{}", fmt::join(t.probe, ","));
+  }
+  for (const auto& [epoch, e] : epochs) {
+    key += fmt::format("|e{}.{}.{}", epoch, e.first_step, e.applied);
+  }
+  for (const auto& [one, other] : cuts) key += fmt::format("|c{}-{}", one, other);
+  return key;
+}
+
+}  // namespace lepton::scheduler::model

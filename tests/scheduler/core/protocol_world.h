@@ -1,0 +1,85 @@
+// The world around the coordinator of protocol_model.h: what travels, agents, tasks, epochs, cables.
+// Plain data with a name for each state. Threads: one.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace lepton::scheduler::model {
+
+// ---- what travels ---------------------------------------------------------------------------
+
+struct ModelOrder {
+  enum Kind { kStart, kGroup, kStop } kind = kStart;
+  int seat = -1;
+  uint64_t epoch = 0;
+  std::vector<std::string> members;  // addresses; empty: leave what you are in
+  bool at_once = false, alone = false, kill = false, joins = false;
+  std::vector<int> probe;  // seats that a joiner is to try
+  std::string Text() const;
+};
+
+struct ModelReport {
+  enum Kind { kStarted, kEndpoint, kProgress, kRecovered, kFinished } kind = kStarted;
+  int seat = -1;
+  uint64_t epoch = 0;  // left, or recovered in
+  int step = 0;
+  std::string code;
+  int signal = 0;
+  std::set<int> cannot = {};  // seats that it could not reach
+  std::string Text() const;
+};
+
+// ---- the world ------------------------------------------------------------------------------
+
+struct ModelTask {
+  enum Phase { kStarting, kListening, kTraining, kOver } phase = kStarting;
+  int worker = 0;
+  bool hung = false, has_state = false, stop = false, leave = false;
+  uint64_t epoch = 0;  // the newest that it was in, or tried to be
+  std::optional<ModelOrder> newest;
+  int place = 0;                       // steps applied
+  bool reduced = false;                // the sums of its next step are there
+  bool regroup = false, goes = false;  // of them: the group ends, this rank goes
+  uint64_t overtaken = 0;  // an epoch whose members it had not taken up when the next order came
+  std::vector<int> probe;  // as its start says
+  bool alive() const { return phase != kOver; }
+  std::string Address(int seat) const { return fmt::format("{}/{}", seat, epoch); }
+};
+
+struct ModelWorker {
+  bool present = false, up = false, linked = false, greeted = false;
+  int incarnation = 0;
+  bool known_lost = false;  // the coordinator has given it up
+  std::deque<ModelOrder> orders;
+  std::deque<ModelReport> reports;
+};
+
+struct ModelEpoch {
+  std::vector<std::string> members;  // as first sent out
+  int first_step = -1;               // that was reduced in it
+  int applied = -1;                  // the greatest step that a rank applied in it
+};
+
+struct World {
+  std::vector<ModelWorker> workers;
+  std::map<int, ModelTask> tasks;  // by seat
+  std::map<uint64_t, ModelEpoch> epochs;
+  std::set<std::pair<int, int>> cuts;  // workers that cannot reach each other, the lesser first
+  int faults = 0;
+  bool progressed = false;
+
+  bool Cut(int worker, int other) const {
+    return cuts.contains({std::min(worker, other), std::max(worker, other)});
+  }
+
+  std::string Key() const;
+};
+}  // namespace lepton::scheduler::model
