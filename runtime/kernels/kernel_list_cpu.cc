@@ -3,6 +3,7 @@
 #include "runtime/kernels/cpu/attention/flash.h"
 #include "runtime/kernels/cpu/broadcast_kernels.h"
 #include "runtime/kernels/cpu/conv/conv_kernel.h"
+#include "runtime/kernels/cpu/conv/shifted_kernel.h"
 #include "runtime/kernels/cpu/function_kernel.h"
 #include "runtime/kernels/cpu/gemm/matmul_kernel.h"
 #include "runtime/kernels/cpu/image_kernels.h"
@@ -88,6 +89,7 @@ std::vector<KernelEntry> List() {
       Threaded<broadcast::SumLeadingAxes>("sum_to", &broadcast::CanSumLeadingAxes),
   };
   Append(gemm::MatmulKernels(), entries);
+  Append(conv::ShiftedConvKernels(), entries);
   Append(conv::ConvKernels(), entries);
   Append(norm::NormKernels(), entries);
   Append(pointwise::PointwiseKernels(), entries);

@@ -16,7 +16,41 @@ struct Geometry {
   int64_t groups = 1;
 };
 
-// `big` ones are for comparing kernels, not for finite differences.
+// For comparing kernels, not for finite differences.
+std::vector<Geometry> ManyChannels(int64_t n) {
+  return {
+      {"many channels", {n, 48, 9, 9}, {40, 48, 3, 3}, {n, 40, 9, 9}, {1, 1}, {1, 1, 1, 1}, {1, 1}},
+      {"strided, many",
+       {n, 64, 12, 12},
+       {96, 64, 3, 3},
+       {n, 96, 6, 6},
+       {2, 2},
+       {1, 1, 1, 1},
+       {1, 1}},
+      {"1x1, strided", {n, 32, 8, 10}, {64, 32, 1, 1}, {n, 64, 4, 5}, {2, 2}, {0, 0, 0, 0}, {1, 1}},
+      {"first layer", {n, 3, 20, 20}, {16, 3, 7, 7}, {n, 16, 10, 10}, {2, 2}, {3, 3, 3, 3}, {1, 1}},
+      {"many groups",
+       {n, 32, 8, 8},
+       {32, 1, 3, 3},
+       {n, 32, 8, 8},
+       {1, 1},
+       {1, 1, 1, 1},
+       {1, 1},
+       32},
+      // Stride 1 and whole blocks of channels: lines of one, two and three tiles, and of no whole
+      // one.
+      {"lines of 16", {n, 32, 5, 16}, {64, 32, 3, 3}, {n, 64, 5, 16}, {1, 1}, {1, 1, 1, 1}, {1, 1}},
+      {"lines of 32", {n, 64, 4, 32}, {32, 64, 3, 3}, {n, 32, 4, 32}, {1, 1}, {1, 1, 1, 1}, {1, 1}},
+      {"lines of 48", {n, 32, 3, 48}, {32, 32, 1, 1}, {n, 32, 3, 48}, {1, 1}, {0, 0, 0, 0}, {1, 1}},
+      {"lines of 8", {n, 32, 9, 8}, {64, 32, 3, 3}, {n, 64, 9, 8}, {1, 1}, {1, 1, 1, 1}, {1, 1}},
+      {"few channels", {n, 3, 6, 16}, {32, 3, 3, 3}, {n, 32, 6, 16}, {1, 1}, {1, 1, 1, 1}, {1, 1}},
+      {"few, 5x5", {n, 5, 7, 19}, {64, 5, 5, 5}, {n, 64, 7, 19}, {1, 1}, {2, 2, 2, 2}, {1, 1}},
+      {"dilated", {n, 32, 8, 17}, {32, 32, 5, 3}, {n, 32, 7, 18}, {1, 1}, {2, 3, 1, 2}, {1, 2}},
+      {"wide border", {n, 32, 4, 16}, {32, 32, 3, 3}, {n, 32, 8, 20}, {1, 1}, {3, 3, 3, 3}, {1, 1}},
+  };
+}
+
+// With many channels if `big`, and then fewer images, for the references are slow.
 std::vector<Geometry> Geometries(int64_t images, bool big) {
   const int64_t n = images;
   std::vector<Geometry> all = {
@@ -28,42 +62,9 @@ std::vector<Geometry> Geometries(int64_t images, bool big) {
       {"depthwise", {n, 3, 5, 5}, {3, 1, 3, 3}, {n, 3, 3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}, 3},
   };
   if (!big) return all;
-  all.push_back({"many channels",
-                 {n, 48, 9, 9},
-                 {40, 48, 3, 3},
-                 {n, 40, 9, 9},
-                 {1, 1},
-                 {1, 1, 1, 1},
-                 {1, 1}});
-  all.push_back({"strided, many channels",
-                 {n, 64, 12, 12},
-                 {96, 64, 3, 3},
-                 {n, 96, 6, 6},
-                 {2, 2},
-                 {1, 1, 1, 1},
-                 {1, 1}});
-  all.push_back({"1x1, strided",
-                 {n, 32, 8, 10},
-                 {64, 32, 1, 1},
-                 {n, 64, 4, 5},
-                 {2, 2},
-                 {0, 0, 0, 0},
-                 {1, 1}});
-  all.push_back({"first layer",
-                 {n, 3, 20, 20},
-                 {16, 3, 7, 7},
-                 {n, 16, 10, 10},
-                 {2, 2},
-                 {3, 3, 3, 3},
-                 {1, 1}});
-  all.push_back({"many groups",
-                 {n, 32, 8, 8},
-                 {32, 1, 3, 3},
-                 {n, 32, 8, 8},
-                 {1, 1},
-                 {1, 1, 1, 1},
-                 {1, 1},
-                 32});
+  for (Geometry& geometry : ManyChannels(std::min<int64_t>(images, 3))) {
+    all.push_back(std::move(geometry));
+  }
   return all;
 }
 

@@ -163,6 +163,49 @@ TEST(VectorKernels, EveryInstructionSetGivesTheSameBits) {
   if (compared == 0) GTEST_SKIP() << "this CPU has neither AVX-512 nor AVX2";
 }
 
+// Which of them runs depends on the CPU.
+TEST(Convolutions, ShiftedAndUnfoldedGiveTheSameBits) {
+  int compared = 0;
+  for (const char* op : {"conv2d", "conv2d_input_grad"}) {
+    const auto entries = EntriesOf(op, DType::kBF16);
+    const auto named = [&](std::string_view implementation) {
+      return *std::find_if(entries.begin(), entries.end(), [&](const KernelEntry& entry) {
+        return entry.implementation == implementation;
+      });
+    };
+    for (OpCase& op_case : CasesFor(op, DType::kBF16, 5, 5)) {
+      if (!CanRun(named("shifted"), op_case)) continue;
+      auto got = RunKernel(named("shifted"), op_case, kParityState);
+      auto wanted = RunKernel(named("gemm"), op_case, kParityState);
+      ExpectNear(got[0], wanted[0], 0, std::string(op) + " " + op_case.label);
+      ++compared;
+    }
+  }
+  if (compared == 0) GTEST_SKIP() << "this CPU has no AMX";
+  EXPECT_GE(compared, 12);
+}
+
+// In any batch, and whoever computes how many lines of it.
+TEST(Convolutions, AnImageHasTheSameBitsInAnyBatch) {
+  for (OpCase& many : CasesFor("conv2d", DType::kBF16, 5, 5)) {
+    OpCase one;
+    one.attributes = many.attributes;
+    const Shape& images = many.inputs[0].type.shape;
+    one.inputs.push_back(MakeTensor({DType::kBF16, {1, images[1], images[2], images[3]}}));
+    one.inputs.push_back(MakeTensor(many.inputs[1].type));
+    for (HostTensor& input : one.inputs) {
+      const size_t i = &input - one.inputs.data();
+      std::memcpy(input.data.data(), many.inputs[i].data.data(), input.data.size());
+    }
+    const KernelEntry entry = EntriesOf("conv2d", DType::kBF16).front();
+    if (!CanRun(entry, one)) continue;
+    auto whole = RunKernel(entry, many, kParityState);
+    auto alone = RunKernel(entry, one, kParityState);
+    EXPECT_EQ(std::memcmp(whole[0].data.data(), alone[0].data.data(), alone[0].data.size()), 0)
+        << many.label;
+  }
+}
+
 TEST(Kernels, NanGoesThrough) {
   for (const char* op : {"relu", "gelu", "tanh", "sigmoid", "softmax", "log_softmax"}) {
     for (const KernelEntry& entry : EntriesOf(op, DType::kF32)) {

@@ -12,7 +12,7 @@ namespace {
 
 using onnx_proto::ModelProto;
 
-constexpr int kFloat = 1, kInt64 = 7;                   // TensorProto.DataType
+constexpr int kFloat = 1, kInt64 = 7;                 // TensorProto.DataType
 constexpr int kIntAttribute = 2, kTextAttribute = 3;  // AttributeProto.AttributeType
 
 // One node, with its first input from outside and the others as constants.
@@ -79,7 +79,8 @@ struct OneNode {
 
   Result<std::vector<float>> Run(const std::vector<float>& x) {
     NamedValues inputs;
-    inputs["x"] = {HostValue::Kind::kTensor, TensorOf(DType::kF32, shape, {x.begin(), x.end()}), {}};
+    inputs["x"] = {
+        HostValue::Kind::kTensor, TensorOf(DType::kF32, shape, {x.begin(), x.end()}), {}};
     LEPTON_ASSIGN_OR_RETURN(ImportedModel imported, Import(model, inputs));
     LEPTON_ASSIGN_OR_RETURN(NamedValues outputs, onnx::Run(imported, inputs));
     const std::vector<double> y = AsDoubles(outputs.at("y").tensor);
@@ -127,7 +128,8 @@ std::vector<double> GroupNormOf(const std::vector<float>& x, const std::vector<f
     for (int i = 0; i < 6; ++i) variance += std::pow(x[part * 6 + i] - mean, 2) / 6;
     for (int i = 0; i < 6; ++i) {
       const int channel = part % 2 * 2 + i / 3, at = channel / channels_of_one;
-      y[part * 6 + i] = (x[part * 6 + i] - mean) / std::sqrt(variance + 1e-5) * scale[at] + bias[at];
+      y[part * 6 + i] =
+          (x[part * 6 + i] - mean) / std::sqrt(variance + 1e-5) * scale[at] + bias[at];
     }
   }
   return y;
@@ -136,14 +138,23 @@ std::vector<double> GroupNormOf(const std::vector<float>& x, const std::vector<f
 TEST(OnnxNewerOperators, GroupNormalizationScalesGroupsThenChannels) {
   const std::vector<float> x = Numbers(24), two = {2, 3}, minus = {-1, 1};
   const std::vector<float> four = {1, 2, 3, 4}, low = {0, -1, 0.5, 1};
-  ExpectValues(
-      OneNode("GroupNormalization", 18, {2, 4, 3}).Set("num_groups", 2).Floats(two).Floats(minus).Run(x),
-      GroupNormOf(x, two, minus, 2));
-  ExpectValues(
-      OneNode("GroupNormalization", 21, {2, 4, 3}).Set("num_groups", 2).Floats(four).Floats(low).Run(x),
-      GroupNormOf(x, four, low, 1));
-  const auto refused =
-      OneNode("GroupNormalization", 21, {2, 4, 3}).Set("num_groups", 3).Floats(two).Floats(two).Run(x);
+  ExpectValues(OneNode("GroupNormalization", 18, {2, 4, 3})
+                   .Set("num_groups", 2)
+                   .Floats(two)
+                   .Floats(minus)
+                   .Run(x),
+               GroupNormOf(x, two, minus, 2));
+  ExpectValues(OneNode("GroupNormalization", 21, {2, 4, 3})
+                   .Set("num_groups", 2)
+                   .Floats(four)
+                   .Floats(low)
+                   .Run(x),
+               GroupNormOf(x, four, low, 1));
+  const auto refused = OneNode("GroupNormalization", 21, {2, 4, 3})
+                           .Set("num_groups", 3)
+                           .Floats(two)
+                           .Floats(two)
+                           .Run(x);
   EXPECT_NE(refused.status().message().find("num_groups"), std::string::npos);
 }
 
@@ -193,7 +204,8 @@ TEST(OnnxNewerOperators, GridSampleHasNewNamesForItsModes) {
 }
 
 TEST(OnnxNewerOperators, ScalesByBlockAndNewerSetsAreRefusedByName) {
-  const auto blocks = OneNode("QuantizeLinear", 21, {4}).Floats({1}).Set("block_size", 2).Run({1, 2, 3, 4});
+  const auto blocks =
+      OneNode("QuantizeLinear", 21, {4}).Floats({1}).Set("block_size", 2).Run({1, 2, 3, 4});
   EXPECT_NE(blocks.status().message().find("block_size"), std::string::npos);
   const auto newer = OneNode("Relu", 22, {4}).Run({1, 2, 3, 4});
   EXPECT_NE(newer.status().message().find("operator set 22"), std::string::npos);

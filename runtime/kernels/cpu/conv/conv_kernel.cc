@@ -5,9 +5,10 @@
 
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/conv/conv_rows.h"
+#include "runtime/kernels/cpu/conv/scratch.h"
+#include "runtime/kernels/cpu/conv/weight_rows.h"
 #include "runtime/kernels/cpu/gemm/micro.h"
 #include "runtime/kernels/cpu/simd/loops.h"
-#include "runtime/tensor/buffer.h"
 
 namespace lepton::kernels::conv {
 namespace {
@@ -29,14 +30,6 @@ int64_t RoundUp(int64_t value, int64_t step) {
 
 int64_t CeilDiv(int64_t a, int64_t b) {
   return (a + b - 1) / b;
-}
-
-// Memory of a thread; grows to what was needed most.
-template <int kSlot>
-char* ThreadMemory(int64_t bytes) {
-  thread_local Buffer buffer;
-  if (buffer.size() < static_cast<size_t>(bytes)) buffer = Buffer(bytes);
-  return buffer.as<char>();
 }
 
 // For the products of one thread.
@@ -71,23 +64,13 @@ void ChannelsLast(const Micro& micro, const void* from, int64_t images, int64_t 
   });
 }
 
-// Weights [first, first + count), in their order, rounded.
-const uint16_t* WeightsAsBf16(const TensorView& weights, int64_t first, int64_t count,
-                              uint16_t* to) {
-  if (weights.type.dtype == DType::kBF16) return weights.as<uint16_t>() + first;
-  simd::BestLoops().to_bf16(count, weights.as<float>() + first, to);
-  return to;
-}
-
 // y from x and the weights, or dx from dy and the weights with their taps in reverse.
 class PixelKernel final : public graph::Kernel {
  public:
   PixelKernel(const KernelRequest& request, const ConvShape& s, bool forward)
       : s_(s),
-        forward_(forward),
         frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue),
         micro_(gemm::Bf16Micro()),
-        taps_(s.window.h.extent * s.window.w.extent),
         in_channels_(forward ? s.in_channels : s.out_channels),
         out_channels_(forward ? s.out_channels : s.in_channels),
         in_pixels_(forward ? s.in_h * s.in_w : s.out_h * s.out_w),
@@ -96,6 +79,7 @@ class PixelKernel final : public graph::Kernel {
               forward ? Axis::Forward(s.window.w, s.in_w, s.out_w)
                       : Axis::Backward(s.window.w, s.in_w, s.out_w),
               in_channels_),
+        weights_(forward, s.window.h.extent * s.window.w.extent, in_channels_, out_channels_),
         inner_(RoundUp(rows_.columns(), micro_.step)),
         chunk_(RoundUp(CeilDiv(inner_, CeilDiv(inner_, kMostChunk)), micro_.step)),
         panels_(CeilDiv(out_channels_, kPanelColumns)),
@@ -151,42 +135,12 @@ class PixelKernel final : public graph::Kernel {
       for (int64_t panel = begin; panel < end; ++panel) {
         const int64_t column = panel * kPanelColumns;
         const int64_t columns = std::min(kPanelColumns, out_channels_ - column);
-        forward_ ? ForwardColumns(weights, column, columns, turned)
-                 : BackwardColumns(weights, column, columns, turned);
+        weights_.Take(weights, column, columns, turned);
         micro_.pack_panels(
             {turned, {DType::kBF16, 1, rows_.columns()}, 0, columns, rows_.columns(), inner_},
             packed + panel * kPanelColumns * inner_ * micro_.element);
       }
     });
-  }
-
-  // Of a column, tap by tap, the weights of all channels. They lie as [out, in, taps].
-  void ForwardColumns(const TensorView& weights, int64_t first, int64_t count, uint16_t* to) const {
-    const int64_t row = rows_.columns();
-    auto* rounded = reinterpret_cast<uint16_t*>(ThreadMemory<4>(row * 2));
-    for (int64_t j = 0; j < count; ++j, to += row) {
-      const uint16_t* from = WeightsAsBf16(weights, (first + j) * row, row, rounded);
-      for (int64_t tap = 0; tap < taps_; ++tap) {
-        for (int64_t in = 0; in < in_channels_; ++in) {
-          to[tap * in_channels_ + in] = from[in * taps_ + tap];
-        }
-      }
-    }
-  }
-  // Here the channels that come in are the weights' outputs, and the taps go in reverse.
-  void BackwardColumns(const TensorView& weights, int64_t first, int64_t count,
-                       uint16_t* to) const {
-    auto* rounded = reinterpret_cast<uint16_t*>(ThreadMemory<4>(count * taps_ * 2));
-    for (int64_t in = 0; in < in_channels_; ++in) {
-      const uint16_t* from =
-          WeightsAsBf16(weights, (in * out_channels_ + first) * taps_, count * taps_, rounded);
-      for (int64_t j = 0; j < count; ++j) {
-        uint16_t* column = to + j * rows_.columns() + in;
-        for (int64_t tap = 0; tap < taps_; ++tap) {
-          column[tap * in_channels_] = from[j * taps_ + taps_ - 1 - tap];
-        }
-      }
-    }
   }
 
   // Rows [first, first + count): chunk by chunk of the inner axis, all output channels.
@@ -242,10 +196,11 @@ class PixelKernel final : public graph::Kernel {
   }
 
   const ConvShape s_;
-  const bool forward_, frozen_;
+  const bool frozen_;
   const Micro& micro_;
-  const int64_t taps_, in_channels_, out_channels_, in_pixels_;
+  const int64_t in_channels_, out_channels_, in_pixels_;
   const Rows rows_;
+  const WeightRows weights_;
   const int64_t inner_, chunk_, panels_, packed_bytes_;
   std::shared_ptr<graph::Pack> pack_;
 };

@@ -71,6 +71,22 @@ extern const Micro kInt8Amx, kInt8Vnni, kInt8Baseline;
 // Whether the CPU has AMX and the kernel lets this process use it (it is asked once).
 bool CpuHasAmx();
 bool CpuHasAmxInt8();
+
+// Sums of products over shifted memory, for convolutions (conv/shifted_kernel.h); with AMX alone.
+// c[t] [32, 16] = sum over taps and channels of blocks * images, the 16 columns of c[t] being the
+// positions from positions[t] on, moved by shifts[tap].
+struct ShiftedProduct {
+  const void* blocks;  // as pack_blocks lays 32 rows out; inner: tap by tap, 32 * steps channels
+  const uint32_t* images;  // a pair of channels a number, bf16, the even one low
+  int64_t pitch;           // numbers from pair to pair
+  const int64_t* shifts;
+  int64_t taps, steps;
+  int64_t positions[2];
+  float* c[2];
+  int64_t c_pitch;  // floats from row to row
+};
+// `tiles`: 1 or 2 of c. Between enter() and leave() of Bf16Micro().
+void MultiplyShiftedAmx(const ShiftedProduct& product, int tiles);
 bool CpuHasVnni();
 bool CpuHasFma();
 

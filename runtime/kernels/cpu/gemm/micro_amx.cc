@@ -143,6 +143,39 @@ void MultiplyRowsAmx(int64_t inner, const void* rows, int64_t pitch, const void*
                       16 * pitch, kInnerOfStep, static_cast<const uint16_t*>(panel), c, add);
 }
 
+template <bool kTwoTiles>
+inline __attribute__((always_inline)) void MultiplyShifted(const ShiftedProduct& p) {
+  constexpr bool kInt8 = false;
+  LEPTON_TILE_ZERO(0);
+  LEPTON_TILE_ZERO(2);
+  if (kTwoTiles) LEPTON_TILE_ZERO(1);
+  if (kTwoTiles) LEPTON_TILE_ZERO(3);
+  const auto* block = static_cast<const uint16_t*>(p.blocks);
+  const int64_t bytes = p.pitch * 4;
+  for (int64_t tap = 0; tap < p.taps; ++tap) {
+    const uint32_t* first = p.images + p.positions[0] + p.shifts[tap];
+    const uint32_t* second = p.images + p.positions[1] + p.shifts[tap];
+    for (int64_t step = 0; step < p.steps; ++step) {
+      LEPTON_TILE_LOAD(6, first, bytes);
+      LEPTON_TILE_LOAD(4, block, kTilePitch);
+      LEPTON_TILE_MULTIPLY(0, 4, 6);
+      if (kTwoTiles) LEPTON_TILE_LOAD(7, second, bytes);
+      if (kTwoTiles) LEPTON_TILE_MULTIPLY(1, 4, 7);
+      LEPTON_TILE_LOAD(5, block + kTileElements, kTilePitch);
+      LEPTON_TILE_MULTIPLY(2, 5, 6);
+      if (kTwoTiles) LEPTON_TILE_MULTIPLY(3, 5, 7);
+      block += kStepElements;
+      first += 16 * p.pitch;
+      second += 16 * p.pitch;
+    }
+  }
+  const int64_t c_bytes = p.c_pitch * 4;
+  LEPTON_TILE_STORE(0, p.c[0], c_bytes);
+  LEPTON_TILE_STORE(2, p.c[0] + 16 * p.c_pitch, c_bytes);
+  if (kTwoTiles) LEPTON_TILE_STORE(1, p.c[1], c_bytes);
+  if (kTwoTiles) LEPTON_TILE_STORE(3, p.c[1] + 16 * p.c_pitch, c_bytes);
+}
+
 constexpr int64_t kInnerOfInt8Step = 64;
 
 void MultiplyInt8Amx(int64_t rows, int64_t inner, const void* block, const void* panel, float* c,
@@ -165,6 +198,10 @@ void MultiplyInt8RowsAmx(int64_t inner, const void* rows, int64_t pitch, const v
 }
 
 }  // namespace
+
+void MultiplyShiftedAmx(const ShiftedProduct& product, int tiles) {
+  tiles == 2 ? MultiplyShifted<true>(product) : MultiplyShifted<false>(product);
+}
 
 extern const Micro kInt8Amx;
 const Micro kInt8Amx = {

@@ -79,6 +79,8 @@ struct Loops {
                        int64_t y_pitch);
   void (*to_f32_rows)(int64_t rows, int64_t columns, const uint16_t* x, int64_t x_pitch, float* y,
                       int64_t y_pitch);
+  // to[i] = even[i] low, odd[i] high.
+  void (*interleave)(int64_t count, const uint16_t* even, const uint16_t* odd, uint32_t* to);
   // y = a + b, row by row; y's rows lie as a's.
   void (*add_rows)(int64_t rows, int64_t columns, const float* a, int64_t a_pitch, const float* b,
                    int64_t b_pitch, float* y);

@@ -282,6 +282,11 @@ void ToF32RowsLoop(int64_t rows, int64_t columns, const uint16_t* x, int64_t x_p
               [](uint16_t value) { return FromBits(static_cast<uint32_t>(value) << 16); });
 }
 
+void InterleaveLoop(int64_t count, const uint16_t* __restrict even, const uint16_t* __restrict odd,
+                    uint32_t* __restrict to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = even[i] | static_cast<uint32_t>(odd[i]) << 16;
+}
+
 void AddRowsLoop(int64_t rows, int64_t columns, const float* __restrict a, int64_t a_pitch,
                  const float* __restrict b, int64_t b_pitch, float* __restrict y) {
   if (columns == 32) {
@@ -346,6 +351,7 @@ constexpr Loops MakeLoops(const char* name) {
           CopyRowsLoop,
           ToBf16RowsLoop,
           ToF32RowsLoop,
+          InterleaveLoop,
           AddRowsLoop,
           ScaleRowsLoop,
           DropoutLoop,

@@ -1,0 +1,453 @@
+#include "runtime/kernels/cpu/conv/shifted_kernel.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/conv/planes.h"
+#include "runtime/kernels/cpu/conv/scratch.h"
+#include "runtime/kernels/cpu/conv/weight_rows.h"
+#include "runtime/kernels/cpu/gemm/micro.h"
+#include "runtime/kernels/cpu/simd/loops.h"
+
+namespace lepton::kernels::conv {
+namespace {
+
+using gemm::kPanelColumns;
+using gemm::Micro;
+using gemm::ShiftedProduct;
+using graph::KernelContext;
+using graph::KernelRequest;
+
+constexpr int64_t kTileColumns = 16;
+constexpr int64_t kBlockRows = 32;    // of channels that come out
+constexpr int64_t kStepChannels = 32;  // that go in
+constexpr int64_t kLeastLines = 4;    // of an image, for which another thread is worth waking
+constexpr int64_t kMostParts = 4;     // of the images, dweights of each summed apart
+constexpr int64_t kPartsBytes = 1 << 24;
+
+int64_t ShiftedRoundUp(int64_t value, int64_t step) {
+  return (value + step - 1) / step * step;
+}
+
+int64_t ShiftedCeilDiv(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+Axis AxisOf(const ops::WindowAxis& w, int64_t in, int64_t out, bool forward) {
+  return forward ? Axis::Forward(w, in, out) : Axis::Backward(w, in, out);
+}
+
+class TilesScope {
+ public:
+  explicit TilesScope(const Micro& micro) : micro_(micro) { micro_.enter(); }
+  ~TilesScope() { micro_.leave(); }
+  TilesScope(const TilesScope&) = delete;
+  TilesScope& operator=(const TilesScope&) = delete;
+
+ private:
+  const Micro& micro_;
+};
+
+// y from x and the weights, or dx from dy and the weights with their taps in reverse.
+class ShiftedPixelKernel final : public graph::Kernel {
+ public:
+  ShiftedPixelKernel(const KernelRequest& request, const ConvShape& s, bool forward)
+      : images_(s.images),
+        in_channels_(forward ? s.in_channels : s.out_channels),
+        out_channels_(forward ? s.out_channels : s.in_channels),
+        in_w_(forward ? s.in_w : s.out_w),
+        in_pixels_(forward ? s.in_h * s.in_w : s.out_h * s.out_w),
+        frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue),
+        micro_(gemm::Bf16Micro()),
+        planes_(AxisOf(s.window.h, s.in_h, s.out_h, forward),
+                AxisOf(s.window.w, s.in_w, s.out_w, forward)),
+        weights_(forward, s.window.h.extent * s.window.w.extent, in_channels_, out_channels_),
+        by_line_(planes_.out_w() % kTileColumns == 0),
+        whole_(in_channels_ % kStepChannels == 0),
+        inner_(ShiftedRoundUp(weights_.length(), kStepChannels)),
+        packed_bytes_(out_channels_ * inner_ * 2) {
+    if (!frozen_) return;
+    const std::string layout = std::string("shifted conv ") + (forward ? "forward " : "backward ") +
+                               std::to_string(inner_) + " " +
+                               std::to_string(out_channels_);
+    pack_ = request.packs == nullptr
+                ? std::make_shared<graph::Pack>(graph::Pack{Buffer(packed_bytes_)})
+                : request.packs->Get(request.frozen[1].value, layout, packed_bytes_);
+  }
+
+  size_t workspace_bytes() const override { return frozen_ ? 0 : packed_bytes_; }
+
+  void Prepare(const KernelContext& context) override {
+    if (!frozen_) return;
+    if (pack_->version == context.version() && context.version() != 0) return;
+    PackWeights(context.input(1), pack_->data.as<char>());
+    pack_->version = context.version();
+  }
+
+  void Run(const KernelContext& context) override {
+    char* packed = frozen_ ? pack_->data.as<char>() : static_cast<char*>(context.workspace());
+    if (!frozen_) PackWeights(context.input(1), packed);
+    const auto* x = context.input(0).as<uint16_t>();
+    float* y = context.output(0).as<float>();
+    // Whole images, or with few of them some lines of each.
+    const int64_t wanted = 2 * ThreadPool::Compute().threads();
+    const int64_t parts =
+        std::clamp<int64_t>(ShiftedCeilDiv(wanted, images_), 1,
+                            ShiftedCeilDiv(planes_.out_h(), kLeastLines));
+    const int64_t lines = ShiftedCeilDiv(planes_.out_h(), parts);
+    const int64_t tasks = ShiftedCeilDiv(planes_.out_h(), lines);
+    ComputeLoop(images_ * tasks, 1, [&](int64_t begin, int64_t end) {
+      const TilesScope scope(micro_);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t image = i / tasks, first = i % tasks * lines;
+        Lines(x + image * in_channels_ * in_pixels_, packed, first,
+              std::min(lines, planes_.out_h() - first),
+              y + image * out_channels_ * OutPixels());
+      }
+    });
+  }
+
+ private:
+  int64_t OutPixels() const { return planes_.out_h() * planes_.out_w(); }
+
+  // Blocks of 32 rows, all of their inner axis.
+  void PackWeights(const TensorView& weights, char* packed) const {
+    ComputeLoop(out_channels_ / kBlockRows, 1, [&](int64_t begin, int64_t end) {
+      const int64_t length = weights_.length();
+      auto* rows = reinterpret_cast<uint16_t*>(ThreadMemory<0>(kBlockRows * length * 2));
+      for (int64_t block = begin; block < end; ++block) {
+        weights_.Take(weights, block * kBlockRows, kBlockRows, rows);
+        micro_.pack_blocks({rows, {DType::kBF16, length, 1}, 0, kBlockRows, length, inner_},
+                           packed + block * kBlockRows * inner_ * 2);
+      }
+    });
+  }
+
+  // Output lines [first, first + lines) of an image, all channels.
+  void Lines(const uint16_t* x, const char* packed, int64_t first, int64_t lines,
+             float* y) const {
+    const int64_t positions = ShiftedRoundUp(planes_.Positions(lines), kTileColumns);
+    const int64_t pitch = planes_.Pitch(positions, sizeof(uint32_t));
+    const int64_t inner_channels = whole_ ? in_channels_ : inner_;
+    auto* pairs = reinterpret_cast<uint32_t*>(ThreadMemory<1>(inner_channels / 2 * pitch * 4));
+    whole_ ? PairChannels(x, first, lines, pitch, pairs)
+           : PairRows(x, first, lines, positions, pitch, pairs);
+    constexpr int64_t kNoShift = 0;
+    ShiftedProduct product{
+        .images = pairs,
+        .pitch = pitch,
+        .shifts = whole_ ? planes_.shifts().data() : &kNoShift,
+        .taps = whole_ ? static_cast<int64_t>(planes_.shifts().size()) : 1,
+        .steps = inner_channels / kStepChannels};
+    const int64_t across = planes_.out_w() / kTileColumns;
+    const int64_t tiles = by_line_ ? lines * across : positions / kTileColumns;
+    const auto start = [&](int64_t tile) {
+      return by_line_ ? tile / across * planes_.width() + tile % across * kTileColumns
+                      : tile * kTileColumns;
+    };
+    y += first * planes_.out_w();
+    alignas(64) float block[2][kBlockRows * kTileColumns];
+    for (int64_t tile = 0; tile < tiles; tile += 2) {
+      const bool two = tile + 1 < tiles;
+      product.positions[0] = start(tile);
+      product.positions[1] = start(two ? tile + 1 : tile);
+      for (int64_t row = 0; row < out_channels_; row += kBlockRows) {
+        product.blocks = packed + row * inner_ * 2;
+        float* const to = y + row * OutPixels();
+        product.c_pitch = by_line_ ? OutPixels() : kTileColumns;
+        product.c[0] = by_line_ ? to + tile * kTileColumns : block[0];
+        product.c[1] = by_line_ && two ? to + (tile + 1) * kTileColumns : block[1];
+        if (by_line_ && !two) {
+          gemm::MultiplyShiftedAmx(product, 1);
+          continue;
+        }
+        gemm::MultiplyShiftedAmx(product, 2);
+        if (by_line_) continue;
+        StorePixels(product.positions[0], lines, block[0], to);
+        if (two) StorePixels(product.positions[1], lines, block[1], to);
+      }
+    }
+  }
+
+  void PairChannels(const uint16_t* x, int64_t first, int64_t lines, int64_t pitch,
+                    uint32_t* pairs) const {
+    const simd::Loops& loops = simd::BestLoops();
+    for (int64_t pair = 0; pair < in_channels_ / 2; ++pair) {
+      const uint16_t* even = x + 2 * pair * in_pixels_ + planes_.skip();
+      planes_.Fill(first, lines, pitch, pairs + pair * pitch, [&](int64_t line, uint32_t* to) {
+        const uint16_t* from = even + line * in_w_;
+        loops.interleave(planes_.columns(), from, from + in_pixels_, to);
+      });
+    }
+  }
+
+  // With channels that fill no step: of each tap and channel what it sees of all positions, as if
+  // that were a channel.
+  void PairRows(const uint16_t* x, int64_t first, int64_t lines, int64_t positions,
+                int64_t pairs_pitch, uint32_t* pairs) const {
+    const simd::Loops& loops = simd::BestLoops();
+    const int64_t pitch = planes_.Pitch(positions, sizeof(uint16_t));
+    auto* planes = reinterpret_cast<uint16_t*>(ThreadMemory<2>((in_channels_ + 1) * pitch * 2));
+    for (int64_t channel = 0; channel < in_channels_; ++channel) {
+      const uint16_t* from = x + channel * in_pixels_ + planes_.skip();
+      planes_.Fill(first, lines, pitch, planes + channel * pitch, [&](int64_t line, uint16_t* to) {
+        std::memcpy(to, from + line * in_w_, planes_.columns() * 2);
+      });
+    }
+    uint16_t* const zeros = planes + in_channels_ * pitch;
+    std::memset(zeros, 0, pitch * 2);
+    const auto seen = [&](int64_t row) {
+      return row < weights_.length() ? planes + row % in_channels_ * pitch +
+                                           planes_.shifts()[row / in_channels_]
+                                     : zeros;
+    };
+    for (int64_t row = 0; row < inner_; row += 2) {
+      loops.interleave(positions, seen(row), seen(row + 1), pairs + row / 2 * pairs_pitch);
+    }
+  }
+
+  // Those columns of a tile that are pixels, of 32 channels.
+  void StorePixels(int64_t position, int64_t lines, const float* tile, float* y) const {
+    for (int64_t column = 0; column < kTileColumns;) {
+      const int64_t line = (position + column) / planes_.width();
+      const int64_t x = (position + column) % planes_.width();
+      if (line >= lines) return;
+      const int64_t run = std::min(kTileColumns - column, planes_.out_w() - x);
+      for (int64_t row = 0; run > 0 && row < kBlockRows; ++row) {
+        std::memcpy(y + row * OutPixels() + line * planes_.out_w() + x,
+                    tile + row * kTileColumns + column, run * sizeof(float));
+      }
+      column += planes_.width() - x;
+    }
+  }
+
+  const int64_t images_, in_channels_, out_channels_, in_w_, in_pixels_;
+  const bool frozen_;
+  const Micro& micro_;
+  const Planes planes_;
+  const WeightRows weights_;
+  const bool by_line_;  // a tile of pixels is of one line, and goes to where it belongs by itself
+  const bool whole_;    // channels make whole steps
+  const int64_t inner_, packed_bytes_;
+  std::shared_ptr<graph::Pack> pack_;
+};
+
+// dweights [out, in, taps]: for each tap x [in, positions] times dy^T [positions, out], positions
+// that are of no pixel with a dy of 0.
+class ShiftedWeightKernel final : public graph::Kernel {
+ public:
+  explicit ShiftedWeightKernel(const ConvShape& s)
+      : s_(s),
+        micro_(gemm::Bf16Micro()),
+        planes_(Axis::Forward(s.window.h, s.in_h, s.out_h),
+                Axis::Forward(s.window.w, s.in_w, s.out_w)),
+        taps_(s.window.h.extent * s.window.w.extent),
+        panels_(s.out_channels / kPanelColumns),
+        rows_(taps_ * s.in_channels),
+        blocks_(ShiftedCeilDiv(rows_, micro_.block_rows)),
+        whole_(s.in_channels % micro_.block_rows == 0),
+        inner_(ShiftedRoundUp(planes_.Positions(s.out_h), micro_.step)),
+        x_pitch_(planes_.Pitch(inner_, sizeof(uint16_t))),
+        parts_(std::clamp<int64_t>(
+            std::min(s.images, kPartsBytes / (PartFloats() * int64_t{sizeof(float)})), 1,
+            kMostParts)) {}
+
+  // Sums of each part of the images: [panels][blocks][32, 32].
+  size_t workspace_bytes() const override {
+    return parts_ * PartFloats() * sizeof(float);
+  }
+
+  void Run(const KernelContext& context) override {
+    const auto* dy = context.input(0).as<uint16_t>();
+    const auto* x = context.input(1).as<uint16_t>();
+    auto* sums = static_cast<float*>(context.workspace());
+    const int64_t groups =
+        std::min(panels_, ShiftedCeilDiv(2 * ThreadPool::Compute().threads(), parts_));
+    const int64_t group = ShiftedCeilDiv(panels_, groups);
+    ComputeLoop(parts_ * ShiftedCeilDiv(panels_, group), 1, [&](int64_t begin, int64_t end) {
+      const TilesScope scope(micro_);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t part = i % parts_, panel = i / parts_ * group;
+        Part(x, dy, part, panel, std::min(group, panels_ - panel),
+             sums + part * PartFloats() + panel * PanelFloats());
+      }
+    });
+    float* dweights = context.output(0).as<float>();
+    ComputeLoop(panels_ * blocks_, 8, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) Store(sums, i / blocks_, i % blocks_, dweights);
+    });
+  }
+
+ private:
+  int64_t BlockFloats() const { return micro_.block_rows * kPanelColumns; }
+  int64_t PanelFloats() const { return blocks_ * BlockFloats(); }
+  int64_t PartFloats() const { return panels_ * PanelFloats(); }
+
+  // The images of a part, `count` panels of output channels from `panel` on.
+  void Part(const uint16_t* x, const uint16_t* dy, int64_t part, int64_t panel, int64_t count,
+            float* sums) const {
+    const int64_t first = s_.images * part / parts_, end = s_.images * (part + 1) / parts_;
+    auto* planes = reinterpret_cast<uint16_t*>(ThreadMemory<0>(s_.in_channels * x_pitch_ * 2));
+    const int64_t columns = count * kPanelColumns;
+    auto* spread = reinterpret_cast<uint16_t*>(ThreadMemory<1>(columns * inner_ * 2));
+    char* packed = ThreadMemory<2>(columns * inner_ * micro_.element);
+    for (int64_t image = first; image < end; ++image) {
+      FillX(x + image * s_.x_elements(), planes);
+      SpreadDy(dy + image * s_.y_elements() + panel * kPanelColumns * s_.out_h * s_.out_w, columns,
+               spread);
+      micro_.pack_panels({spread, {DType::kBF16, 1, inner_}, 0, columns, inner_, inner_}, packed);
+      Image(planes, packed, count, image > first, sums);
+    }
+  }
+
+  void FillX(const uint16_t* x, uint16_t* planes) const {
+    for (int64_t channel = 0; channel < s_.in_channels; ++channel) {
+      const uint16_t* from = x + channel * s_.in_h * s_.in_w + planes_.skip();
+      planes_.Fill(0, s_.out_h, x_pitch_, planes + channel * x_pitch_,
+                   [&](int64_t line, uint16_t* to) {
+                     std::memcpy(to, from + line * s_.in_w, planes_.columns() * 2);
+                   });
+    }
+  }
+
+  // Lines of pixels to the positions of planes_.
+  void SpreadDy(const uint16_t* dy, int64_t channels, uint16_t* to) const {
+    const int64_t gap = planes_.width() - s_.out_w;
+    for (int64_t channel = 0; channel < channels; ++channel, to += inner_) {
+      uint16_t* at = to;
+      for (int64_t line = 0; line < s_.out_h; ++line, dy += s_.out_w) {
+        std::memcpy(at, dy, 2 * s_.out_w);
+        at += s_.out_w;
+        const int64_t zeros = line + 1 < s_.out_h ? gap : to + inner_ - at;
+        std::memset(at, 0, 2 * zeros);
+        at += zeros;
+      }
+    }
+  }
+
+  // sums [panels][taps * in channels, in blocks] (+)= one image.
+  void Image(const uint16_t* planes, const char* packed, int64_t count, bool add,
+             float* sums) const {
+    const int64_t height = micro_.block_rows;
+    auto* copies = reinterpret_cast<uint16_t*>(ThreadMemory<3>(height * inner_ * 2));
+    char* left = ThreadMemory<4>(height * inner_ * micro_.element);
+    for (int64_t block = 0; block < blocks_; ++block) {
+      const uint16_t* rows = whole_ ? Seen(planes, block * height) : copies;
+      const int64_t pitch = whole_ ? x_pitch_ : inner_;
+      if (!whole_) CopyRows(planes, block * height, copies);
+      if (micro_.multiply_rows == nullptr) {
+        micro_.pack_blocks({rows, {DType::kBF16, pitch, 1}, 0, height, inner_, inner_}, left);
+      }
+      for (int64_t panel = 0; panel < count; ++panel) {
+        const char* right = packed + panel * kPanelColumns * inner_ * micro_.element;
+        float* c = sums + panel * PanelFloats() + block * BlockFloats();
+        if (micro_.multiply_rows != nullptr) {
+          micro_.multiply_rows(inner_, rows, pitch, right, c, add);
+        } else {
+          micro_.multiply(height, inner_, left, right, c, add);
+        }
+      }
+    }
+  }
+
+  // What a tap sees of a channel, by the row of sums.
+  const uint16_t* Seen(const uint16_t* planes, int64_t row) const {
+    return planes + row % s_.in_channels * x_pitch_ + planes_.shifts()[row / s_.in_channels];
+  }
+
+  void CopyRows(const uint16_t* planes, int64_t first, uint16_t* to) const {
+    for (int64_t row = first; row < first + micro_.block_rows; ++row, to += inner_) {
+      if (row < rows_) {
+        std::memcpy(to, Seen(planes, row), inner_ * 2);
+      } else {
+        std::memset(to, 0, inner_ * 2);
+      }
+    }
+  }
+
+  // The sum of all parts of a block [taps * in channels] x [out channels], in the order of parts.
+  void Store(const float* sums, int64_t panel, int64_t block, float* dweights) const {
+    const float* from = sums + panel * PanelFloats() + block * BlockFloats();
+    for (int64_t i = 0; i < micro_.block_rows; ++i) {
+      const int64_t row = block * micro_.block_rows + i;
+      if (row >= rows_) return;
+      const int64_t in = row % s_.in_channels, tap = row / s_.in_channels;
+      for (int64_t j = 0; j < kPanelColumns; ++j) {
+        float sum = from[i * kPanelColumns + j];
+        for (int64_t part = 1; part < parts_; ++part) {
+          sum += from[part * PartFloats() + i * kPanelColumns + j];
+        }
+        const int64_t out = panel * kPanelColumns + j;
+        dweights[(out * s_.in_channels + in) * taps_ + tap] = sum;
+      }
+    }
+  }
+
+  const ConvShape s_;
+  const Micro& micro_;
+  const Planes planes_;
+  const int64_t taps_, panels_, rows_, blocks_;
+  const bool whole_;  // channels make whole blocks
+  const int64_t inner_, x_pitch_, parts_;
+};
+
+bool HasUnitSteps(const ConvShape& s) {
+  return s.groups == 1 && s.window.h.stride == 1 && s.window.w.stride == 1 && s.images > 0 &&
+         s.out_h > 0 && s.out_w > 0;
+}
+
+// Few channels, of which every tap is made a row.
+bool TakesRows(const ConvShape& s, int64_t in_channels) {
+  constexpr int64_t kMostRows = 512;
+  return s.window.h.extent * s.window.w.extent * in_channels <= kMostRows;
+}
+
+// With lines that are short against the border, unfolding is cheaper.
+bool CanShiftPixels(const KernelRequest& request) {
+  const bool forward = request.op == "conv2d";
+  const ConvShape s = forward ? ConvShape(request.inputs[0].shape, request.inputs[1].shape,
+                                          *request.attributes)
+                              : ConvShape(request.inputs[2].shape, request.inputs[1].shape,
+                                          *request.attributes);
+  if (!gemm::CpuHasAmx() || !HasUnitSteps(s)) return false;
+  const int64_t in = forward ? s.in_channels : s.out_channels;
+  const int64_t out = forward ? s.out_channels : s.in_channels;
+  return (in % kStepChannels == 0 || TakesRows(s, in)) && out % kBlockRows == 0 &&
+         (forward ? s.out_w : s.in_w) >= 8;
+}
+
+bool CanShiftWeights(const KernelRequest& request) {
+  const ConvShape s(request.inputs[1].shape, request.inputs[2].shape, *request.attributes);
+  return HasUnitSteps(s) &&
+         (s.in_channels % kBlockRows == 0 || TakesRows(s, s.in_channels)) &&
+         s.out_channels % kPanelColumns == 0 && s.out_w >= 16;
+}
+
+std::unique_ptr<graph::Kernel> CreateShiftedPixels(const KernelRequest& request) {
+  const bool forward = request.op == "conv2d";
+  const TensorType& x = request.inputs[forward ? 0 : 2];
+  return std::make_unique<ShiftedPixelKernel>(
+      request, ConvShape(x.shape, request.inputs[1].shape, *request.attributes), forward);
+}
+
+std::unique_ptr<graph::Kernel> CreateShiftedWeights(const KernelRequest& request) {
+  return std::make_unique<ShiftedWeightKernel>(
+      ConvShape(request.inputs[1].shape, request.inputs[2].shape, *request.attributes));
+}
+
+}  // namespace
+
+std::vector<graph::KernelEntry> ShiftedConvKernels() {
+  std::vector<graph::KernelEntry> entries;
+  for (const char* op : {"conv2d", "conv2d_input_grad"}) {
+    graph::KernelEntry entry{op, DType::kBF16, "shifted", &CanShiftPixels, &CreateShiftedPixels};
+    entry.packs = 1;
+    entries.push_back(entry);
+  }
+  entries.push_back(
+      {"conv2d_weight_grad", DType::kBF16, "shifted", &CanShiftWeights, &CreateShiftedWeights});
+  return entries;
+}
+
+}  // namespace lepton::kernels::conv

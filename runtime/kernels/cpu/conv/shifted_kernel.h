@@ -1,0 +1,20 @@
+// Convolutions of stride 1 without unfolding the images: each is copied once with a border of zeros
+// (planes.h), and a tap is the same memory at another distance. Nothing is turned: channels stay
+// first, on both sides of the product and in what comes out.
+//
+// Forward and for dx, the weights are the left side and pixels the right one, in pairs of channels,
+// as AMX's tiles take them from where they lie; the bits are those of conv_kernel.h. For dweights x
+// is the left side, and dy, packed, the right one.
+#pragma once
+
+#include <vector>
+
+#include "runtime/graph/kernel_table.h"
+
+namespace lepton::kernels::conv {
+
+// conv2d, conv2d_input_grad, conv2d_weight_grad of bf16; they refuse what they would not be faster
+// with. Of dweights the bits depend on the shape alone.
+std::vector<graph::KernelEntry> ShiftedConvKernels();
+
+}  // namespace lepton::kernels::conv
