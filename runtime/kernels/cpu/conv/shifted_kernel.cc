@@ -20,10 +20,10 @@ using graph::KernelContext;
 using graph::KernelRequest;
 
 constexpr int64_t kTileColumns = 16;
-constexpr int64_t kBlockRows = 32;    // of channels that come out
+constexpr int64_t kBlockRows = 32;     // of channels that come out
 constexpr int64_t kStepChannels = 32;  // that go in
-constexpr int64_t kLeastLines = 4;    // of an image, for which another thread is worth waking
-constexpr int64_t kMostParts = 4;     // of the images, dweights of each summed apart
+constexpr int64_t kLeastLines = 4;     // of an image, for which another thread is worth waking
+constexpr int64_t kMostParts = 4;      // of the images, dweights of each summed apart
 constexpr int64_t kPartsBytes = 1 << 24;
 
 int64_t ShiftedRoundUp(int64_t value, int64_t step) {
@@ -32,10 +32,6 @@ int64_t ShiftedRoundUp(int64_t value, int64_t step) {
 
 int64_t ShiftedCeilDiv(int64_t a, int64_t b) {
   return (a + b - 1) / b;
-}
-
-Axis AxisOf(const ops::WindowAxis& w, int64_t in, int64_t out, bool forward) {
-  return forward ? Axis::Forward(w, in, out) : Axis::Backward(w, in, out);
 }
 
 class TilesScope {
@@ -49,6 +45,15 @@ class TilesScope {
   const Micro& micro_;
 };
 
+// Output pixels (y * step_h + first_h, x * step_w + first_w): all of y; of dx those that the same
+// taps meet.
+struct Phase {
+  int64_t first_h, first_w;
+  Planes planes;
+  std::vector<int64_t> taps;  // numbers in a window
+  int64_t weights;            // where its packed weights begin, in bytes
+};
+
 // y from x and the weights, or dx from dy and the weights with their taps in reverse.
 class ShiftedPixelKernel final : public graph::Kernel {
  public:
@@ -58,19 +63,20 @@ class ShiftedPixelKernel final : public graph::Kernel {
         out_channels_(forward ? s.out_channels : s.in_channels),
         in_w_(forward ? s.in_w : s.out_w),
         in_pixels_(forward ? s.in_h * s.in_w : s.out_h * s.out_w),
+        out_w_(forward ? s.out_w : s.in_w),
+        out_pixels_(forward ? s.out_h * s.out_w : s.in_h * s.in_w),
+        step_h_(forward ? 1 : s.window.h.stride),
+        step_w_(forward ? 1 : s.window.w.stride),
         frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue),
         micro_(gemm::Bf16Micro()),
-        planes_(AxisOf(s.window.h, s.in_h, s.out_h, forward),
-                AxisOf(s.window.w, s.in_w, s.out_w, forward)),
         weights_(forward, s.window.h.extent * s.window.w.extent, in_channels_, out_channels_),
-        by_line_(planes_.out_w() % kTileColumns == 0),
-        whole_(in_channels_ % kStepChannels == 0),
-        inner_(ShiftedRoundUp(weights_.length(), kStepChannels)),
-        packed_bytes_(out_channels_ * inner_ * 2) {
+        whole_(in_channels_ % kStepChannels == 0) {
+    MakePhases(s, forward);
+    by_line_ = step_h_ == 1 && step_w_ == 1 && out_w_ % kTileColumns == 0;
     if (!frozen_) return;
     const std::string layout = std::string("shifted conv ") + (forward ? "forward " : "backward ") +
-                               std::to_string(inner_) + " " +
-                               std::to_string(out_channels_);
+                               std::to_string(step_h_) + " " + std::to_string(step_w_) + " " +
+                               std::to_string(packed_bytes_) + " " + std::to_string(out_channels_);
     pack_ = request.packs == nullptr
                 ? std::make_shared<graph::Pack>(graph::Pack{Buffer(packed_bytes_)})
                 : request.packs->Get(request.frozen[1].value, layout, packed_bytes_);
@@ -91,145 +97,188 @@ class ShiftedPixelKernel final : public graph::Kernel {
     const auto* x = context.input(0).as<uint16_t>();
     float* y = context.output(0).as<float>();
     // Whole images, or with few of them some lines of each.
+    const int64_t height = phases_.front().planes.out_h();
     const int64_t wanted = 2 * ThreadPool::Compute().threads();
-    const int64_t parts =
-        std::clamp<int64_t>(ShiftedCeilDiv(wanted, images_), 1,
-                            ShiftedCeilDiv(planes_.out_h(), kLeastLines));
-    const int64_t lines = ShiftedCeilDiv(planes_.out_h(), parts);
-    const int64_t tasks = ShiftedCeilDiv(planes_.out_h(), lines);
+    const int64_t parts = std::clamp<int64_t>(ShiftedCeilDiv(wanted, images_), 1,
+                                              ShiftedCeilDiv(height, kLeastLines));
+    const int64_t lines = ShiftedCeilDiv(height, parts);
+    const int64_t tasks = ShiftedCeilDiv(height, lines);
     ComputeLoop(images_ * tasks, 1, [&](int64_t begin, int64_t end) {
       const TilesScope scope(micro_);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i / tasks, first = i % tasks * lines;
-        Lines(x + image * in_channels_ * in_pixels_, packed, first,
-              std::min(lines, planes_.out_h() - first),
-              y + image * out_channels_ * OutPixels());
+        for (const Phase& phase : phases_) {
+          const int64_t count = std::min(lines, phase.planes.out_h() - first);
+          if (count <= 0) continue;
+          Lines(phase, x + image * in_channels_ * in_pixels_, packed + phase.weights, first, count,
+                y + image * out_channels_ * out_pixels_);
+        }
       }
     });
   }
 
  private:
-  int64_t OutPixels() const { return planes_.out_h() * planes_.out_w(); }
+  void MakePhases(const ConvShape& s, bool forward) {
+    const ops::Window& w = s.window;
+    for (int64_t h = 0; h < step_h_; ++h) {
+      for (int64_t v = 0; v < step_w_; ++v) {
+        std::vector<int64_t> rows, columns, taps;
+        if (forward) {
+          for (int64_t tap = 0; tap < w.h.extent * w.w.extent; ++tap) taps.push_back(tap);
+          phases_.push_back({h, v,
+                             Planes(TapLine::Forward(w.h, s.in_h, s.out_h),
+                                    TapLine::Forward(w.w, s.in_w, s.out_w)),
+                             taps, packed_bytes_});
+        } else {
+          Planes planes(TapLine::Backward(w.h, s.in_h, s.out_h, h, rows),
+                        TapLine::Backward(w.w, s.in_w, s.out_w, v, columns));
+          for (const int64_t row : rows) {
+            for (const int64_t column : columns) taps.push_back(row * w.w.extent + column);
+          }
+          phases_.push_back({h, v, std::move(planes), taps, packed_bytes_});
+        }
+        packed_bytes_ += out_channels_ * Inner(phases_.back()) * 2;
+      }
+    }
+  }
 
-  // Blocks of 32 rows, all of their inner axis.
+  int64_t Rows(const Phase& phase) const {
+    return static_cast<int64_t>(phase.taps.size()) * in_channels_;
+  }
+  int64_t Inner(const Phase& phase) const { return ShiftedRoundUp(Rows(phase), kStepChannels); }
+
+  // Of each phase blocks of 32 rows, all of their inner axis.
   void PackWeights(const TensorView& weights, char* packed) const {
     ComputeLoop(out_channels_ / kBlockRows, 1, [&](int64_t begin, int64_t end) {
       const int64_t length = weights_.length();
       auto* rows = reinterpret_cast<uint16_t*>(ThreadMemory<0>(kBlockRows * length * 2));
+      auto* some = reinterpret_cast<uint16_t*>(ThreadMemory<1>(kBlockRows * length * 2));
       for (int64_t block = begin; block < end; ++block) {
         weights_.Take(weights, block * kBlockRows, kBlockRows, rows);
-        micro_.pack_blocks({rows, {DType::kBF16, length, 1}, 0, kBlockRows, length, inner_},
-                           packed + block * kBlockRows * inner_ * 2);
+        for (const Phase& phase : phases_) {
+          const int64_t count = Rows(phase), inner = Inner(phase);
+          if (count == 0) continue;
+          for (int64_t row = 0; row < kBlockRows; ++row) {
+            for (size_t i = 0; i < phase.taps.size(); ++i) {
+              std::memcpy(some + row * count + static_cast<int64_t>(i) * in_channels_,
+                          rows + row * length + phase.taps[i] * in_channels_, in_channels_ * 2);
+            }
+          }
+          micro_.pack_blocks({some, {DType::kBF16, count, 1}, 0, kBlockRows, count, inner},
+                             packed + phase.weights + block * kBlockRows * inner * 2);
+        }
       }
     });
   }
 
-  // Output lines [first, first + lines) of an image, all channels.
-  void Lines(const uint16_t* x, const char* packed, int64_t first, int64_t lines,
-             float* y) const {
-    const int64_t positions = ShiftedRoundUp(planes_.Positions(lines), kTileColumns);
-    const int64_t pitch = planes_.Pitch(positions, sizeof(uint32_t));
-    const int64_t inner_channels = whole_ ? in_channels_ : inner_;
-    auto* pairs = reinterpret_cast<uint32_t*>(ThreadMemory<1>(inner_channels / 2 * pitch * 4));
-    whole_ ? PairChannels(x, first, lines, pitch, pairs)
-           : PairRows(x, first, lines, positions, pitch, pairs);
+  // Lines [first, first + lines) of a phase of an image, all channels.
+  void Lines(const Phase& phase, const uint16_t* x, const char* packed, int64_t first,
+             int64_t lines, float* y) const {
+    const Planes& planes = phase.planes;
+    const int64_t positions = ShiftedRoundUp(planes.Positions(lines), kTileColumns);
+    const int64_t pitch = planes.Pitch(positions, sizeof(uint32_t));
+    const int64_t inner = Inner(phase);
+    const int64_t channels = whole_ ? in_channels_ : inner;
+    auto* pairs = reinterpret_cast<uint32_t*>(ThreadMemory<1>(channels / 2 * pitch * 4));
+    whole_ ? PairChannels(planes, x, first, lines, pitch, pairs)
+           : PairRows(phase, x, first, lines, positions, pitch, pairs);
     constexpr int64_t kNoShift = 0;
     ShiftedProduct product{
         .images = pairs,
         .pitch = pitch,
-        .shifts = whole_ ? planes_.shifts().data() : &kNoShift,
-        .taps = whole_ ? static_cast<int64_t>(planes_.shifts().size()) : 1,
-        .steps = inner_channels / kStepChannels};
-    const int64_t across = planes_.out_w() / kTileColumns;
+        .shifts = whole_ ? planes.shifts().data() : &kNoShift,
+        .taps = whole_ ? static_cast<int64_t>(planes.shifts().size()) : std::min<int64_t>(1, inner),
+        .steps = channels / kStepChannels};
+    const int64_t across = planes.out_w() / kTileColumns;
     const int64_t tiles = by_line_ ? lines * across : positions / kTileColumns;
     const auto start = [&](int64_t tile) {
-      return by_line_ ? tile / across * planes_.width() + tile % across * kTileColumns
+      return by_line_ ? tile / across * planes.width() + tile % across * kTileColumns
                       : tile * kTileColumns;
     };
-    y += first * planes_.out_w();
+    y += (first * step_h_ + phase.first_h) * out_w_ + phase.first_w;
     alignas(64) float block[2][kBlockRows * kTileColumns];
     for (int64_t tile = 0; tile < tiles; tile += 2) {
       const bool two = tile + 1 < tiles;
       product.positions[0] = start(tile);
       product.positions[1] = start(two ? tile + 1 : tile);
       for (int64_t row = 0; row < out_channels_; row += kBlockRows) {
-        product.blocks = packed + row * inner_ * 2;
-        float* const to = y + row * OutPixels();
-        product.c_pitch = by_line_ ? OutPixels() : kTileColumns;
+        product.blocks = packed + row * inner * 2;
+        float* const to = y + row * out_pixels_;
+        product.c_pitch = by_line_ ? out_pixels_ : kTileColumns;
         product.c[0] = by_line_ ? to + tile * kTileColumns : block[0];
-        product.c[1] = by_line_ && two ? to + (tile + 1) * kTileColumns : block[1];
-        if (by_line_ && !two) {
-          gemm::MultiplyShiftedAmx(product, 1);
-          continue;
-        }
-        gemm::MultiplyShiftedAmx(product, 2);
+        product.c[1] = by_line_ ? to + (tile + 1) * kTileColumns : block[1];
+        gemm::MultiplyShiftedAmx(product, two ? 2 : 1);
         if (by_line_) continue;
-        StorePixels(product.positions[0], lines, block[0], to);
-        if (two) StorePixels(product.positions[1], lines, block[1], to);
+        StorePixels(planes, product.positions[0], lines, block[0], to);
+        if (two) StorePixels(planes, product.positions[1], lines, block[1], to);
       }
     }
   }
 
-  void PairChannels(const uint16_t* x, int64_t first, int64_t lines, int64_t pitch,
-                    uint32_t* pairs) const {
+  void PairChannels(const Planes& planes, const uint16_t* x, int64_t first, int64_t lines,
+                    int64_t pitch, uint32_t* pairs) const {
     const simd::Loops& loops = simd::BestLoops();
     for (int64_t pair = 0; pair < in_channels_ / 2; ++pair) {
-      const uint16_t* even = x + 2 * pair * in_pixels_ + planes_.skip();
-      planes_.Fill(first, lines, pitch, pairs + pair * pitch, [&](int64_t line, uint32_t* to) {
+      const uint16_t* even = x + 2 * pair * in_pixels_ + planes.skip();
+      planes.Fill(first, lines, pitch, pairs + pair * pitch, [&](int64_t line, uint32_t* to) {
         const uint16_t* from = even + line * in_w_;
-        loops.interleave(planes_.columns(), from, from + in_pixels_, to);
+        loops.interleave(planes.columns(), from, from + in_pixels_, to);
       });
     }
   }
 
   // With channels that fill no step: of each tap and channel what it sees of all positions, as if
   // that were a channel.
-  void PairRows(const uint16_t* x, int64_t first, int64_t lines, int64_t positions,
-                int64_t pairs_pitch, uint32_t* pairs) const {
+  void PairRows(const Phase& phase, const uint16_t* x, int64_t first, int64_t lines,
+                int64_t positions, int64_t pairs_pitch, uint32_t* pairs) const {
     const simd::Loops& loops = simd::BestLoops();
-    const int64_t pitch = planes_.Pitch(positions, sizeof(uint16_t));
-    auto* planes = reinterpret_cast<uint16_t*>(ThreadMemory<2>((in_channels_ + 1) * pitch * 2));
+    const Planes& planes = phase.planes;
+    const int64_t pitch = planes.Pitch(positions, sizeof(uint16_t));
+    auto* images = reinterpret_cast<uint16_t*>(ThreadMemory<2>((in_channels_ + 1) * pitch * 2));
     for (int64_t channel = 0; channel < in_channels_; ++channel) {
-      const uint16_t* from = x + channel * in_pixels_ + planes_.skip();
-      planes_.Fill(first, lines, pitch, planes + channel * pitch, [&](int64_t line, uint16_t* to) {
-        std::memcpy(to, from + line * in_w_, planes_.columns() * 2);
+      const uint16_t* from = x + channel * in_pixels_ + planes.skip();
+      planes.Fill(first, lines, pitch, images + channel * pitch, [&](int64_t line, uint16_t* to) {
+        std::memcpy(to, from + line * in_w_, planes.columns() * 2);
       });
     }
-    uint16_t* const zeros = planes + in_channels_ * pitch;
+    uint16_t* const zeros = images + in_channels_ * pitch;
     std::memset(zeros, 0, pitch * 2);
     const auto seen = [&](int64_t row) {
-      return row < weights_.length() ? planes + row % in_channels_ * pitch +
-                                           planes_.shifts()[row / in_channels_]
-                                     : zeros;
+      return row < Rows(phase)
+                 ? images + row % in_channels_ * pitch + planes.shifts()[row / in_channels_]
+                 : zeros;
     };
-    for (int64_t row = 0; row < inner_; row += 2) {
+    for (int64_t row = 0; row < Inner(phase); row += 2) {
       loops.interleave(positions, seen(row), seen(row + 1), pairs + row / 2 * pairs_pitch);
     }
   }
 
-  // Those columns of a tile that are pixels, of 32 channels.
-  void StorePixels(int64_t position, int64_t lines, const float* tile, float* y) const {
+  // Those columns of a tile that are pixels, of 32 channels; y is at the phase's first pixel.
+  void StorePixels(const Planes& planes, int64_t position, int64_t lines, const float* tile,
+                   float* y) const {
     for (int64_t column = 0; column < kTileColumns;) {
-      const int64_t line = (position + column) / planes_.width();
-      const int64_t x = (position + column) % planes_.width();
+      const int64_t line = (position + column) / planes.width();
+      const int64_t x = (position + column) % planes.width();
       if (line >= lines) return;
-      const int64_t run = std::min(kTileColumns - column, planes_.out_w() - x);
-      for (int64_t row = 0; run > 0 && row < kBlockRows; ++row) {
-        std::memcpy(y + row * OutPixels() + line * planes_.out_w() + x,
-                    tile + row * kTileColumns + column, run * sizeof(float));
+      const int64_t run = std::min(kTileColumns - column, planes.out_w() - x);
+      for (int64_t row = 0; row < kBlockRows; ++row) {
+        const float* from = tile + row * kTileColumns + column;
+        float* to = y + row * out_pixels_ + line * step_h_ * out_w_ + x * step_w_;
+        for (int64_t i = 0; i < run; ++i) to[i * step_w_] = from[i];
       }
-      column += planes_.width() - x;
+      column += planes.width() - x;
     }
   }
 
-  const int64_t images_, in_channels_, out_channels_, in_w_, in_pixels_;
+  const int64_t images_, in_channels_, out_channels_, in_w_, in_pixels_, out_w_, out_pixels_;
+  const int64_t step_h_, step_w_;  // from pixel to pixel of a phase
   const bool frozen_;
   const Micro& micro_;
-  const Planes planes_;
   const WeightRows weights_;
-  const bool by_line_;  // a tile of pixels is of one line, and goes to where it belongs by itself
-  const bool whole_;    // channels make whole steps
-  const int64_t inner_, packed_bytes_;
+  const bool whole_;  // channels make whole steps
+  std::vector<Phase> phases_;
+  bool by_line_;  // a tile of pixels is of one line, and goes to where it belongs by itself
+  int64_t packed_bytes_ = 0;
   std::shared_ptr<graph::Pack> pack_;
 };
 
@@ -240,8 +289,8 @@ class ShiftedWeightKernel final : public graph::Kernel {
   explicit ShiftedWeightKernel(const ConvShape& s)
       : s_(s),
         micro_(gemm::Bf16Micro()),
-        planes_(Axis::Forward(s.window.h, s.in_h, s.out_h),
-                Axis::Forward(s.window.w, s.in_w, s.out_w)),
+        planes_(TapLine::Forward(s.window.h, s.in_h, s.out_h),
+                TapLine::Forward(s.window.w, s.in_w, s.out_w)),
         taps_(s.window.h.extent * s.window.w.extent),
         panels_(s.out_channels / kPanelColumns),
         rows_(taps_ * s.in_channels),
@@ -254,9 +303,7 @@ class ShiftedWeightKernel final : public graph::Kernel {
             kMostParts)) {}
 
   // Sums of each part of the images: [panels][blocks][32, 32].
-  size_t workspace_bytes() const override {
-    return parts_ * PartFloats() * sizeof(float);
-  }
+  size_t workspace_bytes() const override { return parts_ * PartFloats() * sizeof(float); }
 
   void Run(const KernelContext& context) override {
     const auto* dy = context.input(0).as<uint16_t>();
@@ -392,9 +439,12 @@ class ShiftedWeightKernel final : public graph::Kernel {
   const int64_t inner_, x_pitch_, parts_;
 };
 
-bool HasUnitSteps(const ConvShape& s) {
-  return s.groups == 1 && s.window.h.stride == 1 && s.window.w.stride == 1 && s.images > 0 &&
-         s.out_h > 0 && s.out_w > 0;
+bool HasUnitStrides(const ConvShape& s) {
+  return s.window.h.stride == 1 && s.window.w.stride == 1;
+}
+
+bool HasPixels(const ConvShape& s) {
+  return s.groups == 1 && s.images > 0 && s.out_h > 0 && s.out_w > 0;
 }
 
 // Few channels, of which every tap is made a row.
@@ -406,22 +456,22 @@ bool TakesRows(const ConvShape& s, int64_t in_channels) {
 // With lines that are short against the border, unfolding is cheaper.
 bool CanShiftPixels(const KernelRequest& request) {
   const bool forward = request.op == "conv2d";
-  const ConvShape s = forward ? ConvShape(request.inputs[0].shape, request.inputs[1].shape,
-                                          *request.attributes)
-                              : ConvShape(request.inputs[2].shape, request.inputs[1].shape,
-                                          *request.attributes);
-  if (!gemm::CpuHasAmx() || !HasUnitSteps(s)) return false;
+  const Shape& x = request.inputs[forward ? 0 : 2].shape;
+  const ConvShape s(x, request.inputs[1].shape, *request.attributes);
+  if (!gemm::CpuHasAmx() || !HasPixels(s) || (forward && !HasUnitStrides(s))) return false;
   const int64_t in = forward ? s.in_channels : s.out_channels;
   const int64_t out = forward ? s.out_channels : s.in_channels;
-  return (in % kStepChannels == 0 || TakesRows(s, in)) && out % kBlockRows == 0 &&
-         (forward ? s.out_w : s.in_w) >= 8;
+  // Unfolded, dx of a stride is mostly multiplied with zeros.
+  const bool wide = forward || HasUnitStrides(s) ? (forward ? s.out_w : s.in_w) >= 8
+                                                 : s.in_w >= 4 * s.window.w.stride;
+  return wide && (in % kStepChannels == 0 || TakesRows(s, in)) && out % kBlockRows == 0;
 }
 
 bool CanShiftWeights(const KernelRequest& request) {
   const ConvShape s(request.inputs[1].shape, request.inputs[2].shape, *request.attributes);
-  return HasUnitSteps(s) &&
+  return HasPixels(s) && HasUnitStrides(s) && s.out_w >= 16 &&
          (s.in_channels % kBlockRows == 0 || TakesRows(s, s.in_channels)) &&
-         s.out_channels % kPanelColumns == 0 && s.out_w >= 16;
+         s.out_channels % kPanelColumns == 0;
 }
 
 std::unique_ptr<graph::Kernel> CreateShiftedPixels(const KernelRequest& request) {

@@ -1,10 +1,11 @@
-// Convolutions of stride 1 without unfolding the images: each is copied once with a border of zeros
-// (planes.h), and a tap is the same memory at another distance. Nothing is turned: channels stay
-// first, on both sides of the product and in what comes out.
+// Convolutions of stride 1, and dx of any, without unfolding the images: each is copied once with a
+// border of zeros (planes.h), and a tap is the same memory at another distance. Nothing is turned:
+// channels stay first, on both sides of the product and in what comes out.
 //
-// Forward and for dx, the weights are the left side and pixels the right one, in pairs of channels,
-// as AMX's tiles take them from where they lie; the bits are those of conv_kernel.h. For dweights x
-// is the left side, and dy, packed, the right one.
+// dx of a stride is made phase by phase: its pixels (i * stride + phase) meet some of the taps
+// only, and these at stride 1. Forward and for dx, the weights are the left side and pixels the
+// right one, in pairs of channels, as AMX's tiles take them from where they lie; the bits are those
+// of conv_kernel.h. For dweights x is the left side, and dy, packed, the right one.
 #pragma once
 
 #include <vector>
