@@ -49,6 +49,11 @@ Result<ValueId> ModelBuilder::Narrow(ValueId value) {
   return graph_.Add("cast", {value}, {{"to", "bf16"}});
 }
 
+Result<ValueId> ModelBuilder::Widen(ValueId value) {
+  if (graph_.type(value).dtype == DType::kF32) return value;
+  return graph_.Add("cast", {value}, {{"to", "f32"}});
+}
+
 Result<ValueId> ModelBuilder::Matmul(const std::string& name, ValueId x, ValueId weight,
                                      bool transposed) {
   if (precision_ == "int8" && graph_.type(x).shape.back() <= ops::kInt8MostInner) {

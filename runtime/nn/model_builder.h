@@ -49,6 +49,8 @@ class ModelBuilder {
   // activations and is worth keeping in half the memory. Sums, norms and the residual stream stay
   // f32.
   Result<graph::ValueId> Narrow(graph::ValueId value);
+  // The value as f32, for what takes nothing else.
+  Result<graph::ValueId> Widen(graph::ValueId value);
   // Parameters <name>.weight (ones) and <name>.bias (zeros).
   Result<graph::ValueId> LayerNorm(const std::string& name, graph::ValueId x, int64_t width,
                                    double epsilon = 1e-5);

@@ -68,6 +68,8 @@ Result<ValueId> ResnetBuilder::ConvNorm(const std::string& name, ValueId x,
                         {{"strides", std::vector<int64_t>{conv.stride, conv.stride}},
                          {"pads", std::vector<int64_t>{pad, pad, pad, pad}}},
                         name));
+  // All that is kept for the backward pass is as narrow as what the convolutions take.
+  LEPTON_ASSIGN_OR_RETURN(x, b_.Narrow(x));
   LEPTON_ASSIGN_OR_RETURN(x, BatchNorm(name + ".normalization", x, conv.out));
   return conv.activation ? b_.Activation(model_.activation, name, x) : x;
 }
@@ -75,12 +77,13 @@ Result<ValueId> ResnetBuilder::ConvNorm(const std::string& name, ValueId x,
 Result<ValueId> ResnetBuilder::Stem(ValueId pixels) {
   const std::string name = "resnet.embedder.embedder";
   const bool small = r_.stem == "small";
-  LEPTON_ASSIGN_OR_RETURN(const ValueId x, ConvNorm(name, pixels,
-                                                    {.in = model_.image.channels,
-                                                     .out = r_.stem_width,
-                                                     .kernel = small ? 3 : 7,
-                                                     .stride = small ? 1 : 2}));
+  LEPTON_ASSIGN_OR_RETURN(ValueId x, ConvNorm(name, pixels,
+                                              {.in = model_.image.channels,
+                                               .out = r_.stem_width,
+                                               .kernel = small ? 3 : 7,
+                                               .stride = small ? 1 : 2}));
   if (small) return x;
+  LEPTON_ASSIGN_OR_RETURN(x, b_.Widen(x));
   return b_.graph().Add("max_pool2d", {x},
                         {{"kernel", std::vector<int64_t>{3, 3}},
                          {"strides", std::vector<int64_t>{2, 2}},
@@ -90,6 +93,7 @@ Result<ValueId> ResnetBuilder::Stem(ValueId pixels) {
 
 Result<ValueId> ResnetBuilder::Block(const std::string& name, ValueId x, int64_t in, int64_t out,
                                      int64_t stride) {
+  LEPTON_ASSIGN_OR_RETURN(x, b_.Narrow(x));
   ValueId residual = x;
   if (in != out || stride != 1) {
     LEPTON_ASSIGN_OR_RETURN(residual, ConvNorm(name + "shortcut", x, {in, out, 1, stride, false}));
@@ -122,6 +126,7 @@ Result<ValueId> ResnetBuilder::Body(ValueId pixels) {
     }
   }
   b_.graph().EndBlock();
+  LEPTON_ASSIGN_OR_RETURN(x, b_.Widen(x));
   const Shape& shape = b_.graph().type(x).shape;
   LEPTON_ASSIGN_OR_RETURN(
       x, b_.graph().Add("reshape", {x},

@@ -12,7 +12,8 @@ class BatchNorm final : public DifferentiableOp {
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 5));
-    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
+    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
+    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, inputs[0].dtype));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"epsilon", "momentum", "training"}));
     const TensorType channels{DType::kF32, Shape({inputs[0].shape[1]})};
     for (size_t i = 1; i < 5; ++i) LEPTON_RETURN_IF_ERROR(ExpectType(inputs, i, channels));
@@ -26,11 +27,13 @@ class BatchNorm final : public DifferentiableOp {
       if (output_gradients[i] == kNoValue) continue;
       return InvalidArgument("the statistics cannot be differentiated");
     }
-    LEPTON_ASSIGN_OR_RETURN(Gradients gradients,
-                            graph.AddNode("batch_norm_grad",
-                                          {node.inputs[0], node.inputs[1], node.outputs[3],
-                                           node.outputs[4], output_gradients[0]},
-                                          {{"training", node.attributes.Int("training")}}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId dy,
+                            As(graph, output_gradients[0], graph.type(node.inputs[0]).dtype));
+    LEPTON_ASSIGN_OR_RETURN(
+        Gradients gradients,
+        graph.AddNode("batch_norm_grad",
+                      {node.inputs[0], node.inputs[1], node.outputs[3], node.outputs[4], dy},
+                      {{"training", node.attributes.Int("training")}}));
     gradients.resize(5, kNoValue);
     return gradients;
   }
@@ -43,7 +46,8 @@ class BatchNormGrad final : public OpWithoutGradient {
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 5));
-    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, DType::kF32));
+    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
+    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, inputs[0].dtype));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"training"}));
     const TensorType channels{DType::kF32, Shape({inputs[0].shape[1]})};
     for (size_t i = 1; i < 4; ++i) LEPTON_RETURN_IF_ERROR(ExpectType(inputs, i, channels));

@@ -38,8 +38,7 @@ struct ZeroRecord {
 static_assert(std::is_trivially_copyable_v<ZeroRecord>);
 
 bool Holds(const std::vector<Elements>& held, const Elements& part) {
-  return std::any_of(held.begin(), held.end(),
-                     [&](const Elements& one) { return one.Has(part); });
+  return std::any_of(held.begin(), held.end(), [&](const Elements& one) { return one.Has(part); });
 }
 
 // `range`, cut wherever some rank's part begins or ends.
@@ -140,7 +139,8 @@ bool ZeroState::HoldsEverySlice() const {
 
 Result<int> ZeroState::GatherWeights(Communicator& gang) {
   if (gang.size() == 1) return -1;
-  const Elements own = layout_.slice(rank_), mirrored = layout_.slice(MirroredBy(rank_, gang.size()));
+  const Elements own = layout_.slice(rank_),
+                 mirrored = layout_.slice(MirroredBy(rank_, gang.size()));
   const uint64_t digests[] = {DigestOf(WeightsOf(own)), DigestOf(WeightsOf(mirrored))};
   // Two ranks hold everything.
   const int64_t largest = gang.size() == 2 ? 0 : layout_.largest_slice();
@@ -219,8 +219,8 @@ Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine)
   LEPTON_RETURN_IF_ERROR(
       gang.AllGather(&record, all.data(), sizeof(record), DataType::kUInt8).WithContext("places"));
   Meeting meeting;
-  meeting.fresh = std::all_of(all.begin(), all.end(),
-                              [](const ZeroRecord& one) { return one.took_part == 0; });
+  meeting.fresh =
+      std::all_of(all.begin(), all.end(), [](const ZeroRecord& one) { return one.took_part == 0; });
   // What a rank drew for itself counts only where nobody has begun.
   int64_t newest = -1;
   for (ZeroRecord& one : all) {
@@ -251,7 +251,8 @@ Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine)
     meeting.held.back().assign(one.part, one.part + parts);
   }
   const auto rank = static_cast<size_t>(gang.rank());
-  meeting.follow = meeting.current[rank] && mine.place / 2 + 1 == static_cast<int64_t>(meeting.step);
+  meeting.follow =
+      meeting.current[rank] && mine.place / 2 + 1 == static_cast<int64_t>(meeting.step);
   const bool state_anew = per_element_ == 0 || FirstOf(meeting.sources) >= 0;
   for (const Elements& part : CutAtParts({0, layout_.elements()}, meeting.held)) {
     if (part.empty() || FirstHolder(meeting.held, part) >= 0) continue;
@@ -376,8 +377,8 @@ Status ZeroState::Run(Communicator& gang, const Move& move, std::vector<Piece>& 
   const int rank = gang.rank();
   if (move.from != rank && move.to != rank) return Status::Ok();
   const auto is_there = [&](const Piece& piece) { return piece.state == Find(move.part)->state; };
-  const bool kept = move.from == move.to && !move.anew &&
-                    std::any_of(to.begin(), to.end(), is_there);
+  const bool kept =
+      move.from == move.to && !move.anew && std::any_of(to.begin(), to.end(), is_there);
   if (kept) return Status::Ok();
   std::vector<float> state(static_cast<size_t>(per_element_ * move.part.size()));
   if (move.from == rank && move.anew) LEPTON_RETURN_IF_ERROR(Load(move.part, state));

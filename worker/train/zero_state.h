@@ -61,14 +61,14 @@ class ZeroState {
   };
   // What all ranks know alike.
   struct Meeting {
-    bool fresh = false;              // nobody took part before
-    uint64_t step = 0;               // where all will be
-    int source = 0;                  // whose loop state rules
-    int behind = 0;                  // ranks that are not at its place
-    std::vector<int> whole;          // ranks whose weights are complete
-    std::vector<uint64_t> digests;   // of their weights, by rank
-    bool follow = false;             // this rank: apply the step that it has the gradient of
-    double norm = 0;                 // of that gradient
+    bool fresh = false;             // nobody took part before
+    uint64_t step = 0;              // where all will be
+    int source = 0;                 // whose loop state rules
+    int behind = 0;                 // ranks that are not at its place
+    std::vector<int> whole;         // ranks whose weights are complete
+    std::vector<uint64_t> digests;  // of their weights, by rank
+    bool follow = false;            // this rank: apply the step that it has the gradient of
+    double norm = 0;                // of that gradient
     std::vector<std::vector<Elements>> held;  // by rank: what is of use of the state, after Follow
     std::vector<bool> sources;                // by rank: can make the state anew
     std::vector<bool> current;                // by rank: at the step, after Follow

@@ -36,11 +36,12 @@ void OnOne(const KernelContext& context) {
 
 template <RangeFunction function, int64_t (*count)(const KernelContext&),
           RangeFunction fast = function>
-void Append(std::string_view op, std::vector<graph::KernelEntry>& entries) {
+void Append(std::string_view op, std::vector<graph::KernelEntry>& entries,
+            DType dtype = DType::kF32) {
   entries.push_back(
-      {op, DType::kF32, "threaded", &Always, &FunctionKernel<OnThreads<fast, count>>::Create});
+      {op, dtype, "threaded", &Always, &FunctionKernel<OnThreads<fast, count>>::Create});
   entries.push_back(
-      {op, DType::kF32, "reference", &Always, &FunctionKernel<OnOne<function, count>>::Create});
+      {op, dtype, "reference", &Always, &FunctionKernel<OnOne<function, count>>::Create});
 }
 
 }  // namespace
@@ -49,8 +50,10 @@ std::vector<graph::KernelEntry> ImageKernels() {
   std::vector<graph::KernelEntry> entries;
   Append<&AveragePool, &Planes>("average_pool2d", entries);
   Append<&AveragePoolGrad, &Planes>("average_pool2d_grad", entries);
-  Append<&BatchNorm, &Channels, &VectorBatchNorm>("batch_norm", entries);
-  Append<&BatchNormGrad, &Channels, &VectorBatchNormGrad>("batch_norm_grad", entries);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    Append<&BatchNorm, &Channels, &VectorBatchNorm>("batch_norm", entries, dtype);
+    Append<&BatchNormGrad, &Channels, &VectorBatchNormGrad>("batch_norm_grad", entries, dtype);
+  }
   Append<&MaxPool, &Planes>("max_pool2d", entries);
   Append<&MaxPoolGrad, &Planes>("max_pool2d_grad", entries);
   return entries;

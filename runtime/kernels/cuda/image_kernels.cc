@@ -83,7 +83,8 @@ BatchNormArguments BatchNormOf(const KernelContext& c) {
   a.training = c.attributes().Int("training") != 0;
   a.epsilon = static_cast<float>(c.attributes().Float("epsilon", 1e-5));
   a.momentum = static_cast<float>(c.attributes().Float("momentum", 0.1));
-  a.x = c.input(0).as<float>();
+  a.bf16 = IsBf16(c.input(0));
+  a.x = c.input(0).data;
   a.gain = c.input(1).as<float>();
   return a;
 }
@@ -93,7 +94,7 @@ void BatchNormForward(const KernelContext& c, CudaDevice& device) {
   a.bias = c.input(2).as<float>();
   a.running_mean = c.input(3).as<float>();
   a.running_variance = c.input(4).as<float>();
-  a.y = c.output(0).as<float>();
+  a.y = c.output(0).data;
   a.new_mean = c.output(1).as<float>();
   a.new_variance = c.output(2).as<float>();
   a.mean = c.output(3).as<float>();
@@ -105,8 +106,8 @@ void BatchNormBackward(const KernelContext& c, CudaDevice& device) {
   BatchNormArguments a = BatchNormOf(c);
   a.mean = c.input(2).as<float>();
   a.rstd = c.input(3).as<float>();
-  a.dy = c.input(4).as<float>();
-  a.dx = c.output(0).as<float>();
+  a.dy = c.input(4).data;
+  a.dx = c.output(0).data;
   a.dgain = c.output(1).as<float>();
   a.dbias = c.output(2).as<float>();
   RunBatchNormGrad(a, device.stream());
@@ -116,11 +117,14 @@ void BatchNormBackward(const KernelContext& c, CudaDevice& device) {
 
 std::vector<KernelEntry> ImageKernels() {
   std::vector<KernelEntry> entries = {
-      Own<PoolForward<true>>("average_pool2d"), Own<AveragePoolGradOf>("average_pool2d_grad"),
-      Own<PoolForward<false>>("max_pool2d"),    Own<MaxPoolGradOf>("max_pool2d_grad"),
-      Own<BatchNormForward>("batch_norm"),      Own<BatchNormBackward>("batch_norm_grad"),
+      Own<PoolForward<true>>("average_pool2d"),
+      Own<AveragePoolGradOf>("average_pool2d_grad"),
+      Own<PoolForward<false>>("max_pool2d"),
+      Own<MaxPoolGradOf>("max_pool2d_grad"),
   };
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    entries.push_back(Own<BatchNormForward>("batch_norm", dtype));
+    entries.push_back(Own<BatchNormBackward>("batch_norm_grad", dtype));
     entries.push_back(Own<ConvForward>("conv2d", dtype));
     entries.push_back(Own<ConvInputGradOf>("conv2d_input_grad", dtype));
     entries.push_back(Own<ConvWeightGradOf>("conv2d_weight_grad", dtype));

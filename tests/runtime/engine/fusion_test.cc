@@ -115,6 +115,59 @@ INSTANTIATE_TEST_SUITE_P(Both, Fusion, testing::Bool(),
                          [](const auto& info) { return std::string(info.param ? "bf16" : "f32"); });
 
 // The rounded copy of a weight that only a packing kernel reads is never made.
+// A convolution of bf16 and the cast behind it, whose f32 result somebody else may want, too.
+std::string Convolved(const PlanOptions& options, int64_t width, int64_t stride, bool wide,
+                      std::vector<std::string>& names) {
+  Graph graph(ops::OpList());
+  const ValueId x = graph.AddInput("x", {DType::kBF16, {kB, 32, 6, width}});
+  const ValueId weights = graph.AddParameter("weights", F32({32, 32, 3, 3}));
+  const ValueId narrow = graph.Add("cast", {weights}, {{"to", "bf16"}}).value();
+  const ValueId y = graph
+                        .Add("conv2d", {x, narrow},
+                             {{"strides", std::vector<int64_t>{stride, stride}},
+                              {"pads", std::vector<int64_t>{1, 1, 1, 1}}})
+                        .value();
+  const ValueId rounded = graph.Add("cast", {y}, {{"to", "bf16"}}).value();
+  EXPECT_TRUE(graph.AddOutput(graph.Add("relu", {rounded}).value(), false).ok());
+  if (wide) {
+    EXPECT_TRUE(graph.AddOutput(graph.Add("relu", {y}).value(), false).ok());
+  }
+  Executor executor(graph, kernels::CpuKernels(), {}, options);
+  Plan* plan = executor.PlanForBatch(3).value();
+  names = plan->KernelNames();
+  HostTensor wide_x = RandomTensor(F32({3, 32, 6, width}), 5, -1, 1);
+  HostTensor data = engine_test::MakeTensor({DType::kBF16, {3, 32, 6, width}});
+  for (int64_t i = 0; i < data.type.shape.elements(); ++i) {
+    data.data.as<BF16>()[i] = BF16::FromFloat(wide_x.floats()[i]);
+  }
+  HostTensor weight_data = RandomTensor(F32({32, 32, 3, 3}), 6, -1, 1);
+  plan->Bind(x, data.data.data());
+  plan->Bind(weights, weight_data.data.data());
+  plan->RunPrologue({7, 8, 9}, 1);
+  plan->Run({7, 8, 9});
+  std::string bytes;
+  for (const Output& output : graph.outputs()) {
+    const TensorView& view = plan->view(output.value);
+    bytes.append(view.as<char>(), view.type.bytes());
+  }
+  return bytes;
+}
+
+TEST(ConvolutionFusion, AConvolutionRoundsAsItStores) {
+  PlanOptions apart;
+  apart.fuse = false;
+  for (const bool wide : {false, true}) {
+    for (const auto& [width, stride] : {std::pair{16, 1}, {48, 1}, {11, 1}, {16, 2}}) {
+      std::vector<std::string> names, names_apart;
+      const std::string together = Convolved({}, width, stride, wide, names);
+      EXPECT_EQ(together, Convolved(apart, width, stride, wide, names_apart))
+          << width << " " << stride << " " << wide;
+      EXPECT_THAT(names, Contains(HasSubstr("conv2d+cast")));
+      EXPECT_THAT(names_apart, Not(Contains(HasSubstr("conv2d+cast"))));
+    }
+  }
+}
+
 TEST(FrozenParameters, AreRoundedWhileTheyArePacked) {
   Block block(true);
   block.Run({.frozen_parameters = true}, 4);

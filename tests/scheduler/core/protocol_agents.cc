@@ -10,11 +10,11 @@
 namespace lepton::scheduler::model {
 
 // The reactor thinks that it was started anew: the workers that had come before are here still.
-void Explorer::Greet(Reactor& reactor, const std::set<std::string>& greeted, int64_t now, Recorder& out) {
+void Explorer::Greet(Reactor& reactor, const std::set<std::string>& greeted, int64_t now,
+                     Recorder& out) {
   for (const std::string& name : greeted) {
     const auto worker = reactor.state().workers.find(WorkerId(name));
-    if (worker == reactor.state().workers.end() || worker->second.state() == WORKER_LOST)
-      continue;
+    if (worker == reactor.state().workers.end() || worker->second.state() == WORKER_LOST) continue;
     WorkerHello hello;
     hello.hello = worker->second.hello();
     const auto tasks = reactor.state().tasks_of_worker.find(WorkerId(name));

@@ -25,7 +25,8 @@ std::string CoordinatorKey(const Snapshot& snapshot, int64_t now) {
       }
       key += fmt::format(",{}.{}{}{}.{}.{}", int(t.state()), t.worker_id(), t.has_endpoint(),
                          t.leaving(), t.left_epoch(), t.group_epoch());
-      for (const wire::Unreachable& other : t.unreachable()) key += fmt::format("!{}", other.seat());
+      for (const wire::Unreachable& other : t.unreachable())
+        key += fmt::format("!{}", other.seat());
     }
     for (const Cut& cut : g.cuts()) {
       key += fmt::format("|x{}-{}{}", cut.worker_a(), cut.worker_b(), now < cut.retry_at_ms());

@@ -117,17 +117,18 @@ std::vector<int> Explorer::MembersOf(uint64_t epoch) const {
 // All members are in it, at the same step.
 bool Explorer::CanReduce(uint64_t epoch, int step) const {
   const std::vector<int> members = MembersOf(epoch);
-  return !members.empty() && Whole(members) && std::all_of(members.begin(), members.end(), [&](int seat) {
-    const auto it = view_->tasks.find(seat);
-    if (options_.broken == Broken::kMinorityGoesOn &&
-        (it == view_->tasks.end() || it->second.phase != ModelTask::kTraining ||
-         it->second.epoch != epoch)) {
-      return true;
-    }
-    return it != view_->tasks.end() && it->second.phase == ModelTask::kTraining &&
-           it->second.epoch == epoch && it->second.place == step && !it->second.reduced &&
-           !it->second.hung;
-  });
+  return !members.empty() && Whole(members) &&
+         std::all_of(members.begin(), members.end(), [&](int seat) {
+           const auto it = view_->tasks.find(seat);
+           if (options_.broken == Broken::kMinorityGoesOn &&
+               (it == view_->tasks.end() || it->second.phase != ModelTask::kTraining ||
+                it->second.epoch != epoch)) {
+             return true;
+           }
+           return it != view_->tasks.end() && it->second.phase == ModelTask::kTraining &&
+                  it->second.epoch == epoch && it->second.place == step && !it->second.reduced &&
+                  !it->second.hung;
+         });
 }
 
 void Explorer::Reduce(uint64_t epoch, int step) {
@@ -255,8 +256,7 @@ void Explorer::ExpandTask(int seat, const ModelTask& task) {
 // The seat's last word is that it is done, said or about to be.
 bool Explorer::Ended(int seat) const {
   const ModelTask& task = base_->world.tasks.at(seat);
-  for (const ModelReport& report :
-       base_->world.workers[static_cast<size_t>(task.worker)].reports) {
+  for (const ModelReport& report : base_->world.workers[static_cast<size_t>(task.worker)].reports) {
     if (report.seat == seat && report.kind == ModelReport::kFinished) return report.code == "OK";
   }
   const auto known = base_->coordinator->tasks.find(seat);

@@ -19,8 +19,7 @@ std::string ModelOrder::Text() const {
 }
 
 std::string ModelReport::Text() const {
-  static const char* const kNames[] = {"started", "endpoint", "progress", "recovered",
-                                       "finished"};
+  static const char* const kNames[] = {"started", "endpoint", "progress", "recovered", "finished"};
   return fmt::format("{} {} e{} s{} {} {}{}{}", kNames[kind], seat, epoch, step, code, signal,
                      cannot.empty() ? "" : " cannot reach ", fmt::join(cannot, ","));
 }
@@ -37,8 +36,8 @@ std::string World::Key() const {
   for (const auto& [seat, t] : tasks) {
     if (!t.alive()) continue;
     key += fmt::format("|t{}.{}.{}.{}{}{}{}{}{}{}.{}.{}.{}", seat, t.worker, int(t.phase), t.hung,
-                       t.has_state, t.stop, t.leave, t.reduced, t.regroup, t.goes, t.epoch,
-                       t.place, t.newest ? t.newest->Text() : "");
+                       t.has_state, t.stop, t.leave, t.reduced, t.regroup, t.goes, t.epoch, t.place,
+                       t.newest ? t.newest->Text() : "");
     if (t.overtaken > t.epoch) key += fmt::format("o{}", t.overtaken);
     if (t.phase == ModelTask::kStarting) key += fmt::format("?{}", fmt::join(t.probe, ","));
   }

@@ -1,5 +1,5 @@
-// The world around the coordinator of protocol_model.h: what travels, agents, tasks, epochs, cables.
-// Plain data with a name for each state. Threads: one.
+// The world around the coordinator of protocol_model.h: what travels, agents, tasks, epochs,
+// cables. Plain data with a name for each state. Threads: one.
 #pragma once
 
 #include <algorithm>

@@ -66,8 +66,8 @@ constexpr int kShards = 4;
 constexpr int kColumns = 24;
 constexpr int kRows = 96;
 
-// In the group's collective call number `call` the victim dies; of the others those in `lucky` still
-// get the result. Or it dies before its message number `message`.
+// In the group's collective call number `call` the victim dies; of the others those in `lucky`
+// still get the result. Or it dies before its message number `message`.
 struct Death {
   int call = -1;  // none
   int victim = 0;
@@ -323,9 +323,8 @@ class Zero : public ::testing::TestWithParam<int> {
     return fmt::format("parallel: {{zero: {}}}, {}", GetParam(), more);
   }
 };
-INSTANTIATE_TEST_SUITE_P(Stages, Zero, ::testing::Values(1), [](const auto& stage) {
-  return fmt::format("Stage{}", stage.param);
-});
+INSTANTIATE_TEST_SUITE_P(Stages, Zero, ::testing::Values(1),
+                         [](const auto& stage) { return fmt::format("Stage{}", stage.param); });
 
 TEST_P(Zero, GivesTheBitsOfTheWholeStateForAnyNumberOfRanks) {
   for (const std::string more :
@@ -413,7 +412,8 @@ TEST_P(Zero, ADeathInTheRecoveryCostsNothingUnlessTheBuddyWasTheFirst) {
         Death death{.call = at < 8 ? at : -1, .victim = second, .lucky = 0b010u};
         if (at >= 8) death.message = at - 8;
         training.Group(death);
-        const std::string where = fmt::format("call {}, then rank {} of 3 at {}", first_call, second, at);
+        const std::string where =
+            fmt::format("call {}, then rank {} of 3 at {}", first_call, second, at);
         if (training.members.size() == 2) training.Group();
         if (training.members[0]->status.code() == StatusCode::kInternal) {
           EXPECT_TRUE(buddy) << where;
@@ -494,7 +494,6 @@ TEST_P(Zero, BuddiesThatLeaveTogetherHandOver) {
   }
 }
 
-
 // Passes everything on, but one update comes out wrong: as if the optimiser's state had changed by
 // itself, or the host computed otherwise.
 class WrongUpdate final : public nn::TrainingProgram {
@@ -543,7 +542,8 @@ TEST_P(Zero, BuddiesThatComputeOtherwiseEndTheJobBeforeAnybodyElseHasIt) {
     training.Group();
     for (const auto& member : training.members) {
       EXPECT_EQ(member->status.code(), StatusCode::kDataLoss) << member->status.ToString();
-      EXPECT_THAT(member->status.message(), HasSubstr("do not hold the same parameters after step 3"));
+      EXPECT_THAT(member->status.message(),
+                  HasSubstr("do not hold the same parameters after step 3"));
       EXPECT_EQ(member->observer.committed, 2u);
       ASSERT_TRUE(member->observer.diverged.has_value());
       EXPECT_EQ(member->observer.diverged->agreeing, 0);

@@ -5,6 +5,7 @@
 
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/conv/conv_rows.h"
+#include "runtime/kernels/cpu/conv/pixel_target.h"
 #include "runtime/kernels/cpu/conv/scratch.h"
 #include "runtime/kernels/cpu/conv/weight_rows.h"
 #include "runtime/kernels/cpu/gemm/micro.h"
@@ -83,7 +84,8 @@ class PixelKernel final : public graph::Kernel {
         inner_(RoundUp(rows_.columns(), micro_.step)),
         chunk_(RoundUp(CeilDiv(inner_, CeilDiv(inner_, kMostChunk)), micro_.step)),
         panels_(CeilDiv(out_channels_, kPanelColumns)),
-        packed_bytes_(panels_ * kPanelColumns * inner_ * micro_.element) {
+        packed_bytes_(panels_ * kPanelColumns * inner_ * micro_.element),
+        follower_(request) {
     if (!frozen_) return;
     const std::string layout = std::string("conv ") + (forward ? "forward " : "backward ") +
                                std::to_string(inner_) + " " + std::to_string(out_channels_);
@@ -110,7 +112,7 @@ class PixelKernel final : public graph::Kernel {
     char* packed =
         frozen_ ? pack_->data.as<char>() : static_cast<char*>(context.workspace()) + ImageBytes();
     if (!frozen_) PackWeights(context.input(1), packed);
-    float* y = context.output(0).as<float>();
+    const PixelTarget y = follower_.Target(context);
     const int64_t rows = s_.images * rows_.pixels();
     const int threads = ThreadPool::Compute().threads();
     const int64_t group = std::min(
@@ -145,7 +147,7 @@ class PixelKernel final : public graph::Kernel {
 
   // Rows [first, first + count): chunk by chunk of the inner axis, all output channels.
   void Group(const uint16_t* images, const char* packed, int64_t first, int64_t count,
-             float* y) const {
+             const PixelTarget& y) const {
     const int64_t blocks = CeilDiv(count, micro_.block_rows);
     const int64_t block_floats = micro_.block_rows * kPanelColumns;
     const int64_t block_elements = micro_.block_rows * chunk_;
@@ -180,18 +182,31 @@ class PixelKernel final : public graph::Kernel {
   }
 
   // A block's panels to [images, channels, pixels]; a block may go over several images.
-  void Store(const float* c, int64_t first, int64_t count, float* y) const {
+  void Store(const float* c, int64_t first, int64_t count, const PixelTarget& y) const {
     const int64_t pixels = rows_.pixels();
     for (int64_t row = 0; row < count;) {
       const int64_t image = (first + row) / pixels, pixel = (first + row) % pixels;
       const int64_t run = std::min(count - row, pixels - pixel);
       for (int64_t panel = 0; panel < panels_; ++panel) {
         const int64_t channel = panel * kPanelColumns;
-        micro_.turn(run, std::min(kPanelColumns, out_channels_ - channel),
-                    c + panel * micro_.block_rows * kPanelColumns + row * kPanelColumns,
-                    y + (image * out_channels_ + channel) * pixels + pixel, pixels);
+        Turn(c + panel * micro_.block_rows * kPanelColumns + row * kPanelColumns, run,
+             std::min(kPanelColumns, out_channels_ - channel),
+             y + ((image * out_channels_ + channel) * pixels + pixel));
       }
       row += run;
+    }
+  }
+
+  // c [pixels, channels] to y, turned.
+  void Turn(const float* c, int64_t count, int64_t channels, const PixelTarget& y) const {
+    const int64_t pixels = rows_.pixels();
+    if (y.wide != nullptr) micro_.turn(count, channels, c, y.wide, pixels);
+    if (y.narrow == nullptr) return;
+    float turned[kPanelColumns * kPanelColumns];
+    for (int64_t row = 0; row < count; row += kPanelColumns) {
+      const int64_t run = std::min(kPanelColumns, count - row);
+      micro_.turn(run, channels, c + row * kPanelColumns, turned, kPanelColumns);
+      simd::BestLoops().to_bf16_rows(channels, run, turned, kPanelColumns, y.narrow + row, pixels);
     }
   }
 
@@ -202,6 +217,7 @@ class PixelKernel final : public graph::Kernel {
   const Rows rows_;
   const WeightRows weights_;
   const int64_t inner_, chunk_, panels_, packed_bytes_;
+  const PixelFollower follower_;
   std::shared_ptr<graph::Pack> pack_;
 };
 
@@ -322,8 +338,8 @@ ConvShape ShapeOfRequest(const KernelRequest& request) {
 }
 
 bool CanConvolve(const KernelRequest& request) {
-  return request.attributes->Int("groups", 1) == 1 && request.inputs[0].shape.elements() > 0 &&
-         request.outputs[0].shape.elements() > 0;
+  return PixelFollower::CanRun(request) && request.attributes->Int("groups", 1) == 1 &&
+         request.inputs[0].shape.elements() > 0 && request.outputs[0].shape.elements() > 0;
 }
 
 std::unique_ptr<graph::Kernel> CreatePixels(const KernelRequest& request) {
@@ -341,6 +357,7 @@ std::vector<graph::KernelEntry> ConvKernels() {
   for (const char* op : {"conv2d", "conv2d_input_grad"}) {
     graph::KernelEntry entry{op, DType::kBF16, "gemm", &CanConvolve, &CreatePixels};
     entry.packs = 1;
+    entry.fuses = true;
     entries.push_back(entry);
   }
   entries.push_back({"conv2d_weight_grad", DType::kBF16, "gemm", &CanConvolve, &CreateWeights});

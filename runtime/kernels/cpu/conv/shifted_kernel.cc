@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/conv/pixel_target.h"
 #include "runtime/kernels/cpu/conv/planes.h"
 #include "runtime/kernels/cpu/conv/scratch.h"
 #include "runtime/kernels/cpu/conv/weight_rows.h"
@@ -20,6 +21,7 @@ using graph::KernelContext;
 using graph::KernelRequest;
 
 constexpr int64_t kTileColumns = 16;
+constexpr int64_t kPairColumns = 2 * kTileColumns;
 constexpr int64_t kBlockRows = 32;     // of channels that come out
 constexpr int64_t kStepChannels = 32;  // that go in
 constexpr int64_t kLeastLines = 4;     // of an image, for which another thread is worth waking
@@ -70,7 +72,8 @@ class ShiftedPixelKernel final : public graph::Kernel {
         frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue),
         micro_(gemm::Bf16Micro()),
         weights_(forward, s.window.h.extent * s.window.w.extent, in_channels_, out_channels_),
-        whole_(in_channels_ % kStepChannels == 0) {
+        whole_(in_channels_ % kStepChannels == 0),
+        follower_(request) {
     MakePhases(s, forward);
     by_line_ = step_h_ == 1 && step_w_ == 1 && out_w_ % kTileColumns == 0;
     if (!frozen_) return;
@@ -95,7 +98,7 @@ class ShiftedPixelKernel final : public graph::Kernel {
     char* packed = frozen_ ? pack_->data.as<char>() : static_cast<char*>(context.workspace());
     if (!frozen_) PackWeights(context.input(1), packed);
     const auto* x = context.input(0).as<uint16_t>();
-    float* y = context.output(0).as<float>();
+    const PixelTarget y = follower_.Target(context);
     // Whole images, or with few of them some lines of each.
     const int64_t height = phases_.front().planes.out_h();
     const int64_t wanted = 2 * ThreadPool::Compute().threads();
@@ -173,7 +176,7 @@ class ShiftedPixelKernel final : public graph::Kernel {
 
   // Lines [first, first + lines) of a phase of an image, all channels.
   void Lines(const Phase& phase, const uint16_t* x, const char* packed, int64_t first,
-             int64_t lines, float* y) const {
+             int64_t lines, PixelTarget y) const {
     const Planes& planes = phase.planes;
     const int64_t positions = ShiftedRoundUp(planes.Positions(lines), kTileColumns);
     const int64_t pitch = planes.Pitch(positions, sizeof(uint32_t));
@@ -195,23 +198,52 @@ class ShiftedPixelKernel final : public graph::Kernel {
       return by_line_ ? tile / across * planes.width() + tile % across * kTileColumns
                       : tile * kTileColumns;
     };
-    y += (first * step_h_ + phase.first_h) * out_w_ + phase.first_w;
-    alignas(64) float block[2][kBlockRows * kTileColumns];
+    y = y + ((first * step_h_ + phase.first_h) * out_w_ + phase.first_w);
+    // Tiles of one line go to f32 by themselves.
+    const bool direct = by_line_ && y.narrow == nullptr;
+    alignas(64) float block[kBlockRows * kPairColumns];
+    product.c_pitch = direct ? out_pixels_ : kPairColumns;
     for (int64_t tile = 0; tile < tiles; tile += 2) {
       const bool two = tile + 1 < tiles;
       product.positions[0] = start(tile);
       product.positions[1] = start(two ? tile + 1 : tile);
       for (int64_t row = 0; row < out_channels_; row += kBlockRows) {
         product.blocks = packed + row * inner * 2;
-        float* const to = y + row * out_pixels_;
-        product.c_pitch = by_line_ ? out_pixels_ : kTileColumns;
-        product.c[0] = by_line_ ? to + tile * kTileColumns : block[0];
-        product.c[1] = by_line_ ? to + (tile + 1) * kTileColumns : block[1];
+        const PixelTarget to = y + row * out_pixels_;
+        product.c[0] = direct ? to.wide + tile * kTileColumns : block;
+        product.c[1] = product.c[0] + kTileColumns;
         gemm::MultiplyShiftedAmx(product, two ? 2 : 1);
-        if (by_line_) continue;
-        StorePixels(planes, product.positions[0], lines, block[0], to);
-        if (two) StorePixels(planes, product.positions[1], lines, block[1], to);
+        if (direct) continue;
+        if (by_line_) {
+          StoreLine(block, two ? kPairColumns : kTileColumns, to + tile * kTileColumns);
+        } else {
+          StorePair(planes, product.positions, two, lines, block, to);
+        }
       }
+    }
+  }
+
+  // Tiles that lie side by side in y, too.
+  void StoreLine(const float* block, int64_t columns, const PixelTarget& y) const {
+    const simd::Loops& loops = simd::BestLoops();
+    if (y.wide != nullptr) {
+      loops.copy_rows(kBlockRows, columns, block, kPairColumns, y.wide, out_pixels_);
+    }
+    if (y.narrow != nullptr) {
+      loops.to_bf16_rows(kBlockRows, columns, block, kPairColumns, y.narrow, out_pixels_);
+    }
+  }
+
+  void StorePair(const Planes& planes, const int64_t (&positions)[2], bool two, int64_t lines,
+                 const float* block, const PixelTarget& y) const {
+    uint16_t halves[kBlockRows * kPairColumns];
+    if (y.narrow != nullptr) {
+      simd::BestLoops().to_bf16(kBlockRows * kPairColumns, block, halves);
+    }
+    for (int tile = 0; tile < (two ? 2 : 1); ++tile) {
+      const int64_t at = tile * kTileColumns;
+      if (y.wide != nullptr) StorePixels(planes, positions[tile], lines, block + at, y.wide);
+      if (y.narrow != nullptr) StorePixels(planes, positions[tile], lines, halves + at, y.narrow);
     }
   }
 
@@ -254,16 +286,17 @@ class ShiftedPixelKernel final : public graph::Kernel {
   }
 
   // Those columns of a tile that are pixels, of 32 channels; y is at the phase's first pixel.
-  void StorePixels(const Planes& planes, int64_t position, int64_t lines, const float* tile,
-                   float* y) const {
+  template <typename Number>
+  void StorePixels(const Planes& planes, int64_t position, int64_t lines, const Number* tile,
+                   Number* y) const {
     for (int64_t column = 0; column < kTileColumns;) {
       const int64_t line = (position + column) / planes.width();
       const int64_t x = (position + column) % planes.width();
       if (line >= lines) return;
       const int64_t run = std::min(kTileColumns - column, planes.out_w() - x);
       for (int64_t row = 0; row < kBlockRows; ++row) {
-        const float* from = tile + row * kTileColumns + column;
-        float* to = y + row * out_pixels_ + line * step_h_ * out_w_ + x * step_w_;
+        const Number* from = tile + row * kPairColumns + column;
+        Number* to = y + row * out_pixels_ + line * step_h_ * out_w_ + x * step_w_;
         for (int64_t i = 0; i < run; ++i) to[i * step_w_] = from[i];
       }
       column += planes.width() - x;
@@ -276,6 +309,7 @@ class ShiftedPixelKernel final : public graph::Kernel {
   const Micro& micro_;
   const WeightRows weights_;
   const bool whole_;  // channels make whole steps
+  const PixelFollower follower_;
   std::vector<Phase> phases_;
   bool by_line_;  // a tile of pixels is of one line, and goes to where it belongs by itself
   int64_t packed_bytes_ = 0;
@@ -458,7 +492,9 @@ bool CanShiftPixels(const KernelRequest& request) {
   const bool forward = request.op == "conv2d";
   const Shape& x = request.inputs[forward ? 0 : 2].shape;
   const ConvShape s(x, request.inputs[1].shape, *request.attributes);
-  if (!gemm::CpuHasAmx() || !HasPixels(s) || (forward && !HasUnitStrides(s))) return false;
+  if (!gemm::CpuHasAmx() || !PixelFollower::CanRun(request) || !HasPixels(s) ||
+      (forward && !HasUnitStrides(s)))
+    return false;
   const int64_t in = forward ? s.in_channels : s.out_channels;
   const int64_t out = forward ? s.out_channels : s.in_channels;
   // Unfolded, dx of a stride is mostly multiplied with zeros.
@@ -493,6 +529,7 @@ std::vector<graph::KernelEntry> ShiftedConvKernels() {
   for (const char* op : {"conv2d", "conv2d_input_grad"}) {
     graph::KernelEntry entry{op, DType::kBF16, "shifted", &CanShiftPixels, &CreateShiftedPixels};
     entry.packs = 1;
+    entry.fuses = true;
     entries.push_back(entry);
   }
   entries.push_back(

@@ -117,13 +117,15 @@ __device__ int64_t ChannelPlace(const BatchNormArguments& a, int64_t channel, in
 __global__ void BatchNorm(const BatchNormArguments a) {
   const int64_t c = blockIdx.x;
   const int64_t count = a.images * a.pixels;
+  const Floats x{a.x, a.bf16};
+  const MutableFloats y{a.y, a.bf16};
   float mean = a.running_mean[c], variance = a.running_variance[c];
   float new_mean = mean, new_variance = variance;
   if (a.training) {
-    mean = RowSum(count, [&](int64_t i) { return a.x[ChannelPlace(a, c, i)]; }) /
+    mean = RowSum(count, [&](int64_t i) { return x[ChannelPlace(a, c, i)]; }) /
            static_cast<float>(count);
     const float squares = RowSum(count, [&](int64_t i) {
-      const float distance = a.x[ChannelPlace(a, c, i)] - mean;
+      const float distance = x[ChannelPlace(a, c, i)] - mean;
       return distance * distance;
     });
     variance = squares / static_cast<float>(count);
@@ -135,7 +137,7 @@ __global__ void BatchNorm(const BatchNormArguments a) {
   const float factor = rstd * a.gain[c], offset = a.bias[c];
   for (int64_t i = threadIdx.x; i < count; i += blockDim.x) {
     const int64_t place = ChannelPlace(a, c, i);
-    a.y[place] = (a.x[place] - mean) * factor + offset;
+    y.Set(place, (x[place] - mean) * factor + offset);
   }
   if (threadIdx.x != 0) return;
   a.new_mean[c] = new_mean;
@@ -150,17 +152,19 @@ __global__ void BatchNormGrad(const BatchNormArguments a) {
   const int64_t c = blockIdx.x;
   const int64_t count = a.images * a.pixels;
   const float mean = a.mean[c], rstd = a.rstd[c];
+  const Floats x{a.x, a.bf16}, dy{a.dy, a.bf16};
+  const MutableFloats dx{a.dx, a.bf16};
   const float dgain = RowSum(count, [&](int64_t i) {
     const int64_t place = ChannelPlace(a, c, i);
-    return a.dy[place] * ((a.x[place] - mean) * rstd);
+    return dy[place] * ((x[place] - mean) * rstd);
   });
-  const float dbias = RowSum(count, [&](int64_t i) { return a.dy[ChannelPlace(a, c, i)]; });
+  const float dbias = RowSum(count, [&](int64_t i) { return dy[ChannelPlace(a, c, i)]; });
   const float share = a.training ? 1.0f / static_cast<float>(count) : 0.0f;
   const float factor = a.gain[c] * rstd;
   for (int64_t i = threadIdx.x; i < count; i += blockDim.x) {
     const int64_t place = ChannelPlace(a, c, i);
-    const float h = (a.x[place] - mean) * rstd;
-    a.dx[place] = factor * (a.dy[place] - share * (dbias + h * dgain));
+    const float h = (x[place] - mean) * rstd;
+    dx.Set(place, factor * (dy[place] - share * (dbias + h * dgain)));
   }
   if (threadIdx.x != 0) return;
   a.dgain[c] = dgain;

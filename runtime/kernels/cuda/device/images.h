@@ -45,20 +45,21 @@ void RunPoolGrad(const PoolArguments& arguments, Stream stream);
 struct BatchNormArguments {
   int64_t images = 0, channels = 0, pixels = 0;
   bool training = false;
+  bool bf16 = false;  // x, y, dy and dx; else f32
   float epsilon = 0, momentum = 0;
-  const float* x = nullptr;
+  const void* x = nullptr;
   const float* gain = nullptr;
   const float* bias = nullptr;
   const float* running_mean = nullptr;
   const float* running_variance = nullptr;
-  float* y = nullptr;
+  void* y = nullptr;
   float* new_mean = nullptr;
   float* new_variance = nullptr;
   float* mean = nullptr;  // read by the gradient
   float* rstd = nullptr;
   // The gradient only.
-  const float* dy = nullptr;
-  float* dx = nullptr;
+  const void* dy = nullptr;
+  void* dx = nullptr;
   float* dgain = nullptr;
   float* dbias = nullptr;
 };
