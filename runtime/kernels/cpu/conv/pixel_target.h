@@ -1,5 +1,5 @@
-// Where the pixels of a convolution go: f32, or, when a cast to bf16 follows in the same step, bf16,
-// or both when somebody else reads the f32 ones, too. Threads: plain values.
+// Where the pixels of a convolution go: f32, or, when a cast to bf16 follows in the same step,
+// bf16, or both when somebody else reads the f32 ones, too. Threads: plain values.
 #pragma once
 
 #include "runtime/graph/kernel_table.h"

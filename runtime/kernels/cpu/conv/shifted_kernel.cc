@@ -1,6 +1,7 @@
 #include "runtime/kernels/cpu/conv/shifted_kernel.h"
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 
 #include "runtime/kernels/cpu/compute_loop.h"
@@ -27,6 +28,7 @@ constexpr int64_t kStepChannels = 32;  // that go in
 constexpr int64_t kLeastLines = 4;     // of an image, for which another thread is worth waking
 constexpr int64_t kMostParts = 4;      // of the images, dweights of each summed apart
 constexpr int64_t kPartsBytes = 1 << 24;
+constexpr int64_t kStripBytes = 3 << 18;  // of planes at a time: they stay in an L2 of 2 MiB
 
 int64_t ShiftedRoundUp(int64_t value, int64_t step) {
   return (value + step - 1) / step * step;
@@ -99,12 +101,12 @@ class ShiftedPixelKernel final : public graph::Kernel {
     if (!frozen_) PackWeights(context.input(1), packed);
     const auto* x = context.input(0).as<uint16_t>();
     const PixelTarget y = follower_.Target(context);
-    // Whole images, or with few of them some lines of each.
+    // Whole images, or with large or few of them some lines of each.
     const int64_t height = phases_.front().planes.out_h();
     const int64_t wanted = 2 * ThreadPool::Compute().threads();
     const int64_t parts = std::clamp<int64_t>(ShiftedCeilDiv(wanted, images_), 1,
                                               ShiftedCeilDiv(height, kLeastLines));
-    const int64_t lines = ShiftedCeilDiv(height, parts);
+    const int64_t lines = std::min(ShiftedCeilDiv(height, parts), most_lines_);
     const int64_t tasks = ShiftedCeilDiv(height, lines);
     ComputeLoop(images_ * tasks, 1, [&](int64_t begin, int64_t end) {
       const TilesScope scope(micro_);
@@ -141,6 +143,10 @@ class ShiftedPixelKernel final : public graph::Kernel {
           phases_.push_back({h, v, std::move(planes), taps, packed_bytes_});
         }
         packed_bytes_ += out_channels_ * Inner(phases_.back()) * 2;
+        const int64_t channels = whole_ ? in_channels_ : Inner(phases_.back());
+        const int64_t line_bytes = channels / 2 * phases_.back().planes.width() * 4;
+        most_lines_ =
+            std::clamp<int64_t>(kStripBytes / std::max<int64_t>(1, line_bytes), 1, most_lines_);
       }
     }
   }
@@ -313,6 +319,7 @@ class ShiftedPixelKernel final : public graph::Kernel {
   std::vector<Phase> phases_;
   bool by_line_;  // a tile of pixels is of one line, and goes to where it belongs by itself
   int64_t packed_bytes_ = 0;
+  int64_t most_lines_ = std::numeric_limits<int64_t>::max();  // at a time
   std::shared_ptr<graph::Pack> pack_;
 };
 
@@ -330,7 +337,9 @@ class ShiftedWeightKernel final : public graph::Kernel {
         rows_(taps_ * s.in_channels),
         blocks_(ShiftedCeilDiv(rows_, micro_.block_rows)),
         whole_(s.in_channels % micro_.block_rows == 0),
-        inner_(ShiftedRoundUp(planes_.Positions(s.out_h), micro_.step)),
+        lines_(std::clamp<int64_t>(
+            kStripBytes / ((s.in_channels + s.out_channels) * planes_.width() * 2), 1, s.out_h)),
+        inner_(ShiftedRoundUp(planes_.Positions(lines_), micro_.step)),
         x_pitch_(planes_.Pitch(inner_, sizeof(uint16_t))),
         parts_(std::clamp<int64_t>(
             std::min(s.images, kPartsBytes / (PartFloats() * int64_t{sizeof(float)})), 1,
@@ -374,41 +383,46 @@ class ShiftedWeightKernel final : public graph::Kernel {
     auto* spread = reinterpret_cast<uint16_t*>(ThreadMemory<1>(columns * inner_ * 2));
     char* packed = ThreadMemory<2>(columns * inner_ * micro_.element);
     for (int64_t image = first; image < end; ++image) {
-      FillX(x + image * s_.x_elements(), planes);
-      SpreadDy(dy + image * s_.y_elements() + panel * kPanelColumns * s_.out_h * s_.out_w, columns,
-               spread);
-      micro_.pack_panels({spread, {DType::kBF16, 1, inner_}, 0, columns, inner_, inner_}, packed);
-      Image(planes, packed, count, image > first, sums);
+      for (int64_t line = 0; line < s_.out_h; line += lines_) {
+        const int64_t lines = std::min(lines_, s_.out_h - line);
+        FillX(x + image * s_.x_elements(), line, lines, planes);
+        SpreadDy(dy + image * s_.y_elements() + panel * kPanelColumns * s_.out_h * s_.out_w, line,
+                 lines, columns, spread);
+        micro_.pack_panels({spread, {DType::kBF16, 1, inner_}, 0, columns, inner_, inner_}, packed);
+        Strip(planes, packed, count, image > first || line > 0, sums);
+      }
     }
   }
 
-  void FillX(const uint16_t* x, uint16_t* planes) const {
+  void FillX(const uint16_t* x, int64_t first, int64_t lines, uint16_t* planes) const {
     for (int64_t channel = 0; channel < s_.in_channels; ++channel) {
       const uint16_t* from = x + channel * s_.in_h * s_.in_w + planes_.skip();
-      planes_.Fill(0, s_.out_h, x_pitch_, planes + channel * x_pitch_,
+      planes_.Fill(first, lines, x_pitch_, planes + channel * x_pitch_,
                    [&](int64_t line, uint16_t* to) {
                      std::memcpy(to, from + line * s_.in_w, planes_.columns() * 2);
                    });
     }
   }
 
-  // Lines of pixels to the positions of planes_.
-  void SpreadDy(const uint16_t* dy, int64_t channels, uint16_t* to) const {
+  // Lines of pixels to the positions of planes_; the rest of inner_ is 0.
+  void SpreadDy(const uint16_t* dy, int64_t first, int64_t lines, int64_t channels,
+                uint16_t* to) const {
     const int64_t gap = planes_.width() - s_.out_w;
     for (int64_t channel = 0; channel < channels; ++channel, to += inner_) {
+      const uint16_t* from = dy + (channel * s_.out_h + first) * s_.out_w;
       uint16_t* at = to;
-      for (int64_t line = 0; line < s_.out_h; ++line, dy += s_.out_w) {
-        std::memcpy(at, dy, 2 * s_.out_w);
+      for (int64_t line = 0; line < lines; ++line, from += s_.out_w) {
+        std::memcpy(at, from, 2 * s_.out_w);
         at += s_.out_w;
-        const int64_t zeros = line + 1 < s_.out_h ? gap : to + inner_ - at;
+        const int64_t zeros = line + 1 < lines ? gap : to + inner_ - at;
         std::memset(at, 0, 2 * zeros);
         at += zeros;
       }
     }
   }
 
-  // sums [panels][taps * in channels, in blocks] (+)= one image.
-  void Image(const uint16_t* planes, const char* packed, int64_t count, bool add,
+  // sums [panels][taps * in channels, in blocks] (+)= one strip.
+  void Strip(const uint16_t* planes, const char* packed, int64_t count, bool add,
              float* sums) const {
     const int64_t height = micro_.block_rows;
     auto* copies = reinterpret_cast<uint16_t*>(ThreadMemory<3>(height * inner_ * 2));
@@ -469,8 +483,10 @@ class ShiftedWeightKernel final : public graph::Kernel {
   const Micro& micro_;
   const Planes planes_;
   const int64_t taps_, panels_, rows_, blocks_;
-  const bool whole_;  // channels make whole blocks
-  const int64_t inner_, x_pitch_, parts_;
+  const bool whole_;     // channels make whole blocks
+  const int64_t lines_;  // of an image at a time
+  const int64_t inner_;  // their positions
+  const int64_t x_pitch_, parts_;
 };
 
 bool HasUnitStrides(const ConvShape& s) {

@@ -142,7 +142,7 @@ struct Loops {
                float* first, float* second);
   double (*sum_of_squares)(int64_t count, const float* values);
 
-  // Batch normalisation, on one channel's pixels; sums in double.
+  // Batch normalisation, on one channel's pixels; sums in double, of parts in single.
   double (*sum)(const Runs& runs, const float* x);
   double (*squared_distance)(const Runs& runs, double mean, const float* x);  // sum (x - mean)^2
   void (*normalize)(const Runs& runs, float mean, float factor, float offset, const float* x,
