@@ -169,5 +169,27 @@ TEST(Product, NanStaysInItsRow) {
   }
 }
 
+// Long sums over several groups of panels, whose left side is packed once for all or for each.
+TEST(Product, AWholeLeftSideChangesNoBit) {
+  const Extents e{100, 2700, 800};
+  const Matrix a(e.rows, e.inner, DType::kBF16, true, 1);
+  const Matrix b(e.inner, e.columns, DType::kBF16, false, 2);
+  const MicroList micros = Bf16Micros();
+  for (int i = 0; i < micros.count; ++i) {
+    const Product product(e.rows, e.columns, e.inner, a.source, b.source, *micros.micros[i]);
+    Buffer packed(product.packed_bytes()), left(product.left_bytes());
+    ASSERT_GT(left.size(), 0u) << micros.micros[i]->name;
+    product.PackRight(b.tensor.data.data(), packed.data());
+    std::vector<float> once(e.rows * e.columns), anew(once.size());
+    const auto run = [&](std::vector<float>& c, void* memory) {
+      product.Run(a.tensor.data.data(), packed.data(),
+                  StoreFinisher(c.data(), DType::kF32, e.columns), memory);
+    };
+    run(once, left.data());
+    run(anew, nullptr);
+    EXPECT_TRUE(SameBits(once, anew)) << micros.micros[i]->name;
+  }
+}
+
 }  // namespace
 }  // namespace lepton::kernels::gemm

@@ -16,7 +16,8 @@ constexpr int64_t kGroupBytes = 3 << 17;  // ByBlock: of the packed right side
 constexpr int64_t kLeastGroupPanels = 8;  // or packing the left side anew for each costs too much
 constexpr int64_t kPartBytes = 5 << 17;   // ByInner: of c
 constexpr int64_t kPartRows = 384;        // ByInner: so that a chunk of the left side fits, too
-constexpr int64_t kTasksPerThread = 4;    // what one thread is late with, another takes over
+constexpr int64_t kMostLeftBytes = 1 << 23;  // packed whole
+constexpr int64_t kTasksPerThread = 4;       // what one thread is late with, another takes over
 
 int64_t RoundUp(int64_t value, int64_t step) {
   return (value + step - 1) / step * step;
@@ -188,14 +189,18 @@ void Product::ByInner(const Task& task) const {
   const int64_t blocks = CeilDiv(task.rows, micro_.block_rows);
   const int64_t block_floats = micro_.block_rows * kPanelColumns;
   char* left =
-      Grown<char>(scratch.left, blocks * micro_.block_rows * micro_.chunk * micro_.element);
+      task.left != nullptr
+          ? nullptr
+          : Grown<char>(scratch.left, blocks * micro_.block_rows * micro_.chunk * micro_.element);
   float* c = Grown<float>(scratch.block, blocks * task.panels * block_floats * 4);
   Block summed{};
   for (int64_t k = 0; k < padded_inner_; k += micro_.chunk) {
     const int64_t inner = std::min(micro_.chunk, padded_inner_ - k);
     const int64_t direct = direct_ ? task.rows / micro_.block_rows : 0;
     const int64_t packed_from = direct * micro_.block_rows;
-    PackLeft(task.a, task.first_row + packed_from, task.rows - packed_from, k, inner, left);
+    if (left != nullptr) {
+      PackLeft(task.a, task.first_row + packed_from, task.rows - packed_from, k, inner, left);
+    }
     for (int64_t i = 0; i < task.panels; ++i) {
       const int64_t panel = task.first_panel + i;
       const char* right = static_cast<const char*>(task.packed_b) + panel * panel_bytes() +
@@ -208,7 +213,11 @@ void Product::ByInner(const Task& task) const {
           micro_.multiply_rows(inner, LeftRows(task.a, task.first_row + row, k), a_.row_stride,
                                right, sums, k > 0);
         } else {
-          const char* at = left + (block - direct) * micro_.block_rows * inner * micro_.element;
+          const char* at =
+              left == nullptr
+                  ? task.left + PackedBlock(task.first_row / micro_.block_rows + block) +
+                        k * micro_.block_rows * micro_.element
+                  : left + (block - direct) * micro_.block_rows * inner * micro_.element;
           micro_.multiply(rows, inner, at, right, sums, k > 0);
         }
         if (k + inner < padded_inner_) continue;
@@ -221,39 +230,57 @@ void Product::ByInner(const Task& task) const {
 }
 
 // Tasks with the same panels follow each other.
-void Product::RunTasks(const Grid& grid, const void* a, const void* packed_b,
-                       const Finisher& finisher, int64_t begin, int64_t end) const {
+void Product::RunTasks(const Grid& grid, const Task& whole, int64_t begin, int64_t end) const {
   const MicroScope scope(micro_);
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t row = i % grid.chunks * grid.chunk_rows;
-    const int64_t panel = i / grid.chunks * grid.group_panels;
-    const Task task{a,
-                    packed_b,
-                    &finisher,
-                    row,
-                    std::min(grid.chunk_rows, rows_ - row),
-                    panel,
-                    std::min(grid.group_panels, panels() - panel)};
+    Task task = whole;
+    task.first_row = i % grid.chunks * grid.chunk_rows;
+    task.rows = std::min(grid.chunk_rows, rows_ - task.first_row);
+    task.first_panel = i / grid.chunks * grid.group_panels;
+    task.panels = std::min(grid.group_panels, panels() - task.first_panel);
     grid.order == Order::kByBlock ? ByBlock(task) : ByInner(task);
   }
 }
 
-void Product::Run(const void* a, const void* packed_b, const Finisher& finisher) const {
+int Product::Threads() const {
   // Less than this many multiplications is not worth waking another thread.
   constexpr int64_t kWorkForThreads = 1 << 18;
-  const int threads =
-      rows_ * columns_ * inner_ < kWorkForThreads ? 1 : ThreadPool::Compute().threads();
+  return rows_ * columns_ * inner_ < kWorkForThreads ? 1 : ThreadPool::Compute().threads();
+}
+
+int64_t Product::PackedBlock(int64_t block) const {
+  return block * micro_.block_rows * padded_inner_ * micro_.element;
+}
+
+// f32 is multiplied so much more slowly than it is packed that the memory is not worth it.
+size_t Product::left_bytes() const {
+  const Grid grid = MakeGrid(Threads());
+  const int64_t bytes = PackedBlock(CeilDiv(rows_, micro_.block_rows));
+  const bool helps = grid.order == Order::kByInner && grid.groups > 1 && !direct_ &&
+                     micro_.element < 4 && bytes <= kMostLeftBytes;
+  return helps ? static_cast<size_t>(bytes) : 0;
+}
+
+void Product::Run(const void* a, const void* packed_b, const Finisher& finisher, void* left) const {
+  const int threads = Threads();
   const Grid grid = MakeGrid(threads);
+  if (left != nullptr) {
+    ComputeLoop(CeilDiv(rows_, micro_.block_rows), 1, [&](int64_t begin, int64_t end) {
+      const int64_t first = begin * micro_.block_rows;
+      PackLeft(a, first, std::min(end * micro_.block_rows, rows_) - first, 0, padded_inner_,
+               static_cast<char*>(left) + PackedBlock(begin));
+    });
+  }
+  const Task whole{a, packed_b, &finisher, static_cast<const char*>(left), 0, 0, 0, 0};
   const int64_t tasks = grid.chunks * grid.groups;
-  ComputeLoop(tasks, threads == 1 ? tasks : 1, [&](int64_t begin, int64_t end) {
-    RunTasks(grid, a, packed_b, finisher, begin, end);
-  });
+  ComputeLoop(tasks, threads == 1 ? tasks : 1,
+              [&](int64_t begin, int64_t end) { RunTasks(grid, whole, begin, end); });
 }
 
 void Product::RunAlone(const void* a, const void* packed_b, const Finisher& finisher) const {
   const FlushDenormals flush;
   const Grid grid = MakeGrid(1);
-  RunTasks(grid, a, packed_b, finisher, 0, grid.chunks * grid.groups);
+  RunTasks(grid, {a, packed_b, &finisher, nullptr, 0, 0, 0, 0}, 0, grid.chunks * grid.groups);
 }
 
 void StoreFinisher::Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,

@@ -67,8 +67,12 @@ class Product {
   // The panels [first, first + count) alone; there are panels().
   void PackPanels(const void* b, void* packed, int64_t first, int64_t count) const;
   int64_t panels() const { return (columns_ + kPanelColumns - 1) / kPanelColumns; }
-  // Spread over ThreadPool::Compute().
-  void Run(const void* a, const void* packed_b, const Finisher& finisher) const;
+  // Memory for the left side, aligned as Buffer, with which Run packs it once instead of for every
+  // group of panels; 0: it would not help.
+  size_t left_bytes() const;
+  // Spread over ThreadPool::Compute(). `left`: of left_bytes(), or null.
+  void Run(const void* a, const void* packed_b, const Finisher& finisher,
+           void* left = nullptr) const;
   // On the caller's thread alone.
   void RunAlone(const void* a, const void* packed_b, const Finisher& finisher) const;
 
@@ -89,11 +93,14 @@ class Product {
     const void* a;
     const void* packed_b;
     const Finisher* finisher;
+    const char* left;  // all of it packed, or null
     int64_t first_row, rows, first_panel, panels;
   };
+  int Threads() const;
   Grid MakeGrid(int threads) const;
-  void RunTasks(const Grid& grid, const void* a, const void* packed_b, const Finisher& finisher,
-                int64_t begin, int64_t end) const;
+  void RunTasks(const Grid& grid, const Task& whole, int64_t begin, int64_t end) const;
+  // Block `block` of rows of a left side that is packed whole.
+  int64_t PackedBlock(int64_t block) const;
   void ByBlock(const Task& task) const;
   void ByInner(const Task& task) const;
   int64_t panel_bytes() const;

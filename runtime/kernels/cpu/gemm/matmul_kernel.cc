@@ -64,7 +64,7 @@ class MatmulKernel final : public graph::Kernel {
                 : request.packs->Get(op_.frozen.value, op_.Layout(), product_.packed_bytes());
   }
 
-  size_t workspace_bytes() const override { return op_.is_frozen() ? 0 : product_.packed_bytes(); }
+  size_t workspace_bytes() const override { return RightBytes() + product_.left_bytes(); }
 
   void Prepare(const KernelContext& context) override {
     if (!op_.is_frozen()) return;
@@ -78,14 +78,23 @@ class MatmulKernel final : public graph::Kernel {
     const void* b = context.input(1).data;
     const void* packed = pack_ == nullptr ? context.workspace() : pack_->data.data();
     if (pack_ == nullptr) product_.PackRight(b, context.workspace());
+    void* left = product_.left_bytes() == 0
+                     ? nullptr
+                     : static_cast<char*>(context.workspace()) + RightBytes();
     if (program_) {
-      product_.Run(a, packed, ProgramFinisher(*program_, context, op_.columns));
+      product_.Run(a, packed, ProgramFinisher(*program_, context, op_.columns), left);
     } else {
-      product_.Run(a, packed, StoreFinisher(context.output(0).data, DType::kF32, op_.columns));
+      product_.Run(a, packed, StoreFinisher(context.output(0).data, DType::kF32, op_.columns),
+                   left);
     }
   }
 
  private:
+  size_t RightBytes() const {
+    constexpr size_t kLine = 64;
+    return op_.is_frozen() ? 0 : (product_.packed_bytes() + kLine - 1) / kLine * kLine;
+  }
+
   const Operands op_;
   const Product product_;
   std::optional<pointwise::Program> program_;

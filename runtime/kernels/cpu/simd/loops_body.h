@@ -271,6 +271,16 @@ void CopyRowsLoop(int64_t rows, int64_t columns, const float* x, int64_t x_pitch
 
 void ToBf16RowsLoop(int64_t rows, int64_t columns, const float* x, int64_t x_pitch, uint16_t* y,
                     int64_t y_pitch) {
+  // Rows of products' blocks and of convolutions' tiles: loops that keep nothing on the stack,
+  // whose stores would queue behind those to y.
+  if (columns == 2 * kLanes) {
+    for (int64_t row = 0; row < rows; ++row) RoundTo32(x + row * x_pitch, y + row * y_pitch);
+    return;
+  }
+  if (columns == kLanes) {
+    for (int64_t row = 0; row < rows; ++row) RoundTo16(x + row * x_pitch, y + row * y_pitch);
+    return;
+  }
   for (int64_t row = 0; row < rows; ++row) {
     RoundTo(columns, x + row * x_pitch, y + row * y_pitch);
   }
