@@ -42,7 +42,10 @@ class Handle {
 using HandlePtr = std::unique_ptr<Handle>;
 
 struct Options {
-  Duration timeout = std::chrono::seconds(30);  // default deadline of each operation
+  // Default deadline of each operation. With link_timeout, how long none of the group's ranks may
+  // have moved (runtime/base/progress.h, or bytes of an operation) before one that waits gives up:
+  // a rank that is slow is waited for as long as it moves.
+  Duration timeout = std::chrono::seconds(30);
   // Positive: ranks write to each other all the time, and what the peer's host does not acknowledge
   // for so long breaks the group: a cut cable is found in this time, an operation under way or not.
   // A process that is slow or stopped is no reason: its kernel answers. The same while they meet.
@@ -51,6 +54,16 @@ struct Options {
   // about, though nobody refuses it. All such are found before the meeting fails for it. May be
   // empty.
   std::function<void(int rank, const std::string& why)> unreachable = nullptr;
+};
+
+// In the message of the kAborted that ends a group in which bytes arrived changed.
+inline constexpr std::string_view kCorruptBytes = "corrupt bytes";
+
+// A rank that has not come to the operation in which this rank waits.
+struct Straggler {
+  int rank = 0;
+  Duration waited{};       // since this rank began the operation
+  bool computing = false;  // as its newest pulse says
 };
 
 class Communicator {
@@ -87,6 +100,9 @@ class Communicator {
   // Runs behind earlier asynchronous operations; blocking calls wait for those first.
   virtual HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                                    ReduceOp op) = 0;
+
+  // Who is waited for now; nobody where ranks do not tell (Options::link_timeout). Any thread.
+  virtual std::vector<Straggler> Stragglers() const { return {}; }
 
   // Fails all pending and later calls with `cause`, on this rank at once and on the peers as soon
   // as they notice (the native back-end: <= 10 ms). Idempotent; any thread.

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <vector>
 
+#include "collectives/activity.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/file.h"
 #include "runtime/base/status.h"
@@ -39,6 +40,10 @@ class Failure {
   void MarkLeft(int rank);
   bool HasLeft(int rank) const { return left_[rank].load(std::memory_order_acquire); }
 
+  // Of this rank.
+  Activity& activity() { return activity_; }
+  const Activity& activity() const { return activity_; }
+
  private:
   Failure(int group_size, UniqueFd event) : event_(std::move(event)), left_(group_size) {}
   void Wake() const;
@@ -46,6 +51,7 @@ class Failure {
   UniqueFd event_;
   std::atomic<bool> raised_{false};
   std::vector<std::atomic<bool>> left_;
+  Activity activity_;
   mutable std::mutex mutex_;
   mutable std::condition_variable raised_changed_;
   Status cause_;

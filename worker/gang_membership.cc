@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/base/logging.h"
+#include "runtime/base/progress.h"
 
 namespace lepton::worker {
 namespace {
@@ -16,6 +17,9 @@ constexpr Duration kLongestMeeting = std::chrono::minutes(10);
 // the next one meets: two link time-outs, and the rest of the budget is for going on without one of
 // them.
 constexpr int kLinkTimeoutsInBudget = 4;
+// A group in which nobody computes, no byte moves and nobody dies waits for a disk, or for ever.
+constexpr int kBudgetsOfStillness = 3;
+constexpr int kBudgetsBetweenSlowEvents = 10;  // about one seat
 
 }  // namespace
 
@@ -67,7 +71,7 @@ Result<std::shared_ptr<collectives::Communicator>> GangMembership::Join(
   group.leaves = spec_.shards();
   for (const wire::Member& member : members.members()) group.members.push_back(member.address());
   collectives::Options options;
-  options.timeout = std::max<Duration>(options.timeout, spec_.elastic.recovery_budget);
+  options.timeout = kBudgetsOfStillness * spec_.elastic.recovery_budget;
   options.link_timeout = link_timeout();
   options.unreachable = [&](int rank, const std::string& why) {
     wire::Unreachable& one = *found->add_unreachable();
@@ -109,6 +113,7 @@ Result<Membership::Group> GangMembership::Next(const std::string& cause) {
                             backend->Listen(bind_address_));
     up.mutable_endpoint()->set_address(endpoint->address());
     up.mutable_endpoint()->set_cause(why);
+    up.mutable_endpoint()->set_corrupt(why.find(collectives::kCorruptBytes) != std::string::npos);
     if (up.endpoint().left_epoch() == 0) ProbeMembers(&found);
     up.mutable_endpoint()->mutable_unreachable()->Swap(found.mutable_unreachable());
     found.Clear();
@@ -140,6 +145,7 @@ Result<Membership::Group> GangMembership::Next(const std::string& cause) {
       continue;
     }
     current_ = *std::move(joined);
+    members_ = members;
     group.gang = current_;
     return group;
   }
@@ -158,6 +164,59 @@ bool GangMembership::leave_requested() const {
 void GangMembership::ReportRecovered(const wire::TaskRecovered& recovered) {
   wire::TaskUp up;
   *up.mutable_recovered() = recovered;
+  report_(up);
+}
+
+void GangMembership::Watch() {
+  std::shared_ptr<collectives::Communicator> gang;
+  wire::TaskGroup members;
+  uint64_t leave_for = 0;
+  {
+    std::lock_guard lock(mutex_);
+    if (current_ == nullptr) return;
+    gang = current_;
+    members = members_;
+    const bool told = newest_->epoch() > epoch_ && newest_->members().empty();
+    if (told && newest_->at_once()) leave_for = newest_->epoch();
+  }
+  if (leave_for > 0) return TellBusy(leave_for);
+  TellStragglers(*gang, members);
+}
+
+void GangMembership::TellStragglers(const collectives::Communicator& gang,
+                                    const wire::TaskGroup& members) {
+  const Duration budget = spec_.elastic.recovery_budget;
+  const std::vector<collectives::Straggler> behind = gang.Stragglers();
+  if (behind.empty() || behind.front().waited < budget) return;
+  // The first of those that wait speaks for all.
+  int speaker = 0;
+  for (const collectives::Straggler& one : behind) speaker += one.rank == speaker;
+  if (speaker != gang.rank()) return;
+  const MonotonicTime now = RealClock().Now();
+  for (const collectives::Straggler& one : behind) {
+    const uint32_t seat = members.members(one.rank).seat();
+    const auto known = slow_.find(seat);
+    if (known != slow_.end() && now - known->second < kBudgetsBetweenSlowEvents * budget) continue;
+    slow_[seat] = now;
+    wire::TaskUp up;
+    up.mutable_straggler()->set_epoch(members.epoch());
+    up.mutable_straggler()->set_seat(seat);
+    up.mutable_straggler()->set_waited_ms(
+        std::chrono::duration_cast<std::chrono::milliseconds>(one.waited).count());
+    up.mutable_straggler()->set_computing(one.computing);
+    report_(up);
+  }
+}
+
+// Without it the coordinator would take a rank that computes for long for one that hangs.
+void GangMembership::TellBusy(uint64_t epoch) {
+  const MonotonicTime now = RealClock().Now();
+  const uint64_t ticks = progress::Now().ticks;
+  if (now - busy_told_ < link_timeout() || ticks == busy_ticks_) return;
+  busy_told_ = now;
+  busy_ticks_ = ticks;
+  wire::TaskUp up;
+  up.mutable_busy()->set_epoch(epoch);
   report_(up);
 }
 

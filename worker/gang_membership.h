@@ -5,6 +5,7 @@
 
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -27,6 +28,10 @@ class GangMembership final : public Membership {
   bool leave_requested() const override;
   void ReportRecovered(const wire::TaskRecovered& recovered) override;
 
+  // Now and then, several times within a quarter of the budget: says who is far behind, and that
+  // this rank cannot leave its group yet since it computes.
+  void Watch();
+
   void OnGroup(wire::TaskGroup group);
   void OnStop(const std::string& reason);   // the whole gang stops
   void OnLeave(const std::string& reason);  // this task goes
@@ -42,6 +47,8 @@ class GangMembership final : public Membership {
   void ProbeMembers(wire::TaskEndpoint* found) const;
   Duration link_timeout() const;
   Status Ended() const;  // with mutex_
+  void TellStragglers(const collectives::Communicator& gang, const wire::TaskGroup& members);
+  void TellBusy(uint64_t epoch);
 
   const wire::StartTask& start_;
   const spec::JobSpec& spec_;
@@ -54,6 +61,10 @@ class GangMembership final : public Membership {
   std::optional<wire::TaskGroup> newest_;  // order
   uint64_t overtaken_ = 0;  // an epoch whose members were not taken up before the next order came
   std::shared_ptr<collectives::Communicator> current_;
+  wire::TaskGroup members_;                 // of current_
+  std::map<uint32_t, MonotonicTime> slow_;  // seats, when last told of
+  MonotonicTime busy_told_{};               // by Watch alone, as the next
+  uint64_t busy_ticks_ = 0;
   uint64_t epoch_ = 0;  // the newest that we were in, or tried to be
 };
 

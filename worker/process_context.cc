@@ -99,6 +99,7 @@ int ProcessContext::SendPulse() {
     up.mutable_pulse()->set_computing(look.computing);
     up.mutable_pulse()->set_doing(look.doing);
     Report(up);
+    if (membership_ != nullptr) membership_->Watch();
   }
   return Deadline(next_pulse_).LeftMs();
 }

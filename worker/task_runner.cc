@@ -253,6 +253,12 @@ void TaskRunner::ReadReports() {
       case wire::TaskUp::kRecovered:
         *report.mutable_recovered() = std::move(*up.mutable_recovered());
         break;
+      case wire::TaskUp::kStraggler:
+        *report.mutable_straggler() = *up.mutable_straggler();
+        break;
+      case wire::TaskUp::kBusy:
+        *report.mutable_busy() = *up.mutable_busy();
+        break;
       case wire::TaskUp::kPulse:
         OnPulse(up.pulse());
         continue;

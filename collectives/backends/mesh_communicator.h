@@ -25,6 +25,9 @@ class MeshCommunicator final : public QueuedCommunicator {
   ~MeshCommunicator() override { Drain(); }
 
   std::string_view backend() const override { return backend_; }
+  std::vector<Straggler> Stragglers() const override {
+    return watcher_ == nullptr ? std::vector<Straggler>() : watcher_->Stragglers();
+  }
   // How this call would be done.
   std::string_view AlgorithmOf(const Call& call) const;
   // The same on all ranks, between two operations. An algorithm that Make was given rules.

@@ -177,7 +177,11 @@ Status QueuedCommunicator::RunNow(const Call& call) {
 Status QueuedCommunicator::Perform(const Call& call) {
   if (failure_->raised()) return failure_->cause();
   if (size_ == 1) return Alone(call);
-  Status status = Execute(call, Deadline::In(options_.timeout));
+  // Where ranks tell that they move, the watcher decides how long to wait.
+  const bool watched = options_.link_timeout > Duration{};
+  failure_->activity().Enter();
+  Status status = Execute(call, watched ? Deadline::Never() : Deadline::In(options_.timeout));
+  failure_->activity().Leave();
   if (status.ok() || status.code() == StatusCode::kInvalidArgument) return status;
   std::string name(OperationName(call.operation));
   if (status.code() == StatusCode::kDeadlineExceeded) {

@@ -32,6 +32,7 @@ Status LinkMesh::Run(std::span<Transfer> transfers, Deadline deadline) {
   while (!AllDone(transfers)) {
     LEPTON_ASSIGN_OR_RETURN(bool moved, Progress(transfers));
     if (moved) {
+      failure_->activity().Moved();
       idle = 0;
       continue;
     }
@@ -92,6 +93,8 @@ Status LinkMesh::Sleep(std::span<Transfer> transfers, Deadline deadline) {
 Status NamePeer(const Failure& failure, int peer, const Status& error) {
   if (failure.raised()) return failure.cause();
   std::string who = "rank " + std::to_string(peer);
+  // The group is lost, not the ranks: the next one moves the same bytes again.
+  if (error.code() == StatusCode::kDataLoss) return Aborted("from " + who + ": " + error.message());
   if (error.code() != StatusCode::kUnavailable) return error.WithContext(who);
   if (!failure.HasLeft(peer) && failure.WaitRaised(kWatcherDelay)) return failure.cause();
   return Aborted(who + " is gone: " + error.message());

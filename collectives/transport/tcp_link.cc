@@ -1,31 +1,101 @@
 #include "collectives/transport/tcp_link.h"
 
 #include <sys/socket.h>
+#include <sys/uio.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <utility>
+
+#include "collectives/communicator.h"
+#include "collectives/transport/link_faults.h"
+#include "runtime/base/metrics.h"
 
 namespace lepton::collectives {
 namespace {
+
+constexpr size_t kFrameBytes = size_t{256} << 10;
+constexpr uint32_t kFrameMark = 0x4C505446;
 
 bool WouldBlock(int error) {
   return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
 }
 
+Status Corrupt(const std::string& how) {
+  metrics::Counter("lepton_collectives_corrupt_total",
+                   "Frames of a group's data connections that arrived changed.")
+      .Increment();
+  return DataLoss(std::string(kCorruptBytes) + ": " + how);
+}
+
 }  // namespace
 
 Result<size_t> TcpLink::TrySend(const void* data, size_t size) {
-  ssize_t sent = send(socket_.get(), data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-  if (sent >= 0) return static_cast<size_t>(sent);
-  if (WouldBlock(errno)) return size_t{0};
-  return Unavailable(ErrnoStatus(errno, "send").message());
+  if (LinkFaults::Enabled()) LinkFaults::BeforeSend();
+  if (out_left_ == 0) {
+    FrameSum sum;
+    out_left_ = std::min(size, kFrameBytes);
+    sum.Update(data, out_left_);
+    out_ = {static_cast<uint32_t>(out_left_), static_cast<uint32_t>(out_left_) ^ kFrameMark,
+            sum.Value()};
+    out_header_left_ = sizeof(out_);
+  }
+  if (size < out_left_) return Internal("a transfer was left in the middle of a frame");
+  char* const header = reinterpret_cast<char*>(&out_) + sizeof(out_) - out_header_left_;
+  iovec parts[] = {{header, out_header_left_}, {const_cast<void*>(data), out_left_}};
+  msghdr message{};
+  message.msg_iov = parts;
+  message.msg_iovlen = 2;
+  const ssize_t sent = sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent < 0) {
+    if (WouldBlock(errno)) return size_t{0};
+    return Unavailable(ErrnoStatus(errno, "send").message());
+  }
+  const size_t of_header = std::min(static_cast<size_t>(sent), out_header_left_);
+  out_header_left_ -= of_header;
+  out_left_ -= static_cast<size_t>(sent) - of_header;
+  return static_cast<size_t>(sent) - of_header;
+}
+
+// True when a frame is open.
+Result<bool> TcpLink::ReceiveHeader() {
+  if (in_left_ > 0) return true;
+  char* const at = reinterpret_cast<char*>(&in_) + in_header_got_;
+  const ssize_t got = recv(socket_.get(), at, sizeof(in_) - in_header_got_, MSG_DONTWAIT);
+  if (got == 0) return Unavailable("connection closed");
+  if (got < 0 && WouldBlock(errno)) return false;
+  if (got < 0) return Unavailable(ErrnoStatus(errno, "receive").message());
+  in_header_got_ += static_cast<size_t>(got);
+  if (in_header_got_ < sizeof(in_)) return false;
+  in_header_got_ = 0;
+  if (in_.bytes == 0 || in_.bytes > kFrameBytes || (in_.bytes ^ kFrameMark) != in_.check) {
+    return Corrupt("no frame begins here");
+  }
+  in_left_ = in_.bytes;
+  in_sum_ = {};
+  return true;
+}
+
+Status TcpLink::CheckSum() {
+  if (in_left_ > 0 || in_sum_.Value() == in_.sum) return {};
+  return Corrupt("a frame of " + std::to_string(in_.bytes) + " has another checksum");
 }
 
 Result<size_t> TcpLink::TryRecv(void* data, size_t size) {
-  ssize_t received = recv(socket_.get(), data, size, MSG_DONTWAIT);
-  if (received > 0) return static_cast<size_t>(received);
+  LEPTON_ASSIGN_OR_RETURN(const bool open, ReceiveHeader());
+  if (!open) return size_t{0};
+  const ssize_t received = recv(socket_.get(), data, std::min(size, in_left_), MSG_DONTWAIT);
   if (received == 0) return Unavailable("connection closed");
-  if (WouldBlock(errno)) return size_t{0};
-  return Unavailable(ErrnoStatus(errno, "recv").message());
+  if (received < 0) {
+    if (WouldBlock(errno)) return size_t{0};
+    return Unavailable(ErrnoStatus(errno, "receive").message());
+  }
+  const auto bytes = static_cast<size_t>(received);
+  if (LinkFaults::Enabled()) LinkFaults::AfterReceive(data, bytes);
+  in_sum_.Update(data, bytes);
+  in_left_ -= bytes;
+  LEPTON_RETURN_IF_ERROR(CheckSum());
+  return bytes;
 }
 
 }  // namespace lepton::collectives

@@ -9,6 +9,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
+
+#include "runtime/base/config.h"
+#include "runtime/base/progress.h"
 
 namespace lepton::collectives {
 namespace {
@@ -22,6 +26,12 @@ constexpr size_t kMaxPayload = 2048;
 struct FrameHeader {
   uint32_t type;
   uint32_t bytes;
+};
+struct Pulse {
+  uint64_t ticks;  // all that shows that it moves
+  uint64_t begun;  // operations
+  uint32_t computing;
+  uint32_t reserved;
 };
 
 }  // namespace
@@ -44,6 +54,8 @@ Watcher::Watcher(JoinedGroup& group, std::shared_ptr<Failure> failure, const Opt
       peers_(group.control.size()),
       failure_(std::move(failure)),
       pulse_every_(options.link_timeout / kPulsesInTime),
+      patience_(options.timeout),
+      looks_(group.control.size()),
       stop_(std::move(stop)) {
   for (size_t rank = 0; rank < peers_.size(); ++rank) {
     peers_[rank].control = std::move(group.control[rank]);
@@ -113,9 +125,64 @@ int Watcher::SendPulse() {
   const MonotonicTime now = RealClock().Now();
   if (now >= next_pulse_) {
     next_pulse_ = now + pulse_every_;
-    Send(kPulse, "");
+    const progress::Look look = progress::Now();
+    const Activity& activity = failure_->activity();
+    const Pulse pulse{look.ticks + activity.moves(), activity.begun(), look.computing ? 1u : 0u, 0};
+    Send(kPulse, std::string(reinterpret_cast<const char*>(&pulse), sizeof(pulse)));
+    See(key_.rank, pulse.ticks, pulse.begun, look.computing);
+    CheckMoving();
   }
   return std::max(1, Deadline(next_pulse_).LeftMs());
+}
+
+void Watcher::OnPulse(int rank, const std::string& payload) {
+  Pulse pulse;
+  if (payload.size() != sizeof(pulse)) return;
+  std::memcpy(&pulse, payload.data(), sizeof(pulse));
+  See(rank, pulse.ticks, pulse.begun, pulse.computing != 0);
+}
+
+void Watcher::See(int rank, uint64_t ticks, uint64_t begun, bool computing) {
+  std::lock_guard lock(looks_mutex_);
+  Look& look = looks_[static_cast<size_t>(rank)];
+  const bool still = look.ticks == ticks && look.begun == begun && look.moved != MonotonicTime{};
+  look = {ticks, begun, computing, still ? look.moved : RealClock().Now()};
+}
+
+// A rank that is stuck is killed by its agent, and one that is slow moves: what is left is a group
+// in which all wait, for a disk, or for each other.
+void Watcher::CheckMoving() {
+  const std::optional<MonotonicTime> since = failure_->activity().since();
+  if (!since || failure_->raised()) return;
+  MonotonicTime moved = *since;
+  {
+    std::lock_guard lock(looks_mutex_);
+    for (const Look& look : looks_) moved = std::max(moved, look.moved);
+  }
+  if (RealClock().Now() - moved < patience_) return;
+  std::string who;
+  for (const Straggler& straggler : Stragglers()) {
+    who += (who.empty() ? "" : ", ") + ("rank " + std::to_string(straggler.rank));
+  }
+  const std::string message = "no answer from " + (who.empty() ? "the peers" : who) +
+                              ", and nobody in the group has moved for " +
+                              FormatDuration(patience_);
+  if (failure_->Raise(DeadlineExceeded(message))) TellAbort(message);
+}
+
+std::vector<Straggler> Watcher::Stragglers() const {
+  const Activity& activity = failure_->activity();
+  const std::optional<MonotonicTime> since = activity.since();
+  std::vector<Straggler> behind;
+  if (!since || pulse_every_ <= Duration{}) return behind;
+  const Duration waited = RealClock().Now() - *since;
+  std::lock_guard lock(looks_mutex_);
+  for (size_t rank = 0; rank < looks_.size(); ++rank) {
+    const Look& look = looks_[rank];
+    if (static_cast<int>(rank) == key_.rank || look.begun >= activity.begun()) continue;
+    behind.push_back({static_cast<int>(rank), waited, look.computing});
+  }
+  return behind;
 }
 
 void Watcher::OnControl(int rank) {
@@ -145,6 +212,8 @@ void Watcher::OnFrames(int rank) {
     if (input.size() < sizeof(header) + header.bytes) return;
     if (header.type == kGoodbye) {
       failure_->MarkLeft(rank);
+    } else if (header.type == kPulse) {
+      OnPulse(rank, input.substr(sizeof(header), header.bytes));
     } else if (header.type == kAbort) {
       failure_->Raise(Aborted(input.substr(sizeof(header), header.bytes)));
     }

@@ -1,9 +1,13 @@
 // One thread per communicator that notices what no operation would: a peer's death or goodbye, a
-// peer's abort, a cut cable, and late comers at the endpoint. It sleeps in poll(2), so a death is
-// seen as soon as the kernel closes the dead process's sockets or signals its pidfd. With
-// Options::link_timeout it writes a pulse to every peer, several times within that time, so that
-// the kernel finds out when one does not arrive. Threads: Abort from any thread; the rest from the
-// owner.
+// peer's abort, a cut cable, a group that stands still, and late comers at the endpoint. It sleeps
+// in poll(2), so a death is seen as soon as the kernel closes the dead process's sockets or signals
+// its pidfd. With Options::link_timeout it writes a pulse to every peer, several times within that
+// time:
+//   - so that the kernel finds out when one does not arrive;
+//   - with what its process has done and how many operations it has begun. A rank that waits gives
+//   up
+//     when nobody in the group has moved for Options::timeout, and knows who is behind.
+// Threads: TellAbort and Stragglers from any thread; the rest from the owner.
 #pragma once
 
 #include <atomic>
@@ -30,8 +34,16 @@ class Watcher {
 
   // Makes every peer's group fail with kAborted and this message.
   void TellAbort(const std::string& message);
+  // Who has not come to the operation in which this rank waits.
+  std::vector<Straggler> Stragglers() const;
 
  private:
+  // A rank as its newest pulse shows it.
+  struct Look {
+    uint64_t ticks = 0, begun = 0;
+    bool computing = false;
+    MonotonicTime moved{};  // when any of it last changed
+  };
   struct Peer {
     UniqueFd control;
     UniqueFd pidfd;
@@ -41,6 +53,9 @@ class Watcher {
           UniqueFd stop);
   void Loop();
   int SendPulse();
+  void OnPulse(int rank, const std::string& payload);
+  void See(int rank, uint64_t ticks, uint64_t begun, bool computing);
+  void CheckMoving();
   void OnControl(int rank);
   void OnFrames(int rank);
   void OnGone(int rank, const std::string& why);
@@ -55,6 +70,9 @@ class Watcher {
   std::vector<Peer> peers_;
   std::shared_ptr<Failure> failure_;
   const Duration pulse_every_;  // 0: never
+  const Duration patience_;     // with a group that stands still
+  mutable std::mutex looks_mutex_;
+  std::vector<Look> looks_;  // by rank, our own too
   MonotonicTime next_pulse_{};
   UniqueFd stop_;
   std::atomic<bool> told_{false};  // the peers know why the group failed

@@ -52,6 +52,8 @@ class Applier {
   void OnCheckpoint(Gang& gang, const wire::TaskCheckpoint& checkpoint);
   void OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finished);
   void OnEndpoint(Gang& gang, Task& task, const wire::TaskEndpoint& endpoint);
+  void OnStraggler(Gang& gang, const wire::TaskStraggler& told);
+  void OnBusy(Gang& gang, Task& task, const wire::TaskBusy& busy);
   void OnRecovered(Gang& gang, const wire::TaskRecovered& done);
   void NoteFaultTime(Gang& gang, const Task& task, int64_t wall_ms);
   static Event MembershipEvent(const Gang& gang, const std::string& from, const std::string& to);

@@ -46,8 +46,9 @@ Status Applier::Regrouped(const GangRegrouped& change) {
     open.set_cause(change.cause());
     open.set_fault_ms(std::min(open.fault_ms(), change.fault_ms()));
   }
-  const bool told_by_a_survivor =
-      change.reason_code() == "GROUP_BROKEN" || change.reason_code() == "RANK_LEAVES";
+  const bool told_by_a_survivor = change.reason_code() == "GROUP_BROKEN" ||
+                                  change.reason_code() == "RANK_LEAVES" ||
+                                  change.reason_code() == "CORRUPT";
   if (told_by_a_survivor && open.detected_ms() == 0) open.set_detected_ms(change.fault_ms());
   gang->set_epoch(change.epoch());
   *gang->mutable_members() = change.members();
@@ -119,12 +120,39 @@ void Applier::OnEndpoint(Gang& gang, Task& task, const wire::TaskEndpoint& endpo
   task.set_endpoint(endpoint.address());
   task.set_left_epoch(endpoint.left_epoch());
   *task.mutable_unreachable() = endpoint.unreachable();
+  task.set_busy_ms(0);
   if (!gang.elastic() || endpoint.left_epoch() == 0) return;
   if (gang.forming() && gang.forming_ms() == 0) gang.set_forming_ms(record_.wall_ms());
   if (!gang.has_recovery()) return;
   Recovery& open = *gang.mutable_recovery();
   const int64_t left = endpoint.left_wall_ms();
   if (open.detected_ms() == 0 || left < open.detected_ms()) open.set_detected_ms(left);
+}
+
+// For people: a rank that is far behind is named, and waited for.
+void Applier::OnStraggler(Gang& gang, const wire::TaskStraggler& told) {
+  if (told.epoch() != gang.epoch() || static_cast<int>(told.seat()) >= gang.tasks_size()) return;
+  const Task& slow = gang.tasks(static_cast<int>(told.seat()));
+  Event event = MembershipEvent(gang, "RUNNING", "RUNNING");
+  event.set_reason_code("SLOW");
+  event.set_cause(fmt::format(
+      "rank {} on worker {} is {:.1f} s behind its peers after step {}: {}, and they wait",
+      slow.rank(), slow.worker_id(), static_cast<double>(told.waited_ms()) / 1000,
+      gang.progress().step(), told.computing() ? "it computes still" : "it waits itself"));
+  Happened(std::move(event), FindJob(gang.job_id()));
+}
+
+void Applier::OnBusy(Gang& gang, Task& task, const wire::TaskBusy& busy) {
+  if (!gang.elastic() || !gang.forming() || busy.epoch() != gang.epoch()) return;
+  const bool first = task.busy_ms() < gang.forming_ms();
+  task.set_busy_ms(record_.wall_ms());
+  if (!first) return;
+  Event event = MembershipEvent(gang, "REGROUPING", "REGROUPING");
+  event.set_reason_code("SLOW");
+  event.set_cause(fmt::format(
+      "rank {} on worker {} computes still, and cannot leave its group: the others wait",
+      task.rank(), task.worker_id()));
+  Happened(std::move(event), FindJob(gang.job_id()));
 }
 
 // The end of a member's process is a better time of the fault than the first word of it.

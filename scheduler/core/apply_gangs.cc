@@ -108,6 +108,12 @@ Status Applier::Reported(const wire::TaskReport& report) {
     case wire::TaskReport::kRecovered:
       OnRecovered(*gang, report.recovered());
       break;
+    case wire::TaskReport::kStraggler:
+      OnStraggler(*gang, report.straggler());
+      break;
+    case wire::TaskReport::kBusy:
+      OnBusy(*gang, *task, report.busy());
+      break;
     case wire::TaskReport::kLog:
     case wire::TaskReport::BODY_NOT_SET:
       break;

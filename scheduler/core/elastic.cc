@@ -31,8 +31,9 @@ int64_t BudgetMs(const spec::JobSpec& spec) {
       .count();
 }
 
-int64_t FormingDeadline(const Gang& gang, int64_t budget_ms) {
-  return gang.forming() && gang.forming_ms() > 0 ? gang.forming_ms() + budget_ms : 0;
+int64_t FormingDeadline(const Gang& gang, const Task& member, int64_t budget_ms) {
+  if (!gang.forming() || gang.forming_ms() == 0) return 0;
+  return std::max(gang.forming_ms(), member.busy_ms()) + budget_ms;
 }
 
 }  // namespace lepton::scheduler

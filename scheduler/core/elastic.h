@@ -21,7 +21,8 @@ bool IsLeader(const Gang& gang, const Task& task);
 bool IsListening(const Task& task);
 
 int64_t BudgetMs(const spec::JobSpec& spec);
-// Until when the members of a forming epoch must have listed themselves; 0: no hurry yet.
-int64_t FormingDeadline(const Gang& gang, int64_t budget_ms);
+// Until when a member of a forming epoch must have listed itself; 0: no hurry yet. One that says
+// that it computes still is waited for.
+int64_t FormingDeadline(const Gang& gang, const Task& member, int64_t budget_ms);
 
 }  // namespace lepton::scheduler

@@ -65,7 +65,12 @@ int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorO
     if (wall_ms > now) next = std::min(next, wall_ms);
   };
   if (!Goes(gang)) return next;
-  at(FormingDeadline(gang, BudgetMs(spec)));
+  for (const uint32_t seat : gang.members()) {
+    const Task& member = gang.tasks(static_cast<int>(seat));
+    if (IsAlive(member) && !IsListening(member)) {
+      at(FormingDeadline(gang, member, BudgetMs(spec)));
+    }
+  }
   at(JoinRetryMs(gang, spec, options));
   for (const Cut& cut : gang.cuts()) at(cut.retry_at_ms());
   for (const Task& task : gang.tasks()) {
@@ -205,7 +210,7 @@ void Turn::OnListening(const std::string& gang_id, const Task& task,
     change.fault_ms = endpoint.left_wall_ms();
     const std::vector<uint32_t> members = StayingMembers(gang);
     const bool planned = members.size() < static_cast<size_t>(gang.members_size());
-    change.reason_code = planned ? "RANK_LEAVES" : "GROUP_BROKEN";
+    change.reason_code = endpoint.corrupt() ? "CORRUPT" : planned ? "RANK_LEAVES" : "GROUP_BROKEN";
     change.cause = cause;
     if (members.empty() || static_cast<int>(members.size()) <
                                state_.Spec(JobId(gang.job_id())).resources.min_workers) {
@@ -292,12 +297,13 @@ void Turn::TickElastic(const std::string& gang_id) {
   auto it = state_.gangs.find(gang_id);
   if (it == state_.gangs.end() || !Goes(it->second)) return;
   const Gang& gang = it->second;
-  const int64_t deadline = FormingDeadline(gang, BudgetMs(state_.Spec(JobId(gang.job_id()))));
+  const int64_t budget = BudgetMs(state_.Spec(JobId(gang.job_id())));
   std::vector<Task> late;
   for (const Task& task : gang.tasks()) {
     if (!IsAlive(task) || IsListening(task)) continue;
     const bool starting = task.group_epoch() == 0;
     const bool member = IsMember(gang, task);
+    const int64_t deadline = FormingDeadline(gang, task, budget);
     if (starting
             ? gang.state() != GANG_STARTING &&
                   now_ >= std::max(task.placed_ms(), gang.alive_ms()) + options_.start_timeout_ms

@@ -87,6 +87,8 @@ void Turn::On(const TaskReported& reported) {
     case wire::TaskReport::kStarted:
     case wire::TaskReport::kReady:
       return MaybeRunning(gang_id);
+    case wire::TaskReport::kStraggler:
+    case wire::TaskReport::kBusy:
     case wire::TaskReport::BODY_NOT_SET:
       return;
   }
@@ -191,6 +193,14 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
     change.cause = verdict.cause;
     change.fault = !left;
     change.fault_ms = task.silent_since_ms() > 0 ? task.silent_since_ms() : ended_ms;
+    if (GoOnWithout(gang_id, change)) return;
+  }
+  // No room for a checkpoint there: others hold the same state, and have disks of their own.
+  if (verdict.error_code == "RESOURCE_EXHAUSTED") {
+    EpochChange change;
+    change.reason_code = "RANK_LOST";
+    change.cause = verdict.cause;
+    change.fault_ms = ended_ms;
     if (GoOnWithout(gang_id, change)) return;
   }
   if (verdict.kind == Verdict::Kind::kFatal && gang.trial() < 0 && !gang.job_id().empty()) {

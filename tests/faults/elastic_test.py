@@ -169,10 +169,14 @@ class TrainingThread(ElasticTest):
     """What happens within a process that answers: by faults that the last worker's tasks are told to have."""
     workers = 2
 
-    def run_hurt(self, name, fault):
+    def run_hurt(self, name, fault, budget=f"{BUDGET_S}s", meanwhile=None):
         self.cluster.start_worker(name, env={"LEPTON_TEST_TRAIN_FAULT": fault})
         self.cluster.wait_for_workers(3)
-        job_id = self.cluster.submit(elastic_spec(low=2, high=3))
+        spec = elastic_spec(low=2, high=3)
+        spec["elastic"]["recovery_budget"] = budget
+        job_id = self.cluster.submit(spec)
+        if meanwhile:
+            meanwhile(job_id)
         job = self.finish(job_id)
         self.cluster.kill(self.cluster.workers[-1])
         wait_until(lambda: all(w["state"] != "UP" for w in self.cluster.items("/v1/workers")
@@ -191,6 +195,32 @@ class TrainingThread(ElasticTest):
         # Three seconds: a hang is half the budget, which are two.
         job = self.run_hurt("slow", "slow@30")
         self.assertEqual(job["recovery_count"], 0, job)
+
+
+    def slow_events(self, job_id):
+        return [e["message"] for e in self.cluster.items(f"/v1/jobs/{job_id}/events")
+                if e["reason_code"] == "SLOW"]
+
+    def test_one_that_is_far_behind_is_named_and_waited_for_as_long_as_it_moves(self):
+        # Three seconds, more than the three budgets in which a group may stand still.
+        job = self.run_hurt("snail", "slow@30", budget="900ms")
+        self.assertEqual(job["recovery_count"], 0, job)
+        events = self.slow_events(job["id"])
+        print(events, flush=True)
+        self.assertRegex(events[0], r"rank \d on worker snail is (0\.9|1\.\d) s behind its peers after step "
+                                    r"\d+: it computes still")
+
+    def test_one_that_is_far_behind_when_another_dies_is_not_taken_for_hung(self):
+        def kill_another(job_id):
+            wait_until(lambda: self.slow_events(job_id), 20, "a rank that is slow")
+            other = next(t for t in self.alive(job_id) if t["worker_id"] != "slug")
+            os.kill(other["pid"], signal.SIGKILL)
+        job = self.run_hurt("slug", "slow@30", budget="900ms", meanwhile=kill_another)
+        reasons = [one["reason_code"] for one in job["recoveries"]]
+        self.assertNotIn("HUNG", reasons)
+        self.assertIn("RANK_LOST", reasons)
+        events = self.slow_events(job["id"])
+        self.assertTrue(any("computes still, and cannot leave its group" in one for one in events), events)
 
 
 class Moving(ElasticTest):

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Every fault in every phase of an elastic job's life, one cell of the table at a time: the job ends in
 its first attempt with the undisturbed weights, and never stands still for longer than the budget and the
-lease allow. By default five of the cells, so that each fault and each phase is met once; all with
-LEPTON_MATRIX=all (scripts/check.sh chaos)."""
+lease allow. By default one cell of each fault, so that each phase is met too; all with LEPTON_MATRIX=all
+(scripts/check.sh chaos). LEPTON_MATRIX=corrupt runs that fault in every phase."""
 import os
 import pathlib
 import signal
+import subprocess
 import sys
+import threading
 import time
 import unittest
 
@@ -33,30 +35,52 @@ class Bench:
         args = ["--link-address", self.hosts.address] if self.hosts else []
         self.cluster = Cluster(workers=0, slots=1, coordinator_args=args, lease=f"{LEASE_S}s")
         self.host_of = {}  # worker's name -> host number
+        self.disks = []    # small ones, of a worker each
         self.mend()
         job = self.cluster.wait_job(self.cluster.submit(spec(1)))
         self.digest = job["result"]["weights_sha256"]
 
     def close(self):
         self.cluster.stop()
+        for disk in self.disks:
+            subprocess.run(["umount", disk], capture_output=True)
         if self.hosts:
             self.hosts.close()
+
+    def faults_of(self, worker_id):
+        """The folder by whose files its links are hurt."""
+        return self.cluster.folder / f"faults-{worker_id}"
+
+    def disk_of(self, worker_id):
+        return self.cluster.folder / f"disk-{worker_id}"
+
+    def start_worker(self, address=None, prefix=()):
+        name = f"w{len(self.cluster.workers)}"
+        self.faults_of(name).mkdir()
+        self.disk_of(name).mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", self.disk_of(name)],
+                          capture_output=True).returncode == 0:
+            self.disks.append(self.disk_of(name))
+        args = ["--data-dir", self.disk_of(name) / "data"] + (["--data-address", address] if address else [])
+        return self.cluster.start_worker(name, args=args, prefix=prefix, env={
+            "LEPTON_COLLECTIVES_TRANSPORT": "tcp", "LEPTON_TEST_LINK_FAULTS": str(self.faults_of(name))})
 
     def mend(self):
         for worker in self.cluster.workers:
             if worker.poll() is None and worker.lepton_name in self.host_of:
                 self.hosts.heal(self.host_of[worker.lepton_name])
+        for worker in self.cluster.workers:
+            (self.disk_of(worker.lepton_name) / "filler").unlink(missing_ok=True)
+            for fault in self.faults_of(worker.lepton_name).iterdir():
+                fault.unlink(missing_ok=True)
         while len([w for w in self.cluster.workers if w.poll() is None]) < RANKS:
-            env = {"LEPTON_COLLECTIVES_TRANSPORT": "tcp"} if self.hosts else None
             if not self.hosts:
-                self.cluster.start_worker()
+                self.start_worker()
             elif not self.cluster.workers:
-                self.cluster.start_worker(env=env, args=["--data-address", self.hosts.address])
+                self.start_worker(self.hosts.address)
             else:
                 number = self.hosts.add()
-                worker = self.cluster.start_worker(
-                    env=env, args=["--data-address", self.hosts.address_of(number)],
-                    prefix=self.hosts.command(number))
+                worker = self.start_worker(self.hosts.address_of(number), self.hosts.command(number))
                 self.host_of[worker.lepton_name] = number
         wait_until(lambda: [w["state"] for w in self.cluster.items("/v1/workers")].count("UP") == RANKS, 20,
                    "the whole pool")
@@ -82,6 +106,28 @@ def cut_off_one_way(bench, task):
 def coordinator_dies(bench, task):
     bench.cluster.kill(bench.cluster.coordinator)
     bench.cluster.start_coordinator()
+
+
+def slow_link(bench, task):
+    """For a second and a half what its worker sends takes three milliseconds more."""
+    slow = bench.faults_of(task["worker_id"]) / "slow"
+    slow.touch()
+    threading.Timer(1.5, lambda: slow.unlink(missing_ok=True)).start()
+
+
+def corrupt(bench, task):
+    (bench.faults_of(task["worker_id"]) / "corrupt").touch()
+
+
+def full_disk(bench, task):
+    """Of the worker that writes the checkpoints."""
+    leader = min(tasks(bench, task["task_id"].split(".")[0]), key=lambda t: t["rank"])
+    with open(bench.disk_of(leader["worker_id"]) / "filler", "wb", 0) as filler:
+        try:
+            while True:
+                filler.write(b"x" * 4096)
+        except OSError:
+            pass
 
 
 # ---- the phases: the task to hurt, at the moment when it is in it ----
@@ -136,7 +182,7 @@ def drain(bench, job_id):
     return able(bench, [t for t in known if t["worker_id"] != goes])
 
 
-FAULTS = (kill, hang, cut_off, cut_off_one_way, coordinator_dies)
+FAULTS = (kill, hang, cut_off, cut_off_one_way, coordinator_dies, slow_link, corrupt, full_disk)
 PHASES = (init, step, join, checkpoint, drain)
 
 
@@ -170,13 +216,21 @@ class Matrix(unittest.TestCase):
         self.assertEqual(job["attempt"], 1, job)
         self.assertEqual(job["result"]["weights_sha256"], bench.digest)
         self.assertLess(longest, BUDGET_S + LEASE_S + 1, job.get("recoveries"))
+        if fault is corrupt:
+            self.assertFalse((bench.faults_of(victim["worker_id"]) / "corrupt").exists(), "nothing was hurt")
+            told = [e["reason_code"] for e in bench.cluster.items(f"/v1/jobs/{job_id}/events")]
+            self.assertIn("CORRUPT", told)
         return longest
 
     def test_every_fault_in_every_phase(self):
-        everything = os.environ.get("LEPTON_MATRIX") == "all"
+        wanted = os.environ.get("LEPTON_MATRIX", "")
+        bench = self.bench
         for i, fault in enumerate(FAULTS):
             for j, phase in enumerate(PHASES):
-                if not everything and (i + 2 * j) % 5 != 0:
+                if wanted != "all" and wanted != fault.__name__ and (wanted or (i + 2 * j) % 5 != 0):
+                    continue
+                if fault is full_disk and not bench.disks:
+                    print("full_disk: needs the right to mount a tmpfs", flush=True)
                     continue
                 if self.bench.hosts is None and fault in (cut_off, cut_off_one_way):
                     print(f"{fault.__name__} x {phase.__name__}: no network namespaces here", flush=True)

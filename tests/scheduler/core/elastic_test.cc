@@ -229,6 +229,83 @@ TEST_F(ElasticGang, AMemberThatDoesNotAnswerWithinTheBudgetIsKilled) {
   EXPECT_EQ(sim.job(id).recoveries(0).reason_code(), "HUNG");
 }
 
+TEST_F(ElasticGang, AMemberThatComputesStillIsWaitedForAndNamed) {
+  Start(1, 3);
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  sim.Endpoint(Seat(0), 1, "rank 1 died");
+  for (int i = 0; i < 5; ++i) {
+    sim.Pass(1'000);
+    wire::TaskReport report;
+    report.mutable_busy()->set_epoch(2);
+    sim.Report(Seat(2), std::move(report));
+    EXPECT_THAT(sim.out.stops, IsEmpty());
+  }
+  std::string told;
+  for (const Event& event : sim.job(id).events()) {
+    if (event.reason_code() == "SLOW") told += event.cause();
+  }
+  EXPECT_EQ(told,
+            "rank 2 on worker w2 computes still, and cannot leave its group: the others wait");
+  // It says no more: now it hangs.
+  sim.Pass(1'999);
+  EXPECT_THAT(Members(), ElementsAre(0, 2));
+  sim.Pass(1);
+  ASSERT_THAT(sim.out.stops, SizeIs(1));
+  EXPECT_EQ(sim.out.stops[0].second.task_id(), Seat(2));
+  EXPECT_THAT(Members(), ElementsAre(0));
+}
+
+TEST_F(ElasticGang, AStragglerIsNamedByThoseThatWait) {
+  Start(1, 3);
+  wire::TaskReport report;
+  report.mutable_straggler()->set_epoch(1);
+  report.mutable_straggler()->set_seat(2);
+  report.mutable_straggler()->set_waited_ms(2'100);
+  report.mutable_straggler()->set_computing(true);
+  sim.Report(Seat(0), std::move(report));
+  ASSERT_THAT(sim.out.events, SizeIs(1));
+  EXPECT_EQ(sim.out.events[0].reason_code(), "SLOW");
+  EXPECT_EQ(sim.out.events[0].cause(),
+            "rank 2 on worker w2 is 2.1 s behind its peers after step 7: it computes still, and "
+            "they wait");
+  EXPECT_EQ(gang().epoch(), 1u);
+}
+
+TEST_F(ElasticGang, AGroupThatLostBytesOnTheWayIsCalledCorruptAndMeetsAgain) {
+  Start(1, 2);
+  wire::TaskReport report;
+  report.mutable_endpoint()->set_address("fresh");
+  report.mutable_endpoint()->set_left_epoch(1);
+  report.mutable_endpoint()->set_left_wall_ms(sim.now);
+  report.mutable_endpoint()->set_cause(
+      "from rank 1: corrupt bytes: a frame of 7 has another checksum");
+  report.mutable_endpoint()->set_corrupt(true);
+  sim.Report(Seat(0), std::move(report));
+  EXPECT_EQ(gang().faults_in_row(), 1u);
+  sim.Endpoint(Seat(1), 1);
+  sim.Recovered(Seat(0), 8);
+  EXPECT_EQ(sim.job(id).recoveries(0).reason_code(), "CORRUPT");
+  EXPECT_THAT(Members(), ElementsAre(0, 1));
+}
+
+TEST_F(ElasticGang, ARankWithoutRoomForItsCheckpointIsGoneOnWithout) {
+  Start(1, 3);
+  sim.Finish(Seat(0), "RESOURCE_EXHAUSTED", "checkpoint of step 9: No space left on device");
+  EXPECT_THAT(Members(), ElementsAre(1, 2));
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+  sim.Endpoint(Seat(1), 1);
+  sim.Endpoint(Seat(2), 1);
+  sim.Recovered(Seat(1), 9);
+  EXPECT_THAT(sim.job(id).recoveries(0).cause(), HasSubstr("No space left on device"));
+}
+
+TEST_F(ElasticGang, ALastRankWithoutRoomStartsAgainFromTheCheckpoint) {
+  Start(1, 1, 2);
+  sim.Checkpoint(Seat(0), 5, "c5");
+  sim.Finish(Seat(0), "RESOURCE_EXHAUSTED", "No space left on device");
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+}
+
 TEST_F(ElasticGang, ARankThatItsAgentKilledForItsSilenceIsCalledHung) {
   Start(1, 2);
   wire::TaskReport report;

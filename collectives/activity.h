@@ -1,0 +1,39 @@
+// What a rank's communicator is doing, for its watcher to tell the peers: how many operations it has
+// begun, since when the one that runs does, and whether bytes move.
+// Threads: Enter and Leave by the one that runs the operations, the rest any.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+
+#include "runtime/base/clock.h"
+
+namespace lepton::collectives {
+
+class Activity {
+ public:
+  void Enter() {
+    since_ns_.store(RealClock().Now().time_since_epoch().count(), std::memory_order_relaxed);
+    begun_.fetch_add(1, std::memory_order_relaxed);
+  }
+  void Leave() { since_ns_.store(0, std::memory_order_relaxed); }
+  void Moved() {
+    moves_.store(moves_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  }
+
+  uint64_t begun() const { return begun_.load(std::memory_order_relaxed); }
+  uint64_t moves() const { return moves_.load(std::memory_order_relaxed); }
+  // When the operation that runs began; none runs: empty.
+  std::optional<MonotonicTime> since() const {
+    const int64_t ns = since_ns_.load(std::memory_order_relaxed);
+    if (ns == 0) return std::nullopt;
+    return MonotonicTime(Duration(ns));
+  }
+
+ private:
+  std::atomic<uint64_t> begun_{0}, moves_{0};
+  std::atomic<int64_t> since_ns_{0};
+};
+
+}  // namespace lepton::collectives

@@ -1,0 +1,72 @@
+// How long a rank is waited for: as long as it moves, and no longer than the time-out once nobody does.
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "collectives/backends/native_backend.h"
+#include "runtime/base/progress.h"
+#include "tests/collectives/gang.h"
+
+namespace lepton::collectives {
+namespace {
+
+using std::chrono::milliseconds;
+
+GangOptions Watched(const Backend* backend) {
+  GangOptions options{backend, 3};
+  options.communicator.timeout = milliseconds(400);
+  options.communicator.link_timeout = milliseconds(200);
+  return options;
+}
+
+class PatienceTest : public testing::TestWithParam<TransportChoice> {
+ protected:
+  // Rank 1 comes to the second operation after three time-outs, and computes, or seems not to.
+  std::vector<std::string> OneIsLate(bool ticks) {
+    return RunGang(Watched(&backend_), [ticks](Communicator& comm) -> std::string {
+      if (Status first = comm.Barrier(); !first.ok()) return first.ToString();
+      std::string behind;
+      if (comm.rank() == 1) {
+        for (int i = 0; i < 60; ++i) {
+          std::this_thread::sleep_for(milliseconds(20));
+          if (ticks) progress::Tick();
+        }
+      }
+      std::thread other([&] {
+        std::this_thread::sleep_for(milliseconds(300));
+        for (const Straggler& one : comm.Stragglers()) behind += std::to_string(one.rank) + ";";
+      });
+      const Status second = comm.Barrier();
+      other.join();
+      if (!second.ok()) return second.ToString();
+      if (comm.rank() != 1 && behind != "1;") return "stragglers: '" + behind + "'";
+      return "";
+    });
+  }
+  NativeBackend backend_{{GetParam(), ""}};
+};
+
+TEST_P(PatienceTest, ARankThatIsSlowIsWaitedForAndNamed) {
+  for (const std::string& result : OneIsLate(true)) EXPECT_EQ(result, "");
+}
+
+TEST_P(PatienceTest, AGroupThatStandsStillIsOver) {
+  const std::vector<std::string> results = OneIsLate(false);
+  int exceeded = 0;
+  for (const int rank : {0, 2}) {
+    EXPECT_NE(results[static_cast<size_t>(rank)].find("no answer from rank 1, and nobody"),
+              std::string::npos)
+        << results[static_cast<size_t>(rank)];
+    exceeded += results[static_cast<size_t>(rank)].rfind("DEADLINE_EXCEEDED", 0) == 0;
+  }
+  EXPECT_GE(exceeded, 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Transports, PatienceTest,
+                         testing::Values(TransportChoice::kShm, TransportChoice::kTcp),
+                         [](const auto& info) {
+                           return info.param == TransportChoice::kShm ? "Shm" : "Tcp";
+                         });
+
+}  // namespace
+}  // namespace lepton::collectives
