@@ -2,7 +2,7 @@
 """What a joiner costs those that train: the step in which it is let in, from where the old group parted
 to the commit, against the median step. A GPT of 4 layers x 128 on three workers, which a fourth joins
 and leaves again and again; the text is this repository's own.
-  bench/join_bench.py [joins]                          # a release build"""
+  bench/join_bench.py [joins] [large]      # a release build; large: 6 layers x 384, 10.8 million parameters"""
 import pathlib
 import signal
 import statistics
@@ -14,21 +14,22 @@ sys.path.insert(0, str(HERE.parent / "tests/support"))
 from cluster import Cluster, FINAL, wait_until  # noqa: E402
 
 JOINS = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+LAYERS, WIDTH = (6, 384) if "large" in sys.argv else (4, 128)
 
 
 def spec(text):
     return {"kind": "train", "name": "join", "loss": "next_token",
             "dataset": {"uri": f"file://{text}", "format": "text", "tokenizer": "bytes", "context": 128},
-            "model": {"arch": "transformer", "style": "gpt2", "layers": 4, "heads": 4, "width": 128},
+            "model": {"arch": "transformer", "style": "gpt2", "layers": LAYERS, "heads": 4, "width": WIDTH},
             "optimizer": {"name": "adamw", "lr": 0.001},
             "batch_size": 12, "steps": 1_000_000, "seed": 3, "checkpoint": {"every_steps": 10_000_000},
             "resources": {"min_workers": 1, "max_workers": 4}, "elastic": {"logical_shards": 12}}
 
 
 def step_ms(cluster, job):
-    """Of one step, over two seconds."""
+    """Of one step, over some seconds."""
     first, begin = cluster.job(job)["progress"]["step"], time.monotonic()
-    time.sleep(2)
+    time.sleep(2 if WIDTH == 128 else 10)
     return 1000 * (time.monotonic() - begin) / max(1, cluster.job(job)["progress"]["step"] - first)
 
 

@@ -1,6 +1,6 @@
-// What a rank's communicator is doing, for its watcher to tell the peers: how many operations it has
-// begun, since when the one that runs does, and whether bytes move.
-// Threads: Enter and Leave by the one that runs the operations, the rest any.
+// What a rank's communicator is doing, for its watcher to tell the peers: how many operations it
+// has begun, since when the one that runs does, and whether bytes move. Threads: Enter and Leave by
+// the one that runs the operations, the rest any.
 #pragma once
 
 #include <atomic>

@@ -7,7 +7,8 @@
 namespace lepton::collectives {
 namespace {
 
-constexpr uint64_t kMultiplier = 0x9FB21C651E98DF25u;  // odd: each step can be undone, so none loses
+constexpr uint64_t kMultiplier =
+    0x9FB21C651E98DF25u;  // odd: each step can be undone, so none loses
 
 uint64_t Step(uint64_t lane, uint64_t word) {
   return std::rotl((lane ^ word) * kMultiplier, 29);

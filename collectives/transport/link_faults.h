@@ -1,5 +1,6 @@
-// Faults of a link on purpose, for tests alone: what no tool outside can do to bytes that TCP guards.
-// Without LEPTON_TEST_LINK_FAULTS, a folder, it does nothing. While that folder holds a file named
+// Faults of a link on purpose, for tests alone: what no tool outside can do to bytes that TCP
+// guards. Without LEPTON_TEST_LINK_FAULTS, a folder, it does nothing. While that folder holds a
+// file named
 //   corrupt  one bit of what is received next flips, once: the first process that sees the file
 //            removes it
 //   slow     every send takes three milliseconds more

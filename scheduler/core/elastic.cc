@@ -8,8 +8,9 @@
 namespace lepton::scheduler {
 
 bool IsElastic(const spec::JobSpec& spec) {
-  return spec.kind == spec::JobKind::kTrain && spec.elastic.recovery == "in_place" &&
-         spec.resources.max_workers > 1 &&
+  const bool trains = spec.kind == spec::JobKind::kTrain || spec.kind == spec::JobKind::kDistill ||
+                      spec.kind == spec::JobKind::kTune;
+  return trains && spec.elastic.recovery == "in_place" && spec.resources.max_workers > 1 &&
          (spec.collectives == "auto" || spec.collectives == "native");
 }
 

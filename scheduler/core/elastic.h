@@ -11,7 +11,7 @@
 
 namespace lepton::scheduler {
 
-// Whether a gang of this job goes on when a rank is lost.
+// Whether a gang of this job, or of its trials, goes on when a rank is lost.
 bool IsElastic(const spec::JobSpec& spec);
 
 bool IsMember(const Gang& gang, const Task& task);

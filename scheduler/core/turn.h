@@ -95,6 +95,8 @@ class Turn {
     wire::StartTask start;  // what is equal for all ranks
   };
   void StartGang(GangPlan plan);
+  // It is to outlive its ranks: all of them are members of its first epoch.
+  static void MakeElastic(GangPlan& plan);
   // What is equal for all tasks of a gang, but the inputs.
   void FillStart(const Gang& gang, uint32_t slots, wire::StartTask* start) const;
 

@@ -79,6 +79,13 @@ int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorO
   return next;
 }
 
+void Turn::MakeElastic(GangPlan& plan) {
+  plan.gang.set_elastic(true);
+  plan.gang.set_epoch(1);
+  plan.gang.set_forming(true);
+  for (uint32_t rank = 0; rank < plan.workers.size(); ++rank) plan.gang.add_members(rank);
+}
+
 // What is in the way of slots for a seat: a job that waits in line for them.
 bool Turn::OthersWait(const std::string& device) const {
   const auto queue = state_.queues.find(device);
@@ -190,6 +197,7 @@ bool Turn::GoOnWithout(const std::string& gang_id, EpochChange change) {
   }
   const int missing = spec.resources.min_workers - static_cast<int>(members.size());
   if (missing > 0) {
+    if (gang.trial() >= 0) return false;
     const std::vector<uint32_t> seats = AddSeats(gang_id, missing, missing);
     if (seats.empty()) return false;
     members.insert(members.end(), seats.begin(), seats.end());
@@ -260,6 +268,8 @@ void Turn::LetJoin(const std::string& gang_id) {
 void Turn::ServeJoins() {
   std::vector<std::string> ids;
   for (const auto& [id, gang] : state_.gangs) {
+    // A trial loses ranks, and gets no further ones: slots are for other trials.
+    if (gang.trial() >= 0) continue;
     if (Goes(gang) && gang.state() == GANG_RUNNING && gang.progressed()) ids.push_back(id);
   }
   for (const std::string& id : ids) {

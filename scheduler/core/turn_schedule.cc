@@ -80,13 +80,8 @@ void Turn::StartJob(const JobId& id, const placement::Placement& placed) {
   plan.gang.set_trial(-1);
   plan.gang.set_kind(job.kind());
   plan.gang.set_attempt(job.attempt());
-  if (IsElastic(spec)) {
-    plan.gang.set_elastic(true);
-    plan.gang.set_epoch(1);
-    plan.gang.set_forming(true);
-    for (uint32_t rank = 0; rank < placed.workers.size(); ++rank) plan.gang.add_members(rank);
-  }
   plan.workers = placed.workers;
+  if (IsElastic(spec)) MakeElastic(plan);
   plan.slots = RequestOf(spec, job).slots;
   plan.start.set_spec_json(job.spec_json());
   if (job.checkpoints_size() > 0) {

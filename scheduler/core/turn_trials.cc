@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
 #include "scheduler/core/job_state.h"
 #include "scheduler/core/queue.h"
@@ -127,6 +128,7 @@ bool Turn::StartTrial(const JobId& id, int index, const placement::Placement& pl
   plan.gang.set_attempt(trial.attempt());
   plan.workers = placed.workers;
   plan.slots = RequestOf(tune, job).slots;
+  if (IsElastic(tune) && plan.workers.size() > 1) MakeElastic(plan);
   plan.start.set_spec_json(spec::JobSpecToJson(*spec).dump());
   if (trial.checkpoints_size() > 0) {
     plan.gang.set_resume_checkpoint(trial.checkpoints(trial.checkpoints_size() - 1).manifest());

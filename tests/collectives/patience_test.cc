@@ -1,4 +1,5 @@
-// How long a rank is waited for: as long as it moves, and no longer than the time-out once nobody does.
+// How long a rank is waited for: as long as it moves, and no longer than the time-out once nobody
+// does.
 #include <gtest/gtest.h>
 
 #include <thread>

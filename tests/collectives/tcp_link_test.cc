@@ -139,7 +139,9 @@ TEST(TcpLink, OneReceiverMayReadInOtherPiecesThanWereSent) {
   Bytes out(bytes.size());
   size_t received = 0;
   while (received < out.size()) {
-    received += wire.receiver->TryRecv(out.data() + received, std::min<size_t>(37, out.size() - received)).value();
+    received +=
+        wire.receiver->TryRecv(out.data() + received, std::min<size_t>(37, out.size() - received))
+            .value();
   }
   EXPECT_EQ(out, bytes);
 }

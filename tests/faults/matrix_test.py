@@ -216,6 +216,9 @@ class Matrix(unittest.TestCase):
         self.assertEqual(job["attempt"], 1, job)
         self.assertEqual(job["result"]["weights_sha256"], bench.digest)
         self.assertLess(longest, BUDGET_S + LEASE_S + 1, job.get("recoveries"))
+        if fault is full_disk and phase in (init, step):  # before a checkpoint that is due
+            told = [e["message"] for e in bench.cluster.items(f"/v1/jobs/{job_id}/events")]
+            self.assertTrue(any("No space left" in one for one in told), told)
         if fault is corrupt:
             self.assertFalse((bench.faults_of(victim["worker_id"]) / "corrupt").exists(), "nothing was hurt")
             told = [e["reason_code"] for e in bench.cluster.items(f"/v1/jobs/{job_id}/events")]

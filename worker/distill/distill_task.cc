@@ -2,7 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <span>
+#include <vector>
+
 #include "worker/distill/teacher.h"
+#include "worker/membership.h"
+#include "worker/train/elastic_train.h"
 #include "worker/train/evaluation.h"
 #include "worker/train/train_session.h"
 
@@ -16,6 +21,10 @@ class BaselineObserver final : public TrainObserver {
   BaselineObserver(TaskContext& context, const TrainSession& session)
       : context_(context), session_(session) {}
   bool StopRequested() override { return context_.stop_requested(); }
+  // A joiner is not worth to begin the baseline anew; one that must go is.
+  bool LeaveRequested() override {
+    return context_.membership() != nullptr && context_.membership()->leave_requested();
+  }
   void Progress(const TrainProgress& progress) override {
     wire::TaskProgress report;
     report.set_step(session_.stop_step);
@@ -59,6 +68,40 @@ Result<double> TrainAlone(TaskContext& context, const TrainSession& session,
   return evaluation.accuracy;
 }
 
+// What a distillation does in each group: the teacher's logits before the student's loop, the two
+// models to compare it with behind it.
+class Distillation final : public GroupWork {
+ public:
+  Distillation(TaskContext& context, TrainSession& session, Teacher& teacher)
+      : context_(context), session_(session), teacher_(teacher) {}
+
+  Status Begin(collectives::Communicator& gang) override {
+    return teacher_.ShareLogits(*session_.data.train_plain, gang, logits_);
+  }
+  std::span<const float> teacher_logits() const override { return logits_; }
+  Result<Metrics> End(collectives::Communicator& gang) override {
+    const Examples& test = *session_.data.test;
+    LEPTON_ASSIGN_OR_RETURN(const Evaluation taught,
+                            Evaluate(teacher_.program(), test, test.rows(), gang));
+    Result<double> alone = TrainAlone(context_, session_, gang);
+    if (!alone.ok()) return alone.status().WithContext("the student alone");
+    Metrics metrics = {
+        {"teacher/parameters", static_cast<double>(teacher_.parameters())},
+        {"student/parameters", static_cast<double>(session_.program->weights().size())}};
+    if (test.rows() > 0) {
+      metrics["teacher/accuracy"] = taught.accuracy;
+      metrics["student_alone/accuracy"] = *alone;
+    }
+    return metrics;
+  }
+
+ private:
+  TaskContext& context_;
+  TrainSession& session_;
+  Teacher& teacher_;
+  std::vector<float> logits_;
+};
+
 }  // namespace
 
 Status RunDistill(TaskContext& context) {
@@ -67,36 +110,24 @@ Status RunDistill(TaskContext& context) {
   if (!loaded.ok()) return loaded.status().WithContext("teacher");
   Teacher& teacher = *loaded;
   LEPTON_ASSIGN_OR_RETURN(TrainSession session, OpenSession(context, &teacher.model()));
+  Distillation work(context, session, teacher);
+  if (context.membership() != nullptr) return TrainElastically(context, session, &work);
   LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<collectives::Communicator> gang,
                           context.JoinGang());
-  LEPTON_ASSIGN_OR_RETURN(const std::vector<float> logits,
-                          teacher.Logits(*session.data.train_plain, *gang));
-
+  LEPTON_RETURN_IF_ERROR(work.Begin(*gang));
   TaskObserver observer(context, session);
   const TrainRun run = {.spec = context.spec(),
                         .data = session.data,
                         .program = *session.program,
                         .gang = *gang,
-                        .teacher_logits = logits,
+                        .teacher_logits = work.teacher_logits(),
                         .first_step = session.first_step,
                         .last_step = session.stop_step,
                         .checkpoint_at_end = true,  // a lost baseline need not redo the student
                         .resumed_from = context.start().resume_checkpoint(),
                         .first_state = session.first_state};
   LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, RunTrainLoop(run, observer));
-
-  const Examples& test = *session.data.test;
-  LEPTON_ASSIGN_OR_RETURN(const Evaluation taught,
-                          Evaluate(teacher.program(), test, test.rows(), *gang));
-  Result<double> alone = TrainAlone(context, session, *gang);
-  if (!alone.ok()) return alone.status().WithContext("the student alone");
-  Metrics metrics = {
-      {"teacher/parameters", static_cast<double>(teacher.parameters())},
-      {"student/parameters", static_cast<double>(session.program->weights().size())}};
-  if (test.rows() > 0) {
-    metrics["teacher/accuracy"] = taught.accuracy;
-    metrics["student_alone/accuracy"] = *alone;
-  }
+  LEPTON_ASSIGN_OR_RETURN(const Metrics metrics, work.End(*gang));
   return FinishSession(context, session, outcome, metrics, *gang);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "worker/train/evaluation.h"
 
@@ -44,6 +45,30 @@ Result<std::vector<float>> Teacher::Logits(const Examples& examples,
                                           collectives::ReduceOp::kSum));
   }
   return logits;
+}
+
+Status Teacher::ShareLogits(const Examples& examples, collectives::Communicator& gang,
+                            std::vector<float>& logits) {
+  const int64_t mine = logits.empty() ? 0 : 1;
+  std::vector<int64_t> have(static_cast<size_t>(gang.size()), mine);
+  if (gang.size() > 1) {
+    LEPTON_RETURN_IF_ERROR(gang.AllGather(&mine, have.data(), 1, collectives::DataType::kInt64)
+                               .WithContext("teacher"));
+  }
+  const auto source = std::find(have.begin(), have.end(), 1);
+  if (source == have.end()) {
+    LEPTON_ASSIGN_OR_RETURN(logits, Logits(examples, gang));
+    return Status::Ok();
+  }
+  if (std::find(have.begin(), have.end(), 0) == have.end()) return Status::Ok();
+  // A broadcast that fails leaves a joiner with nothing.
+  std::vector<float> copy(static_cast<size_t>(examples.rows() * program_->signature().outputs));
+  std::vector<float>& into = logits.empty() ? copy : logits;
+  LEPTON_RETURN_IF_ERROR(gang.Broadcast(into.data(), into.size(), collectives::DataType::kFloat32,
+                                        static_cast<int>(source - have.begin()))
+                             .WithContext("the teacher's logits"));
+  if (logits.empty()) logits = std::move(copy);
+  return Status::Ok();
 }
 
 }  // namespace lepton::worker

@@ -25,6 +25,10 @@ class Teacher {
   // Logits [examples, classes] of data that was prepared like this model. Collective: each rank
   // computes its share of the examples and gets all of them.
   Result<std::vector<float>> Logits(const Examples& examples, collectives::Communicator& gang);
+  // The same in a group some of whose ranks have them from an older one (`logits` is not empty):
+  // the others get theirs. What was there does not move.
+  Status ShareLogits(const Examples& examples, collectives::Communicator& gang,
+                     std::vector<float>& logits);
 
  private:
   Teacher(StoredModel model, std::unique_ptr<nn::TrainingProgram> program)

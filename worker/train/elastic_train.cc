@@ -73,9 +73,10 @@ bool GroupIsOver(const Status& status) {
 
 class ElasticTraining {
  public:
-  ElasticTraining(TaskContext& context, const TrainSession& session)
+  ElasticTraining(TaskContext& context, const TrainSession& session, GroupWork* work)
       : context_(context),
         session_(session),
+        work_(work),
         observer_(context, session),
         has_state_(!context.start().joins()) {}
 
@@ -99,26 +100,36 @@ class ElasticTraining {
  private:
   Status TakePart(const Membership::Group& group) {
     collectives::Communicator& gang = *group.gang;
+    if (work_ != nullptr) LEPTON_RETURN_IF_ERROR(work_->Begin(gang));
     if (!loop_) {
-      run_.emplace(TrainRun{.spec = context_.spec(),
-                            .data = session_.data,
-                            .program = *session_.program,
-                            .gang = gang,
-                            .first_step = session_.first_step,
-                            .last_step = session_.stop_step,
-                            .resumed_from = context_.start().resume_checkpoint(),
-                            .first_state = session_.first_state});
+      run_.emplace(TrainRun{
+          .spec = context_.spec(),
+          .data = session_.data,
+          .program = *session_.program,
+          .gang = gang,
+          .teacher_logits = work_ != nullptr ? work_->teacher_logits() : std::span<const float>(),
+          .first_step = session_.first_step,
+          .last_step = session_.stop_step,
+          // What follows the loop need not cost it again; a trial goes on from it.
+          .checkpoint_at_end = work_ != nullptr || context_.start().kind() == "trial",
+          .resumed_from = context_.start().resume_checkpoint(),
+          .first_state = session_.first_state});
       loop_.emplace(*run_, observer_);
     }
     LEPTON_ASSIGN_OR_RETURN(const uint64_t bytes, loop_->Enter(gang, has_state_));
     has_state_ = true;
     if (gang.rank() == 0 && group.epoch > 1) observer_.Entered(group, bytes);
     LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, loop_->Run());
-    return FinishSession(context_, session_, outcome, {}, gang);
+    Metrics further;
+    if (work_ != nullptr) {
+      LEPTON_ASSIGN_OR_RETURN(further, work_->End(gang));
+    }
+    return FinishSession(context_, session_, outcome, further, gang);
   }
 
   TaskContext& context_;
   const TrainSession& session_;
+  GroupWork* const work_;
   ElasticObserver observer_;
   bool has_state_;
   std::optional<TrainRun> run_;  // its group is the first one
@@ -127,8 +138,8 @@ class ElasticTraining {
 
 }  // namespace
 
-Status TrainElastically(TaskContext& context, const TrainSession& session) {
-  return ElasticTraining(context, session).Run();
+Status TrainElastically(TaskContext& context, const TrainSession& session, GroupWork* work) {
+  return ElasticTraining(context, session, work).Run();
 }
 
 }  // namespace lepton::worker

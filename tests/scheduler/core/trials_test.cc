@@ -263,5 +263,32 @@ TEST(Trials, SpecThatWouldNotSurviveTheJournalIsRefused) {
   EXPECT_THAT(sim.journal, IsEmpty());
 }
 
+TEST(Trials, OneOfSeveralRanksGoesOnWithoutADeadOne) {
+  Sim sim;
+  sim.Hello("w0");
+  sim.Hello("w1");
+  spec::JobSpec spec = Sim::Tune("random", 1);
+  spec.elastic.recovery = "in_place";
+  spec.resources.max_workers = 2;
+  const std::string id = sim.Submit(spec);
+  sim.RunAll(id);
+  const std::string gang_id = sim.state().GangOfTask(sim.Living(id)[0])->id();
+  sim.Progress(gang_id + ".r0", 3);
+  sim.Checkpoint(gang_id + ".r0", 5, "c5");
+  sim.Finish(gang_id + ".r0", "ABORTED", "", 9);
+  sim.Endpoint(gang_id + ".r1", 1, "rank 0 died");
+  const Gang& gang = *sim.state().FindGang(gang_id);
+  EXPECT_EQ(gang.epoch(), 2u);
+  EXPECT_EQ(gang.members_size(), 1);
+  EXPECT_EQ(gang.tasks_size(), 2) << "no further rank";
+  EXPECT_EQ(sim.job(id).trials(0).attempt(), 1u);
+  // With nobody left it starts again elsewhere from its checkpoint.
+  sim.Finish(gang_id + ".r1", "ABORTED", "", 9);
+  sim.Pass(1'000);
+  ASSERT_FALSE(sim.Living(id).empty());
+  EXPECT_EQ(sim.job(id).trials(0).attempt(), 2u);
+  EXPECT_EQ(sim.state().GangOfTask(sim.Living(id)[0])->resume_checkpoint(), "c5");
+}
+
 }  // namespace
 }  // namespace lepton::scheduler
