@@ -97,9 +97,10 @@ class Communicator {
   virtual Status Send(const void* data, size_t count, DataType type, int peer) = 0;
   virtual Status Recv(void* data, size_t count, DataType type, int peer) = 0;
 
-  // Runs behind earlier asynchronous operations; blocking calls wait for those first.
+  // These run behind earlier asynchronous operations; blocking calls wait for those first.
   virtual HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                                    ReduceOp op) = 0;
+  virtual HandlePtr AllToAllAsync(const void* in, void* out, size_t count, DataType type) = 0;
 
   // Who is waited for now; nobody where ranks do not tell (Options::link_timeout). Any thread.
   virtual std::vector<Straggler> Stragglers() const { return {}; }

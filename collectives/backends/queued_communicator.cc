@@ -113,8 +113,18 @@ Status QueuedCommunicator::Recv(void* data, size_t count, DataType type, int pee
 
 HandlePtr QueuedCommunicator::AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                                              ReduceOp op) {
+  return RunLater({Operation::kAllReduce, in, out, count, type, op, 0, /*patient=*/true});
+}
+
+HandlePtr QueuedCommunicator::AllToAllAsync(const void* in, void* out, size_t count,
+                                            DataType type) {
+  return RunLater(
+      {Operation::kAllToAll, in, out, count, type, ReduceOp::kSum, 0, /*patient=*/true});
+}
+
+HandlePtr QueuedCommunicator::RunLater(const Call& call) {
   auto pending = std::make_shared<Pending>();
-  pending->call = {Operation::kAllReduce, in, out, count, type, op, 0, /*patient=*/true};
+  pending->call = call;
   Status status = Check(pending->call);
   if (!status.ok()) {
     pending->Finish(std::move(status));

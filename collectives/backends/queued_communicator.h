@@ -37,6 +37,7 @@ class QueuedCommunicator : public Communicator {
   Status Recv(void* data, size_t count, DataType type, int peer) override;
   HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                            ReduceOp op) override;
+  HandlePtr AllToAllAsync(const void* in, void* out, size_t count, DataType type) override;
   void Abort(Status cause) override;
 
  protected:
@@ -58,6 +59,7 @@ class QueuedCommunicator : public Communicator {
 
   Status Check(const Call& call) const;
   Status RunNow(const Call& call);
+  HandlePtr RunLater(const Call& call);
   Status Perform(const Call& call);
   Status Alone(const Call& call) const;
   void ProgressLoop();

@@ -27,4 +27,10 @@ Result<Plan*> Executor::PlanForBatch(int64_t batch, bool* made) {
   return PlanFor(InputTypesForBatch(graph_, batch), made);
 }
 
+size_t Executor::largest_arena() const {
+  size_t most = 0;
+  for (const Cached& cached : plans_) most = std::max(most, cached.plan->memory().peak_bytes);
+  return most;
+}
+
 }  // namespace lepton::graph

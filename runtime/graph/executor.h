@@ -22,6 +22,8 @@ class Executor {
   // were asked for. `*made` (may be null) says whether it is new and so has nothing bound yet.
   Result<Plan*> PlanFor(std::span<const TensorType> inputs, bool* made = nullptr);
   Result<Plan*> PlanForBatch(int64_t batch, bool* made = nullptr);
+  // Of the largest plan's arena, in bytes.
+  size_t largest_arena() const;
 
  private:
   struct Cached {

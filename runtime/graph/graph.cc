@@ -79,6 +79,12 @@ Status Graph::AddOutput(ValueId value, bool external) {
   return Status::Ok();
 }
 
+Status Graph::AddPassingOutput(ValueId value) {
+  LEPTON_RETURN_IF_ERROR(AddOutput(value, /*external=*/true));
+  outputs_.back() = {value, /*external=*/false, /*passing=*/true};
+  return Status::Ok();
+}
+
 ValueId Graph::FindSource(std::string_view name) const {
   for (size_t i = 0; i < values_.size(); ++i) {
     if (values_[i].kind != ValueKind::kComputed && values_[i].name == name) {

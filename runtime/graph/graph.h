@@ -42,10 +42,12 @@ struct Node {
 };
 
 // A value that the caller wants. An external one is written straight into memory that the caller
-// binds; the others are read from the plan's own memory after a run.
+// binds; a passing one is read from the plan's own memory in Plan::OutputReady and not later; the
+// others are read from there after a run.
 struct Output {
   ValueId value = kNoValue;
   bool external = false;
+  bool passing = false;
 };
 
 class Graph {
@@ -67,6 +69,8 @@ class Graph {
   NodeId Repeat(NodeId node, std::vector<ValueId> inputs);
   // kInvalidArgument when an input or parameter is asked for as an external output.
   Status AddOutput(ValueId value, bool external);
+  // As an external one it must be computed by a node.
+  Status AddPassingOutput(ValueId value);
 
   const std::deque<Value>& values() const { return values_; }
   const std::deque<Node>& nodes() const { return nodes_; }

@@ -65,12 +65,11 @@ class Plan {
   // The same, where `version`, which is not 0, names the parameters' state: nothing is done that
   // was done for the same version, here or by another plan of the same pack cache.
   void RunPrologue(const RunState& state, uint64_t version);
-  // `ready` (may be empty) is called on the caller's thread with each external output as soon as
-  // the caller may do with it what it likes: behind the last step that writes or reads it and
-  // before the next one. Known when the plan is made, so the order follows from the shapes. Outputs
-  // that follow from parameters alone are not named.
-  // On an accelerator the run is queued, and `ready` is not called: Fetch, or the accelerator's
-  // Synchronize, waits for it.
+  // `ready` (may be empty) is called on the caller's thread with each external or passing output as
+  // soon as the caller may do with it what it likes: behind the last step that writes or reads it
+  // and before the next one. Known when the plan is made, so the order follows from the shapes.
+  // Outputs that follow from parameters alone are not named. On an accelerator the run is queued,
+  // and `ready` is not called: Fetch, or the accelerator's Synchronize, waits for it.
   using OutputReady = std::function<void(ValueId)>;
   void Run(const RunState& state, const OutputReady& ready = {});
 
@@ -91,8 +90,9 @@ class Plan {
     std::vector<const Node*> nodes;  // the anchor and its followers
     std::unique_ptr<Kernel> kernel;
     std::string_view implementation;
-    bool prepared = false;               // has frozen inputs
-    std::vector<ValueId> final_outputs;  // external outputs that no step behind this one touches
+    bool prepared = false;  // has frozen inputs
+    std::vector<ValueId>
+        final_outputs;  // external and passing ones that no step behind this one touches
     void* workspace = nullptr;
   };
   Plan() = default;

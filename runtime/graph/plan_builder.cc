@@ -237,7 +237,7 @@ void PlanBuilder::FindFinalOutputs() {
   }
   for (const Output& output : graph_.outputs()) {
     const size_t last = last_use[plan_->roots_[output.value]];
-    if (output.external && last > 0) {
+    if ((output.external || output.passing) && last > 0) {
       plan_->steps_[last - 1].final_outputs.push_back(output.value);
     }
   }

@@ -67,6 +67,8 @@ class GraphTraining final : public TrainingProgram {
   Result<LossSum> ForwardBackward(const Batch& batch, const Targets& targets, uint64_t step,
                                   uint32_t shard) override;
   void WatchGradients(GradientReady ready) override;
+  std::span<const float> gradient(size_t parameter) override;
+  size_t arena_bytes() const override { return executor_.largest_arena(); }
   double ApplyGradients(uint64_t step, double scale) override;
   int state_per_element() const override {
     return static_cast<int>(OptimizerStateSize(options_.optimizer, 1));
@@ -86,6 +88,7 @@ class GraphTraining final : public TrainingProgram {
   Result<double> SumRowLosses(graph::Plan& plan);
   void WeighStatistics(double count);
   void MoveStatistics(double scale);
+  void NameTheRest();
   double NormOfGradients();
   double ClippedScale(double scale, double norm) const;
 
@@ -101,7 +104,11 @@ class GraphTraining final : public TrainingProgram {
   std::unique_ptr<ForwardProgram> forward_;
   std::vector<ParameterView> parameters_;
   std::vector<UpdateRange> update_ranges_;
-  int64_t trained_ = 0;  // elements; statistics lie behind
+  int64_t trained_ = 0;          // elements; statistics lie behind
+  int64_t gradients_begin_ = 0;  // the first element that gradients_ has
+  graph::Plan* running_ = nullptr;
+  GradientReady ready_;
+  std::vector<bool> named_;  // by parameter: ready_ was called in this run
   DeviceFloats weights_, gradients_, optimizer_state_;
   std::vector<float> row_losses_;
   uint64_t version_ = 0;  // of the weights
@@ -115,20 +122,24 @@ Status GraphTraining::Compile() {
   LEPTON_ASSIGN_OR_RETURN(gradient_values_, AddParameterGradients(graph_, loss_, builder_,
                                                                   options_.recompute_activations));
   LEPTON_RETURN_IF_ERROR(graph_.AddOutput(loss_.row_losses, /*external=*/false));
-  for (const graph::ValueId gradient : gradient_values_) {
-    LEPTON_RETURN_IF_ERROR(graph_.AddOutput(gradient, /*external=*/true));
+  for (size_t i = 0; i < gradient_values_.size(); ++i) {
+    const bool passing = !options_.keeps_gradients && !builder_.parameters()[i].view.statistic;
+    LEPTON_RETURN_IF_ERROR(passing ? graph_.AddPassingOutput(gradient_values_[i])
+                                   : graph_.AddOutput(gradient_values_[i], /*external=*/true));
   }
 
   const int64_t elements = builder_.parameter_elements();
+  trained_ = builder_.trained_elements();
+  gradients_begin_ = options_.keeps_gradients ? 0 : trained_;
   const int64_t state = options_.keeps_optimizer_state
                             ? OptimizerStateSize(options_.optimizer, builder_.trained_elements())
                             : 0;
   LEPTON_RETURN_IF_ERROR(CheckMemory("weights, gradients and the optimizer's state",
-                                     (2 * elements + state) * sizeof(float)));
-  trained_ = builder_.trained_elements();
+                                     (2 * elements - gradients_begin_ + state) * sizeof(float)));
   parameters_ = ParameterViews(builder_.parameters());
   LEPTON_ASSIGN_OR_RETURN(weights_, DeviceFloats::Make(options_.backend, elements));
-  LEPTON_ASSIGN_OR_RETURN(gradients_, DeviceFloats::Make(options_.backend, elements));
+  LEPTON_ASSIGN_OR_RETURN(gradients_,
+                          DeviceFloats::Make(options_.backend, elements - gradients_begin_));
   LEPTON_ASSIGN_OR_RETURN(optimizer_state_, DeviceFloats::Make(options_.backend, state));
   update_ranges_ = UpdateRanges(options_.optimizer, parameters_);
   InitializeParameters(builder_.parameters(), options_.seed, weights());
@@ -157,12 +168,14 @@ Status GraphTraining::CheckExamples(const Batch& batch, const Targets& targets) 
 void GraphTraining::BindParameters(graph::Plan& plan) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     plan.Bind(builder_.parameters()[i].value, weights_.place() + parameters_[i].offset);
-    plan.Bind(gradient_values_[i], gradients_.place() + parameters_[i].offset);
+    if (parameters_[i].offset < gradients_begin_) continue;
+    plan.Bind(gradient_values_[i], gradients_.place() + (parameters_[i].offset - gradients_begin_));
   }
 }
 
 Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets& targets,
                                                uint64_t step, uint32_t shard) {
+  if (!options_.keeps_gradients && !ready_) return FailedPrecondition("nobody takes the gradients");
   LEPTON_RETURN_IF_ERROR(CheckExamples(batch, targets));
   bool made = false;
   const std::vector<TensorType> types = loss_.InputTypes(signature_, options_, batch);
@@ -181,7 +194,9 @@ Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets
   weights_.Current();
   const graph::RunState state{options_.seed, step, shard, options_.profile};
   plan->RunPrologue(state, version_);
+  running_ = plan;
   plan->Run(state, output_ready_);
+  if (!options_.keeps_gradients) NameTheRest();
   gradients_.Wrote();
   LossSum loss;
   LEPTON_ASSIGN_OR_RETURN(loss.sum, SumRowLosses(*plan));
@@ -190,20 +205,39 @@ Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets
   return loss;
 }
 
+// Gradients that follow from parameters alone, which the plan does not name, live on behind the
+// run.
+void GraphTraining::NameTheRest() {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!parameters_[i].statistic && !named_[i]) ready_(i);
+  }
+  named_.assign(parameters_.size(), false);
+}
+
+std::span<const float> GraphTraining::gradient(size_t parameter) {
+  if (options_.keeps_gradients) return TrainingProgram::gradient(parameter);
+  return running_->view(gradient_values_[parameter]).span<const float>();
+}
+
 // Statistics are not final before they are weighed.
 void GraphTraining::WatchGradients(GradientReady ready) {
   // A device's are final when the whole run is.
   if (!ready || options_.backend != nullptr) {
     output_ready_ = {};
+    ready_ = {};
     return;
   }
   std::vector<size_t> parameter_of(graph_.values().size(), parameters_.size());
   for (size_t i = 0; i < gradient_values_.size(); ++i) {
     if (!parameters_[i].statistic) parameter_of[gradient_values_[i]] = i;
   }
-  output_ready_ = [parameter_of = std::move(parameter_of), ready = std::move(ready),
+  ready_ = std::move(ready);
+  named_.assign(parameters_.size(), false);
+  output_ready_ = [this, parameter_of = std::move(parameter_of),
                    none = parameters_.size()](graph::ValueId value) {
-    if (parameter_of[value] != none) ready(parameter_of[value]);
+    if (parameter_of[value] == none) return;
+    named_[parameter_of[value]] = true;
+    ready_(parameter_of[value]);
   };
 }
 
@@ -222,8 +256,8 @@ Result<double> GraphTraining::SumRowLosses(graph::Plan& plan) {
 }
 
 void GraphTraining::WeighStatistics(double count) {
-  const int64_t statistics = gradients_.size() - trained_;
-  float* const values = gradients_.place() + trained_;
+  const int64_t statistics = gradients_.size() - (trained_ - gradients_begin_);
+  float* const values = gradients_.place() + (trained_ - gradients_begin_);
   const auto factor = static_cast<float>(count);
   if (options_.backend != nullptr) return options_.backend->Scale(statistics, factor, values);
   for (int64_t i = 0; i < statistics; ++i) values[i] *= factor;
@@ -234,7 +268,7 @@ void GraphTraining::MoveStatistics(double scale) {
     if (!view.statistic) continue;
     const auto momentum = static_cast<float>(view.momentum);
     float* const values = weights_.place() + view.offset;
-    const float* const measured = gradients_.place() + view.offset;
+    const float* const measured = gradients_.place() + (view.offset - gradients_begin_);
     if (options_.backend != nullptr) {
       options_.backend->MoveTowards(view.size, momentum, static_cast<float>(scale), measured,
                                     values);
@@ -312,6 +346,9 @@ Result<std::unique_ptr<TrainingProgram>> TrainingProgram::Build(const Signature&
   LEPTON_RETURN_IF_ERROR(CheckOptimizer(options.optimizer));
   LEPTON_RETURN_IF_ERROR(CheckSchedule(options.schedule));
   LEPTON_RETURN_IF_ERROR(CheckLoss(signature, options));
+  if (!options.keeps_gradients && options.backend != nullptr) {
+    return InvalidArgument("gradients in passing are for the host alone");
+  }
   if (!(options.clip_norm >= 0)) return InvalidArgument("clip_norm: must not be negative");
   auto program = std::make_unique<GraphTraining>(signature, options);
   LEPTON_RETURN_IF_ERROR(program->Compile());

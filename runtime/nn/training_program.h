@@ -88,6 +88,9 @@ class TrainingProgram {
     uint64_t seed = 0;
     // False: the caller keeps the optimiser's state, and steps by ApplyPart.
     bool keeps_optimizer_state = true;
+    // False: gradients() has the statistics alone, and a parameter's gradient is there within
+    // WatchGradients' call only; its memory is then used for others. Needs a watcher, and the host.
+    bool keeps_gradients = true;
     bool distill = false;
     DistillOptions distill_options;
     graph::Profile* profile = nullptr;  // of ForwardBackward; must outlive the program
@@ -120,7 +123,15 @@ class TrainingProgram {
   // first, in an order that follows from the shapes. A gradient that is not named so is final when
   // ForwardBackward returns OK. Null: nobody wants to know.
   using GradientReady = std::function<void(size_t parameter)>;
+  // Without keeps_gradients each is named, once in every ForwardBackward.
   virtual void WatchGradients(GradientReady) {}
+  // Within such a call for this parameter, or with keeps_gradients.
+  virtual std::span<const float> gradient(size_t parameter) {
+    const ParameterView& view = parameters()[parameter];
+    return gradients().subspan(static_cast<size_t>(view.offset), static_cast<size_t>(view.size));
+  }
+  // What ForwardBackward works in, in bytes, as of the largest micro-batch so far.
+  virtual size_t arena_bytes() const { return 0; }
 
   // gradients() * scale, clipped to clip_norm by global norm, applied at the schedule's rate for
   // `step` (0-based). Returns the gradient norm before clipping; NaN or infinity means that nothing

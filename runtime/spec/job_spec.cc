@@ -101,9 +101,13 @@ Status CheckModelReference(std::string_view field, const std::string& text) {
 // What the training state cannot be cut up with.
 Status CheckParallel(const JobSpec& spec) {
   if (spec.parallel.zero == 0) return Status::Ok();
-  if (spec.parallel.zero > 1) {
-    return InvalidArgument("parallel.zero: stage " + std::to_string(spec.parallel.zero) +
-                           " is not built yet: 0 and 1 are");
+  if (spec.parallel.zero == 3) {
+    return InvalidArgument(
+        "parallel.zero: stage 3, weights in slices, is not built yet: must be 0, 1 or 2");
+  }
+  if (spec.parallel.zero == 2 && spec.gradients.compression != "none") {
+    return InvalidArgument("parallel.zero: stage 2 needs gradients.compression: none, not " +
+                           spec.gradients.compression + "; stage 1 takes any");
   }
   if (spec.resources.device != "cpu") {
     return InvalidArgument(

@@ -87,7 +87,8 @@ struct GradientsSpec {
 
 // What each rank of a gang holds of the training state.
 struct ParallelSpec {
-  // ZeRO's stage: 0 all of it; 1: 2/ranks of the optimizer's state. docs/decisions/zero.md
+  // ZeRO's stage: 0 all of it; 1: 2/ranks of the optimizer's state; 2: of the gradients too.
+  // docs/decisions/zero.md
   int zero = 0;
 };
 

@@ -161,9 +161,15 @@ json ModelPlan(const spec::JobSpec& spec, const DatasetFacts& facts) {
       spec.loss == "cross_entropy" ? static_cast<int64_t>(facts.classes.size()) : 1;
   const int64_t parameters =
       Parameters(spec.model, static_cast<int64_t>(facts.features.size()), outputs);
-  // Weights, gradients and the optimizer's two moments, in 32 bits each.
+  // Weights, gradients and the optimizer's two moments, in 32 bits each; two slices of what
+  // parallel.zero cuts up.
+  const auto cut = [&](int64_t bytes, int stage) {
+    const int64_t slices = std::max(2, spec.resources.min_workers);
+    return spec.parallel.zero < stage ? bytes : (2 * bytes + slices - 1) / slices;
+  };
   return {{"parameters", parameters},
-          {"training_bytes_per_worker", parameters * 16},
+          {"training_bytes_per_worker",
+           4 * parameters + cut(4 * parameters, 2) + cut(8 * parameters, 1)},
           {"gradient_bytes_per_step", parameters * 4}};
 }
 

@@ -19,15 +19,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import elastic_test  # noqa: E402
 from cluster import FINAL, lepton, main, train_spec, wait_until  # noqa: E402
 
-STAGES = [int(s) for s in os.environ.get("LEPTON_ZERO_STAGES", "1").split(",")]
-MODEL = {"hidden": [256, 256]}  # six blocks of the norm: four ranks have slices
+STAGES = [int(s) for s in os.environ.get("LEPTON_ZERO_STAGES", "1,2").split(",")]
+MODEL = {"hidden": [400, 256]}  # eight blocks of the norm: two stripes, of which four ranks have slices
+GRADIENTS = {"bucket_bytes": 65536}
 
 
 def zero_spec(stage, high=4, **fields):
     fields.setdefault("clip_norm", 1.0)
-    fields.setdefault("epochs", 90)
+    fields.setdefault("epochs", 80)
     spec = elastic_test.elastic_spec(1, high, **fields)
-    return spec | {"model": MODEL, "parallel": {"zero": stage}}
+    return spec | {"model": MODEL, "gradients": GRADIENTS, "parallel": {"zero": stage}}
 
 
 class ZeroTest(elastic_test.ElasticTest):
@@ -68,7 +69,7 @@ class Buddies(ZeroTest):
             self.assertIn("rank0/optimizer_bytes", job["result"]["metrics"])
 
     def test_one_of_each_pair_at_once(self):
-        for stage in STAGES:
+        for stage in STAGES[-1:]:
             job_id = self.start_stage(stage)
             alive = self.alive(job_id)  # buddies are half the gang apart: 0 and 2, 1 and 3
             for victim in alive[:2]:
@@ -97,7 +98,7 @@ class Buddies(ZeroTest):
                 print(told[0]["message"], flush=True)
 
     def test_a_join_and_a_drain(self):
-        for stage in STAGES:
+        for stage in STAGES[-1:]:
             job_id = self.start_stage(stage)
             os.kill(self.alive(job_id)[3]["pid"], signal.SIGKILL)  # its seat is taken again: a join
             wait_until(lambda: any(r["reason_code"] == "RANK_JOINS" for r in
@@ -124,19 +125,18 @@ class ZeroChaos(unittest.TestCase):
             model=MODEL, epochs=60, clip_norm=1.0, checkpoint={"every_steps": 100},
             resources={"min_workers": 1, "max_workers": 4},
             elastic={"logical_shards": 8, "recovery_budget": "1s"},
-            restart={"max": 20, "backoff": "50ms"}, parallel={"zero": stage}) | fields))
+            restart={"max": 20, "backoff": "50ms"}, gradients=GRADIENTS, parallel={"zero": stage}) | fields))
         done = lepton("run", path, *args, cwd=self.folder, timeout=120)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return re.search(r"sha256:(\w+)", done.stdout).group(1), done
 
     def test_any_schedule_ends_with_the_undisturbed_weights(self):
-        for fields in ({}, {"precision": "bf16", "accumulate": 2}):
+        for stage, fields in ((1, {}), (2, {"precision": "bf16", "accumulate": 2})):
             calm = self.run_it(0, "--workers", 1, **fields)[0]
-            for stage in STAGES:
-                digest, done = self.run_it(stage, "--workers", 4, "--slots", 1, "--chaos", "seed=5", **fields)
-                self.assertEqual(digest, calm, done.stdout)
-                self.assertGreater(done.stderr.count("chaos: "), 2)
-                print(f"stage {stage} {fields}: {done.stderr.count('chaos: ')} faults", flush=True)
+            digest, done = self.run_it(stage, "--workers", 4, "--slots", 1, "--chaos", "seed=5", **fields)
+            self.assertEqual(digest, calm, done.stdout)
+            self.assertGreater(done.stderr.count("chaos: "), 2)
+            print(f"stage {stage} {fields}: {done.stderr.count('chaos: ')} faults", flush=True)
 
 
 if __name__ == "__main__":

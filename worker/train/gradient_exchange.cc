@@ -82,6 +82,11 @@ int64_t GradientExchange::payload_bytes() const {
   return statistics + 4 * (trained_ - low_rank_->matrix_elements() + low_rank_->factor_elements());
 }
 
+uint64_t GradientExchange::bytes() const {
+  return fold_.bytes() + statistics_fold_.bytes() + sizeof(BF16) * halves_.size() +
+         sizeof(float) * (pieces_sum_.size() + last_.size() + payload_.size());
+}
+
 void GradientExchange::Begin(collectives::Communicator& gang, int shards, int pieces) {
   Abandon();
   gang_ = &gang;

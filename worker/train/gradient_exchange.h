@@ -68,6 +68,8 @@ class GradientExchange {
   int buckets() const { return static_cast<int>(buckets_.size()); }
   // What a rank contributes to a step's sums, in bytes: what compression is about.
   int64_t payload_bytes() const;
+  // What it holds beside the program's gradients.
+  uint64_t bytes() const;
 
  private:
   struct Bucket {

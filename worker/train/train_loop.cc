@@ -21,6 +21,7 @@
 #include "worker/train/parameter_digest.h"
 #include "worker/train/step_tail.h"
 #include "worker/train/tree_fold.h"
+#include "worker/train/zero_gradients.h"
 
 namespace lepton::worker {
 namespace {
@@ -65,9 +66,20 @@ class TrainLoop::Impl {
                                  .seed = run.spec.seed,
                                  .teacher_logits = run.teacher_logits,
                                  .outputs = run.program.signature().outputs}),
-        exchange_(run.program, GradientExchange::OptionsOf(run.spec)),
         loss_fold_(std::tuple_size_v<SplitLoss>) {
-    if (run.spec.parallel.zero > 0) zero_.emplace(run.program, run.first_step, run.first_state);
+    const int stage = run.spec.parallel.zero;
+    if (stage > 0) {
+      const int stripes =
+          stage == 1 ? 1
+                     : StripesFor(TrainedElements(run.program.parameters()),
+                                  run.spec.gradients.bucket_bytes, run.spec.resources.max_workers);
+      zero_.emplace(run.program, stripes, run.first_step, run.first_state);
+    }
+    if (stage < 2) {
+      exchange_.emplace(run.program, GradientExchange::OptionsOf(run.spec));
+    } else {
+      zero_gradients_.emplace(run.program, shards_, pieces_);
+    }
     state_.step = state_.good_step = run.first_step;
     state_.last_checkpoint = run.resumed_from;
   }
@@ -114,9 +126,11 @@ class TrainLoop::Impl {
   bool has_loop_state_ = false;  // zero_: a peer's
   std::vector<int> my_shards_;
   std::optional<BatchFeeder> feeder_;
-  GradientExchange exchange_;
-  std::optional<ZeroState> zero_;  // parallel.zero
-  StepSums reduced_;               // zero_: of the step that it has the gradient of
+  std::optional<GradientExchange> exchange_;
+  std::optional<ZeroState> zero_;                // parallel.zero
+  std::optional<ZeroGradients> zero_gradients_;  // of stage 2, instead of exchange_
+  StepSums reduced_;                             // zero_: of the step that it has the gradient of
+  bool has_rows_ = true;                         // the last piece
   TreeFold loss_fold_;
   std::vector<float> tail_;
 
@@ -224,7 +238,8 @@ Result<uint64_t> TrainLoop::Impl::SettleParts(bool has_state) {
 
 // The step in flight when a group broke is forgotten.
 Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool has_state) {
-  exchange_.Abandon();
+  if (exchange_) exchange_->Abandon();
+  if (zero_gradients_) zero_gradients_->Abandon();
   gang_ = &gang;
   uint64_t bytes = 0;
   if (zero_) {
@@ -238,11 +253,12 @@ Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool ha
   }
   took_part_ = true;
   wishes_ = {};
-  my_shards_ = ShardsOf(gang, shards_);
-  exchange_.EnterGroup(static_cast<int>(my_shards_.size()), shards_);
+  my_shards_ = zero_gradients_ ? ZeroGradients::ShardsOf(gang.rank(), gang.size(), shards_)
+                               : ShardsOf(gang, shards_);
+  if (exchange_) exchange_->EnterGroup(static_cast<int>(my_shards_.size()), shards_);
   if (leader() && run_.spec.gradients.compression != "none") {
     LOG(INFO) << fmt::format("gradients as {}: {} bytes a step, whole they are {}; begins anew",
-                             run_.spec.gradients.compression, exchange_.payload_bytes(),
+                             run_.spec.gradients.compression, exchange_->payload_bytes(),
                              run_.program.gradients().size_bytes());
   }
   feeder_.reset();
@@ -254,7 +270,8 @@ Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool ha
 // Each piece has its own random stream, numbered on over all shards.
 Result<nn::LossSum> TrainLoop::Impl::PieceGradient(int shard, int piece) {
   LEPTON_ASSIGN_OR_RETURN(const BatchBuffer* const batch, feeder_->Next());
-  if (batch->rows() == 0) {
+  has_rows_ = batch->rows() > 0;
+  if (!has_rows_) {
     const std::span<float> gradients = run_.program.gradients();
     std::fill(gradients.begin(), gradients.end(), 0.0f);
     return nn::LossSum{};
@@ -266,15 +283,18 @@ Result<nn::LossSum> TrainLoop::Impl::PieceGradient(int shard, int piece) {
 // This rank's micro-batches; their gradients begin to travel during the last of them. Returns the
 // loss over its shards.
 Result<SplitLoss> TrainLoop::Impl::LocalGradient() {
-  exchange_.Begin(*gang_, static_cast<int>(my_shards_.size()), pieces_);
+  if (exchange_) exchange_->Begin(*gang_, static_cast<int>(my_shards_.size()), pieces_);
+  if (zero_gradients_) zero_gradients_->Begin(*gang_, zero_->layout());
   loss_fold_.Reset();
   for (const int shard : my_shards_) {
     nn::LossSum loss;
     for (int piece = 0; piece < pieces_; ++piece) {
       LEPTON_ASSIGN_OR_RETURN(const nn::LossSum more, PieceGradient(shard, piece));
-      exchange_.After();
+      if (exchange_) exchange_->After();
+      if (zero_gradients_) zero_gradients_->After(has_rows_);
       Accumulate(more, loss);
     }
+    if (zero_gradients_) zero_gradients_->EndShard(loss);
     loss_fold_.Add(Split(loss));
   }
   SplitLoss sum;
@@ -294,10 +314,11 @@ Result<StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
   const Wishes wishes{observer_.StopRequested(), observer_.LeaveRequested(),
                       observer_.RegroupRequested()};
   leaves_ = wishes.leave;
-  tail_.resize(TailSize(gang_->size()));
   const uint64_t digest = gang_->size() > 1 ? DigestOf(run_.program.weights()) : 0;
+  if (zero_gradients_) return zero_gradients_->Reduce(wishes, digest);
+  tail_.resize(TailSize(gang_->size()));
   WriteTail(tail_, local_loss, wishes, gang_->rank(), digest);
-  LEPTON_RETURN_IF_ERROR(exchange_.Reduce(tail_));
+  LEPTON_RETURN_IF_ERROR(exchange_->Reduce(tail_));
   return ReadTail(tail_);
 }
 
@@ -390,6 +411,7 @@ void TrainLoop::Impl::Advance(const StepSums& sums) {
 
 ZeroState::GradientOf TrainLoop::Impl::GradientOfParts() {
   return [this](const Elements& part) -> std::span<const float> {
+    if (zero_gradients_) return zero_gradients_->Of(part);
     return run_.program.gradients().subspan(static_cast<size_t>(part.begin),
                                             static_cast<size_t>(part.size()));
   };
@@ -473,7 +495,7 @@ Result<storage::Digest> TrainLoop::Impl::CheckpointParts() {
         collected = true;
         return zero_->Collect(*gang_, take);
       });
-  const auto ignore = [](const Elements&, std::span<const float>) { return Status::Ok(); };
+  const auto ignore = [](const std::vector<ZeroState::StatePart>&) { return Status::Ok(); };
   if (!collected) LEPTON_RETURN_IF_ERROR(zero_->Collect(*gang_, ignore));
   return written;
 }
@@ -589,8 +611,10 @@ StateBytes TrainLoop::Impl::bytes() const {
   nn::TrainingProgram& program = run_.program;
   const uint64_t held = zero_ ? static_cast<uint64_t>(zero_->held_bytes()) : 0;
   return {.weights = program.weights().size_bytes(),
-          .gradients = program.gradients().size_bytes(),
-          .optimizer = program.optimizer_state().size_bytes() + held};
+          .gradients = program.gradients().size_bytes() +
+                       (exchange_ ? exchange_->bytes() : zero_gradients_->bytes()),
+          .optimizer = program.optimizer_state().size_bytes() + held,
+          .arena = program.arena_bytes()};
 }
 
 TrainLoop::TrainLoop(const TrainRun& run, TrainObserver& observer)

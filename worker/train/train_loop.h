@@ -88,9 +88,12 @@ struct TrainRun {
   StateSource first_state = {};  // parallel.zero: at first_step; null: zeros
 };
 
-// What this rank keeps of the training state between two steps.
+// What this rank keeps of the training state between two steps, in bytes.
 struct StateBytes {
-  uint64_t weights = 0, gradients = 0, optimizer = 0;
+  uint64_t weights = 0;
+  uint64_t gradients = 0;  // sums, and what they are made in
+  uint64_t optimizer = 0;
+  uint64_t arena = 0;  // of forward and backward: activations, and gradients in passing
 };
 
 struct TrainOutcome {

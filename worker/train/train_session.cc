@@ -251,6 +251,7 @@ Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& s
   options.recompute_activations = spec.recompute_activations;
   options.seed = spec.seed;
   options.keeps_optimizer_state = spec.parallel.zero == 0;
+  options.keeps_gradients = spec.parallel.zero < 2;
   options.backend = session.device.get();
   options.distill = distill && spec.distill.has_value();
   if (options.distill) {
@@ -439,12 +440,15 @@ Result<storage::Digest> TaskObserver::CheckpointParts(uint64_t step, const Metri
   storage::SlicedCheckpointWriter writer(context_.objects(), InfoOf(step, metrics));
   LEPTON_RETURN_IF_ERROR(
       writer.Add({{"weights", 0, static_cast<int64_t>(weights.size()), weights}}));
-  LEPTON_RETURN_IF_ERROR(collect([&](const Elements& part, std::span<const float> state) {
+  LEPTON_RETURN_IF_ERROR(collect([&](const std::vector<ZeroState::StatePart>& slice) {
     std::vector<storage::CheckpointSlice> slices;
-    for (int64_t c = 0; c < per_element; ++c) {
-      slices.push_back(
-          {"optimizer", c * trained + part.begin, per_element * trained,
-           state.subspan(static_cast<size_t>(c * part.size()), static_cast<size_t>(part.size()))});
+    for (const ZeroState::StatePart& part : slice) {
+      for (int64_t c = 0; c < per_element; ++c) {
+        slices.push_back({"optimizer", c * trained + part.at.begin, per_element * trained,
+                          std::span(part.state)
+                              .subspan(static_cast<size_t>(c * part.at.size()),
+                                       static_cast<size_t>(part.at.size()))});
+      }
     }
     return writer.Add(slices);
   }));

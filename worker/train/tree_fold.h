@@ -22,6 +22,11 @@ class TreeFold {
       : size_(size), rounded_(rounding == Rounding::kBFloat16) {}
 
   void Reset() { count_ = 0; }
+  size_t bytes() const {
+    size_t floats = 0;
+    for (const std::vector<float>& level : levels_) floats += level.size();
+    return floats * sizeof(float);
+  }
 
   // The next leaf; `values` has the fold's size.
   void Add(std::span<const float> values) {

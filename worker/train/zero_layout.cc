@@ -31,21 +31,56 @@ int MirroredBy(int rank, int ranks) {
   return rank;
 }
 
-Elements ZeroLayout::slice(int rank) const {
-  const int64_t blocks = (elements_ + nn::kNormBlock - 1) / nn::kNormBlock;
-  const auto cut = [&](int64_t i) {
-    return std::min(elements_, blocks * i / ranks_ * nn::kNormBlock);
-  };
-  return {cut(rank), cut(rank + 1)};
+namespace {
+
+int64_t NormBlocks(int64_t elements) {
+  return (elements + nn::kNormBlock - 1) / nn::kNormBlock;
+}
+
+}  // namespace
+
+Elements ZeroLayout::Blocks(int64_t begin, int64_t end) const {
+  return {std::min(elements_, begin * nn::kNormBlock), std::min(elements_, end * nn::kNormBlock)};
+}
+
+Elements ZeroLayout::stripe(int number) const {
+  const int64_t blocks = NormBlocks(elements_);
+  return Blocks(blocks * number / stripes_, blocks * (number + 1) / stripes_);
+}
+
+Elements ZeroLayout::part(int rank, int stripe) const {
+  const int64_t all = NormBlocks(elements_);
+  const int64_t first = all * stripe / stripes_;
+  const int64_t blocks = all * (stripe + 1) / stripes_ - first;
+  const int64_t position = (rank + stripe) % ranks_;
+  return Blocks(first + blocks * position / ranks_, first + blocks * (position + 1) / ranks_);
+}
+
+std::vector<Elements> ZeroLayout::slice(int rank) const {
+  std::vector<Elements> parts;
+  for (int i = 0; i < stripes_; ++i) {
+    if (const Elements one = part(rank, i); !one.empty()) parts.push_back(one);
+  }
+  return parts;
+}
+
+int64_t ZeroLayout::slice_size(int rank) const {
+  int64_t size = 0;
+  for (const Elements& part : slice(rank)) size += part.size();
+  return size;
+}
+
+int64_t ZeroLayout::largest_slice() const {
+  int64_t most = 0;
+  for (int rank = 0; rank < ranks_; ++rank) most = std::max(most, slice_size(rank));
+  return most;
 }
 
 std::vector<Elements> ZeroLayout::HeldBy(int rank) const {
-  std::vector<Elements> held;
+  std::vector<Elements> held = slice(rank);
   const int mirrored = MirroredBy(rank, ranks_);
-  for (const int one : {rank, mirrored}) {
-    if (one == mirrored && one == rank && !held.empty()) continue;
-    if (!slice(one).empty()) held.push_back(slice(one));
-  }
+  if (mirrored == rank) return held;
+  for (const Elements& part : slice(mirrored)) held.push_back(part);
   return held;
 }
 
@@ -53,10 +88,11 @@ bool ZeroLayout::Holds(int rank, int slice) const {
   return rank == slice || BuddyOf(slice, ranks_) == rank;
 }
 
-int64_t ZeroLayout::largest_slice() const {
-  int64_t most = 0;
-  for (int rank = 0; rank < ranks_; ++rank) most = std::max(most, slice(rank).size());
-  return most;
+int StripesFor(int64_t elements, int64_t stripe_bytes, int most_ranks) {
+  constexpr int64_t kMost = 64;
+  const int64_t by_bytes = elements * static_cast<int64_t>(sizeof(float)) / stripe_bytes;
+  const int64_t by_blocks = NormBlocks(elements) / most_ranks;
+  return static_cast<int>(std::clamp<int64_t>(std::min(by_bytes, by_blocks), 1, kMost));
 }
 
 }  // namespace lepton::worker

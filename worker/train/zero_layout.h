@@ -5,6 +5,10 @@
 // nothing; with an odd number of ranks three of them form a ring: 0 -> 2 -> 4 -> 0 and 1 <-> 3. A
 // pair is half the gang apart, since neighbours are more likely to share a host.
 // Every rank holds two slices, so 2/n of the state for n >= 2.
+//
+// A slice need not be in one piece: the elements are cut into stripes first, and each stripe among
+// the ranks, so that all have work when the gradients of one stripe are there. Who has which part
+// turns by one rank from stripe to stripe, since parts are of whole blocks and not quite equal.
 // Threads: pure.
 #pragma once
 
@@ -33,19 +37,36 @@ int MirroredBy(int rank, int ranks);
 
 class ZeroLayout {
  public:
-  ZeroLayout(int64_t elements, int ranks) : elements_(elements), ranks_(ranks) {}
+  ZeroLayout(int64_t elements, int ranks, int stripes = 1)
+      : elements_(elements), ranks_(ranks), stripes_(stripes) {}
 
   int64_t elements() const { return elements_; }
   int ranks() const { return ranks_; }
-  Elements slice(int rank) const;
-  // Its own slice, then the one that it mirrors; what is empty is left out.
+  int stripes() const { return stripes_; }
+  Elements stripe(int number) const;
+  // Of a rank's slice in a stripe; may be empty.
+  Elements part(int rank, int stripe) const;
+  // Whose part is the `position`th of the stripe.
+  int OwnerAt(int position, int stripe) const {
+    return ((position - stripe) % ranks_ + ranks_) % ranks_;
+  }
+  // A rank's slice: its parts that are not empty, in order.
+  std::vector<Elements> slice(int rank) const;
+  int64_t slice_size(int rank) const;
+  int64_t largest_slice() const;
+  // The parts of its own slice, then of the one that it mirrors.
   std::vector<Elements> HeldBy(int rank) const;
   bool Holds(int rank, int slice) const;
-  int64_t largest_slice() const;
 
  private:
+  Elements Blocks(int64_t begin, int64_t end) const;
+
   int64_t elements_;
-  int ranks_;
+  int ranks_, stripes_;
 };
+
+// How many stripes make sense: of at least `stripe_bytes`, with a block for each rank, and not more
+// than 64. Does not depend on the number of ranks that are there.
+int StripesFor(int64_t elements, int64_t stripe_bytes, int most_ranks);
 
 }  // namespace lepton::worker

@@ -22,7 +22,7 @@ constexpr size_t kDigestPairFloats = 4;  // two 64-bit digests, bit by bit
 
 // What a rank says of itself as ranks meet. A rank with more parts than fit says less than it has.
 struct ZeroRecord {
-  static constexpr size_t kMaxParts = 32;
+  static constexpr size_t kMaxParts = 512;
   int64_t place = -1;
   int64_t took_part = 0;
   uint64_t digest = 0;
@@ -72,14 +72,28 @@ int FirstOf(const std::vector<bool>& ranks) {
   return found == ranks.end() ? -1 : static_cast<int>(found - ranks.begin());
 }
 
+// The parts of elements [offset, offset + count) of a slice, and where each is among them.
+std::vector<std::pair<Elements, int64_t>> WithinSlice(const std::vector<Elements>& slice,
+                                                      int64_t offset, int64_t count) {
+  std::vector<std::pair<Elements, int64_t>> parts;
+  int64_t at = -offset;  // where the part begins
+  for (const Elements& part : slice) {
+    const int64_t from = std::max<int64_t>(at, 0), to = std::min(at + part.size(), count);
+    if (from < to) parts.push_back({{part.begin + (from - at), part.begin + (to - at)}, from});
+    at += part.size();
+  }
+  return parts;
+}
+
 }  // namespace
 
-ZeroState::ZeroState(nn::TrainingProgram& program, uint64_t first_step, StateSource first)
+ZeroState::ZeroState(nn::TrainingProgram& program, int stripes, uint64_t first_step,
+                     StateSource first)
     : program_(program),
       first_step_(first_step),
       first_(std::move(first)),
       per_element_(program.state_per_element()),
-      layout_(TrainedElements(program.parameters()), 1) {}
+      layout_(TrainedElements(program.parameters()), 1, stripes) {}
 
 int64_t ZeroState::held_bytes() const {
   int64_t elements = 0;
@@ -98,21 +112,33 @@ void ZeroState::Reduced(double scale) {
 }
 
 Result<double> ZeroState::AgreeOnNorm(Communicator& gang, const GradientOf& gradient) {
-  const auto blocks = [&](int rank) {
-    return static_cast<size_t>((layout_.slice(rank).size() + nn::kNormBlock - 1) / nn::kNormBlock);
+  const auto blocks = [](const Elements& part) {
+    return (part.size() + nn::kNormBlock - 1) / nn::kNormBlock;
   };
-  size_t most = 1;
-  for (int rank = 0; rank < layout_.ranks(); ++rank) most = std::max(most, blocks(rank));
-  std::vector<double> mine(most), all(most * static_cast<size_t>(layout_.ranks())), squares;
-  if (const Elements own = layout_.slice(rank_); !own.empty()) {
-    const std::vector<double> sums = nn::SquaresOfBlocks(gradient(own));
-    std::copy(sums.begin(), sums.end(), mine.begin());
-  }
-  LEPTON_RETURN_IF_ERROR(gang.AllGather(mine.data(), all.data(), most, DataType::kInt64)
-                             .WithContext("the gradient's norm"));
+  int64_t most = 1;
   for (int rank = 0; rank < layout_.ranks(); ++rank) {
-    const auto first = all.begin() + static_cast<ptrdiff_t>(most) * rank;
-    squares.insert(squares.end(), first, first + static_cast<ptrdiff_t>(blocks(rank)));
+    int64_t its = 0;
+    for (const Elements& part : layout_.slice(rank)) its += blocks(part);
+    most = std::max(most, its);
+  }
+  const auto count = static_cast<size_t>(most);
+  std::vector<double> mine, all(count * static_cast<size_t>(layout_.ranks())), squares;
+  for (const Elements& part : layout_.slice(rank_)) {
+    const std::vector<double> sums = nn::SquaresOfBlocks(gradient(part));
+    mine.insert(mine.end(), sums.begin(), sums.end());
+  }
+  mine.resize(count);
+  LEPTON_RETURN_IF_ERROR(gang.AllGather(mine.data(), all.data(), count, DataType::kInt64)
+                             .WithContext("the gradient's norm"));
+  // In the order of the elements, as one rank adds them.
+  std::vector<int64_t> next(static_cast<size_t>(layout_.ranks()));
+  for (int stripe = 0; stripe < layout_.stripes(); ++stripe) {
+    for (int position = 0; position < layout_.ranks(); ++position) {
+      const int rank = layout_.OwnerAt(position, stripe);
+      int64_t& at = next[static_cast<size_t>(rank)];
+      const int64_t end = at + blocks(layout_.part(rank, stripe));
+      for (; at < end; ++at) squares.push_back(all[static_cast<size_t>(most * rank + at)]);
+    }
   }
   return nn::NormOfBlocks(squares) * std::abs(scale_);
 }
@@ -137,42 +163,45 @@ bool ZeroState::HoldsEverySlice() const {
   return true;
 }
 
+uint64_t ZeroState::DigestOfSlice(int rank) const {
+  uint64_t digest = 0;
+  for (const Elements& part : layout_.slice(rank)) {
+    digest = digest * 0x9E3779B97F4A7C15u + DigestOf(WeightsOf(part));
+  }
+  return digest;
+}
+
 Result<int> ZeroState::GatherWeights(Communicator& gang) {
   if (gang.size() == 1) return -1;
-  const Elements own = layout_.slice(rank_),
-                 mirrored = layout_.slice(MirroredBy(rank_, gang.size()));
-  const uint64_t digests[] = {DigestOf(WeightsOf(own)), DigestOf(WeightsOf(mirrored))};
+  const uint64_t digests[] = {DigestOfSlice(rank_), DigestOfSlice(MirroredBy(rank_, gang.size()))};
   // Two ranks hold everything.
   const int64_t largest = gang.size() == 2 ? 0 : layout_.largest_slice();
   for (int64_t offset = 0; offset == 0 || offset < largest; offset += kZeroChunk) {
     const size_t header = offset == 0 ? kDigestPairFloats : 0;
-    const auto count = static_cast<size_t>(std::min(kZeroChunk, largest - offset));
-    const auto part_of = [&](int rank) {
-      const Elements slice = layout_.slice(rank);
-      return Elements{std::min(slice.begin + offset, slice.end),
-                      std::min(slice.begin + offset + static_cast<int64_t>(count), slice.end)};
-    };
-    const size_t each = header + count;
+    const int64_t count = std::min(kZeroChunk, largest - offset);
+    const size_t each = header + static_cast<size_t>(count);
     staging_.resize(each);
     gathered_.resize(each * static_cast<size_t>(gang.size()));
     if (header > 0) std::memcpy(staging_.data(), digests, sizeof(digests));
-    const std::span<const float> mine = WeightsOf(part_of(rank_));
-    std::copy(mine.begin(), mine.end(), staging_.begin() + static_cast<ptrdiff_t>(header));
+    for (const auto& [part, at] : WithinSlice(layout_.slice(rank_), offset, count)) {
+      const std::span<const float> mine = WeightsOf(part);
+      std::copy(mine.begin(), mine.end(), staging_.begin() + static_cast<ptrdiff_t>(header) + at);
+    }
     LEPTON_RETURN_IF_ERROR(
         gang.AllGather(staging_.data(), gathered_.data(), each, DataType::kFloat32)
             .WithContext("updated weights"));
+    const auto from = [&](int rank) { return gathered_.data() + each * static_cast<size_t>(rank); };
     for (int rank = 0; rank < gang.size() && header > 0; ++rank) {
       uint64_t owner[2], buddy[2];
-      const auto at = [&](int r) { return gathered_.data() + each * static_cast<size_t>(r); };
-      std::memcpy(owner, at(rank), sizeof(owner));
-      std::memcpy(buddy, at(BuddyOf(rank, gang.size())), sizeof(buddy));
+      std::memcpy(owner, from(rank), sizeof(owner));
+      std::memcpy(buddy, from(BuddyOf(rank, gang.size())), sizeof(buddy));
       if (owner[0] != buddy[1]) return rank;
     }
     for (int rank = 0; rank < gang.size(); ++rank) {
       if (layout_.Holds(rank_, rank)) continue;
-      const std::span<float> to = WeightsOf(part_of(rank));
-      std::copy_n(gathered_.data() + each * static_cast<size_t>(rank) + header, to.size(),
-                  to.begin());
+      for (const auto& [part, at] : WithinSlice(layout_.slice(rank), offset, count)) {
+        std::copy_n(from(rank) + header + at, part.size(), WeightsOf(part).begin());
+      }
     }
   }
   whole_ = true;
@@ -180,14 +209,16 @@ Result<int> ZeroState::GatherWeights(Communicator& gang) {
 }
 
 Result<std::string> ZeroState::FindTensor(int slice, Communicator& gang) {
-  const Elements at = layout_.slice(slice);
   std::vector<int64_t> mine;
   std::vector<std::string> names;
   for (const nn::ParameterView& view : program_.parameters()) {
-    const Elements part{std::max(at.begin, view.offset), std::min(at.end, view.offset + view.size)};
-    if (part.empty()) continue;
-    names.push_back(view.name);
-    mine.push_back(static_cast<int64_t>(DigestOf(WeightsOf(part))));
+    for (const Elements& at : layout_.slice(slice)) {
+      const Elements part{std::max(at.begin, view.offset),
+                          std::min(at.end, view.offset + view.size)};
+      if (part.empty()) continue;
+      names.push_back(view.name);
+      mine.push_back(static_cast<int64_t>(DigestOf(WeightsOf(part))));
+    }
   }
   std::vector<int64_t> all(mine.size() * static_cast<size_t>(gang.size()));
   LEPTON_RETURN_IF_ERROR(gang.AllGather(mine.data(), all.data(), mine.size(), DataType::kInt64)
@@ -442,7 +473,7 @@ void ZeroState::KeepBoth(const std::vector<Piece>& more) {
 }
 
 Result<uint64_t> ZeroState::ShareState(Communicator& gang, const Meeting& meeting) {
-  const ZeroLayout layout(layout_.elements(), gang.size());
+  const ZeroLayout layout(layout_.elements(), gang.size(), layout_.stripes());
   std::vector<std::vector<Elements>> wanted;
   for (int rank = 0; rank < gang.size(); ++rank) wanted.push_back(layout.HeldBy(rank));
   uint64_t moved = 0;
@@ -456,7 +487,7 @@ Status ZeroState::HandOver(Communicator& gang, const std::vector<bool>& stays) {
   const auto staying = static_cast<int>(std::count(stays.begin(), stays.end(), true));
   if (staying == 0 || staying == gang.size()) return Status::Ok();
   Meeting meeting;
-  const ZeroLayout next(layout_.elements(), staying);
+  const ZeroLayout next(layout_.elements(), staying, layout_.stripes());
   std::vector<std::vector<Elements>> wanted;
   int place = 0;
   for (int rank = 0; rank < gang.size(); ++rank) {
@@ -473,28 +504,29 @@ Status ZeroState::Collect(Communicator& gang, const TakeState& take) {
   if (per_element_ == 0) return Status::Ok();
   Status taken;
   for (int slice = 0; slice < gang.size(); ++slice) {
-    const Elements part = layout_.slice(slice);
-    if (part.empty()) continue;
-    std::vector<float> state;
-    if (!layout_.Holds(0, slice)) {
-      if (gang.rank() == slice) {
-        state = PartOf(part);
-        LEPTON_RETURN_IF_ERROR(gang.Send(state.data(), state.size(), DataType::kFloat32, 0));
+    std::vector<StatePart> parts;
+    for (const Elements& at : layout_.slice(slice)) {
+      std::vector<float> state;
+      if (gang.rank() == slice || (gang.rank() == 0 && layout_.Holds(0, slice))) {
+        state = PartOf(at);
       } else if (gang.rank() == 0) {
-        state.resize(static_cast<size_t>(per_element_ * part.size()));
+        state.resize(static_cast<size_t>(per_element_ * at.size()));
         LEPTON_RETURN_IF_ERROR(gang.Recv(state.data(), state.size(), DataType::kFloat32, slice));
       }
+      if (gang.rank() == slice && !layout_.Holds(0, slice)) {
+        LEPTON_RETURN_IF_ERROR(gang.Send(state.data(), state.size(), DataType::kFloat32, 0));
+      }
+      if (gang.rank() == 0) parts.push_back({at, std::move(state)});
     }
-    if (gang.rank() != 0 || !taken.ok()) continue;
-    if (state.empty()) state = PartOf(part);
-    taken = take(part, state);
+    if (gang.rank() == 0 && taken.ok() && !parts.empty()) taken = take(parts);
   }
   return taken;
 }
 
 Status ZeroState::CollectAlone(const TakeState& take) const {
+  if (per_element_ == 0) return Status::Ok();
   for (const Piece& piece : pieces_) {
-    if (per_element_ > 0) LEPTON_RETURN_IF_ERROR(take(piece.at, *piece.state));
+    LEPTON_RETURN_IF_ERROR(take({{piece.at, *piece.state}}));
   }
   return Status::Ok();
 }

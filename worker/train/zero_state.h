@@ -37,7 +37,7 @@ using StateSource = std::function<Status(const Elements& part, std::span<float> 
 class ZeroState {
  public:
   // The program outlives it. Without `first` the state at `first_step` is zeros.
-  ZeroState(nn::TrainingProgram& program, uint64_t first_step, StateSource first);
+  ZeroState(nn::TrainingProgram& program, int stripes, uint64_t first_step, StateSource first);
 
   // Where a part of the summed gradient is: of held parts.
   using GradientOf = std::function<std::span<const float>(const Elements& part)>;
@@ -82,9 +82,13 @@ class ZeroState {
   Status HandOver(collectives::Communicator& gang, const std::vector<bool>& stays);
 
   // ---- a checkpoint
-  using TakeState = std::function<Status(const Elements& part, std::span<const float> state)>;
-  // Collective. Every part once, in any order, to rank 0's `take`, whose first error is returned
-  // on rank 0 when all is through.
+  struct StatePart {
+    Elements at;
+    std::vector<float> state;  // component by component
+  };
+  using TakeState = std::function<Status(const std::vector<StatePart>& slice)>;
+  // Collective. Every part once, a slice at a time, to rank 0's `take`, whose first error is
+  // returned on rank 0 when all is through.
   Status Collect(collectives::Communicator& gang, const TakeState& take);
   // By this rank alone, if it has everything, complete weights among it.
   bool HoldsAll() const { return whole_ && HoldsEverySlice(); }
@@ -121,6 +125,7 @@ class ZeroState {
   void KeepBoth(const std::vector<Piece>& more);
   bool HoldsEverySlice() const;
   std::span<float> WeightsOf(const Elements& part) const;
+  uint64_t DigestOfSlice(int rank) const;
 
   nn::TrainingProgram& program_;
   const uint64_t first_step_;

@@ -24,7 +24,8 @@ std::vector<Lifetime> FindLifetimes(const Graph& graph, std::span<const StepUse>
     }
   }
   for (const Output& output : graph.outputs()) {
-    if (lifetimes[output.value].first >= 0) lifetimes[output.value].last = end;
+    // A passing one is taken behind the last step that touches it.
+    if (!output.passing && lifetimes[output.value].first >= 0) lifetimes[output.value].last = end;
   }
   for (const Output& output : graph.outputs()) {
     if (output.external) lifetimes[output.value] = {};

@@ -22,7 +22,7 @@ struct StepUse {
 };
 
 // A value's life in steps, prologue first: from the step that writes it through the last one that
-// reads it. Values of the prologue and outputs live to the end.
+// reads it. Values of the prologue and outputs live to the end, but for passing outputs.
 struct Lifetime {
   int first = -1;  // -1: not in the arena (an input, a parameter, an external output, or dead)
   int last = -1;

@@ -103,6 +103,29 @@ TEST_P(ImageModel, IsTheSameWhereActivationsAreComputedAgain) {
   }
 }
 
+// Trained parameters' gradients in passing; statistics stay.
+TEST_P(ImageModel, IsTheSameWhereGradientsAreSeenInPassingOnly) {
+  Digits digits(24);
+  TrainingProgram::Options options;
+  options.model = ResolveModel(Model(), DigitShape()).value();
+  const Signature signature = MakeSignature(Model(), DigitShape()).value();
+  const auto kept = MustBuild(signature, options);
+  options.keeps_gradients = false;
+  const auto passing = MustBuild(signature, options);
+  std::vector<float> seen(kept->gradients().size());
+  passing->WatchGradients([&](size_t i) {
+    const std::span<const float> gradient = passing->gradient(i);
+    std::copy(gradient.begin(), gradient.end(), seen.begin() + passing->parameters()[i].offset);
+  });
+  for (TrainingProgram* program : {kept.get(), passing.get()}) {
+    ASSERT_TRUE(program->ForwardBackward(digits.batch(0, 24), digits.targets(0, 24), 0, 0).ok());
+  }
+  const std::span<const float> statistics = passing->gradients();
+  std::copy(statistics.begin(), statistics.end(),
+            seen.end() - static_cast<ptrdiff_t>(statistics.size()));
+  EXPECT_TRUE(SameBits(seen, kept->gradients()));
+}
+
 TEST_P(ImageModel, LearnsDigits) {
   Digits digits(400);
   constexpr int64_t kRows = 40, kTrain = 320;

@@ -90,6 +90,43 @@ TEST_P(TransformerGradient, IsTheSameWhereActivationsAreComputedAgain) {
   }
 }
 
+// In memory that others use before and after: what the watcher sees is what is kept elsewhere.
+TEST_P(TransformerGradient, IsTheSameWhereItIsSeenInPassingOnly) {
+  const auto& [style, per_token] = GetParam();
+  const auto [model, signature] = Resolve(TinyTransformer(style), TextShape(24, 12, 3, per_token));
+  const TextBatch batch(signature, {{3, 1, 4, 1, 5, 9, 2, 6}, {2, 7, 18, 2, 8}});
+  std::vector<int32_t> targets = {2, 0};
+  if (per_token) {
+    targets = Classes(static_cast<size_t>(batch.tokens()), static_cast<int>(signature.outputs), 9);
+  }
+  for (const char* precision : {"f32", "bf16"}) {
+    TrainingProgram::Options options = OptionsFor(model);
+    options.precision = precision;
+    options.recompute_activations = std::string(precision) == "bf16";
+    const auto kept = MustBuild(signature, options);
+    options.keeps_gradients = false;
+    const auto passing = MustBuild(signature, options);
+    EXPECT_TRUE(passing->gradients().empty());
+    std::vector<float> seen(kept->gradients().size());
+    std::vector<int> times(passing->parameters().size());
+    passing->WatchGradients([&](size_t i) {
+      const std::span<const float> gradient = passing->gradient(i);
+      std::copy(gradient.begin(), gradient.end(), seen.begin() + passing->parameters()[i].offset);
+      ++times[i];
+    });
+    for (const uint64_t step : {4, 5}) {
+      times.assign(times.size(), 0);
+      ASSERT_TRUE(kept->ForwardBackward(batch.batch(), {.classes = targets}, step, 1).ok());
+      ASSERT_TRUE(passing->ForwardBackward(batch.batch(), {.classes = targets}, step, 1).ok());
+      EXPECT_EQ(times, std::vector<int>(times.size(), 1));
+      EXPECT_TRUE(SameBits(seen, kept->gradients())) << precision;
+    }
+    passing->WatchGradients(nullptr);
+    EXPECT_EQ(passing->ForwardBackward(batch.batch(), {.classes = targets}, 6, 1).status().code(),
+              StatusCode::kFailedPrecondition);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, TransformerGradient,
                          testing::Values(TextModel{"gpt2", true}, TextModel{"gpt2", false},
                                          TextModel{"llama", true}, TextModel{"llama", false},

@@ -150,7 +150,10 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"{kind: train, dataset: digits, parallel: {zero: 4}}",
                 "parallel.zero: 4 is out of range"},
         Refusal{"{kind: train, dataset: digits, parallel: {zero: 3}}",
-                "parallel.zero: stage 3 is not built yet"},
+                "parallel.zero: stage 3, weights in slices, is not built yet"},
+        Refusal{
+            "{kind: train, dataset: digits, parallel: {zero: 2}, gradients: {compression: bf16}}",
+            "parallel.zero: stage 2 needs gradients.compression: none, not bf16"},
         Refusal{"{kind: train, dataset: digits, parallel: {zero: 1}, resources: {device: cuda}}",
                 "parallel.zero: works with resources.device: cpu only"},
         Refusal{"{kind: train, dataset: digits, gradients: {rank: 0}}",

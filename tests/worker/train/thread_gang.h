@@ -142,11 +142,26 @@ class ThreadCommunicator final : public collectives::Communicator {
   // At once: a rank waits for the others where it calls this.
   Status Gather(const void*, void*, size_t, DataType, int) override { return Unused(); }
   Status Scatter(const void*, void*, size_t, DataType, int) override { return Unused(); }
-  Status AllToAll(const void*, void*, size_t, DataType) override { return Unused(); }
+  Status AllToAll(const void* in, void* out, size_t count, DataType type) override {
+    const char* data = static_cast<const char*>(in);
+    const size_t bytes = count * ElementSize(type);
+    return gang_->Exchange(
+        rank_, {data, data + bytes * static_cast<size_t>(size())}, [&](const auto& inputs) {
+          for (size_t r = 0; r < inputs.size(); ++r) {
+            std::memcpy(static_cast<char*>(out) + r * bytes,
+                        inputs[r].data() + static_cast<size_t>(rank_) * bytes, bytes);
+          }
+        });
+  }
   collectives::HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                                         ReduceOp op) override {
     ++asynchronous;
     return std::make_unique<DoneHandle>(AllReduce(in, out, count, type, op));
+  }
+  collectives::HandlePtr AllToAllAsync(const void* in, void* out, size_t count,
+                                       DataType type) override {
+    ++asynchronous;
+    return std::make_unique<DoneHandle>(AllToAll(in, out, count, type));
   }
 
   int asynchronous = 0;  // calls
