@@ -1,6 +1,7 @@
 // Gradients of which each rank keeps its slice and its buddy's (parallel.zero: 2). Nobody has a
 // whole gradient: the program gives each parameter's as soon as it is final
-// (TrainingProgram::Options::keeps_gradients), and it is packed at once for the owners of its parts.
+// (TrainingProgram::Options::keeps_gradients), and it is packed at once for the owners of its
+// parts.
 //
 // Logical shard l is rank l mod n's, in round l / n. So the shards come to a slice's owner in their
 // order, a round at a time, and it adds them in their tree with few partial sums (tree_fold.h has
