@@ -72,7 +72,7 @@ Result<bool> TcpLink::ReceiveHeader() {
     return Corrupt("no frame begins here");
   }
   in_left_ = in_.bytes;
-  in_sum_ = {};
+  in_sum_ = FrameSum();
   return true;
 }
 
