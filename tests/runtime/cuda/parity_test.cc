@@ -55,6 +55,7 @@ double CudaTolerance(const KernelEntry& entry, const OpCase& op_case) {
   // Probabilities and slopes are rounded before they are multiplied.
   if (entry.op.find("attention") != entry.op.npos && entry.dtype == DType::kBF16) return 3e-2;
   if (entry.op.find("attention") != entry.op.npos) return 1e-4;
+  if (entry.op == "conv2d_weight_grad") return 5e-4;  // sums of up to 12,800 products
   if (entry.op.starts_with("conv2d")) return 2e-4;
   return 3e-5;
 }
