@@ -70,6 +70,18 @@ LEPTON_INLINE Reader ReadRight(const Part& part) {
       bf16, part.source.column_stride, part.source.row_stride};
 }
 
+// Those of the words of a, then b, that `picks` numbers.
+LEPTON_INLINE Words Shuffle(const Words& a, const Words& b, const Picks& picks) {
+#if defined(__clang__)
+  Words picked;
+  for (int64_t i = 0; i < kLanes; ++i)
+    picked[i] = picks[i] < kLanes ? a[picks[i]] : b[picks[i] - kLanes];
+  return picked;
+#else
+  return __builtin_shuffle(a, b, picks);
+#endif
+}
+
 // 16 rows of 16 words: rows become columns.
 LEPTON_INLINE void Transpose(Words (&rows)[kLanes]) {
   for (int64_t half = 1; half < kLanes; half *= 2) {
@@ -83,8 +95,8 @@ LEPTON_INLINE void Transpose(Words (&rows)[kLanes]) {
       if ((i & half) != 0) continue;
       const Words a = rows[i];
       const Words b = rows[i + half];
-      rows[i] = __builtin_shuffle(a, b, low);
-      rows[i + half] = __builtin_shuffle(a, b, high);
+      rows[i] = Shuffle(a, b, low);
+      rows[i + half] = Shuffle(a, b, high);
     }
   }
 }
