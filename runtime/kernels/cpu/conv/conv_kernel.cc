@@ -25,26 +25,6 @@ constexpr int64_t kPixelChunk = 512;     // weights' gradient: pixels at a time
 constexpr int64_t kPartFloats = 1 << 18;
 constexpr int64_t kTasksPerThread = 4;
 
-int64_t RoundUp(int64_t value, int64_t step) {
-  return (value + step - 1) / step * step;
-}
-
-int64_t CeilDiv(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
-// For the products of one thread.
-class ConvScope {
- public:
-  explicit ConvScope(const Micro& micro) : micro_(micro) { micro_.enter(); }
-  ~ConvScope() { micro_.leave(); }
-  ConvScope(const ConvScope&) = delete;
-  ConvScope& operator=(const ConvScope&) = delete;
-
- private:
-  const Micro& micro_;
-};
-
 // bf16 [images, channels, pixels] to [images, pixels, channels].
 void ChannelsLast(const Micro& micro, const void* from, int64_t images, int64_t channels,
                   int64_t pixels, uint16_t* to) {

@@ -30,25 +30,6 @@ constexpr int64_t kMostParts = 4;      // of the images, dweights of each summed
 constexpr int64_t kPartsBytes = 1 << 24;
 constexpr int64_t kStripBytes = 3 << 18;  // of planes at a time: they stay in an L2 of 2 MiB
 
-int64_t ShiftedRoundUp(int64_t value, int64_t step) {
-  return (value + step - 1) / step * step;
-}
-
-int64_t ShiftedCeilDiv(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
-class TilesScope {
- public:
-  explicit TilesScope(const Micro& micro) : micro_(micro) { micro_.enter(); }
-  ~TilesScope() { micro_.leave(); }
-  TilesScope(const TilesScope&) = delete;
-  TilesScope& operator=(const TilesScope&) = delete;
-
- private:
-  const Micro& micro_;
-};
-
 // Output pixels (y * step_h + first_h, x * step_w + first_w): all of y; of dx those that the same
 // taps meet.
 struct Phase {
@@ -104,12 +85,12 @@ class ShiftedPixelKernel final : public graph::Kernel {
     // Whole images, or with large or few of them some lines of each.
     const int64_t height = phases_.front().planes.out_h();
     const int64_t wanted = 2 * ThreadPool::Compute().threads();
-    const int64_t parts = std::clamp<int64_t>(ShiftedCeilDiv(wanted, images_), 1,
-                                              ShiftedCeilDiv(height, kLeastLines));
-    const int64_t lines = std::min(ShiftedCeilDiv(height, parts), most_lines_);
-    const int64_t tasks = ShiftedCeilDiv(height, lines);
+    const int64_t parts =
+        std::clamp<int64_t>(CeilDiv(wanted, images_), 1, CeilDiv(height, kLeastLines));
+    const int64_t lines = std::min(CeilDiv(height, parts), most_lines_);
+    const int64_t tasks = CeilDiv(height, lines);
     ComputeLoop(images_ * tasks, 1, [&](int64_t begin, int64_t end) {
-      const TilesScope scope(micro_);
+      const ConvScope scope(micro_);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i / tasks, first = i % tasks * lines;
         for (const Phase& phase : phases_) {
@@ -154,7 +135,7 @@ class ShiftedPixelKernel final : public graph::Kernel {
   int64_t Rows(const Phase& phase) const {
     return static_cast<int64_t>(phase.taps.size()) * in_channels_;
   }
-  int64_t Inner(const Phase& phase) const { return ShiftedRoundUp(Rows(phase), kStepChannels); }
+  int64_t Inner(const Phase& phase) const { return RoundUp(Rows(phase), kStepChannels); }
 
   // Of each phase blocks of 32 rows, all of their inner axis.
   void PackWeights(const TensorView& weights, char* packed) const {
@@ -184,7 +165,7 @@ class ShiftedPixelKernel final : public graph::Kernel {
   void Lines(const Phase& phase, const uint16_t* x, const char* packed, int64_t first,
              int64_t lines, PixelTarget y) const {
     const Planes& planes = phase.planes;
-    const int64_t positions = ShiftedRoundUp(planes.Positions(lines), kTileColumns);
+    const int64_t positions = RoundUp(planes.Positions(lines), kTileColumns);
     const int64_t pitch = planes.Pitch(positions, sizeof(uint32_t));
     const int64_t inner = Inner(phase);
     const int64_t channels = whole_ ? in_channels_ : inner;
@@ -335,11 +316,11 @@ class ShiftedWeightKernel final : public graph::Kernel {
         taps_(s.window.h.extent * s.window.w.extent),
         panels_(s.out_channels / kPanelColumns),
         rows_(taps_ * s.in_channels),
-        blocks_(ShiftedCeilDiv(rows_, micro_.block_rows)),
+        blocks_(CeilDiv(rows_, micro_.block_rows)),
         whole_(s.in_channels % micro_.block_rows == 0),
         lines_(std::clamp<int64_t>(
             kStripBytes / ((s.in_channels + s.out_channels) * planes_.width() * 2), 1, s.out_h)),
-        inner_(ShiftedRoundUp(planes_.Positions(lines_), micro_.step)),
+        inner_(RoundUp(planes_.Positions(lines_), micro_.step)),
         x_pitch_(planes_.Pitch(inner_, sizeof(uint16_t))),
         parts_(std::clamp<int64_t>(
             std::min(s.images, kPartsBytes / (PartFloats() * int64_t{sizeof(float)})), 1,
@@ -352,11 +333,10 @@ class ShiftedWeightKernel final : public graph::Kernel {
     const auto* dy = context.input(0).as<uint16_t>();
     const auto* x = context.input(1).as<uint16_t>();
     auto* sums = static_cast<float*>(context.workspace());
-    const int64_t groups =
-        std::min(panels_, ShiftedCeilDiv(2 * ThreadPool::Compute().threads(), parts_));
-    const int64_t group = ShiftedCeilDiv(panels_, groups);
-    ComputeLoop(parts_ * ShiftedCeilDiv(panels_, group), 1, [&](int64_t begin, int64_t end) {
-      const TilesScope scope(micro_);
+    const int64_t groups = std::min(panels_, CeilDiv(2 * ThreadPool::Compute().threads(), parts_));
+    const int64_t group = CeilDiv(panels_, groups);
+    ComputeLoop(parts_ * CeilDiv(panels_, group), 1, [&](int64_t begin, int64_t end) {
+      const ConvScope scope(micro_);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t part = i % parts_, panel = i / parts_ * group;
         Part(x, dy, part, panel, std::min(group, panels_ - panel),
