@@ -10,6 +10,7 @@
 #include "storage/checkpoints/checkpoint.h"
 #include "worker/train/evaluation.h"
 #include "worker/train/model_files.h"
+#include "worker/train/run_length.h"
 #include "worker/train/start_model.h"
 
 namespace lepton::worker {

@@ -1,5 +1,6 @@
 // The loop around a program that only records what it is asked to do.
 #include "worker/train/train_loop.h"
+#include "worker/train/run_length.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

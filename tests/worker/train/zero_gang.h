@@ -1,0 +1,271 @@
+// Ranks as threads, which train with a state in slices, die where a test says so, leave and join.
+#pragma once
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/worker/train/thread_gang.h"
+#include "worker/train/train_loop.h"
+
+namespace lepton::testing {
+
+inline constexpr int kShards = 4;
+inline constexpr int kColumns = 24;
+inline constexpr int kRows = 96;
+
+// In the group's collective call number `call` the victim dies; of the others those in `lucky`
+// still get the result. Or it dies before its message number `message`.
+struct Death {
+  int call = -1;  // none
+  int victim = 0;
+  unsigned lucky = 0;  // bit by rank
+  int message = -1;
+};
+
+// Calls go through to the threads' gang, until the planned death.
+class MortalCommunicator final : public collectives::Communicator {
+ public:
+  MortalCommunicator(std::shared_ptr<ThreadGang> gang, int rank, const Death& death)
+      : gang_(gang), inner_(gang, rank, kShards), death_(death) {}
+  bool dead() const { return dead_; }
+  int calls() const { return calls_; }
+
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  std::string_view backend() const override { return "threads"; }
+  Status AllReduce(const void* in, void* out, size_t count, DataType type, ReduceOp op) override {
+    return Together(out, count * collectives::DataTypeSize(type),
+                    [&](void* to) { return inner_.AllReduce(in, to, count, type, op); });
+  }
+  Status AllGather(const void* in, void* out, size_t count, DataType type) override {
+    const size_t bytes =
+        count * collectives::DataTypeSize(type) * static_cast<size_t>(inner_.size());
+    return Together(out, bytes, [&](void* to) { return inner_.AllGather(in, to, count, type); });
+  }
+  Status AllToAll(const void* in, void* out, size_t count, DataType type) override {
+    const size_t bytes =
+        count * collectives::DataTypeSize(type) * static_cast<size_t>(inner_.size());
+    return Together(out, bytes, [&](void* to) { return inner_.AllToAll(in, to, count, type); });
+  }
+  Status Broadcast(void* data, size_t count, DataType type, int root) override {
+    const size_t bytes = count * collectives::DataTypeSize(type);
+    return Together(data, bytes, [&](void* to) {
+      std::memcpy(to, data, bytes);
+      return inner_.Broadcast(to, count, type, root);
+    });
+  }
+  Status Barrier() override {
+    return Together(nullptr, 0, [&](void*) { return inner_.Barrier(); });
+  }
+  Status Send(const void* data, size_t count, DataType type, int peer) override {
+    LEPTON_RETURN_IF_ERROR(Alone());
+    return inner_.Send(data, count, type, peer);
+  }
+  Status Recv(void* data, size_t count, DataType type, int peer) override {
+    LEPTON_RETURN_IF_ERROR(Alone());
+    return inner_.Recv(data, count, type, peer);
+  }
+  Status ReduceScatter(const void*, void*, size_t, DataType, ReduceOp) override { return Unused(); }
+  Status Gather(const void*, void*, size_t, DataType, int) override { return Unused(); }
+  Status Scatter(const void*, void*, size_t, DataType, int) override { return Unused(); }
+  collectives::HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
+                                        ReduceOp op) override {
+    return std::make_unique<Finished>(AllReduce(in, out, count, type, op));
+  }
+  collectives::HandlePtr AllToAllAsync(const void* in, void* out, size_t count,
+                                       DataType type) override {
+    return std::make_unique<Finished>(AllToAll(in, out, count, type));
+  }
+  void Abort(Status cause) override { gang_->Abort(std::move(cause)); }
+
+ private:
+  class Finished final : public collectives::Handle {
+   public:
+    explicit Finished(Status status) : status_(std::move(status)) {}
+    bool Done() const override { return true; }
+    Status Wait(Deadline) override { return status_; }
+
+   private:
+    const Status status_;
+  };
+  static Status Unused() { return InvalidArgument("training does not use this"); }
+
+  Status Die() {
+    dead_ = true;
+    gang_->Abort(Aborted("a rank died"));
+    return Aborted("this rank died");
+  }
+  Status Alone() {
+    return messages_++ == death_.message && rank() == death_.victim ? Die() : Status::Ok();
+  }
+  template <typename Call>
+  Status Together(void* out, size_t bytes, const Call& call) {
+    if (calls_++ != death_.call) return call(out);
+    std::vector<char> result(bytes + 1);
+    LEPTON_RETURN_IF_ERROR(call(result.data()));
+    LEPTON_RETURN_IF_ERROR(gang_->Meet());
+    if (rank() == death_.victim) return Die();
+    if ((death_.lucky >> rank() & 1) == 0) return Aborted("a peer died");
+    if (bytes > 0) std::memcpy(out, result.data(), bytes);
+    return Status::Ok();
+  }
+
+  const std::shared_ptr<ThreadGang> gang_;
+  ThreadCommunicator inner_;
+  const Death death_;
+  int calls_ = 0, messages_ = 0;
+  bool dead_ = false;
+};
+
+// Its update may go wrong, and its wishes come at given steps.
+class ZeroObserver final : public worker::TrainObserver {
+ public:
+  bool StopRequested() override { return false; }
+  bool LeaveRequested() override { return step_ >= leave_at; }
+  bool RegroupRequested() override { return step_ == regroup_at; }
+  void Computed(uint64_t step, nn::TrainingProgram&) override { step_ = step; }
+  void Committed(uint64_t step) override { committed = step; }
+  void Diverged(const worker::Divergence& divergence) override { diverged = divergence; }
+  void Progress(const worker::TrainProgress&) override {}
+  Result<storage::Digest> Checkpoint(uint64_t, const worker::Metrics&) override {
+    return Internal("none");
+  }
+
+  uint64_t leave_at = 1000, regroup_at = 1000;
+  uint64_t committed = 0;
+  std::optional<worker::Divergence> diverged;
+
+ private:
+  uint64_t step_ = 0;
+};
+
+struct Member {
+  std::unique_ptr<nn::TrainingProgram> program;
+  ZeroObserver observer;
+  std::unique_ptr<worker::TrainLoop> loop;
+  std::unique_ptr<worker::TrainRun> run;
+  bool has_state = true;
+  Status status;
+  worker::TrainOutcome outcome;
+};
+
+class ZeroTraining {
+ public:
+  explicit ZeroTraining(const std::string& more, uint64_t steps = 5, int hidden = 230,
+                        int layers = 2)
+      : spec_(*spec::ParseJobSpec(fmt::format(
+            "{{kind: train, dataset: {{name: made}}, batch_size: 16, seed: 5, steps: {}, "
+            "checkpoint: {{every_steps: 1000}}, elastic: {{logical_shards: {}}}, "
+            "resources: {{max_workers: 5}}, model: {{hidden: [{}]}}, {}}}",
+            steps, kShards, fmt::join(std::vector<int>(layers, hidden), ", "), more))),
+        steps_(steps) {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> x(kRows * kColumns);
+    std::vector<int32_t> classes;
+    for (float& value : x) value = normal(random);
+    for (int row = 0; row < kRows; ++row) classes.push_back(x[row * kColumns] > 0 ? 1 : 0);
+    std::vector<int64_t> numbers(kRows);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    auto train = std::make_shared<worker::TableExamples>(numbers, x, kColumns);
+    train->SetLabels(classes, {});
+    data_.train = data_.train_plain = data_.validation = data_.test = train;
+  }
+
+  Member& Add(bool has_state = true) {
+    members.push_back(std::make_unique<Member>());
+    Member& member = *members.back();
+    nn::TrainingProgram::Options options;
+    nn::DataShape shape;
+    shape.features = kColumns;
+    shape.outputs = 2;
+    options.model = *nn::ResolveModel(spec_.model, shape);
+    options.optimizer = spec_.optimizer;
+    options.schedule = spec_.schedule;
+    options.total_steps = static_cast<int64_t>(steps_);
+    options.clip_norm = spec_.clip_norm;
+    options.precision = spec_.precision;
+    options.seed = has_state ? spec_.seed : 77;  // what a joiner drew is of no use
+    options.keeps_optimizer_state = spec_.parallel.zero == 0;
+    options.keeps_gradients = spec_.parallel.zero < 2;
+    auto built = nn::TrainingProgram::Build(*nn::MakeSignature(options.model, shape), options);
+    EXPECT_TRUE(built.ok()) << built.status().ToString();
+    member.program = *std::move(built);
+    member.has_state = has_state;
+    return member;
+  }
+
+  // All members meet, and go on until the group is over. Those that died or left are members no
+  // more. Returns the calls of the first member.
+  int Group(const Death& death = {}) {
+    const int size = static_cast<int>(members.size());
+    const auto gang = std::make_shared<ThreadGang>(size);
+    std::vector<std::unique_ptr<MortalCommunicator>> ranks;
+    std::vector<std::thread> threads;
+    for (int rank = 0; rank < size; ++rank) {
+      ranks.push_back(std::make_unique<MortalCommunicator>(gang, rank, death));
+    }
+    for (int rank = 0; rank < size; ++rank) {
+      threads.emplace_back([&, rank] { TakePart(*members[rank], *ranks[rank]); });
+    }
+    for (std::thread& thread : threads) thread.join();
+    const int calls = ranks[0]->calls();
+    for (int rank = size; rank-- > 0;) {
+      if (ranks[rank]->dead() || members[rank]->status.code() == StatusCode::kCancelled) {
+        members.erase(members.begin() + rank);
+      }
+    }
+    return calls;
+  }
+
+  // Of members that are through.
+  std::string Weights(const Member& member) const {
+    EXPECT_TRUE(member.status.ok()) << member.status.ToString();
+    const std::span<float> weights = member.program->weights();
+    return {reinterpret_cast<const char*>(weights.data()), weights.size_bytes()};
+  }
+  void ExpectAll(const std::string& weights, const std::string& where) const {
+    EXPECT_FALSE(members.empty());
+    for (const auto& member : members) {
+      EXPECT_TRUE(Weights(*member) == weights) << where << ": other bits";
+      EXPECT_EQ(member->outcome.steps, steps_) << where;
+    }
+  }
+
+  std::vector<std::unique_ptr<Member>> members;
+
+ private:
+  void TakePart(Member& member, collectives::Communicator& gang) {
+    if (member.loop == nullptr) {
+      member.run = std::make_unique<worker::TrainRun>(worker::TrainRun{.spec = spec_,
+                                                                       .data = data_,
+                                                                       .program = *member.program,
+                                                                       .gang = gang,
+                                                                       .last_step = steps_});
+      member.loop = std::make_unique<worker::TrainLoop>(*member.run, member.observer);
+    }
+    member.status = [&]() -> Status {
+      LEPTON_RETURN_IF_ERROR(member.loop->Enter(gang, member.has_state).status());
+      member.has_state = true;
+      LEPTON_ASSIGN_OR_RETURN(member.outcome, member.loop->Run());
+      return Status::Ok();
+    }();
+    // As a process that ends: its peers must not wait for it.
+    if (!member.status.ok()) gang.Abort(Aborted("a rank is gone"));
+  }
+
+  const spec::JobSpec spec_;
+  const uint64_t steps_;
+  worker::PreparedData data_;
+};
+
+}  // namespace lepton::testing

@@ -1,0 +1,138 @@
+#include "worker/train/train_loop_impl.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "worker/train/evaluation.h"
+
+namespace lepton::worker {
+namespace {
+
+constexpr Duration kReportEvery = std::chrono::milliseconds(200);
+// Short epochs share an evaluation, so that it never costs more than the training.
+constexpr uint64_t kStepsBetweenEvaluations = 10;
+constexpr int64_t kTrainSampleRows = 256;
+// Language models are measured on the first so many tokens of a part while they train: a part may
+// be billions of tokens. The test part is measured whole, once, at the end.
+constexpr int64_t kMeasuredTokens = int64_t{1} << 17;
+constexpr int64_t kTrainSampleTokens = int64_t{1} << 14;
+
+double Mean(const nn::LossSum& total) {
+  return total.count > 0 ? total.sum / total.count : 0;
+}
+
+}  // namespace
+
+Status TrainLoop::Impl::AfterStep() {
+  const bool stop = state_.stopping;
+  const uint64_t every =
+      static_cast<uint64_t>(std::max<int64_t>(0, run_.spec.checkpoint.every_steps));
+  const bool epoch_end = state_.step % source_.steps_per_epoch() == 0;
+  const bool last = state_.step == run_.last_step;
+  const bool stale = state_.evaluated_step > state_.step ||
+                     state_.step - state_.evaluated_step >= kStepsBetweenEvaluations;
+  if (last || (epoch_end && stale && !stop)) LEPTON_RETURN_IF_ERROR(EvaluateNow());
+  const bool due = every > 0 && state_.step % every == 0;
+  if (run_.checkpoints && (stop || (last && run_.checkpoint_at_end) || (due && !last))) {
+    LEPTON_RETURN_IF_ERROR(CheckpointNow());
+  }
+  const bool evaluated = state_.evaluated_step == state_.step;
+  if (evaluated || RealClock().Now() - reported_ >= kReportEvery) {
+    Report(Mean(epoch_end || last ? state_.epoch_loss : state_.report_loss));
+  }
+  if (stop && !last) return Cancelled(fmt::format("stopped after step {}", state_.step));
+  return Status::Ok();
+}
+
+Status TrainLoop::Impl::EvaluateNow() {
+  if (state_.evaluated_step == state_.step) return Status::Ok();
+  const Examples& validation = *run_.data.validation;
+  int64_t held_out_rows = validation.rows();
+  int64_t sample = std::max(kTrainSampleRows, held_out_rows);
+  if (run_.program.signature().per_token) {
+    const Examples& train = *run_.data.train_plain;
+    held_out_rows = std::max<int64_t>(1, kMeasuredTokens / validation.predictions());
+    sample = std::max<int64_t>(1, kTrainSampleTokens / train.predictions());
+  }
+  LEPTON_ASSIGN_OR_RETURN(const Evaluation train,
+                          Evaluate(run_.program, *run_.data.train_plain, sample, *gang_));
+  LEPTON_ASSIGN_OR_RETURN(const Evaluation held_out,
+                          Evaluate(run_.program, validation, held_out_rows, *gang_));
+  train.AddTo("train", state_.metrics);
+  held_out.AddTo("validation", state_.metrics);
+  // The running loss is finer than the sample's, and includes the soft targets of a distillation.
+  if (state_.epoch_loss.count > 0) state_.metrics["train/loss"] = Mean(state_.epoch_loss);
+  state_.evaluated_step = state_.step;
+  return Status::Ok();
+}
+
+// Rank 0 writes; all ranks learn the digest, or that it failed.
+Status TrainLoop::Impl::CheckpointNow() {
+  LEPTON_RETURN_IF_ERROR(EvaluateNow());
+  Status written;
+  char digest[64] = {};
+  if (leader() || zero_) {
+    const Result<storage::Digest> result =
+        zero_ ? CheckpointParts() : observer_.Checkpoint(state_.step, state_.metrics);
+    if (result.ok()) std::memcpy(digest, result->data(), std::min<size_t>(64, result->size()));
+    written = result.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
+  }
+  if (gang_->size() > 1) {
+    LEPTON_RETURN_IF_ERROR(
+        gang_->Broadcast(digest, sizeof(digest), collectives::DataType::kUInt8, 0));
+  }
+  LEPTON_RETURN_IF_ERROR(written);
+  if (digest[0] == 0) return Aborted("rank 0 could not write the checkpoint");
+  state_.last_checkpoint.assign(digest, sizeof(digest));
+  state_.good_step = state_.step;
+  return Status::Ok();
+}
+
+// Empty on ranks that only give what they hold.
+Result<storage::Digest> TrainLoop::Impl::CheckpointParts() {
+  if (!leader()) {
+    LEPTON_RETURN_IF_ERROR(zero_->Collect(*gang_, nullptr));
+    return storage::Digest();
+  }
+  bool collected = false;
+  Result<storage::Digest> written =
+      observer_.CheckpointParts(state_.step, state_.metrics, [&](const ZeroState::TakeState& take) {
+        collected = true;
+        return zero_->Collect(*gang_, take);
+      });
+  const auto ignore = [](const std::vector<ZeroState::StatePart>&) { return Status::Ok(); };
+  if (!collected) LEPTON_RETURN_IF_ERROR(zero_->Collect(*gang_, ignore));
+  return written;
+}
+
+std::string TrainLoop::Impl::LastGood() const {
+  return state_.last_checkpoint.empty() ? "no checkpoint yet"
+                                        : fmt::format("last good checkpoint: step {} ({})",
+                                                      state_.good_step, state_.last_checkpoint);
+}
+
+void TrainLoop::Impl::Report(double train_loss) {
+  if (!leader()) return;
+  const MonotonicTime now = RealClock().Now();
+  const double seconds = std::chrono::duration<double>(now - reported_).count();
+  TrainProgress progress;
+  progress.step = state_.step;
+  progress.epoch =
+      static_cast<double>(state_.step) / static_cast<double>(source_.steps_per_epoch());
+  if (seconds > 0) {
+    progress.samples_per_second = static_cast<double>(samples_ - reported_samples_) / seconds;
+  }
+  if (state_.evaluated_step == state_.step) progress.metrics = state_.metrics;
+  progress.metrics["train/loss"] = train_loss;
+  progress.metrics["learning_rate"] =
+      run_.program.LearningRate(state_.step > 0 ? state_.step - 1 : 0);
+  progress.metrics["grad_norm"] = state_.gradient_norm;
+  observer_.Progress(progress);
+  reported_ = now;
+  reported_samples_ = samples_;
+  state_.report_loss = {};
+}
+
+}  // namespace lepton::worker

@@ -1,0 +1,153 @@
+#include "worker/train/train_loop_impl.h"
+
+#include <fmt/format.h>
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "collectives/tree_shape.h"
+#include "worker/train/divergence.h"
+#include "worker/train/evaluation.h"
+#include "worker/train/parameter_digest.h"
+
+namespace lepton::worker {
+namespace {
+
+// This rank's.
+std::vector<int> ShardsOf(const collectives::Communicator& gang, int shards) {
+  const auto [begin, end] = collectives::LeavesOf(gang.rank(), gang.size(), shards);
+  std::vector<int> mine(static_cast<size_t>(end - begin));
+  std::iota(mine.begin(), mine.end(), begin);
+  return mine;
+}
+
+}  // namespace
+
+// The step in flight when a group broke is forgotten.
+Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool has_state) {
+  if (exchange_) exchange_->Abandon();
+  if (zero_gradients_) zero_gradients_->Abandon();
+  gang_ = &gang;
+  uint64_t bytes = 0;
+  if (zero_) {
+    LEPTON_ASSIGN_OR_RETURN(bytes, SettleParts(has_state));
+  } else if (gang.size() > 1) {
+    LEPTON_ASSIGN_OR_RETURN(const int behind, Settle(has_state));
+    bytes = static_cast<uint64_t>(behind) * sizeof(float) *
+            (run_.program.weights().size() + run_.program.optimizer_state().size());
+  } else if (!has_state || !whole_) {
+    return Internal("no rank has the training state");
+  }
+  took_part_ = true;
+  wishes_ = {};
+  my_shards_ = zero_gradients_ ? ZeroGradients::ShardsOf(gang.rank(), gang.size(), shards_)
+                               : ShardsOf(gang, shards_);
+  if (exchange_) exchange_->EnterGroup(static_cast<int>(my_shards_.size()), shards_);
+  if (leader() && run_.spec.gradients.compression != "none") {
+    LOG(INFO) << fmt::format("gradients as {}: {} bytes a step, whole they are {}; begins anew",
+                             run_.spec.gradients.compression, exchange_->payload_bytes(),
+                             run_.program.gradients().size_bytes());
+  }
+  feeder_.reset();
+  feeder_.emplace(source_, run_.program.signature(),
+                  BatchFeeder::Plan{state_.step, run_.last_step, my_shards_});
+  return bytes;
+}
+
+// One copy of the state rules, the furthest: also at the start, in case that hosts differ in how
+// they round while drawing the initial weights. Returns how many ranks were behind.
+Result<int> TrainLoop::Impl::Settle(bool has_state) {
+  const int64_t mine[] = {has_state && whole_ ? state_.place() : -1, took_part_ ? 1 : 0,
+                          static_cast<int64_t>(DigestOf(run_.program.weights()))};
+  const size_t ranks = static_cast<size_t>(gang_->size());
+  std::vector<int64_t> all(std::size(mine) * ranks);
+  LEPTON_RETURN_IF_ERROR(
+      gang_->AllGather(mine, all.data(), std::size(mine), collectives::DataType::kInt64)
+          .WithContext("places"));
+  std::vector<int64_t> places(ranks);
+  std::vector<uint64_t> digests(ranks);
+  bool fresh = true;
+  for (size_t rank = 0; rank < ranks; ++rank) fresh = fresh && all[rank * std::size(mine) + 1] == 0;
+  for (size_t rank = 0; rank < ranks; ++rank) {
+    const int64_t* const its = &all[rank * std::size(mine)];
+    // What a rank drew for itself counts only where nobody has begun.
+    places[rank] = fresh || its[1] != 0 ? its[0] : -1;
+    digests[rank] = static_cast<uint64_t>(its[2]);
+  }
+  const int64_t newest = *std::max_element(places.begin(), places.end());
+  if (newest < 0) return AbortGang(*gang_, Internal("no rank has the training state"));
+  std::vector<int> furthest;
+  for (size_t rank = 0; rank < ranks; ++rank) {
+    if (places[rank] == newest) furthest.push_back(static_cast<int>(rank));
+  }
+  const int behind = static_cast<int>(ranks - furthest.size());
+  const bool alike = CountDigests(digests, furthest).agree();
+  if (!fresh) LEPTON_RETURN_IF_ERROR(CheckEqual(digests, furthest));
+  if (behind > 0 || !alike) {
+    LEPTON_RETURN_IF_ERROR(Share(furthest[0]).WithContext("training state"));
+  }
+  return behind;
+}
+
+// The same of a state in slices. Returns the bytes that went to ranks which lacked them.
+Result<uint64_t> TrainLoop::Impl::SettleParts(bool has_state) {
+  const int64_t place = has_state || has_loop_state_ ? state_.place() : -1;
+  LEPTON_ASSIGN_OR_RETURN(const ZeroState::Meeting meeting,
+                          zero_->Meet(*gang_, {.place = place,
+                                               .took_part = took_part_ || has_loop_state_,
+                                               .digest = DigestOf(run_.program.weights()),
+                                               .norm = state_.gradient_norm}));
+  if (!meeting.fresh && !meeting.whole.empty()) {
+    LEPTON_RETURN_IF_ERROR(CheckEqual(meeting.digests, meeting.whole));
+  }
+  if (meeting.follow) {
+    LOG(INFO) << "step " << meeting.step << " was committed: this rank applies it too";
+    zero_->Update(state_.step, meeting.norm, GradientOfParts());
+    state_.gradient_norm = meeting.norm;
+    Advance(reduced_);
+  }
+  if (meeting.behind > 0) {
+    LEPTON_RETURN_IF_ERROR(ShareLoopState(meeting.source).WithContext("training state"));
+    // At the start what a rank has is nobody's but its own until all have met.
+    has_loop_state_ = has_loop_state_ || !meeting.fresh;
+  }
+  LEPTON_ASSIGN_OR_RETURN(const uint64_t weights, zero_->ShareWeights(*gang_, meeting));
+  LEPTON_ASSIGN_OR_RETURN(const uint64_t state, zero_->ShareState(*gang_, meeting));
+  const StateBytes mine = bytes();
+  LOG(INFO) << fmt::format(
+      "parallel.zero {}: rank {} of {}, buddy of rank {}, keeps {} bytes of weights, {} of "
+      "gradients "
+      "and {} of the optimizer's state, which has {}",
+      run_.spec.parallel.zero, gang_->rank(), gang_->size(),
+      MirroredBy(gang_->rank(), gang_->size()), mine.weights, mine.gradients, mine.optimizer,
+      zero_->state_elements() * static_cast<int64_t>(sizeof(float)));
+  return weights + state;
+}
+
+// Weights, optimiser and loop state of one rank, to all.
+Status TrainLoop::Impl::Share(int source) {
+  using collectives::DataType;
+  whole_ = whole_ && gang_->rank() == source;  // until all of it is here
+  for (std::span<float> floats : {run_.program.weights(), run_.program.optimizer_state()}) {
+    if (floats.empty()) continue;
+    LEPTON_RETURN_IF_ERROR(
+        gang_->Broadcast(floats.data(), floats.size(), DataType::kFloat32, source));
+  }
+  LEPTON_RETURN_IF_ERROR(ShareLoopState(source));
+  whole_ = true;
+  return Status::Ok();
+}
+
+Status TrainLoop::Impl::ShareLoopState(int source) {
+  using collectives::DataType;
+  std::string packed = state_.Pack();
+  int64_t size = static_cast<int64_t>(packed.size());
+  LEPTON_RETURN_IF_ERROR(gang_->Broadcast(&size, 1, DataType::kInt64, source));
+  packed.resize(static_cast<size_t>(size));
+  LEPTON_RETURN_IF_ERROR(gang_->Broadcast(packed.data(), packed.size(), DataType::kUInt8, source));
+  LEPTON_ASSIGN_OR_RETURN(state_, LoopState::Unpack(packed));
+  return Status::Ok();
+}
+
+}  // namespace lepton::worker

@@ -1,0 +1,150 @@
+#include "worker/train/train_loop_impl.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/base/progress.h"
+#include "worker/train/evaluation.h"
+#include "worker/train/parameter_digest.h"
+
+namespace lepton::worker {
+namespace {
+
+void Accumulate(const nn::LossSum& loss, nn::LossSum& total) {
+  total.sum += loss.sum;
+  total.count += loss.count;
+}
+
+}  // namespace
+
+Status TrainLoop::Impl::TakeStep() {
+  if (state_.step % source_.steps_per_epoch() == 0) state_.epoch_loss = {};
+  const Result<SplitLoss> local_loss = ComputeStep();
+  if (!local_loss.ok()) {
+    return AbortGang(*gang_,
+                     local_loss.status().WithContext(fmt::format("step {}", state_.step + 1)));
+  }
+  LEPTON_ASSIGN_OR_RETURN(const StepSums sums, ReduceGradient(*local_loss));
+  LEPTON_RETURN_IF_ERROR(CheckEqual(sums.digests));
+  if (!std::isfinite(sums.loss.sum)) return NotFinite("loss", sums.loss.sum);
+  if (zero_) {
+    reduced_ = sums;
+    LEPTON_ASSIGN_OR_RETURN(state_.gradient_norm, ApplyParts());
+  } else {
+    const progress::Computing computing("update", state_.step + 1);
+    state_.gradient_norm =
+        run_.program.ApplyGradients(state_.step, 1.0 / std::max(1.0, sums.loss.count));
+  }
+  if (!std::isfinite(state_.gradient_norm)) return NotFinite("gradient norm", state_.gradient_norm);
+  Advance(sums);
+  if (zero_) LEPTON_RETURN_IF_ERROR(GatherParts());
+  observer_.Committed(state_.step);
+  return Status::Ok();
+}
+
+// Each piece has its own random stream, numbered on over all shards.
+Result<nn::LossSum> TrainLoop::Impl::PieceGradient(int shard, int piece) {
+  LEPTON_ASSIGN_OR_RETURN(const BatchBuffer* const batch, feeder_->Next());
+  has_rows_ = batch->rows() > 0;
+  if (!has_rows_) {
+    const std::span<float> gradients = run_.program.gradients();
+    std::fill(gradients.begin(), gradients.end(), 0.0f);
+    return nn::LossSum{};
+  }
+  return run_.program.ForwardBackward(batch->batch(), batch->targets(), state_.step,
+                                      static_cast<uint32_t>(shard * pieces_ + piece));
+}
+
+// This rank's micro-batches; their gradients begin to travel during the last of them. Returns the
+// loss over its shards.
+Result<SplitLoss> TrainLoop::Impl::LocalGradient() {
+  if (exchange_) exchange_->Begin(*gang_, static_cast<int>(my_shards_.size()), pieces_);
+  if (zero_gradients_) zero_gradients_->Begin(*gang_, zero_->layout());
+  loss_fold_.Reset();
+  for (const int shard : my_shards_) {
+    nn::LossSum loss;
+    for (int piece = 0; piece < pieces_; ++piece) {
+      LEPTON_ASSIGN_OR_RETURN(const nn::LossSum more, PieceGradient(shard, piece));
+      if (exchange_) exchange_->After();
+      if (zero_gradients_) zero_gradients_->After(has_rows_);
+      Accumulate(more, loss);
+    }
+    if (zero_gradients_) zero_gradients_->EndShard(loss);
+    loss_fold_.Add(Split(loss));
+  }
+  SplitLoss sum;
+  loss_fold_.Finish(sum);
+  return sum;
+}
+
+// From here to the reduction a rank waits for nobody.
+Result<SplitLoss> TrainLoop::Impl::ComputeStep() {
+  const progress::Computing computing("step", state_.step + 1);
+  Result<SplitLoss> local_loss = LocalGradient();
+  observer_.Computed(state_.step + 1, run_.program);
+  return local_loss;
+}
+
+Result<StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
+  const Wishes wishes{observer_.StopRequested(), observer_.LeaveRequested(),
+                      observer_.RegroupRequested()};
+  leaves_ = wishes.leave;
+  const uint64_t digest = gang_->size() > 1 ? DigestOf(run_.program.weights()) : 0;
+  if (zero_gradients_) return zero_gradients_->Reduce(wishes, digest);
+  tail_.resize(TailSize(gang_->size()));
+  WriteTail(tail_, local_loss, wishes, gang_->rank(), digest);
+  LEPTON_RETURN_IF_ERROR(exchange_->Reduce(tail_));
+  return ReadTail(tail_);
+}
+
+// Behind the update.
+void TrainLoop::Impl::Advance(const StepSums& sums) {
+  samples_ += source_.BatchRows(state_.step);
+  Accumulate(sums.loss, state_.epoch_loss);
+  Accumulate(sums.loss, state_.report_loss);
+  ++state_.step;
+  state_.step_closed = false;
+  // If all leave, nobody is left who could go on.
+  state_.stopping = sums.stop > 0 || sums.leave == static_cast<int>(sums.digests.size());
+  wishes_ = sums;
+}
+
+ZeroState::GradientOf TrainLoop::Impl::GradientOfParts() {
+  return [this](const Elements& part) -> std::span<const float> {
+    if (zero_gradients_) return zero_gradients_->Of(part);
+    return run_.program.gradients().subspan(static_cast<size_t>(part.begin),
+                                            static_cast<size_t>(part.size()));
+  };
+}
+
+// The update of this rank's slices; returns the gradient's norm, and where that is not finite does
+// nothing.
+Result<double> TrainLoop::Impl::ApplyParts() {
+  zero_->Reduced(1.0 / std::max(1.0, reduced_.loss.count));
+  LEPTON_ASSIGN_OR_RETURN(const double norm, zero_->AgreeOnNorm(*gang_, GradientOfParts()));
+  const progress::Computing computing("update", state_.step + 1);
+  if (std::isfinite(norm)) zero_->Update(state_.step, norm, GradientOfParts());
+  return norm;
+}
+
+// Two hold the same slice, and nobody can say which of them is right.
+Status TrainLoop::Impl::GatherParts() {
+  LEPTON_ASSIGN_OR_RETURN(const int slice, zero_->GatherWeights(*gang_));
+  if (slice < 0) return Status::Ok();
+  LEPTON_ASSIGN_OR_RETURN(const std::string tensor, zero_->FindTensor(slice, *gang_));
+  observer_.Diverged({.step = state_.step, .tensor = tensor, .ranks = gang_->size()});
+  return DataLoss(fmt::format(
+      "ranks {} and {}, which mirror each other, do not hold the same parameters after step {}: {} "
+      "differs; {}",
+      slice, BuddyOf(slice, gang_->size()), state_.step, tensor, LastGood()));
+}
+
+Status TrainLoop::Impl::NotFinite(std::string_view what, double value) const {
+  return FailedPrecondition(
+      fmt::format("{} is {} at step {}; {}; a lower optimizer.lr or clip_norm may help", what,
+                  std::isnan(value) ? "nan" : "infinite", state_.step + 1, LastGood()));
+}
+
+}  // namespace lepton::worker

@@ -1,0 +1,44 @@
+#include "worker/train/run_length.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <string>
+
+namespace lepton::worker {
+namespace {
+
+Result<uint64_t> LabelNumber(const std::string& key, const std::string& text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size()) return value;
+  return InvalidArgument(fmt::format("labels.{}: \"{}\" is not a whole number", key, text));
+}
+
+}  // namespace
+
+int64_t StepsPerEpoch(const spec::JobSpec& spec, int64_t train_rows) {
+  const int64_t batch = std::min(spec.batch_size, train_rows);
+  return (train_rows + batch - 1) / batch;
+}
+
+uint64_t TotalSteps(const spec::JobSpec& spec, int64_t train_rows) {
+  if (spec.steps > 0) return static_cast<uint64_t>(spec.steps);
+  return static_cast<uint64_t>(spec.epochs * StepsPerEpoch(spec, train_rows));
+}
+
+Result<uint64_t> StopStep(const spec::JobSpec& spec, int64_t train_rows) {
+  uint64_t stop = TotalSteps(spec, train_rows);
+  if (const auto found = spec.labels.find("lepton.stop_at_step"); found != spec.labels.end()) {
+    LEPTON_ASSIGN_OR_RETURN(const uint64_t step, LabelNumber(found->first, found->second));
+    stop = std::min(stop, step);
+  }
+  if (const auto found = spec.labels.find("lepton.stop_at_epoch"); found != spec.labels.end()) {
+    LEPTON_ASSIGN_OR_RETURN(const uint64_t epoch, LabelNumber(found->first, found->second));
+    stop = std::min(stop, epoch * static_cast<uint64_t>(StepsPerEpoch(spec, train_rows)));
+  }
+  return stop;
+}
+
+}  // namespace lepton::worker

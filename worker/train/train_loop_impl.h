@@ -1,0 +1,100 @@
+// What is inside a TrainLoop (train_loop.h), and where each part of it is written:
+//   train_loop.cc       what a rank does between two groups' ends: the steps, and what follows each
+//   loop_step.cc        one step: shards' gradients, their sum, the update
+//   loop_recovery.cc    ranks meet in a new group: whose state rules, and how the others get it
+//   loop_equality.cc    ranks that hold other parameters than their peers
+//   loop_drain.cc       ranks leave, or others join: the group ends behind a step
+//   loop_checkpoint.cc  what follows a step: evaluation, checkpoint, report
+// Threads: one caller.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/clock.h"
+#include "worker/data/batch_feeder.h"
+#include "worker/data/batch_source.h"
+#include "worker/train/gradient_exchange.h"
+#include "worker/train/loop_state.h"
+#include "worker/train/step_tail.h"
+#include "worker/train/train_loop.h"
+#include "worker/train/tree_fold.h"
+#include "worker/train/zero_gradients.h"
+#include "worker/train/zero_state.h"
+
+namespace lepton::worker {
+
+class TrainLoop::Impl {
+ public:
+  Impl(const TrainRun& run, TrainObserver& observer);
+
+  Result<uint64_t> Enter(collectives::Communicator& gang, bool has_state);
+  Result<TrainOutcome> Run();
+  Status Salvage();
+  StateBytes bytes() const;
+
+ private:
+  bool leader() const { return gang_->rank() == 0; }
+
+  // loop_step.cc
+  Status TakeStep();
+  Result<nn::LossSum> PieceGradient(int shard, int piece);
+  Result<SplitLoss> LocalGradient();
+  Result<SplitLoss> ComputeStep();
+  Result<StepSums> ReduceGradient(const SplitLoss& local_loss);
+  ZeroState::GradientOf GradientOfParts();
+  Result<double> ApplyParts();
+  Status GatherParts();
+  void Advance(const StepSums& sums);
+  Status NotFinite(std::string_view what, double value) const;
+
+  // loop_recovery.cc
+  Result<int> Settle(bool has_state);
+  Result<uint64_t> SettleParts(bool has_state);
+  Status Share(int source);
+  Status ShareLoopState(int source);
+
+  // loop_equality.cc
+  Status CheckEqual(std::span<const uint64_t> digests, std::span<const int> counted = {});
+  Status CheckEqualAtEnd();
+
+  // loop_drain.cc
+  Status MayPart();
+  Status HandOver();
+
+  // loop_checkpoint.cc
+  Status AfterStep();
+  Status EvaluateNow();
+  Status CheckpointNow();
+  Result<storage::Digest> CheckpointParts();
+  std::string LastGood() const;
+  void Report(double train_loss);
+
+  const TrainRun& run_;
+  TrainObserver& observer_;
+  const int shards_, pieces_;
+  const BatchSource source_;
+  collectives::Communicator* gang_ = nullptr;
+  bool took_part_ = false;       // in a group before
+  bool whole_ = true;            // weights, optimiser and loop state are of one place
+  bool has_loop_state_ = false;  // zero_: a peer's
+  std::vector<int> my_shards_;
+  std::optional<BatchFeeder> feeder_;
+  std::optional<GradientExchange> exchange_;
+  std::optional<ZeroState> zero_;                // parallel.zero
+  std::optional<ZeroGradients> zero_gradients_;  // of stage 2, instead of exchange_
+  StepSums reduced_;                             // zero_: of the step that it has the gradient of
+  bool has_rows_ = true;                         // the last piece
+  TreeFold loss_fold_;
+  std::vector<float> tail_;
+
+  LoopState state_;
+  StepSums wishes_;      // as of the last step
+  bool leaves_ = false;  // this rank wished it then
+  int64_t samples_ = 0, reported_samples_ = 0;
+  MonotonicTime started_{}, reported_{};
+};
+
+}  // namespace lepton::worker

@@ -1,0 +1,145 @@
+#include "worker/train/zero_state.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "worker/train/zero_holders.h"
+
+namespace lepton::worker {
+namespace {
+
+using collectives::Communicator;
+using collectives::DataType;
+
+// What a rank says of itself as ranks meet. A rank with more parts than fit says less than it has.
+struct ZeroRecord {
+  static constexpr size_t kMaxParts = 512;
+  int64_t place = -1;
+  int64_t took_part = 0;
+  uint64_t digest = 0;
+  int64_t whole = 0;
+  int64_t reduced = 0;
+  double norm = 0;
+  int64_t first_step = 0;
+  int64_t parts = 0;
+  Elements part[kMaxParts];
+
+  uint64_t step() const { return static_cast<uint64_t>(place) / 2; }
+};
+static_assert(std::is_trivially_copyable_v<ZeroRecord>);
+
+}  // namespace
+
+Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine) {
+  const auto ranks = static_cast<size_t>(gang.size());
+  ZeroRecord record{.place = mine.place,
+                    .took_part = mine.took_part,
+                    .digest = whole_ ? mine.digest : 0,
+                    .whole = whole_,
+                    .reduced = reduced_,
+                    .norm = mine.norm,
+                    .first_step = static_cast<int64_t>(first_step_)};
+  for (const Piece& piece : pieces_) {
+    if (record.parts < static_cast<int64_t>(ZeroRecord::kMaxParts)) {
+      record.part[record.parts++] = piece.at;
+    }
+  }
+  std::vector<ZeroRecord> all(ranks);
+  LEPTON_RETURN_IF_ERROR(
+      gang.AllGather(&record, all.data(), sizeof(record), DataType::kUInt8).WithContext("places"));
+  Meeting meeting;
+  meeting.fresh =
+      std::all_of(all.begin(), all.end(), [](const ZeroRecord& one) { return one.took_part == 0; });
+  // What a rank drew for itself counts only where nobody has begun.
+  int64_t newest = -1;
+  for (ZeroRecord& one : all) {
+    if (!meeting.fresh && one.took_part == 0) one.place = -1;
+    newest = std::max(newest, one.place);
+  }
+  if (newest < 0) return Internal("no rank has the training state");
+  meeting.step = static_cast<uint64_t>(newest) / 2;
+  meeting.source = -1;
+  for (size_t rank = 0; rank < ranks; ++rank) {
+    const ZeroRecord& one = all[rank];
+    const bool there = one.place >= 0 && one.step() == meeting.step;
+    const bool follows = one.place >= 0 && one.step() + 1 == meeting.step && one.reduced != 0;
+    if (there) meeting.norm = one.norm;
+    if (there && one.place == newest && meeting.source < 0) {
+      meeting.source = static_cast<int>(rank);
+    }
+    const int64_t place = follows ? 2 * static_cast<int64_t>(meeting.step) : one.place;
+    meeting.behind += place != newest;
+    meeting.current.push_back(there || follows);
+    meeting.sources.push_back(static_cast<uint64_t>(one.first_step) == meeting.step);
+    meeting.digests.push_back(one.digest);
+    meeting.held.emplace_back();
+    if (!there && !follows) continue;
+    if (there && one.whole != 0) meeting.whole.push_back(static_cast<int>(rank));
+    const auto parts = static_cast<size_t>(
+        std::clamp<int64_t>(one.parts, 0, static_cast<int64_t>(ZeroRecord::kMaxParts)));
+    meeting.held.back().assign(one.part, one.part + parts);
+  }
+  const auto rank = static_cast<size_t>(gang.rank());
+  meeting.follow =
+      meeting.current[rank] && mine.place / 2 + 1 == static_cast<int64_t>(meeting.step);
+  const bool state_anew = per_element_ == 0 || FirstOf(meeting.sources) >= 0;
+  for (const Elements& part : CutAtParts({0, layout_.elements()}, meeting.held)) {
+    if (part.empty() || FirstHolder(meeting.held, part) >= 0) continue;
+    if (state_anew && !meeting.whole.empty()) continue;
+    return Internal(fmt::format(
+        "parallel.zero: elements {} to {} of the training state at step {} were held by ranks that "
+        "are gone, both buddies: going on from the last checkpoint",
+        part.begin, part.end, meeting.step));
+  }
+  if (!meeting.follow) reduced_ = false;
+  if (!meeting.current[rank]) {
+    whole_ = false;
+    pieces_.clear();
+  }
+  return meeting;
+}
+
+Result<uint64_t> ZeroState::ShareWeights(Communicator& gang, const Meeting& meeting) {
+  std::vector<int> whole = meeting.whole;
+  // At the start hosts may differ in how they round while drawing the initial weights.
+  if (meeting.fresh) {
+    const auto differs = [&](int rank) {
+      return meeting.digests[static_cast<size_t>(rank)] !=
+             meeting.digests[static_cast<size_t>(whole[0])];
+    };
+    if (std::any_of(whole.begin(), whole.end(), differs)) whole.resize(1);
+  }
+  const auto lacking = static_cast<uint64_t>(gang.size()) - whole.size();
+  if (lacking == 0) return 0;
+  const bool mine_whole = std::find(whole.begin(), whole.end(), gang.rank()) != whole.end();
+  whole_ = whole_ && mine_whole;
+  const auto all = static_cast<int64_t>(program_.weights().size());
+  std::vector<Elements> parts;
+  if (whole.empty()) parts = CutAtParts({0, layout_.elements()}, meeting.held);
+  // Statistics are every rank's.
+  parts.push_back({whole.empty() ? layout_.elements() : 0, all});
+  for (const Elements& part : parts) {
+    const bool statistics = part.begin >= layout_.elements();
+    const int from = !whole.empty() ? whole[0]
+                     : statistics   ? FirstOf(meeting.current)
+                                    : FirstHolder(meeting.held, part);
+    // What it holds itself is the same, and must not be in danger if the group breaks.
+    const auto& held = meeting.held[static_cast<size_t>(gang.rank())];
+    const bool takes = !mine_whole && !Holds(held, part);
+    for (int64_t at = part.begin; at < part.end; at += kZeroChunk) {
+      const std::span<float> weights = WeightsOf({at, std::min(at + kZeroChunk, part.end)});
+      staging_.assign(weights.begin(), weights.end());
+      LEPTON_RETURN_IF_ERROR(
+          gang.Broadcast(staging_.data(), staging_.size(), DataType::kFloat32, from)
+              .WithContext("weights"));
+      if (!takes) continue;
+      const std::span<float> now = WeightsOf({at, std::min(at + kZeroChunk, part.end)});
+      std::copy(staging_.begin(), staging_.end(), now.begin());
+    }
+  }
+  whole_ = true;
+  return lacking * static_cast<uint64_t>(all) * sizeof(float);
+}
+
+}  // namespace lepton::worker

@@ -1,0 +1,172 @@
+#include "worker/train/zero_state.h"
+
+#include <algorithm>
+
+#include "worker/train/zero_holders.h"
+
+namespace lepton::worker {
+namespace {
+
+using collectives::Communicator;
+using collectives::DataType;
+
+}  // namespace
+
+Result<uint64_t> ZeroState::ShareState(Communicator& gang, const Meeting& meeting) {
+  const ZeroLayout layout(layout_.elements(), gang.size(), layout_.stripes());
+  std::vector<std::vector<Elements>> wanted;
+  for (int rank = 0; rank < gang.size(); ++rank) wanted.push_back(layout.HeldBy(rank));
+  uint64_t moved = 0;
+  LEPTON_RETURN_IF_ERROR(Recut(gang, meeting, wanted, &moved));
+  layout_ = layout;
+  rank_ = gang.rank();
+  return moved;
+}
+
+Status ZeroState::HandOver(Communicator& gang, const std::vector<bool>& stays) {
+  const auto staying = static_cast<int>(std::count(stays.begin(), stays.end(), true));
+  if (staying == 0 || staying == gang.size()) return Status::Ok();
+  Meeting meeting;
+  const ZeroLayout next(layout_.elements(), staying, layout_.stripes());
+  std::vector<std::vector<Elements>> wanted;
+  int place = 0;
+  for (int rank = 0; rank < gang.size(); ++rank) {
+    meeting.held.push_back(layout_.HeldBy(rank));
+    meeting.sources.push_back(false);
+    const bool stay = stays[static_cast<size_t>(rank)];
+    wanted.push_back(stay ? next.HeldBy(place++) : std::vector<Elements>());
+  }
+  uint64_t moved = 0;
+  return Recut(gang, meeting, wanted, &moved);
+}
+
+// Equal on all ranks, in an order that all keep, so that no two wait for each other in vain.
+std::vector<ZeroState::Move> ZeroState::MovesOf(const Meeting& meeting,
+                                                const std::vector<std::vector<Elements>>& wanted) {
+  std::vector<Move> moves;
+  for (size_t to = 0; to < wanted.size(); ++to) {
+    for (const Elements& range : wanted[to]) {
+      const size_t first = moves.size();
+      for (const Elements& part : CutAtParts(range, meeting.held)) {
+        Move move{part, static_cast<int>(to), static_cast<int>(to)};
+        if (!Holds(meeting.held[to], part)) {
+          move.from = meeting.sources[to] ? static_cast<int>(to) : FirstHolder(meeting.held, part);
+          if (move.from < 0) move.from = FirstOf(meeting.sources);
+          move.anew = !Holds(meeting.held[static_cast<size_t>(move.from)], part);
+        }
+        Move* const last = moves.size() > first ? &moves.back() : nullptr;
+        if (last != nullptr && last->from == move.from && last->anew && move.anew) {
+          last->part.end = part.end;
+        } else {
+          moves.push_back(move);
+        }
+      }
+    }
+  }
+  return moves;
+}
+
+Status ZeroState::Recut(Communicator& gang, const Meeting& meeting,
+                        const std::vector<std::vector<Elements>>& wanted, uint64_t* moved) {
+  std::vector<Piece> made;
+  for (const Elements& part : wanted[static_cast<size_t>(gang.rank())]) {
+    const Piece* const old = Find(part);
+    if (old != nullptr && old->at == part) {
+      made.push_back(*old);  // the same numbers, not a copy
+    } else {
+      made.push_back({part, std::make_shared<std::vector<float>>(
+                                static_cast<size_t>(per_element_ * part.size()))});
+    }
+  }
+  for (const Move& move : per_element_ > 0 ? MovesOf(meeting, wanted) : std::vector<Move>()) {
+    if (move.from != move.to) {
+      *moved += static_cast<uint64_t>(per_element_ * move.part.size()) * sizeof(float);
+    }
+    LEPTON_RETURN_IF_ERROR(Run(gang, move, made).WithContext("slices"));
+  }
+  // Only when all have what they are to hold may anybody forget what it held.
+  const Status met = gang.size() > 1 ? gang.Barrier() : Status::Ok();
+  if (met.ok()) {
+    pieces_ = std::move(made);
+  } else {
+    KeepBoth(made);
+  }
+  return met;
+}
+
+Status ZeroState::Run(Communicator& gang, const Move& move, std::vector<Piece>& to) {
+  const int rank = gang.rank();
+  if (move.from != rank && move.to != rank) return Status::Ok();
+  const auto is_there = [&](const Piece& piece) { return piece.state == Find(move.part)->state; };
+  const bool kept =
+      move.from == move.to && !move.anew && std::any_of(to.begin(), to.end(), is_there);
+  if (kept) return Status::Ok();
+  std::vector<float> state(static_cast<size_t>(per_element_ * move.part.size()));
+  if (move.from == rank && move.anew) LEPTON_RETURN_IF_ERROR(Load(move.part, state));
+  if (move.from == rank && !move.anew) state = PartOf(move.part);
+  if (move.from == move.to) {
+    PutPart(move.part, state, to);
+    return Status::Ok();
+  }
+  if (move.from == rank) {
+    return gang.Send(state.data(), state.size(), DataType::kFloat32, move.to);
+  }
+  LEPTON_RETURN_IF_ERROR(gang.Recv(state.data(), state.size(), DataType::kFloat32, move.from));
+  PutPart(move.part, state, to);
+  return Status::Ok();
+}
+
+// Some rank may have passed where this one failed. No element twice: an update in place must not
+// meet one again.
+void ZeroState::KeepBoth(const std::vector<Piece>& more) {
+  std::vector<std::vector<Elements>> held(1);
+  for (const Piece& piece : pieces_) held[0].push_back(piece.at);
+  for (const Piece& piece : more) {
+    for (const Elements& part : CutAtParts(piece.at, held)) {
+      if (Holds(held[0], part)) continue;
+      std::vector<float> state;
+      for (int c = 0; c < per_element_; ++c) {
+        const auto from = piece.component(c).begin() + (part.begin - piece.at.begin);
+        state.insert(state.end(), from, from + part.size());
+      }
+      pieces_.push_back({part, std::make_shared<std::vector<float>>(std::move(state))});
+    }
+  }
+}
+
+const ZeroState::Piece* ZeroState::Find(const Elements& part) const {
+  for (const Piece& piece : pieces_) {
+    if (piece.at.Has(part)) return &piece;
+  }
+  return nullptr;
+}
+
+std::vector<float> ZeroState::PartOf(const Elements& part) const {
+  const Piece* const piece = Find(part);
+  std::vector<float> state;
+  for (int c = 0; c < per_element_; ++c) {
+    const auto from = piece->component(c).begin() + (part.begin - piece->at.begin);
+    state.insert(state.end(), from, from + part.size());
+  }
+  return state;
+}
+
+void ZeroState::PutPart(const Elements& part, std::span<const float> state,
+                        std::vector<Piece>& to) const {
+  for (const Piece& piece : to) {
+    if (!piece.at.Has(part)) continue;
+    for (int c = 0; c < per_element_; ++c) {
+      std::copy_n(state.begin() + c * part.size(), part.size(),
+                  piece.component(c).begin() + (part.begin - piece.at.begin));
+    }
+    return;
+  }
+}
+
+Status ZeroState::Load(const Elements& part, std::span<float> state) const {
+  if (first_) return first_(part, state).WithContext("the optimizer's state");
+  std::fill(state.begin(), state.end(), 0.0f);
+  return Status::Ok();
+}
+
+}  // namespace lepton::worker
