@@ -14,11 +14,13 @@
 #include "collectives/transport/member_address.h"
 #include "collectives/transport/socket.h"
 #include "runtime/base/metrics.h"
+#include "tests/support/silent_port.h"
 
 namespace lepton::collectives {
 namespace {
 
 using std::chrono::milliseconds;
+using testing_support::SilentPort;
 
 constexpr char kToken[] = "0123456789abcdef";
 
@@ -106,15 +108,17 @@ TEST_F(JoinTest, LateComerIsRefusedWhileTheGroupGoesOn) {
   EXPECT_TRUE(on_first.ok());
 }
 
-// An address that swallows packets, or to which there is no way.
-std::string Nowhere(const std::string& address) {
+// The member as seen across a cut link.
+std::string Behind(const SilentPort& cut, const std::string& address) {
   MemberAddress member = MemberAddress::Decode(address, "native").value();
-  member.host = "240.0.0.1";
+  member.host = "127.0.0.1";
+  member.port = cut.port();
   return member.Encode();
 }
 
 TEST_F(JoinTest, BothEndsOfACutAreFoundInTimeAndTheOthersBlameNobody) {
   constexpr Duration kLinkTimeout = milliseconds(600);
+  const SilentPort cut;
   std::vector<Member> ranks;
   for (int rank = 0; rank < 4; ++rank) ranks.push_back(NewMember());
   std::vector<std::string> members;
@@ -126,8 +130,8 @@ TEST_F(JoinTest, BothEndsOfACutAreFoundInTimeAndTheOthersBlameNobody) {
   for (int rank = 0; rank < 4; ++rank) {
     threads.emplace_back([&, rank] {
       std::vector<std::string> seen = members;
-      if (rank == 1) seen[3] = Nowhere(members[3]);
-      if (rank == 3) seen[1] = Nowhere(members[1]);
+      if (rank == 1) seen[3] = Behind(cut, members[3]);
+      if (rank == 3) seen[1] = Behind(cut, members[1]);
       GroupSpec spec{rank, 4, 1, kToken, seen};
       Options options;
       options.link_timeout = kLinkTimeout;
@@ -179,7 +183,8 @@ TEST_F(JoinTest, APeerThatComesLateIsNotUnreachable) {
 TEST_F(JoinTest, AProbeTellsWhoCannotBeReachedFromWhoRefuses) {
   Member here = NewMember();
   std::string refuses = NewMember().address;  // nobody listens there any more
-  EXPECT_EQ(FindUnreachable({here.address, Nowhere(here.address), refuses}, milliseconds(300)),
+  const SilentPort cut;
+  EXPECT_EQ(FindUnreachable({here.address, Behind(cut, here.address), refuses}, milliseconds(300)),
             std::vector<size_t>{1});
 }
 
