@@ -14,6 +14,7 @@
 #include "collectives/communicator.h"
 #include "collectives/tune.h"
 #include "runtime/base/file.h"
+#include "runtime/kernels/cpu/bf16_sums.h"
 #include "runtime/kernels/cuda/cuda_device.h"
 
 namespace lepton::cli {
@@ -43,7 +44,9 @@ json Examine(const Globals& globals) {
   }
   checks.push_back(Check("cpu", CpuHas("avx2") ? "ok" : "warn",
                          std::to_string(std::thread::hardware_concurrency()) + " cores, " +
-                             (features.empty() ? "no AVX2: kernels run scalar" : features)));
+                             (features.empty() ? "no AVX2: kernels run scalar" : features) +
+                             "; bf16 sums by " +
+                             std::string(kernels::Bf16SumsName(kernels::NativeBf16Sums()))));
   struct sysinfo memory {};
   ::sysinfo(&memory);
   const double total = static_cast<double>(memory.totalram) * memory.mem_unit;

@@ -17,6 +17,7 @@
 #include "cli/signals.h"
 #include "cli/spec_file.h"
 #include "runtime/base/logging.h"
+#include "runtime/kernels/cpu/bf16_sums.h"
 #include "scheduler/coordinator.h"
 #include "worker/device.h"
 
@@ -49,6 +50,7 @@ worker::AgentOptions AgentFor(const Launch& launch, const Meeting& meeting,
   agent.slots = static_cast<uint32_t>(std::max(1, slots));
   agent.gpus = static_cast<uint32_t>(worker::CountGpus());
   if (agent.gpus > 0) agent.device = "cuda";
+  agent.bf16_sums = kernels::Bf16SumsName(kernels::NativeBf16Sums());
   agent.launcher = launch.info;
   const bool local = meeting.link.find("//127.") != std::string::npos;
   agent.data_address = local ? "127.0.0.1" : HostAddress();

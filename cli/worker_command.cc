@@ -9,6 +9,7 @@
 #include "cli/signals.h"
 #include "runtime/base/config.h"
 #include "runtime/base/logging.h"
+#include "runtime/kernels/cpu/bf16_sums.h"
 #include "worker/device.h"
 
 namespace lepton::cli {
@@ -59,6 +60,7 @@ Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options) {
       options.slots > 0 ? options.slots : std::max(1, cores / std::max(1, launch.local_size)));
   agent.gpus = static_cast<uint32_t>(worker::CountGpus());
   if (agent.gpus > 0) agent.device = "cuda";
+  agent.bf16_sums = kernels::Bf16SumsName(kernels::NativeBf16Sums());
   agent.worker_id = options.name;
   if (!options.name.empty() && launch.info.size > 1)
     agent.worker_id += "-" + std::to_string(launch.info.rank);

@@ -37,6 +37,7 @@ struct AgentOptions {
   uint32_t slots = 0;     // tasks of one slot that fit at once; 0: the cores it may run on
   std::string device = "cpu";
   uint32_t gpus = 0;
+  std::string bf16_sums;  // the CPU's native order (runtime/kernels/cpu/bf16_sums.h)
   LauncherInfo launcher;
   std::map<std::string, std::string> labels;
   // Address of this host that peers can reach; tasks listen on it.

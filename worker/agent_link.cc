@@ -143,6 +143,7 @@ void Agent::Loop::SendHello() {
   hello.set_memory_bytes(MemoryBytes());
   hello.set_device(options_.device);
   hello.set_gpus(options_.gpus);
+  hello.set_bf16_sums(options_.bf16_sums);
   hello.set_launcher(options_.launcher.name);
   hello.set_launcher_rank(options_.launcher.rank);
   hello.set_launcher_size(options_.launcher.size);

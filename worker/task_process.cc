@@ -11,6 +11,7 @@
 
 #include "runtime/base/logging.h"
 #include "runtime/base/thread_pool.h"
+#include "runtime/kernels/cpu/bf16_sums.h"
 #include "runtime/spec/job_spec.h"
 #include "runtime/wire/channel.h"
 #include "worker/process_context.h"
@@ -74,6 +75,14 @@ Status RunTask(wire::FrameSocket& socket, wire::StartTask start, const TaskProce
   if (!kind.ok()) return Fail(socket, kind.status());
   Result<spec::JobSpec> spec = ParseSpec(start);
   if (!spec.ok()) return Fail(socket, spec.status());
+  if (!start.bf16_sums().empty()) {
+    const auto sums = kernels::ParseBf16Sums(start.bf16_sums());
+    if (!sums) {
+      return Fail(socket, FailedPrecondition("this worker does not know bf16_sums \"" +
+                                             start.bf16_sums() + "\""));
+    }
+    kernels::SetBf16Sums(*sums);
+  }
   Result<std::unique_ptr<storage::ObjectStore>> objects =
       storage::ObjectStore::Open(options.data_dir);
   if (!objects.ok()) return Fail(socket, objects.status().WithContext("data_dir"));

@@ -213,6 +213,7 @@ void AddCluster(json& all) {
                           {"cores", kInteger},
                           {"memory_bytes", kInteger},
                           {"device", kString},
+                          {"bf16_sums", kString},
                           {"gpus", kInteger},
                           {"launcher", kString},
                           {"launcher_rank", kInteger},

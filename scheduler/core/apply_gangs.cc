@@ -26,6 +26,9 @@ Status Applier::Placed(const Gang& placed) {
     task.set_placed_ms(record_.wall_ms());
   }
   IndexGang(state_, gang);
+  if (Job* job = FindJob(gang.job_id()); job != nullptr && job->bf16_sums().empty()) {
+    job->set_bf16_sums(gang.bf16_sums());
+  }
   if (gang.deployment().empty()) return Status::Ok();
   auto it = state_.deployments.find(gang.deployment());
   if (it == state_.deployments.end()) return NotThere("deployment", gang.deployment());

@@ -22,6 +22,15 @@ std::string GroupToken(const std::string& secret, const std::string& gang_id) {
   return token;
 }
 
+// Pairs only where no worker would be slow with them: whoever has tiles is several times as fast
+// with these, and a gang may come to any of the pool's workers.
+std::string Bf16SumsOf(const State& state) {
+  for (const auto& [id, worker] : state.workers) {
+    if (worker.state() != WORKER_LOST && worker.hello().bf16_sums() != "pairs") return "tiles";
+  }
+  return "pairs";
+}
+
 }  // namespace
 
 int64_t StartDeadline(const Gang& gang, const ReactorOptions& options) {
@@ -40,6 +49,10 @@ void Turn::StartGang(GangPlan plan) {
     task.set_host(worker.hello().host());
     task.set_slots(plan.slots);
   }
+  // Another order would be other bits than those that a checkpoint was made with.
+  const Job* job = state_.FindJob(JobId(plan.gang.job_id()));
+  const bool decided = job != nullptr && !job->bf16_sums().empty();
+  plan.gang.set_bf16_sums(decided ? job->bf16_sums() : Bf16SumsOf(state_));
   Record record;
   *record.mutable_gang_placed() = plan.gang;
   Persist(std::move(record));
@@ -61,6 +74,7 @@ void Turn::FillStart(const Gang& gang, uint32_t slots, wire::StartTask* start) c
   start->set_group_token(GroupToken(options_.token_secret, gang.id()));
   start->set_epoch(gang.elastic() ? gang.epoch() : gang.attempt());
   start->set_slots(std::max(slots, 1u));
+  start->set_bf16_sums(gang.bf16_sums());
   start->set_stop_grace_ms(options_.stop_grace_ms);
   if (!gang.elastic()) return;
   const int64_t budget = BudgetMs(state_.Spec(JobId(gang.job_id())));

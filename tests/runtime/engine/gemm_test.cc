@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <span>
 #include <vector>
 
 #include "runtime/kernels/cpu/gemm/micro.h"
@@ -60,31 +61,62 @@ struct Layout : testing::TestWithParam<std::tuple<DType, bool, bool, bool, bool>
 
 TEST_P(Layout, EveryMicroKernelIsRightAndThoseOfOneKindAgreeBitByBit) {
   const auto& [dtype, bf16_a, bf16_b, turned_a, turned_b] = GetParam();
-  const MicroList list = dtype == DType::kBF16 ? Bf16Micros() : F32Micros();
+  const MicroList f32[] = {F32Micros()};
+  const MicroList bf16[] = {Bf16Micros(Bf16Sums::kTiles), Bf16Micros(Bf16Sums::kPairs)};
   for (const Extents& e : kExtents) {
     const Matrix a(e.rows, e.inner, bf16_a ? DType::kBF16 : DType::kF32, turned_a, 1);
     const Matrix b(e.inner, e.columns, bf16_b ? DType::kBF16 : DType::kF32, turned_b, 2);
-    std::vector<float> first;
-    for (int m = 0; m < list.count; ++m) {
-      const Micro& micro = *list.micros[m];
-      const std::vector<float> c = Multiply(e, a, b, micro);
-      for (int64_t i = 0; i < e.rows; ++i) {
-        for (int64_t j = 0; j < e.columns; ++j) {
-          double sum = 0;
-          for (int64_t k = 0; k < e.inner; ++k) sum += a.At(i, k, dtype) * b.At(k, j, dtype);
-          ASSERT_NEAR(c[i * e.columns + j], sum, 1e-6 * static_cast<double>(e.inner) + 1e-6)
-              << micro.name << " " << e.rows << "x" << e.columns << "x" << e.inner << " at " << i
-              << ", " << j;
+    for (const MicroList& list : dtype == DType::kBF16 ? std::span<const MicroList>(bf16) : f32) {
+      std::vector<float> first;
+      for (int m = 0; m < list.count; ++m) {
+        const Micro& micro = *list.micros[m];
+        const std::vector<float> c = Multiply(e, a, b, micro);
+        for (int64_t i = 0; i < e.rows; ++i) {
+          for (int64_t j = 0; j < e.columns; ++j) {
+            double sum = 0;
+            for (int64_t k = 0; k < e.inner; ++k) sum += a.At(i, k, dtype) * b.At(k, j, dtype);
+            ASSERT_NEAR(c[i * e.columns + j], sum, 1e-6 * static_cast<double>(e.inner) + 1e-6)
+                << micro.name << " " << e.rows << "x" << e.columns << "x" << e.inner << " at " << i
+                << ", " << j;
+          }
         }
-      }
-      if (m == 0) first = c;
-      // Without fused multiply-add, f32 rounds twice.
-      const bool fused = dtype == DType::kBF16 || std::strcmp(micro.name, "baseline") != 0;
-      if (fused) {
-        EXPECT_TRUE(SameBits(c, first)) << micro.name << " against " << list.micros[0]->name;
+        if (m == 0) first = c;
+        // Without fused multiply-add, f32 rounds twice.
+        const bool fused = dtype == DType::kBF16 || std::strcmp(micro.name, "baseline") != 0;
+        if (fused) {
+          EXPECT_TRUE(SameBits(c, first)) << micro.name << " against " << list.micros[0]->name;
+        }
       }
     }
   }
+}
+
+// Written out as bf16_sums.h says it.
+TEST(Product, OfBf16AddsInTheOrderThatItIsToldTo) {
+  const Extents e{5, 40, 70};
+  const Matrix a(e.rows, e.inner, DType::kBF16, false, 1);
+  const Matrix b(e.inner, e.columns, DType::kBF16, false, 2);
+  std::vector<float> tiles(e.rows * e.columns), pairs(tiles.size());
+  for (int64_t at = 0; at < e.rows * e.columns; ++at) {
+    const int64_t i = at / e.columns, j = at % e.columns;
+    const auto product = [&](int64_t k) {
+      return k < e.inner ? static_cast<float>(a.At(i, k, DType::kBF16) * b.At(k, j, DType::kBF16))
+                         : 0.0f;
+    };
+    for (int64_t step = 0; step < e.inner; step += 32) {
+      float even = 0, odd = 0;
+      for (int64_t k = step; k < step + 32; k += 2) {
+        pairs[at] = pairs[at] + product(k + 1);
+        pairs[at] = pairs[at] + product(k);
+        even = even + product(k);
+        odd = odd + product(k + 1);
+      }
+      tiles[at] = tiles[at] + (even + odd);
+    }
+  }
+  EXPECT_FALSE(SameBits(tiles, pairs));
+  EXPECT_TRUE(SameBits(Multiply(e, a, b, *Bf16Micros(Bf16Sums::kTiles).micros[0]), tiles));
+  EXPECT_TRUE(SameBits(Multiply(e, a, b, *Bf16Micros(Bf16Sums::kPairs).micros[0]), pairs));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Layout,
@@ -174,11 +206,12 @@ TEST(Product, AWholeLeftSideChangesNoBit) {
   const Extents e{100, 2700, 800};
   const Matrix a(e.rows, e.inner, DType::kBF16, true, 1);
   const Matrix b(e.inner, e.columns, DType::kBF16, false, 2);
-  const MicroList micros = Bf16Micros();
-  for (int i = 0; i < micros.count; ++i) {
-    const Product product(e.rows, e.columns, e.inner, a.source, b.source, *micros.micros[i]);
+  for (int i = 0; i < 2; ++i) {
+    const MicroList micros = Bf16Micros(i == 0 ? Bf16Sums::kTiles : Bf16Sums::kPairs);
+    const Micro& micro = *micros.micros[0];
+    const Product product(e.rows, e.columns, e.inner, a.source, b.source, micro);
     Buffer packed(product.packed_bytes()), left(product.left_bytes());
-    ASSERT_GT(left.size(), 0u) << micros.micros[i]->name;
+    ASSERT_GT(left.size(), 0u) << micro.name;
     product.PackRight(b.tensor.data.data(), packed.data());
     std::vector<float> once(e.rows * e.columns), anew(once.size());
     const auto run = [&](std::vector<float>& c, void* memory) {
@@ -187,7 +220,7 @@ TEST(Product, AWholeLeftSideChangesNoBit) {
     };
     run(once, left.data());
     run(anew, nullptr);
-    EXPECT_TRUE(SameBits(once, anew)) << micros.micros[i]->name;
+    EXPECT_TRUE(SameBits(once, anew)) << micro.name;
   }
 }
 

@@ -71,6 +71,7 @@ void Sim::Hello(const std::string& worker, uint32_t slots, const std::string& in
   hello.hello.set_host("host-" + worker);
   hello.hello.set_slots(slots);
   hello.hello.set_gpus(gpus);
+  hello.hello.set_bf16_sums(bf16_sums);
   hello.hello.set_launcher_world(world);
   for (const std::string& task : running) {
     hello.hello.add_running()->set_task_id(task);

@@ -179,5 +179,46 @@ TEST(Restart, DamagedSnapshotsAndRecordsAreRefused) {
   EXPECT_EQ(Apply(record, state).code(), StatusCode::kFailedPrecondition);
 }
 
+TEST(Bf16Sums, ArePairsWhereEveryWorkerIsFastWithThem) {
+  Sim sim;
+  sim.bf16_sums = "pairs";
+  sim.Hello("w1");
+  sim.Hello("w2");
+  sim.Submit(Sim::Train());
+  EXPECT_EQ(sim.out.starts.at(0).second.bf16_sums(), "pairs");
+  sim.bf16_sums = "tiles";
+  sim.Hello("w3");
+  sim.Submit(Sim::Train());
+  EXPECT_EQ(sim.out.starts.at(0).second.bf16_sums(), "tiles");
+  sim.Lose("w3");
+  sim.bf16_sums = "";  // of a worker that does not tell
+  sim.Hello("w4");
+  sim.Submit(Sim::Train());
+  EXPECT_EQ(sim.out.starts.at(0).second.bf16_sums(), "tiles");
+}
+
+// Its checkpoints, and its peers, are of these bits.
+TEST(Bf16Sums, StayAJobsForAllItsAttemptsAndJoiners) {
+  Sim sim;
+  sim.bf16_sums = "pairs";
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Elastic(1, 2));
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  sim.RunAll(id);
+  sim.Progress(id + ".a1.r0", 5);
+  sim.bf16_sums = "tiles";
+  sim.Hello("w2");
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  EXPECT_TRUE(sim.out.starts[0].second.joins());
+  EXPECT_EQ(sim.out.starts[0].second.bf16_sums(), "pairs");
+  sim.Lose("w1");
+  sim.Lose("w2");
+  sim.Restart();
+  sim.Hello("w3");
+  sim.Pass(5'000);
+  EXPECT_THAT(sim.Living(id), SizeIs(1));
+  EXPECT_EQ(sim.state().gangs.at(id + ".a2").bf16_sums(), "pairs");
+}
+
 }  // namespace
 }  // namespace lepton::scheduler

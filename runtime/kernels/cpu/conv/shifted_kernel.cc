@@ -199,7 +199,7 @@ class ShiftedPixelKernel final : public graph::Kernel {
         const PixelTarget to = y + row * out_pixels_;
         product.c[0] = direct ? to.wide + tile * kTileColumns : block;
         product.c[1] = product.c[0] + kTileColumns;
-        gemm::MultiplyShiftedAmx(product, two ? 2 : 1);
+        micro_.multiply_shifted(product, two ? 2 : 1);
         if (direct) continue;
         if (by_line_) {
           StoreLine(block, two ? kPairColumns : kTileColumns, to + tile * kTileColumns);
@@ -488,8 +488,8 @@ bool CanShiftPixels(const KernelRequest& request) {
   const bool forward = request.op == "conv2d";
   const Shape& x = request.inputs[forward ? 0 : 2].shape;
   const ConvShape s(x, request.inputs[1].shape, *request.attributes);
-  if (!gemm::CpuHasAmx() || !PixelFollower::CanRun(request) || !HasPixels(s) ||
-      (forward && !HasUnitStrides(s)))
+  if (gemm::Bf16Micro().multiply_shifted == nullptr || !PixelFollower::CanRun(request) ||
+      !HasPixels(s) || (forward && !HasUnitStrides(s)))
     return false;
   const int64_t in = forward ? s.in_channels : s.out_channels;
   const int64_t out = forward ? s.out_channels : s.in_channels;

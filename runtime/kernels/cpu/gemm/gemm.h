@@ -2,12 +2,9 @@
 // bf16 inputs, summed in f32. Written for what an engine needs and a BLAS does not promise:
 //
 // - One order of additions per element of c, whatever the number of rows, of threads, or the place
-// in
-//   the matrix: a row gives the same bits in any batch, without padding the batch.
-// - bf16 gives the same bits with AMX, AVX-512 and plain code: per 32 of `inner`, the products of
-// even
-//   and of odd indices are summed apart, in order, and added, as TDPBF16PS does (Intel SDM, vol.
-//   2). f32 gives the same bits on all CPUs with fused multiply-add.
+//   in the matrix: a row gives the same bits in any batch, without padding the batch.
+// - bf16 is summed in one of the two orders of bf16_sums.h, with the same bits by AMX, AVX512_BF16,
+//   AVX-512 and plain code. f32 gives the same bits on all CPUs with fused multiply-add.
 // - i8 is summed exactly, in 32-bit integers: the blocks that a finisher gets hold these.
 // - The right side is packed once for many products (weights), the left side as it is needed.
 // - What follows the product (bias, activation, cast) runs on a block while it is in the L1 cache.

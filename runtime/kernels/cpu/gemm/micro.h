@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "runtime/kernels/cpu/bf16_sums.h"
 #include "runtime/kernels/cpu/gemm/gemm.h"
 
 namespace lepton::kernels::gemm {
@@ -18,6 +19,20 @@ struct Part {
   Source source;
   int64_t first, count;
   int64_t inner, padded;
+};
+
+// Sums of products over shifted memory, for convolutions (conv/shifted_kernel.h).
+// c[t] [32, 16] = sum over taps and channels of blocks * images, the 16 columns of c[t] being the
+// positions from positions[t] on, moved by shifts[tap].
+struct ShiftedProduct {
+  const void* blocks;  // as pack_blocks lays 32 rows out; inner: tap by tap, 32 * steps channels
+  const uint32_t* images;  // a pair of channels a number, bf16, the even one low
+  int64_t pitch;           // numbers from pair to pair
+  const int64_t* shifts;
+  int64_t taps, steps;
+  int64_t positions[2];
+  float* c[2];
+  int64_t c_pitch;  // floats from row to row
 };
 
 struct Micro {
@@ -43,12 +58,14 @@ struct Micro {
   // f32 and bf16, else null. c [rows, columns], with pitch kPanelColumns, turned: element (i, j) to
   // to[j * pitch + i].
   void (*turn)(int64_t rows, int64_t columns, const float* c, float* to, int64_t pitch);
+  // With the bits of `multiply`. `tiles`: 1 or 2 of c. Null: convolutions unfold the images.
+  void (*multiply_shifted)(const ShiftedProduct& product, int tiles);
   // For threads: called before a series of multiply calls and after it.
   void (*enter)();
   void (*leave)();
 };
 
-// The best that this CPU has.
+// The best that this CPU has; for bf16, with the sums of CurrentBf16Sums().
 const Micro& F32Micro();
 const Micro& Bf16Micro();
 const Micro& Int8Micro();
@@ -59,34 +76,22 @@ struct MicroList {
   int count;
 };
 MicroList F32Micros();
-MicroList Bf16Micros();
+MicroList Bf16Micros(Bf16Sums sums);
 MicroList Int8Micros();
 
 // Per instruction set. Their bodies are in micro_body.h.
 extern const Micro kF32Avx512, kF32Avx2, kF32Baseline;
 extern const Micro kBf16Avx512, kBf16Avx2, kBf16Baseline;
 extern const Micro kBf16Amx;
+// The same with Bf16Sums::kPairs.
+extern const Micro kPairsAvx512, kPairsAvx2, kPairsBaseline;
+extern const Micro kPairsAvx512Bf16;
 // i8: c holds 32-bit integers. Their bodies are in micro_int8.cc, the tiles' in micro_amx.cc.
 extern const Micro kInt8Amx, kInt8Vnni, kInt8Baseline;
 // Whether the CPU has AMX and the kernel lets this process use it (it is asked once).
 bool CpuHasAmx();
 bool CpuHasAmxInt8();
 
-// Sums of products over shifted memory, for convolutions (conv/shifted_kernel.h); with AMX alone.
-// c[t] [32, 16] = sum over taps and channels of blocks * images, the 16 columns of c[t] being the
-// positions from positions[t] on, moved by shifts[tap].
-struct ShiftedProduct {
-  const void* blocks;  // as pack_blocks lays 32 rows out; inner: tap by tap, 32 * steps channels
-  const uint32_t* images;  // a pair of channels a number, bf16, the even one low
-  int64_t pitch;           // numbers from pair to pair
-  const int64_t* shifts;
-  int64_t taps, steps;
-  int64_t positions[2];
-  float* c[2];
-  int64_t c_pitch;  // floats from row to row
-};
-// `tiles`: 1 or 2 of c. Between enter() and leave() of Bf16Micro().
-void MultiplyShiftedAmx(const ShiftedProduct& product, int tiles);
 bool CpuHasVnni();
 bool CpuHasFma();
 

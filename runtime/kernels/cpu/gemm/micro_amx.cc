@@ -197,11 +197,11 @@ void MultiplyInt8RowsAmx(int64_t inner, const void* rows, int64_t pitch, const v
                             8 * pitch, kInnerOfStep, static_cast<const uint16_t*>(panel), c, add);
 }
 
-}  // namespace
-
 void MultiplyShiftedAmx(const ShiftedProduct& product, int tiles) {
   tiles == 2 ? MultiplyShifted<true>(product) : MultiplyShifted<false>(product);
 }
+
+}  // namespace
 
 extern const Micro kInt8Amx;
 const Micro kInt8Amx = {
@@ -214,6 +214,7 @@ const Micro kInt8Amx = {
     [](const Part& part, void* panels) { kInt8Baseline.pack_panels(part, panels); },
     MultiplyInt8Amx,
     MultiplyInt8RowsAmx,
+    nullptr,
     nullptr,
     nullptr,
     EnterAmx,
@@ -236,6 +237,7 @@ const Micro kBf16Amx = {
     [](int64_t rows, int64_t columns, const float* c, float* to, int64_t pitch) {
       kBf16Avx512.turn(rows, columns, c, to, pitch);
     },
+    MultiplyShiftedAmx,
     EnterAmx,
     LeaveAmx};
 

@@ -4,6 +4,7 @@
 namespace lepton::kernels::gemm {
 
 const Micro kF32Avx512 = LEPTON_GEMM_F32("avx512");
-const Micro kBf16Avx512 = LEPTON_GEMM_BF16("avx512");
+const Micro kBf16Avx512 = LEPTON_GEMM_BF16("avx512", false);
+const Micro kPairsAvx512 = LEPTON_GEMM_BF16("avx512", true);
 
 }  // namespace lepton::kernels::gemm

@@ -4,6 +4,7 @@
 namespace lepton::kernels::gemm {
 
 const Micro kF32Baseline = LEPTON_GEMM_F32("baseline");
-const Micro kBf16Baseline = LEPTON_GEMM_BF16("baseline");
+const Micro kBf16Baseline = LEPTON_GEMM_BF16("baseline", false);
+const Micro kPairsBaseline = LEPTON_GEMM_BF16("baseline", true);
 
 }  // namespace lepton::kernels::gemm

@@ -1,5 +1,5 @@
-// Packing and multiplication for f32, and for bf16 where there is no AMX. Compiled by
-// micro_avx512.cc, micro_avx2.cc and micro_baseline.cc with different flags; in an unnamed
+// Packing and multiplication for f32, and for bf16 where there are no instructions for it. Compiled
+// by micro_avx512.cc, micro_avx2.cc and micro_baseline.cc with different flags; in an unnamed
 // namespace, without the standard library's inline functions, for the reason that simd/loops_body.h
 // gives. Not a header for anyone else.
 #include <string.h>
@@ -430,25 +430,67 @@ LEPTON_INLINE void MultiplyBf16Rows(int64_t steps, const uint16_t* block, const 
   }
 }
 
+// In the order of Bf16Sums::kPairs: one sum, to which each pair's odd product is added, then the
+// even one. (Products of bf16 are exact in f32, fused or not.)
 template <int kRows>
+LEPTON_INLINE void MultiplyPairsRows(int64_t steps, const uint16_t* block, const uint16_t* panel,
+                                     float* c, bool add) {
+  Floats sums[kRows][kVectors];
+  for (int row = 0; row < kRows; ++row) {
+    for (int64_t v = 0; v < kVectors; ++v) {
+      sums[row][v] = add ? LoadAs<Floats>(c + row * kPanelColumns + v * kLanes) : Floats{};
+    }
+  }
+  for (int64_t step = 0; step < steps; ++step) {
+    const uint16_t* left = block + step * 2 * kTile;
+    const uint16_t* right = panel + step * kVectors * kTile;
+    for (int64_t pair = 0; pair < kLanes; ++pair) {
+      Words b[kVectors];
+      for (int64_t v = 0; v < kVectors; ++v) {
+        b[v] = LoadAs<Words>(right + v * kTile + pair * kStep);
+      }
+      for (int row = 0; row < kRows; ++row) {
+        const Words a = Words{} + LoadAs<uint32_t>(left + row * kStep + 2 * pair);
+        for (int64_t v = 0; v < kVectors; ++v) {
+          sums[row][v] += OddHalf(a) * OddHalf(b[v]);
+          sums[row][v] += EvenHalf(a) * EvenHalf(b[v]);
+        }
+      }
+    }
+  }
+  for (int row = 0; row < kRows; ++row) {
+    for (int64_t v = 0; v < kVectors; ++v) {
+      StoreAs(c + row * kPanelColumns + v * kLanes, sums[row][v]);
+    }
+  }
+}
+
+template <int kRows, bool kPairs>
 LEPTON_INLINE void MultiplyBf16From(int64_t& row, int64_t rows, int64_t steps,
                                     const uint16_t* block, const uint16_t* panel, float* c,
                                     bool add) {
   while (row + kRows <= rows && row % kLanes + kRows <= kLanes) {
     const uint16_t* left = block + row / kLanes * kTile + row % kLanes * kStep;
-    MultiplyBf16Rows<kRows>(steps, left, panel, c + row * kPanelColumns, add);
+    float* to = c + row * kPanelColumns;
+    if (kPairs) {
+      MultiplyPairsRows<kRows>(steps, left, panel, to, add);
+    } else {
+      MultiplyBf16Rows<kRows>(steps, left, panel, to, add);
+    }
     row += kRows;
   }
 }
 
+template <bool kPairs>
 void MultiplyBf16(int64_t rows, int64_t inner, const void* block, const void* panel, float* c,
                   bool add) {
+  constexpr int kRows = kPairs ? 8 : 4;  // as many sums as there are registers for
   const auto* left = static_cast<const uint16_t*>(block);
   const auto* right = static_cast<const uint16_t*>(panel);
   const int64_t steps = inner / kStep;
   for (int64_t row = 0; row < rows;) {
-    MultiplyBf16From<4>(row, rows, steps, left, right, c, add);
-    MultiplyBf16From<1>(row, rows, steps, left, right, c, add);
+    MultiplyBf16From<kRows, kPairs>(row, rows, steps, left, right, c, add);
+    MultiplyBf16From<1, kPairs>(row, rows, steps, left, right, c, add);
   }
 }
 
@@ -457,12 +499,12 @@ void Nothing() {}
 #define LEPTON_GEMM_F32(name)                                                               \
   {                                                                                         \
     name, kF32Rows, 1, 256, 4, PackF32Blocks, PackF32Panels, MultiplyF32, nullptr, nullptr, \
-        TurnBlock, Nothing, Nothing                                                         \
+        TurnBlock, nullptr, Nothing, Nothing                                                \
   }
-#define LEPTON_GEMM_BF16(name)                                                             \
-  {                                                                                        \
-    name, kBf16Rows, kStep, 512, 2, PackBf16Blocks, PackBf16Panels, MultiplyBf16, nullptr, \
-        PackBf16Rows, TurnBlock, Nothing, Nothing                                          \
+#define LEPTON_GEMM_BF16(name, pairs)                                                             \
+  {                                                                                               \
+    name, kBf16Rows, kStep, 512, 2, PackBf16Blocks, PackBf16Panels, MultiplyBf16<pairs>, nullptr, \
+        PackBf16Rows, TurnBlock, nullptr, Nothing, Nothing                                        \
   }
 
 }  // namespace

@@ -147,9 +147,9 @@ void NoTiles() {}
 
 const Micro kInt8Vnni = {"avx512_vnni",  kInt8Rows,      kInt8Step,    1024,    1,
                          PackInt8Blocks, PackInt8Panels, MultiplyVnni, nullptr, nullptr,
-                         nullptr,        NoTiles,        NoTiles};
+                         nullptr,        nullptr,        NoTiles,      NoTiles};
 const Micro kInt8Baseline = {"baseline",     kInt8Rows,      kInt8Step,    1024,    1,
                              PackInt8Blocks, PackInt8Panels, MultiplyInt8, nullptr, nullptr,
-                             nullptr,        NoTiles,        NoTiles};
+                             nullptr,        nullptr,        NoTiles,      NoTiles};
 
 }  // namespace lepton::kernels::gemm

@@ -50,12 +50,14 @@ MicroList F32Micros() {
   return list;
 }
 
-MicroList Bf16Micros() {
+MicroList Bf16Micros(Bf16Sums sums) {
   MicroList list{};
-  if (CpuHasAmx()) list.micros[list.count++] = &kBf16Amx;
-  if (simd::CpuHasAvx512()) list.micros[list.count++] = &kBf16Avx512;
-  if (CpuHasFma()) list.micros[list.count++] = &kBf16Avx2;
-  list.micros[list.count++] = &kBf16Baseline;
+  const bool pairs = sums == Bf16Sums::kPairs;
+  if (pairs && simd::CpuHasAvx512Bf16()) list.micros[list.count++] = &kPairsAvx512Bf16;
+  if (!pairs && CpuHasAmx()) list.micros[list.count++] = &kBf16Amx;
+  if (simd::CpuHasAvx512()) list.micros[list.count++] = pairs ? &kPairsAvx512 : &kBf16Avx512;
+  if (CpuHasFma()) list.micros[list.count++] = pairs ? &kPairsAvx2 : &kBf16Avx2;
+  list.micros[list.count++] = pairs ? &kPairsBaseline : &kBf16Baseline;
   return list;
 }
 
@@ -73,8 +75,9 @@ const Micro& F32Micro() {
 }
 
 const Micro& Bf16Micro() {
-  static const Micro& best = *Bf16Micros().micros[0];
-  return best;
+  static const Micro& tiles = *Bf16Micros(Bf16Sums::kTiles).micros[0];
+  static const Micro& pairs = *Bf16Micros(Bf16Sums::kPairs).micros[0];
+  return CurrentBf16Sums() == Bf16Sums::kPairs ? pairs : tiles;
 }
 
 const Micro& Int8Micro() {

@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Workers whose CPUs add products of bf16 in different orders (LEPTON_BF16_SUMS stands in for the
+CPU): a job has the same bits wherever its ranks and attempts run."""
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from cluster import Cluster, main, train_spec  # noqa: E402
+
+
+def spec(workers=1, **fields):
+    fields.setdefault("epochs", 3)
+    return train_spec(precision="bf16", model={"hidden": [128, 128]},
+                      resources={"min_workers": workers, "max_workers": workers},
+                      elastic={"logical_shards": 4}, **fields)
+
+
+class MixedCpus(unittest.TestCase):
+    def cluster(self, *kinds):
+        cluster = Cluster(workers=0)
+        self.addCleanup(cluster.stop)
+        for kind in kinds:
+            cluster.start_worker(f"{kind}-{len(cluster.workers)}", slots=1,
+                                 env={"LEPTON_BF16_SUMS": kind})
+        cluster.wait_for_workers(len(kinds))
+        return cluster
+
+    def digest(self, cluster, job_id):
+        job = cluster.wait_job(job_id)
+        self.assertEqual(job["state"], "SUCCEEDED", job)
+        return job["result"]["weights_sha256"]
+
+    def test_a_mixed_gang_has_the_bits_of_one_with_tiles(self):
+        mixed = self.cluster("tiles", "pairs")
+        self.assertEqual({w["id"]: w["bf16_sums"] for w in mixed.items("/v1/workers")},
+                         {"tiles-0": "tiles", "pairs-1": "pairs"})
+        tiles = self.cluster("tiles")
+        pairs = self.cluster("pairs")
+        wanted = self.digest(tiles, tiles.submit(spec()))
+        self.assertEqual(self.digest(mixed, mixed.submit(spec(workers=2))), wanted)
+        self.assertNotEqual(self.digest(pairs, pairs.submit(spec())), wanted)
+
+    def test_a_job_keeps_its_order_on_a_worker_of_the_other_kind(self):
+        pairs = self.cluster("pairs")
+        long = spec(epochs=60, checkpoint={"every_steps": 50}, restart={"max": 3, "backoff": "100ms"})
+        wanted = self.digest(pairs, pairs.submit(long))
+        job_id = pairs.submit(long)
+        pairs.wait_checkpoint(job_id)
+        pairs.kill(pairs.workers[0])
+        pairs.start_worker("tiles-1", slots=1, env={"LEPTON_BF16_SUMS": "tiles"})
+        self.assertEqual(self.digest(pairs, job_id), wanted)
+        job = pairs.job(job_id)
+        self.assertGreater(job["attempt"], 1, "it ended before its worker was killed")
+
+
+if __name__ == "__main__":
+    main()
