@@ -4,6 +4,7 @@
 #include "runtime/kernels/cpu/broadcast_kernels.h"
 #include "runtime/kernels/cpu/conv/conv_kernel.h"
 #include "runtime/kernels/cpu/conv/shifted_kernel.h"
+#include "runtime/kernels/cpu/conv/winograd_kernel.h"
 #include "runtime/kernels/cpu/function_kernel.h"
 #include "runtime/kernels/cpu/gemm/matmul_kernel.h"
 #include "runtime/kernels/cpu/image_kernels.h"
@@ -65,7 +66,8 @@ void AppendMoves(std::vector<KernelEntry>& entries) {
 
 // Per op, the fastest first and the reference last.
 std::vector<KernelEntry> List() {
-  std::vector<KernelEntry> entries = {
+  std::vector<KernelEntry> entries = conv::WinogradKernels();
+  const std::vector<KernelEntry> own = {
       {"conv2d", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
       {"conv2d_input_grad", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
       {"conv2d_weight_grad", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
@@ -88,6 +90,7 @@ std::vector<KernelEntry> List() {
       Threaded<broadcast::BroadcastTo>("broadcast_to"),
       Threaded<broadcast::SumLeadingAxes>("sum_to", &broadcast::CanSumLeadingAxes),
   };
+  Append(own, entries);
   Append(gemm::MatmulKernels(), entries);
   Append(conv::ShiftedConvKernels(), entries);
   Append(conv::ConvKernels(), entries);

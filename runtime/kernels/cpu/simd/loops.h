@@ -160,6 +160,20 @@ struct Loops {
   // (row_scales[i] * column_scales[j]). Rows lie side by side.
   void (*from_int32_rows)(int64_t rows, int64_t columns, const float* row_scales,
                           const float* column_scales, float* x);
+
+  // Convolutions of F(2 x 2, 3 x 3) (conv/winograd_kernel.h). Counts of tiles are rounded up to 16,
+  // reading and writing; products are numbered 4 * row + column of a tile of 4 x 4.
+  void (*split_pairs)(int64_t count, const float* x, float* even, float* odd);
+  //   winograd_in: tiles i of an image, whose number (y, x) is in planes[2 * (y % 2) + x % 2] at
+  //     place (y / 2) * pitch + x / 2 + i; number k of tile i goes to v[k * v_pitch + i];
+  //   winograd_weights: taps [count][9][16] of up to 16 output channels, of which `width` are kept,
+  //     to u[k * pitch + i * width + channel];
+  //   winograd_out: from m[k * pitch + i] to both lines of output pixels, two of a tile each.
+  void (*winograd_in)(int64_t count, const float* const* planes, int64_t pitch, float* v,
+                      int64_t v_pitch);
+  void (*winograd_weights)(int64_t count, int64_t width, const float* taps, float* u,
+                           int64_t pitch);
+  void (*winograd_out)(int64_t count, const float* m, int64_t pitch, float* top, float* bottom);
 };
 
 // With the instructions for bf16 where the CPU has them.

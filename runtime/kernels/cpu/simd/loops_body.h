@@ -333,6 +333,8 @@ void ScaleRowsLoop(int64_t rows, int64_t columns, const float* __restrict factor
 
 #include "runtime/kernels/cpu/simd/loops_body_int8.inc"
 
+#include "runtime/kernels/cpu/simd/loops_body_winograd.inc"
+
 constexpr Loops MakeLoops(const char* name) {
   return {name,
           AddLoop,
@@ -395,7 +397,11 @@ constexpr Loops MakeLoops(const char* name) {
           NormSumsLoop,
           NormalizeGradLoop,
           QuantizeRowLoop,
-          FromInt32RowsLoop};
+          FromInt32RowsLoop,
+          SplitPairsLoop,
+          WinogradInLoop,
+          WinogradWeightsLoop,
+          WinogradOutLoop};
 }
 
 }  // namespace

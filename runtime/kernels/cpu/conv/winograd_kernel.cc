@@ -1,0 +1,296 @@
+#include "runtime/kernels/cpu/conv/winograd_kernel.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/conv/scratch.h"
+#include "runtime/kernels/cpu/conv_shape.h"
+#include "runtime/kernels/cpu/gemm/micro.h"
+#include "runtime/kernels/cpu/simd/loops.h"
+
+namespace lepton::kernels::conv {
+namespace {
+
+using gemm::kPanelColumns;
+using gemm::Micro;
+using graph::KernelContext;
+using graph::KernelRequest;
+
+constexpr int64_t kProducts = 16;  // one per number of a tile
+constexpr int64_t kTaps = 9;
+constexpr int64_t kLanes = 16;            // of the loops
+constexpr int64_t kGroupBytes = 1 << 19;  // of transformed tiles at a time: they stay in L2
+constexpr int64_t kLeastChannels = 16;    // below, transforming costs what multiplying saves
+constexpr int64_t kWeightsAtOnce = 32;    // channels that go in, of a block's weights
+
+// Tiles [first, first + count) of a panel: side by side in one line of tiles of one image.
+struct TileRun {
+  int64_t lane, image, y, x, count;
+};
+
+class WinogradKernel final : public graph::Kernel {
+ public:
+  WinogradKernel(const KernelRequest& request, const ConvShape& s, bool forward)
+      : forward_(forward),
+        images_(s.images),
+        in_channels_(forward ? s.in_channels : s.out_channels),
+        in_h_(forward ? s.in_h : s.out_h),
+        in_w_(forward ? s.in_w : s.out_w),
+        out_channels_(forward ? s.out_channels : s.in_channels),
+        out_h_(forward ? s.out_h : s.in_h),
+        out_w_(forward ? s.out_w : s.in_w),
+        before_h_(forward ? s.window.h.before : 2 - s.window.h.before),
+        before_w_(forward ? s.window.w.before : 2 - s.window.w.before),
+        tiles_h_(CeilDiv(out_h_, 2)),
+        tiles_w_(CeilDiv(out_w_, 2)),
+        panels_(CeilDiv(images_ * tiles_h_ * tiles_w_, kPanelColumns)),
+        micro_(gemm::F32Micro()),
+        blocks_(CeilDiv(out_channels_, micro_.block_rows)),
+        frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue) {
+    if (!frozen_) return;
+    pack_ = request.packs == nullptr
+                ? std::make_shared<graph::Pack>(graph::Pack{Buffer(WeightBytes())})
+                : request.packs->Get(request.frozen[1].value,
+                                     std::string("winograd ") + (forward ? "forward" : "backward"),
+                                     WeightBytes());
+  }
+
+  size_t workspace_bytes() const override { return frozen_ ? 0 : WeightBytes(); }
+
+  void Prepare(const KernelContext& context) override {
+    if (!frozen_ || (pack_->version == context.version() && context.version() != 0)) return;
+    TransformWeights(context.input(1).as<float>(), pack_->data.as<float>());
+    pack_->version = context.version();
+  }
+
+  void Run(const KernelContext& context) override {
+    float* weights = frozen_ ? pack_->data.as<float>() : static_cast<float*>(context.workspace());
+    if (!frozen_) TransformWeights(context.input(1).as<float>(), weights);
+    const float* x = context.input(0).as<float>();
+    float* y = context.output(0).as<float>();
+    const int64_t fitting = kGroupBytes / (PanelFloats() * int64_t{sizeof(float)});
+    const int64_t wanted = CeilDiv(panels_, 2 * ThreadPool::Compute().threads());
+    const int64_t group = std::clamp<int64_t>(std::min(fitting, wanted), 1, panels_);
+    ComputeLoop(CeilDiv(panels_, group), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        Panels(x, weights, i * group, std::min(group, panels_ - i * group), y);
+      }
+    });
+  }
+
+ private:
+  // Of one product and block: what the block of weights holds.
+  int64_t BlockFloats() const { return micro_.block_rows * in_channels_; }
+  size_t WeightBytes() const { return blocks_ * kProducts * BlockFloats() * sizeof(float); }
+  int64_t PanelFloats() const { return kProducts * in_channels_ * kPanelColumns; }
+
+  // To [blocks][products][in][rows of a block].
+  void TransformWeights(const float* weights, float* to) const {
+    ComputeLoop(blocks_, 1, [&](int64_t begin, int64_t end) {
+      auto* taps = reinterpret_cast<float*>(ThreadMemory<0>(kWeightsAtOnce * kTaps * kLanes * 4));
+      const int64_t rows = micro_.block_rows;
+      for (int64_t block = begin; block < end; ++block) {
+        for (int64_t in = 0; in < in_channels_; in += kWeightsAtOnce) {
+          const int64_t count = std::min(kWeightsAtOnce, in_channels_ - in);
+          for (int64_t row = 0; row < rows; ++row) {
+            TakeTaps(weights, block * rows + row, in, count, taps + row);
+          }
+          simd::BestLoops().winograd_weights(
+              count, rows, taps, to + block * kProducts * BlockFloats() + in * rows, BlockFloats());
+        }
+      }
+    });
+  }
+
+  // The taps of an output channel and `count` inputs; 0 of a channel that is not there.
+  void TakeTaps(const float* weights, int64_t out, int64_t in, int64_t count, float* to) const {
+    if (out >= out_channels_) {
+      for (int64_t i = 0; i < count * kTaps; ++i) to[i * kLanes] = 0;
+      return;
+    }
+    if (forward_) {
+      const float* from = weights + (out * in_channels_ + in) * kTaps;
+      for (int64_t i = 0; i < count * kTaps; ++i) to[i * kLanes] = from[i];
+      return;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const float* from = weights + ((in + i) * out_channels_ + out) * kTaps;
+      for (int64_t tap = 0; tap < kTaps; ++tap) {
+        to[(i * kTaps + tap) * kLanes] = from[kTaps - 1 - tap];
+      }
+    }
+  }
+
+  // `count` panels of tiles, all channels.
+  void Panels(const float* x, const float* weights, int64_t first, int64_t count, float* y) const {
+    auto* v = reinterpret_cast<float*>(ThreadMemory<1>(count * PanelFloats() * 4));
+    const int64_t rows = micro_.block_rows;
+    auto* c = reinterpret_cast<float*>(ThreadMemory<2>(kProducts * rows * kPanelColumns * 4));
+    std::vector<std::vector<TileRun>> runs(count);
+    for (int64_t panel = 0; panel < count; ++panel) {
+      runs[panel] = RunsOf(first + panel);
+      TransformTiles(x, runs[panel], v + panel * PanelFloats());
+    }
+    for (int64_t block = 0; block < blocks_; ++block) {
+      const int64_t channels = std::min(rows, out_channels_ - block * rows);
+      for (int64_t panel = 0; panel < count; ++panel) {
+        for (int64_t k = 0; k < kProducts; ++k) {
+          micro_.multiply(channels, in_channels_, weights + (block * kProducts + k) * BlockFloats(),
+                          v + panel * PanelFloats() + k * in_channels_ * kPanelColumns,
+                          c + k * rows * kPanelColumns, false);
+        }
+        Store(c, runs[panel], block * rows, channels, y);
+      }
+    }
+  }
+
+  std::vector<TileRun> RunsOf(int64_t panel) const {
+    std::vector<TileRun> runs;
+    const int64_t of_image = tiles_h_ * tiles_w_;
+    const int64_t first = panel * kPanelColumns;
+    const int64_t end = std::min(first + kPanelColumns, images_ * of_image);
+    for (int64_t tile = first; tile < end;) {
+      const int64_t y = tile % of_image / tiles_w_, x = tile % tiles_w_;
+      const int64_t count = std::min(end - tile, tiles_w_ - x);
+      runs.push_back({tile - first, tile / of_image, y, x, count});
+      tile += count;
+    }
+    return runs;
+  }
+
+  // To v [products][in][tiles of a panel].
+  void TransformTiles(const float* x, const std::vector<TileRun>& runs, float* v) const {
+    const int64_t v_pitch = in_channels_ * kPanelColumns;
+    const auto& last = runs.back();
+    if (const int64_t end = last.lane + last.count; end < kPanelColumns) {
+      for (int64_t i = 0; i < kProducts * in_channels_; ++i) {
+        std::memset(v + i * kPanelColumns + end, 0, (kPanelColumns - end) * 4);
+      }
+    }
+    for (size_t begin = 0; begin < runs.size();) {
+      size_t end = begin + 1;
+      while (end < runs.size() && runs[end].image == runs[begin].image) ++end;
+      for (int64_t channel = 0; channel < in_channels_; ++channel) {
+        TransformImage(x + (runs[begin].image * in_channels_ + channel) * in_h_ * in_w_,
+                       runs.data() + begin, runs.data() + end, v + channel * kPanelColumns,
+                       v_pitch);
+      }
+      begin = end;
+    }
+  }
+
+  // One channel of an image. Its lines and columns are parted into even and odd ones, each with a
+  // number more than there are tiles, so that what all tiles have at one place is one stretch of
+  // memory; between the lines of tiles lies one that is none.
+  void TransformImage(const float* x, const TileRun* begin, const TileRun* end, float* v,
+                      int64_t v_pitch) const {
+    const simd::Loops& loops = simd::BestLoops();
+    const int64_t width = tiles_w_ + 1;
+    const int64_t first = begin->y, lines = end[-1].y - first + 1;
+    const int64_t plane = RoundUp((lines + 1) * width + 2, kLanes) + kLanes;
+    const int64_t positions = RoundUp(lines * width, kLanes);
+    auto* memory = reinterpret_cast<float*>(
+        ThreadMemory<3>((4 * plane + kProducts * positions + 2 * width + kLanes) * 4));
+    float* const line = memory + 4 * plane;
+    float* const products = line + RoundUp(2 * width, kLanes);
+    for (int64_t i = 0; i < 2 * (lines + 1); ++i) {
+      float* even = memory + i % 2 * 2 * plane + i / 2 * width;
+      PadLine(x, 2 * first + i - before_h_, line);
+      loops.split_pairs(width, line, even, even + plane);
+    }
+    const float* const planes[4] = {memory, memory + plane, memory + 2 * plane, memory + 3 * plane};
+    loops.winograd_in(positions, planes, width, products, positions);
+    for (const TileRun* run = begin; run < end; ++run) {
+      const float* from = products + (run->y - first) * width + run->x;
+      for (int64_t k = 0; k < kProducts; ++k) {
+        Copy(from + k * positions, run->count, v + k * v_pitch + run->lane);
+      }
+    }
+  }
+
+  // 2 * (tiles of a line + 1) numbers.
+  void PadLine(const float* x, int64_t source, float* to) const {
+    const int64_t length = 2 * (tiles_w_ + 1);
+    const int64_t columns = std::min(in_w_, length - before_w_);
+    if (source < 0 || source >= in_h_) {
+      std::memset(to, 0, length * 4);
+      return;
+    }
+    std::memset(to, 0, before_w_ * 4);
+    std::memcpy(to + before_w_, x + source * in_w_, columns * 4);
+    std::memset(to + before_w_ + columns, 0, (length - before_w_ - columns) * 4);
+  }
+
+  // Short stretches, mostly: a call of memcpy would take longer.
+  static void Copy(const float* from, int64_t count, float* to) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) std::memcpy(to + i, from + i, 32);
+    for (; i < count; ++i) to[i] = from[i];
+  }
+
+  // Of `channels` output channels from `first` on: c [products][rows of a block][tiles].
+  void Store(const float* c, const std::vector<TileRun>& runs, int64_t first, int64_t channels,
+             float* y) const {
+    alignas(64) float top[2 * kPanelColumns], bottom[2 * kPanelColumns];
+    for (int64_t row = 0; row < channels; ++row) {
+      simd::BestLoops().winograd_out(kPanelColumns, c + row * kPanelColumns,
+                                     micro_.block_rows * kPanelColumns, top, bottom);
+      for (const TileRun& run : runs) {
+        float* to = y + ((run.image * out_channels_ + first + row) * out_h_ + 2 * run.y) * out_w_ +
+                    2 * run.x;
+        const int64_t count = std::min(2 * run.count, out_w_ - 2 * run.x);
+        Copy(top + 2 * run.lane, count, to);
+        if (2 * run.y + 1 < out_h_) Copy(bottom + 2 * run.lane, count, to + out_w_);
+      }
+    }
+  }
+
+  const bool forward_;
+  const int64_t images_, in_channels_, in_h_, in_w_, out_channels_, out_h_, out_w_;
+  const int64_t before_h_, before_w_;  // zeros above and left of what goes in
+  const int64_t tiles_h_, tiles_w_, panels_;
+  const Micro& micro_;
+  const int64_t blocks_;
+  const bool frozen_;
+  std::shared_ptr<graph::Pack> pack_;
+};
+
+bool IsForward(const KernelRequest& request) {
+  return request.op == "conv2d";
+}
+
+ConvShape ShapeOf(const KernelRequest& request) {
+  return {request.inputs[IsForward(request) ? 0 : 2].shape, request.inputs[1].shape,
+          *request.attributes};
+}
+
+bool CanRun(const KernelRequest& request) {
+  const ConvShape s = ShapeOf(request);
+  const auto fits = [](const ops::WindowAxis& w) {
+    return w.extent == 3 && w.stride == 1 && w.dilation == 1 && w.before <= 2 && w.after <= 2;
+  };
+  return simd::CpuHasAvx2() && s.groups == 1 && s.images > 0 && fits(s.window.h) &&
+         fits(s.window.w) && s.in_channels >= kLeastChannels && s.out_channels >= kLeastChannels &&
+         std::min(s.out_h, s.out_w) >= 2;
+}
+
+std::unique_ptr<graph::Kernel> Create(const KernelRequest& request) {
+  return std::make_unique<WinogradKernel>(request, ShapeOf(request), IsForward(request));
+}
+
+}  // namespace
+
+std::vector<graph::KernelEntry> WinogradKernels() {
+  std::vector<graph::KernelEntry> entries;
+  for (const char* op : {"conv2d", "conv2d_input_grad"}) {
+    graph::KernelEntry entry{op, DType::kF32, "winograd", &CanRun, &Create};
+    entry.packs = 1;
+    entries.push_back(entry);
+  }
+  return entries;
+}
+
+}  // namespace lepton::kernels::conv
