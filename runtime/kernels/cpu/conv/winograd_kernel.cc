@@ -7,6 +7,7 @@
 
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/conv/scratch.h"
+#include "runtime/kernels/cpu/conv/winograd_tiles.h"
 #include "runtime/kernels/cpu/conv_shape.h"
 #include "runtime/kernels/cpu/gemm/micro.h"
 #include "runtime/kernels/cpu/simd/loops.h"
@@ -19,34 +20,25 @@ using gemm::Micro;
 using graph::KernelContext;
 using graph::KernelRequest;
 
-constexpr int64_t kProducts = 16;  // one per number of a tile
 constexpr int64_t kTaps = 9;
 constexpr int64_t kLanes = 16;            // of the loops
 constexpr int64_t kGroupBytes = 1 << 19;  // of transformed tiles at a time: they stay in L2
 constexpr int64_t kLeastChannels = 16;    // below, transforming costs what multiplying saves
 constexpr int64_t kWeightsAtOnce = 32;    // channels that go in, of a block's weights
 
-// Tiles [first, first + count) of a panel: side by side in one line of tiles of one image.
-struct TileRun {
-  int64_t lane, image, y, x, count;
-};
-
 class WinogradKernel final : public graph::Kernel {
  public:
   WinogradKernel(const KernelRequest& request, const ConvShape& s, bool forward)
       : forward_(forward),
-        images_(s.images),
         in_channels_(forward ? s.in_channels : s.out_channels),
-        in_h_(forward ? s.in_h : s.out_h),
-        in_w_(forward ? s.in_w : s.out_w),
         out_channels_(forward ? s.out_channels : s.in_channels),
         out_h_(forward ? s.out_h : s.in_h),
         out_w_(forward ? s.out_w : s.in_w),
-        before_h_(forward ? s.window.h.before : 2 - s.window.h.before),
-        before_w_(forward ? s.window.w.before : 2 - s.window.w.before),
-        tiles_h_(CeilDiv(out_h_, 2)),
-        tiles_w_(CeilDiv(out_w_, 2)),
-        panels_(CeilDiv(images_ * tiles_h_ * tiles_w_, kPanelColumns)),
+        grid_{s.images, CeilDiv(out_h_, 2), CeilDiv(out_w_, 2)},
+        tiles_(grid_, in_channels_, forward ? s.in_h : s.out_h, forward ? s.in_w : s.out_w,
+               forward ? s.window.h.before : 2 - s.window.h.before,
+               forward ? s.window.w.before : 2 - s.window.w.before, simd::BestLoops().winograd_in),
+        panels_(CeilDiv(grid_.tiles(), kPanelColumns)),
         micro_(gemm::F32Micro()),
         blocks_(CeilDiv(out_channels_, micro_.block_rows)),
         frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue) {
@@ -131,8 +123,9 @@ class WinogradKernel final : public graph::Kernel {
     auto* c = reinterpret_cast<float*>(ThreadMemory<2>(kProducts * rows * kPanelColumns * 4));
     std::vector<std::vector<TileRun>> runs(count);
     for (int64_t panel = 0; panel < count; ++panel) {
-      runs[panel] = RunsOf(first + panel);
-      TransformTiles(x, runs[panel], v + panel * PanelFloats());
+      runs[panel] = grid_.Runs((first + panel) * kPanelColumns, kPanelColumns);
+      tiles_.Run(x, runs[panel], 0, in_channels_, v + panel * PanelFloats(),
+                 in_channels_ * kPanelColumns, kPanelColumns);
     }
     for (int64_t block = 0; block < blocks_; ++block) {
       const int64_t channels = std::min(rows, out_channels_ - block * rows);
@@ -147,90 +140,6 @@ class WinogradKernel final : public graph::Kernel {
     }
   }
 
-  std::vector<TileRun> RunsOf(int64_t panel) const {
-    std::vector<TileRun> runs;
-    const int64_t of_image = tiles_h_ * tiles_w_;
-    const int64_t first = panel * kPanelColumns;
-    const int64_t end = std::min(first + kPanelColumns, images_ * of_image);
-    for (int64_t tile = first; tile < end;) {
-      const int64_t y = tile % of_image / tiles_w_, x = tile % tiles_w_;
-      const int64_t count = std::min(end - tile, tiles_w_ - x);
-      runs.push_back({tile - first, tile / of_image, y, x, count});
-      tile += count;
-    }
-    return runs;
-  }
-
-  // To v [products][in][tiles of a panel].
-  void TransformTiles(const float* x, const std::vector<TileRun>& runs, float* v) const {
-    const int64_t v_pitch = in_channels_ * kPanelColumns;
-    const auto& last = runs.back();
-    if (const int64_t end = last.lane + last.count; end < kPanelColumns) {
-      for (int64_t i = 0; i < kProducts * in_channels_; ++i) {
-        std::memset(v + i * kPanelColumns + end, 0, (kPanelColumns - end) * 4);
-      }
-    }
-    for (size_t begin = 0; begin < runs.size();) {
-      size_t end = begin + 1;
-      while (end < runs.size() && runs[end].image == runs[begin].image) ++end;
-      for (int64_t channel = 0; channel < in_channels_; ++channel) {
-        TransformImage(x + (runs[begin].image * in_channels_ + channel) * in_h_ * in_w_,
-                       runs.data() + begin, runs.data() + end, v + channel * kPanelColumns,
-                       v_pitch);
-      }
-      begin = end;
-    }
-  }
-
-  // One channel of an image. Its lines and columns are parted into even and odd ones, each with a
-  // number more than there are tiles, so that what all tiles have at one place is one stretch of
-  // memory; between the lines of tiles lies one that is none.
-  void TransformImage(const float* x, const TileRun* begin, const TileRun* end, float* v,
-                      int64_t v_pitch) const {
-    const simd::Loops& loops = simd::BestLoops();
-    const int64_t width = tiles_w_ + 1;
-    const int64_t first = begin->y, lines = end[-1].y - first + 1;
-    const int64_t plane = RoundUp((lines + 1) * width + 2, kLanes) + kLanes;
-    const int64_t positions = RoundUp(lines * width, kLanes);
-    auto* memory = reinterpret_cast<float*>(
-        ThreadMemory<3>((4 * plane + kProducts * positions + 2 * width + kLanes) * 4));
-    float* const line = memory + 4 * plane;
-    float* const products = line + RoundUp(2 * width, kLanes);
-    for (int64_t i = 0; i < 2 * (lines + 1); ++i) {
-      float* even = memory + i % 2 * 2 * plane + i / 2 * width;
-      PadLine(x, 2 * first + i - before_h_, line);
-      loops.split_pairs(width, line, even, even + plane);
-    }
-    const float* const planes[4] = {memory, memory + plane, memory + 2 * plane, memory + 3 * plane};
-    loops.winograd_in(positions, planes, width, products, positions);
-    for (const TileRun* run = begin; run < end; ++run) {
-      const float* from = products + (run->y - first) * width + run->x;
-      for (int64_t k = 0; k < kProducts; ++k) {
-        Copy(from + k * positions, run->count, v + k * v_pitch + run->lane);
-      }
-    }
-  }
-
-  // 2 * (tiles of a line + 1) numbers.
-  void PadLine(const float* x, int64_t source, float* to) const {
-    const int64_t length = 2 * (tiles_w_ + 1);
-    const int64_t columns = std::min(in_w_, length - before_w_);
-    if (source < 0 || source >= in_h_) {
-      std::memset(to, 0, length * 4);
-      return;
-    }
-    std::memset(to, 0, before_w_ * 4);
-    std::memcpy(to + before_w_, x + source * in_w_, columns * 4);
-    std::memset(to + before_w_ + columns, 0, (length - before_w_ - columns) * 4);
-  }
-
-  // Short stretches, mostly: a call of memcpy would take longer.
-  static void Copy(const float* from, int64_t count, float* to) {
-    int64_t i = 0;
-    for (; i + 8 <= count; i += 8) std::memcpy(to + i, from + i, 32);
-    for (; i < count; ++i) to[i] = from[i];
-  }
-
   // Of `channels` output channels from `first` on: c [products][rows of a block][tiles].
   void Store(const float* c, const std::vector<TileRun>& runs, int64_t first, int64_t channels,
              float* y) const {
@@ -242,16 +151,17 @@ class WinogradKernel final : public graph::Kernel {
         float* to = y + ((run.image * out_channels_ + first + row) * out_h_ + 2 * run.y) * out_w_ +
                     2 * run.x;
         const int64_t count = std::min(2 * run.count, out_w_ - 2 * run.x);
-        Copy(top + 2 * run.lane, count, to);
-        if (2 * run.y + 1 < out_h_) Copy(bottom + 2 * run.lane, count, to + out_w_);
+        CopyFew(top + 2 * run.lane, count, to);
+        if (2 * run.y + 1 < out_h_) CopyFew(bottom + 2 * run.lane, count, to + out_w_);
       }
     }
   }
 
   const bool forward_;
-  const int64_t images_, in_channels_, in_h_, in_w_, out_channels_, out_h_, out_w_;
-  const int64_t before_h_, before_w_;  // zeros above and left of what goes in
-  const int64_t tiles_h_, tiles_w_, panels_;
+  const int64_t in_channels_, out_channels_, out_h_, out_w_;
+  const TileGrid grid_;
+  const TileTransform tiles_;  // of what goes in
+  const int64_t panels_;
   const Micro& micro_;
   const int64_t blocks_;
   const bool frozen_;
@@ -263,8 +173,9 @@ bool IsForward(const KernelRequest& request) {
 }
 
 ConvShape ShapeOf(const KernelRequest& request) {
-  return {request.inputs[IsForward(request) ? 0 : 2].shape, request.inputs[1].shape,
-          *request.attributes};
+  const auto& in = request.inputs;
+  if (request.op == "conv2d_weight_grad") return {in[1].shape, in[2].shape, *request.attributes};
+  return {in[IsForward(request) ? 0 : 2].shape, in[1].shape, *request.attributes};
 }
 
 bool CanRun(const KernelRequest& request) {
@@ -290,6 +201,8 @@ std::vector<graph::KernelEntry> WinogradKernels() {
     entry.packs = 1;
     entries.push_back(entry);
   }
+  entries.push_back(
+      {"conv2d_weight_grad", DType::kF32, "winograd", &CanRun, &CreateWinogradWeights});
   return entries;
 }
 

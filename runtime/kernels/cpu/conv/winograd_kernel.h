@@ -1,20 +1,25 @@
-// Convolutions of f32 with windows of 3 x 3 and stride 1, and their dx, by the minimal filtering
-// F(2 x 2, 3 x 3) (Lavin and Gray 2016, "Fast algorithms for convolutional neural networks"): four
-// output pixels from a tile of 4 x 4 inputs take 16 multiplications instead of 36. Tiles and
-// weights are transformed, multiplied as 16 products over the channels (gemm/micro.h), and the
-// result is transformed back, panel by panel of 32 tiles, within the caches.
+// Convolutions of f32 with windows of 3 x 3 and stride 1, and their gradients, by the minimal
+// filtering F(2 x 2, 3 x 3) (Lavin and Gray 2016, "Fast algorithms for convolutional neural
+// networks"): four output pixels from a tile of 4 x 4 inputs take 16 multiplications instead of 36.
+// Tiles and weights are transformed, multiplied as 16 products over the channels (gemm/micro.h),
+// and the result is transformed back, panel by panel of 32 tiles, within the caches. dweights are
+// F(3 x 3, 2 x 2), of the same tiles: nine taps from 2 x 2 pixels of dy.
 //
 // A pixel's sums do not depend on what else is in the batch. They are not those of the direct sum:
 // errors are about twice as large. A number that is not finite spreads over its tile.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "runtime/graph/kernel_table.h"
 
 namespace lepton::kernels::conv {
 
-// conv2d and conv2d_input_grad.
+// conv2d, conv2d_input_grad, conv2d_weight_grad.
 std::vector<graph::KernelEntry> WinogradKernels();
+
+// Of those the last (winograd_weight_kernel.cc).
+std::unique_ptr<graph::Kernel> CreateWinogradWeights(const graph::KernelRequest& request);
 
 }  // namespace lepton::kernels::conv

@@ -174,6 +174,11 @@ struct Loops {
   void (*winograd_weights)(int64_t count, int64_t width, const float* taps, float* u,
                            int64_t pitch);
   void (*winograd_out)(int64_t count, const float* m, int64_t pitch, float* top, float* bottom);
+  //   winograd_gradient: as winograd_in, of the tiles' four pixels of dy;
+  //   winograd_taps: from m[k * pitch + i] to taps[tap * count + i].
+  void (*winograd_gradient)(int64_t count, const float* const* planes, int64_t pitch, float* v,
+                            int64_t v_pitch);
+  void (*winograd_taps)(int64_t count, const float* m, int64_t pitch, float* taps);
 };
 
 // With the instructions for bf16 where the CPU has them.

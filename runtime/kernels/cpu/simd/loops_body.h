@@ -401,7 +401,9 @@ constexpr Loops MakeLoops(const char* name) {
           SplitPairsLoop,
           WinogradInLoop,
           WinogradWeightsLoop,
-          WinogradOutLoop};
+          WinogradOutLoop,
+          WinogradGradientLoop,
+          WinogradTapsLoop};
 }
 
 }  // namespace
