@@ -6,11 +6,14 @@
 namespace lepton::worker {
 
 // Behind a step, where all ranks know of each other's wishes. kAborted: the group is over.
+// A rank that was told to leave after it had said its wishes stays: the others count on it, and
+// have written nothing.
 Status TrainLoop::Impl::MayPart() {
   if (state_.step == run_.last_step) return Status::Ok();
   if (wishes_.leave > 0) {
-    if (zero_) LEPTON_RETURN_IF_ERROR(HandOver());
-    if (zero_ ? leaves_ : observer_.LeaveRequested()) {
+    // Nobody goes before all have committed the step: who is told to leave next saves it then.
+    LEPTON_RETURN_IF_ERROR(zero_ ? HandOver() : gang_->Barrier());
+    if (leaves_) {
       return Cancelled(fmt::format("left the gang after step {}", state_.step));
     }
     return Aborted(fmt::format("{} of {} ranks left after step {}", wishes_.leave, gang_->size(),

@@ -77,12 +77,20 @@ class RecordingProgram final : public nn::TrainingProgram {
 class RecordingObserver final : public TrainObserver {
  public:
   bool StopRequested() override { return stop_after > 0 && ++asked >= stop_after; }
+  bool LeaveRequested() override {
+    return computed >= leave_before_reduction_of || committed >= leave_behind;
+  }
+  void Computed(uint64_t step, nn::TrainingProgram&) override { computed = step; }
+  void Committed(uint64_t step) override { committed = step; }
   void Progress(const TrainProgress& report) override { progress.push_back(report); }
   Result<storage::Digest> Checkpoint(uint64_t step, const Metrics&) override {
     checkpoints.push_back(step);
     return std::string(60, 'd') + std::to_string(1000 + step);
   }
   int stop_after = 0, asked = 0;
+  // SIGTERM comes so that the reduction of a step tells the others, or just behind that.
+  uint64_t leave_before_reduction_of = 1000, leave_behind = 1000;
+  uint64_t computed = 0, committed = 0;
   std::vector<TrainProgress> progress;
   std::vector<uint64_t> checkpoints;
 };
@@ -277,6 +285,54 @@ TEST_F(TrainLoopTest, AStopSeenByOneRankEndsAllAtTheSameStepWithACheckpoint) {
   }
   EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(5, 7));
   EXPECT_TRUE(ranks[2].observer.checkpoints.empty());
+}
+
+// One rank's SIGTERM comes in time for the reduction of step 7, the others' between that and the
+// moment at which ranks part. Those have not said that they leave, so one of them still has to
+// write what nobody else will have.
+TEST_F(TrainLoopTest, RanksThatAreToldToLeaveBehindTheReductionDoNotGoWithoutACheckpoint) {
+  constexpr int kRanks = 3;
+  const auto gang = std::make_shared<ThreadGang>(kRanks);
+  std::vector<LoopRank> ranks(kRanks);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < kRanks; ++rank) {
+    (rank == 0 ? ranks[0].observer.leave_before_reduction_of : ranks[rank].observer.leave_behind) =
+        7;
+    threads.emplace_back([&, rank] {
+      ThreadCommunicator communicator(gang, rank, spec_.shards());
+      const TrainRun run = {.spec = spec_,
+                            .data = data_,
+                            .program = ranks[rank].program,
+                            .gang = communicator,
+                            .last_step = 20};
+      TrainLoop loop(run, ranks[rank].observer);
+      ASSERT_TRUE(loop.Enter(communicator, true).ok());
+      ranks[rank].status = loop.Run().status();
+      // As an elastic rank that waits for the next group and is told to leave.
+      if (ranks[rank].status.code() == StatusCode::kAborted) {
+        EXPECT_TRUE(loop.Salvage().ok());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(ranks[0].status.code(), StatusCode::kCancelled) << ranks[0].status.ToString();
+  EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(5));
+  for (const int late : {1, 2}) {
+    EXPECT_EQ(ranks[late].status.code(), StatusCode::kAborted) << ranks[late].status.ToString();
+    EXPECT_THAT(ranks[late].observer.checkpoints, ElementsAre(7));
+  }
+}
+
+TEST_F(TrainLoopTest, RanksThatAllLeaveAtOneStepWriteACheckpointFirst) {
+  const auto ranks = Run(3, 40, [](int rank, LoopRank& r) {
+    (rank == 1 ? r.observer.leave_behind : r.observer.leave_before_reduction_of) =
+        rank == 1 ? 6 : 7;
+  });
+  for (const LoopRank& rank : ranks) {
+    EXPECT_EQ(rank.status.code(), StatusCode::kCancelled) << rank.status.ToString();
+    EXPECT_EQ(rank.program.updates.size(), 7u);
+  }
+  EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(5, 7));
 }
 
 TEST_F(TrainLoopTest, AnErrorOfOneRankEndsTheOthersToo) {
