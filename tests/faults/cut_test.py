@@ -13,9 +13,10 @@ from hosts import Hosts  # noqa: E402
 
 BUDGET_S = 2
 RANKS = 3
+LASTS_S = 20  # of one rank's work: a cut, the other work, a try by the cut link and the way back take about 12
 
 
-def spec(most, epochs=900):
+def spec(most, epochs):
     return train_spec(model={"hidden": [128, 128]}, epochs=epochs, checkpoint={"every_steps": 20000},
                       resources={"min_workers": 1, "max_workers": most},
                       elastic={"logical_shards": 6, "recovery_budget": f"{BUDGET_S}s"},
@@ -38,7 +39,9 @@ class Cut(unittest.TestCase):
                 args=["--data-address", cls.hosts.address_of(number)])
             cls.host_of[worker.lepton_name] = number
         cls.cluster.wait_for_workers(RANKS)
-        cls.digest = cls.cluster.wait_job(cls.cluster.submit(spec(1)))["result"]["weights_sha256"]
+        cls.epochs = cls.cluster.epochs_lasting(LASTS_S, spec(1, epochs=1))
+        calm = cls.cluster.wait_job(cls.cluster.submit(spec(1, cls.epochs)), timeout=120)
+        cls.digest = calm["result"]["weights_sha256"]
 
     @classmethod
     def tearDownClass(cls):
@@ -64,7 +67,7 @@ class Cut(unittest.TestCase):
                 if e["reason_code"] == "UNREACHABLE" and "may try again" in e["message"]]
 
     def one_goes_and_comes_back(self, one_way):
-        job_id = self.cluster.submit(spec(RANKS))
+        job_id = self.cluster.submit(spec(RANKS, self.epochs))
         self.group(job_id, RANKS)
         tasks = sorted((t for t in self.cluster.job(job_id)["tasks"] if t["state"] == "STARTED"),
                        key=lambda t: t["rank"])
@@ -93,7 +96,7 @@ class Cut(unittest.TestCase):
         finally:
             self.hosts.heal_between(self.host_of[one], self.host_of[other])
         self.group(job_id, RANKS)
-        job = self.cluster.wait_job(job_id, timeout=90)
+        job = self.cluster.wait_job(job_id, timeout=180)
         self.assertEqual(job["state"], "SUCCEEDED", job)
         self.assertEqual(job["attempt"], 1, job)
         self.assertEqual(job["result"]["weights_sha256"], self.digest)

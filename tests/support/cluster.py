@@ -222,6 +222,14 @@ class Cluster:
             raise AssertionError(f"train: {job}")
         return job
 
+    def epochs_lasting(self, seconds, spec):
+        """How many epochs of `spec` one rank trains in about `seconds` on this machine, which a short run shows:
+        so that a test which needs a job of some length has it on a fast machine, too."""
+        probe = self.wait_job(self.submit({**spec, "epochs": 50}))
+        if probe["state"] != "SUCCEEDED":
+            raise AssertionError(f"probe: {probe}")
+        return max(50, int(50 * seconds / probe["result"]["metrics"]["seconds"]))
+
     def deploy(self, name="digits", model="digits", replicas=2, **fields):
         status, body = self.call("POST", "/v1/deployments",
                                  {"name": name, "model": model, "replicas": replicas, **fields})
