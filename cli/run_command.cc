@@ -295,6 +295,12 @@ int Run(const Globals& globals, const RunOptions& options) {
   InitLogging(
       {.role = "run", .min_level = globals.verbosity > 0 ? 0 : 1, .verbosity = globals.verbosity});
   const Launch launch = DetectLaunch();
+  if (const Status sums = kernels::CheckBf16Sums(); !sums.ok()) {
+    if (launch.info.size > 1 && launch.info.rank == 0) {
+      (void)ShareFromRankZero(launch, "", Deadline::In(std::chrono::seconds(60)));
+    }
+    return Fail(sums);
+  }
   if (launch.info.rank > 0) return RunAsWorker(launch, options, signals);
   if (!options.chaos.empty()) {
     if (launch.info.size > 1) {

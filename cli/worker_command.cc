@@ -50,6 +50,7 @@ Status FindCoordinator(const WorkerOptions& options, worker::AgentOptions* agent
 }
 
 Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options) {
+  LEPTON_RETURN_IF_ERROR(kernels::CheckBf16Sums());
   worker::AgentOptions agent;
   LEPTON_RETURN_IF_ERROR(FindCoordinator(options, &agent));
   const Launch launch = DetectLaunch();

@@ -67,7 +67,7 @@ void AppendMoves(std::vector<KernelEntry>& entries) {
 // Per op, the fastest first and the reference last.
 std::vector<KernelEntry> List() {
   std::vector<KernelEntry> entries = conv::WinogradKernels();
-  const std::vector<KernelEntry> own = {
+  const std::vector<KernelEntry> others = {
       {"conv2d", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
       {"conv2d_input_grad", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
       {"conv2d_weight_grad", DType::kF32, "onednn", &CanRunOnednnConv, &CreateOnednnConv},
@@ -90,7 +90,7 @@ std::vector<KernelEntry> List() {
       Threaded<broadcast::BroadcastTo>("broadcast_to"),
       Threaded<broadcast::SumLeadingAxes>("sum_to", &broadcast::CanSumLeadingAxes),
   };
-  Append(own, entries);
+  Append(others, entries);
   Append(gemm::MatmulKernels(), entries);
   Append(conv::ShiftedConvKernels(), entries);
   Append(conv::ConvKernels(), entries);

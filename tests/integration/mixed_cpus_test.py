@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Workers whose CPUs add products of bf16 in different orders (LEPTON_BF16_SUMS stands in for the
 CPU): a job has the same bits wherever its ranks and attempts run."""
+import json
 import pathlib
 import sys
+import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import Cluster, main, train_spec  # noqa: E402
+from cluster import Cluster, lepton, main, train_spec  # noqa: E402
 
 
 def spec(workers=1, **fields):
@@ -52,6 +54,16 @@ class MixedCpus(unittest.TestCase):
         self.assertEqual(self.digest(pairs, job_id), wanted)
         job = pairs.job(job_id)
         self.assertGreater(job["attempt"], 1, "it ended before its worker was killed")
+
+    def test_an_order_that_is_none_is_refused(self):
+        env = {"LEPTON_BF16_SUMS": "quads"}
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "job.json"
+            path.write_text(json.dumps(spec()))
+            for command in (["run", path], ["worker", "--join", folder]):
+                result = lepton(*command, env=env)
+                self.assertEqual(result.returncode, 2, result)
+                self.assertIn("LEPTON_BF16_SUMS: 'quads' is no order of sums: tiles or pairs", result.stderr)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <string>
 
 #include "runtime/kernels/cpu/gemm/micro.h"
 #include "runtime/kernels/cpu/simd/loops.h"
@@ -25,6 +26,13 @@ Bf16Sums NativeBf16Sums() {
     return pairs ? Bf16Sums::kPairs : Bf16Sums::kTiles;
   }();
   return native;
+}
+
+Status CheckBf16Sums() {
+  const char* name = std::getenv("LEPTON_BF16_SUMS");
+  if (name == nullptr || ParseBf16Sums(name)) return Status::Ok();
+  return InvalidArgument("LEPTON_BF16_SUMS: '" + std::string(name) +
+                         "' is no order of sums: tiles or pairs, or unset it for this CPU's own");
 }
 
 Bf16Sums CurrentBf16Sums() {

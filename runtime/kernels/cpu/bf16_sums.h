@@ -8,6 +8,8 @@
 #include <optional>
 #include <string_view>
 
+#include "runtime/base/status.h"
+
 namespace lepton::kernels {
 
 enum class Bf16Sums {
@@ -21,6 +23,10 @@ enum class Bf16Sums {
 
 // The order in which this CPU is fastest. LEPTON_BF16_SUMS=tiles|pairs takes its place.
 Bf16Sums NativeBf16Sums();
+
+// Whether LEPTON_BF16_SUMS, if it is set, names an order: INVALID_ARGUMENT if not. A process that
+// takes part in jobs asks at its start, since it would go on in an order that nobody chose.
+Status CheckBf16Sums();
 
 // What products add in; at first the native order.
 Bf16Sums CurrentBf16Sums();

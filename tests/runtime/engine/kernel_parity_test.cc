@@ -207,6 +207,39 @@ TEST(Convolutions, AnImageHasTheSameBitsInAnyBatch) {
   }
 }
 
+// Against the direct sums' errors (oneDNN's), both measured against sums in double.
+TEST(Convolutions, MinimalFilteringLosesLittle) {
+  for (const char* op : {"conv2d", "conv2d_input_grad", "conv2d_weight_grad"}) {
+    const auto entries = EntriesOf(op, DType::kF32);
+    const auto named = [&](std::string_view implementation) {
+      return *std::find_if(entries.begin(), entries.end(), [&](const KernelEntry& entry) {
+        return entry.implementation == implementation;
+      });
+    };
+    double filtered = 0, direct = 0;
+    int compared = 0;
+    for (OpCase& op_case : CasesFor(op, DType::kF32, 5, 5)) {
+      if (!CanRun(named("winograd"), op_case) || !CanRun(named("onednn"), op_case)) continue;
+      auto wanted = RunKernel(entries.back(), op_case, kParityState);
+      const auto error = [&](const KernelEntry& entry) {
+        auto got = RunKernel(entry, op_case, kParityState);
+        double sum = 0;
+        for (int64_t i = 0; i < got[0].type.shape.elements(); ++i) {
+          sum += std::abs(static_cast<double>(got[0].floats()[i]) - wanted[0].floats()[i]);
+        }
+        return sum;
+      };
+      filtered += error(named("winograd"));
+      direct += error(named("onednn"));
+      ++compared;
+    }
+    ASSERT_GE(compared, 3) << op;
+    std::printf("%s: errors %.2f times those of direct sums, %d shapes\n", op, filtered / direct,
+                compared);
+    EXPECT_LT(filtered, 2.5 * direct) << op;
+  }
+}
+
 TEST(Kernels, NanGoesThrough) {
   for (const char* op : {"relu", "gelu", "tanh", "sigmoid", "softmax", "log_softmax"}) {
     for (const KernelEntry& entry : EntriesOf(op, DType::kF32)) {

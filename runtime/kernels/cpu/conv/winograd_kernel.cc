@@ -20,7 +20,6 @@ using gemm::Micro;
 using graph::KernelContext;
 using graph::KernelRequest;
 
-constexpr int64_t kTaps = 9;
 constexpr int64_t kLanes = 16;            // of the loops
 constexpr int64_t kGroupBytes = 1 << 19;  // of transformed tiles at a time: they stay in L2
 constexpr int64_t kLeastChannels = 16;    // below, transforming costs what multiplying saves
@@ -82,7 +81,8 @@ class WinogradKernel final : public graph::Kernel {
   // To [blocks][products][in][rows of a block].
   void TransformWeights(const float* weights, float* to) const {
     ComputeLoop(blocks_, 1, [&](int64_t begin, int64_t end) {
-      auto* taps = reinterpret_cast<float*>(ThreadMemory<0>(kWeightsAtOnce * kTaps * kLanes * 4));
+      auto* taps =
+          reinterpret_cast<float*>(ThreadMemory<0>(kWeightsAtOnce * kWinogradTaps * kLanes * 4));
       const int64_t rows = micro_.block_rows;
       for (int64_t block = begin; block < end; ++block) {
         for (int64_t in = 0; in < in_channels_; in += kWeightsAtOnce) {
@@ -100,18 +100,18 @@ class WinogradKernel final : public graph::Kernel {
   // The taps of an output channel and `count` inputs; 0 of a channel that is not there.
   void TakeTaps(const float* weights, int64_t out, int64_t in, int64_t count, float* to) const {
     if (out >= out_channels_) {
-      for (int64_t i = 0; i < count * kTaps; ++i) to[i * kLanes] = 0;
+      for (int64_t i = 0; i < count * kWinogradTaps; ++i) to[i * kLanes] = 0;
       return;
     }
     if (forward_) {
-      const float* from = weights + (out * in_channels_ + in) * kTaps;
-      for (int64_t i = 0; i < count * kTaps; ++i) to[i * kLanes] = from[i];
+      const float* from = weights + (out * in_channels_ + in) * kWinogradTaps;
+      for (int64_t i = 0; i < count * kWinogradTaps; ++i) to[i * kLanes] = from[i];
       return;
     }
     for (int64_t i = 0; i < count; ++i) {
-      const float* from = weights + ((in + i) * out_channels_ + out) * kTaps;
-      for (int64_t tap = 0; tap < kTaps; ++tap) {
-        to[(i * kTaps + tap) * kLanes] = from[kTaps - 1 - tap];
+      const float* from = weights + ((in + i) * out_channels_ + out) * kWinogradTaps;
+      for (int64_t tap = 0; tap < kWinogradTaps; ++tap) {
+        to[(i * kWinogradTaps + tap) * kLanes] = from[kWinogradTaps - 1 - tap];
       }
     }
   }

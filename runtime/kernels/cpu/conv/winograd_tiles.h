@@ -13,7 +13,8 @@
 
 namespace lepton::kernels::conv {
 
-inline constexpr int64_t kProducts = 16;  // numbers of a transformed tile
+inline constexpr int64_t kWinogradTaps = 9;  // of a window of 3 x 3
+inline constexpr int64_t kProducts = 16;     // numbers of a transformed tile
 
 // Tiles side by side in one line of one image: from `lane` on of those that are wanted.
 struct TileRun {

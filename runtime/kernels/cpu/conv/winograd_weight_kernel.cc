@@ -16,7 +16,6 @@ using gemm::Micro;
 using graph::KernelContext;
 using graph::KernelRequest;
 
-constexpr int64_t kTaps = 9;
 constexpr int64_t kTileBytes = 1 << 23;  // of transformed tiles at a time
 
 // dweights [out, in, 3, 3] by F(3 x 3, 2 x 2): for each of the 16 numbers of a tile, dy's
@@ -104,15 +103,15 @@ class WinogradWeightKernel final : public graph::Kernel {
     const int64_t first_out = block * micro_.block_rows, first_in = panel * kPanelColumns;
     const int64_t outs = std::min(micro_.block_rows, out_channels_ - first_out);
     const int64_t ins = std::min(kPanelColumns, in_channels_ - first_in);
-    alignas(64) float taps[kTaps * kPanelColumns];
+    alignas(64) float taps[kWinogradTaps * kPanelColumns];
     for (int64_t out = 0; out < outs; ++out) {
       simd::BestLoops().winograd_taps(
           kPanelColumns, sums + (panel * blocks_ + block) * BlockFloats() + out * kPanelColumns,
           ProductFloats(), taps);
-      float* to = dweights + ((first_out + out) * in_channels_ + first_in) * kTaps;
+      float* to = dweights + ((first_out + out) * in_channels_ + first_in) * kWinogradTaps;
       for (int64_t in = 0; in < ins; ++in) {
-        for (int64_t tap = 0; tap < kTaps; ++tap) {
-          to[in * kTaps + tap] = taps[tap * kPanelColumns + in];
+        for (int64_t tap = 0; tap < kWinogradTaps; ++tap) {
+          to[in * kWinogradTaps + tap] = taps[tap * kPanelColumns + in];
         }
       }
     }

@@ -1,0 +1,26 @@
+// What the convolutions on shifted images share: which shapes they take, how much they hold at a
+// time.
+#pragma once
+
+#include "runtime/kernels/cpu/conv_shape.h"
+
+namespace lepton::kernels::conv {
+
+inline constexpr int64_t kBlockRows = 32;        // channels of a block
+inline constexpr int64_t kStripBytes = 3 << 18;  // of planes at a time: they stay in an L2 of 2 MiB
+
+inline bool HasUnitStrides(const ConvShape& s) {
+  return s.window.h.stride == 1 && s.window.w.stride == 1;
+}
+
+inline bool HasPixels(const ConvShape& s) {
+  return s.groups == 1 && s.images > 0 && s.out_h > 0 && s.out_w > 0;
+}
+
+// Few channels, of which every tap is made a row.
+inline bool TakesRows(const ConvShape& s, int64_t in_channels) {
+  constexpr int64_t kMostRows = 512;
+  return s.window.h.extent * s.window.w.extent * in_channels <= kMostRows;
+}
+
+}  // namespace lepton::kernels::conv
