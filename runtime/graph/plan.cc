@@ -25,8 +25,8 @@ double FlopsOf(const Node& node, const KernelContext& context) {
            std::sqrt(elements(context.input(0)) * elements(context.input(1)) *
                      elements(context.output(0)) / (leading * leading * leading));
   }
-  if (op == "conv2d" || op == "conv2d_input_grad" || op == "conv2d_weight_grad") {
-    const bool forward = op == "conv2d";
+  if (op.starts_with("conv2d")) {
+    const bool forward = !op.ends_with("_grad");
     const TensorView& y = forward ? context.output(0) : context.input(0);
     const TensorView& weights = op == "conv2d_weight_grad" ? context.output(0) : context.input(1);
     const double kernel = elements(weights) / static_cast<double>(weights.shape()[0]);

@@ -3,6 +3,7 @@
 #include "runtime/kernels/cpu/attention/flash.h"
 #include "runtime/kernels/cpu/broadcast_kernels.h"
 #include "runtime/kernels/cpu/conv/conv_kernel.h"
+#include "runtime/kernels/cpu/conv/int8_conv_kernel.h"
 #include "runtime/kernels/cpu/conv/shifted_kernel.h"
 #include "runtime/kernels/cpu/conv/winograd_kernel.h"
 #include "runtime/kernels/cpu/function_kernel.h"
@@ -94,6 +95,7 @@ std::vector<KernelEntry> List() {
   Append(gemm::MatmulKernels(), entries);
   Append(conv::ShiftedConvKernels(), entries);
   Append(conv::ConvKernels(), entries);
+  Append(conv::Int8ConvKernels(), entries);
   Append(norm::NormKernels(), entries);
   Append(pointwise::PointwiseKernels(), entries);
   AppendMoves(entries);
@@ -141,6 +143,7 @@ std::vector<KernelEntry> List() {
   AppendReferences<reference::PackedAttention>("packed_attention", entries);
   AppendReferences<reference::PackedAttentionGrad>("packed_attention_grad", entries);
   AppendReferences<reference::Conv2d>("conv2d", entries);
+  AppendReferences<reference::Conv2dInt8>("conv2d_int8", entries);
   AppendReferences<reference::Conv2dInputGrad>("conv2d_input_grad", entries);
   AppendReferences<reference::Conv2dWeightGrad>("conv2d_weight_grad", entries);
   AppendReferences<reference::Rope>("rope", entries);

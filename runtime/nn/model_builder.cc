@@ -67,6 +67,17 @@ Result<ValueId> ModelBuilder::Matmul(const std::string& name, ValueId x, ValueId
   return graph_.Add("matmul", {left, right}, std::move(attributes), name + "/matmul");
 }
 
+Result<ValueId> ModelBuilder::Conv2d(const std::string& name, ValueId x, ValueId weight,
+                                     graph::Attributes attributes) {
+  const Shape& extents = graph_.type(weight).shape;
+  LEPTON_ASSIGN_OR_RETURN(x, Narrow(x));
+  if (precision_ == "int8" && extents[1] * extents[2] * extents[3] <= ops::kInt8MostInner) {
+    return graph_.Add("conv2d_int8", {x, weight}, std::move(attributes), name);
+  }
+  LEPTON_ASSIGN_OR_RETURN(const ValueId narrow, Narrow(weight));
+  return graph_.Add("conv2d", {x, narrow}, std::move(attributes), name);
+}
+
 Result<ValueId> ModelBuilder::Linear(const std::string& name, ValueId x, const LinearShape& shape) {
   const Shape extents =
       shape.transposed ? Shape({shape.out, shape.in}) : Shape({shape.in, shape.out});

@@ -17,7 +17,7 @@ namespace lepton::nn {
 class ModelBuilder {
  public:
   // `training`: dropout is built in. `precision`: "f32", "bf16" for bf16 GEMM inputs, or, when not
-  // training, "int8": products with weights in 8 bits, all else as with bf16.
+  // training, "int8": products and convolutions with weights in 8 bits, all else as with bf16.
   ModelBuilder(graph::Graph& graph, bool training, std::string precision)
       : graph_(graph), training_(training), precision_(std::move(precision)) {}
 
@@ -45,6 +45,9 @@ class ModelBuilder {
   // x [.., in] * weight, for a weight that is used in several places.
   Result<graph::ValueId> Matmul(const std::string& name, graph::ValueId x, graph::ValueId weight,
                                 bool transposed);
+  // x [n, c, h, w] with weight [o, c, kh, kw]: conv2d of the precision; attributes are conv2d's.
+  Result<graph::ValueId> Conv2d(const std::string& name, graph::ValueId x, graph::ValueId weight,
+                                graph::Attributes attributes);
   // With precision bf16 or int8 the value rounded to bf16, else itself: for what feeds products and
   // activations and is worth keeping in half the memory. Sums, norms and the residual stream stay
   // f32.

@@ -61,13 +61,9 @@ Result<ValueId> ResnetBuilder::ConvNorm(const std::string& name, ValueId x,
   const ValueId weight = b_.Parameter(name + ".convolution.weight", {conv.out, conv.in, k, k},
                                       FirstValues::ConvolutionFanOut(conv.out, k * k));
   const int64_t pad = k / 2;
-  LEPTON_ASSIGN_OR_RETURN(x, b_.Narrow(x));
-  LEPTON_ASSIGN_OR_RETURN(const ValueId narrow, b_.Narrow(weight));
-  LEPTON_ASSIGN_OR_RETURN(
-      x, b_.graph().Add("conv2d", {x, narrow},
-                        {{"strides", std::vector<int64_t>{conv.stride, conv.stride}},
-                         {"pads", std::vector<int64_t>{pad, pad, pad, pad}}},
-                        name));
+  LEPTON_ASSIGN_OR_RETURN(x, b_.Conv2d(name, x, weight,
+                                       {{"strides", std::vector<int64_t>{conv.stride, conv.stride}},
+                                        {"pads", std::vector<int64_t>{pad, pad, pad, pad}}}));
   // All that is kept for the backward pass is as narrow as what the convolutions take.
   LEPTON_ASSIGN_OR_RETURN(x, b_.Narrow(x));
   LEPTON_ASSIGN_OR_RETURN(x, BatchNorm(name + ".normalization", x, conv.out));

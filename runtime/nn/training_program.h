@@ -166,7 +166,7 @@ class TrainingProgram {
 // Prepare, else kFailedPrecondition.
 class InferenceProgram {
  public:
-  // `precision`: "f32", "bf16", or "int8": products with weights (not convolutions) in 8 bits, each
+  // `precision`: "f32", "bf16", or "int8": products and convolutions with weights in 8 bits, each
   // row and each output quantised by its own largest magnitude (runtime/ops/matmul_int8.h).
   static Result<std::unique_ptr<InferenceProgram>> Build(const Signature& signature,
                                                          const spec::ModelSpec& model,

@@ -67,10 +67,8 @@ Result<ValueId> Embeddings(ModelBuilder& b, const spec::ModelSpec& model, ValueI
   const ValueId weight =
       b.Parameter(name + ".weight", {v.width, model.image.channels, v.patch, v.patch}, first);
   const ValueId bias = b.Parameter(name + ".bias", {v.width}, FirstValues::Constant(0));
-  LEPTON_ASSIGN_OR_RETURN(pixels, b.Narrow(pixels));
-  LEPTON_ASSIGN_OR_RETURN(const ValueId narrow, b.Narrow(weight));
-  LEPTON_ASSIGN_OR_RETURN(
-      ValueId x, g.Add("conv2d", {pixels, narrow}, {{"strides", Ints{v.patch, v.patch}}}, name));
+  LEPTON_ASSIGN_OR_RETURN(ValueId x,
+                          b.Conv2d(name, pixels, weight, {{"strides", Ints{v.patch, v.patch}}}));
   LEPTON_ASSIGN_OR_RETURN(
       x, g.Add("reshape", {x}, {{"shape", Ints{Shape::kBatch, v.width, Patches(model)}}}));
   LEPTON_ASSIGN_OR_RETURN(x, g.Add("transpose", {x}, {{"perm", Ints{0, 2, 1}}}));

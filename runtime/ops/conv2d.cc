@@ -4,6 +4,19 @@
 #include "runtime/ops/window.h"
 
 namespace lepton::ops {
+
+Result<Shape> ConvolvedShape(const Shape& x, const Shape& weights, const Attributes& attributes) {
+  const int64_t groups = attributes.Int("groups", 1);
+  if (groups < 1 || weights[0] < 1 || weights[0] % groups != 0 || x[1] < 1 ||
+      x[1] != weights[1] * groups) {
+    return InvalidArgument("weights " + weights.ToString() + " in " + std::to_string(groups) +
+                           " groups do not fit the channels of " + x.ToString());
+  }
+  LEPTON_RETURN_IF_ERROR(CheckWindow(weights[2], weights[3], x, attributes));
+  const Window window = MakeWindow(weights[2], weights[3], attributes);
+  return Shape({x[0], weights[0], window.h.Outputs(x[2]), window.w.Outputs(x[3])});
+}
+
 namespace {
 
 // The type of y. The first two inputs are of one float type; `like` one only tells its shape.
@@ -15,18 +28,9 @@ Result<TensorType> Convolved(std::span<const TensorType> inputs, size_t x_index,
     LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, i, i < 2 ? inputs[0].dtype : inputs[i].dtype, 4));
   }
   LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"strides", "pads", "dilations", "groups"}));
-  const Shape& x = inputs[x_index].shape;
-  const Shape& weights = inputs[weights_index].shape;
-  const int64_t groups = attributes.Int("groups", 1);
-  if (groups < 1 || weights[0] < 1 || weights[0] % groups != 0 || x[1] < 1 ||
-      x[1] != weights[1] * groups) {
-    return InvalidArgument("weights " + weights.ToString() + " in " + std::to_string(groups) +
-                           " groups do not fit the channels of " + x.ToString());
-  }
-  LEPTON_RETURN_IF_ERROR(CheckWindow(weights[2], weights[3], x, attributes));
-  const Window window = MakeWindow(weights[2], weights[3], attributes);
-  return TensorType{DType::kF32,
-                    {x[0], weights[0], window.h.Outputs(x[2]), window.w.Outputs(x[3])}};
+  LEPTON_ASSIGN_OR_RETURN(
+      Shape y, ConvolvedShape(inputs[x_index].shape, inputs[weights_index].shape, attributes));
+  return TensorType{DType::kF32, std::move(y)};
 }
 
 class Conv2d final : public DifferentiableOp {

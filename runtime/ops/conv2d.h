@@ -9,6 +9,10 @@
 #include "runtime/graph/op.h"
 
 namespace lepton::ops {
+// Of y, for an x and weights of rank 4; INVALID_ARGUMENT if they do not fit.
+Result<Shape> ConvolvedShape(const Shape& x, const Shape& weights,
+                             const graph::Attributes& attributes);
+
 const graph::Op& Conv2dOp();
 const graph::Op& Conv2dInputGradOp();
 const graph::Op& Conv2dWeightGradOp();

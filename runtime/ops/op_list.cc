@@ -10,6 +10,7 @@
 #include "runtime/ops/cast.h"
 #include "runtime/ops/concat.h"
 #include "runtime/ops/conv2d.h"
+#include "runtime/ops/conv2d_int8.h"
 #include "runtime/ops/cross_entropy.h"
 #include "runtime/ops/distillation.h"
 #include "runtime/ops/div.h"
@@ -59,6 +60,7 @@ const graph::OpSet& OpList() {
       &CastOp(),
       &ConcatOp(),
       &Conv2dInputGradOp(),
+      &Conv2dInt8Op(),
       &Conv2dOp(),
       &Conv2dWeightGradOp(),
       &CrossEntropyGradOp(),

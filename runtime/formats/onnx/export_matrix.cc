@@ -37,6 +37,7 @@ void BatchMatmul(Emitter& e, const Node& node) {
 constexpr ExportRule kRules[] = {
     {"batch_matmul", BatchMatmul},
     {"matmul", Matmul},
+    {"conv2d_int8", nullptr, "models leave as they were trained, not quantised"},
     {"matmul_int8", nullptr, "models leave as they were trained, not quantised"},
 };
 

@@ -13,6 +13,7 @@ void BatchMatmul(const KernelContext& context);  // f32 or bf16
 void MatmulInt8(const KernelContext& context);
 
 void Conv2d(const KernelContext& context);
+void Conv2dInt8(const KernelContext& context);
 void Conv2dInputGrad(const KernelContext& context);
 void Conv2dWeightGrad(const KernelContext& context);
 

@@ -1,5 +1,6 @@
 #include "runtime/kernels/cpu/conv_shape.h"
 #include "runtime/kernels/cpu/reference.h"
+#include "runtime/kernels/cpu/reference_int8.h"
 
 namespace lepton::kernels::reference {
 namespace {
@@ -39,6 +40,37 @@ void Write(const std::vector<double>& sums, const TensorView& to) {
 }
 
 }  // namespace
+
+void Conv2dInt8(const KernelContext& context) {
+  const float* x = context.input(0).as<float>();
+  const float* weights = context.input(1).as<float>();
+  const ConvShape shape(context.input(0).shape(), context.input(1).shape(), context.attributes());
+  const int64_t of_image = shape.x_elements();
+  const int64_t of_channel = shape.weight_elements() / shape.out_channels;
+  std::vector<float> image_scales, channel_scales;
+  std::vector<int32_t> images, channels, some;
+  for (int64_t image = 0; image < shape.images; ++image) {
+    image_scales.push_back(QuantizeInt8(
+        of_image, [&](int64_t i) { return x[image * of_image + i]; }, some));
+    images.insert(images.end(), some.begin(), some.end());
+  }
+  for (int64_t out = 0; out < shape.out_channels; ++out) {
+    channel_scales.push_back(QuantizeInt8(
+        of_channel, [&](int64_t i) { return weights[out * of_channel + i]; }, some));
+    channels.insert(channels.end(), some.begin(), some.end());
+  }
+  std::vector<int32_t> sums(context.output(0).elements());
+  ForProducts(shape, [&](int64_t in, int64_t weight, int64_t out) {
+    sums[out] += images[in] * channels[weight];
+  });
+  const int64_t pixels = shape.out_h * shape.out_w;
+  for (size_t i = 0; i < sums.size(); ++i) {
+    const int64_t plane = static_cast<int64_t>(i) / pixels;
+    context.output(0).as<float>()[i] =
+        static_cast<float>(sums[i]) *
+        (image_scales[plane / shape.out_channels] * channel_scales[plane % shape.out_channels]);
+  }
+}
 
 void Conv2d(const KernelContext& context) {
   const float* x = context.input(0).as<float>();

@@ -1,9 +1,7 @@
-#include <algorithm>
-#include <cmath>
-#include <limits>
 #include <vector>
 
 #include "runtime/kernels/cpu/reference.h"
+#include "runtime/kernels/cpu/reference_int8.h"
 
 namespace lepton::kernels::reference {
 namespace {
@@ -40,25 +38,6 @@ void Multiply(const KernelContext& context, int64_t batch) {
   }
 }
 
-// Of `count` numbers; `at` says which. As runtime/ops/matmul_int8.h says.
-template <typename At>
-float Quantize(int64_t count, const At& at, std::vector<int32_t>& q) {
-  float largest = 0;
-  bool finite = true;
-  for (int64_t i = 0; i < count; ++i) {
-    finite = finite && std::isfinite(at(i));
-    largest = std::max(largest, std::abs(at(i)));
-  }
-  q.assign(count, 0);
-  if (!finite) return std::numeric_limits<float>::quiet_NaN();
-  if (largest < 1e-30f) return 0;
-  const float inverse = 127.0f / largest;
-  for (int64_t i = 0; i < count; ++i) {
-    q[i] = static_cast<int32_t>(std::nearbyint(at(i) * inverse));
-  }
-  return largest / 127.0f;
-}
-
 }  // namespace
 
 void MatmulInt8(const KernelContext& context) {
@@ -71,12 +50,12 @@ void MatmulInt8(const KernelContext& context) {
   std::vector<std::vector<int32_t>> right(columns);
   std::vector<float> scales;
   for (int64_t j = 0; j < columns; ++j) {
-    scales.push_back(Quantize(
+    scales.push_back(QuantizeInt8(
         inner, [&](int64_t k) { return w[turned ? j * inner + k : k * columns + j]; }, right[j]));
   }
   std::vector<int32_t> left;
   for (int64_t i = 0; i < rows; ++i) {
-    const float scale = Quantize(
+    const float scale = QuantizeInt8(
         inner, [&](int64_t k) { return static_cast<float>(Element(x, 0, i, k, false)); }, left);
     for (int64_t j = 0; j < columns; ++j) {
       int32_t sum = 0;

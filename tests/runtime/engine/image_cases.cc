@@ -99,7 +99,7 @@ void AddConvolutions(std::string_view op, int64_t rows, std::vector<OpCase>& cas
     HostTensor x = RandomTensor(F32(g.x), 41);
     HostTensor weights = RandomTensor(F32(g.weights), 42, -1, 1);
     HostTensor dy = RandomTensor(F32(g.y), 43);
-    if (op == "conv2d") {
+    if (op == "conv2d" || op == "conv2d_int8") {
       cases.push_back(MakeCase(g.label, attributes, {0, 1}, std::move(x), std::move(weights)));
     } else if (op == "conv2d_input_grad") {
       cases.push_back(

@@ -43,7 +43,8 @@ std::vector<KernelEntry> EntriesOf(std::string_view op, DType dtype) {
 }
 
 double Tolerance(const KernelEntry& entry, const OpCase& op_case) {
-  for (const char* exact : {"cast", "dropout", "transpose", "slice", "gather", "matmul_int8"}) {
+  for (const char* exact :
+       {"cast", "dropout", "transpose", "slice", "gather", "matmul_int8", "conv2d_int8"}) {
     if (entry.op == exact) return 0;
   }
   // Sums of k terms in f32, against the reference's double.

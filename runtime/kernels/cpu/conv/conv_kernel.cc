@@ -7,6 +7,7 @@
 #include "runtime/kernels/cpu/conv/conv_rows.h"
 #include "runtime/kernels/cpu/conv/pixel_target.h"
 #include "runtime/kernels/cpu/conv/scratch.h"
+#include "runtime/kernels/cpu/conv/unfolded_product.h"
 #include "runtime/kernels/cpu/conv/weight_rows.h"
 #include "runtime/kernels/cpu/gemm/micro.h"
 #include "runtime/kernels/cpu/simd/loops.h"
@@ -19,11 +20,8 @@ using gemm::Micro;
 using graph::KernelContext;
 using graph::KernelRequest;
 
-constexpr int64_t kMostChunk = 640;      // of the inner axis: a group's rows of it stay in L2
-constexpr int64_t kMostGroupRows = 256;  // rows that are computed together
-constexpr int64_t kPixelChunk = 512;     // weights' gradient: pixels at a time
+constexpr int64_t kPixelChunk = 512;  // weights' gradient: pixels at a time
 constexpr int64_t kPartFloats = 1 << 18;
-constexpr int64_t kTasksPerThread = 4;
 
 // bf16 [images, channels, pixels] to [images, pixels, channels].
 void ChannelsLast(const Micro& micro, const void* from, int64_t images, int64_t channels,
@@ -61,22 +59,20 @@ class PixelKernel final : public graph::Kernel {
                       : Axis::Backward(s.window.w, s.in_w, s.out_w),
               in_channels_),
         weights_(forward, s.window.h.extent * s.window.w.extent, in_channels_, out_channels_),
-        inner_(RoundUp(rows_.columns(), micro_.step)),
-        chunk_(RoundUp(CeilDiv(inner_, CeilDiv(inner_, kMostChunk)), micro_.step)),
-        panels_(CeilDiv(out_channels_, kPanelColumns)),
-        packed_bytes_(panels_ * kPanelColumns * inner_ * micro_.element),
+        product_(micro_, rows_, out_channels_),
         follower_(request) {
     if (!frozen_) return;
     const std::string layout = std::string("conv ") + (forward ? "forward " : "backward ") +
-                               std::to_string(inner_) + " " + std::to_string(out_channels_);
+                               std::to_string(product_.inner()) + " " +
+                               std::to_string(out_channels_);
     pack_ = request.packs == nullptr
-                ? std::make_shared<graph::Pack>(graph::Pack{Buffer(packed_bytes_)})
-                : request.packs->Get(request.frozen[1].value, layout, packed_bytes_);
+                ? std::make_shared<graph::Pack>(graph::Pack{Buffer(product_.packed_bytes())})
+                : request.packs->Get(request.frozen[1].value, layout, product_.packed_bytes());
   }
 
   // The images with their channels last, and the packed weights where they are not kept.
   size_t workspace_bytes() const override {
-    return ImageBytes() + (frozen_ ? 0 : static_cast<size_t>(packed_bytes_));
+    return ImageBytes() + (frozen_ ? 0 : static_cast<size_t>(product_.packed_bytes()));
   }
 
   void Prepare(const KernelContext& context) override {
@@ -93,16 +89,8 @@ class PixelKernel final : public graph::Kernel {
         frozen_ ? pack_->data.as<char>() : static_cast<char*>(context.workspace()) + ImageBytes();
     if (!frozen_) PackWeights(context.input(1), packed);
     const PixelTarget y = follower_.Target(context);
-    const int64_t rows = s_.images * rows_.pixels();
-    const int threads = ThreadPool::Compute().threads();
-    const int64_t group = std::min(
-        kMostGroupRows, RoundUp(CeilDiv(rows, threads * kTasksPerThread), micro_.block_rows));
-    ComputeLoop(CeilDiv(rows, group), 1, [&](int64_t begin, int64_t end) {
-      const ConvScope scope(micro_);
-      for (int64_t i = begin; i < end; ++i) {
-        Group(images, packed, i * group, std::min(group, rows - i * group), y);
-      }
-    });
+    product_.Run(images, packed, s_.images * rows_.pixels(),
+                 [&](float* c, int64_t first, int64_t count) { Store(c, first, count, y); });
   }
 
  private:
@@ -111,83 +99,33 @@ class PixelKernel final : public graph::Kernel {
   // The right side [taps * in channels, out channels], by way of a matrix of each panel's columns
   // whose inner axis is contiguous.
   void PackWeights(const TensorView& weights, char* packed) const {
-    ComputeLoop(panels_, 1, [&](int64_t begin, int64_t end) {
+    ComputeLoop(product_.panels(), 1, [&](int64_t begin, int64_t end) {
       auto* turned =
           reinterpret_cast<uint16_t*>(ThreadMemory<0>(kPanelColumns * rows_.columns() * 2));
       for (int64_t panel = begin; panel < end; ++panel) {
         const int64_t column = panel * kPanelColumns;
         const int64_t columns = std::min(kPanelColumns, out_channels_ - column);
         weights_.Take(weights, column, columns, turned);
-        micro_.pack_panels(
-            {turned, {DType::kBF16, 1, rows_.columns()}, 0, columns, rows_.columns(), inner_},
-            packed + panel * kPanelColumns * inner_ * micro_.element);
+        micro_.pack_panels({turned,
+                            {DType::kBF16, 1, rows_.columns()},
+                            0,
+                            columns,
+                            rows_.columns(),
+                            product_.inner()},
+                           packed + panel * product_.panel_bytes());
       }
     });
   }
 
-  // Rows [first, first + count): chunk by chunk of the inner axis, all output channels.
-  void Group(const uint16_t* images, const char* packed, int64_t first, int64_t count,
-             const PixelTarget& y) const {
-    const int64_t blocks = CeilDiv(count, micro_.block_rows);
-    const int64_t block_floats = micro_.block_rows * kPanelColumns;
-    const int64_t block_elements = micro_.block_rows * chunk_;
-    auto* unfolded = reinterpret_cast<uint16_t*>(ThreadMemory<1>(blocks * block_elements * 2));
-    char* left = ThreadMemory<2>(block_elements * 2);
-    auto* c = reinterpret_cast<float*>(ThreadMemory<3>(blocks * panels_ * block_floats * 4));
-    for (int64_t k = 0; k < inner_; k += chunk_) {
-      const int64_t inner = std::min(chunk_, inner_ - k);
-      rows_.Copy(images, first, count, k, k + inner, unfolded, inner);
-      std::memset(unfolded + count * inner, 0, 2 * (blocks * micro_.block_rows - count) * inner);
-      for (int64_t block = 0; block < blocks; ++block) {
-        const uint16_t* rows_at = unfolded + block * micro_.block_rows * inner;
-        if (micro_.multiply_rows == nullptr) {
-          micro_.pack_blocks(
-              {rows_at, {DType::kBF16, inner, 1}, 0, micro_.block_rows, inner, inner}, left);
-        }
-        for (int64_t panel = 0; panel < panels_; ++panel) {
-          const char* right = packed + (panel * inner_ + k) * kPanelColumns * micro_.element;
-          float* sums = c + (block * panels_ + panel) * block_floats;
-          if (micro_.multiply_rows != nullptr) {
-            micro_.multiply_rows(inner, rows_at, inner, right, sums, k > 0);
-          } else {
-            micro_.multiply(micro_.block_rows, inner, left, right, sums, k > 0);
-          }
-        }
-        if (k + inner < inner_) continue;
-        const int64_t row = block * micro_.block_rows;
-        Store(c + block * panels_ * block_floats, first + row,
-              std::min(micro_.block_rows, count - row), y);
-      }
-    }
-  }
-
   // A block's panels to [images, channels, pixels]; a block may go over several images.
-  void Store(const float* c, int64_t first, int64_t count, const PixelTarget& y) const {
+  void Store(float* c, int64_t first, int64_t count, const PixelTarget& y) const {
     const int64_t pixels = rows_.pixels();
-    for (int64_t row = 0; row < count;) {
-      const int64_t image = (first + row) / pixels, pixel = (first + row) % pixels;
-      const int64_t run = std::min(count - row, pixels - pixel);
-      for (int64_t panel = 0; panel < panels_; ++panel) {
-        const int64_t channel = panel * kPanelColumns;
-        Turn(c + panel * micro_.block_rows * kPanelColumns + row * kPanelColumns, run,
-             std::min(kPanelColumns, out_channels_ - channel),
-             y + ((image * out_channels_ + channel) * pixels + pixel));
-      }
-      row += run;
-    }
-  }
-
-  // c [pixels, channels] to y, turned.
-  void Turn(const float* c, int64_t count, int64_t channels, const PixelTarget& y) const {
-    const int64_t pixels = rows_.pixels();
-    if (y.wide != nullptr) micro_.turn(count, channels, c, y.wide, pixels);
-    if (y.narrow == nullptr) return;
-    float turned[kPanelColumns * kPanelColumns];
-    for (int64_t row = 0; row < count; row += kPanelColumns) {
-      const int64_t run = std::min(kPanelColumns, count - row);
-      micro_.turn(run, channels, c + row * kPanelColumns, turned, kPanelColumns);
-      simd::BestLoops().to_bf16_rows(channels, run, turned, kPanelColumns, y.narrow + row, pixels);
-    }
+    ForImagesAndPanels(c, micro_.block_rows, first, count, pixels, out_channels_,
+                       [&](const float* sums, int64_t run, int64_t channels, int64_t image,
+                           int64_t pixel, int64_t channel) {
+                         StoreTurned(micro_, sums, run, channels, pixels,
+                                     y + ((image * out_channels_ + channel) * pixels + pixel));
+                       });
   }
 
   const ConvShape s_;
@@ -196,7 +134,7 @@ class PixelKernel final : public graph::Kernel {
   const int64_t in_channels_, out_channels_, in_pixels_;
   const Rows rows_;
   const WeightRows weights_;
-  const int64_t inner_, chunk_, panels_, packed_bytes_;
+  const UnfoldedProduct<uint16_t> product_;
   const PixelFollower follower_;
   std::shared_ptr<graph::Pack> pack_;
 };

@@ -41,16 +41,19 @@ class Rows {
   int64_t image_elements() const { return h_.in * w_.in * channels_; }
 
   // Columns [first, end) of `count` rows from `row` on, to rows `pitch` elements apart; columns
-  // from columns() on are 0. `images`: bf16 [images, h, w, channels].
-  void Copy(const uint16_t* images, int64_t row, int64_t count, int64_t first, int64_t end,
-            uint16_t* to, int64_t pitch) const {
+  // from columns() on are 0. `images`: [images, h, w, channels], bf16 or 8-bit.
+  template <typename Number>
+  void Copy(const Number* images, int64_t row, int64_t count, int64_t first, int64_t end,
+            Number* to, int64_t pitch) const {
     const Start start{first / channels_ / w_.taps, first / channels_ % w_.taps, first % channels_};
     const int64_t taken = std::min(end, columns()) - first;
-    const uint16_t* image = images + row / pixels() * image_elements();
+    const Number* image = images + row / pixels() * image_elements();
     int64_t y = row % pixels() / w_.out, x = row % w_.out;
     for (int64_t i = 0; i < count; ++i, to += pitch) {
       CopyRow(image, y, x, start, taken, to);
-      if (taken < end - first) std::memset(to + taken, 0, 2 * (end - first - taken));
+      if (taken < end - first) {
+        std::memset(to + taken, 0, sizeof(Number) * (end - first - taken));
+      }
       if (++x < w_.out) continue;
       x = 0;
       if (++y < h_.out) continue;
@@ -65,13 +68,14 @@ class Rows {
   };
 
   // Line by line of the window, in as few pieces as lie side by side in the image.
-  void CopyRow(const uint16_t* image, int64_t y, int64_t x, const Start& start, int64_t left,
-               uint16_t* to) const {
+  template <typename Number>
+  void CopyRow(const Number* image, int64_t y, int64_t x, const Start& start, int64_t left,
+               Number* to) const {
     const bool together = w_.dilation == 1 && w_.divisor == 1;
     int64_t tap_y = start.tap_y, tap_x = start.tap_x, channel = start.channel;
     while (left > 0) {
       const int64_t source_y = h_.At(y, tap_y);
-      const uint16_t* line = image + source_y * w_.in * channels_;
+      const Number* line = image + source_y * w_.in * channels_;
       while (tap_x < w_.taps && left > 0) {
         const int64_t source_x = source_y < 0 ? -1 : w_.At(x, tap_x);
         int64_t taps = 1;
@@ -82,9 +86,9 @@ class Rows {
         }
         const int64_t elements = std::min(taps * channels_ - channel, left);
         if (source_x < 0) {
-          std::memset(to, 0, 2 * elements);
+          std::memset(to, 0, sizeof(Number) * elements);
         } else {
-          std::memcpy(to, line + source_x * channels_ + channel, 2 * elements);
+          std::memcpy(to, line + source_x * channels_ + channel, sizeof(Number) * elements);
         }
         to += elements;
         left -= elements;

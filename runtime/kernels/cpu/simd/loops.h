@@ -154,7 +154,14 @@ struct Loops {
   void (*normalize_grad)(const Runs& runs, float mean, float factor, float shift, float slope,
                          const float* x, const float* dy, float* dx);
 
-  // 8-bit integers (runtime/ops/matmul_int8.h). One row; returns its scale.
+  // 8-bit integers (runtime/ops/matmul_int8.h). The largest magnitude, which is a NaN's if there is
+  // one.
+  float (*largest)(int64_t n, const float* x);
+  // words[i] = up to four numbers x[channel * stride + i], times `inverse`, rounded to 8 bits, the
+  // first lowest; channels that are missing are 0.
+  void (*quantize_fours)(int64_t n, int64_t channels, int64_t stride, float inverse, const float* x,
+                         uint32_t* words);
+  // One row; returns its scale.
   float (*quantize_row)(int64_t n, const float* x, int8_t* q);
   // Blocks of 32-bit integers, in place: element (i, j) becomes itself as a number, times
   // (row_scales[i] * column_scales[j]). Rows lie side by side.

@@ -396,6 +396,8 @@ constexpr Loops MakeLoops(const char* name) {
           NormalizeLoop,
           NormSumsLoop,
           NormalizeGradLoop,
+          LargestLoop,
+          QuantizeFoursLoop,
           QuantizeRowLoop,
           FromInt32RowsLoop,
           SplitPairsLoop,
