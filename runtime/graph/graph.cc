@@ -53,6 +53,29 @@ Result<ValueId> Graph::Add(std::string_view op, std::vector<ValueId> inputs, Att
   return outputs.front();
 }
 
+Status Graph::ReplaceOp(NodeId id, std::string_view op_name, Attributes attributes) {
+  Node& node = nodes_[id];
+  const Op* op = ops_->Find(op_name);
+  if (op == nullptr) {
+    return InvalidArgument(node.name + ": no op named '" + std::string(op_name) + "'");
+  }
+  std::vector<TensorType> types;
+  for (const ValueId input : node.inputs) types.push_back(values_[input].type);
+  const auto outputs = op->Infer(types, attributes);
+  if (!outputs.ok()) return outputs.status().WithContext(node.name);
+  bool same = outputs->size() == node.outputs.size();
+  for (size_t i = 0; same && i < outputs->size(); ++i) {
+    same = (*outputs)[i] == values_[node.outputs[i]].type;
+  }
+  if (!same) {
+    return InvalidArgument(node.name + ": " + std::string(op_name) + " gives something else than " +
+                           std::string(node.op->name()));
+  }
+  node.op = op;
+  node.attributes = std::move(attributes);
+  return Status::Ok();
+}
+
 NodeId Graph::Repeat(NodeId id, std::vector<ValueId> inputs) {
   Node node = nodes_[id];
   node.name += "/again";

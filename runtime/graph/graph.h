@@ -67,6 +67,9 @@ class Graph {
   void EndBlock() { block_ = 0; }
   // A node that does the same once more, in no block: its outputs are new values.
   NodeId Repeat(NodeId node, std::vector<ValueId> inputs);
+  // Another op in a node's place, with the same inputs. kInvalidArgument: an op that there is not,
+  // or that does not take them or gives something else; the node is then as before.
+  Status ReplaceOp(NodeId node, std::string_view op, Attributes attributes);
   // kInvalidArgument when an input or parameter is asked for as an external output.
   Status AddOutput(ValueId value, bool external);
   // As an external one it must be computed by a node.

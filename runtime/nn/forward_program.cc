@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "runtime/formats/onnx/import.h"
+#include "runtime/nn/int8_products.h"
 #include "runtime/nn/model_list.h"
 
 namespace lepton::nn {
@@ -87,12 +88,6 @@ Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& s
                                                               const std::string& precision,
                                                               kernels::DeviceBackend* backend) {
   LEPTON_RETURN_IF_ERROR(CheckInferencePrecision(precision));
-  if (precision == "int8" && model.arch == "onnx") {
-    return InvalidArgument(
-        "precision: int8 is for models whose architecture is built by spec or "
-        "comes from a Hugging Face folder; this one is an ONNX graph, which "
-        "says its own precision");
-  }
   if (precision == "int8" && backend != nullptr) {
     return InvalidArgument("precision: int8 is computed on the CPU only; use bf16 or f32 on " +
                            DeviceName(backend->device()));
@@ -101,6 +96,14 @@ Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& s
   program->inputs_ = AddInputs(program->graph_, signature);
   LEPTON_ASSIGN_OR_RETURN(program->logits_,
                           BuildModel(program->builder_, signature, model, program->inputs_));
+  if (precision == "int8" && model.arch == "onnx") {
+    LEPTON_ASSIGN_OR_RETURN(const int products, QuantizeProducts(program->graph_));
+    if (products == 0) {
+      return InvalidArgument(
+          "precision: int8: this ONNX model has no product or convolution with weights of f32 to "
+          "be quantised; use precision: model");
+    }
+  }
   LEPTON_RETURN_IF_ERROR(program->graph_.AddOutput(program->logits_, /*external=*/true));
   program->padded_inputs_.resize(signature.inputs.size());
   return program;

@@ -4,7 +4,8 @@
 //   x            split by columns among the model's inputs, in their order, each row as one element
 //   pixels       the model's one input of [batch, channels, height, width]
 //   tokens       input_ids; token_types: token_type_ids; mask: attention_mask, 1 for a token
-// Its first floating output gives the logits. Matrix products stay f32 whatever the precision.
+// Its first floating output gives the logits. Matrix products stay f32 with precision
+// bf16; with int8 those with weights are quantised (int8_products.h).
 #pragma once
 
 #include "runtime/nn/model_list.h"

@@ -132,6 +132,26 @@ TEST_P(OnnxModel, AnswersAsItsMakerDid) {
   for (size_t i = 0; i < logits.size(); ++i) EXPECT_NEAR(logits[i], golden.logits[i], 2e-5);
 }
 
+TEST_P(OnnxModel, In8BitsAnswersAlmostTheSame) {
+  Golden golden = LoadGolden(GetParam().name);
+  const Signature signature = *MakeSignature(golden.model, GetParam().data);
+  auto program = InferenceProgram::Build(signature, golden.model, "int8");
+  ASSERT_TRUE(program.ok()) << program.status().ToString();
+  CopyTo(golden, (*program)->parameters(), (*program)->weights());
+  ASSERT_TRUE((*program)->Prepare().ok());
+  const GoldenBatch batch(golden, signature);
+  std::vector<float> logits(golden.logits.size());
+  const Status status = (*program)->Forward(batch.batch, logits);
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  double largest = 0, error = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    largest = std::max(largest, std::abs(double{golden.logits[i]}));
+    error = std::max(error, std::abs(double{logits[i]} - golden.logits[i]));
+  }
+  EXPECT_GT(error, 1e-5 * largest) << "nothing was quantised";
+  EXPECT_LT(error, 0.06 * largest);
+}
+
 TEST_P(OnnxModel, GradientsEqualFiniteDifferencesAndTheWayBackIsTheSameModel) {
   Golden golden = LoadGolden(GetParam().name);
   const Signature signature = *MakeSignature(golden.model, GetParam().data);
@@ -202,6 +222,33 @@ TEST(OnnxModelSignature, WhatDoesNotFitSaysSo) {
   spec::ModelSpec empty;
   empty.arch = "onnx";
   EXPECT_EQ(MakeSignature(empty, Features(5, 3)).status().code(), StatusCode::kFailedPrecondition);
+}
+
+TEST(OnnxModelPrecision, WithoutProductsThereIsNothingToQuantize) {
+  onnx_proto::ModelProto proto;
+  ASSERT_TRUE(
+      onnx::ParseModel(*ReadFile(fs::path(LEPTON_SOURCE_DIR) / "tests/golden/onnx/mlp/model.onnx"),
+                       &proto)
+          .ok());
+  auto& graph = *proto.mutable_graph();
+  const std::string x = graph.input(0).name(), y = graph.output(0).name();
+  graph.mutable_output(0)->mutable_type()->CopyFrom(graph.input(0).type());
+  graph.clear_node();
+  graph.clear_initializer();
+  auto* node = graph.add_node();
+  node->set_op_type("Relu");
+  node->add_input(x);
+  node->add_output(y);
+  spec::ModelSpec model{.arch = "onnx"};
+  model.onnx_graph = std::make_shared<std::string>(proto.SerializeAsString());
+  const auto signature = MakeSignature(model, Features(5, 5));
+  ASSERT_TRUE(signature.ok()) << signature.status().ToString();
+  EXPECT_TRUE(InferenceProgram::Build(*signature, model, "f32").ok());
+  const auto program = InferenceProgram::Build(*signature, model, "int8");
+  ASSERT_FALSE(program.ok());
+  EXPECT_NE(program.status().message().find("precision: int8: this ONNX model has no product"),
+            std::string::npos)
+      << program.status().ToString();
 }
 
 TEST(OnnxModelFacts, SayWhatAModelTakes) {
