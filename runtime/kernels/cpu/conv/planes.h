@@ -69,6 +69,8 @@ class Planes {
   const std::vector<int64_t>& shifts() const { return shifts_; }
   // From the first pixel of `lines` output lines to the last.
   int64_t Positions(int64_t lines) const { return (lines - 1) * width_ + w_.out; }
+  // What is filled for `lines` output lines.
+  int64_t Span(int64_t lines) const { return (lines + high_h_ - low_h_) * width_; }
   // Numbers between channels so that `positions` from the first on can be read by every tap: whole
   // cache lines of `element` bytes, an odd number of them, or channels would share few of L1's
   // sets.

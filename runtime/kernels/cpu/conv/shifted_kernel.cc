@@ -32,9 +32,17 @@ constexpr int64_t kLeastLines = 4;     // of an image, for which another thread 
 // taps meet.
 struct Phase {
   int64_t first_h, first_w;
+  // With `copies`, images whose lines have no border, once for each tap of a line, whose offsets
+  // these are: where lines are short, a border would be a good part of all that is multiplied.
   Planes planes;
+  std::vector<int64_t> copies;
   std::vector<int64_t> taps;  // numbers in a window
   int64_t weights;            // where its packed weights begin, in bytes
+};
+
+// What is worked on at a time: `lines` of each of `images`, from line `first` on.
+struct Part {
+  int64_t images, first, lines;
 };
 
 // y from x and the weights, or dx from dy and the weights with their taps in reverse.
@@ -55,8 +63,8 @@ class ShiftedPixelKernel final : public graph::Kernel {
         weights_(forward, s.window.h.extent * s.window.w.extent, in_channels_, out_channels_),
         whole_(in_channels_ % kStepChannels == 0),
         follower_(request) {
-    MakePhases(s, forward);
     by_line_ = step_h_ == 1 && step_w_ == 1 && out_w_ % kTileColumns == 0;
+    MakePhases(s, forward);
     if (!frozen_) return;
     const std::string layout = std::string("shifted conv ") + (forward ? "forward " : "backward ") +
                                std::to_string(step_h_) + " " + std::to_string(step_w_) + " " +
@@ -87,15 +95,17 @@ class ShiftedPixelKernel final : public graph::Kernel {
         std::clamp<int64_t>(CeilDiv(wanted, images_), 1, CeilDiv(height, kLeastLines));
     const int64_t lines = std::min(CeilDiv(height, parts), most_lines_);
     const int64_t tasks = CeilDiv(height, lines);
-    ComputeLoop(images_ * tasks, 1, [&](int64_t begin, int64_t end) {
+    const int64_t together = tasks > 1 ? 1 : std::clamp<int64_t>(images_ / wanted, 1, most_images_);
+    ComputeLoop(CeilDiv(images_, together) * tasks, 1, [&](int64_t begin, int64_t end) {
       const ConvScope scope(micro_);
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t image = i / tasks, first = i % tasks * lines;
+        const int64_t image = i / tasks * together, first = i % tasks * lines;
         for (const Phase& phase : phases_) {
           const int64_t count = std::min(lines, phase.planes.out_h() - first);
           if (count <= 0) continue;
-          Lines(phase, x + image * in_channels_ * in_pixels_, packed + phase.weights, first, count,
-                y + image * out_channels_ * out_pixels_);
+          Multiply(phase, {std::min(together, images_ - image), first, count},
+                   x + image * in_channels_ * in_pixels_, packed + phase.weights,
+                   y + image * out_channels_ * out_pixels_);
         }
       }
     });
@@ -109,27 +119,46 @@ class ShiftedPixelKernel final : public graph::Kernel {
         std::vector<int64_t> rows, columns, taps;
         if (forward) {
           for (int64_t tap = 0; tap < w.h.extent * w.w.extent; ++tap) taps.push_back(tap);
-          phases_.push_back({h, v,
-                             Planes(TapLine::Forward(w.h, s.in_h, s.out_h),
-                                    TapLine::Forward(w.w, s.in_w, s.out_w)),
-                             taps, packed_bytes_});
+          AddPhase(h, v, TapLine::Forward(w.h, s.in_h, s.out_h),
+                   TapLine::Forward(w.w, s.in_w, s.out_w), std::move(taps));
         } else {
-          Planes planes(TapLine::Backward(w.h, s.in_h, s.out_h, h, rows),
-                        TapLine::Backward(w.w, s.in_w, s.out_w, v, columns));
+          const TapLine down = TapLine::Backward(w.h, s.in_h, s.out_h, h, rows);
+          const TapLine across = TapLine::Backward(w.w, s.in_w, s.out_w, v, columns);
           for (const int64_t row : rows) {
             for (const int64_t column : columns) taps.push_back(row * w.w.extent + column);
           }
-          phases_.push_back({h, v, std::move(planes), taps, packed_bytes_});
+          AddPhase(h, v, down, across, std::move(taps));
         }
-        packed_bytes_ += out_channels_ * Inner(phases_.back()) * 2;
-        const int64_t channels = whole_ ? in_channels_ : Inner(phases_.back());
-        const int64_t line_bytes = channels / 2 * phases_.back().planes.width() * 4;
-        most_lines_ =
-            std::clamp<int64_t>(kStripBytes / std::max<int64_t>(1, line_bytes), 1, most_lines_);
       }
     }
   }
 
+  void AddPhase(int64_t h, int64_t v, const TapLine& down, const TapLine& across,
+                std::vector<int64_t> taps) {
+    Planes planes(down, across);
+    std::vector<int64_t> copies;
+    const bool wasteful = planes.width() * 10 > across.out * 11;
+    if (whole_ && !by_line_ && wasteful && !across.offsets.empty()) {
+      copies = across.offsets;
+      planes = Planes(down, {across.out, across.out, {0}});
+    }
+    phases_.push_back({h, v, std::move(planes), std::move(copies), std::move(taps), packed_bytes_});
+    const Phase& phase = phases_.back();
+    packed_bytes_ += out_channels_ * Inner(phase) * 2;
+    const int64_t channels = whole_ ? in_channels_ * Copies(phase) : Inner(phase);
+    const int64_t line_bytes = std::max<int64_t>(1, channels / 2 * phase.planes.width() * 4);
+    most_lines_ = std::clamp<int64_t>(kStripBytes / line_bytes, 1, most_lines_);
+    const int64_t height = phase.planes.out_h();
+    // Tiles of several images, each of one.
+    const bool apart = !phase.copies.empty() && height * across.out % kTileColumns == 0;
+    const int64_t span_bytes = std::max<int64_t>(1, phase.planes.Span(height) * channels / 2 * 4);
+    most_images_ =
+        apart ? std::clamp<int64_t>(kStripBytes / span_bytes, 1, most_images_) : int64_t{1};
+  }
+
+  static int64_t Copies(const Phase& phase) {
+    return std::max<int64_t>(1, static_cast<int64_t>(phase.copies.size()));
+  }
   int64_t Rows(const Phase& phase) const {
     return static_cast<int64_t>(phase.taps.size()) * in_channels_;
   }
@@ -159,17 +188,19 @@ class ShiftedPixelKernel final : public graph::Kernel {
     });
   }
 
-  // Lines [first, first + lines) of a phase of an image, all channels.
-  void Lines(const Phase& phase, const uint16_t* x, const char* packed, int64_t first,
-             int64_t lines, PixelTarget y) const {
+  // Some lines of a phase, all channels.
+  void Multiply(const Phase& phase, const Part& part, const uint16_t* x, const char* packed,
+                PixelTarget y) const {
     const Planes& planes = phase.planes;
-    const int64_t positions = RoundUp(planes.Positions(lines), kTileColumns);
+    const int64_t of_image = RoundUp(planes.Positions(part.lines), kTileColumns);
+    const int64_t span = planes.Span(part.lines);
+    const int64_t positions = (part.images - 1) * span + of_image;
     const int64_t pitch = planes.Pitch(positions, sizeof(uint32_t));
     const int64_t inner = Inner(phase);
-    const int64_t channels = whole_ ? in_channels_ : inner;
+    const int64_t channels = whole_ ? in_channels_ * Copies(phase) : inner;
     auto* pairs = reinterpret_cast<uint32_t*>(ThreadMemory<1>(channels / 2 * pitch * 4));
-    whole_ ? PairChannels(planes, x, first, lines, pitch, pairs)
-           : PairRows(phase, x, first, lines, positions, pitch, pairs);
+    whole_ ? PairChannels(phase, part, x, pitch, pairs)
+           : PairRows(phase, x, part.first, part.lines, positions, pitch, pairs);
     constexpr int64_t kNoShift = 0;
     ShiftedProduct product{
         .images = pairs,
@@ -178,69 +209,93 @@ class ShiftedPixelKernel final : public graph::Kernel {
         .taps = whole_ ? static_cast<int64_t>(planes.shifts().size()) : std::min<int64_t>(1, inner),
         .steps = channels / kStepChannels};
     const int64_t across = planes.out_w() / kTileColumns;
-    const int64_t tiles = by_line_ ? lines * across : positions / kTileColumns;
+    const int64_t tiles = by_line_ ? part.lines * across : of_image / kTileColumns;
     const auto start = [&](int64_t tile) {
-      return by_line_ ? tile / across * planes.width() + tile % across * kTileColumns
-                      : tile * kTileColumns;
+      if (by_line_) return tile / across * planes.width() + tile % across * kTileColumns;
+      return tile / tiles * span + tile % tiles * kTileColumns;
     };
-    y = y + ((first * step_h_ + phase.first_h) * out_w_ + phase.first_w);
-    // Tiles of one line go to f32 by themselves.
-    const bool direct = by_line_ && y.narrow == nullptr;
+    y = y + ((part.first * step_h_ + phase.first_h) * out_w_ + phase.first_w);
+    // Tiles whose pixels lie side by side go to f32 by themselves.
+    const bool together = by_line_ || (!phase.copies.empty() && step_h_ == 1 && step_w_ == 1 &&
+                                       part.lines * planes.out_w() % kTileColumns == 0);
+    const bool direct = together && y.narrow == nullptr;
     alignas(64) float block[kBlockRows * kPairColumns];
     product.c_pitch = direct ? out_pixels_ : kPairColumns;
-    for (int64_t tile = 0; tile < tiles; tile += 2) {
-      const bool two = tile + 1 < tiles;
-      product.positions[0] = start(tile);
-      product.positions[1] = start(two ? tile + 1 : tile);
+    for (int64_t tile = 0; tile < part.images * tiles; tile += 2) {
+      const int64_t count = std::min<int64_t>(2, part.images * tiles - tile);
+      PixelTarget to[2];  // the pixels of each tile, or its image
+      int64_t places[2];  // in its image
+      for (int64_t i = 0; i < 2; ++i) {
+        const int64_t number = i < count ? tile + i : tile;
+        product.positions[i] = start(number);
+        places[i] = number % tiles * kTileColumns;
+        to[i] = y + (number / tiles * out_channels_ * out_pixels_ + (together ? places[i] : 0));
+      }
       for (int64_t row = 0; row < out_channels_; row += kBlockRows) {
         product.blocks = packed + row * inner * 2;
-        const PixelTarget to = y + row * out_pixels_;
-        product.c[0] = direct ? to.wide + tile * kTileColumns : block;
-        product.c[1] = product.c[0] + kTileColumns;
-        micro_.multiply_shifted(product, two ? 2 : 1);
+        for (int64_t i = 0; i < 2; ++i) {
+          product.c[i] = direct ? to[i].wide + row * out_pixels_ : block + i * kTileColumns;
+        }
+        micro_.multiply_shifted(product, static_cast<int>(count));
         if (direct) continue;
-        if (by_line_) {
-          StoreLine(block, two ? kPairColumns : kTileColumns, to + tile * kTileColumns);
-        } else {
-          StorePair(planes, product.positions, two, lines, block, to);
+        for (int64_t i = 0; i < count; ++i) {
+          const PixelTarget target = to[i] + row * out_pixels_;
+          if (together) {
+            StoreLine(block + i * kTileColumns, target);
+          } else {
+            StoreTile(planes, places[i], part.lines, block + i * kTileColumns, target);
+          }
         }
       }
     }
   }
 
-  // Tiles that lie side by side in y, too.
-  void StoreLine(const float* block, int64_t columns, const PixelTarget& y) const {
+  // A tile whose pixels lie side by side in y, too.
+  void StoreLine(const float* tile, const PixelTarget& y) const {
     const simd::Loops& loops = simd::BestLoops();
     if (y.wide != nullptr) {
-      loops.copy_rows(kBlockRows, columns, block, kPairColumns, y.wide, out_pixels_);
+      loops.copy_rows(kBlockRows, kTileColumns, tile, kPairColumns, y.wide, out_pixels_);
     }
     if (y.narrow != nullptr) {
-      loops.to_bf16_rows(kBlockRows, columns, block, kPairColumns, y.narrow, out_pixels_);
+      loops.to_bf16_rows(kBlockRows, kTileColumns, tile, kPairColumns, y.narrow, out_pixels_);
     }
   }
 
-  void StorePair(const Planes& planes, const int64_t (&positions)[2], bool two, int64_t lines,
-                 const float* block, const PixelTarget& y) const {
+  void StoreTile(const Planes& planes, int64_t position, int64_t lines, const float* tile,
+                 const PixelTarget& y) const {
+    if (y.wide != nullptr) StorePixels(planes, position, lines, tile, y.wide);
+    if (y.narrow == nullptr) return;
     uint16_t halves[kBlockRows * kPairColumns];
-    if (y.narrow != nullptr) {
-      simd::BestLoops().to_bf16(kBlockRows * kPairColumns, block, halves);
-    }
-    for (int tile = 0; tile < (two ? 2 : 1); ++tile) {
-      const int64_t at = tile * kTileColumns;
-      if (y.wide != nullptr) StorePixels(planes, positions[tile], lines, block + at, y.wide);
-      if (y.narrow != nullptr) StorePixels(planes, positions[tile], lines, halves + at, y.narrow);
-    }
+    simd::BestLoops().to_bf16_rows(kBlockRows, kTileColumns, tile, kPairColumns, halves,
+                                   kPairColumns);
+    StorePixels(planes, position, lines, halves, y.narrow);
   }
 
-  void PairChannels(const Planes& planes, const uint16_t* x, int64_t first, int64_t lines,
-                    int64_t pitch, uint32_t* pairs) const {
+  // Copy by copy of the planes, each with all pairs of channels.
+  void PairChannels(const Phase& phase, const Part& part, const uint16_t* x, int64_t pitch,
+                    uint32_t* pairs) const {
     const simd::Loops& loops = simd::BestLoops();
-    for (int64_t pair = 0; pair < in_channels_ / 2; ++pair) {
-      const uint16_t* even = x + 2 * pair * in_pixels_ + planes.skip();
-      planes.Fill(first, lines, pitch, pairs + pair * pitch, [&](int64_t line, uint32_t* to) {
-        const uint16_t* from = even + line * in_w_;
-        loops.interleave(planes.columns(), from, from + in_pixels_, to);
-      });
+    const Planes& planes = phase.planes;
+    const int64_t span = planes.Span(part.lines);
+    for (int64_t copy = 0; copy < Copies(phase); ++copy) {
+      // What a copy's lines see of the image's: of a line without a border some is missing.
+      const int64_t offset = phase.copies.empty() ? planes.skip() : phase.copies[copy];
+      const int64_t begin = std::clamp<int64_t>(-offset, 0, planes.columns());
+      const int64_t end = std::clamp<int64_t>(in_w_ - offset, begin, planes.columns());
+      for (int64_t pair = 0; pair < in_channels_ / 2; ++pair, pairs += pitch) {
+        for (int64_t image = 0; image < part.images; ++image) {
+          const uint16_t* even =
+              x + (image * in_channels_ + 2 * pair) * in_pixels_ + (offset + begin);
+          const int64_t room = image + 1 < part.images ? span : pitch - image * span;
+          planes.Fill(part.first, part.lines, room, pairs + image * span,
+                      [&](int64_t line, uint32_t* to) {
+                        const uint16_t* from = even + line * in_w_;
+                        std::fill(to, to + begin, 0);
+                        loops.interleave(end - begin, from, from + in_pixels_, to + begin);
+                        std::fill(to + end, to + planes.columns(), 0);
+                      });
+        }
+      }
     }
   }
 
@@ -298,7 +353,8 @@ class ShiftedPixelKernel final : public graph::Kernel {
   std::vector<Phase> phases_;
   bool by_line_;  // a tile of pixels is of one line, and goes to where it belongs by itself
   int64_t packed_bytes_ = 0;
-  int64_t most_lines_ = std::numeric_limits<int64_t>::max();  // at a time
+  int64_t most_lines_ = std::numeric_limits<int64_t>::max();   // at a time
+  int64_t most_images_ = std::numeric_limits<int64_t>::max();  // of which all lines are taken
   std::shared_ptr<graph::Pack> pack_;
 };
 
@@ -313,8 +369,11 @@ bool CanShiftPixels(const KernelRequest& request) {
   const int64_t in = forward ? s.in_channels : s.out_channels;
   const int64_t out = forward ? s.out_channels : s.in_channels;
   // Unfolded, dx of a stride is mostly multiplied with zeros.
-  const bool wide = forward || HasUnitStrides(s) ? (forward ? s.out_w : s.in_w) >= 8
-                                                 : s.in_w >= 4 * s.window.w.stride;
+  const int64_t height = forward ? s.out_h : s.in_h, width = forward ? s.out_w : s.in_w;
+  const bool wide = forward || HasUnitStrides(s)
+                        ? width >= 8 || (width >= 4 && height * width % kTileColumns == 0 &&
+                                         in % kStepChannels == 0)
+                        : width >= 4 * s.window.w.stride;
   return wide && (in % kStepChannels == 0 || TakesRows(s, in)) && out % kBlockRows == 0;
 }
 
