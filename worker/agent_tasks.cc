@@ -60,7 +60,8 @@ ChildProcess::Command Agent::Loop::TaskCommand(const wire::StartTask& start) con
 void Agent::Loop::OnStopTask(const wire::StopTask& stop) {
   const auto runner = runners_.find(stop.task_id());
   if (runner != runners_.end()) {
-    runner->second->Stop(milliseconds(stop.grace_ms()), stop.reason(), stop.alone());
+    runner->second->Stop(milliseconds(stop.grace_ms()), stop.reason(), stop.alone(),
+                         stop.at_once());
     return;
   }
   if (outbox_.Has(stop.task_id()) || ended_.contains(stop.task_id())) return;

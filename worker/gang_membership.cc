@@ -32,7 +32,8 @@ GangMembership::GangMembership(const wire::StartTask& start, const spec::JobSpec
 
 Status GangMembership::Ended() const {
   if (!stop_.empty()) return Cancelled("stopped while the gang was meeting: " + stop_);
-  if (!leave_.empty()) return Cancelled("told to leave the gang: " + leave_);
+  const bool hands_over = spec_.parallel.zero > 0 && epoch_ > 0 && !leave_at_once_;
+  if (!leave_.empty() && !hands_over) return Cancelled("told to leave the gang: " + leave_);
   return Status::Ok();
 }
 
@@ -95,11 +96,13 @@ void GangMembership::ProbeMembers(wire::TaskEndpoint* found) const {
   }
 }
 
-Result<Membership::Group> GangMembership::Next(const std::string& cause) {
+Result<Membership::Group> GangMembership::Next(const std::string& cause, const Parting& parting) {
   LEPTON_ASSIGN_OR_RETURN(const collectives::Backend* backend,
                           collectives::FindBackend(spec_.collectives));
   std::string why = cause;
   wire::TaskEndpoint found;
+  std::vector<uint32_t> left;
+  for (const int rank : parting.left) left.push_back(members_.members(rank).seat());
   while (true) {
     wire::TaskUp up;
     up.mutable_endpoint()->set_left_wall_ms(RealClock().WallMs());
@@ -113,6 +116,9 @@ Result<Membership::Group> GangMembership::Next(const std::string& cause) {
                             backend->Listen(bind_address_));
     up.mutable_endpoint()->set_address(endpoint->address());
     up.mutable_endpoint()->set_cause(why);
+    up.mutable_endpoint()->set_planned(parting.planned && why == cause);
+    // Said again if the next meeting fails: the coordinator may not know yet.
+    *up.mutable_endpoint()->mutable_left() = {left.begin(), left.end()};
     up.mutable_endpoint()->set_corrupt(why.find(collectives::kCorruptBytes) != std::string::npos);
     if (up.endpoint().left_epoch() == 0) ProbeMembers(&found);
     up.mutable_endpoint()->mutable_unreachable()->Swap(found.mutable_unreachable());
@@ -241,8 +247,9 @@ void GangMembership::OnStop(const std::string& reason) {
   changed_.notify_all();
 }
 
-void GangMembership::OnLeave(const std::string& reason) {
+void GangMembership::OnLeave(const std::string& reason, bool at_once) {
   std::lock_guard lock(mutex_);
+  leave_at_once_ = leave_at_once_ || at_once;
   if (leave_.empty()) leave_ = reason.empty() ? "no reason given" : reason;
   changed_.notify_all();
 }

@@ -23,7 +23,7 @@ class GangMembership final : public Membership {
   GangMembership(const wire::StartTask& start, const spec::JobSpec& spec, std::string bind_address,
                  Report report);
 
-  Result<Group> Next(const std::string& cause) override;
+  Result<Group> Next(const std::string& cause, const Parting& parting) override;
   bool regroup_requested() const override;
   bool leave_requested() const override;
   void ReportRecovered(const wire::TaskRecovered& recovered) override;
@@ -33,8 +33,9 @@ class GangMembership final : public Membership {
   void Watch();
 
   void OnGroup(wire::TaskGroup group);
-  void OnStop(const std::string& reason);   // the whole gang stops
-  void OnLeave(const std::string& reason);  // this task goes
+  void OnStop(const std::string& reason);  // the whole gang stops
+  // This task goes; `at_once`: its peers cannot be reached, so that it can hand over nothing.
+  void OnLeave(const std::string& reason, bool at_once);
 
  private:
   // The members of an epoch after `left`, once they are known; without any if an epoch that was
@@ -57,7 +58,8 @@ class GangMembership final : public Membership {
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::string stop_, leave_;               // reasons; empty: no
+  std::string stop_, leave_;  // reasons; empty: no
+  bool leave_at_once_ = false;
   std::optional<wire::TaskGroup> newest_;  // order
   uint64_t overtaken_ = 0;  // an epoch whose members were not taken up before the next order came
   std::shared_ptr<collectives::Communicator> current_;

@@ -69,7 +69,7 @@ void ProcessContext::Listen() {
       signalfd_siginfo info;
       while (read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {
       }
-      RequestLeave("SIGTERM");
+      RequestLeave("SIGTERM", /*at_once=*/false);
     }
     if (fds[2].revents == 0) continue;
     const Status filled = reader.Fill(socket_->fd());
@@ -106,7 +106,7 @@ int ProcessContext::SendPulse() {
 
 void ProcessContext::OnOrder(wire::TaskDown order) {
   if (order.has_stop()) {
-    return order.stop().alone() ? RequestLeave(order.stop().reason())
+    return order.stop().alone() ? RequestLeave(order.stop().reason(), order.stop().at_once())
                                 : RequestStop(order.stop().reason());
   }
   if (!order.has_group()) return;
@@ -126,10 +126,10 @@ void ProcessContext::RequestStop(const std::string& reason) {
 }
 
 // This task alone, where the gang can go on without it.
-void ProcessContext::RequestLeave(const std::string& reason) {
+void ProcessContext::RequestLeave(const std::string& reason, bool at_once) {
   if (membership_ == nullptr) return RequestStop(reason);
   LOG(INFO) << "asked to leave: " << reason;
-  membership_->OnLeave(reason);
+  membership_->OnLeave(reason, at_once);
 }
 
 void ProcessContext::Report(const wire::TaskUp& up) {

@@ -42,7 +42,7 @@ class ProcessContext final : public TaskContext {
   void Listen();
   void OnOrder(wire::TaskDown order);
   void RequestStop(const std::string& reason);
-  void RequestLeave(const std::string& reason);
+  void RequestLeave(const std::string& reason, bool at_once);
   int SendPulse();
   void Report(const wire::TaskUp& up);
   Result<wire::TaskGroup> AwaitGroup();

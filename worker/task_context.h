@@ -34,7 +34,7 @@ class TaskContext {
   // The manifest and `objects` must be in objects() already.
   virtual void ReportCheckpoint(const wire::TaskCheckpoint& checkpoint) = 0;
   virtual void ReportReady(const std::string& host, uint16_t port, double warmup_ms) = 0;
-  // Sets what TaskFinished carries when the task's function returns OK.
+  // Sets what TaskFinished carries beside the code and the message.
   virtual void SetResult(const wire::TaskFinished& result) = 0;
 
   // The task's place in an elastic gang, in place of JoinGang; null in another gang.

@@ -65,7 +65,7 @@ void TaskRunner::Deliver(wire::TaskGroup group) {
   Wake(wake_);
 }
 
-void TaskRunner::Stop(Duration grace, const std::string& reason, bool alone) {
+void TaskRunner::Stop(Duration grace, const std::string& reason, bool alone, bool at_once) {
   {
     std::lock_guard lock(mutex_);
     const MonotonicTime kill_at = RealClock().Now() + grace;
@@ -73,13 +73,14 @@ void TaskRunner::Stop(Duration grace, const std::string& reason, bool alone) {
     const bool first = !stopped_.exchange(true);
     if (first) stop_reason_ = reason;
     // To an elastic task the signal means that it goes alone, so an order says what is meant; and
-    // the end of all may follow its own.
+    // the end of all may follow its own, as may the word that nobody is there to hand over to.
     terminate_ = terminate_ || (first && !start_.elastic());
-    if (first || (start_.elastic() && !alone)) {
+    if (first || (start_.elastic() && (!alone || at_once))) {
       wire::StopTask& stop = *orders_.emplace_back().mutable_stop();
       stop.set_task_id(start_.task_id());
       stop.set_reason(reason);
       stop.set_alone(alone);
+      stop.set_at_once(at_once);
     }
   }
   objects_->Wake();

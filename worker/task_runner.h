@@ -39,7 +39,7 @@ class TaskRunner {
   void Deliver(wire::TaskGroup group);
   // StopTask and SIGTERM now, SIGKILL after `grace`. A later call can only shorten the grace.
   // An elastic gang goes on without a task that is stopped `alone`, after the step that it is in.
-  void Stop(Duration grace, const std::string& reason, bool alone = false);
+  void Stop(Duration grace, const std::string& reason, bool alone = false, bool at_once = false);
   void Kill(const std::string& reason) { Stop(Duration::zero(), reason); }
 
  private:

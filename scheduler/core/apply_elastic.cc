@@ -110,7 +110,9 @@ Status Applier::Leaving(const TaskLeaving& leaving) {
   Gang* gang = gang_id == state_.gang_of_task.end() ? nullptr : FindGang(gang_id->second);
   if (gang == nullptr) return NotThere("task", leaving.task_id());
   for (Task& task : *gang->mutable_tasks()) {
-    if (task.id() == leaving.task_id()) task.set_leaving(true);
+    if (task.id() != leaving.task_id()) continue;
+    task.set_leaving(true);
+    task.set_leaves_at_once(task.leaves_at_once() || leaving.at_once());
   }
   return Status::Ok();
 }

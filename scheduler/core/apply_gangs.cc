@@ -39,12 +39,23 @@ Status Applier::Placed(const Gang& placed) {
 Status Applier::Moved(const GangMoved& moved) {
   Gang* gang = FindGang(moved.gang_id());
   if (gang == nullptr) return NotThere("gang", moved.gang_id());
-  gang->set_state(moved.to());
-  if (moved.to() != GANG_STOPPING) return Status::Ok();
-  gang->set_stopping_ms(record_.wall_ms());
-  if (moved.kill()) {
-    gang->set_kills(gang->kills() + 1);
-    return Status::Ok();
+  if (!moved.winds_down()) {
+    gang->set_state(moved.to());
+    if (moved.to() != GANG_STOPPING) return Status::Ok();
+    gang->set_stopping_ms(record_.wall_ms());
+    if (moved.kill()) {
+      gang->set_kills(gang->kills() + 1);
+      return Status::Ok();
+    }
+  }
+  // What follows from the end of all is not why they end.
+  if (gang->winds_down()) return Status::Ok();
+  if (moved.winds_down()) {
+    gang->set_winds_down(true);
+    Event event = MembershipEvent(*gang, "RUNNING", "RUNNING");
+    event.set_reason_code(moved.stop_code());
+    event.set_cause(moved.stop_cause() + ": all ranks leave, with a checkpoint");
+    Happened(std::move(event), FindJob(gang->job_id()));
   }
   gang->set_stop_code(moved.stop_code());
   gang->set_stop_cause(moved.stop_cause());
@@ -179,6 +190,7 @@ void Applier::OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finis
   task.set_exit_status(finished.exit_status());
   task.set_signal(finished.signal());
   task.set_silent_since_ms(finished.silent_since_ms());
+  task.set_saved(finished.saved());
   if (finished.has_diverged()) *task.mutable_diverged() = finished.diverged();
   if (!IsLeader(gang, task) || finished.code() != "OK" || finished.signal() != 0) return;
   JobResult& result = *gang.mutable_result();

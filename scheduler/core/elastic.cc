@@ -23,6 +23,10 @@ bool IsLeader(const Gang& gang, const Task& task) {
   return task.rank() == (gang.members().empty() ? 0 : gang.members(0));
 }
 
+bool Goes(const Gang& gang) {
+  return gang.elastic() && gang.state() != GANG_STOPPING && !gang.has_result();
+}
+
 bool IsListening(const Task& task) {
   return IsAlive(task) && task.has_endpoint() && task.left_epoch() >= task.group_epoch();
 }

@@ -17,6 +17,8 @@ bool IsElastic(const spec::JobSpec& spec);
 bool IsMember(const Gang& gang, const Task& task);
 // The rank whose progress and result count.
 bool IsLeader(const Gang& gang, const Task& task);
+// It forms groups: it is neither stopped nor through.
+bool Goes(const Gang& gang);
 // It has listed itself since it was last sent a group.
 bool IsListening(const Task& task);
 

@@ -88,8 +88,8 @@ Status CheckGang(const State& state, const Gang& gang) {
     const auto& spec = state.Spec(JobId(job->id()));
     const bool one = spec.kind == spec::JobKind::kEvaluate;
     const int ranks = gang.elastic() ? gang.members_size() : gang.tasks_size();
-    LEPTON_RULE(one || ranks >= spec.resources.min_workers, "gang {} is smaller than min_workers",
-                gang.id());
+    LEPTON_RULE(one || gang.winds_down() || ranks >= spec.resources.min_workers,
+                "gang {} is smaller than min_workers", gang.id());
   } else {
     LEPTON_RULE(job->trials(gang.trial()).state() == TRIAL_RUNNING, "trial of gang {} is {}",
                 gang.id(), TrialStateName(job->trials(gang.trial()).state()));

@@ -104,14 +104,25 @@ class Turn {
   struct EpochChange {
     std::string reason_code;
     std::string cause;
-    int64_t fault_ms = 0;  // 0: now
-    bool at_once = true;   // the members do not wait for the end of a step
-    bool fault = true;     // counts against restart.max
+    int64_t fault_ms = 0;   // 0: now
+    bool at_once = true;    // the members do not wait for the end of a step
+    bool fault = true;      // counts against restart.max
+    int trigger_rank = -1;  // whose end it is
   };
   // True when the gang goes on with those of its members that live.
   bool GoOnWithout(const std::string& gang_id, EpochChange change);
   // The same without a worker's tasks, which end after the next step.
   bool LetLeave(const std::string& gang_id, const WorkerId& worker, const std::string& cause);
+  bool HoldsSlices(const Gang& gang) const;  // parallel.zero
+  std::vector<uint32_t> NextMembers(const Gang& gang) const;
+  // Ends a gang that holds slices, with a checkpoint by all that live.
+  void WindDown(const std::string& gang_id, const std::string& stop_code, const std::string& cause,
+                int trigger_rank);
+  // Adds seats that were never in a group, waiting ones first; false when there is no place.
+  bool FillUp(const std::string& gang_id, int missing, std::vector<uint32_t>* members);
+  placement::Placement PlaceSeats(const Gang& gang, int least, int most) const;
+  // From the order to leave to SIGKILL.
+  uint32_t LeaveGraceMs(const Gang& gang) const;
   void LetJoin(const std::string& gang_id);
   void NewEpoch(const std::string& gang_id, const std::vector<uint32_t>& members,
                 const EpochChange& change);
@@ -119,6 +130,8 @@ class Turn {
   void MaybeForm(const std::string& gang_id);
   void OnListening(const std::string& gang_id, const Task& task,
                    const wire::TaskEndpoint& endpoint);
+  // Ranks that have handed over are members no more, whether they know already or not.
+  void LetGo(const std::string& gang_id, const wire::TaskEndpoint& endpoint);
   // Places and starts `least` to `most` further seats; none when there is no place.
   std::vector<uint32_t> AddSeats(const std::string& gang_id, int least, int most);
   void ServeJoins();
@@ -134,7 +147,9 @@ class Turn {
   void RecordCuts(const std::string& gang_id,
                   const std::vector<std::pair<uint32_t, uint32_t>>& pairs,
                   const std::vector<uint32_t>& leaving);
-  void TellToLeave(const Task& task, const std::string& cause);
+  // `at_once`: without meeting the others again, though it holds slices.
+  void TellToLeave(const Task& task, const std::string& cause, bool at_once);
+  void SendLeave(const Task& task, const std::string& cause);
 
   // ---- turn_schedule.cc ----
   void Schedule();
@@ -184,6 +199,8 @@ class Turn {
   void On(const WorkerLost& lost);
   void On(const DrainWorker& drain);
   void LoseWorker(const WorkerId& id, const std::string& reason);
+  std::set<std::string> GangsOn(const WorkerId& worker) const;
+  uint32_t DrainGraceMs(const WorkerId& worker) const;
   void TickWorkers();
 
   // ---- turn_catalog.cc ----

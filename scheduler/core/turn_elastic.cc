@@ -22,19 +22,6 @@ bool IsAboutToEnd(const Gang& gang) {
                      [&](uint32_t seat) { return EndedWell(gang.tasks(static_cast<int>(seat))); });
 }
 
-bool Goes(const Gang& gang) {
-  return gang.elastic() && gang.state() != GANG_STOPPING && !gang.has_result();
-}
-
-std::vector<uint32_t> StayingMembers(const Gang& gang) {
-  std::vector<uint32_t> staying;
-  for (const uint32_t seat : gang.members()) {
-    const Task& task = gang.tasks(static_cast<int>(seat));
-    if (IsAlive(task) && !task.leaving()) staying.push_back(seat);
-  }
-  return staying;
-}
-
 // Seats that ended before they were ever in a group, since one was.
 int JoinFailures(const Gang& gang, int64_t* last_ms) {
   int failures = 0;
@@ -95,14 +82,20 @@ bool Turn::OthersWait(const std::string& device) const {
   });
 }
 
-std::vector<uint32_t> Turn::AddSeats(const std::string& gang_id, int least, int most) {
-  const Gang& gang = state_.gangs.at(gang_id);
+placement::Placement Turn::PlaceSeats(const Gang& gang, int least, int most) const {
   const Job& job = state_.jobs.at(JobId(gang.job_id()));
   placement::GangRequest request = RequestOf(state_.Spec(JobId(job.id())), job);
   request.min_workers = least;
   request.max_workers = most;
   request.excluded.merge(WorkersBehindCuts(gang, now_));
-  const placement::Placement placed = placement::PlaceGang(SeatsOf(state_, Away()), request);
+  return placement::PlaceGang(SeatsOf(state_, Away()), request);
+}
+
+std::vector<uint32_t> Turn::AddSeats(const std::string& gang_id, int least, int most) {
+  const Gang& gang = state_.gangs.at(gang_id);
+  const Job& job = state_.jobs.at(JobId(gang.job_id()));
+  const uint32_t slots = RequestOf(state_.Spec(JobId(job.id())), job).slots;
+  const placement::Placement placed = PlaceSeats(gang, least, most);
   std::vector<uint32_t> seats;
   for (const std::string& name : placed.workers) {
     const Worker& worker = state_.workers.at(WorkerId(name));
@@ -114,13 +107,13 @@ std::vector<uint32_t> Turn::AddSeats(const std::string& gang_id, int least, int 
     task.set_worker_id(worker.id());
     task.set_incarnation(worker.hello().incarnation());
     task.set_host(worker.hello().host());
-    task.set_slots(request.slots);
+    task.set_slots(slots);
     seats.push_back(task.rank());
     Persist(std::move(record));
     wire::StartTask start;
     start.set_spec_json(job.spec_json());
     FillInputs(job.inputs(), {}, &start);
-    FillStart(gang, request.slots, &start);
+    FillStart(gang, slots, &start);
     start.set_joins(true);
     start.set_epoch(gang.epoch() + 1);
     start.set_task_id(gang.tasks(gang.tasks_size() - 1).id());
@@ -186,7 +179,7 @@ void Turn::MaybeForm(const std::string& gang_id) {
 bool Turn::GoOnWithout(const std::string& gang_id, EpochChange change) {
   const Gang& gang = state_.gangs.at(gang_id);
   if (!Goes(gang)) return false;
-  std::vector<uint32_t> members = StayingMembers(gang);
+  std::vector<uint32_t> members = NextMembers(gang);
   if (members.size() == static_cast<size_t>(gang.members_size())) return true;  // not a member
   if (members.empty()) return false;
   const spec::JobSpec& spec = state_.Spec(JobId(gang.job_id()));
@@ -195,14 +188,36 @@ bool Turn::GoOnWithout(const std::string& gang_id, EpochChange change) {
   if (change.fault && gang.faults_in_row() + 1 > static_cast<uint32_t>(spec.restart.max)) {
     return false;
   }
-  const int missing = spec.resources.min_workers - static_cast<int>(members.size());
-  if (missing > 0) {
-    if (gang.trial() >= 0) return false;
-    const std::vector<uint32_t> seats = AddSeats(gang_id, missing, missing);
-    if (seats.empty()) return false;
-    members.insert(members.end(), seats.begin(), seats.end());
+  const auto staying = std::count_if(members.begin(), members.end(), [&](uint32_t seat) {
+    return !gang.tasks(static_cast<int>(seat)).leaving();
+  });
+  const int missing = spec.resources.min_workers - static_cast<int>(staying);
+  if (missing > 0 && !gang.winds_down()) {
+    // With nobody who stays there is nobody to take the state to others.
+    if (staying == 0 || !FillUp(gang_id, missing, &members)) {
+      if (!HoldsSlices(gang)) return false;
+      WindDown(gang_id, change.reason_code, change.cause, change.trigger_rank);
+    }
   }
   NewEpoch(gang_id, members, change);
+  return true;
+}
+
+bool Turn::FillUp(const std::string& gang_id, int missing, std::vector<uint32_t>* members) {
+  const Gang& gang = state_.gangs.at(gang_id);
+  if (gang.trial() >= 0) return false;
+  std::vector<uint32_t> seats;
+  for (const Task& task : gang.tasks()) {
+    const bool waits = IsAlive(task) && !task.leaving() && !IsMember(gang, task);
+    if (waits && static_cast<int>(seats.size()) < missing) seats.push_back(task.rank());
+  }
+  const int further = missing - static_cast<int>(seats.size());
+  if (further > 0) {
+    const std::vector<uint32_t> added = AddSeats(gang_id, further, further);
+    if (added.empty()) return false;
+    seats.insert(seats.end(), added.begin(), added.end());
+  }
+  members->insert(members->end(), seats.begin(), seats.end());
   return true;
 }
 
@@ -213,15 +228,21 @@ void Turn::OnListening(const std::string& gang_id, const Task& task,
   // The work is done, or the gang is being stopped: nobody will come.
   if (gang.has_result()) return SendStop(task, 0, "the gang has finished");
   if (!Goes(gang)) return;
+  LetGo(gang_id, endpoint);
   if (!gang.forming() && IsMember(gang, task) && task.left_epoch() >= gang.epoch()) {
     EpochChange change;
     change.fault_ms = endpoint.left_wall_ms();
-    const std::vector<uint32_t> members = StayingMembers(gang);
-    const bool planned = members.size() < static_cast<size_t>(gang.members_size());
+    const std::vector<uint32_t> members = NextMembers(gang);
+    const bool leaves =
+        std::any_of(gang.members().begin(), gang.members().end(),
+                    [&](uint32_t seat) { return gang.tasks(static_cast<int>(seat)).leaving(); });
+    const bool planned =
+        endpoint.planned() || leaves || members.size() < static_cast<size_t>(gang.members_size());
     change.reason_code = endpoint.corrupt() ? "CORRUPT" : planned ? "RANK_LEAVES" : "GROUP_BROKEN";
     change.cause = cause;
-    if (members.empty() || static_cast<int>(members.size()) <
-                               state_.Spec(JobId(gang.job_id())).resources.min_workers) {
+    const int least =
+        gang.winds_down() ? 1 : state_.Spec(JobId(gang.job_id())).resources.min_workers;
+    if (static_cast<int>(members.size()) < least) {
       if (!GoOnWithout(gang_id, change)) BreakGang(gang_id, change.reason_code, cause, -1);
       return;
     }
@@ -232,6 +253,13 @@ void Turn::OnListening(const std::string& gang_id, const Task& task,
       return BreakGang(gang_id, "GROUP_BROKEN", cause, -1);
     }
     NewEpoch(gang_id, members, change);
+  } else if (gang.forming() &&
+             NextMembers(gang).size() < static_cast<size_t>(gang.members_size())) {
+    EpochChange change;
+    change.reason_code = "RANK_LEAVES";
+    change.cause = cause;
+    change.fault = false;
+    if (!GoOnWithout(gang_id, change)) BreakGang(gang_id, change.reason_code, cause, -1);
   } else {
     MaybeForm(gang_id);
     LetJoin(gang_id);
@@ -243,8 +271,8 @@ void Turn::OnListening(const std::string& gang_id, const Task& task,
 void Turn::LetJoin(const std::string& gang_id) {
   const Gang& gang = state_.gangs.at(gang_id);
   if (!Goes(gang) || gang.forming() || gang.has_recovery() || !gang.progressed()) return;
-  if (IsAboutToEnd(gang)) return;
-  std::vector<uint32_t> members = StayingMembers(gang);
+  if (IsAboutToEnd(gang) || gang.winds_down()) return;
+  std::vector<uint32_t> members = NextMembers(gang);
   const size_t before = members.size();
   std::string cause;
   for (int seat = 0; seat < gang.tasks_size(); ++seat) {
@@ -269,7 +297,7 @@ void Turn::ServeJoins() {
   std::vector<std::string> ids;
   for (const auto& [id, gang] : state_.gangs) {
     // A trial loses ranks, and gets no further ones: slots are for other trials.
-    if (gang.trial() >= 0) continue;
+    if (gang.trial() >= 0 || gang.winds_down()) continue;
     if (Goes(gang) && gang.state() == GANG_RUNNING && gang.progressed()) ids.push_back(id);
   }
   for (const std::string& id : ids) {
@@ -284,22 +312,6 @@ void Turn::ServeJoins() {
     if (OthersWait(spec.resources.device)) continue;
     AddSeats(id, 1, wanted);
   }
-}
-
-bool Turn::LetLeave(const std::string& gang_id, const WorkerId& worker, const std::string& cause) {
-  const Gang& gang = state_.gangs.at(gang_id);
-  if (!Goes(gang) || gang.state() == GANG_STARTING) return false;
-  size_t staying = 0;
-  for (const uint32_t seat : StayingMembers(gang)) {
-    staying += gang.tasks(static_cast<int>(seat)).worker_id() != worker.str();
-  }
-  const int least = state_.Spec(JobId(gang.job_id())).resources.min_workers;
-  if (static_cast<int>(staying) < least) return false;
-  for (const Task& task : gang.tasks()) {
-    if (!IsAlive(task) || task.worker_id() != worker.str() || task.leaving()) continue;
-    TellToLeave(task, cause);
-  }
-  return true;
 }
 
 // Members that do not list themselves in time are killed: they hang, or are cut off.

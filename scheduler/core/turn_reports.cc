@@ -183,6 +183,10 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
   if (gang.state() == GANG_STOPPING || gang.has_result()) return;
   if (!IsMember(gang, task)) return;  // it never was one, or its peers have gone on
   const Verdict verdict = JudgeTask(task);
+  // All of them go. One that did not hear of the checkpoint is not to wait for the others.
+  if (task.saved()) {
+    return BreakGang(gang_id, verdict.reason_code, verdict.cause, static_cast<int>(rank));
+  }
   if (verdict.kind == Verdict::Kind::kWorkerFault) {
     EpochChange change;
     const bool left = verdict.reason_code == "WORKER_STOPPED";
@@ -192,6 +196,7 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
                                                       : "RANK_LOST";
     change.cause = verdict.cause;
     change.fault = !left;
+    change.trigger_rank = static_cast<int>(rank);
     change.fault_ms = task.silent_since_ms() > 0 ? task.silent_since_ms() : ended_ms;
     if (GoOnWithout(gang_id, change)) return;
   }
@@ -200,6 +205,7 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
     EpochChange change;
     change.reason_code = "RANK_LOST";
     change.cause = verdict.cause;
+    change.trigger_rank = static_cast<int>(rank);
     change.fault_ms = ended_ms;
     if (GoOnWithout(gang_id, change)) return;
   }
@@ -233,6 +239,7 @@ void Turn::AfterLoss(const std::set<std::string>& gang_ids, const std::string& s
     EpochChange change;
     change.reason_code = stop_code == "HUNG" ? "HUNG" : "RANK_LOST";
     change.cause = Describe(*lost);
+    change.trigger_rank = static_cast<int>(lost->rank());
     if (GoOnWithout(id, change)) continue;
     BreakGang(id, stop_code, Describe(*lost), static_cast<int>(lost->rank()));
   }

@@ -41,23 +41,6 @@ Cut CutOf(const Gang& gang, const SeatPair& pair) {
 
 }  // namespace
 
-void Turn::TellToLeave(const Task& task, const std::string& cause) {
-  const wire::StopTask stop = [&] {
-    wire::StopTask order;
-    order.set_task_id(task.id());
-    order.set_grace_ms(options_.stop_grace_ms);
-    order.set_reason(cause);
-    order.set_alone(true);
-    return order;
-  }();
-  const WorkerId worker(task.worker_id());
-  Record record;
-  record.mutable_task_leaving()->set_task_id(task.id());
-  record.mutable_task_leaving()->set_cause(cause);
-  Persist(std::move(record));
-  effects_.Stop(worker, stop);
-}
-
 void Turn::RecordCuts(const std::string& gang_id, const std::vector<SeatPair>& pairs,
                       const std::vector<uint32_t>& leaving) {
   const Gang& gang = state_.gangs.at(gang_id);
@@ -111,7 +94,8 @@ bool Turn::PartUnreachable(const std::string& gang_id) {
     change.cause += (change.cause.empty() ? "" : "; ") + DescribeCut(gang, pair);
   }
   for (const uint32_t seat : leaving) {
-    TellToLeave(gang.tasks(static_cast<int>(seat)), "its peers cannot be reached from it");
+    TellToLeave(gang.tasks(static_cast<int>(seat)), "its peers cannot be reached from it",
+                /*at_once=*/true);
   }
   if (!GoOnWithout(gang_id, change)) {
     BreakGang(gang_id, change.reason_code, change.cause, -1);
@@ -131,7 +115,7 @@ bool Turn::RefuseUnreachable(const std::string& gang_id, uint32_t seat) {
   }
   if (pairs.empty()) return false;
   RecordCuts(gang_id, pairs, {seat});
-  TellToLeave(task, "a member of its gang cannot be reached from it");
+  TellToLeave(task, "a member of its gang cannot be reached from it", /*at_once=*/true);
   return true;
 }
 

@@ -69,6 +69,7 @@ void Turn::On(const WorkerHello& arrived) {
     const bool complete = std::all_of(gang->tasks().begin(), gang->tasks().end(),
                                       [](const Task& one) { return one.has_endpoint(); });
     if (gang->elastic()) {
+      if (task->leaving()) SendLeave(*task, "it was told so before");
       SendEpoch(*gang, *task);
     } else if (gang->tasks_size() > 1 && complete && !gang->progressed()) {
       SendGroup(*gang, *task);
@@ -77,7 +78,7 @@ void Turn::On(const WorkerHello& arrived) {
   if (known != state_.workers.end() && known->second.state() == WORKER_DRAINING) {
     wire::Drain drain;
     drain.set_reason(known->second.reason());
-    drain.set_grace_ms(options_.stop_grace_ms);
+    drain.set_grace_ms(DrainGraceMs(id));
     effects_.Drain(id, drain);
   }
 }
@@ -107,6 +108,23 @@ void Turn::LoseWorker(const WorkerId& id, const std::string& reason) {
   AfterLoss(hurt, "WORKER_LOST");
 }
 
+std::set<std::string> Turn::GangsOn(const WorkerId& worker) const {
+  std::set<std::string> gangs;
+  if (auto tasks = state_.tasks_of_worker.find(worker); tasks != state_.tasks_of_worker.end()) {
+    for (const std::string& task : tasks->second) gangs.insert(state_.gang_of_task.at(task));
+  }
+  return gangs;
+}
+
+// As long as the slowest of its tasks may take.
+uint32_t Turn::DrainGraceMs(const WorkerId& worker) const {
+  uint32_t grace = options_.stop_grace_ms;
+  for (const std::string& gang : GangsOn(worker)) {
+    grace = std::max(grace, LeaveGraceMs(state_.gangs.at(gang)));
+  }
+  return grace;
+}
+
 void Turn::On(const DrainWorker& drain) {
   auto it = state_.workers.find(drain.id);
   if (it == state_.workers.end() || it->second.state() == WORKER_LOST) {
@@ -121,13 +139,9 @@ void Turn::On(const DrainWorker& drain) {
   reactor_.dirty_ = true;
   wire::Drain message;
   message.set_reason(drain.reason);
-  message.set_grace_ms(options_.stop_grace_ms);
+  message.set_grace_ms(DrainGraceMs(drain.id));
   effects_.Drain(drain.id, message);
-  std::set<std::string> gangs;
-  if (auto tasks = state_.tasks_of_worker.find(drain.id); tasks != state_.tasks_of_worker.end()) {
-    for (const std::string& task : tasks->second) gangs.insert(state_.gang_of_task.at(task));
-  }
-  for (const std::string& gang : gangs) {
+  for (const std::string& gang : GangsOn(drain.id)) {
     if (state_.gangs.at(gang).has_result()) continue;
     const std::string cause = fmt::format("worker {} is being drained", drain.id.str());
     if (LetLeave(gang, drain.id, cause)) continue;

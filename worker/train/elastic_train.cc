@@ -82,14 +82,22 @@ class ElasticTraining {
 
   Status Run() {
     std::string cause;
+    Parting parting;
     while (true) {
-      Result<Membership::Group> group = context_.membership()->Next(cause);
+      Result<Membership::Group> group = context_.membership()->Next(cause, parting);
       if (!group.ok()) {
         // Perhaps nobody else has what this rank has.
         if (loop_ && has_state_) LEPTON_RETURN_IF_ERROR(loop_->Salvage());
         return group.status();
       }
+      entered_ = false;
       const Status status = TakePart(*group);
+      parting = entered_ ? loop_->parting() : Parting();
+      if (status.code() == StatusCode::kCancelled && parting.saved) {
+        wire::TaskFinished last;
+        last.set_saved(true);
+        context_.SetResult(last);
+      }
       if (status.ok() || !GroupIsOver(status)) return status;
       cause = status.message();
       LOG(INFO) << "epoch " << group->epoch << " is over: " << cause;
@@ -116,6 +124,7 @@ class ElasticTraining {
           .first_state = session_.first_state});
       loop_.emplace(*run_, observer_);
     }
+    entered_ = true;
     LEPTON_ASSIGN_OR_RETURN(const uint64_t bytes, loop_->Enter(gang, has_state_));
     has_state_ = true;
     if (gang.rank() == 0 && group.epoch > 1) observer_.Entered(group, bytes);
@@ -132,6 +141,7 @@ class ElasticTraining {
   GroupWork* const work_;
   ElasticObserver observer_;
   bool has_state_;
+  bool entered_ = false;         // the loop, in the newest group
   std::optional<TrainRun> run_;  // its group is the first one
   std::optional<TrainLoop> loop_;
 };

@@ -42,8 +42,9 @@ Status TrainLoop::Impl::AfterStep() {
   if (evaluated || RealClock().Now() - reported_ >= kReportEvery) {
     Report(Mean(epoch_end || last ? state_.epoch_loss : state_.report_loss));
   }
-  if (stop && !last) return Cancelled(fmt::format("stopped after step {}", state_.step));
-  return Status::Ok();
+  if (!stop || last) return Status::Ok();
+  parting_.saved = run_.checkpoints;
+  return Cancelled(fmt::format("stopped after step {}", state_.step));
 }
 
 Status TrainLoop::Impl::EvaluateNow() {

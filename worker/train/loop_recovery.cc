@@ -29,6 +29,9 @@ Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool ha
   if (exchange_) exchange_->Abandon();
   if (zero_gradients_) zero_gradients_->Abandon();
   gang_ = &gang;
+  wishes_ = {};
+  meets_to_part_ = false;
+  parting_ = {};
   uint64_t bytes = 0;
   if (zero_) {
     LEPTON_ASSIGN_OR_RETURN(bytes, SettleParts(has_state));
@@ -40,7 +43,6 @@ Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool ha
     return Internal("no rank has the training state");
   }
   took_part_ = true;
-  wishes_ = {};
   my_shards_ = zero_gradients_ ? ZeroGradients::ShardsOf(gang.rank(), gang.size(), shards_)
                                : ShardsOf(gang, shards_);
   if (exchange_) exchange_->EnterGroup(static_cast<int>(my_shards_.size()), shards_);
@@ -93,11 +95,13 @@ Result<int> TrainLoop::Impl::Settle(bool has_state) {
 // The same of a state in slices. Returns the bytes that went to ranks which lacked them.
 Result<uint64_t> TrainLoop::Impl::SettleParts(bool has_state) {
   const int64_t place = has_state || has_loop_state_ ? state_.place() : -1;
+  leaves_ = observer_.LeaveRequested();
   LEPTON_ASSIGN_OR_RETURN(const ZeroState::Meeting meeting,
                           zero_->Meet(*gang_, {.place = place,
                                                .took_part = took_part_ || has_loop_state_,
                                                .digest = DigestOf(run_.program.weights()),
-                                               .norm = state_.gradient_norm}));
+                                               .norm = state_.gradient_norm,
+                                               .leaves = leaves_}));
   if (!meeting.fresh && !meeting.whole.empty()) {
     LEPTON_RETURN_IF_ERROR(CheckEqual(meeting.digests, meeting.whole));
   }
@@ -113,6 +117,8 @@ Result<uint64_t> TrainLoop::Impl::SettleParts(bool has_state) {
     has_loop_state_ = has_loop_state_ || !meeting.fresh;
   }
   LEPTON_ASSIGN_OR_RETURN(const uint64_t weights, zero_->ShareWeights(*gang_, meeting));
+  LEPTON_ASSIGN_OR_RETURN(meets_to_part_, PartAsTheyMeet(meeting));
+  if (meets_to_part_) return weights;
   LEPTON_ASSIGN_OR_RETURN(const uint64_t state, zero_->ShareState(*gang_, meeting));
   const StateBytes mine = bytes();
   LOG(INFO) << fmt::format(

@@ -5,6 +5,8 @@
 #include <bit>
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "runtime/base/clock.h"
@@ -41,6 +43,10 @@ TrainFaults TrainFaults::Parse(const std::string& text) {
   if (kind == "late") faults.kind_ = Kind::kLate;
   if (kind == "hang") faults.kind_ = Kind::kHang;
   if (kind == "slow") faults.kind_ = Kind::kSlow;
+  const size_t gate = text.find(':', at);
+  if (kind != "gate" || gate == std::string::npos) return faults;
+  faults.kind_ = Kind::kGate;
+  faults.gate_ = text.substr(gate + 1);
   return faults;
 }
 
@@ -50,6 +56,15 @@ void TrainFaults::Computed(uint64_t step, nn::TrainingProgram& program) {
   if (kind_ == Kind::kHang) LOG(WARNING) << "test fault: the training thread hangs";
   while (kind_ == Kind::kHang) std::this_thread::sleep_for(kBreath);
   for (Duration slept{}; kind_ == Kind::kSlow && slept < kSlowness; slept += kBreath) {
+    std::this_thread::sleep_for(kBreath);
+    progress::Tick();
+  }
+  if (kind_ == Kind::kGate) WaitAtGate();
+}
+
+void TrainFaults::WaitAtGate() const {
+  std::ofstream(gate_ + ".reached") << "reached\n";
+  while (!std::filesystem::exists(gate_)) {
     std::this_thread::sleep_for(kBreath);
     progress::Tick();
   }

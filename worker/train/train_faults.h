@@ -4,6 +4,8 @@
 //   late@17    the same after the update of step 17
 //   hang@17    the training thread stands still in step 17 for ever, while the process answers
 //   slow@17    step 17 takes three seconds more
+//   gate@17:/tmp/gate   step 17 takes, moving all the while, until there is a file /tmp/gate;
+//              /tmp/gate.reached says that it has come that far
 // Threads: the training thread.
 #pragma once
 
@@ -24,9 +26,12 @@ class TrainFaults {
   void Committed(uint64_t step, nn::TrainingProgram& program);
 
  private:
-  enum class Kind { kNone, kFlip, kLate, kHang, kSlow };
+  enum class Kind { kNone, kFlip, kLate, kHang, kSlow, kGate };
+  void WaitAtGate() const;
+
   Kind kind_ = Kind::kNone;
   uint64_t step_ = 0;
+  std::string gate_;
 };
 
 }  // namespace lepton::worker

@@ -38,6 +38,7 @@ TrainLoop::Impl::Impl(const TrainRun& run, TrainObserver& observer)
 Result<TrainOutcome> TrainLoop::Impl::Run() {
   reported_ = RealClock().Now();
   if (started_ == MonotonicTime{}) started_ = reported_;
+  if (meets_to_part_) return Part();
   while (true) {
     if (!state_.step_closed) {
       LEPTON_RETURN_IF_ERROR(AfterStep());
@@ -85,6 +86,10 @@ Result<TrainOutcome> TrainLoop::Run() {
 
 Status TrainLoop::Salvage() {
   return impl_->Salvage();
+}
+
+const Parting& TrainLoop::parting() const {
+  return impl_->parting();
 }
 
 StateBytes TrainLoop::bytes() const {

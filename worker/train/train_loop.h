@@ -27,6 +27,7 @@
 #include "runtime/spec/job_spec.h"
 #include "storage/objects/object_store.h"
 #include "worker/data/prepared_data.h"
+#include "worker/parting.h"
 #include "worker/train/zero_state.h"
 
 namespace lepton::worker {
@@ -128,8 +129,11 @@ class TrainLoop {
   // were behind.
   Result<uint64_t> Enter(collectives::Communicator& gang, bool has_state);
   // As RunTrainLoop. Besides, kAborted when ranks leave or join: take part in the next group; and
-  // kCancelled when this rank has left.
+  // kCancelled when this rank has left. With parallel.zero a rank that is to leave takes part in
+  // groups until it is told kCancelled: others hold what it held only then.
   Result<TrainOutcome> Run();
+  // How the newest Run came to its end.
+  const Parting& parting() const;
   StateBytes bytes() const;
   // Between two groups: a checkpoint of the last committed step by this rank alone, if the newest
   // one is older. For a rank that waits for a group which will not come.

@@ -34,6 +34,7 @@ class TrainLoop::Impl {
   Result<TrainOutcome> Run();
   Status Salvage();
   StateBytes bytes() const;
+  const Parting& parting() const { return parting_; }
 
  private:
   bool leader() const { return gang_->rank() == 0; }
@@ -63,6 +64,9 @@ class TrainLoop::Impl {
   // loop_drain.cc
   Status MayPart();
   Status HandOver();
+  Result<bool> PartAsTheyMeet(const ZeroState::Meeting& meeting);
+  void SetLeft(const std::vector<bool>& stays);
+  Status Part();
 
   // loop_checkpoint.cc
   Status AfterStep();
@@ -91,8 +95,10 @@ class TrainLoop::Impl {
   std::vector<float> tail_;
 
   LoopState state_;
-  StepSums wishes_;      // as of the last step
-  bool leaves_ = false;  // this rank wished it then
+  StepSums wishes_;             // as of the last step
+  bool leaves_ = false;         // this rank wished it then
+  bool meets_to_part_ = false;  // the group is for those that leave alone
+  Parting parting_;             // as the newest Run ended
   int64_t samples_ = 0, reported_samples_ = 0;
   MonotonicTime started_{}, reported_{};
 };

@@ -22,6 +22,7 @@ struct ZeroRecord {
   int64_t reduced = 0;
   double norm = 0;
   int64_t first_step = 0;
+  int64_t leaves = 0;
   int64_t parts = 0;
   Elements part[kMaxParts];
 
@@ -39,7 +40,8 @@ Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine)
                     .whole = whole_,
                     .reduced = reduced_,
                     .norm = mine.norm,
-                    .first_step = static_cast<int64_t>(first_step_)};
+                    .first_step = static_cast<int64_t>(first_step_),
+                    .leaves = mine.leaves};
   for (const Piece& piece : pieces_) {
     if (record.parts < static_cast<int64_t>(ZeroRecord::kMaxParts)) {
       record.part[record.parts++] = piece.at;
@@ -73,6 +75,7 @@ Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine)
     meeting.current.push_back(there || follows);
     meeting.sources.push_back(static_cast<uint64_t>(one.first_step) == meeting.step);
     meeting.digests.push_back(one.digest);
+    meeting.stays.push_back(one.leaves == 0);
     meeting.held.emplace_back();
     if (!there && !follows) continue;
     if (there && one.whole != 0) meeting.whole.push_back(static_cast<int>(rank));

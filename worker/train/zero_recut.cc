@@ -24,20 +24,30 @@ Result<uint64_t> ZeroState::ShareState(Communicator& gang, const Meeting& meetin
 }
 
 Status ZeroState::HandOver(Communicator& gang, const std::vector<bool>& stays) {
-  const auto staying = static_cast<int>(std::count(stays.begin(), stays.end(), true));
-  if (staying == 0 || staying == gang.size()) return Status::Ok();
   Meeting meeting;
-  const ZeroLayout next(layout_.elements(), staying, layout_.stripes());
-  std::vector<std::vector<Elements>> wanted;
-  int place = 0;
   for (int rank = 0; rank < gang.size(); ++rank) {
     meeting.held.push_back(layout_.HeldBy(rank));
     meeting.sources.push_back(false);
-    const bool stay = stays[static_cast<size_t>(rank)];
-    wanted.push_back(stay ? next.HeldBy(place++) : std::vector<Elements>());
+  }
+  meeting.stays = stays;
+  return HandOver(gang, meeting);
+}
+
+Status ZeroState::HandOver(Communicator& gang, const Meeting& meeting) {
+  const int staying = gang.size() - meeting.leaving();
+  if (staying == 0 || staying == gang.size()) return Status::Ok();
+  const ZeroLayout next(layout_.elements(), staying, layout_.stripes());
+  std::vector<std::vector<Elements>> wanted;
+  int place = 0;
+  for (const bool stays : meeting.stays) {
+    wanted.push_back(stays ? next.HeldBy(place++) : std::vector<Elements>());
   }
   uint64_t moved = 0;
   return Recut(gang, meeting, wanted, &moved);
+}
+
+int ZeroState::Meeting::leaving() const {
+  return static_cast<int>(std::count(stays.begin(), stays.end(), false));
 }
 
 // Equal on all ranks, in an order that all keep, so that no two wait for each other in vain.

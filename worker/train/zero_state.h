@@ -58,6 +58,7 @@ class ZeroState {
     bool took_part = false;  // in an earlier group
     uint64_t digest = 0;     // of its weights
     double norm = 0;         // of the gradient that was applied last
+    bool leaves = false;     // goes as soon as others hold what it holds
   };
   // What all ranks know alike.
   struct Meeting {
@@ -72,6 +73,8 @@ class ZeroState {
     std::vector<std::vector<Elements>> held;  // by rank: what is of use of the state, after Follow
     std::vector<bool> sources;                // by rank: can make the state anew
     std::vector<bool> current;                // by rank: at the step, after Follow
+    std::vector<bool> stays;                  // by rank: does not leave
+    int leaving() const;                      // ranks
   };
   // Collective. kInternal, on all ranks alike, when a part is lost: nobody that lives holds it.
   Result<Meeting> Meet(collectives::Communicator& gang, const Mine& mine);
@@ -79,7 +82,10 @@ class ZeroState {
   Result<uint64_t> ShareWeights(collectives::Communicator& gang, const Meeting& meeting);
   Result<uint64_t> ShareState(collectives::Communicator& gang, const Meeting& meeting);
   // Before ranks leave: `stays` by rank. What they hold goes to those that stay, as in their group.
+  // Collective; kOk means that all have what they are to hold. At the end of a group, or instead of
+  // ShareState in one that meets for this alone.
   Status HandOver(collectives::Communicator& gang, const std::vector<bool>& stays);
+  Status HandOver(collectives::Communicator& gang, const Meeting& meeting);
 
   // ---- a checkpoint
   struct StatePart {

@@ -55,6 +55,7 @@ void Explorer::Send(const Recorder& out) {
     order.seat = SeatOf(stop.task_id());
     order.alone = stop.alone();
     order.kill = stop.grace_ms() == 0;
+    order.at_once = stop.at_once();
     push(worker, order);
   }
   for (const auto& [worker, group] : out.groups) {
@@ -109,6 +110,7 @@ void Explorer::Hello(int worker) {
   for (const int seat : running) {
     if (known.contains(seat)) continue;
     if (auto it = node_.world.tasks.find(seat); it != node_.world.tasks.end()) {
+      if (it->second.alive()) node_.world.dead.insert(seat);
       it->second.phase = ModelTask::kOver;
     }
     std::erase_if(after.reports, [&](const ModelReport& r) { return r.seat == seat; });
@@ -135,6 +137,10 @@ void Explorer::Report(int worker) {
       out.mutable_endpoint()->set_left_epoch(report.epoch);
       out.mutable_endpoint()->set_left_wall_ms(node_.coordinator->now);
       out.mutable_endpoint()->set_cause("the model");
+      out.mutable_endpoint()->set_planned(report.planned);
+      for (const int seat : report.left) {
+        out.mutable_endpoint()->add_left(static_cast<uint32_t>(seat));
+      }
       if (options_.broken == Broken::kCutsAreNotTold) break;
       for (const int seat : report.cannot) {
         out.mutable_endpoint()->add_unreachable()->set_seat(static_cast<uint32_t>(seat));
@@ -151,6 +157,7 @@ void Explorer::Report(int worker) {
     case ModelReport::kFinished:
       out.mutable_finished()->set_code(report.code);
       out.mutable_finished()->set_signal(report.signal);
+      out.mutable_finished()->set_saved(report.saved);
       if (report.code == "OK") out.mutable_finished()->set_model_manifest("m1");
       break;
   }
@@ -171,6 +178,8 @@ void Explorer::End(int seat, const std::string& code, int signal) {
   report.kind = ModelReport::kFinished;
   report.code = code;
   report.signal = signal;
+  if (signal != 0) node_.world.dead.insert(seat);
+  report.saved = signal == 0 && node_.world.tasks.at(seat).saved;
   node_.world.tasks.at(seat).phase = ModelTask::kOver;
   Say(seat, report);
 }
@@ -228,7 +237,9 @@ void Explorer::ExpandWorker(int w) {
     dead.orders.clear();
     dead.reports.clear();
     for (auto& [seat, task] : node_.world.tasks) {
-      if (task.worker == w) task.phase = ModelTask::kOver;
+      if (task.worker != w) continue;
+      if (task.alive()) node_.world.dead.insert(seat);
+      task.phase = ModelTask::kOver;
     }
   });
   if (!worker.linked) return;
@@ -243,9 +254,9 @@ void Explorer::ExpandWorker(int w) {
     });
   }
   if (worker.greeted) {
-    Try("fault: " + name + " is drained", true, [&] {
-      Feed("drain " + name, DrainWorker{WorkerId(name), "model"});
-    });
+    const auto drain = [&] { Feed("drain " + name, DrainWorker{WorkerId(name), "model"}); };
+    Try("fault: " + name + " is drained", true, drain,
+        options_.drains > 0 ? &World::drains : &World::faults);
   }
 }
 }  // namespace lepton::scheduler::model

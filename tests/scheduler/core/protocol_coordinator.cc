@@ -15,16 +15,17 @@ std::string CoordinatorKey(const Snapshot& snapshot, int64_t now) {
   for (const Job& job : snapshot.jobs()) key += fmt::format("j{}", int(job.state()));
   for (const Gang& g : snapshot.gangs()) {
     key +=
-        fmt::format("|g{}.{}.[{}].{}{}{}{}{}.{}.{}", int(g.state()), g.epoch(),
+        fmt::format("|g{}.{}.[{}].{}{}{}{}{}{}.{}.{}", int(g.state()), g.epoch(),
                     fmt::join(g.members(), " "), g.forming(), g.forming_ms() > 0, g.has_recovery(),
-                    g.progressed(), g.has_result(), g.faults_in_row(), g.kills());
+                    g.progressed(), g.has_result(), g.winds_down(), g.faults_in_row(), g.kills());
     for (const Task& t : g.tasks()) {
       if (t.state() == TASK_FINISHED || t.state() == TASK_LOST) {
         key += fmt::format(",over{}{}", t.code() == "OK", t.group_epoch() > 0);
         continue;
       }
-      key += fmt::format(",{}.{}{}{}.{}.{}", int(t.state()), t.worker_id(), t.has_endpoint(),
-                         t.leaving(), t.left_epoch(), t.group_epoch());
+      key +=
+          fmt::format(",{}.{}{}{}.{}.{}", int(t.state()), t.worker_id(), t.has_endpoint(),
+                      int{t.leaving()} + int{t.leaves_at_once()}, t.left_epoch(), t.group_epoch());
       for (const wire::Unreachable& other : t.unreachable())
         key += fmt::format("!{}", other.seat());
     }
@@ -48,6 +49,8 @@ ImagePtr TakeImage(const Reactor& reactor, std::set<std::string> greeted, int64_
     image->job_state = JobStateName(job.state());
     image->over = IsTerminal(job.state()) || job.state() == JOB_RECOVERING ||
                   job.state() == JOB_QUEUED || job.state() == JOB_STOPPING || job.attempt() > 1;
+    image->gone =
+        image->over && (IsTerminal(job.state()) || job.attempt() > 1 || snapshot.gangs().empty());
   }
   for (const Gang& gang : snapshot.gangs()) {
     for (const Task& task : gang.tasks()) image->tasks[static_cast<int>(task.rank())] = task;

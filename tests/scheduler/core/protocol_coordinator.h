@@ -20,6 +20,7 @@ struct Image {
   std::set<std::string> greeted;  // workers that have come since it started
   int64_t now = kModelStart;
   std::string key;
+  bool gone = false;  // over, and nothing of it lives
   bool over = false;  // the job is: done, failed, or it waits for another start
   std::string job_state;
 };

@@ -2,6 +2,7 @@
 //   protocol_search.cc   the nodes, what must hold, dead ends
 //   protocol_agents.cc   what agents and their connections do
 //   protocol_tasks.cc    what tasks do, alone and together
+//   protocol_slices.cc   the same of a state in slices: who holds it, hand-overs, checkpoints
 // Threads: one.
 #pragma once
 
@@ -42,7 +43,9 @@ class Explorer {
  private:
   // ---- nodes ----
   void Meet(const Node& node, int from, std::string how, bool fault);
-  static bool IsGoal(const Node& node) { return node.coordinator->over; }
+  bool IsGoal(const Node& node) const {
+    return options_.slices ? node.coordinator->gone : node.coordinator->over;
+  }
   bool IsGood(const Node& node) const {
     return IsGoal(node) && (!options_.must_succeed || node.coordinator->job_state == "SUCCEEDED");
   }
@@ -118,6 +121,16 @@ class Explorer {
   // All of them can reach each other.
   bool Whole(const std::vector<int>& seats) const;
   bool HasGroup(const ModelTask& task) const;
+  // It meets the others though it was told to leave.
+  bool HandsOver(const ModelTask& task) const;
+  // ---- slices ----
+  // False when a slice is gone; then all that met have ended.
+  bool TakeSlices(const std::vector<int>& members, int place);
+  // The members are to leave, or some of them: they part as they meet.
+  void PartAsTheyMeet(const std::vector<int>& members);
+  bool CanHandOver(uint64_t epoch) const;
+  void HandOver(uint64_t epoch);
+  void CheckNothingLost(const Node& node);
   // The seats of an order's group that are not where it expects them: dead, or listening anew.
   bool Reachable(const ModelOrder& group) const;
   void Assemble(const ModelOrder& group);
@@ -131,14 +144,16 @@ class Explorer {
   bool PeerIsGone(int seat) const;
   // ---- all that may happen in a state ----
   template <typename Do>
-  void Try(const std::string& how, bool fault, Do act) {
-    if (!result_.violation.empty() || (fault && base_->world.faults == 0)) return;
+  void Try(const std::string& how, bool fault, Do act, int World::*left = &World::faults) {
+    if (!result_.violation.empty() || (fault && base_->world.*left == 0)) return;
     if (fault && options_.links_only && how.rfind(kCutFault, 0) != 0) {
       return;
     }
+    const bool death = how.rfind("fault: seat", 0) == 0 && how.find("is killed") != how.npos;
+    if (fault && options_.deaths_only && left == &World::faults && !death) return;
     node_ = *base_;
     action_ = how;
-    if (fault) --node_.world.faults;
+    if (fault) --(node_.world.*left);
     view_ = &node_.world;
     try {
       act();

@@ -23,16 +23,22 @@ enum class Broken {
   kMinorityGoesOn,          // a reduction goes on without members that left or died
   kOrdersAreNotRepeated,    // nobody says again what a broken connection has lost
   kCutsAreNotTold,          // ranks do not say whom they could not reach
+  kLeavesAtOnce,            // who is told to leave between two groups keeps its slices to itself
 };
 
 struct ModelOptions {
-  int workers = 3;            // of one slot
-  int late = 0;               // of them arrive while it trains
-  int min_workers = 1;        // of the job; its most are `workers`
-  int steps = 2;              // of the job
-  int faults = 1;             // of any kind, in any order, at any moment
-  bool links = false;         // faults are also: two workers are cut off from each other, for good
-  bool links_only = false;    // no others
+  int workers = 3;          // of one slot
+  int late = 0;             // of them arrive while it trains
+  int min_workers = 1;      // of the job; its most are `workers`
+  int steps = 2;            // of the job
+  int faults = 1;           // of any kind, in any order, at any moment
+  bool links = false;       // faults are also: two workers are cut off from each other, for good
+  bool links_only = false;  // no others
+  // Each rank has a slice of the state, and mirrors another's (parallel.zero).
+  bool slices = false;
+  int drains = 0;             // beside faults: workers are drained, ranks get SIGTERM
+  bool sigterms = true;       // else drained only
+  bool deaths_only = false;   // of ranks: no other faults
   bool must_succeed = false;  // it is not enough that the job starts again
   Broken broken = Broken::kNothing;
   int64_t most_states = 2'000'000;

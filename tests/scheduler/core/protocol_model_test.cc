@@ -25,9 +25,9 @@ ModelResult Explore(const ModelOptions& options) {
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   std::cout << options.workers << " workers (" << options.late << " late), at least "
             << options.min_workers << ", " << options.steps << " steps, " << options.faults
-            << " faults: " << result.states << " states, " << result.transitions << " transitions, "
-            << result.inputs << " inputs of the reactor, " << result.finished << " ends, "
-            << seconds.count() << " s\n";
+            << " faults, " << options.drains << " drains: " << result.states << " states, "
+            << result.transitions << " transitions, " << result.inputs << " inputs of the reactor, "
+            << result.finished << " ends, " << seconds.count() << " s\n";
   return result;
 }
 
@@ -79,6 +79,47 @@ TEST(ProtocolModel, ACutAndAnyOtherFaultOnTwoWorkers) {
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
+// A state in slices. Ranks get SIGTERM and workers are drained, one, two and all, at any moment:
+// what a rank holds is handed over or in a checkpoint before it goes.
+TEST(ProtocolModel, AnyTwoOfThreeWithSlicesLeave) {
+  const ModelResult result = Explore({.steps = 1, .faults = 0, .slices = true, .drains = 2});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+TEST(ProtocolModel, AllOfTwoWithSlicesLeave) {
+  const ModelResult result =
+      Explore({.workers = 2, .steps = 2, .faults = 0, .slices = true, .drains = 3});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+TEST(ProtocolModel, AllOfThreeWithSlicesLeave) {
+  const ModelResult result =
+      Explore({.steps = 1, .faults = 0, .slices = true, .drains = 3, .sigterms = false});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+TEST(ProtocolModel, OneOfThreeWithSlicesLeavesAndAnyOtherDies) {
+  const ModelResult result = Explore({.steps = 1,
+                                      .faults = 1,
+                                      .slices = true,
+                                      .drains = 1,
+                                      .sigterms = false,
+                                      .deaths_only = true});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+TEST(ProtocolModel, OneOfTwoWithSlicesLeavesAndAnyFaultAtAnyMoment) {
+  const ModelResult result =
+      Explore({.workers = 2, .steps = 1, .faults = 1, .slices = true, .drains = 1});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+TEST(ProtocolModel, AGangWithSlicesThatMustBeWholeLeaves) {
+  const ModelResult result = Explore(
+      {.workers = 2, .min_workers = 2, .steps = 2, .faults = 0, .slices = true, .drains = 2});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
 // What the search finds when the protocol is broken on purpose.
 struct BrokenCase {
   const char* name;
@@ -117,7 +158,15 @@ INSTANTIATE_TEST_SUITE_P(
                     .links_only = true,
                     .must_succeed = true,
                     .broken = Broken::kCutsAreNotTold},
-                   "deadlock"}),
+                   "deadlock"},
+        BrokenCase{"LeavesAtOnce",
+                   {.steps = 2,
+                    .faults = 1,
+                    .slices = true,
+                    .drains = 1,
+                    .deaths_only = true,
+                    .broken = Broken::kLeavesAtOnce},
+                   "is lost at step"}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace

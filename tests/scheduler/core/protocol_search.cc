@@ -12,11 +12,13 @@ ModelResult Explorer::Run() {
   Node root;
   root.world.workers.resize(static_cast<size_t>(options_.workers));
   root.world.faults = options_.faults;
+  root.world.drains = options_.drains;
   Reactor reactor(Sim::Options(), State(), kModelStart);
   root.coordinator = root.before = TakeImage(reactor, {}, kModelStart);
   node_ = root;
   for (int w = 0; w < options_.workers - options_.late; ++w) Arrive(w);
-  const spec::JobSpec spec = Sim::Elastic(options_.min_workers, options_.workers);
+  spec::JobSpec spec = Sim::Elastic(options_.min_workers, options_.workers);
+  spec.parallel.zero = options_.slices ? 1 : 0;
   SubmitJob submit;
   submit.spec = spec;
   submit.inputs = Sim::Inputs();
@@ -49,6 +51,7 @@ void Explorer::Meet(const Node& node, int from, std::string how, bool fault) {
   parents_.emplace_back(from, std::move(how));
   edges_.emplace_back();
   goal_.push_back(IsGood(node));
+  if (options_.slices && IsGoal(node)) CheckNothingLost(node);
   result_.finished += goal_.back();
   frontier_.push_back(std::make_unique<Node>(node));
 }

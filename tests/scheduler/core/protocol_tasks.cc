@@ -25,6 +25,7 @@ void Explorer::Deliver(const ModelOrder& order, int worker) {
   if (order.kind == ModelOrder::kStop) {
     if (order.kill) return End(order.seat, "CANCELLED", 9);
     (order.alone ? task.leave : task.stop) = true;
+    task.leave_at_once = task.leave_at_once || order.at_once;
     return;
   }
   if (order.epoch <= task.epoch) return;
@@ -38,10 +39,16 @@ void Explorer::Deliver(const ModelOrder& order, int worker) {
 
 void Explorer::Listen(int seat, uint64_t left, std::set<int> cannot) {
   ModelTask& task = node_.world.tasks.at(seat);
+  // It has the sums, and all know it: it follows those that have applied them.
+  if (options_.slices && task.phase == ModelTask::kTraining && task.reduced) ++task.place;
+  ModelReport report;
+  report.planned = task.handed;
+  report.left = task.left;
   task.phase = ModelTask::kListening;
   task.epoch = left;
-  task.reduced = task.regroup = task.goes = false;
-  ModelReport report;
+  task.reduced = task.regroup = task.goes = task.parts = task.parting = task.handed = task.saved =
+      false;
+  task.left.clear();
   report.kind = ModelReport::kEndpoint;
   report.epoch = left;
   report.cannot = std::move(cannot);
@@ -92,6 +99,7 @@ void Explorer::Assemble(const ModelOrder& group) {
     const ModelTask& task = node_.world.tasks.at(std::stoi(address));
     if (task.has_state) place = std::max(place, task.place);
   }
+  if (options_.slices && !TakeSlices(SeatsOf(group), place)) return;
   for (const std::string& address : group.members) {
     const int seat = std::stoi(address);
     ModelTask& task = node_.world.tasks.at(seat);
@@ -104,6 +112,7 @@ void Explorer::Assemble(const ModelOrder& group) {
     task.place = place;
     task.has_state = true;
   }
+  if (options_.slices && place >= 0) PartAsTheyMeet(SeatsOf(group));
 }
 
 std::vector<int> Explorer::MembersOf(uint64_t epoch) const {
@@ -127,7 +136,7 @@ bool Explorer::CanReduce(uint64_t epoch, int step) const {
            }
            return it != view_->tasks.end() && it->second.phase == ModelTask::kTraining &&
                   it->second.epoch == epoch && it->second.place == step && !it->second.reduced &&
-                  !it->second.hung;
+                  !it->second.parting && !it->second.hung;
          });
 }
 
@@ -135,12 +144,14 @@ void Explorer::Reduce(uint64_t epoch, int step) {
   bool regroup = false;
   const std::vector<int> members = MembersOf(epoch);
   int leave = 0;
+  bool stop = false;
   for (const int seat : members) {
     const auto it = node_.world.tasks.find(seat);
     if (it == node_.world.tasks.end()) continue;
     const ModelTask& task = it->second;
     regroup = regroup || task.leave || task.stop || (task.newest && task.newest->epoch > epoch);
     leave += task.leave;
+    stop = stop || task.stop;
   }
   for (const int seat : members) {
     if (!node_.world.tasks.contains(seat)) continue;
@@ -149,6 +160,8 @@ void Explorer::Reduce(uint64_t epoch, int step) {
     task.reduced = true;
     task.regroup = regroup;
     task.goes = task.leave || task.stop || leave == static_cast<int>(members.size());
+    task.parts = options_.slices && (stop || leave > 0);
+    if (task.parts && stop) task.goes = true;
   }
   OnReduced(epoch, step);
 }
@@ -163,6 +176,7 @@ void Explorer::ApplyStep(int seat) {
   OnApplied(task.epoch, task.place);
   task.reduced = false;
   ++task.place;
+  node_.world.best = std::max(node_.world.best, task.place);
   if (Leads(seat, task.epoch)) {
     ModelReport report;
     report.step = task.place;
@@ -179,6 +193,8 @@ void Explorer::ApplyStep(int seat) {
     }
   }
   if (task.place == options_.steps || !task.regroup) return;
+  task.parting = task.parts;
+  if (task.parting) return;
   if (task.goes) return End(seat, "CANCELLED");
   Listen(seat, task.epoch);
 }
@@ -197,6 +213,11 @@ bool Explorer::PeerIsGone(int seat) const {
 void Explorer::ExpandTask(int seat, const ModelTask& task) {
   const std::string name = "seat " + std::to_string(seat);
   Try("fault: " + name + " is killed", true, [&] { End(seat, "ABORTED", 9); });
+  if (options_.sigterms && !task.leave && !task.hung) {
+    Try(
+        "fault: " + name + " gets SIGTERM", true, [&] { node_.world.tasks.at(seat).leave = true; },
+        &World::drains);
+  }
   if (task.hung) {
     Try(name + " hangs: its agent kills it", false, [&] { End(seat, "ABORTED", 9); });
     return;
@@ -212,7 +233,7 @@ void Explorer::ExpandTask(int seat, const ModelTask& task) {
     return;
   }
   if (task.phase == ModelTask::kListening) {
-    if (task.stop || task.leave) {
+    if (task.stop || (task.leave && !HandsOver(task))) {
       return Try(name + " goes", false, [&] { End(seat, "CANCELLED"); });
     }
     if (!HasGroup(task)) {
@@ -225,6 +246,10 @@ void Explorer::ExpandTask(int seat, const ModelTask& task) {
       Try(name + " cannot join", false, [&] { Listen(seat, task.newest->epoch, cannot); });
     }
     return;
+  }
+  if (task.handed) {
+    Try(name + " parts from the others", false,
+        [&] { task.goes ? End(seat, "CANCELLED") : Listen(seat, task.epoch); });
   }
   if (task.reduced) Try(name + " applies the step", false, [&] { ApplyStep(seat); });
   const bool told = task.newest && task.newest->epoch > task.epoch && task.newest->at_once;
@@ -268,7 +293,11 @@ void Explorer::ExpandGroups() {
   std::set<std::pair<uint64_t, int>> steps;
   for (const auto& [seat, task] : base_->world.tasks) {
     if (!task.alive() || task.hung) continue;
-    if (task.phase == ModelTask::kTraining && task.place < options_.steps) {
+    if (task.phase == ModelTask::kTraining && task.parting && !task.handed) {
+      if (CanHandOver(task.epoch) && met.insert("part " + std::to_string(task.epoch)).second) {
+        Try(fmt::format("epoch {} parts", task.epoch), false, [&] { HandOver(task.epoch); });
+      }
+    } else if (task.phase == ModelTask::kTraining && task.place < options_.steps) {
       steps.emplace(task.epoch, task.place);
     }
     if (!HasGroup(task) || !Reachable(*task.newest)) continue;
@@ -276,8 +305,8 @@ void Explorer::ExpandGroups() {
     const bool all =
         std::all_of(group.members.begin(), group.members.end(), [&](const std::string& address) {
           const ModelTask& other = base_->world.tasks.at(std::stoi(address));
-          return HasGroup(other) && !other.hung && !other.stop && !other.leave &&
-                 other.newest->epoch == group.epoch;
+          return HasGroup(other) && !other.hung && !other.stop &&
+                 (!other.leave || HandsOver(other)) && other.newest->epoch == group.epoch;
         });
     if (!all || !Whole(SeatsOf(group)) || !met.insert(std::to_string(group.epoch)).second) continue;
     Try(fmt::format("epoch {} meets", group.epoch), false, [&] { Assemble(group); });

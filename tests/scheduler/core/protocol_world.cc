@@ -13,19 +13,23 @@ std::string ModelOrder::Text() const {
       return fmt::format("group {} e{} [{}]{}", seat, epoch, fmt::join(members, " "),
                          at_once ? " at once" : "");
     case kStop:
-      return fmt::format("stop {}{}{}", seat, alone ? " alone" : "", kill ? " kill" : "");
+      return fmt::format("stop {}{}{}{}", seat, alone ? " alone" : "", kill ? " kill" : "",
+                         at_once ? " at once" : "");
   }
   return "";
 }
 
 std::string ModelReport::Text() const {
   static const char* const kNames[] = {"started", "endpoint", "progress", "recovered", "finished"};
-  return fmt::format("{} {} e{} s{} {} {}{}{}", kNames[kind], seat, epoch, step, code, signal,
+  return fmt::format("{} {} e{} s{} {} {}{}{}{}{}{}", kNames[kind], seat, epoch, step, code, signal,
+                     planned ? " planned" : "", fmt::join(left, "-"), saved ? " saved" : "",
                      cannot.empty() ? "" : " cannot reach ", fmt::join(cannot, ","));
 }
 
 std::string World::Key() const {
-  std::string key = fmt::format("f{}{}", faults, progressed);
+  std::string key = fmt::format("f{}{}d{}", faults, progressed, drains);
+  for (const int seat : cut) key += fmt::format("/{}{}", seat, dead.contains(seat) ? "x" : "");
+  if (!cut.empty()) key += fmt::format("/{}.{}", best, saved);
   for (const ModelWorker& w : workers) {
     key += fmt::format("|{}{}{}{}{}.{}<", w.present, w.up, w.linked, w.greeted, w.known_lost,
                        w.incarnation);
@@ -39,6 +43,9 @@ std::string World::Key() const {
                        t.has_state, t.stop, t.leave, t.reduced, t.regroup, t.goes, t.epoch, t.place,
                        t.newest ? t.newest->Text() : "");
     if (t.overtaken > t.epoch) key += fmt::format("o{}", t.overtaken);
+    if (t.parts || t.parting)
+      key += fmt::format("p{}{}{}-{}", t.parting, t.handed, t.saved, fmt::join(t.left, "-"));
+    if (t.leave_at_once) key += "!";
     if (t.phase == ModelTask::kStarting) key += fmt::format("?{}", fmt::join(t.probe, ","));
   }
   for (const auto& [epoch, e] : epochs) {

@@ -21,7 +21,7 @@ struct ModelOrder {
   int seat = -1;
   uint64_t epoch = 0;
   std::vector<std::string> members;  // addresses; empty: leave what you are in
-  bool at_once = false, alone = false, kill = false, joins = false;
+  bool at_once = false, alone = false, kill = false, joins = false;  // at_once: of a stop, too
   std::vector<int> probe;  // seats that a joiner is to try
   std::string Text() const;
 };
@@ -33,7 +33,10 @@ struct ModelReport {
   int step = 0;
   std::string code;
   int signal = 0;
-  std::set<int> cannot = {};  // seats that it could not reach
+  std::set<int> cannot = {};   // seats that it could not reach
+  bool planned = false;        // its group ended as its members had agreed
+  std::vector<int> left = {};  // seats that have handed over
+  bool saved = false;          // with all, behind a checkpoint
   std::string Text() const;
 };
 
@@ -42,12 +45,16 @@ struct ModelReport {
 struct ModelTask {
   enum Phase { kStarting, kListening, kTraining, kOver } phase = kStarting;
   int worker = 0;
-  bool hung = false, has_state = false, stop = false, leave = false;
+  bool hung = false, has_state = false, stop = false, leave = false, leave_at_once = false;
   uint64_t epoch = 0;  // the newest that it was in, or tried to be
   std::optional<ModelOrder> newest;
   int place = 0;                       // steps applied
   bool reduced = false;                // the sums of its next step are there
   bool regroup = false, goes = false;  // of them: the group ends, this rank goes
+  // With slices: the group is to end with a hand-over or a checkpoint; it is behind the step, too;
+  // that is done.
+  bool parts = false, parting = false, handed = false, saved = false;
+  std::vector<int> left;   // handed: who goes, if not all
   uint64_t overtaken = 0;  // an epoch whose members it had not taken up when the next order came
   std::vector<int> probe;  // as its start says
   bool alive() const { return phase != kOver; }
@@ -73,8 +80,13 @@ struct World {
   std::map<int, ModelTask> tasks;  // by seat
   std::map<uint64_t, ModelEpoch> epochs;
   std::set<std::pair<int, int>> cuts;  // workers that cannot reach each other, the lesser first
-  int faults = 0;
+  int faults = 0, drains = 0;          // left
   bool progressed = false;
+  // With slices.
+  std::vector<int> cut;  // seats: whose slice is the i-th, and mirrors the one before
+  std::set<int> dead;    // seats
+  int best = 0;          // steps that somebody has applied
+  int saved = 0;         // of the newest checkpoint
 
   bool Cut(int worker, int other) const {
     return cuts.contains({std::min(worker, other), std::max(worker, other)});

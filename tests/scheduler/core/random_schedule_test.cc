@@ -131,6 +131,7 @@ class Chaos {
       submit.spec = Pick(2) == 0 ? Sim::Elastic(least, least + Pick(3))
                                  : Sim::Train(least, least + Pick(3), 1 + Pick(2));
     }
+    if (submit.spec.elastic.recovery == "in_place") submit.spec.parallel.zero = Pick(2);
     submit.spec.priority = 10 * Pick(4);
     submit.spec.restart.max = Pick(4);
     if (Pick(5) == 0) submit.spec.deadline = std::chrono::seconds(1 + Pick(600));

@@ -48,7 +48,7 @@ TEST(GangMembership, AnEpochThatIsOverBeforeTheTaskLooksIsLeft) {
     }
   });
   membership = &tested;
-  const auto group = tested.Next("");
+  const auto group = tested.Next("", {});
   ASSERT_TRUE(group.ok()) << group.status().ToString();
   EXPECT_EQ(group->epoch, 2u);
   EXPECT_THAT(left, ElementsAre(0, 1));
@@ -76,9 +76,69 @@ TEST(GangMembership, AJoinerSaysWhichMembersItCannotReach) {
     membership->OnStop("enough");
   });
   membership = &tested;
-  EXPECT_EQ(tested.Next("").status().code(), StatusCode::kCancelled);
+  EXPECT_EQ(tested.Next("", {}).status().code(), StatusCode::kCancelled);
   ASSERT_EQ(told.unreachable_size(), 1);
   EXPECT_EQ(told.unreachable(0).seat(), 5u);
+}
+
+// A rank that was in a group and is told to leave while it waits for the next one. With slices of
+// the state it takes part in that, for somebody has to take them; otherwise it goes.
+struct LeavingCase {
+  const char* name;
+  int zero;
+  bool at_once, goes;
+};
+
+class GangMembershipLeaving : public testing::TestWithParam<LeavingCase> {};
+
+TEST_P(GangMembershipLeaving, BetweenTwoGroups) {
+  wire::StartTask start;
+  start.set_group_token("0123456789abcdef");
+  spec::JobSpec spec;
+  spec.parallel.zero = GetParam().zero;
+  std::vector<bool> planned;
+  std::vector<uint32_t> left;
+  GangMembership* membership = nullptr;
+  GangMembership tested(start, spec, "127.0.0.1", [&](const wire::TaskUp& up) {
+    planned.push_back(up.endpoint().planned());
+    left.insert(left.end(), up.endpoint().left().begin(), up.endpoint().left().end());
+    const uint64_t epoch = up.endpoint().left_epoch();
+    if (epoch == 1) membership->OnLeave("drained", GetParam().at_once);
+    wire::TaskGroup members = Members(epoch + 1, up.endpoint().address());
+    members.mutable_members(0)->set_seat(7);
+    membership->OnGroup(members);
+  });
+  membership = &tested;
+  ASSERT_TRUE(tested.Next("", {}).ok());
+  const auto second = tested.Next("a rank left", {.planned = true, .left = {0}});
+  EXPECT_THAT(planned, ElementsAre(false, true));
+  EXPECT_THAT(left, ElementsAre(7)) << "by its seat, not its rank";
+  EXPECT_TRUE(tested.leave_requested());
+  if (GetParam().goes) {
+    EXPECT_EQ(second.status().code(), StatusCode::kCancelled) << second.status().ToString();
+  } else {
+    ASSERT_TRUE(second.ok()) << second.status().ToString();
+    EXPECT_EQ(second->epoch, 2u);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, GangMembershipLeaving,
+                         testing::Values(LeavingCase{"WithoutSlices", 0, false, true},
+                                         LeavingCase{"SlicesOfStage1", 1, false, false},
+                                         LeavingCase{"SlicesOfStage2", 2, false, false},
+                                         LeavingCase{"SlicesBehindACut", 2, true, true}),
+                         [](const auto& info) { return info.param.name; });
+
+// It holds nothing yet.
+TEST(GangMembership, WhoIsToldToLeaveBeforeItsFirstGroupGoes) {
+  wire::StartTask start;
+  spec::JobSpec spec;
+  spec.parallel.zero = 2;
+  GangMembership* membership = nullptr;
+  GangMembership tested(start, spec, "127.0.0.1",
+                        [&](const wire::TaskUp&) { membership->OnLeave("drained", false); });
+  membership = &tested;
+  EXPECT_EQ(tested.Next("", {}).status().code(), StatusCode::kCancelled);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A training state in slices: whoever dies, comes and goes, the bits are the undisturbed run's.
+// A training state in slices: whoever dies and comes, the bits are the undisturbed run's.
 #include <gmock/gmock.h>
 
 #include <iostream>
@@ -123,26 +123,6 @@ TEST_P(Zero, JoinersTakeTheirSlicesFromThoseWhoHaveThem) {
   training.Group();
   EXPECT_EQ(training.members.size(), 5u);
   training.ExpectAll(calm, "one to five");
-}
-
-TEST_P(Zero, BuddiesThatLeaveTogetherHandOver) {
-  const std::string calm = Undisturbed();
-  for (const unsigned leavers : {0b0001u, 0b0101u, 0b1010u, 0b0111u, 0b1110u}) {
-    ZeroTraining training = Training();
-    size_t left = 0;
-    for (int rank = 0; rank < 4; ++rank) {
-      if ((leavers >> rank & 1) == 0) {
-        training.Add();
-        continue;
-      }
-      training.Add().observer.leave_at = 2;
-      ++left;
-    }
-    training.Group();
-    EXPECT_EQ(training.members.size(), 4 - left);
-    training.Group();
-    training.ExpectAll(calm, fmt::format("leave: {:b}", leavers));
-  }
 }
 
 }  // namespace

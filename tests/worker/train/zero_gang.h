@@ -130,7 +130,7 @@ class MortalCommunicator final : public collectives::Communicator {
 class ZeroObserver final : public worker::TrainObserver {
  public:
   bool StopRequested() override { return false; }
-  bool LeaveRequested() override { return step_ >= leave_at; }
+  bool LeaveRequested() override { return step_ >= leave_at || committed >= leave_behind; }
   bool RegroupRequested() override { return step_ == regroup_at; }
   void Computed(uint64_t step, nn::TrainingProgram&) override { step_ = step; }
   void Committed(uint64_t step) override { committed = step; }
@@ -139,8 +139,20 @@ class ZeroObserver final : public worker::TrainObserver {
   Result<storage::Digest> Checkpoint(uint64_t, const worker::Metrics&) override {
     return Internal("none");
   }
+  Result<storage::Digest> CheckpointParts(uint64_t step, const worker::Metrics&,
+                                          const CollectState& collect) override {
+    int64_t elements = 0;
+    LEPTON_RETURN_IF_ERROR(collect([&](const std::vector<worker::ZeroState::StatePart>& slice) {
+      for (const auto& part : slice) elements += part.at.size();
+      return Status::Ok();
+    }));
+    checkpoints.emplace_back(step, elements);
+    return std::string(64, 'd');
+  }
 
-  uint64_t leave_at = 1000, regroup_at = 1000;
+  // Told so that the reduction of a step tells the others, or just behind the step.
+  uint64_t leave_at = 1000, leave_behind = 1000, regroup_at = 1000;
+  std::vector<std::pair<uint64_t, int64_t>> checkpoints;  // of which step, elements of the state
   uint64_t committed = 0;
   std::optional<worker::Divergence> diverged;
 
@@ -204,8 +216,8 @@ class ZeroTraining {
     return member;
   }
 
-  // All members meet, and go on until the group is over. Those that died or left are members no
-  // more. Returns the calls of the first member.
+  // All members meet, and go on until the group is over. Those that died are members no more, nor
+  // those that left, which are `gone`. Returns the calls of the first member.
   int Group(const Death& death = {}) {
     const int size = static_cast<int>(members.size());
     const auto gang = std::make_shared<ThreadGang>(size);
@@ -220,9 +232,9 @@ class ZeroTraining {
     for (std::thread& thread : threads) thread.join();
     const int calls = ranks[0]->calls();
     for (int rank = size; rank-- > 0;) {
-      if (ranks[rank]->dead() || members[rank]->status.code() == StatusCode::kCancelled) {
-        members.erase(members.begin() + rank);
-      }
+      const bool left = members[rank]->status.code() == StatusCode::kCancelled;
+      if (left && !ranks[rank]->dead()) gone.push_back(std::move(members[rank]));
+      if (left || ranks[rank]->dead()) members.erase(members.begin() + rank);
     }
     return calls;
   }
@@ -241,7 +253,7 @@ class ZeroTraining {
     }
   }
 
-  std::vector<std::unique_ptr<Member>> members;
+  std::vector<std::unique_ptr<Member>> members, gone;
 
  private:
   void TakePart(Member& member, collectives::Communicator& gang) {
