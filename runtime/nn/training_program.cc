@@ -75,6 +75,11 @@ class GraphTraining final : public TrainingProgram {
   }
   void ApplyPart(uint64_t step, double scale, double norm, const Part& part) override;
   void FinishParts(double scale) override;
+  void RestartOptimizer(uint64_t step) override {
+    const std::span<float> state = optimizer_state();
+    std::fill(state.begin(), state.end(), 0.0f);
+    optimizer_begin_ = step;
+  }
   double LearningRate(uint64_t step) const override {
     return ScheduledRate(options_.schedule, options_.optimizer.lr, options_.total_steps, step);
   }
@@ -111,7 +116,8 @@ class GraphTraining final : public TrainingProgram {
   std::vector<bool> named_;  // by parameter: ready_ was called in this run
   DeviceFloats weights_, gradients_, optimizer_state_;
   std::vector<float> row_losses_;
-  uint64_t version_ = 0;  // of the weights
+  uint64_t version_ = 0;          // of the weights
+  uint64_t optimizer_begin_ = 0;  // the step before which its state was zeros
 };
 
 Status GraphTraining::Compile() {
@@ -301,9 +307,9 @@ double GraphTraining::ApplyGradients(uint64_t step, double scale) {
   const auto floats = [](DeviceFloats& of) {
     return std::span<float>(of.Current(), static_cast<size_t>(of.size()));
   };
-  UpdateWeights(options_.optimizer, LearningRate(step), step, ClippedScale(scale, norm),
-                update_ranges_, floats(weights_), floats(gradients_), floats(optimizer_state_),
-                options_.backend);
+  UpdateWeights(options_.optimizer, LearningRate(step), step - optimizer_begin_,
+                ClippedScale(scale, norm), update_ranges_, floats(weights_), floats(gradients_),
+                floats(optimizer_state_), options_.backend);
   MoveStatistics(scale);
   weights_.Wrote();
   optimizer_state_.Wrote();

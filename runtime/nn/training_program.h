@@ -138,6 +138,9 @@ class TrainingProgram {
   // was applied.
   virtual double ApplyGradients(uint64_t step, double scale) = 0;
   virtual double LearningRate(uint64_t step) const = 0;
+  // optimizer_state() becomes zeros, as before a first step: from `step` on, what the optimiser
+  // corrects for its first steps counts anew. The schedule goes on.
+  virtual void RestartOptimizer(uint64_t /*step*/) {}
 
   // A step in parts, on the host, for a caller that keeps the optimiser's state (ZeRO): ApplyPart
   // for any parts of the trained elements, then FinishParts, with gradients() * scale as of

@@ -116,6 +116,23 @@ Status CheckParallel(const JobSpec& spec) {
   return Status::Ok();
 }
 
+// What rounds of steps on weights of one's own do not go with.
+Status CheckLocalSgd(const JobSpec& spec) {
+  if (spec.local_sgd.inner_steps == 0) return Status::Ok();
+  if (spec.parallel.zero > 0) {
+    return InvalidArgument(
+        "local_sgd.inner_steps: each worker steps alone and needs the whole optimizer's state: "
+        "parallel.zero must be 0, not " +
+        std::to_string(spec.parallel.zero) + ", or inner_steps 0");
+  }
+  if (spec.gradients.compression == "low_rank") {
+    return InvalidArgument(
+        "local_sgd.inner_steps: needs gradients.compression: none or bf16, not low_rank, or "
+        "inner_steps 0");
+  }
+  return Status::Ok();
+}
+
 Status CheckTogether(const JobSpec& spec) {
   LEPTON_RETURN_IF_ERROR(CheckName("name", spec.name));
   LEPTON_RETURN_IF_ERROR(CheckName("queue", spec.queue));
@@ -145,6 +162,7 @@ Status CheckTogether(const JobSpec& spec) {
                            std::to_string(spec.resources.max_workers));
   }
   LEPTON_RETURN_IF_ERROR(CheckParallel(spec));
+  LEPTON_RETURN_IF_ERROR(CheckLocalSgd(spec));
   if (spec.schedule.name == "step" && spec.schedule.step_size == 0) {
     return InvalidArgument("schedule.step_size: must be at least 1 with schedule step");
   }

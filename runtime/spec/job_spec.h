@@ -92,6 +92,20 @@ struct ParallelSpec {
   int zero = 0;
 };
 
+// Local SGD (DiLoCo): each logical shard takes inner_steps steps of its own with `optimizer`, whose
+// state begins at zeros, from weights that all share; then the mean of what they changed is the
+// outer optimizer's gradient.
+// docs/decisions/local_sgd.md
+struct OuterOptimizerSpec {
+  std::string name = "nesterov";  // nesterov | sgd
+  double lr = 0.7;
+  double momentum = 0.9;
+};
+struct LocalSgdSpec {
+  int64_t inner_steps = 0;  // 0: off, all shards together take every step
+  OuterOptimizerSpec outer_optimizer;
+};
+
 // A search space's dimension, on the dotted path of a spec field: "optimizer.lr".
 struct Dimension {
   enum class Type { kUniform, kLogUniform, kInt, kLogInt, kChoice };
@@ -157,6 +171,7 @@ struct JobSpec {
   ElasticSpec elastic;
   GradientsSpec gradients;
   ParallelSpec parallel;
+  LocalSgdSpec local_sgd;
   std::string collectives = "auto";  // auto | native | mpi | nccl
   CheckpointSpec checkpoint;
   RestartSpec restart;

@@ -35,8 +35,22 @@ void Visit(FieldVisitor& v, ResourceSpec& s) {
   v.Int("slots_per_worker", s.slots_per_worker, 1, 1024, "slots (cores) that each rank takes");
 }
 
+void Visit(FieldVisitor& v, LocalSgdSpec& s) {
+  v.Integer("inner_steps", s.inner_steps, 0, 1'000'000,
+            "each shard takes so many steps alone between two exchanges; 0: all take every step "
+            "together");
+  v.BeginObject("outer_optimizer", "what follows from the mean of the shards' changes", "name");
+  v.Choice("name", s.outer_optimizer.name, {"nesterov", "sgd"}, "update rule");
+  v.Number("lr", s.outer_optimizer.lr, {.min = 0, .max = 1000, .above_min = true},
+           "1 with momentum 0: the shards' mean weights");
+  v.Number("momentum", s.outer_optimizer.momentum, {.min = 0, .max = 1, .below_max = true},
+           "over rounds");
+  v.EndObject();
+}
+
 void Visit(FieldVisitor& v, CheckpointSpec& s) {
-  v.Integer("every_steps", s.every_steps, 1, kMaxSteps, "how often to save");
+  v.Integer("every_steps", s.every_steps, 1, kMaxSteps,
+            "how often to save; with local_sgd at the next round's end");
   v.Int("keep_last", s.keep_last, 1, 1000, "newest checkpoints to keep");
   v.BeginObject("keep_best", "also keep the best by a metric");
   v.Text("metric", s.keep_best.metric, "which metric");
@@ -151,6 +165,9 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
       "zero", s.parallel.zero, 0, 3,
       "ZeRO's stage. 0: every worker holds everything; 1: its share of the optimizer's state and a "
       "mirror of its buddy's; does not show in the result");
+  v.EndObject();
+  v.BeginObject("local_sgd", "many steps between two exchanges, for slow links (DiLoCo)");
+  Visit(v, s.local_sgd);
   v.EndObject();
   v.Choice("collectives", s.collectives, {"auto", "native", "mpi", "nccl"}, "back-end");
   v.BeginObject("checkpoint", "what is kept against a loss");

@@ -55,10 +55,12 @@ Result<double> TrainAlone(TaskContext& context, const TrainSession& session,
                             LoadModel(context.objects(), context.start().model_manifest()));
     LEPTON_RETURN_IF_ERROR(CopyWeights(from, program->parameters(), program->weights()));
   }
+  const auto outer = MakeOuterOptimizer(context.spec(), *program);
   BaselineObserver observer(context, session);
   const TrainRun run = {.spec = context.spec(),
                         .data = session.data,
                         .program = *program,
+                        .outer = outer.get(),
                         .gang = gang,
                         .last_step = session.stop_step,
                         .checkpoints = false};
@@ -119,6 +121,7 @@ Status RunDistill(TaskContext& context) {
   const TrainRun run = {.spec = context.spec(),
                         .data = session.data,
                         .program = *session.program,
+                        .outer = session.outer.get(),
                         .gang = *gang,
                         .teacher_logits = work.teacher_logits(),
                         .first_step = session.first_step,

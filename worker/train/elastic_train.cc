@@ -114,6 +114,7 @@ class ElasticTraining {
           .spec = context_.spec(),
           .data = session_.data,
           .program = *session_.program,
+          .outer = session_.outer.get(),
           .gang = gang,
           .teacher_logits = work_ != nullptr ? work_->teacher_logits() : std::span<const float>(),
           .first_step = session_.first_step,

@@ -14,6 +14,7 @@ GradientExchange::Options GradientExchange::OptionsOf(const spec::JobSpec& spec)
   if (spec.gradients.compression == "bf16") options.compression = Compression::kBFloat16;
   if (spec.gradients.compression == "low_rank") options.compression = Compression::kLowRank;
   options.rank = spec.gradients.rank;
+  options.overlap = spec.local_sgd.inner_steps == 0;
   options.seed = spec.seed;
   return options;
 }

@@ -29,12 +29,12 @@ Status TrainLoop::Impl::AfterStep() {
   const bool stop = state_.stopping;
   const uint64_t every =
       static_cast<uint64_t>(std::max<int64_t>(0, run_.spec.checkpoint.every_steps));
-  const bool epoch_end = state_.step % source_.steps_per_epoch() == 0;
+  const bool epoch_end = Passed(source_.steps_per_epoch());
   const bool last = state_.step == run_.last_step;
   const bool stale = state_.evaluated_step > state_.step ||
                      state_.step - state_.evaluated_step >= kStepsBetweenEvaluations;
   if (last || (epoch_end && stale && !stop)) LEPTON_RETURN_IF_ERROR(EvaluateNow());
-  const bool due = every > 0 && state_.step % every == 0;
+  const bool due = every > 0 && Passed(every);
   if (run_.checkpoints && (stop || (last && run_.checkpoint_at_end) || (due && !last))) {
     LEPTON_RETURN_IF_ERROR(CheckpointNow());
   }

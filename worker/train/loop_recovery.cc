@@ -37,8 +37,9 @@ Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool ha
     LEPTON_ASSIGN_OR_RETURN(bytes, SettleParts(has_state));
   } else if (gang.size() > 1) {
     LEPTON_ASSIGN_OR_RETURN(const int behind, Settle(has_state));
-    bytes = static_cast<uint64_t>(behind) * sizeof(float) *
-            (run_.program.weights().size() + run_.program.optimizer_state().size());
+    for (const std::span<float> floats : SharedState()) {
+      bytes += static_cast<uint64_t>(behind) * floats.size_bytes();
+    }
   } else if (!has_state || !whole_) {
     return Internal("no rank has the training state");
   }
@@ -52,9 +53,15 @@ Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool ha
                              run_.program.gradients().size_bytes());
   }
   feeder_.reset();
+  if (rounds_) return bytes;  // each shard's round has a feeder of its own
   feeder_.emplace(source_, run_.program.signature(),
                   BatchFeeder::Plan{state_.step, run_.last_step, my_shards_});
   return bytes;
+}
+
+// What of the training state is in arrays, the same on all ranks.
+std::vector<std::span<float>> TrainLoop::Impl::SharedState() {
+  return {run_.program.weights(), rounds_ ? run_.outer->state() : run_.program.optimizer_state()};
 }
 
 // One copy of the state rules, the furthest: also at the start, in case that hosts differ in how
@@ -86,6 +93,7 @@ Result<int> TrainLoop::Impl::Settle(bool has_state) {
   const int behind = static_cast<int>(ranks - furthest.size());
   const bool alike = CountDigests(digests, furthest).agree();
   if (!fresh) LEPTON_RETURN_IF_ERROR(CheckEqual(digests, furthest));
+  if (rounds_ && (mine[0] != newest || !alike)) rounds_->Forget();
   if (behind > 0 || !alike) {
     LEPTON_RETURN_IF_ERROR(Share(furthest[0]).WithContext("training state"));
   }
@@ -135,7 +143,7 @@ Result<uint64_t> TrainLoop::Impl::SettleParts(bool has_state) {
 Status TrainLoop::Impl::Share(int source) {
   using collectives::DataType;
   whole_ = whole_ && gang_->rank() == source;  // until all of it is here
-  for (std::span<float> floats : {run_.program.weights(), run_.program.optimizer_state()}) {
+  for (const std::span<float> floats : SharedState()) {
     if (floats.empty()) continue;
     LEPTON_RETURN_IF_ERROR(
         gang_->Broadcast(floats.data(), floats.size(), DataType::kFloat32, source));

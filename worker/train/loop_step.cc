@@ -20,7 +20,7 @@ void Accumulate(const nn::LossSum& loss, nn::LossSum& total) {
 }  // namespace
 
 Status TrainLoop::Impl::TakeStep() {
-  if (state_.step % source_.steps_per_epoch() == 0) state_.epoch_loss = {};
+  if (state_.step == 0 || Passed(source_.steps_per_epoch())) state_.epoch_loss = {};
   const Result<SplitLoss> local_loss = ComputeStep();
   if (!local_loss.ok()) {
     return AbortGang(*gang_,
@@ -32,6 +32,10 @@ Status TrainLoop::Impl::TakeStep() {
   if (zero_) {
     reduced_ = sums;
     LEPTON_ASSIGN_OR_RETURN(state_.gradient_norm, ApplyParts());
+  } else if (rounds_) {
+    const progress::Computing computing("update", state_.step + 1);
+    state_.gradient_norm = rounds_->norm();
+    if (std::isfinite(state_.gradient_norm)) rounds_->Apply(sums.loss.count);
   } else {
     const progress::Computing computing("update", state_.step + 1);
     state_.gradient_norm =
@@ -45,7 +49,7 @@ Status TrainLoop::Impl::TakeStep() {
 }
 
 // Each piece has its own random stream, numbered on over all shards.
-Result<nn::LossSum> TrainLoop::Impl::PieceGradient(int shard, int piece) {
+Result<nn::LossSum> TrainLoop::Impl::PieceGradient(uint64_t step, int shard, int piece) {
   LEPTON_ASSIGN_OR_RETURN(const BatchBuffer* const batch, feeder_->Next());
   has_rows_ = batch->rows() > 0;
   if (!has_rows_) {
@@ -53,7 +57,7 @@ Result<nn::LossSum> TrainLoop::Impl::PieceGradient(int shard, int piece) {
     std::fill(gradients.begin(), gradients.end(), 0.0f);
     return nn::LossSum{};
   }
-  return run_.program.ForwardBackward(batch->batch(), batch->targets(), state_.step,
+  return run_.program.ForwardBackward(batch->batch(), batch->targets(), step,
                                       static_cast<uint32_t>(shard * pieces_ + piece));
 }
 
@@ -66,7 +70,7 @@ Result<SplitLoss> TrainLoop::Impl::LocalGradient() {
   for (const int shard : my_shards_) {
     nn::LossSum loss;
     for (int piece = 0; piece < pieces_; ++piece) {
-      LEPTON_ASSIGN_OR_RETURN(const nn::LossSum more, PieceGradient(shard, piece));
+      LEPTON_ASSIGN_OR_RETURN(const nn::LossSum more, PieceGradient(state_.step, shard, piece));
       if (exchange_) exchange_->After();
       if (zero_gradients_) zero_gradients_->After(has_rows_);
       Accumulate(more, loss);
@@ -81,6 +85,7 @@ Result<SplitLoss> TrainLoop::Impl::LocalGradient() {
 
 // From here to the reduction a rank waits for nobody.
 Result<SplitLoss> TrainLoop::Impl::ComputeStep() {
+  if (rounds_) return LocalRound();
   const progress::Computing computing("step", state_.step + 1);
   Result<SplitLoss> local_loss = LocalGradient();
   observer_.Computed(state_.step + 1, run_.program);
@@ -93,18 +98,24 @@ Result<StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
   leaves_ = wishes.leave;
   const uint64_t digest = gang_->size() > 1 ? DigestOf(run_.program.weights()) : 0;
   if (zero_gradients_) return zero_gradients_->Reduce(wishes, digest);
-  tail_.resize(TailSize(gang_->size()));
-  WriteTail(tail_, local_loss, wishes, gang_->rank(), digest);
+  const size_t more = rounds_ ? LocalRounds::kTailSize : 0;
+  tail_.resize(more + TailSize(gang_->size()));
+  const std::span<float> of_rounds = std::span(tail_).first(more);
+  const std::span<float> of_step = std::span(tail_).subspan(more);
+  WriteTail(of_step, local_loss, wishes, gang_->rank(), digest);
+  if (rounds_) rounds_->WriteTail(of_rounds);
   LEPTON_RETURN_IF_ERROR(exchange_->Reduce(tail_));
-  return ReadTail(tail_);
+  if (rounds_) rounds_->ReadTail(of_rounds);
+  return ReadTail(of_step);
 }
 
 // Behind the update.
 void TrainLoop::Impl::Advance(const StepSums& sums) {
-  samples_ += source_.BatchRows(state_.step);
   Accumulate(sums.loss, state_.epoch_loss);
   Accumulate(sums.loss, state_.report_loss);
-  ++state_.step;
+  for (const uint64_t end = CommitEnd(); state_.step < end; ++state_.step) {
+    samples_ += source_.BatchRows(state_.step);
+  }
   state_.step_closed = false;
   // If all leave, nobody is left who could go on.
   state_.stopping = sums.stop > 0 || sums.leave == static_cast<int>(sums.digests.size());

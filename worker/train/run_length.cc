@@ -29,7 +29,8 @@ uint64_t TotalSteps(const spec::JobSpec& spec, int64_t train_rows) {
 }
 
 Result<uint64_t> StopStep(const spec::JobSpec& spec, int64_t train_rows) {
-  uint64_t stop = TotalSteps(spec, train_rows);
+  const uint64_t total = TotalSteps(spec, train_rows);
+  uint64_t stop = total;
   if (const auto found = spec.labels.find("lepton.stop_at_step"); found != spec.labels.end()) {
     LEPTON_ASSIGN_OR_RETURN(const uint64_t step, LabelNumber(found->first, found->second));
     stop = std::min(stop, step);
@@ -38,7 +39,9 @@ Result<uint64_t> StopStep(const spec::JobSpec& spec, int64_t train_rows) {
     LEPTON_ASSIGN_OR_RETURN(const uint64_t epoch, LabelNumber(found->first, found->second));
     stop = std::min(stop, epoch * static_cast<uint64_t>(StepsPerEpoch(spec, train_rows)));
   }
-  return stop;
+  // Where a round ends, so that the next rung goes on with the bits of a run that did not stop.
+  const auto round = static_cast<uint64_t>(std::max<int64_t>(1, spec.local_sgd.inner_steps));
+  return std::min((stop + round - 1) / round * round, total);
 }
 
 }  // namespace lepton::worker

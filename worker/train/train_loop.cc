@@ -1,5 +1,7 @@
 #include "worker/train/train_loop.h"
 
+#include <glog/logging.h>
+
 #include <tuple>
 
 #include "worker/train/train_loop_impl.h"
@@ -31,6 +33,8 @@ TrainLoop::Impl::Impl(const TrainRun& run, TrainObserver& observer)
   } else {
     zero_gradients_.emplace(run.program, shards_, pieces_);
   }
+  CHECK_EQ(run.outer != nullptr, run.spec.local_sgd.inner_steps > 0);
+  if (run.outer != nullptr) rounds_.emplace(run.program, *run.outer, run.spec);
   state_.step = state_.good_step = run.first_step;
   state_.last_checkpoint = run.resumed_from;
 }
@@ -67,8 +71,10 @@ StateBytes TrainLoop::Impl::bytes() const {
   const uint64_t held = zero_ ? static_cast<uint64_t>(zero_->held_bytes()) : 0;
   return {.weights = program.weights().size_bytes(),
           .gradients = program.gradients().size_bytes() +
-                       (exchange_ ? exchange_->bytes() : zero_gradients_->bytes()),
-          .optimizer = program.optimizer_state().size_bytes() + held,
+                       (exchange_ ? exchange_->bytes() : zero_gradients_->bytes()) +
+                       (rounds_ ? rounds_->bytes() : 0),
+          .optimizer = program.optimizer_state().size_bytes() + held +
+                       (rounds_ ? run_.outer->state().size_bytes() : 0),
           .arena = program.arena_bytes()};
 }
 

@@ -11,6 +11,9 @@
 //   5. each rank applies the same update to its own copy of the weights; with parallel.zero to its
 //      slices, and gets the others (zero_state.h).
 // The weights have the same bits for any number of ranks.
+// With local_sgd each rank takes many steps with each of its shards before 2, and 5 is a step of
+// the outer optimiser with what that changed (local_rounds.h): where other comments say step, that
+// is then a round.
 // Threads: the gang's calls and the observer's are made on the caller's thread.
 #pragma once
 
@@ -23,6 +26,7 @@
 
 #include "collectives/communicator.h"
 #include "runtime/base/status.h"
+#include "runtime/nn/outer_optimizer.h"
 #include "runtime/nn/training_program.h"
 #include "runtime/spec/job_spec.h"
 #include "storage/objects/object_store.h"
@@ -58,7 +62,8 @@ class TrainObserver {
   // Of an elastic gang: this rank leaves, or the group ends, after the step.
   virtual bool LeaveRequested() { return false; }
   virtual bool RegroupRequested() { return false; }
-  // On every rank, between its own gradient of a step and the reduction.
+  // On every rank, between its own gradient of a step and the reduction; with local_sgd behind each
+  // of its shards' steps too.
   virtual void Computed(uint64_t, nn::TrainingProgram&) {}
   // On every rank, after each update.
   virtual void Committed(uint64_t) {}
@@ -79,6 +84,7 @@ struct TrainRun {
   const spec::JobSpec& spec;  // batch size, shards, pieces, seed, checkpoint interval
   const PreparedData& data;
   nn::TrainingProgram& program;
+  nn::OuterOptimizer* outer = nullptr;    // MakeOuterOptimizer's
   collectives::Communicator& gang;        // of RunTrainLoop
   std::span<const float> teacher_logits;  // [train rows, outputs] when distilling
   uint64_t first_step = 0;                // steps done before

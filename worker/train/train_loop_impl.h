@@ -1,6 +1,7 @@
 // What is inside a TrainLoop (train_loop.h), and where each part of it is written:
 //   train_loop.cc       what a rank does between two groups' ends: the steps, and what follows each
 //   loop_step.cc        one step: shards' gradients, their sum, the update
+//   loop_round.cc       the same with local_sgd: many steps of each shard, and one sum
 //   loop_recovery.cc    ranks meet in a new group: whose state rules, and how the others get it
 //   loop_equality.cc    ranks that hold other parameters than their peers
 //   loop_drain.cc       ranks leave, or others join: the group ends behind a step
@@ -17,6 +18,7 @@
 #include "worker/data/batch_feeder.h"
 #include "worker/data/batch_source.h"
 #include "worker/train/gradient_exchange.h"
+#include "worker/train/local_rounds.h"
 #include "worker/train/loop_state.h"
 #include "worker/train/step_tail.h"
 #include "worker/train/train_loop.h"
@@ -41,7 +43,7 @@ class TrainLoop::Impl {
 
   // loop_step.cc
   Status TakeStep();
-  Result<nn::LossSum> PieceGradient(int shard, int piece);
+  Result<nn::LossSum> PieceGradient(uint64_t step, int shard, int piece);
   Result<SplitLoss> LocalGradient();
   Result<SplitLoss> ComputeStep();
   Result<StepSums> ReduceGradient(const SplitLoss& local_loss);
@@ -51,10 +53,18 @@ class TrainLoop::Impl {
   void Advance(const StepSums& sums);
   Status NotFinite(std::string_view what, double value) const;
 
+  // loop_round.cc
+  Result<SplitLoss> LocalRound();
+  Status ShardRound(int shard);
+  uint64_t CommitEnd() const;
+  uint64_t CommitBegin() const;
+  bool Passed(uint64_t every) const;
+
   // loop_recovery.cc
   Result<int> Settle(bool has_state);
   Result<uint64_t> SettleParts(bool has_state);
   Status Share(int source);
+  std::vector<std::span<float>> SharedState();
   Status ShareLoopState(int source);
 
   // loop_equality.cc
@@ -87,6 +97,7 @@ class TrainLoop::Impl {
   std::vector<int> my_shards_;
   std::optional<BatchFeeder> feeder_;
   std::optional<GradientExchange> exchange_;
+  std::optional<LocalRounds> rounds_;            // local_sgd
   std::optional<ZeroState> zero_;                // parallel.zero
   std::optional<ZeroGradients> zero_gradients_;  // of stage 2, instead of exchange_
   StepSums reduced_;                             // zero_: of the step that it has the gradient of

@@ -94,14 +94,22 @@ Status CheckSize(std::string_view name, int64_t found, int64_t wanted) {
       fmt::format("it has {} values of {}, but the model has {}", found, name, wanted));
 }
 
+// A checkpoint's tensors, as parallel.zero 0 has them; those without elements are not written.
+std::vector<std::pair<const char*, std::span<float>>> CheckpointedState(
+    const TrainSession& session) {
+  if (session.outer) {
+    return {{"weights", session.program->weights()}, {"outer_optimizer", session.outer->state()}};
+  }
+  return {{"weights", session.program->weights()},
+          {"optimizer", session.program->optimizer_state()}};
+}
+
 Status Resume(const storage::ObjectStore& objects, const storage::Digest& digest,
               TrainSession& session, uint64_t seed) {
   LEPTON_ASSIGN_OR_RETURN(const storage::LoadedCheckpoint checkpoint,
                           storage::ReadCheckpoint(objects, digest));
   LEPTON_RETURN_IF_ERROR(CheckSeed(checkpoint.info, seed));
-  const std::pair<const char*, std::span<float>> states[] = {
-      {"weights", session.program->weights()}, {"optimizer", session.program->optimizer_state()}};
-  for (const auto& [name, state] : states) {
+  for (const auto& [name, state] : CheckpointedState(session)) {
     const auto found = checkpoint.tensors.find(name);
     const size_t size = found == checkpoint.tensors.end() ? 0 : found->second.size();
     LEPTON_RETURN_IF_ERROR(
@@ -317,6 +325,7 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
   session.total_steps = TotalSteps(spec, session.data.train->rows());
   LEPTON_ASSIGN_OR_RETURN(session.stop_step, StopStep(spec, session.data.train->rows()));
   LEPTON_ASSIGN_OR_RETURN(session.program, BuildProgram(spec, session, /*distill=*/true));
+  session.outer = MakeOuterOptimizer(spec, *session.program);
   if (!start.resume_checkpoint().empty()) {
     const auto resume = spec.parallel.zero > 0 ? &ResumeParts : &Resume;
     LEPTON_RETURN_IF_ERROR(resume(context.objects(), start.resume_checkpoint(), session, spec.seed)
@@ -419,12 +428,10 @@ void TaskObserver::ReportCheckpoint(uint64_t step, const Metrics& metrics,
 }
 
 Result<storage::Digest> TaskObserver::Checkpoint(uint64_t step, const Metrics& metrics) {
-  const std::span<float> weights = session_.program->weights();
-  const std::span<float> optimizer = session_.program->optimizer_state();
-  std::vector<storage::CheckpointTensor> tensors = {
-      {"weights", {static_cast<int64_t>(weights.size())}, weights}};
-  if (!optimizer.empty()) {
-    tensors.push_back({"optimizer", {static_cast<int64_t>(optimizer.size())}, optimizer});
+  std::vector<storage::CheckpointTensor> tensors;
+  for (const auto& [name, state] : CheckpointedState(session_)) {
+    if (state.empty()) continue;
+    tensors.push_back({name, {static_cast<int64_t>(state.size())}, state});
   }
   LEPTON_ASSIGN_OR_RETURN(
       const storage::WrittenCheckpoint written,

@@ -13,6 +13,7 @@
 #include "worker/data/prepared_data.h"
 #include "worker/device.h"
 #include "worker/task_context.h"
+#include "worker/train/local_rounds.h"
 #include "worker/train/model_files.h"
 #include "worker/train/train_faults.h"
 #include "worker/train/train_loop.h"
@@ -39,10 +40,11 @@ struct TrainSession {
   std::map<std::string, storage::Digest> files;
   std::unique_ptr<kernels::DeviceBackend> device;  // what the program runs on; null: the host
   std::unique_ptr<nn::TrainingProgram> program;
-  uint64_t first_step = 0;   // > 0 when resumed
-  StateSource first_state;   // parallel.zero, when resumed: of any part
-  uint64_t stop_step = 0;    // of this task
-  uint64_t total_steps = 0;  // of the whole run: the schedule's length
+  std::unique_ptr<nn::OuterOptimizer> outer;  // local_sgd; else null
+  uint64_t first_step = 0;                    // > 0 when resumed
+  StateSource first_state;                    // parallel.zero, when resumed: of any part
+  uint64_t stop_step = 0;                     // of this task
+  uint64_t total_steps = 0;                   // of the whole run: the schedule's length
 };
 
 // Reads the dataset, builds the spec's program (a distillation's if the spec is one) and gives it

@@ -20,6 +20,7 @@ Status RunTrain(TaskContext& context) {
   const TrainRun run = {.spec = context.spec(),
                         .data = session.data,
                         .program = *session.program,
+                        .outer = session.outer.get(),
                         .gang = *gang,
                         .first_step = session.first_step,
                         .last_step = session.stop_step,

@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "runtime/nn/outer_optimizer.h"
 #include "runtime/nn/schedules.h"
 
 namespace lepton::nn {
@@ -49,6 +50,30 @@ TEST(Optimizer, MatricesAloneDecayIfAsked) {
     optimizer.decay = "all";
     ASSERT_EQ(UpdateRanges(optimizer, parameters).size(), 1u);
     EXPECT_EQ(UpdateRanges(optimizer, parameters)[0].end, 5);
+  }
+}
+
+// Two rounds of a trained parameter and a statistic, whose changes sum to 4 and 8 over 4 rows.
+TEST(OuterOptimizer, StepsByHandAndStatisticsBecomeTheirMean) {
+  const std::vector<ParameterView> parameters = {{"w", {1}, 0, 1}, {"mean", {1}, 1, 1, true}};
+  const std::vector<float> changes = {4, 8};
+  struct Case {
+    const char* name;
+    double momentum;
+    float first, second;  // the trained parameter, from 1
+  };
+  // g = 1 in both. nesterov: v = 1, 1.5; steps of 0.5 * (0.5 v + 1). sgd: of 0.5 * v.
+  for (const Case& one : {Case{"nesterov", 0.5, 0.25f, -0.625f}, Case{"sgd", 0.5, 0.5f, -0.25f},
+                          Case{"nesterov", 0, 0.5f, 0.0f}, Case{"sgd", 0, 0.5f, 0.0f}}) {
+    OuterOptimizer outer({.name = one.name, .lr = 0.5, .momentum = one.momentum}, parameters);
+    EXPECT_EQ(outer.state().size(), one.momentum > 0 ? 1u : 0u);
+    std::vector<float> w = {1, 10};
+    outer.Step(changes, 0.25, w);
+    EXPECT_FLOAT_EQ(w[0], one.first) << one.name;
+    EXPECT_FLOAT_EQ(w[1], 8);
+    outer.Step(changes, 0.25, w);
+    EXPECT_FLOAT_EQ(w[0], one.second) << one.name;
+    EXPECT_FLOAT_EQ(w[1], 6);
   }
 }
 

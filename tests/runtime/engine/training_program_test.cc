@@ -248,6 +248,28 @@ TEST(TrainingProgram, ClippingBoundsTheStep) {
   EXPECT_NEAR(std::sqrt(moved), 0.25, 1e-6);
 }
 
+// Adam's first steps are corrected by their number: anew behind a restart, at the schedule's rate.
+TEST(TrainingProgram, ARestartedOptimizerStepsAsAtFirst) {
+  TrainingProgram::Options options = SmallOptions();
+  options.optimizer = {.name = "adam", .lr = 0.1, .weight_decay = 0};
+  options.schedule = {.name = "step", .step_size = 7, .gamma = 0.5};
+  auto program = MustBuild(Signature::Features(2, 2), options);
+  const auto step = [&](uint64_t number) {
+    const float before = program->weights()[0];
+    std::fill(program->gradients().begin(), program->gradients().end(), 3.0f);
+    program->ApplyGradients(number, 1);
+    return before - program->weights()[0];
+  };
+  EXPECT_NEAR(step(0), 0.1, 1e-5);
+  program->gradients()[0] = -100;
+  program->ApplyGradients(1, 1);
+  EXPECT_GT(std::abs(step(2) - 0.1f), 0.01f);
+  program->RestartOptimizer(7);
+  for (const float value : program->optimizer_state()) EXPECT_EQ(value, 0);
+  EXPECT_NEAR(step(7), 0.05, 1e-5);
+  EXPECT_NEAR(step(8), 0.05, 1e-5);
+}
+
 TEST(TrainingProgram, BadGradientsAreReportedAndNotApplied) {
   auto program = MustBuild(Signature::Features(2, 2), SmallOptions());
   const std::vector<float> weights(program->weights().begin(), program->weights().end());

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "tests/worker/train/thread_gang.h"
+#include "worker/train/local_rounds.h"
 #include "worker/train/train_loop.h"
 
 namespace lepton::testing {
@@ -162,6 +163,7 @@ class ZeroObserver final : public worker::TrainObserver {
 
 struct Member {
   std::unique_ptr<nn::TrainingProgram> program;
+  std::unique_ptr<nn::OuterOptimizer> outer;
   ZeroObserver observer;
   std::unique_ptr<worker::TrainLoop> loop;
   std::unique_ptr<worker::TrainRun> run;
@@ -175,10 +177,13 @@ class ZeroTraining {
   explicit ZeroTraining(const std::string& more, uint64_t steps = 5, int hidden = 230,
                         int layers = 2)
       : spec_(*spec::ParseJobSpec(fmt::format(
-            "{{kind: train, dataset: {{name: made}}, batch_size: 16, seed: 5, steps: {}, "
-            "checkpoint: {{every_steps: 1000}}, elastic: {{logical_shards: {}}}, "
-            "resources: {{max_workers: 5}}, model: {{hidden: [{}]}}, {}}}",
-            steps, kShards, fmt::join(std::vector<int>(layers, hidden), ", "), more))),
+            "{{kind: train, dataset: {{name: made}}, {}seed: 5, steps: {}, checkpoint: "
+            "{{every_steps: 1000}}, {}resources: {{max_workers: 5}}, model: {{hidden: [{}]}}, {}}}",
+            more.find("batch_size") == more.npos ? "batch_size: 16, " : "", steps,
+            more.find("elastic") == more.npos
+                ? fmt::format("elastic: {{logical_shards: {}}}, ", kShards)
+                : "",
+            fmt::join(std::vector<int>(layers, hidden), ", "), more))),
         steps_(steps) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
@@ -212,6 +217,7 @@ class ZeroTraining {
     auto built = nn::TrainingProgram::Build(*nn::MakeSignature(options.model, shape), options);
     EXPECT_TRUE(built.ok()) << built.status().ToString();
     member.program = *std::move(built);
+    member.outer = worker::MakeOuterOptimizer(spec_, *member.program);
     member.has_state = has_state;
     return member;
   }
@@ -261,6 +267,7 @@ class ZeroTraining {
       member.run = std::make_unique<worker::TrainRun>(worker::TrainRun{.spec = spec_,
                                                                        .data = data_,
                                                                        .program = *member.program,
+                                                                       .outer = member.outer.get(),
                                                                        .gang = gang,
                                                                        .last_step = steps_});
       member.loop = std::make_unique<worker::TrainLoop>(*member.run, member.observer);
