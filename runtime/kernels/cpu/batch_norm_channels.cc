@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <optional>
 
 #include "runtime/kernels/cpu/image_kernels.h"
 #include "runtime/kernels/cpu/simd/loops.h"
@@ -83,67 +82,140 @@ struct Elements {
   bool bf16;
 };
 
-// A channel as f32 side by side: where it lies, or a copy.
-class DenseChannel {
- public:
-  DenseChannel(const Elements& elements, const Channel& channel, Buffer& memory)
-      : runs_(channel.runs()) {
-    if (!elements.bf16) {
-      data_ = static_cast<float*>(elements.data) + channel.first();
-      return;
-    }
-    data_ = Room(channel, memory);
-    simd::BestLoops().to_f32_rows(channel.images, channel.pixels,
-                                  static_cast<const uint16_t*>(elements.data) + channel.first(),
-                                  channel.stride * channel.pixels, data_, channel.pixels);
-    runs_ = {1, channel.elements(), channel.elements()};
-  }
-  const simd::Runs& runs() const { return runs_; }
-  const float* data() const { return data_; }
+const simd::ChannelLoops<float>& LoopsOf(float) {
+  return simd::BestLoops().channels;
+}
+const simd::ChannelLoops<uint16_t>& LoopsOf(uint16_t) {
+  return simd::BestLoops().channels_bf16;
+}
 
-  static float* Room(const Channel& channel, Buffer& memory) {
-    const auto bytes = static_cast<size_t>(channel.elements()) * sizeof(float);
+void CopyRows(int64_t rows, int64_t columns, const float* x, int64_t x_pitch, float* y,
+              int64_t y_pitch) {
+  simd::BestLoops().copy_rows(rows, columns, x, x_pitch, y, y_pitch);
+}
+void CopyRows(int64_t rows, int64_t columns, const uint16_t* x, int64_t x_pitch, float* y,
+              int64_t y_pitch) {
+  simd::BestLoops().to_f32_rows(rows, columns, x, x_pitch, y, y_pitch);
+}
+void CopyRows(int64_t rows, int64_t columns, const float* x, int64_t x_pitch, uint16_t* y,
+              int64_t y_pitch) {
+  simd::BestLoops().to_bf16_rows(rows, columns, x, x_pitch, y, y_pitch);
+}
+
+// A channel whose runs are short is copied to f32 side by side first: its lines, a whole image of
+// all channels apart, share few sets of the caches, and would come from memory for every pass.
+class ShortRuns {
+ public:
+  static constexpr int64_t kLeastPixels = 256;  // from here on channels are read where they lie
+
+  explicit ShortRuns(const Channel& channel) : channel_(channel) {}
+  simd::Runs runs() const { return {1, channel_.elements(), channel_.elements()}; }
+
+  // `from` and `to` are the channel's first number. Memory of the thread, one of each slot.
+  template <int kSlot, typename Number>
+  float* Gather(const Number* from) const {
+    float* const to = Room<kSlot>();
+    CopyRows(channel_.images, channel_.pixels, from, Pitch(), to, channel_.pixels);
+    return to;
+  }
+  template <int kSlot>
+  float* Room() const {
+    thread_local Buffer memory;
+    const auto bytes = static_cast<size_t>(channel_.elements()) * sizeof(float);
     if (memory.size() < bytes) memory = Buffer(bytes);
     return memory.as<float>();
   }
+  template <typename Number>
+  void Scatter(const float* from, Number* to) const {
+    CopyRows(channel_.images, channel_.pixels, from, channel_.pixels, to, Pitch());
+  }
 
  private:
-  simd::Runs runs_;
-  float* data_;
-};
+  int64_t Pitch() const { return channel_.stride * channel_.pixels; }
 
-// Where a channel's results go: where they belong, or, rounded when it ends, there by way of f32.
-class ChannelTarget {
- public:
-  ChannelTarget(const Elements& elements, const Channel& channel, Buffer& memory)
-      : elements_(elements), channel_(channel) {
-    data_ = elements.bf16 ? DenseChannel::Room(channel, memory)
-                          : static_cast<float*>(elements.data) + channel.first();
-  }
-  ~ChannelTarget() {
-    if (!elements_.bf16) return;
-    simd::BestLoops().to_bf16_rows(channel_.images, channel_.pixels, data_, channel_.pixels,
-                                   static_cast<uint16_t*>(elements_.data) + channel_.first(),
-                                   channel_.stride * channel_.pixels);
-  }
-  ChannelTarget(const ChannelTarget&) = delete;
-  ChannelTarget& operator=(const ChannelTarget&) = delete;
-  float* data() const { return data_; }
-
- private:
-  const Elements elements_;
   const Channel channel_;
-  float* data_;
 };
 
-// What a thread copies channels into.
-struct ChannelMemory {
-  Buffer x, dy, result;
-};
+template <typename Number>
+void VectorNorm(const KernelContext& context, int64_t begin, int64_t end) {
+  const auto& loops = LoopsOf(Number());
+  const auto& short_loops = LoopsOf(float());
+  const bool training = context.attributes().Int("training") != 0;
+  const auto* x = context.input(0).as<Number>();
+  auto* y = context.output(0).as<Number>();
+  const float* gathered = nullptr;  // of the channel at hand, if its runs are short
+  BatchNormOf(
+      context, begin, end,
+      [&](const Channel& channel) {
+        if (channel.pixels >= ShortRuns::kLeastPixels) {
+          return loops.sum(channel.runs(), x + channel.first());
+        }
+        const ShortRuns runs(channel);
+        gathered = runs.Gather<0>(x + channel.first());
+        return short_loops.sum(runs.runs(), gathered);
+      },
+      [&](const Channel& channel, double mean) {
+        return channel.pixels >= ShortRuns::kLeastPixels
+                   ? loops.squared_distance(channel.runs(), mean, x + channel.first())
+                   : short_loops.squared_distance(ShortRuns(channel).runs(), mean, gathered);
+      },
+      [&](const Channel& channel, double mean, double factor, double offset) {
+        const auto center = static_cast<float>(mean);
+        const auto scale = static_cast<float>(factor);
+        const auto shift = static_cast<float>(offset);
+        // Without statistics to take, once is all that x is read.
+        if (!training || channel.pixels >= ShortRuns::kLeastPixels) {
+          loops.normalize(channel.runs(), center, scale, shift, x + channel.first(),
+                          y + channel.first());
+          return;
+        }
+        const ShortRuns runs(channel);
+        float* const result = runs.Room<1>();
+        short_loops.normalize(runs.runs(), center, scale, shift, gathered, result);
+        runs.Scatter(result, y + channel.first());
+      });
+}
 
-ChannelMemory& ThreadChannels() {
-  thread_local ChannelMemory memory;
-  return memory;
+template <typename Number>
+void NormGradOf(const KernelContext& context, int64_t c, const simd::ChannelLoops<Number>& loops,
+                const simd::Runs& runs, const Number* x, const Number* dy, Number* dx) {
+  const bool training = context.attributes().Int("training") != 0;
+  const double gain = context.input(1).as<float>()[c];
+  const double mean = context.input(2).as<float>()[c];
+  const double rstd = context.input(3).as<float>()[c];
+  double products = 0, dbias = 0;
+  loops.norm_sums(runs, mean, x, dy, &products, &dbias);
+  const double dgain = products * rstd;
+  const double share = training ? 1 / static_cast<double>(runs.count * runs.length) : 0;
+  const double factor = gain * rstd;
+  loops.normalize_grad(runs, static_cast<float>(mean), static_cast<float>(factor),
+                       static_cast<float>(factor * share * dbias),
+                       static_cast<float>(factor * share * dgain * rstd), x, dy, dx);
+  context.output(1).as<float>()[c] = static_cast<float>(dgain);
+  context.output(2).as<float>()[c] = static_cast<float>(dbias);
+}
+
+template <typename Number>
+void VectorNormGrad(const KernelContext& context, int64_t begin, int64_t end) {
+  for (int64_t c = begin; c < end; ++c) {
+    const Channel channel(context.input(0).shape(), c);
+    const auto* x = context.input(0).as<Number>() + channel.first();
+    const auto* dy = context.input(4).as<Number>() + channel.first();
+    auto* dx = context.output(0).as<Number>() + channel.first();
+    if (channel.pixels >= ShortRuns::kLeastPixels) {
+      NormGradOf(context, c, LoopsOf(Number()), channel.runs(), x, dy, dx);
+      continue;
+    }
+    const ShortRuns runs(channel);
+    float* const result = runs.Room<1>();
+    NormGradOf<float>(context, c, LoopsOf(float()), runs.runs(), runs.Gather<0>(x),
+                      runs.Gather<2>(dy), result);
+    runs.Scatter(result, dx);
+  }
+}
+
+bool IsBf16(const KernelContext& context) {
+  return context.input(0).type.dtype == DType::kBF16;
 }
 
 }  // namespace
@@ -168,26 +240,8 @@ void BatchNorm(const KernelContext& context, int64_t begin, int64_t end) {
 }
 
 void VectorBatchNorm(const KernelContext& context, int64_t begin, int64_t end) {
-  const simd::Loops& loops = simd::BestLoops();
-  ChannelMemory& memory = ThreadChannels();
-  const Elements x(context.input(0)), y(context.output(0));
-  std::optional<DenseChannel> dense;
-  const bool training = context.attributes().Int("training") != 0;
-  BatchNormOf(
-      context, begin, end,
-      [&](const Channel& channel) {
-        dense.emplace(x, channel, memory.x);
-        return loops.sum(dense->runs(), dense->data());
-      },
-      [&](const Channel&, double mean) {
-        return loops.squared_distance(dense->runs(), mean, dense->data());
-      },
-      [&](const Channel& channel, double mean, double factor, double offset) {
-        if (!training) dense.emplace(x, channel, memory.x);
-        const ChannelTarget target(y, channel, memory.result);
-        loops.normalize(dense->runs(), static_cast<float>(mean), static_cast<float>(factor),
-                        static_cast<float>(offset), dense->data(), target.data());
-      });
+  IsBf16(context) ? VectorNorm<uint16_t>(context, begin, end)
+                  : VectorNorm<float>(context, begin, end);
 }
 
 // With h = (x - mean) * rstd: dgain = sum(dy h), dbias = sum(dy), and in training
@@ -217,29 +271,8 @@ void BatchNormGrad(const KernelContext& context, int64_t begin, int64_t end) {
 }
 
 void VectorBatchNormGrad(const KernelContext& context, int64_t begin, int64_t end) {
-  const simd::Loops& loops = simd::BestLoops();
-  ChannelMemory& memory = ThreadChannels();
-  const Elements x(context.input(0)), dy(context.input(4)), dx(context.output(0));
-  const bool training = context.attributes().Int("training") != 0;
-  for (int64_t c = begin; c < end; ++c) {
-    const Channel channel(context.input(0).shape(), c);
-    const double gain = context.input(1).as<float>()[c];
-    const double mean = context.input(2).as<float>()[c];
-    const double rstd = context.input(3).as<float>()[c];
-    double products = 0, dbias = 0;
-    const DenseChannel dense(x, channel, memory.x), slopes(dy, channel, memory.dy);
-    loops.norm_sums(dense.runs(), mean, dense.data(), slopes.data(), &products, &dbias);
-    const double dgain = products * rstd;
-    const double share = training ? 1 / static_cast<double>(channel.elements()) : 0;
-    const double factor = gain * rstd;
-    const ChannelTarget target(dx, channel, memory.result);
-    loops.normalize_grad(dense.runs(), static_cast<float>(mean), static_cast<float>(factor),
-                         static_cast<float>(factor * share * dbias),
-                         static_cast<float>(factor * share * dgain * rstd), dense.data(),
-                         slopes.data(), target.data());
-    context.output(1).as<float>()[c] = static_cast<float>(dgain);
-    context.output(2).as<float>()[c] = static_cast<float>(dbias);
-  }
+  IsBf16(context) ? VectorNormGrad<uint16_t>(context, begin, end)
+                  : VectorNormGrad<float>(context, begin, end);
 }
 
 }  // namespace lepton::kernels::image

@@ -177,13 +177,18 @@ void AddPools(std::string_view op, int64_t rows, std::vector<OpCase>& cases) {
 void AddBatchNorms(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
   n = std::min<int64_t>(n, 40);
   for (const int64_t training : {0, 1}) {
-    for (const Shape& shape : {Shape({rows + 2, n}), Shape({2, n, 3, 2})}) {
+    // The last has runs of pixels that are long enough to be read where they lie, and an end.
+    for (const Shape& shape : {Shape({rows + 2, n}), Shape({2, n, 3, 2}), Shape({3, n, 19, 17})}) {
+      if (shape.elements() > 60'000) continue;
       const auto channels = [&](uint64_t seed, double low) {
         return RandomTensor(F32({n}), seed, low, 2);
       };
+      // Finite differences over so many elements are slow, and say little.
+      const std::vector<int> differentiable =
+          shape.rank() == 4 && shape[2] > 3 ? std::vector<int>{} : std::vector<int>{0, 1, 2};
       if (op == "batch_norm") {
         cases.push_back(MakeCase(shape.ToString(), {{"training", training}, {"epsilon", 0.01}},
-                                 {0, 1, 2}, RandomTensor(F32(shape), 45), channels(46, -2),
+                                 differentiable, RandomTensor(F32(shape), 45), channels(46, -2),
                                  channels(47, -2), channels(48, -2), channels(49, 0.5)));
       } else {
         cases.push_back(MakeCase(shape.ToString(), {{"training", training}}, {},

@@ -42,6 +42,22 @@ struct Runs {
   int64_t count, stride, length;
 };
 
+// Batch normalisation, on one channel's pixels, of f32 or (uint16_t) bf16, of which all is computed
+// in f32; sums in double, of parts in single.
+template <typename Number>
+struct ChannelLoops {
+  double (*sum)(const Runs& runs, const Number* x);
+  double (*squared_distance)(const Runs& runs, double mean, const Number* x);  // sum (x - mean)^2
+  void (*normalize)(const Runs& runs, float mean, float factor, float offset, const Number* x,
+                    Number* y);  // y = (x - mean) * factor + offset
+  // The sums of dy * (x - mean) and of dy.
+  void (*norm_sums)(const Runs& runs, double mean, const Number* x, const Number* dy,
+                    double* products, double* sum);
+  // dx = dy * factor - (shift + (x - mean) * slope)
+  void (*normalize_grad)(const Runs& runs, float mean, float factor, float shift, float slope,
+                         const Number* x, const Number* dy, Number* dx);
+};
+
 struct Loops {
   const char* name;  // "avx512", "avx2", "baseline"
 
@@ -142,17 +158,8 @@ struct Loops {
                float* first, float* second);
   double (*sum_of_squares)(int64_t count, const float* values);
 
-  // Batch normalisation, on one channel's pixels; sums in double, of parts in single.
-  double (*sum)(const Runs& runs, const float* x);
-  double (*squared_distance)(const Runs& runs, double mean, const float* x);  // sum (x - mean)^2
-  void (*normalize)(const Runs& runs, float mean, float factor, float offset, const float* x,
-                    float* y);  // y = (x - mean) * factor + offset
-  // The sums of dy * (x - mean) and of dy.
-  void (*norm_sums)(const Runs& runs, double mean, const float* x, const float* dy,
-                    double* products, double* sum);
-  // dx = dy * factor - (shift + (x - mean) * slope)
-  void (*normalize_grad)(const Runs& runs, float mean, float factor, float shift, float slope,
-                         const float* x, const float* dy, float* dx);
+  ChannelLoops<float> channels;
+  ChannelLoops<uint16_t> channels_bf16;
 
   // 8-bit integers (runtime/ops/matmul_int8.h). The largest magnitude, which is a NaN's if there is
   // one.

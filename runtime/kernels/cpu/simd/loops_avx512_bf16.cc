@@ -9,6 +9,7 @@ void UseBf16Instructions(Loops& loops) {
   loops.to_bf16_rows = ToBf16RowsLoop;
   loops.score_exp = ScoreExpLoop;
   loops.slopes_bf16 = SlopesBf16Loop;
+  loops.channels_bf16 = MakeChannelLoops<uint16_t>();
 }
 
 }  // namespace lepton::kernels::simd
