@@ -58,6 +58,8 @@ class ShiftedPixelKernel final : public graph::Kernel {
         out_pixels_(forward ? s.out_h * s.out_w : s.in_h * s.in_w),
         step_h_(forward ? 1 : s.window.h.stride),
         step_w_(forward ? 1 : s.window.w.stride),
+        read_h_(forward ? s.window.h.stride : 1),
+        read_w_(forward ? s.window.w.stride : 1),
         frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue),
         micro_(gemm::Bf16Micro()),
         weights_(forward, s.window.h.extent * s.window.w.extent, in_channels_, out_channels_),
@@ -100,12 +102,14 @@ class ShiftedPixelKernel final : public graph::Kernel {
       const ConvScope scope(micro_);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i / tasks * together, first = i % tasks * lines;
+        const int64_t images = std::min(together, images_ - image);
+        const PixelTarget of_image = y + image * out_channels_ * out_pixels_;
+        if (has_gaps_) Zero(images, first * step_h_, lines * step_h_, of_image);
         for (const Phase& phase : phases_) {
           const int64_t count = std::min(lines, phase.planes.out_h() - first);
-          if (count <= 0) continue;
-          Multiply(phase, {std::min(together, images_ - image), first, count},
-                   x + image * in_channels_ * in_pixels_, packed + phase.weights,
-                   y + image * out_channels_ * out_pixels_);
+          if (count <= 0 || phase.taps.empty()) continue;
+          Multiply(phase, {images, first, count}, x + image * in_channels_ * in_pixels_,
+                   packed + phase.weights, of_image);
         }
       }
     });
@@ -119,8 +123,12 @@ class ShiftedPixelKernel final : public graph::Kernel {
         std::vector<int64_t> rows, columns, taps;
         if (forward) {
           for (int64_t tap = 0; tap < w.h.extent * w.w.extent; ++tap) taps.push_back(tap);
-          AddPhase(h, v, TapLine::Forward(w.h, s.in_h, s.out_h),
-                   TapLine::Forward(w.w, s.in_w, s.out_w), std::move(taps));
+          // The pixels that a window of 1 x 1 steps on are all that there is of x.
+          AddPhase(
+              h, v,
+              read_h_ > 1 ? TapLine{s.out_h, s.out_h, {0}} : TapLine::Forward(w.h, s.in_h, s.out_h),
+              read_w_ > 1 ? TapLine{s.out_w, s.out_w, {0}} : TapLine::Forward(w.w, s.in_w, s.out_w),
+              std::move(taps));
         } else {
           const TapLine down = TapLine::Backward(w.h, s.in_h, s.out_h, h, rows);
           const TapLine across = TapLine::Backward(w.w, s.in_w, s.out_w, v, columns);
@@ -144,6 +152,7 @@ class ShiftedPixelKernel final : public graph::Kernel {
     }
     phases_.push_back({h, v, std::move(planes), std::move(copies), std::move(taps), packed_bytes_});
     const Phase& phase = phases_.back();
+    has_gaps_ |= phase.taps.empty();
     packed_bytes_ += out_channels_ * Inner(phase) * 2;
     const int64_t channels = whole_ ? in_channels_ * Copies(phase) : Inner(phase);
     const int64_t line_bytes = std::max<int64_t>(1, channels / 2 * phase.planes.width() * 4);
@@ -154,6 +163,16 @@ class ShiftedPixelKernel final : public graph::Kernel {
     const int64_t span_bytes = std::max<int64_t>(1, phase.planes.Span(height) * channels / 2 * 4);
     most_images_ =
         apart ? std::clamp<int64_t>(kStripBytes / span_bytes, 1, most_images_) : int64_t{1};
+  }
+
+  // Lines of all channels.
+  void Zero(int64_t images, int64_t first, int64_t lines, const PixelTarget& y) const {
+    const int64_t count = std::min(lines, out_pixels_ / out_w_ - first) * out_w_;
+    for (int64_t channel = 0; channel < images * out_channels_; ++channel) {
+      const PixelTarget at = y + (channel * out_pixels_ + first * out_w_);
+      if (at.wide != nullptr) std::fill_n(at.wide, count, 0.0f);
+      if (at.narrow != nullptr) std::fill_n(at.narrow, count, uint16_t{0});
+    }
   }
 
   static int64_t Copies(const Phase& phase) {
@@ -289,13 +308,24 @@ class ShiftedPixelKernel final : public graph::Kernel {
           const int64_t room = image + 1 < part.images ? span : pitch - image * span;
           planes.Fill(part.first, part.lines, room, pairs + image * span,
                       [&](int64_t line, uint32_t* to) {
-                        const uint16_t* from = even + line * in_w_;
+                        const uint16_t* from = even + line * read_h_ * in_w_;
                         std::fill(to, to + begin, 0);
-                        loops.interleave(end - begin, from, from + in_pixels_, to + begin);
+                        if (read_w_ == 1) {
+                          loops.interleave(end - begin, from, from + in_pixels_, to + begin);
+                        } else {
+                          PairStrided(end - begin, from, to + begin);
+                        }
                         std::fill(to + end, to + planes.columns(), 0);
                       });
         }
       }
+    }
+  }
+
+  void PairStrided(int64_t count, const uint16_t* even, uint32_t* to) const {
+    const uint16_t* odd = even + in_pixels_;
+    for (int64_t i = 0; i < count; ++i) {
+      to[i] = even[i * read_w_] | static_cast<uint32_t>(odd[i * read_w_]) << 16;
     }
   }
 
@@ -345,6 +375,7 @@ class ShiftedPixelKernel final : public graph::Kernel {
 
   const int64_t images_, in_channels_, out_channels_, in_w_, in_pixels_, out_w_, out_pixels_;
   const int64_t step_h_, step_w_;  // from pixel to pixel of a phase
+  const int64_t read_h_, read_w_;  // from pixel to pixel of x, for windows of 1 x 1; else 1
   const bool frozen_;
   const Micro& micro_;
   const WeightRows weights_;
@@ -352,6 +383,7 @@ class ShiftedPixelKernel final : public graph::Kernel {
   const PixelFollower follower_;
   std::vector<Phase> phases_;
   bool by_line_;  // a tile of pixels is of one line, and goes to where it belongs by itself
+  bool has_gaps_ = false;  // pixels that no tap meets
   int64_t packed_bytes_ = 0;
   int64_t most_lines_ = std::numeric_limits<int64_t>::max();   // at a time
   int64_t most_images_ = std::numeric_limits<int64_t>::max();  // of which all lines are taken
@@ -364,11 +396,12 @@ bool CanShiftPixels(const KernelRequest& request) {
   const Shape& x = request.inputs[forward ? 0 : 2].shape;
   const ConvShape s(x, request.inputs[1].shape, *request.attributes);
   if (gemm::Bf16Micro().multiply_shifted == nullptr || !PixelFollower::CanRun(request) ||
-      !HasPixels(s) || (forward && !HasUnitStrides(s)))
+      !HasPixels(s))
     return false;
   const int64_t in = forward ? s.in_channels : s.out_channels;
   const int64_t out = forward ? s.out_channels : s.in_channels;
   // Unfolded, dx of a stride is mostly multiplied with zeros.
+  if (forward && !HasUnitStrides(s) && !(IsOnePixel(s) && in % kStepChannels == 0)) return false;
   const int64_t height = forward ? s.out_h : s.in_h, width = forward ? s.out_w : s.in_w;
   const bool wide = forward || HasUnitStrides(s)
                         ? width >= 8 || (width >= 4 && height * width % kTileColumns == 0 &&

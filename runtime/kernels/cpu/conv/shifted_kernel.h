@@ -1,4 +1,4 @@
-// Convolutions of stride 1, and dx of any, without unfolding the images: each is copied once with a
+// Convolutions of stride 1 or of 1 x 1, and dx of any, without unfolding the images: each is copied once with a
 // border of zeros (planes.h), and a tap is the same memory at another distance. Nothing is turned:
 // channels stay first, on both sides of the product and in what comes out.
 //

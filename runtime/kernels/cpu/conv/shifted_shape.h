@@ -13,6 +13,14 @@ inline bool HasUnitStrides(const ConvShape& s) {
   return s.window.h.stride == 1 && s.window.w.stride == 1;
 }
 
+// A window that sees the pixel that it is at, and no border.
+inline bool IsOnePixel(const ConvShape& s) {
+  const auto one = [](const ops::WindowAxis& w) {
+    return w.extent == 1 && w.before == 0 && w.after == 0;
+  };
+  return one(s.window.h) && one(s.window.w);
+}
+
 inline bool HasPixels(const ConvShape& s) {
   return s.groups == 1 && s.images > 0 && s.out_h > 0 && s.out_w > 0;
 }
