@@ -8,6 +8,7 @@
 #include "runtime/kernels/cpu/conv/pixel_target.h"
 #include "runtime/kernels/cpu/conv/planes.h"
 #include "runtime/kernels/cpu/conv/scratch.h"
+#include "runtime/kernels/cpu/conv/shifted_images.h"
 #include "runtime/kernels/cpu/conv/shifted_shape.h"
 #include "runtime/kernels/cpu/conv/shifted_weight_kernel.h"
 #include "runtime/kernels/cpu/conv/weight_rows.h"
@@ -28,23 +29,6 @@ constexpr int64_t kPairColumns = 2 * kTileColumns;
 constexpr int64_t kStepChannels = 32;  // that go in
 constexpr int64_t kLeastLines = 4;     // of an image, for which another thread is worth waking
 
-// Output pixels (y * step_h + first_h, x * step_w + first_w): all of y; of dx those that the same
-// taps meet.
-struct Phase {
-  int64_t first_h, first_w;
-  // With `copies`, images whose lines have no border, once for each tap of a line, whose offsets
-  // these are: where lines are short, a border would be a good part of all that is multiplied.
-  Planes planes;
-  std::vector<int64_t> copies;
-  std::vector<int64_t> taps;  // numbers in a window
-  int64_t weights;            // where its packed weights begin, in bytes
-};
-
-// What is worked on at a time: `lines` of each of `images`, from line `first` on.
-struct Part {
-  int64_t images, first, lines;
-};
-
 // y from x and the weights, or dx from dy and the weights with their taps in reverse.
 class ShiftedPixelKernel final : public graph::Kernel {
  public:
@@ -52,14 +36,13 @@ class ShiftedPixelKernel final : public graph::Kernel {
       : images_(s.images),
         in_channels_(forward ? s.in_channels : s.out_channels),
         out_channels_(forward ? s.out_channels : s.in_channels),
-        in_w_(forward ? s.in_w : s.out_w),
         in_pixels_(forward ? s.in_h * s.in_w : s.out_h * s.out_w),
         out_w_(forward ? s.out_w : s.in_w),
         out_pixels_(forward ? s.out_h * s.out_w : s.in_h * s.in_w),
         step_h_(forward ? 1 : s.window.h.stride),
         step_w_(forward ? 1 : s.window.w.stride),
-        read_h_(forward ? s.window.h.stride : 1),
-        read_w_(forward ? s.window.w.stride : 1),
+        x_{in_channels_, in_pixels_, forward ? s.in_w : s.out_w, forward ? s.window.h.stride : 1,
+           forward ? s.window.w.stride : 1},
         frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue),
         micro_(gemm::Bf16Micro()),
         weights_(forward, s.window.h.extent * s.window.w.extent, in_channels_, out_channels_),
@@ -124,11 +107,12 @@ class ShiftedPixelKernel final : public graph::Kernel {
         if (forward) {
           for (int64_t tap = 0; tap < w.h.extent * w.w.extent; ++tap) taps.push_back(tap);
           // The pixels that a window of 1 x 1 steps on are all that there is of x.
-          AddPhase(
-              h, v,
-              read_h_ > 1 ? TapLine{s.out_h, s.out_h, {0}} : TapLine::Forward(w.h, s.in_h, s.out_h),
-              read_w_ > 1 ? TapLine{s.out_w, s.out_w, {0}} : TapLine::Forward(w.w, s.in_w, s.out_w),
-              std::move(taps));
+          AddPhase(h, v,
+                   x_.read_h > 1 ? TapLine{s.out_h, s.out_h, {0}}
+                                 : TapLine::Forward(w.h, s.in_h, s.out_h),
+                   x_.read_w > 1 ? TapLine{s.out_w, s.out_w, {0}}
+                                 : TapLine::Forward(w.w, s.in_w, s.out_w),
+                   std::move(taps));
         } else {
           const TapLine down = TapLine::Backward(w.h, s.in_h, s.out_h, h, rows);
           const TapLine across = TapLine::Backward(w.w, s.in_w, s.out_w, v, columns);
@@ -154,7 +138,7 @@ class ShiftedPixelKernel final : public graph::Kernel {
     const Phase& phase = phases_.back();
     has_gaps_ |= phase.taps.empty();
     packed_bytes_ += out_channels_ * Inner(phase) * 2;
-    const int64_t channels = whole_ ? in_channels_ * Copies(phase) : Inner(phase);
+    const int64_t channels = whole_ ? in_channels_ * phase.Copies() : Inner(phase);
     const int64_t line_bytes = std::max<int64_t>(1, channels / 2 * phase.planes.width() * 4);
     most_lines_ = std::clamp<int64_t>(kStripBytes / line_bytes, 1, most_lines_);
     const int64_t height = phase.planes.out_h();
@@ -175,9 +159,6 @@ class ShiftedPixelKernel final : public graph::Kernel {
     }
   }
 
-  static int64_t Copies(const Phase& phase) {
-    return std::max<int64_t>(1, static_cast<int64_t>(phase.copies.size()));
-  }
   int64_t Rows(const Phase& phase) const {
     return static_cast<int64_t>(phase.taps.size()) * in_channels_;
   }
@@ -216,10 +197,10 @@ class ShiftedPixelKernel final : public graph::Kernel {
     const int64_t positions = (part.images - 1) * span + of_image;
     const int64_t pitch = planes.Pitch(positions, sizeof(uint32_t));
     const int64_t inner = Inner(phase);
-    const int64_t channels = whole_ ? in_channels_ * Copies(phase) : inner;
+    const int64_t channels = whole_ ? in_channels_ * phase.Copies() : inner;
     auto* pairs = reinterpret_cast<uint32_t*>(ThreadMemory<1>(channels / 2 * pitch * 4));
-    whole_ ? PairChannels(phase, part, x, pitch, pairs)
-           : PairRows(phase, x, part.first, part.lines, positions, pitch, pairs);
+    whole_ ? x_.PairChannels(phase, part, x, pitch, pairs)
+           : x_.PairRows(phase, part, x, Rows(phase), inner, positions, pitch, pairs);
     constexpr int64_t kNoShift = 0;
     ShiftedProduct product{
         .images = pairs,
@@ -290,71 +271,6 @@ class ShiftedPixelKernel final : public graph::Kernel {
     StorePixels(planes, position, lines, halves, y.narrow);
   }
 
-  // Copy by copy of the planes, each with all pairs of channels.
-  void PairChannels(const Phase& phase, const Part& part, const uint16_t* x, int64_t pitch,
-                    uint32_t* pairs) const {
-    const simd::Loops& loops = simd::BestLoops();
-    const Planes& planes = phase.planes;
-    const int64_t span = planes.Span(part.lines);
-    for (int64_t copy = 0; copy < Copies(phase); ++copy) {
-      // What a copy's lines see of the image's: of a line without a border some is missing.
-      const int64_t offset = phase.copies.empty() ? planes.skip() : phase.copies[copy];
-      const int64_t begin = std::clamp<int64_t>(-offset, 0, planes.columns());
-      const int64_t end = std::clamp<int64_t>(in_w_ - offset, begin, planes.columns());
-      for (int64_t pair = 0; pair < in_channels_ / 2; ++pair, pairs += pitch) {
-        for (int64_t image = 0; image < part.images; ++image) {
-          const uint16_t* even =
-              x + (image * in_channels_ + 2 * pair) * in_pixels_ + (offset + begin);
-          const int64_t room = image + 1 < part.images ? span : pitch - image * span;
-          planes.Fill(part.first, part.lines, room, pairs + image * span,
-                      [&](int64_t line, uint32_t* to) {
-                        const uint16_t* from = even + line * read_h_ * in_w_;
-                        std::fill(to, to + begin, 0);
-                        if (read_w_ == 1) {
-                          loops.interleave(end - begin, from, from + in_pixels_, to + begin);
-                        } else {
-                          PairStrided(end - begin, from, to + begin);
-                        }
-                        std::fill(to + end, to + planes.columns(), 0);
-                      });
-        }
-      }
-    }
-  }
-
-  void PairStrided(int64_t count, const uint16_t* even, uint32_t* to) const {
-    const uint16_t* odd = even + in_pixels_;
-    for (int64_t i = 0; i < count; ++i) {
-      to[i] = even[i * read_w_] | static_cast<uint32_t>(odd[i * read_w_]) << 16;
-    }
-  }
-
-  // With channels that fill no step: of each tap and channel what it sees of all positions, as if
-  // that were a channel.
-  void PairRows(const Phase& phase, const uint16_t* x, int64_t first, int64_t lines,
-                int64_t positions, int64_t pairs_pitch, uint32_t* pairs) const {
-    const simd::Loops& loops = simd::BestLoops();
-    const Planes& planes = phase.planes;
-    const int64_t pitch = planes.Pitch(positions, sizeof(uint16_t));
-    auto* images = reinterpret_cast<uint16_t*>(ThreadMemory<2>((in_channels_ + 1) * pitch * 2));
-    for (int64_t channel = 0; channel < in_channels_; ++channel) {
-      const uint16_t* from = x + channel * in_pixels_ + planes.skip();
-      planes.Fill(first, lines, pitch, images + channel * pitch, [&](int64_t line, uint16_t* to) {
-        std::memcpy(to, from + line * in_w_, planes.columns() * 2);
-      });
-    }
-    uint16_t* const zeros = images + in_channels_ * pitch;
-    std::memset(zeros, 0, pitch * 2);
-    const auto seen = [&](int64_t row) {
-      return row < Rows(phase)
-                 ? images + row % in_channels_ * pitch + planes.shifts()[row / in_channels_]
-                 : zeros;
-    };
-    for (int64_t row = 0; row < Inner(phase); row += 2) {
-      loops.interleave(positions, seen(row), seen(row + 1), pairs + row / 2 * pairs_pitch);
-    }
-  }
-
   // Those columns of a tile that are pixels, of 32 channels; y is at the phase's first pixel.
   template <typename Number>
   void StorePixels(const Planes& planes, int64_t position, int64_t lines, const Number* tile,
@@ -373,9 +289,9 @@ class ShiftedPixelKernel final : public graph::Kernel {
     }
   }
 
-  const int64_t images_, in_channels_, out_channels_, in_w_, in_pixels_, out_w_, out_pixels_;
+  const int64_t images_, in_channels_, out_channels_, in_pixels_, out_w_, out_pixels_;
   const int64_t step_h_, step_w_;  // from pixel to pixel of a phase
-  const int64_t read_h_, read_w_;  // from pixel to pixel of x, for windows of 1 x 1; else 1
+  const ShiftedImages x_;
   const bool frozen_;
   const Micro& micro_;
   const WeightRows weights_;

@@ -1,6 +1,6 @@
-// Convolutions of stride 1 or of 1 x 1, and dx of any, without unfolding the images: each is copied once with a
-// border of zeros (planes.h), and a tap is the same memory at another distance. Nothing is turned:
-// channels stay first, on both sides of the product and in what comes out.
+// Convolutions of stride 1 or of 1 x 1, and dx of any, without unfolding the images: each is copied
+// once with a border of zeros (planes.h), and a tap is the same memory at another distance. Nothing
+// is turned: channels stay first, on both sides of the product and in what comes out.
 //
 // Where lines are short, the border is left away and each tap of a line gets a copy of its own, and
 // of small images several are worked on together, so that the packed weights are read less often.
