@@ -21,7 +21,7 @@ class ElasticTrials(ClusterTest):
     calm = None
 
     def spec(self, **fields):
-        spec = train_spec(kind="tune", model={"hidden": [128, 128]}, epochs=60, register="best",
+        spec = train_spec(kind="tune", model={"hidden": [128, 128]}, epochs=120, register="best",
                           resources={"min_workers": 1, "max_workers": 2}, checkpoint={"every_steps": EVERY},
                           elastic={"logical_shards": 4, "recovery_budget": "4s"},
                           restart={"max": 5, "backoff": "50ms"},
