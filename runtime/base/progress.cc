@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <mutex>
+#include <utility>
 
 namespace lepton::progress {
 namespace {
@@ -31,6 +32,17 @@ Computing::Computing(std::string_view what, uint64_t number) {
 Computing::~Computing() {
   const std::lock_guard lock(span_mutex);
   span_lives = false;
+}
+
+Waiting::Waiting() {
+  const std::lock_guard lock(span_mutex);
+  within_ = std::exchange(span_lives, false);
+}
+
+Waiting::~Waiting() {
+  if (within_) Tick();
+  const std::lock_guard lock(span_mutex);
+  span_lives = within_;
 }
 
 Look Now() {

@@ -23,6 +23,19 @@ class Computing {
   Computing& operator=(const Computing&) = delete;
 };
 
+// Within a Computing, on its thread: here it waits, and no ticks are due. For a wait in the middle
+// of work, without which peers that wait for each other would seem to compute for ever.
+class Waiting {
+ public:
+  Waiting();
+  ~Waiting();
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+
+ private:
+  bool within_;
+};
+
 struct Look {
   uint64_t ticks = 0;
   bool computing = false;

@@ -42,6 +42,7 @@ TrainFaults TrainFaults::Parse(const std::string& text) {
   if (kind == "flip") faults.kind_ = Kind::kFlip;
   if (kind == "late") faults.kind_ = Kind::kLate;
   if (kind == "hang") faults.kind_ = Kind::kHang;
+  if (kind == "stall") faults.kind_ = Kind::kStall;
   if (kind == "slow") faults.kind_ = Kind::kSlow;
   const size_t gate = text.find(':', at);
   if (kind != "gate" || gate == std::string::npos) return faults;
@@ -71,7 +72,10 @@ void TrainFaults::WaitAtGate() const {
 }
 
 void TrainFaults::Committed(uint64_t step, nn::TrainingProgram& program) {
-  if (kind_ == Kind::kLate && step == step_) FlipABit(program);
+  if (step != step_) return;
+  if (kind_ == Kind::kLate) FlipABit(program);
+  if (kind_ == Kind::kStall) LOG(WARNING) << "test fault: the training thread stalls";
+  while (kind_ == Kind::kStall) std::this_thread::sleep_for(kBreath);
 }
 
 }  // namespace lepton::worker

@@ -3,6 +3,7 @@
 //   flip@17    before the reduction of step 17 one bit of one parameter flips
 //   late@17    the same after the update of step 17
 //   hang@17    the training thread stands still in step 17 for ever, while the process answers
+//   stall@17   it stands still for ever behind step 17, where it does not compute
 //   slow@17    step 17 takes three seconds more
 //   gate@17:/tmp/gate   step 17 takes, moving all the while, until there is a file /tmp/gate;
 //              /tmp/gate.reached says that it has come that far
@@ -26,7 +27,7 @@ class TrainFaults {
   void Committed(uint64_t step, nn::TrainingProgram& program);
 
  private:
-  enum class Kind { kNone, kFlip, kLate, kHang, kSlow, kGate };
+  enum class Kind { kNone, kFlip, kLate, kHang, kStall, kSlow, kGate };
   void WaitAtGate() const;
 
   Kind kind_ = Kind::kNone;

@@ -13,7 +13,6 @@ using collectives::DataType;
 
 // One stripe travels while the next one is computed.
 constexpr size_t kMostInFlight = 1;
-constexpr Duration kLook = std::chrono::milliseconds(5);
 
 void AddInto(float* left, const float* right, int64_t count) {
   for (int64_t i = 0; i < count; ++i) left[i] += right[i];
@@ -133,12 +132,12 @@ void ZeroGradients::SendReady() {
 Status ZeroGradients::WaitForOldest() {
   InFlight oldest = std::move(in_flight_.front());
   in_flight_.erase(in_flight_.begin());
-  // A wait for peers, which has the operation's deadline, is no standing still of this rank's.
-  while (!oldest.handle->Done()) {
-    (void)oldest.handle->Wait(Deadline::In(kLook));
-    progress::Tick();
+  {
+    // In the middle of the backward pass, but for peers: no standing still of this rank's, and no
+    // work either, since then a group in which all wait for one that hangs would never end.
+    const progress::Waiting waiting;
+    LEPTON_RETURN_IF_ERROR(oldest.handle->Wait(Deadline::Never()).WithContext("gradients"));
   }
-  LEPTON_RETURN_IF_ERROR(oldest.handle->Wait(Deadline::Never()).WithContext("gradients"));
   Fold(oldest);
   spare_.push_back(std::move(oldest.sent));
   spare_.push_back(std::move(oldest.received));
