@@ -167,10 +167,14 @@ json ModelPlan(const spec::JobSpec& spec, const DatasetFacts& facts) {
     const int64_t slices = std::max(2, spec.resources.min_workers);
     return spec.parallel.zero < stage ? bytes : (2 * bytes + slices - 1) / slices;
   };
+  // A round keeps the weights that all share, the outer momentum and what each shard changed.
+  const int64_t inner = spec.local_sgd.inner_steps;
+  const int64_t workers = spec.resources.min_workers;
+  const int64_t rounds = inner > 0 ? 2 + (spec.shards() + workers - 1) / workers : 0;
   return {{"parameters", parameters},
           {"training_bytes_per_worker",
-           4 * parameters + cut(4 * parameters, 2) + cut(8 * parameters, 1)},
-          {"gradient_bytes_per_step", parameters * 4}};
+           (4 + 4 * rounds) * parameters + cut(4 * parameters, 2) + cut(8 * parameters, 1)},
+          {"gradient_bytes_per_step", parameters * 4 / std::max<int64_t>(1, inner)}};
 }
 
 json MakePlan(const spec::JobSpec& spec, const DatasetFacts& facts, const References& references) {

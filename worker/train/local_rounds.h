@@ -66,8 +66,6 @@ class LocalRounds {
   // The outer step; `count` predictions had a target. The round is over.
   void Apply(double count);
 
-  // Another rank's state rules: parts of the open round count for nothing.
-  void Forget() { parts_.clear(); }
   uint64_t bytes() const;
 
  private:

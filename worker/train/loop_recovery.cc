@@ -93,7 +93,6 @@ Result<int> TrainLoop::Impl::Settle(bool has_state) {
   const int behind = static_cast<int>(ranks - furthest.size());
   const bool alike = CountDigests(digests, furthest).agree();
   if (!fresh) LEPTON_RETURN_IF_ERROR(CheckEqual(digests, furthest));
-  if (rounds_ && (mine[0] != newest || !alike)) rounds_->Forget();
   if (behind > 0 || !alike) {
     LEPTON_RETURN_IF_ERROR(Share(furthest[0]).WithContext("training state"));
   }

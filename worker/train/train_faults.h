@@ -7,6 +7,7 @@
 //   slow@17    step 17 takes three seconds more
 //   gate@17:/tmp/gate   step 17 takes, moving all the while, until there is a file /tmp/gate;
 //              /tmp/gate.reached says that it has come that far
+// With local_sgd these are inner steps; flip and late are for the last of a round.
 // Threads: the training thread.
 #pragma once
 

@@ -85,9 +85,23 @@ TEST_F(SubmitTest, ADryRunPlansAndStoresNothing) {
   EXPECT_EQ(plan["dataset"]["train"], 32);
   // (2 + 1) * 4 + (4 + 1) * 2
   EXPECT_EQ(plan["model"]["parameters"], 22);
+  EXPECT_EQ(plan["model"]["gradient_bytes_per_step"], 22 * 4);
+  EXPECT_EQ(plan["model"]["training_bytes_per_worker"], 22 * 16);
   EXPECT_EQ(plan["placement"]["enough_free_slots"], false);
   EXPECT_EQ(answer.json["spec"]["batch_size"], 64);
   EXPECT_EQ(Jobs(), 0u);
+}
+
+TEST_F(SubmitTest, ADryRunSaysWhatRoundsSendAndHold) {
+  const Answer answer = cluster_.Call("POST", "/v1/jobs?dry_run=1",
+                                      TrainSpec(uri_, {{"local_sgd", {{"inner_steps", 4}}},
+                                                       {"elastic", {{"logical_shards", 3}}},
+                                                       {"resources", {{"min_workers", 1}}}}));
+  ASSERT_EQ(answer.status, 200) << answer.body;
+  const json& model = answer.json["plan"]["model"];
+  EXPECT_EQ(model["gradient_bytes_per_step"], 22);
+  // Weights, gradients, two moments; the shared weights, the outer momentum, three shards' changes.
+  EXPECT_EQ(model["training_bytes_per_worker"], 22 * 4 * (4 + 2 + 3));
 }
 
 TEST_F(SubmitTest, ARepeatGivesTheFirstJobBackEvenWhenTheFileIsGone) {
