@@ -6,7 +6,7 @@
 // F(3 x 3, 2 x 2), of the same tiles: nine taps from 2 x 2 pixels of dy.
 //
 // A pixel's sums do not depend on what else is in the batch. They are not those of the direct sum:
-// errors are 1.0 to 1.6 times as large
+// errors are 1.0 to 1.7 times as large
 // (Convolutions.MinimalFilteringLosesLittle). A number that is not finite spreads over its tile.
 #pragma once
 
