@@ -56,6 +56,20 @@ class ElasticTest(ClusterTest):
                                    else None)(self.cluster.job(job_id)), timeout,
                           f"recovery {count} of {job_id}")
 
+    def kill_one_after_another(self, job_id, times, pause):
+        """kill -9 of any rank, and again once the others have recovered; how many it came to."""
+        dice = random.Random(int(os.environ.get("LEPTON_TEST_SEED", "7")))
+        for kills in range(times):
+            time.sleep(dice.uniform(0, pause))
+            alive = self.alive(job_id)
+            if self.cluster.job(job_id)["state"] in FINAL or len(alive) < 2:
+                return kills
+            before = self.cluster.job(job_id)["recovery_count"]
+            os.kill(dice.choice(alive)["pid"], signal.SIGKILL)
+            self.recovered(job_id, before + 1)
+            self.settled(job_id)
+        return times
+
     def finish(self, job_id):
         job = self.cluster.wait_job(job_id, timeout=90)
         self.assertEqual(job["state"], "SUCCEEDED", job)

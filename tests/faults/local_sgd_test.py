@@ -3,16 +3,14 @@
 restart and no step, and the weights are those of a calm run on one rank, bit for bit."""
 import os
 import pathlib
-import random
 import signal
 import sys
-import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import elastic_test  # noqa: E402
-from cluster import FINAL, main, wait_until  # noqa: E402
+from cluster import main, wait_until  # noqa: E402
 
 ROUND = 50
 SECONDS = 2.5
@@ -45,19 +43,8 @@ class Rounds(elastic_test.ElasticTest):
 
 class Killed(Rounds):
     def test_one_after_another_in_mid_round(self):
-        dice = random.Random(int(os.environ.get("LEPTON_TEST_SEED", "7")))
         job_id = self.begin()
-        kills = 0
-        for _ in range(3):
-            time.sleep(dice.uniform(0, 0.2))
-            alive = self.alive(job_id)
-            if self.cluster.job(job_id)["state"] in FINAL or len(alive) < 2:
-                break
-            before = self.cluster.job(job_id)["recovery_count"]
-            os.kill(dice.choice(alive)["pid"], signal.SIGKILL)
-            kills += 1
-            self.recovered(job_id, before + 1)
-            self.settled(job_id)
+        kills = self.kill_one_after_another(job_id, times=3, pause=0.2)
         job = self.finish(job_id)
         self.assertGreaterEqual(kills, 2, "the run is too short for this test")
         for one in job["recoveries"]:

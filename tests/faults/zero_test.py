@@ -5,13 +5,11 @@ weights are those of a calm run with the whole state on one rank, bit for bit.""
 import json
 import os
 import pathlib
-import random
 import re
 import shutil
 import signal
 import sys
 import tempfile
-import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
@@ -50,20 +48,9 @@ class ZeroTest(elastic_test.ElasticTest):
 
 class Buddies(ZeroTest):
     def test_one_death_after_another_costs_neither_restart_nor_bits(self):
-        dice = random.Random(int(os.environ.get("LEPTON_TEST_SEED", "7")))
         for stage in STAGES:
             job_id = self.start_stage(stage)
-            kills = 0
-            for _ in range(3):
-                time.sleep(dice.uniform(0, 0.2))
-                alive = self.alive(job_id)
-                if self.cluster.job(job_id)["state"] in FINAL or len(alive) < 2:
-                    break
-                before = self.cluster.job(job_id)["recovery_count"]
-                os.kill(dice.choice(alive)["pid"], signal.SIGKILL)
-                kills += 1
-                self.recovered(job_id, before + 1)
-                self.settled(job_id)
+            kills = self.kill_one_after_another(job_id, times=3, pause=0.2)
             job = self.finish(job_id)
             self.assertGreaterEqual(kills, 2, "the run is too short for this test")
             self.assertIn("rank0/optimizer_bytes", job["result"]["metrics"])
