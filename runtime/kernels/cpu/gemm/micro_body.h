@@ -83,23 +83,42 @@ LEPTON_INLINE Words Shuffle(const Words& a, const Words& b, const Picks& picks) 
 #endif
 }
 
+// Where lane i of a pair of rows comes from, when their squares of `half` words beside the diagonal
+// change places.
+constexpr int32_t LowPick(int32_t i, int32_t half) {
+  return (i & half) != 0 ? 16 + i - half : i;
+}
+constexpr int32_t HighPick(int32_t i, int32_t half) {
+  return (i & half) != 0 ? 16 + i : i + half;
+}
+#define LEPTON_PICKS(pick, half)                                                              \
+  {                                                                                           \
+    pick(0, half), pick(1, half), pick(2, half), pick(3, half), pick(4, half), pick(5, half), \
+        pick(6, half), pick(7, half), pick(8, half), pick(9, half), pick(10, half),           \
+        pick(11, half), pick(12, half), pick(13, half), pick(14, half), pick(15, half)        \
+  }
+
+template <int32_t kHalf>
+LEPTON_INLINE void TransposeStage(Words (&rows)[kLanes]) {
+  const Picks low = LEPTON_PICKS(LowPick, kHalf);
+  const Picks high = LEPTON_PICKS(HighPick, kHalf);
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < kLanes; ++i) {
+    if ((i & kHalf) != 0) continue;
+    const Words a = rows[i];
+    const Words b = rows[i + kHalf];
+    rows[i] = Shuffle(a, b, low);
+    rows[i + kHalf] = Shuffle(a, b, high);
+  }
+}
+#undef LEPTON_PICKS
+
 // 16 rows of 16 words: rows become columns.
 LEPTON_INLINE void Transpose(Words (&rows)[kLanes]) {
-  for (int64_t half = 1; half < kLanes; half *= 2) {
-    Picks low, high;
-    for (int64_t i = 0; i < kLanes; ++i) {
-      const bool upper = (i & half) != 0;
-      low[i] = static_cast<int32_t>(upper ? kLanes + i - half : i);
-      high[i] = static_cast<int32_t>(upper ? kLanes + i : i + half);
-    }
-    for (int64_t i = 0; i < kLanes; ++i) {
-      if ((i & half) != 0) continue;
-      const Words a = rows[i];
-      const Words b = rows[i + half];
-      rows[i] = Shuffle(a, b, low);
-      rows[i + half] = Shuffle(a, b, high);
-    }
-  }
+  TransposeStage<1>(rows);
+  TransposeStage<2>(rows);
+  TransposeStage<4>(rows);
+  TransposeStage<8>(rows);
 }
 
 // A block of C to [columns][rows].
@@ -110,8 +129,10 @@ void TurnBlock(int64_t rows, int64_t columns, const float* c, float* to, int64_t
       float* turned = to + column * pitch + row;
       if (row + kLanes <= rows && column + kLanes <= columns) {
         Words words[kLanes];
+#pragma GCC unroll 16
         for (int64_t i = 0; i < kLanes; ++i) words[i] = LoadAs<Words>(from + i * kPanelColumns);
         Transpose(words);
+#pragma GCC unroll 16
         for (int64_t i = 0; i < kLanes; ++i) StoreAs(turned + i * pitch, words[i]);
         continue;
       }
