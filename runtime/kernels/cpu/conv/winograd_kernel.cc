@@ -24,6 +24,7 @@ constexpr int64_t kLanes = 16;            // of the loops
 constexpr int64_t kGroupBytes = 1 << 19;  // of transformed tiles at a time: they stay in L2
 constexpr int64_t kLeastChannels = 16;    // below, transforming costs what multiplying saves
 constexpr int64_t kWeightsAtOnce = 32;    // channels that go in, of a block's weights
+static_assert(kSpanTiles == kPanelColumns);
 
 class WinogradKernel final : public graph::Kernel {
  public:
@@ -36,7 +37,7 @@ class WinogradKernel final : public graph::Kernel {
         grid_{s.images, CeilDiv(out_h_, 2), CeilDiv(out_w_, 2)},
         tiles_(grid_, in_channels_, forward ? s.in_h : s.out_h, forward ? s.in_w : s.out_w,
                forward ? s.window.h.before : 2 - s.window.h.before,
-               forward ? s.window.w.before : 2 - s.window.w.before, simd::BestLoops().winograd_in),
+               forward ? s.window.w.before : 2 - s.window.w.before, TileTransform::Of::kInputs),
         panels_(CeilDiv(grid_.tiles(), kPanelColumns)),
         micro_(gemm::F32Micro()),
         blocks_(CeilDiv(out_channels_, micro_.block_rows)),
@@ -76,7 +77,10 @@ class WinogradKernel final : public graph::Kernel {
   // Of one product and block: what the block of weights holds.
   int64_t BlockFloats() const { return micro_.block_rows * in_channels_; }
   size_t WeightBytes() const { return blocks_ * kProducts * BlockFloats() * sizeof(float); }
-  int64_t PanelFloats() const { return kProducts * in_channels_ * kPanelColumns; }
+  // Of one product and panel. The products' beginnings must not all fall into the same ways of a
+  // cache, hence one line more than it holds.
+  int64_t ProductFloats() const { return (in_channels_ + 1) * kPanelColumns; }
+  int64_t PanelFloats() const { return kProducts * ProductFloats(); }
 
   // To [blocks][products][in][rows of a block].
   void TransformWeights(const float* weights, float* to) const {
@@ -124,15 +128,15 @@ class WinogradKernel final : public graph::Kernel {
     std::vector<std::vector<TileRun>> runs(count);
     for (int64_t panel = 0; panel < count; ++panel) {
       runs[panel] = grid_.Runs((first + panel) * kPanelColumns, kPanelColumns);
-      tiles_.Run(x, runs[panel], 0, in_channels_, v + panel * PanelFloats(),
-                 in_channels_ * kPanelColumns, kPanelColumns);
+      tiles_.Run(x, (first + panel) * kPanelColumns, kPanelColumns, 0, in_channels_,
+                 v + panel * PanelFloats(), ProductFloats(), kPanelColumns);
     }
     for (int64_t block = 0; block < blocks_; ++block) {
       const int64_t channels = std::min(rows, out_channels_ - block * rows);
       for (int64_t panel = 0; panel < count; ++panel) {
         for (int64_t k = 0; k < kProducts; ++k) {
           micro_.multiply(channels, in_channels_, weights + (block * kProducts + k) * BlockFloats(),
-                          v + panel * PanelFloats() + k * in_channels_ * kPanelColumns,
+                          v + panel * PanelFloats() + k * ProductFloats(),
                           c + k * rows * kPanelColumns, false);
         }
         Store(c, runs[panel], block * rows, channels, y);

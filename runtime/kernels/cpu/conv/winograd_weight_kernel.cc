@@ -27,9 +27,8 @@ class WinogradWeightKernel final : public graph::Kernel {
         out_channels_(s.out_channels),
         grid_{s.images, CeilDiv(s.out_h, 2), CeilDiv(s.out_w, 2)},
         x_tiles_(grid_, s.in_channels, s.in_h, s.in_w, s.window.h.before, s.window.w.before,
-                 simd::BestLoops().winograd_in),
-        dy_tiles_(grid_, s.out_channels, s.out_h, s.out_w, 0, 0,
-                  simd::BestLoops().winograd_gradient),
+                 TileTransform::Of::kInputs),
+        dy_tiles_(grid_, s.out_channels, s.out_h, s.out_w, 0, 0, TileTransform::Of::kGradients),
         micro_(gemm::F32Micro()),
         blocks_(CeilDiv(s.out_channels, micro_.block_rows)),
         panels_(CeilDiv(s.in_channels, kPanelColumns)),
@@ -51,14 +50,13 @@ class WinogradWeightKernel final : public graph::Kernel {
     float* dy_tiles = x_tiles + XFloats();
     float* sums = dy_tiles + DyFloats();
     for (int64_t tile = 0; tile < grid_.tiles(); tile += chunk_) {
-      const std::vector<TileRun> runs = grid_.Runs(tile, chunk_);
       ComputeLoop(in_channels_ + out_channels_, 1, [&](int64_t begin, int64_t end) {
         const int64_t middle = std::clamp(in_channels_, begin, end);
-        x_tiles_.Run(x, runs, begin, middle - begin, x_tiles + begin * chunk_,
+        x_tiles_.Run(x, tile, chunk_, begin, middle - begin, x_tiles + begin * chunk_,
                      in_channels_ * chunk_, chunk_);
         const int64_t first = middle - in_channels_;
         if (middle == end) return;
-        dy_tiles_.Run(dy, runs, first, end - middle, dy_tiles + first * chunk_,
+        dy_tiles_.Run(dy, tile, chunk_, first, end - middle, dy_tiles + first * chunk_,
                       out_channels_ * chunk_, chunk_);
       });
       ComputeLoop(kProducts, 1, [&](int64_t begin, int64_t end) {

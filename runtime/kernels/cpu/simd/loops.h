@@ -42,6 +42,22 @@ struct Runs {
   int64_t count, stride, length;
 };
 
+// 16 * vectors tiles of a channel of images for minimal filtering, and how to find their pixels.
+// Lines of the images are copied to where they have zeros around them.
+struct TileSpan {
+  struct Line {
+    int64_t from;  // in the channel of the first image
+    int32_t to, count;
+  };
+  int64_t vectors;
+  int64_t piece;          // 8, 4, 2 or 1: so many tiles lie side by side
+  const int32_t* places;  // by piece, of its first tile's first pixel in the copied lines
+  int64_t pitch;          // of these
+  int64_t size;           // numbers of a channel's copied lines; what is not copied is 0
+  const Line* lines;
+  int64_t line_count;
+};
+
 // Batch normalisation, on one channel's pixels, of f32 or (uint16_t) bf16, of which all is computed
 // in f32; sums in double, of parts in single.
 template <typename Number>
@@ -175,23 +191,23 @@ struct Loops {
   void (*from_int32_rows)(int64_t rows, int64_t columns, const float* row_scales,
                           const float* column_scales, float* x);
 
-  // Convolutions of F(2 x 2, 3 x 3) (conv/winograd_kernel.h). Counts of tiles are rounded up to 16,
-  // reading and writing; products are numbered 4 * row + column of a tile of 4 x 4.
-  void (*split_pairs)(int64_t count, const float* x, float* even, float* odd);
-  //   winograd_in: tiles i of an image, whose number (y, x) is in planes[2 * (y % 2) + x % 2] at
-  //     place (y / 2) * pitch + x / 2 + i; number k of tile i goes to v[k * v_pitch + i];
+  // Convolutions of F(2 x 2, 3 x 3) (conv/winograd_kernel.h). Products are numbered 4 * row +
+  // column of a tile of 4 x 4.
+  //   winograd_in: number k of tile i of channel c to v[k * product_pitch + c * channel_pitch + i];
+  //     channels of x lie x_pitch apart; `copied`: memory for 2 * span.size floats;
   //   winograd_weights: taps [count][9][16] of up to 16 output channels, of which `width` are kept,
   //     to u[k * pitch + i * width + channel];
-  //   winograd_out: from m[k * pitch + i] to both lines of output pixels, two of a tile each.
-  void (*winograd_in)(int64_t count, const float* const* planes, int64_t pitch, float* v,
-                      int64_t v_pitch);
+  //   winograd_out: from m[k * pitch + i] to both lines of output pixels, two of a tile each;
+  //     `count` is rounded up to 16, reading and writing.
+  void (*winograd_in)(const TileSpan& span, int64_t channels, const float* x, int64_t x_pitch,
+                      float* copied, float* v, int64_t product_pitch, int64_t channel_pitch);
   void (*winograd_weights)(int64_t count, int64_t width, const float* taps, float* u,
                            int64_t pitch);
   void (*winograd_out)(int64_t count, const float* m, int64_t pitch, float* top, float* bottom);
   //   winograd_gradient: as winograd_in, of the tiles' four pixels of dy;
   //   winograd_taps: from m[k * pitch + i] to taps[tap * count + i].
-  void (*winograd_gradient)(int64_t count, const float* const* planes, int64_t pitch, float* v,
-                            int64_t v_pitch);
+  void (*winograd_gradient)(const TileSpan& span, int64_t channels, const float* x, int64_t x_pitch,
+                            float* copied, float* v, int64_t product_pitch, int64_t channel_pitch);
   void (*winograd_taps)(int64_t count, const float* m, int64_t pitch, float* taps);
 };
 

@@ -397,11 +397,10 @@ constexpr Loops MakeLoops(const char* name) {
           QuantizeFoursLoop,
           QuantizeRowLoop,
           FromInt32RowsLoop,
-          SplitPairsLoop,
-          WinogradInLoop,
+          TransformSpanLoop<false>,
           WinogradWeightsLoop,
           WinogradOutLoop,
-          WinogradGradientLoop,
+          TransformSpanLoop<true>,
           WinogradTapsLoop};
 }
 
