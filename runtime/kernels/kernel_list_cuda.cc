@@ -9,7 +9,7 @@ const graph::KernelTable& CudaKernels() {
     std::vector<graph::KernelEntry> entries;
     for (const auto family : {&cuda::ProductKernels, &cuda::AttentionKernels, &cuda::NormKernels,
                               &cuda::PointwiseKernels, &cuda::RowKernels, &cuda::ReductionKernels,
-                              &cuda::MovementKernels, &cuda::TokenKernels,
+                              &cuda::MovementKernels, &cuda::TokenKernels, &cuda::ConvLibraryKernels,
                               &cuda::ConvProductKernels, &cuda::ImageKernels}) {
       const std::vector<graph::KernelEntry> some = family();
       entries.insert(entries.end(), some.begin(), some.end());

@@ -1,8 +1,8 @@
 #include "runtime/kernels/cuda/cublaslt_library.cuh"
 
-#include <dlfcn.h>
-
 #include <string>
+
+#include "runtime/kernels/cuda/library_loader.h"
 
 namespace lepton::kernels::cuda {
 namespace {
@@ -13,26 +13,11 @@ Status MissingFrom(const std::string& what) {
   return Unavailable(what + ": install cuBLAS of CUDA 13, or put its folder into LD_LIBRARY_PATH");
 }
 
-class Loader {
- public:
-  explicit Loader(void* library) : library_(library) {}
-  template <typename Function>
-  void Find(const char* name, Function& function) {
-    function = reinterpret_cast<Function>(::dlsym(library_, name));
-    if (function == nullptr && missing_.empty()) missing_ = name;
-  }
-  const std::string& missing() const { return missing_; }
-
- private:
-  void* library_;
-  std::string missing_;
-};
-
 Result<const CublasLt*> LoadOnce() {
   void* const library = ::dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return MissingFrom(::dlerror());
   static CublasLt functions;
-  Loader loader(library);
+  LibraryLoader loader(library);
   loader.Find("cublasLtCreate", functions.Create);
   loader.Find("cublasLtDestroy", functions.Destroy);
   loader.Find("cublasLtGetStatusString", functions.GetStatusString);

@@ -1,5 +1,6 @@
-// Internal to the back-end (it shows the vendor's types). cuBLASLt, loaded when a device is opened: it is several hundred megabytes, which no program
-// should map that has no GPU, and programs start where it is not installed. Threads: any.
+// Internal to the back-end (it shows the vendor's types). cuBLASLt, loaded when a device is opened:
+// it is several hundred megabytes, which no program should map that has no GPU, and programs start
+// where it is not installed. Threads: any.
 #pragma once
 
 #include <cublasLt.h>

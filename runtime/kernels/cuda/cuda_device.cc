@@ -5,6 +5,7 @@
 
 #include "runtime/base/logging.h"
 #include "runtime/kernels/cuda/cublaslt_products.h"
+#include "runtime/kernels/cuda/cudnn_convolutions.h"
 
 namespace lepton::kernels::cuda {
 namespace {
@@ -80,6 +81,7 @@ class RealDevice final : public CudaDevice {
 
   Stream stream() const override { return {stream_}; }
   Products& products() override { return *products_; }
+  Convolutions* convolutions() override;
   int multiprocessors() const override { return properties_.multiProcessorCount; }
 
  private:
@@ -95,6 +97,8 @@ class RealDevice final : public CudaDevice {
   cudaStream_t stream_ = nullptr;
   Status error_;
   std::unique_ptr<Products> products_;
+  std::unique_ptr<Convolutions> convolutions_;
+  bool asked_for_convolutions_ = false;
 };
 
 Result<std::unique_ptr<CudaDevice>> RealDevice::Open(int index) {
@@ -129,11 +133,26 @@ Status RealDevice::Start() {
 
 RealDevice::~RealDevice() {
   FreeOwnMemory();
+  convolutions_.reset();
   products_.reset();
   if (stream_ != nullptr) {
     cudaStreamSynchronize(stream_);
     cudaStreamDestroy(stream_);
   }
+}
+
+// Opened with the first convolution: models without any neither need cuDNN nor wait for it.
+Convolutions* RealDevice::convolutions() {
+  if (!std::exchange(asked_for_convolutions_, true)) {
+    auto made = MakeCudnnConvolutions(Stream{stream_}, error_);
+    if (made.ok()) {
+      convolutions_ = std::move(*made);
+    } else {
+      LOG(WARNING) << DeviceName(device())
+                   << ": convolutions are computed without cuDNN: " << made.status().message();
+    }
+  }
+  return convolutions_.get();
 }
 
 Result<void*> RealDevice::Allocate(size_t bytes) {

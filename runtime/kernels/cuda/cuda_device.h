@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/kernels/cuda/convolutions.h"
 #include "runtime/kernels/cuda/products.h"
 #include "runtime/kernels/cuda/stream.h"
 #include "runtime/kernels/device_backend.h"
@@ -19,6 +20,8 @@ class CudaDevice : public DeviceBackend {
   // Everything is queued here.
   virtual Stream stream() const = 0;
   virtual Products& products() = 0;
+  // Null: there is no library for them.
+  virtual Convolutions* convolutions() = 0;
   // Streaming multiprocessors: how many blocks fill the device.
   virtual int multiprocessors() const = 0;
 

@@ -78,6 +78,7 @@ std::vector<KernelEntry> ReductionKernels();
 std::vector<KernelEntry> MovementKernels();
 std::vector<KernelEntry> AttentionKernels();
 std::vector<KernelEntry> TokenKernels();
+std::vector<KernelEntry> ConvLibraryKernels();
 std::vector<KernelEntry> ConvProductKernels();
 std::vector<KernelEntry> ImageKernels();
 

@@ -124,6 +124,61 @@ TEST(DevicePlan, GivesTheHostsResultsFusedAndUnfused) {
   }
 }
 
+// Two convolutions of bf16, rounded: of the second somebody reads the sums, too.
+TEST(DevicePlan, LetsTheLibraryRoundConvolutions) {
+  CudaDevice* const device = DeviceOrNull();
+  if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
+  Graph graph(ops::OpList());
+  const auto narrow = [&](ValueId value) {
+    return graph.Add("cast", {value}, {{"to", "bf16"}}).value();
+  };
+  const ValueId x = graph.AddInput("x", F32({Shape::kBatch, 16, 8, 8}));
+  const ValueId w = graph.AddParameter("w", F32({16, 16, 3, 3}));
+  const ValueId v = graph.AddParameter("v", F32({24, 16, 3, 3}));
+  const graph::Attributes window = {{"pads", std::vector<int64_t>{1, 1, 1, 1}}};
+  const ValueId first = graph.Add("conv2d", {narrow(x), narrow(w)}, window).value();
+  const ValueId sums = graph.Add("conv2d", {narrow(first), narrow(v)}, window).value();
+  const ValueId rounded = narrow(sums);
+  for (const ValueId value : {sums, rounded}) ASSERT_TRUE(graph.AddOutput(value, false).ok());
+  HostTensor input = RandomTensor(F32({3, 16, 8, 8}), 11);
+  HostTensor w_data = RandomTensor(graph.type(w), 12), v_data = RandomTensor(graph.type(v), 13);
+  constexpr int64_t kCount = 3 * 24 * 8 * 8;
+  const auto run = [&](CudaDevice* on) {
+    Executor executor(graph, on == nullptr ? kernels::CpuKernels() : on->kernels(), {},
+                      {.accelerator = on});
+    Plan* const plan = executor.PlanForBatch(3).value();
+    std::vector<Buffer> places;
+    for (const auto& [id, tensor] : {std::pair{w, &w_data}, std::pair{v, &v_data}}) {
+      places.push_back(Buffer::On(on, tensor->data.size()).value());
+      if (on == nullptr) {
+        std::memcpy(places.back().data(), tensor->data.data(), tensor->data.size());
+      } else {
+        on->CopyIn(places.back().data(), tensor->data.data(), tensor->data.size());
+        EXPECT_TRUE(on->Synchronize().ok());
+      }
+      plan->Bind(id, places.back().data());
+    }
+    EXPECT_TRUE(plan->Feed(x, input.data.data()).ok());
+    plan->RunPrologue({});
+    plan->Run({});
+    std::vector<float> result(kCount);
+    std::vector<BF16> halves(kCount);
+    EXPECT_TRUE(plan->Fetch(sums, result.data()).ok());
+    EXPECT_TRUE(plan->Fetch(rounded, halves.data()).ok());
+    for (int64_t i = 0; i < kCount; ++i) {
+      EXPECT_NEAR(BF16::ToFloat(halves[i]), result[i], std::abs(result[i]) / 128) << i;
+    }
+    if (on != nullptr && on->convolutions() != nullptr) {
+      EXPECT_THAT(plan->KernelNames(), Contains(HasSubstr("conv2d+cast: library rounded")));
+    }
+    return result;
+  };
+  const auto wanted = run(nullptr), got = run(device);
+  for (int64_t i = 0; i < kCount; ++i) {
+    ASSERT_NEAR(got[i], wanted[i], 0.02 * (1 + std::abs(wanted[i]))) << i;
+  }
+}
+
 TEST(DevicePlan, ReplaysItsStepsWithOtherInputsAndOtherRandomNumbers) {
   CudaDevice* const device = DeviceOrNull();
   if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
@@ -188,6 +243,21 @@ TEST(DevicePlan, DoesByItselfWhatTheLibraryRefuses) {
   Executor folding(graph.graph, device->kernels(), {}, {.accelerator = device});
   ExpectAlike(graph.Run(*graph.Bound(folding, device, places), 5, 1), wanted);
   EXPECT_EQ(device->products().epilogues(), before + 2);
+}
+
+TEST(DevicePlan, ConvolvesWithoutTheLibrary) {
+  auto* const device = static_cast<kernels::cuda::emulation::EmulatedDevice*>(DeviceOrNull());
+  Graph graph(ops::OpList());
+  const ValueId x = graph.AddInput("x", F32({Shape::kBatch, 4, 5, 5}));
+  const ValueId w = graph.AddParameter("w", F32({4, 4, 3, 3}));
+  ASSERT_TRUE(graph.AddOutput(graph.Add("conv2d", {x, w}).value(), false).ok());
+  for (const bool refuse : {false, true}) {
+    device->convolutions()->Refuse(refuse);
+    Executor executor(graph, device->kernels(), {}, {.accelerator = device});
+    EXPECT_THAT(executor.PlanForBatch(2).value()->KernelNames(),
+                Contains(refuse ? "conv2d: products" : "conv2d: library"));
+  }
+  device->convolutions()->Refuse(false);
 }
 
 TEST(DevicePlan, LeavesNothingOnTheDevice) {

@@ -46,6 +46,18 @@ class EmulatedProducts final : public Products {
   int epilogues_ = 0;
 };
 
+class EmulatedConvolutions final : public Convolutions {
+ public:
+  explicit EmulatedConvolutions(Queue& queue) : queue_(queue) {}
+  std::unique_ptr<Convolution> Make(const ConvolutionShape& shape) override;
+  // As a library that is there and has no plan for anything.
+  void Refuse(bool refuse) { refuse_ = refuse; }
+
+ private:
+  Queue& queue_;
+  bool refuse_ = false;
+};
+
 class EmulatedDevice final : public CudaDevice {
  public:
   ~EmulatedDevice() override;
@@ -66,6 +78,7 @@ class EmulatedDevice final : public CudaDevice {
 
   Stream stream() const override { return {&queue_}; }
   EmulatedProducts& products() override { return products_; }
+  EmulatedConvolutions* convolutions() override { return &convolutions_; }
   int multiprocessors() const override { return 2; }
   // 0 in a test that frees all.
   size_t allocated_bytes() const { return allocated_; }
@@ -73,6 +86,7 @@ class EmulatedDevice final : public CudaDevice {
  private:
   mutable Queue queue_;
   EmulatedProducts products_{queue_};
+  EmulatedConvolutions convolutions_{queue_};
   std::vector<std::pair<void*, size_t>> memory_;
   size_t allocated_ = 0;
 };

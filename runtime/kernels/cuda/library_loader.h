@@ -1,0 +1,28 @@
+// The vendor's libraries, opened at run time. Threads: any.
+#pragma once
+
+#include <dlfcn.h>
+
+#include <string>
+
+namespace lepton::kernels::cuda {
+
+// The functions of an open library, one by one.
+class LibraryLoader {
+ public:
+  // `library`: what dlopen gave.
+  explicit LibraryLoader(void* library) : library_(library) {}
+  template <typename Function>
+  void Find(const char* name, Function& function) {
+    function = reinterpret_cast<Function>(::dlsym(library_, name));
+    if (function == nullptr && missing_.empty()) missing_ = name;
+  }
+  // The first that was not found; empty: all were.
+  const std::string& missing() const { return missing_; }
+
+ private:
+  void* library_;
+  std::string missing_;
+};
+
+}  // namespace lepton::kernels::cuda
