@@ -16,7 +16,11 @@ class Executor {
 
   Executor(const Graph& graph, const KernelTable& kernels, Device device = {},
            PlanOptions options = {})
-      : graph_(graph), kernels_(kernels), device_(device), options_(options) {}
+      : graph_(graph),
+        kernels_(kernels),
+        device_(device),
+        options_(options),
+        packs_(options.transient_packs) {}
 
   // The plan for these input types: from the cache, or made now. Valid until kMaxPlans other shapes
   // were asked for. `*made` (may be null) says whether it is new and so has nothing bound yet.
@@ -24,6 +28,8 @@ class Executor {
   Result<Plan*> PlanForBatch(int64_t batch, bool* made = nullptr);
   // Of the largest plan's arena, in bytes.
   size_t largest_arena() const;
+  // Of packed copies of parameters.
+  size_t pack_bytes() const { return packs_.bytes(); }
 
  private:
   struct Cached {

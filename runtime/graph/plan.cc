@@ -116,11 +116,15 @@ void Plan::PreparePrologue(const RunState& state, uint64_t version) {
   if (run_state_ != nullptr) SendRunState(state, *run_state_);
   RunSteps(0, prologue_steps_, state);
   for (const Step& step : steps_) {
-    if (!step.prepared) continue;
-    step.kernel->Prepare(
-        KernelContext(frozen_views_.data(), *step.nodes[0], state, nullptr, version));
+    if (transient_packs_ || !step.prepared) continue;
+    Prepare(step, state, version);
     progress::Tick();
   }
+}
+
+void Plan::Prepare(const Step& step, const RunState& state, uint64_t version) {
+  step.kernel->Prepare(
+      KernelContext(frozen_views_.data(), *step.nodes[0], state, nullptr, version));
 }
 
 void Plan::RunSteps(size_t first, size_t last, const RunState& state, const OutputReady& ready) {
@@ -128,6 +132,7 @@ void Plan::RunSteps(size_t first, size_t last, const RunState& state, const Outp
       run_state_ == nullptr ? nullptr : static_cast<DeviceRunState*>(run_state_->place());
   for (size_t i = first; i < last; ++i) {
     const Step& step = steps_[i];
+    if (transient_packs_ && step.prepared) Prepare(step, state, 0);
     step.kernel->Run(
         KernelContext(views_.data(), *step.nodes[0], state, step.workspace, 0, device_run));
     progress::Tick();

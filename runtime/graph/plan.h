@@ -31,6 +31,9 @@ struct PlanOptions {
   // Parameters change only between calls of Plan::ParametersChanged: kernels may keep packed copies
   // of them, which RunPrologue brings up to date.
   bool frozen_parameters = false;
+  // The packed copies are made anew in each run, right before the kernel that reads them, in memory
+  // that all share. The plan's pack cache must be transient too, or null.
+  bool transient_packs = false;
   bool fuse = true;
   // Where the plan's memory lies and its steps are queued, of the plan's device; null: the host. It
   // must outlive the plan.
@@ -97,6 +100,7 @@ class Plan {
   };
   Plan() = default;
   void PreparePrologue(const RunState& state, uint64_t version);
+  void Prepare(const Step& step, const RunState& state, uint64_t version);
   void RunSteps(size_t first, size_t last, const RunState& state, const OutputReady& ready = {});
   void RunQueued(const RunState& state);
   Status Record(const RunState& state);
@@ -115,6 +119,7 @@ class Plan {
   MemoryPlan memory_;
   Buffer arena_;
   uint64_t version_ = 0;  // of the parameters that the prologue ran for
+  bool transient_packs_ = false;
 
   // On an accelerator.
   Accelerator* accelerator_ = nullptr;

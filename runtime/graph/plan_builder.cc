@@ -215,6 +215,7 @@ Status PlanBuilder::PlaceValues() {
     const size_t offset = plan_->memory_.offsets[plan_->roots_[i]];
     plan_->views_.push_back({offset == kNotInArena ? nullptr : arena + offset, types_[i]});
   }
+  plan_->transient_packs_ = options_.transient_packs;
   plan_->frozen_views_ = plan_->views_;
   for (size_t i = 0; i < types_.size(); ++i) {
     const ValueId source = plan_->frozen_sources_[i];

@@ -71,28 +71,30 @@ const graph::KernelTable& KernelsOf(const kernels::DeviceBackend* backend) {
   return backend == nullptr ? onnx::ImportKernels() : backend->kernels();
 }
 
-graph::PlanOptions PlanOptionsOf(kernels::DeviceBackend* backend) {
-  return {.frozen_parameters = true, .accelerator = backend};
+graph::PlanOptions PlanOptionsOf(kernels::DeviceBackend* backend, bool transient_packs) {
+  return {.frozen_parameters = true, .transient_packs = transient_packs, .accelerator = backend};
 }
 
 ForwardProgram::ForwardProgram(const Signature& signature, const std::string& precision,
-                               kernels::DeviceBackend* backend)
+                               kernels::DeviceBackend* backend, bool transient_packs)
     : signature_(signature),
       graph_(onnx::ImportOps()),
       builder_(graph_, /*training=*/false, precision),
-      executor_(graph_, KernelsOf(backend), {}, PlanOptionsOf(backend)),
+      executor_(graph_, KernelsOf(backend), {}, PlanOptionsOf(backend, transient_packs)),
       backend_(backend) {}
 
 Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& signature,
                                                               const spec::ModelSpec& model,
                                                               const std::string& precision,
-                                                              kernels::DeviceBackend* backend) {
+                                                              kernels::DeviceBackend* backend,
+                                                              bool transient_packs) {
   LEPTON_RETURN_IF_ERROR(CheckInferencePrecision(precision));
   if (precision == "int8" && backend != nullptr) {
     return InvalidArgument("precision: int8 is computed on the CPU only; use bf16 or f32 on " +
                            DeviceName(backend->device()));
   }
-  std::unique_ptr<ForwardProgram> program(new ForwardProgram(signature, precision, backend));
+  std::unique_ptr<ForwardProgram> program(
+      new ForwardProgram(signature, precision, backend, transient_packs));
   program->inputs_ = AddInputs(program->graph_, signature);
   LEPTON_ASSIGN_OR_RETURN(program->logits_,
                           BuildModel(program->builder_, signature, model, program->inputs_));

@@ -24,7 +24,8 @@ class ForwardProgram {
   static Result<std::unique_ptr<ForwardProgram>> Build(const Signature& signature,
                                                        const spec::ModelSpec& model,
                                                        const std::string& precision,
-                                                       kernels::DeviceBackend* backend = nullptr);
+                                                       kernels::DeviceBackend* backend = nullptr,
+                                                       bool transient_packs = false);
 
   const std::vector<ModelBuilder::Declared>& parameters() const { return builder_.parameters(); }
   int64_t parameter_elements() const { return builder_.parameter_elements(); }
@@ -44,10 +45,12 @@ class ForwardProgram {
   void Prepare(uint64_t version) { version_ = version; }
   // kInvalidArgument when the sizes do not fit the batch. Bind and Prepare come first.
   Status Forward(const Batch& batch, std::span<float> logits);
+  // Of packed copies of the weights.
+  size_t pack_bytes() const { return executor_.pack_bytes(); }
 
  private:
   ForwardProgram(const Signature& signature, const std::string& precision,
-                 kernels::DeviceBackend* backend);
+                 kernels::DeviceBackend* backend, bool transient_packs);
   Status CopyParameters();
   Status RunAndFetch(graph::Plan& plan, float* logits);
   Result<graph::Plan*> PlanFor(const Batch& batch, int64_t rows);
@@ -82,7 +85,7 @@ std::vector<graph::ValueId> AddInputs(graph::Graph& graph, const Signature& sign
 Status CheckMemory(const std::string& what, int64_t bytes);
 // What programs on a device, or on the host, are planned with.
 const graph::KernelTable& KernelsOf(const kernels::DeviceBackend* backend);
-graph::PlanOptions PlanOptionsOf(kernels::DeviceBackend* backend);
+graph::PlanOptions PlanOptionsOf(kernels::DeviceBackend* backend, bool transient_packs = false);
 // kInvalidArgument unless f32 or bf16; or, where nothing is trained, int8.
 Status CheckPrecision(const std::string& precision);
 Status CheckInferencePrecision(const std::string& precision);

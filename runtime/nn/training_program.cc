@@ -51,7 +51,8 @@ class GraphTraining final : public TrainingProgram {
         options_(options),
         graph_(onnx::ImportOps()),
         builder_(graph_, /*training=*/true, options.precision),
-        executor_(graph_, KernelsOf(options.backend), {}, PlanOptionsOf(options.backend)) {}
+        executor_(graph_, KernelsOf(options.backend), {},
+                  PlanOptionsOf(options.backend, !options.keeps_packs)) {}
 
   Status Compile();
 
@@ -69,6 +70,7 @@ class GraphTraining final : public TrainingProgram {
   void WatchGradients(GradientReady ready) override;
   std::span<const float> gradient(size_t parameter) override;
   size_t arena_bytes() const override { return executor_.largest_arena(); }
+  size_t pack_bytes() const override { return executor_.pack_bytes() + forward_->pack_bytes(); }
   double ApplyGradients(uint64_t step, double scale) override;
   int state_per_element() const override {
     return static_cast<int>(OptimizerStateSize(options_.optimizer, 1));
@@ -153,7 +155,7 @@ Status GraphTraining::Compile() {
                                                           options_.inference_precision.empty()
                                                               ? options_.precision
                                                               : options_.inference_precision,
-                                                          options_.backend));
+                                                          options_.backend, !options_.keeps_packs));
   forward_->BindInPlace(weights_.place());
   return Status::Ok();
 }

@@ -91,6 +91,8 @@ class TrainingProgram {
     // False: gradients() has the statistics alone, and a parameter's gradient is there within
     // WatchGradients' call only; its memory is then used for others. Needs a watcher, and the host.
     bool keeps_gradients = true;
+    // False: kernels pack weights anew whenever they read them, instead of keeping copies.
+    bool keeps_packs = true;
     bool distill = false;
     DistillOptions distill_options;
     graph::Profile* profile = nullptr;  // of ForwardBackward; must outlive the program
@@ -132,6 +134,8 @@ class TrainingProgram {
   }
   // What ForwardBackward works in, in bytes, as of the largest micro-batch so far.
   virtual size_t arena_bytes() const { return 0; }
+  // Copies of the weights that kernels have packed, evaluation's too.
+  virtual size_t pack_bytes() const { return 0; }
 
   // gradients() * scale, clipped to clip_norm by global norm, applied at the schedule's rate for
   // `step` (0-based). Returns the gradient norm before clipping; NaN or infinity means that nothing

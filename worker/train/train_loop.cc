@@ -75,7 +75,8 @@ StateBytes TrainLoop::Impl::bytes() const {
                        (rounds_ ? rounds_->bytes() : 0),
           .optimizer = program.optimizer_state().size_bytes() + held +
                        (rounds_ ? run_.outer->state().size_bytes() : 0),
-          .arena = program.arena_bytes()};
+          .arena = program.arena_bytes(),
+          .packs = program.pack_bytes()};
 }
 
 TrainLoop::TrainLoop(const TrainRun& run, TrainObserver& observer)

@@ -101,6 +101,7 @@ struct StateBytes {
   uint64_t gradients = 0;  // sums, and what they are made in
   uint64_t optimizer = 0;
   uint64_t arena = 0;  // of forward and backward: activations, and gradients in passing
+  uint64_t packs = 0;  // copies of weights as kernels read them
 };
 
 struct TrainOutcome {

@@ -261,6 +261,7 @@ Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& s
   options.seed = spec.seed;
   options.keeps_optimizer_state = spec.parallel.zero == 0;
   options.keeps_gradients = spec.parallel.zero < 2;
+  options.keeps_packs = spec.parallel.zero < 2;
   options.backend = session.device.get();
   options.distill = distill && spec.distill.has_value();
   if (options.distill) {
@@ -372,6 +373,8 @@ Status FinishSession(TaskContext& context, const TrainSession& session, const Tr
     all["rank0/weights_bytes"] = static_cast<double>(outcome.bytes.weights);
     all["rank0/gradients_bytes"] = static_cast<double>(outcome.bytes.gradients);
     all["rank0/optimizer_bytes"] = static_cast<double>(outcome.bytes.optimizer);
+    all["rank0/arena_bytes"] = static_cast<double>(outcome.bytes.arena);
+    all["rank0/packs_bytes"] = static_cast<double>(outcome.bytes.packs);
   }
   result.mutable_metrics()->insert(all.begin(), all.end());
   context.SetResult(result);

@@ -214,6 +214,7 @@ class ZeroTraining {
     options.seed = has_state ? spec_.seed : 77;  // what a joiner drew is of no use
     options.keeps_optimizer_state = spec_.parallel.zero == 0;
     options.keeps_gradients = spec_.parallel.zero < 2;
+    options.keeps_packs = spec_.parallel.zero < 2;
     auto built = nn::TrainingProgram::Build(*nn::MakeSignature(options.model, shape), options);
     EXPECT_TRUE(built.ok()) << built.status().ToString();
     member.program = *std::move(built);

@@ -49,13 +49,14 @@ StateBytes MostBytes(int stage, int ranks) {
     most.gradients = std::max(most.gradients, bytes.gradients);
     most.optimizer = std::max(most.optimizer, bytes.optimizer);
     most.arena = std::max(most.arena, bytes.arena);
+    most.packs = std::max(most.packs, bytes.packs);
   }
   std::cout << fmt::format(
       "stage {}, {} ranks: MB of weights {:.1f}, gradients {:.1f}, optimizer {:.1f}, arena "
-      "{:.1f}\n",
+      "{:.1f}, packs {:.1f}\n",
       stage, ranks, static_cast<double>(most.weights) * 1e-6,
       static_cast<double>(most.gradients) * 1e-6, static_cast<double>(most.optimizer) * 1e-6,
-      static_cast<double>(most.arena) * 1e-6);
+      static_cast<double>(most.arena) * 1e-6, static_cast<double>(most.packs) * 1e-6);
   return most;
 }
 
@@ -71,6 +72,9 @@ TEST(ZeroBytes, FallWithTheRanksByTheStage) {
     EXPECT_LE(static_cast<double>(two.optimizer), kRounding * share * optimizer) << ranks;
     EXPECT_GE(static_cast<double>(one.optimizer), share * optimizer) << "the mirror is there";
     EXPECT_EQ(one.gradients, whole.gradients);
+    // Kernels' copies of the weights are gone with stage 2.
+    EXPECT_GE(static_cast<double>(one.packs), 1.9 * static_cast<double>(one.weights)) << ranks;
+    EXPECT_LE(static_cast<double>(two.packs), 0.1 * static_cast<double>(two.weights)) << ranks;
     // With as many shards as ranks or fewer nothing but the slices remains, and staging.
     if (ranks < kShards) continue;
     EXPECT_LE(static_cast<double>(two.gradients + two.arena),
