@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What a rank of four holds with parallel.zero 0 to 2, process by process: an MLP whose weights are most of
+"""What a rank holds with parallel.zero 0 to 3, process by process: an MLP whose weights are most of
 what there is. Of every rank the peak resident set (VmHWM of its process), and of rank 0 what it says that it
 keeps; the stages' weights are compared first.
-  bench/zero_memory_bench.py [layers] [width]      # a release build"""
+  bench/zero_memory_bench.py [layers] [width] [ranks]      # a release build"""
 import pathlib
 import re
 import sys
@@ -14,8 +14,8 @@ from cluster import FINAL, Cluster, train_spec  # noqa: E402
 
 LAYERS = int(sys.argv[1]) if len(sys.argv) > 1 else 32
 WIDTH = int(sys.argv[2]) if len(sys.argv) > 2 else 768
-STAGES = [int(s) for s in sys.argv[3].split(",")] if len(sys.argv) > 3 else [0, 1, 2]
-RANKS, STEPS = 4, 12
+RANKS = int(sys.argv[3]) if len(sys.argv) > 3 else 4
+STAGES, STEPS = [0, 1, 2, 3], 12
 MB = 1e6
 
 

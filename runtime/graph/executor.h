@@ -25,6 +25,8 @@ class Executor {
   // The plan for these input types: from the cache, or made now. Valid until kMaxPlans other shapes
   // were asked for. `*made` (may be null) says whether it is new and so has nothing bound yet.
   Result<Plan*> PlanFor(std::span<const TensorType> inputs, bool* made = nullptr);
+  // The one that was asked for last; null: none was.
+  Plan* Latest() { return plans_.empty() ? nullptr : plans_.front().plan.get(); }
   Result<Plan*> PlanForBatch(int64_t batch, bool* made = nullptr);
   // Of the largest plan's arena, in bytes.
   size_t largest_arena() const;

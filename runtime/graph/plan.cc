@@ -70,10 +70,9 @@ void Plan::Bind(ValueId value, void* data) {
     recorded_.reset();
     ran_ = false;
   }
-  for (size_t i = 0; i < roots_.size(); ++i) {
-    if (roots_[i] == value) views_[i].data = frozen_views_[i].data = data;
-    if (frozen_sources_[i] == value) frozen_views_[i].data = data;
-  }
+  const auto index = static_cast<size_t>(value);
+  for (const size_t i : in_memory_of_[index]) views_[i].data = frozen_views_[i].data = data;
+  for (const size_t i : stands_for_[index]) frozen_views_[i].data = data;
 }
 
 Status Plan::Feed(ValueId input, void* data) {
@@ -127,11 +126,13 @@ void Plan::Prepare(const Step& step, const RunState& state, uint64_t version) {
       KernelContext(frozen_views_.data(), *step.nodes[0], state, nullptr, version));
 }
 
-void Plan::RunSteps(size_t first, size_t last, const RunState& state, const OutputReady& ready) {
+void Plan::RunSteps(size_t first, size_t last, const RunState& state, const OutputReady& ready,
+                    const ParametersNeeded& needed) {
   const auto* device_run =
       run_state_ == nullptr ? nullptr : static_cast<DeviceRunState*>(run_state_->place());
   for (size_t i = first; i < last; ++i) {
     const Step& step = steps_[i];
+    if (needed && !step.parameters.empty() && !needed(step.parameters)) return;
     if (transient_packs_ && step.prepared) Prepare(step, state, 0);
     step.kernel->Run(
         KernelContext(views_.data(), *step.nodes[0], state, step.workspace, 0, device_run));
@@ -144,6 +145,19 @@ void Plan::Run(const RunState& state, const OutputReady& ready) {
   if (state.profile != nullptr) return RunProfiled(state, ready);
   if (accelerator_ != nullptr) return RunQueued(state);
   RunSteps(prologue_steps_, steps_.size(), state, ready);
+}
+
+void Plan::RunVisiting(const RunState& state, const ParametersNeeded& needed,
+                       const OutputReady& ready) {
+  CHECK(transient_packs_ && accelerator_ == nullptr);
+  RunSteps(0, steps_.size(), state, ready, needed);
+}
+
+void Plan::Walk(const ParametersNeeded& needed, const OutputReady& ready) const {
+  for (const Step& step : steps_) {
+    if (!step.parameters.empty() && !needed(step.parameters)) return;
+    if (ready) std::for_each(step.final_outputs.begin(), step.final_outputs.end(), ready);
+  }
 }
 
 void Plan::RunQueued(const RunState& state) {

@@ -75,6 +75,15 @@ class Plan {
   // and `ready` is not called: Fetch, or the accelerator's Synchronize, waits for it.
   using OutputReady = std::function<void(ValueId)>;
   void Run(const RunState& state, const OutputReady& ready = {});
+  // On the host, for parameters that are in memory only while somebody reads them: `needed` is
+  // called before each step that reads some, with those, and binds them. What depends on parameters
+  // only is computed in each run too: no RunPrologue. Needs transient packs. False from `needed`
+  // ends the run: what it gives is then of no use.
+  using ParametersNeeded = std::function<bool(std::span<const ValueId>)>;
+  void RunVisiting(const RunState& state, const ParametersNeeded& needed,
+                   const OutputReady& ready = {});
+  // The same calls in the same order, and nothing is computed.
+  void Walk(const ParametersNeeded& needed, const OutputReady& ready = {}) const;
 
   // Any bound value, or an output after a run. A value within a fused step has no memory: data is
   // null.
@@ -94,6 +103,7 @@ class Plan {
     std::unique_ptr<Kernel> kernel;
     std::string_view implementation;
     bool prepared = false;  // has frozen inputs
+    std::vector<ValueId> parameters;  // that it reads
     std::vector<ValueId>
         final_outputs;  // external and passing ones that no step behind this one touches
     void* workspace = nullptr;
@@ -101,7 +111,8 @@ class Plan {
   Plan() = default;
   void PreparePrologue(const RunState& state, uint64_t version);
   void Prepare(const Step& step, const RunState& state, uint64_t version);
-  void RunSteps(size_t first, size_t last, const RunState& state, const OutputReady& ready = {});
+  void RunSteps(size_t first, size_t last, const RunState& state, const OutputReady& ready = {},
+                const ParametersNeeded& needed = {});
   void RunQueued(const RunState& state);
   Status Record(const RunState& state);
   void RunProfiled(const RunState& state, const OutputReady& ready);
@@ -114,6 +125,8 @@ class Plan {
   // is not made.
   std::vector<TensorView> frozen_views_;
   std::vector<ValueId> frozen_sources_;  // by value: the parameter that stands for it in Prepare
+  std::vector<std::vector<size_t>> in_memory_of_;  // by value: those whose root it is
+  std::vector<std::vector<size_t>> stands_for_;  // by parameter: those in place of which it stands
   std::vector<Step> steps_;
   size_t prologue_steps_ = 0;
   MemoryPlan memory_;

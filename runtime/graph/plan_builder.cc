@@ -174,8 +174,27 @@ Status PlanBuilder::AddStep(const Group& group, bool prologue) {
   step.implementation = (*entry)->implementation;
   step.prepared = std::any_of(request.frozen.begin(), request.frozen.end(),
                               [](const FrozenInput& input) { return input.value != kNoValue; });
+  step.parameters = ParametersOf(step);
   plan_->steps_.push_back(std::move(step));
   return Status::Ok();
+}
+
+// That it reads from memory, in the order in which its nodes have them.
+std::vector<ValueId> PlanBuilder::ParametersOf(const Plan::Step& step) const {
+  std::vector<ValueId> parameters;
+  const auto add = [&](ValueId value) {
+    if (graph_.value(value).kind != ValueKind::kParameter) return;
+    if (std::find(parameters.begin(), parameters.end(), value) != parameters.end()) return;
+    parameters.push_back(value);
+  };
+  for (const Node* node : step.nodes) {
+    for (const ValueId input : node->inputs) {
+      add(plan_->roots_[input]);
+      const ValueId source = plan_->frozen_sources_[input];
+      if (step.prepared && source != kNoValue) add(source);
+    }
+  }
+  return parameters;
 }
 
 StepUse PlanBuilder::UseOf(const Plan::Step& step) const {
@@ -214,6 +233,13 @@ Status PlanBuilder::PlaceValues() {
   for (size_t i = 0; i < types_.size(); ++i) {
     const size_t offset = plan_->memory_.offsets[plan_->roots_[i]];
     plan_->views_.push_back({offset == kNotInArena ? nullptr : arena + offset, types_[i]});
+  }
+  plan_->in_memory_of_.resize(types_.size());
+  plan_->stands_for_.resize(types_.size());
+  for (size_t i = 0; i < types_.size(); ++i) {
+    plan_->in_memory_of_[static_cast<size_t>(plan_->roots_[i])].push_back(i);
+    const ValueId source = plan_->frozen_sources_[i];
+    if (source != kNoValue) plan_->stands_for_[static_cast<size_t>(source)].push_back(i);
   }
   plan_->transient_packs_ = options_.transient_packs;
   plan_->frozen_views_ = plan_->views_;

@@ -34,6 +34,7 @@ class PlanBuilder {
   std::vector<Group> GroupsOf(const std::vector<NodeId>& order) const;
   void FindReads(const std::vector<Group>& groups);
   Status AddStep(const Group& group, bool prologue);
+  std::vector<ValueId> ParametersOf(const Plan::Step& step) const;
   StepUse UseOf(const Plan::Step& step) const;
   Status PlaceValues();
   void FindFinalOutputs();

@@ -124,6 +124,40 @@ void ForwardProgram::BindInPlace(const float* weights) {
   in_place_ = true;
 }
 
+void ForwardProgram::Visit(WeightVisits* visits, std::function<const float*(size_t)> statistic) {
+  visits_ = visits;
+  statistic_ = std::move(statistic);
+  parameter_of_.assign(graph_.values().size(), 0);
+  for (size_t i = 0; i < parameters().size(); ++i) {
+    parameter_of_[static_cast<size_t>(parameters()[i].value)] = i;
+  }
+}
+
+bool ForwardProgram::BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values) {
+  const auto is_statistic = [&](size_t i) { return parameters()[i].view.statistic; };
+  needed_.clear();
+  for (const graph::ValueId value : values) {
+    const size_t parameter = parameter_of_[static_cast<size_t>(value)];
+    if (!is_statistic(parameter)) needed_.push_back(parameter);
+  }
+  if (!visits_->Need(needed_)) return false;
+  for (const graph::ValueId value : values) {
+    const size_t i = parameter_of_[static_cast<size_t>(value)];
+    plan.Bind(value, is_statistic(i) ? const_cast<float*>(statistic_(i)) : visits_->place(i));
+  }
+  return true;
+}
+
+Status ForwardProgram::PassThrough() {
+  graph::Plan* plan = executor_.Latest();
+  if (plan == nullptr) {
+    LEPTON_ASSIGN_OR_RETURN(plan, executor_.PlanFor(EmptyRow(signature_).types()));
+  }
+  visits_->Begin();
+  plan->Walk([&](auto values) { return BindNeeded(*plan, values); });
+  return visits_->status();
+}
+
 // The device's copy of parameters that lie in the host's memory.
 Status ForwardProgram::CopyParameters() {
   const bool current = copied_version_ == version_ && copied_binding_ == binding_;
@@ -152,6 +186,7 @@ Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch, int64_t rows) {
   }
   bool made = false;
   LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanFor(types, &made));
+  if (visits_ != nullptr) return plan;
   LEPTON_RETURN_IF_ERROR(CopyParameters());
   uint64_t& binding = bindings_[plan];
   if (made || binding != binding_) {
@@ -171,6 +206,13 @@ Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch, int64_t rows) {
 
 // All the plan's logits into the host's memory.
 Status ForwardProgram::RunAndFetch(graph::Plan& plan, float* logits) {
+  if (visits_ != nullptr) {
+    visits_->Begin();
+    if (visits_->source() != nullptr) LEPTON_RETURN_IF_ERROR(visits_->source()->BeginForward());
+    plan.Bind(logits_, logits);
+    plan.RunVisiting({}, [&](auto values) { return BindNeeded(plan, values); });
+    return visits_->status();
+  }
   if (backend_ == nullptr) {
     plan.Bind(logits_, logits);
     plan.Run({});

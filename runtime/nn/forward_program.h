@@ -5,6 +5,7 @@
 // Ownership: borrows the weights it is bound to. Threads: one caller.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -14,6 +15,7 @@
 #include "runtime/graph/executor.h"
 #include "runtime/nn/device_floats.h"
 #include "runtime/nn/model_builder.h"
+#include "runtime/nn/weight_visits.h"
 #include "runtime/tensor/buffer.h"
 
 namespace lepton::nn {
@@ -41,6 +43,11 @@ class ForwardProgram {
   void Bind(std::span<const float> weights);
   // One flat buffer where the program runs.
   void BindInPlace(const float* weights);
+  // On the host, with transient packs: from here on each pass asks `visits` for what it reads, and
+  // `statistic` for where the parameters are that do not visit. Both outlive the program.
+  void Visit(WeightVisits* visits, std::function<const float*(size_t)> statistic);
+  // As a pass of Forward, but nothing is computed.
+  Status PassThrough();
   // `version` names the weights' state, is not 0, and another one after they changed or were bound.
   void Prepare(uint64_t version) { version_ = version; }
   // kInvalidArgument when the sizes do not fit the batch. Bind and Prepare come first.
@@ -51,6 +58,7 @@ class ForwardProgram {
  private:
   ForwardProgram(const Signature& signature, const std::string& precision,
                  kernels::DeviceBackend* backend, bool transient_packs);
+  bool BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values);
   Status CopyParameters();
   Status RunAndFetch(graph::Plan& plan, float* logits);
   Result<graph::Plan*> PlanFor(const Batch& batch, int64_t rows);
@@ -66,6 +74,10 @@ class ForwardProgram {
   uint64_t binding_ = 0;  // how often they were bound
   std::map<const graph::Plan*, uint64_t> bindings_;
   uint64_t version_ = 1;  // of the weights
+  WeightVisits* visits_ = nullptr;
+  std::function<const float*(size_t)> statistic_;
+  std::vector<size_t> parameter_of_;  // by value
+  std::vector<size_t> needed_;
   std::vector<Buffer> padded_inputs_;
   Buffer padded_logits_;
 

@@ -134,8 +134,7 @@ void UpdatePart(const spec::OptimizerSpec& optimizer, double lr, uint64_t step,
     const int64_t last = std::min(range.end - begin, size);
     if (first < last) within.push_back({first, last, range.decays});
   }
-  UpdateWeights(optimizer, lr, step, gradient_scale, within,
-                weights.subspan(static_cast<size_t>(begin), gradients.size()), gradients, state);
+  UpdateWeights(optimizer, lr, step, gradient_scale, within, weights, gradients, state);
 }
 
 std::vector<double> SquaresOfBlocks(std::span<const float> values) {

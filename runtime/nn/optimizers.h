@@ -39,8 +39,8 @@ void UpdateWeights(const spec::OptimizerSpec& optimizer, double lr, uint64_t ste
                    std::span<float> weights, std::span<const float> gradients,
                    std::span<float> state, kernels::DeviceBackend* backend = nullptr);
 
-// The same for elements [begin, begin + gradients.size()) alone: `gradients` and `state` are of
-// that part, `weights` and `ranges` of all. On the host.
+// The same for elements [begin, begin + gradients.size()) alone: all but `ranges` are of that part.
+// On the host.
 void UpdatePart(const spec::OptimizerSpec& optimizer, double lr, uint64_t step,
                 double gradient_scale, std::span<const UpdateRange> ranges, int64_t begin,
                 std::span<float> weights, std::span<const float> gradients, std::span<float> state);

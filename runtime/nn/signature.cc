@@ -37,6 +37,15 @@ std::vector<TensorType> Batch::types() const {
   return types;
 }
 
+Batch EmptyRow(const Signature& signature) {
+  Batch batch;
+  for (const InputSpec& input : signature.inputs) {
+    const Shape one = input.type.shape.WithBatch(/*batch=*/1, /*sequence=*/1);
+    batch.inputs.push_back({nullptr, {input.type.dtype, one}});
+  }
+  return batch;
+}
+
 Batch Batch::Features(std::span<const float> x, int64_t features) {
   const auto rows = static_cast<int64_t>(x.size()) / features;
   // Kernels read inputs through the same untyped pointers that they write outputs through.

@@ -42,6 +42,9 @@ struct Batch {
   static Batch Features(std::span<const float> x, int64_t features);
 };
 
+// The smallest there can be, of types alone: one row, of one token where there are texts.
+Batch EmptyRow(const Signature& signature);
+
 // kInvalidArgument names the input that does not fit, or an id that is out of range.
 Status CheckBatch(const Signature& signature, const Batch& batch);
 // Predictions that a batch asks for: its rows, or all their tokens.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "runtime/base/logging.h"
 #include "runtime/formats/onnx/import.h"
@@ -14,6 +15,7 @@
 #include "runtime/nn/model_list.h"
 #include "runtime/nn/optimizers.h"
 #include "runtime/nn/schedules.h"
+#include "runtime/nn/weight_visits.h"
 
 namespace lepton::nn {
 namespace {
@@ -44,6 +46,14 @@ Result<std::vector<graph::ValueId>> AddParameterGradients(graph::Graph& graph,
   return values;
 }
 
+std::vector<size_t> InNameOrder(const std::vector<ParameterView>& parameters) {
+  std::vector<size_t> order(parameters.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(),
+            [&](size_t a, size_t b) { return parameters[a].name < parameters[b].name; });
+  return order;
+}
+
 class GraphTraining final : public TrainingProgram {
  public:
   GraphTraining(const Signature& signature, const Options& options)
@@ -59,9 +69,12 @@ class GraphTraining final : public TrainingProgram {
   const Signature& signature() const override { return signature_; }
   const std::vector<ParameterView>& parameters() const override { return parameters_; }
   std::span<float> weights() override {
+    MakeWeights();
     ++version_;  // the caller may write to them
     return weights_.Host();
   }
+  void ReadWeights(int64_t begin, std::span<float> to) override;
+  int64_t weights_begin() const override { return weights_begin_; }
   std::span<float> gradients() override { return gradients_.Host(); }
   std::span<float> optimizer_state() override { return optimizer_state_.Host(); }
 
@@ -69,6 +82,11 @@ class GraphTraining final : public TrainingProgram {
                                   uint32_t shard) override;
   void WatchGradients(GradientReady ready) override;
   std::span<const float> gradient(size_t parameter) override;
+  void VisitWeights(WeightSource* source, int64_t bucket_bytes) override;
+  Status PassThrough() override;
+  Status AwaitForwards() override;
+  Status CollectWeights(const TakeWeights& take) override;
+  size_t visiting_bytes() const override { return visits_ ? visits_->most_bytes() : 0; }
   size_t arena_bytes() const override { return executor_.largest_arena(); }
   size_t pack_bytes() const override { return executor_.pack_bytes() + forward_->pack_bytes(); }
   double ApplyGradients(uint64_t step, double scale) override;
@@ -90,8 +108,11 @@ class GraphTraining final : public TrainingProgram {
                            std::span<float> logits) override;
 
  private:
+  void MakeWeights();
   Status CheckExamples(const Batch& batch, const Targets& targets) const;
   void BindParameters(graph::Plan& plan);
+  bool BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values);
+  Status RunPlan(graph::Plan& plan, const graph::RunState& state);
   Result<double> SumRowLosses(graph::Plan& plan);
   void WeighStatistics(double count);
   void MoveStatistics(double scale);
@@ -113,6 +134,12 @@ class GraphTraining final : public TrainingProgram {
   std::vector<UpdateRange> update_ranges_;
   int64_t trained_ = 0;          // elements; statistics lie behind
   int64_t gradients_begin_ = 0;  // the first element that gradients_ has
+  int64_t weights_begin_ = 0;    // the same of weights_
+  bool made_weights_ = false;
+  std::pair<size_t, std::vector<float>> drawn_;  // a parameter of those that were not made
+  std::unique_ptr<WeightVisits> visits_;
+  std::vector<size_t> parameter_of_;  // by value
+  std::vector<size_t> needed_;
   graph::Plan* running_ = nullptr;
   GradientReady ready_;
   std::vector<bool> named_;  // by parameter: ready_ was called in this run
@@ -145,19 +172,48 @@ Status GraphTraining::Compile() {
   LEPTON_RETURN_IF_ERROR(CheckMemory("weights, gradients and the optimizer's state",
                                      (2 * elements - gradients_begin_ + state) * sizeof(float)));
   parameters_ = ParameterViews(builder_.parameters());
-  LEPTON_ASSIGN_OR_RETURN(weights_, DeviceFloats::Make(options_.backend, elements));
+  if (options_.keeps_weights) {
+    LEPTON_ASSIGN_OR_RETURN(weights_, DeviceFloats::Make(options_.backend, elements));
+  }
   LEPTON_ASSIGN_OR_RETURN(gradients_,
                           DeviceFloats::Make(options_.backend, elements - gradients_begin_));
   LEPTON_ASSIGN_OR_RETURN(optimizer_state_, DeviceFloats::Make(options_.backend, state));
   update_ranges_ = UpdateRanges(options_.optimizer, parameters_);
-  InitializeParameters(builder_.parameters(), options_.seed, weights());
   LEPTON_ASSIGN_OR_RETURN(forward_, ForwardProgram::Build(signature_, options_.model,
                                                           options_.inference_precision.empty()
                                                               ? options_.precision
                                                               : options_.inference_precision,
                                                           options_.backend, !options_.keeps_packs));
-  forward_->BindInPlace(weights_.place());
+  if (options_.keeps_weights) MakeWeights();
   return Status::Ok();
+}
+
+void GraphTraining::MakeWeights() {
+  if (made_weights_) return;
+  made_weights_ = true;
+  if (!options_.keeps_weights) {
+    weights_ = *DeviceFloats::Make(nullptr, builder_.parameter_elements());
+  }
+  ++version_;
+  InitializeParameters(builder_.parameters(), options_.seed, weights_.Host());
+  forward_->BindInPlace(weights_.place());
+}
+
+void GraphTraining::ReadWeights(int64_t begin, std::span<float> to) {
+  if (made_weights_) return TrainingProgram::ReadWeights(begin, to);
+  const int64_t end = begin + static_cast<int64_t>(to.size());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const ParameterView& view = parameters_[i];
+    const int64_t from = std::max(begin, view.offset),
+                  past = std::min(end, view.offset + view.size);
+    if (from >= past) continue;
+    if (drawn_.second.empty() || drawn_.first != i) {
+      drawn_ = {i, std::vector<float>(static_cast<size_t>(view.size))};
+      Initialize(builder_.parameters()[i].first, options_.seed, view.name, drawn_.second);
+    }
+    std::copy(drawn_.second.begin() + (from - view.offset),
+              drawn_.second.begin() + (past - view.offset), to.begin() + (from - begin));
+  }
 }
 
 Status GraphTraining::CheckExamples(const Batch& batch, const Targets& targets) const {
@@ -175,7 +231,9 @@ Status GraphTraining::CheckExamples(const Batch& batch, const Targets& targets) 
 
 void GraphTraining::BindParameters(graph::Plan& plan) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    plan.Bind(builder_.parameters()[i].value, weights_.place() + parameters_[i].offset);
+    if (!visits_) {
+      plan.Bind(builder_.parameters()[i].value, weights_.place() + parameters_[i].offset);
+    }
     if (parameters_[i].offset < gradients_begin_) continue;
     plan.Bind(gradient_values_[i], gradients_.place() + (parameters_[i].offset - gradients_begin_));
   }
@@ -188,6 +246,7 @@ Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets
   bool made = false;
   const std::vector<TensorType> types = loss_.InputTypes(signature_, options_, batch);
   LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanFor(types, &made));
+  if (!visits_) MakeWeights();
   if (made) BindParameters(*plan);
   for (size_t i = 0; i < inputs_.size(); ++i) {
     LEPTON_RETURN_IF_ERROR(plan->Feed(inputs_[i], batch.inputs[i].data));
@@ -199,18 +258,120 @@ Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets
   if (options_.distill) {
     LEPTON_RETURN_IF_ERROR(plan->Feed(loss_.teacher, Readable(targets.teacher_logits)));
   }
-  weights_.Current();
-  const graph::RunState state{options_.seed, step, shard, options_.profile};
-  plan->RunPrologue(state, version_);
-  running_ = plan;
-  plan->Run(state, output_ready_);
-  if (!options_.keeps_gradients) NameTheRest();
+  LEPTON_RETURN_IF_ERROR(
+      RunPlan(*plan, graph::RunState{options_.seed, step, shard, options_.profile}));
   gradients_.Wrote();
   LossSum loss;
   LEPTON_ASSIGN_OR_RETURN(loss.sum, SumRowLosses(*plan));
   loss.count = CountTargets(signature_, options_.loss, Predictions(signature_, batch), targets);
   WeighStatistics(loss.count);
   return loss;
+}
+
+Status GraphTraining::RunPlan(graph::Plan& plan, const graph::RunState& state) {
+  running_ = &plan;
+  if (visits_) {
+    visits_->Begin();
+    plan.RunVisiting(
+        state, [&](auto values) { return BindNeeded(plan, values); }, output_ready_);
+    if (!visits_->status().ok()) {
+      named_.assign(parameters_.size(), false);
+      return visits_->status();
+    }
+  } else {
+    weights_.Current();
+    plan.RunPrologue(state, version_);
+    plan.Run(state, output_ready_);
+  }
+  if (!options_.keeps_gradients) NameTheRest();
+  return Status::Ok();
+}
+
+// What a step reads: the trained ones from where they came, the statistics from the program's own.
+bool GraphTraining::BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values) {
+  needed_.clear();
+  for (const graph::ValueId value : values) {
+    const size_t parameter = parameter_of_[static_cast<size_t>(value)];
+    if (!parameters_[parameter].statistic) needed_.push_back(parameter);
+  }
+  if (!visits_->Need(needed_)) return false;
+  for (const graph::ValueId value : values) {
+    const size_t i = parameter_of_[static_cast<size_t>(value)];
+    plan.Bind(value, parameters_[i].statistic
+                         ? weights_.place() + (parameters_[i].offset - weights_begin_)
+                         : visits_->place(i));
+  }
+  return true;
+}
+
+void GraphTraining::VisitWeights(WeightSource* source, int64_t bucket_bytes) {
+  CHECK(!options_.keeps_weights);
+  if (!visits_) {
+    visits_ = std::make_unique<WeightVisits>(parameters_, bucket_bytes);
+    parameter_of_.assign(graph_.values().size(), 0);
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      parameter_of_[static_cast<size_t>(builder_.parameters()[i].value)] = i;
+    }
+    DeviceFloats kept = *DeviceFloats::Make(nullptr, builder_.parameter_elements() - trained_);
+    ReadWeights(trained_, kept.Host());
+    weights_ = std::move(kept);
+    weights_begin_ = trained_;
+    made_weights_ = true;
+    drawn_ = {};
+    forward_->Visit(visits_.get(), [this](size_t statistic) {
+      return weights_.place() + (parameters_[statistic].offset - weights_begin_);
+    });
+  }
+  visits_->SetSource(source);
+}
+
+Status GraphTraining::PassThrough() {
+  if (!visits_) return TrainingProgram::PassThrough();
+  graph::Plan* plan = executor_.Latest();
+  if (plan == nullptr) {
+    const Batch one = EmptyRow(signature_);
+    LEPTON_ASSIGN_OR_RETURN(plan, executor_.PlanFor(loss_.InputTypes(signature_, options_, one)));
+    BindParameters(*plan);
+  }
+  running_ = plan;
+  visits_->Begin();
+  plan->Walk([&](auto values) { return BindNeeded(*plan, values); }, output_ready_);
+  if (!visits_->status().ok()) {
+    named_.assign(parameters_.size(), false);
+    return visits_->status();
+  }
+  if (!options_.keeps_gradients) NameTheRest();
+  return Status::Ok();
+}
+
+Status GraphTraining::AwaitForwards() {
+  while (visits_) {
+    if (visits_->source() == nullptr) return Status::Ok();
+    LEPTON_ASSIGN_OR_RETURN(const bool others, visits_->source()->OthersForward());
+    if (!others) return Status::Ok();
+    LEPTON_RETURN_IF_ERROR(forward_->PassThrough());
+  }
+  return Status::Ok();
+}
+
+Status GraphTraining::CollectWeights(const TakeWeights& take) {
+  if (!visits_) return TrainingProgram::CollectWeights(take);
+  if (visits_->source() == nullptr)
+    return FailedPrecondition("the program's weights are with others");
+  std::vector<float> values;
+  for (const size_t i : InNameOrder(parameters_)) {
+    const ParameterView& view = parameters_[i];
+    if (view.statistic) {
+      LEPTON_RETURN_IF_ERROR(
+          take(view, weights().subspan(static_cast<size_t>(view.offset - weights_begin_),
+                                       static_cast<size_t>(view.size))));
+      continue;
+    }
+    values.resize(static_cast<size_t>(view.size));
+    LEPTON_RETURN_IF_ERROR(visits_->source()->Bring(view.offset, values));
+    LEPTON_RETURN_IF_ERROR(take(view, values));
+  }
+  return Status::Ok();
 }
 
 // Gradients that follow from parameters alone, which the plan does not name, live on behind the
@@ -275,7 +436,7 @@ void GraphTraining::MoveStatistics(double scale) {
   for (const ParameterView& view : parameters_) {
     if (!view.statistic) continue;
     const auto momentum = static_cast<float>(view.momentum);
-    float* const values = weights_.place() + view.offset;
+    float* const values = weights_.place() + (view.offset - weights_begin_);
     const float* const measured = gradients_.place() + (view.offset - gradients_begin_);
     if (options_.backend != nullptr) {
       options_.backend->MoveTowards(view.size, momentum, static_cast<float>(scale), measured,
@@ -321,8 +482,12 @@ double GraphTraining::ApplyGradients(uint64_t step, double scale) {
 
 void GraphTraining::ApplyPart(uint64_t step, double scale, double norm, const Part& part) {
   CHECK(options_.backend == nullptr) << "parts are updated on the host";
+  const std::span<float> mine =
+      !part.weights.empty()
+          ? part.weights
+          : weights().subspan(static_cast<size_t>(part.begin), part.gradients.size());
   UpdatePart(options_.optimizer, LearningRate(step), step, ClippedScale(scale, norm),
-             update_ranges_, part.begin, weights(), part.gradients, part.state);
+             update_ranges_, part.begin, mine, part.gradients, part.state);
 }
 
 void GraphTraining::FinishParts(double scale) {
@@ -332,7 +497,10 @@ void GraphTraining::FinishParts(double scale) {
 }
 
 Status GraphTraining::Forward(const Batch& batch, std::span<float> logits) {
-  weights_.Current();
+  if (!visits_) {
+    MakeWeights();
+    weights_.Current();
+  }
   forward_->Prepare(version_);
   return forward_->Forward(batch, logits);
 }
@@ -348,6 +516,22 @@ Result<LossSum> GraphTraining::Evaluate(const Batch& batch, const Targets& targe
 
 }  // namespace
 
+int64_t ElementsOf(const std::vector<ParameterView>& parameters) {
+  int64_t elements = 0;
+  for (const ParameterView& view : parameters) elements += view.size;
+  return elements;
+}
+
+Status TrainingProgram::CollectWeights(const TakeWeights& take) {
+  const std::span<const float> all = weights();
+  for (const size_t i : InNameOrder(parameters())) {
+    const ParameterView& view = parameters()[i];
+    LEPTON_RETURN_IF_ERROR(
+        take(view, all.subspan(static_cast<size_t>(view.offset), static_cast<size_t>(view.size))));
+  }
+  return Status::Ok();
+}
+
 Result<std::unique_ptr<TrainingProgram>> TrainingProgram::Build(const Signature& signature,
                                                                 const Options& options) {
   LEPTON_RETURN_IF_ERROR(CheckPrecision(options.precision));
@@ -356,6 +540,9 @@ Result<std::unique_ptr<TrainingProgram>> TrainingProgram::Build(const Signature&
   LEPTON_RETURN_IF_ERROR(CheckLoss(signature, options));
   if (!options.keeps_gradients && options.backend != nullptr) {
     return InvalidArgument("gradients in passing are for the host alone");
+  }
+  if (!options.keeps_weights && (options.keeps_packs || options.backend != nullptr)) {
+    return InvalidArgument("weights that visit are for the host alone, and kernels keep no copies");
   }
   if (!(options.clip_norm >= 0)) return InvalidArgument("clip_norm: must not be negative");
   auto program = std::make_unique<GraphTraining>(signature, options);

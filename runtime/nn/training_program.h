@@ -9,6 +9,7 @@
 // Errors: kInvalidArgument for a spec that cannot be built; nothing else is expected.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -46,6 +47,9 @@ struct ParameterView {
   bool head = false;
 };
 
+// Of all parameters, statistics too.
+int64_t ElementsOf(const std::vector<ParameterView>& parameters);
+
 // The labels of a micro-batch, one per prediction (row, or token): class indices for cross_entropy,
 // where kNoTarget asks for no loss, values for the other losses; with
 // `teacher_logits` [batch, outputs] the loss is the distillation loss
@@ -67,6 +71,18 @@ struct LossSum {
 struct DistillOptions {
   double temperature = 2;
   double alpha = 0.5;
+};
+
+// Where a program that keeps no weights finds them (TrainingProgram::VisitWeights).
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  // Trained elements [begin, begin + to.size()), which all passes ask for in the same order.
+  virtual Status Bring(int64_t begin, std::span<float> to) = 0;
+  // Before each pass of Forward and Evaluate.
+  virtual Status BeginForward() = 0;
+  // Whether any of those that share the source is about to make such a pass; this one is not.
+  virtual Result<bool> OthersForward() = 0;
 };
 
 class TrainingProgram {
@@ -91,6 +107,9 @@ class TrainingProgram {
     // False: gradients() has the statistics alone, and a parameter's gradient is there within
     // WatchGradients' call only; its memory is then used for others. Needs a watcher, and the host.
     bool keeps_gradients = true;
+    // False: VisitWeights may be called, and the first weights are drawn when somebody asks for
+    // them. Needs keeps_packs to be false, and the host.
+    bool keeps_weights = true;
     // False: kernels pack weights anew whenever they read them, instead of keeping copies.
     bool keeps_packs = true;
     bool distill = false;
@@ -110,6 +129,14 @@ class TrainingProgram {
   // program packs weights for its kernels, and on a device these are copies that the next call
   // does not keep up to date.
   virtual std::span<float> weights() = 0;
+  // Elements [begin, begin + to.size()) of weights(), which need not be in memory for it as long as
+  // nobody asked for all of them.
+  virtual void ReadWeights(int64_t begin, std::span<float> to) {
+    const std::span<float> from = weights().subspan(static_cast<size_t>(begin - weights_begin()));
+    std::copy_n(from.begin(), to.size(), to.begin());
+  }
+  // The first element that weights() has: 0, or where the statistics begin.
+  virtual int64_t weights_begin() const { return 0; }
   virtual std::span<float> gradients() = 0;
   // Adam's moments and the like, empty for plain SGD; checkpointed beside the weights.
   virtual std::span<float> optimizer_state() = 0;
@@ -132,6 +159,23 @@ class TrainingProgram {
     const ParameterView& view = parameters()[parameter];
     return gradients().subspan(static_cast<size_t>(view.offset), static_cast<size_t>(view.size));
   }
+  // From here on the program has no trained weights of its own: weights() has the statistics alone,
+  // and each pass brings from the source what a step is about to read, in runs of neighbours of at
+  // least so many bytes, and drops it again (weight_visits.h). The passes' errors are then the
+  // source's too. The source outlives its use; null takes it away, and passes fail. Whoever shares
+  // it must make the same passes: PassThrough in place of a ForwardBackward without rows, and
+  // AwaitForwards behind the last of some Forwards.
+  virtual void VisitWeights(WeightSource* /*source*/, int64_t /*bucket_bytes*/) {}
+  // As ForwardBackward, its calls of the source and the watcher too, but nothing is computed.
+  virtual Status PassThrough() { return FailedPrecondition("the program keeps its weights"); }
+  // Until nobody else has one to make.
+  virtual Status AwaitForwards() { return Status::Ok(); }
+  // Each parameter in name order, on all that share the source. Ends with `take`'s error.
+  using TakeWeights = std::function<Status(const ParameterView&, std::span<const float>)>;
+  virtual Status CollectWeights(const TakeWeights& take);
+  // The most that was in memory at once of weights that came from a source.
+  virtual size_t visiting_bytes() const { return 0; }
+
   // What ForwardBackward works in, in bytes, as of the largest micro-batch so far.
   virtual size_t arena_bytes() const { return 0; }
   // Copies of the weights that kernels have packed, evaluation's too.
@@ -155,6 +199,7 @@ class TrainingProgram {
     std::span<const float> gradients;  // of the part
     std::span<float> state;            // of the part: state_per_element() for each, as
                                        // optimizer_state() has them for all
+    std::span<float> weights = {};     // of the part, where the caller has them
   };
   virtual int state_per_element() const { return 0; }
   virtual void ApplyPart(uint64_t /*step*/, double /*scale*/, double /*norm*/, const Part&) {}

@@ -101,12 +101,8 @@ Status CheckModelReference(std::string_view field, const std::string& text) {
 // What the training state cannot be cut up with.
 Status CheckParallel(const JobSpec& spec) {
   if (spec.parallel.zero == 0) return Status::Ok();
-  if (spec.parallel.zero == 3) {
-    return InvalidArgument(
-        "parallel.zero: stage 3, weights in slices, is not built yet: must be 0, 1 or 2");
-  }
-  if (spec.parallel.zero == 2 && spec.gradients.compression != "none") {
-    return InvalidArgument("parallel.zero: stage 2 needs gradients.compression: none, not " +
+  if (spec.parallel.zero >= 2 && spec.gradients.compression != "none") {
+    return InvalidArgument("parallel.zero: stages 2 and 3 need gradients.compression: none, not " +
                            spec.gradients.compression + "; stage 1 takes any");
   }
   if (spec.resources.device != "cpu") {

@@ -87,7 +87,8 @@ struct GradientsSpec {
 
 // What each rank of a gang holds of the training state.
 struct ParallelSpec {
-  // ZeRO's stage: 0 all of it; 1: 2/ranks of the optimizer's state; 2: of the gradients too.
+  // ZeRO's stage: 0 all of it; 1: 2/ranks of the optimizer's state; 2: of the gradients too; 3: and
+  // of the weights, the others of which are there only while they are read.
   // docs/decisions/zero.md
   int zero = 0;
 };

@@ -164,7 +164,8 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
   v.Int(
       "zero", s.parallel.zero, 0, 3,
       "ZeRO's stage. 0: every worker holds everything; 1: its share of the optimizer's state and a "
-      "mirror of its buddy's; does not show in the result");
+      "mirror of its buddy's; 2: of the gradients too; 3: and of the weights, which come from the "
+      "others layer by layer; does not show in the result");
   v.EndObject();
   v.BeginObject("local_sgd", "many steps between two exchanges, for slow links (DiLoCo)");
   Visit(v, s.local_sgd);

@@ -172,8 +172,8 @@ json ModelPlan(const spec::JobSpec& spec, const DatasetFacts& facts) {
   const int64_t workers = spec.resources.min_workers;
   const int64_t rounds = inner > 0 ? 2 + (spec.shards() + workers - 1) / workers : 0;
   return {{"parameters", parameters},
-          {"training_bytes_per_worker",
-           (4 + 4 * rounds) * parameters + cut(4 * parameters, 2) + cut(8 * parameters, 1)},
+          {"training_bytes_per_worker", 4 * rounds * parameters + cut(4 * parameters, 3) +
+                                            cut(4 * parameters, 2) + cut(8 * parameters, 1)},
           {"gradient_bytes_per_step", parameters * 4 / std::max<int64_t>(1, inner)}};
 }
 

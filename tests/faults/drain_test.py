@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Workers are drained and ranks get SIGTERM, one, both of a pair and all at once, also while their
 group is broken: with the whole state on each rank (stage 0) and with slices of it (parallel.zero 1
-and 2) no committed step is lost, and the weights are those of the undisturbed run.
+to 3) no committed step is lost, and the weights are those of the undisturbed run.
 
 A gate in one rank's step (LEPTON_TEST_TRAIN_FAULT=gate@...) holds the moment: the others wait for it in
 the reduction, or, when one of them has died, for the next group."""
@@ -18,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import elastic_test  # noqa: E402
 from cluster import Cluster, FINAL, main, wait_until  # noqa: E402
 
-STAGES = [int(s) for s in os.environ.get("LEPTON_DRAIN_STAGES", "0,1,2").split(",")]
+STAGES = [int(s) for s in os.environ.get("LEPTON_DRAIN_STAGES", "0,1,2,3").split(",")]
 GATE_STEP = 30
 
 
@@ -168,7 +168,7 @@ class Pair(Drained):
         self.open()
         self.finish(job_id)
 
-    @each_stage(1, 2)
+    @each_stage(1, 2, 3)
     def test_below_the_least_others_take_their_places(self, stage):
         job_id = self.at_the_gate(stage, low=4, spares=2)
         self.cluster.wait_for_workers(6)

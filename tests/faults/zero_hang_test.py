@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Ranks that hang while gradients travel in slices (parallel.zero 2), where the others wait in the middle of
-their backward pass: they are told from slow ones and removed as with the whole state on each rank."""
+"""Ranks that hang while gradients travel in slices (parallel.zero 2), and weights too (3), where the others wait
+in the middle of their passes: they are told from slow ones and removed as with the whole state on each rank."""
 import os
 import pathlib
 import signal
@@ -12,7 +12,7 @@ import elastic_test  # noqa: E402
 from cluster import Cluster, main, wait_until  # noqa: E402
 from drain_test import Drained, drain_spec  # noqa: E402
 
-STAGES = [int(s) for s in os.environ.get("LEPTON_DRAIN_STAGES", "0,2").split(",")]
+STAGES = [int(s) for s in os.environ.get("LEPTON_DRAIN_STAGES", "0,2,3").split(",")]
 STEP = 30
 
 

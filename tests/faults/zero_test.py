@@ -17,7 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import elastic_test  # noqa: E402
 from cluster import FINAL, lepton, main, train_spec, wait_until  # noqa: E402
 
-STAGES = [int(s) for s in os.environ.get("LEPTON_ZERO_STAGES", "1,2").split(",")]
+STAGES = [int(s) for s in os.environ.get("LEPTON_ZERO_STAGES", "1,2,3").split(",")]
 MODEL = {"hidden": [400, 256]}  # eight blocks of the norm: two stripes, of which four ranks have slices
 GRADIENTS = {"bucket_bytes": 65536}
 
@@ -118,7 +118,8 @@ class ZeroChaos(unittest.TestCase):
         return re.search(r"sha256:(\w+)", done.stdout).group(1), done
 
     def test_any_schedule_ends_with_the_undisturbed_weights(self):
-        for stage, fields in ((1, {}), (2, {"precision": "bf16", "accumulate": 2})):
+        for stage, fields in ((1, {}), (2, {"precision": "bf16", "accumulate": 2}), (3, {}),
+                              (3, {"precision": "bf16", "accumulate": 2})):
             calm = self.run_it(0, "--workers", 1, **fields)[0]
             digest, done = self.run_it(stage, "--workers", 4, "--slots", 1, "--chaos", "seed=5", **fields)
             self.assertEqual(digest, calm, done.stdout)

@@ -64,7 +64,9 @@ Result<double> TrainAlone(TaskContext& context, const TrainSession& session,
                         .gang = gang,
                         .last_step = session.stop_step,
                         .checkpoints = false};
-  LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, RunTrainLoop(run, observer));
+  TrainLoop loop(run, observer);
+  LEPTON_RETURN_IF_ERROR(loop.Enter(gang, /*has_state=*/true).status());
+  LEPTON_RETURN_IF_ERROR(loop.Run().status());
   const Examples& test = *session.data.test;
   LEPTON_ASSIGN_OR_RETURN(const Evaluation evaluation, Evaluate(*program, test, test.rows(), gang));
   return evaluation.accuracy;
@@ -87,9 +89,9 @@ class Distillation final : public GroupWork {
                             Evaluate(teacher_.program(), test, test.rows(), gang));
     Result<double> alone = TrainAlone(context_, session_, gang);
     if (!alone.ok()) return alone.status().WithContext("the student alone");
-    Metrics metrics = {
-        {"teacher/parameters", static_cast<double>(teacher_.parameters())},
-        {"student/parameters", static_cast<double>(session_.program->weights().size())}};
+    Metrics metrics = {{"teacher/parameters", static_cast<double>(teacher_.parameters())},
+                       {"student/parameters",
+                        static_cast<double>(nn::ElementsOf(session_.program->parameters()))}};
     if (test.rows() > 0) {
       metrics["teacher/accuracy"] = taught.accuracy;
       metrics["student_alone/accuracy"] = *alone;
@@ -129,7 +131,9 @@ Status RunDistill(TaskContext& context) {
                         .checkpoint_at_end = true,  // a lost baseline need not redo the student
                         .resumed_from = context.start().resume_checkpoint(),
                         .first_state = session.first_state};
-  LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, RunTrainLoop(run, observer));
+  TrainLoop loop(run, observer);
+  LEPTON_RETURN_IF_ERROR(loop.Enter(*gang, /*has_state=*/true).status());
+  LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, loop.Run());
   LEPTON_ASSIGN_OR_RETURN(const Metrics metrics, work.End(*gang));
   return FinishSession(context, session, outcome, metrics, *gang);
 }

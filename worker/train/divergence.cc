@@ -47,8 +47,11 @@ Result<std::string> FindTensor(const Census& census, nn::TrainingProgram& progra
   const std::span<const float> weights = program.weights();
   std::vector<int64_t> mine, all(parameters.size() * static_cast<size_t>(gang.size()));
   for (const nn::ParameterView& one : parameters) {
-    mine.push_back(static_cast<int64_t>(
-        DigestOf(weights.subspan(static_cast<size_t>(one.offset), static_cast<size_t>(one.size)))));
+    const int64_t at = one.offset - program.weights_begin();
+    const std::span<const float> values =
+        at < 0 ? std::span<const float>()
+               : weights.subspan(static_cast<size_t>(at), static_cast<size_t>(one.size));
+    mine.push_back(static_cast<int64_t>(DigestOf(values)));
   }
   LEPTON_RETURN_IF_ERROR(
       gang.AllGather(mine.data(), all.data(), mine.size(), collectives::DataType::kInt64)

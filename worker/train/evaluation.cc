@@ -164,6 +164,7 @@ Result<Evaluation> Evaluate(nn::TrainingProgram& program, const Examples& exampl
     Status measured = measurement.Measure(block, tally);
     if (!measured.ok()) return AbortGang(gang, measured.WithContext("evaluation"));
   }
+  LEPTON_RETURN_IF_ERROR(program.AwaitForwards().WithContext("evaluation"));
   if (gang.size() > 1) {
     LEPTON_RETURN_IF_ERROR(gang.AllReduce(tally.words.data(), tally.words.data(),
                                           tally.words.size(), collectives::DataType::kInt64,

@@ -38,6 +38,7 @@ Status TrainLoop::Impl::CheckEqual(std::span<const uint64_t> digests,
 // What flipped since the last reduction must not become the model.
 Status TrainLoop::Impl::CheckEqualAtEnd() {
   if (gang_->size() == 1) return Status::Ok();
+  if (zero_weights_) LEPTON_RETURN_IF_ERROR(GatherParts());
   const auto mine = static_cast<int64_t>(DigestOf(run_.program.weights()));
   std::vector<uint64_t> all(static_cast<size_t>(gang_->size()));
   LEPTON_RETURN_IF_ERROR(gang_->AllGather(&mine, all.data(), 1, collectives::DataType::kInt64)

@@ -103,10 +103,16 @@ Result<int> TrainLoop::Impl::Settle(bool has_state) {
 Result<uint64_t> TrainLoop::Impl::SettleParts(bool has_state) {
   const int64_t place = has_state || has_loop_state_ ? state_.place() : -1;
   leaves_ = observer_.LeaveRequested();
+  // Of whole weights; with stage 3 those that are drawn, by ranks for which they count.
+  uint64_t digest = 0;
+  if (!zero_weights_) digest = DigestOf(run_.program.weights());
+  if (zero_weights_ && !zero_weights_->serves() && place >= 0) {
+    digest = DigestOfWeights(run_.program);
+  }
   LEPTON_ASSIGN_OR_RETURN(const ZeroState::Meeting meeting,
                           zero_->Meet(*gang_, {.place = place,
                                                .took_part = took_part_ || has_loop_state_,
-                                               .digest = DigestOf(run_.program.weights()),
+                                               .digest = digest,
                                                .norm = state_.gradient_norm,
                                                .leaves = leaves_}));
   if (!meeting.fresh && !meeting.whole.empty()) {
@@ -127,6 +133,7 @@ Result<uint64_t> TrainLoop::Impl::SettleParts(bool has_state) {
   LEPTON_ASSIGN_OR_RETURN(meets_to_part_, PartAsTheyMeet(meeting));
   if (meets_to_part_) return weights;
   LEPTON_ASSIGN_OR_RETURN(const uint64_t state, zero_->ShareState(*gang_, meeting));
+  if (zero_weights_) LEPTON_RETURN_IF_ERROR(VisitWeights(meeting));
   const StateBytes mine = bytes();
   LOG(INFO) << fmt::format(
       "parallel.zero {}: rank {} of {}, buddy of rank {}, keeps {} bytes of weights, {} of "
@@ -136,6 +143,20 @@ Result<uint64_t> TrainLoop::Impl::SettleParts(bool has_state) {
       MirroredBy(gang_->rank(), gang_->size()), mine.weights, mine.gradients, mine.optimizer,
       zero_->state_elements() * static_cast<int64_t>(sizeof(float)));
   return weights + state;
+}
+
+// Stage 3: from here on the rank has the weights of its slices alone. In the first group nobody
+// lets go of the others before all know that all have theirs, and say so if they meet again.
+Status TrainLoop::Impl::VisitWeights(const ZeroState::Meeting& meeting) {
+  zero_weights_->EnterGroup(*gang_);
+  if (zero_weights_->serves()) return Status::Ok();
+  if (meeting.fresh) {
+    took_part_ = has_loop_state_ = true;
+    if (gang_->size() > 1) LEPTON_RETURN_IF_ERROR(gang_->Barrier());
+  }
+  zero_weights_->Serve(run_.program);
+  zero_->DropWhole();
+  return Status::Ok();
 }
 
 // Weights, optimiser and loop state of one rank, to all.

@@ -153,6 +153,38 @@ Result<WrittenModel> WriteModel(storage::ObjectStore& objects, storage::ModelMan
   return written;
 }
 
+Result<WrittenModel> WriteModel(storage::ObjectStore* objects, storage::ModelManifest manifest,
+                                nn::TrainingProgram& program) {
+  std::vector<safetensors::TensorPlace> places;
+  for (const nn::ParameterView& view : program.parameters()) {
+    places.push_back({view.name, "F32", view.shape});
+  }
+  LEPTON_ASSIGN_OR_RETURN(const safetensors::FileStart start,
+                          safetensors::SerializeStart(places, {{"format", "lepton"}}));
+  std::unique_ptr<storage::ObjectStore::Writer> writer;
+  if (objects != nullptr) {
+    LEPTON_ASSIGN_OR_RETURN(writer, objects->NewObject());
+    LEPTON_RETURN_IF_ERROR(writer->Append(start.bytes));
+  }
+  safetensors::WeightsHash hash;
+  // All are of one type: the file has them in name order too.
+  const auto take = [&](const nn::ParameterView& view, std::span<const float> values) {
+    if (writer == nullptr) return Status::Ok();
+    const std::string_view bytes(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+    hash.Add({view.name, "F32", view.shape, bytes});
+    return writer->Append(bytes);
+  };
+  LEPTON_RETURN_IF_ERROR(program.CollectWeights(take));
+  WrittenModel written;
+  if (writer == nullptr) return written;
+  LEPTON_ASSIGN_OR_RETURN(written.weights, writer->Finish());
+  manifest.weights = written.weights;
+  manifest.weights_sha256 = hash.FinalHex();
+  manifest.parameters = nn::ElementsOf(program.parameters());
+  LEPTON_ASSIGN_OR_RETURN(written.manifest, objects->Put(storage::ToJson(manifest).dump()));
+  return written;
+}
+
 std::string ModelSpecToText(const spec::ModelSpec& model) {
   spec::ModelSpec copy = model;
   copy.from.clear();  // where training began; not part of the architecture

@@ -67,6 +67,12 @@ Result<WrittenModel> WriteModel(storage::ObjectStore& objects, storage::ModelMan
                                 const std::vector<nn::ParameterView>& parameters,
                                 std::span<const float> weights);
 
+// The same of a program's weights, tensor by tensor, so that nobody holds them twice. Collective
+// where they are with several ranks (TrainingProgram::VisitWeights): `objects` is null on those
+// that only give theirs, which get no result.
+Result<WrittenModel> WriteModel(storage::ObjectStore* objects, storage::ModelManifest manifest,
+                                nn::TrainingProgram& program);
+
 // The architecture as a manifest carries it, with all its sizes, and back.
 std::string ModelSpecToText(const spec::ModelSpec& model);
 Result<spec::ModelSpec> ModelSpecFromText(const std::string& text);

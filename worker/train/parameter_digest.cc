@@ -87,4 +87,16 @@ uint64_t DigestOf(std::span<const float> values) {
   return sum;
 }
 
+uint64_t DigestOfWeights(nn::TrainingProgram& program) {
+  uint64_t sum = 0;
+  std::vector<float> values;
+  for (const nn::ParameterView& view : program.parameters()) {
+    if (view.offset < program.weights_begin()) continue;
+    values.resize(static_cast<size_t>(view.size));
+    program.ReadWeights(view.offset, values);
+    sum = MixInto(sum, DigestOf(values));
+  }
+  return sum;
+}
+
 }  // namespace lepton::worker

@@ -26,12 +26,13 @@ TrainLoop::Impl::Impl(const TrainRun& run, TrainObserver& observer)
         stage == 1 ? 1
                    : StripesFor(TrainedElements(run.program.parameters()),
                                 run.spec.gradients.bucket_bytes, run.spec.resources.max_workers);
-    zero_.emplace(run.program, stripes, run.first_step, run.first_state);
+    zero_.emplace(run.program, stripes, run.first_step, run.first_state, stage == 3);
+    if (stage == 3) zero_weights_.emplace(*zero_, run.spec.gradients.bucket_bytes);
   }
   if (stage < 2) {
     exchange_.emplace(run.program, GradientExchange::OptionsOf(run.spec));
   } else {
-    zero_gradients_.emplace(run.program, shards_, pieces_);
+    zero_gradients_.emplace(run.program, shards_, pieces_, stage == 3);
   }
   CHECK_EQ(run.outer != nullptr, run.spec.local_sgd.inner_steps > 0);
   if (run.outer != nullptr) rounds_.emplace(run.program, *run.outer, run.spec);
@@ -69,14 +70,16 @@ Result<TrainOutcome> TrainLoop::Impl::Run() {
 StateBytes TrainLoop::Impl::bytes() const {
   nn::TrainingProgram& program = run_.program;
   const uint64_t held = zero_ ? static_cast<uint64_t>(zero_->held_bytes()) : 0;
-  return {.weights = program.weights().size_bytes(),
+  const uint64_t weights = zero_ ? static_cast<uint64_t>(zero_->held_weight_bytes()) : 0;
+  return {.weights = program.weights().size_bytes() + weights,
           .gradients = program.gradients().size_bytes() +
                        (exchange_ ? exchange_->bytes() : zero_gradients_->bytes()) +
                        (rounds_ ? rounds_->bytes() : 0),
           .optimizer = program.optimizer_state().size_bytes() + held +
                        (rounds_ ? run_.outer->state().size_bytes() : 0),
           .arena = program.arena_bytes(),
-          .packs = program.pack_bytes()};
+          .packs = program.pack_bytes(),
+          .visiting = program.visiting_bytes() + (zero_weights_ ? zero_weights_->bytes() : 0)};
 }
 
 TrainLoop::TrainLoop(const TrainRun& run, TrainObserver& observer)

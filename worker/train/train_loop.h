@@ -100,8 +100,9 @@ struct StateBytes {
   uint64_t weights = 0;
   uint64_t gradients = 0;  // sums, and what they are made in
   uint64_t optimizer = 0;
-  uint64_t arena = 0;  // of forward and backward: activations, and gradients in passing
-  uint64_t packs = 0;  // copies of weights as kernels read them
+  uint64_t arena = 0;     // of forward and backward: activations, and gradients in passing
+  uint64_t packs = 0;     // copies of weights as kernels read them
+  uint64_t visiting = 0;  // weights of others, at most, and what they travel in
 };
 
 struct TrainOutcome {

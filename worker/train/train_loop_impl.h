@@ -25,6 +25,7 @@
 #include "worker/train/tree_fold.h"
 #include "worker/train/zero_gradients.h"
 #include "worker/train/zero_state.h"
+#include "worker/train/zero_weights.h"
 
 namespace lepton::worker {
 
@@ -63,6 +64,7 @@ class TrainLoop::Impl {
   // loop_recovery.cc
   Result<int> Settle(bool has_state);
   Result<uint64_t> SettleParts(bool has_state);
+  Status VisitWeights(const ZeroState::Meeting& meeting);
   Status Share(int source);
   std::vector<std::span<float>> SharedState();
   Status ShareLoopState(int source);
@@ -99,7 +101,8 @@ class TrainLoop::Impl {
   std::optional<GradientExchange> exchange_;
   std::optional<LocalRounds> rounds_;            // local_sgd
   std::optional<ZeroState> zero_;                // parallel.zero
-  std::optional<ZeroGradients> zero_gradients_;  // of stage 2, instead of exchange_
+  std::optional<ZeroWeights> zero_weights_;      // of stage 3
+  std::optional<ZeroGradients> zero_gradients_;  // from stage 2 on, instead of exchange_
   StepSums reduced_;                             // zero_: of the step that it has the gradient of
   bool has_rows_ = true;                         // the last piece
   TreeFold loss_fold_;

@@ -194,8 +194,9 @@ void LogStart(const wire::StartTask& start, const spec::JobSpec& spec,
       "rank{}, {} logical shard{}; steps {} to {}",
       data.train->rows(), data.train->predictions() > 1 ? "texts" : "rows", data.validation->rows(),
       data.test->rows(), ShapeText(data.shape), session.model.arch,
-      session.program->weights().size(), spec.precision, start.size(), start.size() == 1 ? "" : "s",
-      spec.shards(), spec.shards() == 1 ? "" : "s", session.first_step, session.stop_step);
+      nn::ElementsOf(session.program->parameters()), spec.precision, start.size(),
+      start.size() == 1 ? "" : "s", spec.shards(), spec.shards() == 1 ? "" : "s",
+      session.first_step, session.stop_step);
 }
 
 std::string MetricsText(const Metrics& metrics) {
@@ -262,6 +263,7 @@ Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& s
   options.keeps_optimizer_state = spec.parallel.zero == 0;
   options.keeps_gradients = spec.parallel.zero < 2;
   options.keeps_packs = spec.parallel.zero < 2;
+  options.keeps_weights = spec.parallel.zero < 3;
   options.backend = session.device.get();
   options.distill = distill && spec.distill.has_value();
   if (options.distill) {
@@ -340,6 +342,20 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
   return session;
 }
 
+namespace {
+
+void AddModel(const TrainSession& session, const WrittenModel& model, wire::TaskFinished& result) {
+  result.set_model_manifest(model.manifest);
+  result.add_objects(model.weights);
+  for (const auto& [name, digest] : session.files) result.add_objects(digest);
+  result.add_objects(model.manifest);
+  if (const auto& tokenizer = session.data.input.tokenizer; storage::IsDigest(tokenizer)) {
+    result.add_objects(tokenizer);
+  }
+}
+
+}  // namespace
+
 Status FinishSession(TaskContext& context, const TrainSession& session, const TrainOutcome& outcome,
                      const Metrics& metrics, collectives::Communicator& gang) {
   const Examples& test = *session.data.test;
@@ -352,19 +368,14 @@ Status FinishSession(TaskContext& context, const TrainSession& session, const Tr
   wire::TaskFinished result;
   result.set_steps(outcome.steps);
   result.set_last_checkpoint(outcome.last_checkpoint);
-  if (gang.rank() == 0) {
+  const bool leader = gang.rank() == 0;
+  if (leader || session.program->weights_begin() > 0) {
     const Result<WrittenModel> written =
-        WriteModel(context.objects(), MakeManifest(context, session, outcome, all),
-                   session.program->parameters(), session.program->weights());
+        WriteModel(leader ? &context.objects() : nullptr,
+                   MakeManifest(context, session, outcome, all), *session.program);
     if (!written.ok()) return AbortGang(gang, written.status().WithContext("storing the model"));
-    result.set_model_manifest(written->manifest);
-    result.add_objects(written->weights);
-    for (const auto& [name, digest] : session.files) result.add_objects(digest);
-    result.add_objects(written->manifest);
-    if (const auto& tokenizer = session.data.input.tokenizer; storage::IsDigest(tokenizer)) {
-      result.add_objects(tokenizer);
-    }
-    LOG(INFO) << fmt::format("done after step {}: {}", outcome.steps, MetricsText(all));
+    if (leader) AddModel(session, *written, result);
+    if (leader) LOG(INFO) << fmt::format("done after step {}: {}", outcome.steps, MetricsText(all));
   }
   // Times differ from run to run, so they are not part of the model's manifest.
   all["seconds"] = outcome.seconds;
@@ -375,6 +386,7 @@ Status FinishSession(TaskContext& context, const TrainSession& session, const Tr
     all["rank0/optimizer_bytes"] = static_cast<double>(outcome.bytes.optimizer);
     all["rank0/arena_bytes"] = static_cast<double>(outcome.bytes.arena);
     all["rank0/packs_bytes"] = static_cast<double>(outcome.bytes.packs);
+    all["rank0/visiting_bytes"] = static_cast<double>(outcome.bytes.visiting);
   }
   result.mutable_metrics()->insert(all.begin(), all.end());
   context.SetResult(result);
@@ -448,9 +460,13 @@ Result<storage::Digest> TaskObserver::CheckpointParts(uint64_t step, const Metri
   const std::span<float> weights = session_.program->weights();
   const int64_t per_element = session_.program->state_per_element();
   const int64_t trained = TrainedElements(session_.program->parameters());
+  const int64_t all = nn::ElementsOf(session_.program->parameters());
   storage::SlicedCheckpointWriter writer(context_.objects(), InfoOf(step, metrics));
-  LEPTON_RETURN_IF_ERROR(
-      writer.Add({{"weights", 0, static_cast<int64_t>(weights.size()), weights}}));
+  // Where they are in slices too, these are the statistics.
+  if (!weights.empty()) {
+    LEPTON_RETURN_IF_ERROR(
+        writer.Add({{"weights", session_.program->weights_begin(), all, weights}}));
+  }
   LEPTON_RETURN_IF_ERROR(collect([&](const std::vector<ZeroState::StatePart>& slice) {
     std::vector<storage::CheckpointSlice> slices;
     for (const ZeroState::StatePart& part : slice) {
@@ -459,6 +475,11 @@ Result<storage::Digest> TaskObserver::CheckpointParts(uint64_t step, const Metri
                           std::span(part.state)
                               .subspan(static_cast<size_t>(c * part.at.size()),
                                        static_cast<size_t>(part.at.size()))});
+      }
+      if (static_cast<int64_t>(part.state.size()) > per_element * part.at.size()) {
+        slices.push_back(
+            {"weights", part.at.begin, all,
+             std::span(part.state).subspan(static_cast<size_t>(per_element * part.at.size()))});
       }
     }
     return writer.Add(slices);

@@ -27,7 +27,10 @@ Status RunTrain(TaskContext& context) {
                         .checkpoint_at_end = context.start().kind() == "trial",
                         .resumed_from = context.start().resume_checkpoint(),
                         .first_state = session.first_state};
-  LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, RunTrainLoop(run, observer));
+  // It has the weights until the model is stored (parallel.zero: 3).
+  TrainLoop loop(run, observer);
+  LEPTON_RETURN_IF_ERROR(loop.Enter(*gang, /*has_state=*/true).status());
+  LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, loop.Run());
   return FinishSession(context, session, outcome, {}, *gang);
 }
 

@@ -9,7 +9,7 @@ using collectives::DataType;
 }  // namespace
 
 Status ZeroState::Collect(Communicator& gang, const TakeState& take) {
-  if (per_element_ == 0) return Status::Ok();
+  if (components_ == 0) return Status::Ok();
   Status taken;
   for (int slice = 0; slice < gang.size(); ++slice) {
     std::vector<StatePart> parts;
@@ -18,7 +18,7 @@ Status ZeroState::Collect(Communicator& gang, const TakeState& take) {
       if (gang.rank() == slice || (gang.rank() == 0 && layout_.Holds(0, slice))) {
         state = PartOf(at);
       } else if (gang.rank() == 0) {
-        state.resize(static_cast<size_t>(per_element_ * at.size()));
+        state.resize(static_cast<size_t>(components_ * at.size()));
         LEPTON_RETURN_IF_ERROR(gang.Recv(state.data(), state.size(), DataType::kFloat32, slice));
       }
       if (gang.rank() == slice && !layout_.Holds(0, slice)) {
@@ -32,7 +32,7 @@ Status ZeroState::Collect(Communicator& gang, const TakeState& take) {
 }
 
 Status ZeroState::CollectAlone(const TakeState& take) const {
-  if (per_element_ == 0) return Status::Ok();
+  if (components_ == 0) return Status::Ok();
   for (const Piece& piece : pieces_) {
     LEPTON_RETURN_IF_ERROR(take({{piece.at, *piece.state}}));
   }

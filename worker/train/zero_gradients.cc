@@ -20,14 +20,14 @@ void AddInto(float* left, const float* right, int64_t count) {
 
 }  // namespace
 
-ZeroGradients::ZeroGradients(nn::TrainingProgram& program, int shards, int pieces)
+ZeroGradients::ZeroGradients(nn::TrainingProgram& program, int shards, int pieces, bool visits)
     : program_(program),
       shards_(shards),
       pieces_(pieces),
+      visits_(visits),
       trained_(TrainedElements(program.parameters())),
       layout_(trained_, 1) {
-  program_.WatchGradients(
-      [this](size_t parameter) { OnReady(parameter, program_.gradient(parameter)); });
+  program_.WatchGradients([this](size_t parameter) { OnReady(parameter); });
 }
 
 ZeroGradients::~ZeroGradients() {
@@ -80,9 +80,11 @@ ZeroGradients::Staging ZeroGradients::MakeStaging(int stripe) {
   return staging;
 }
 
-void ZeroGradients::OnReady(size_t parameter, std::span<const float> gradient) {
+void ZeroGradients::OnReady(size_t parameter) {
   if (gang_ == nullptr) return;
   const nn::ParameterView& view = program_.parameters()[parameter];
+  if (blank_) zeros_.assign(static_cast<size_t>(view.size), 0.0f);
+  const std::span<const float> gradient = blank_ ? zeros_ : program_.gradient(parameter);
   if (pieces_ == 1) return Pack(view.offset, gradient);
   if (pieces_sum_.empty()) pieces_sum_.resize(static_cast<size_t>(trained_));
   float* const sum = pieces_sum_.data() + view.offset;
@@ -185,12 +187,7 @@ void ZeroGradients::Fold(InFlight& done) {
 }
 
 void ZeroGradients::After(bool computed) {
-  if (!computed) {
-    for (size_t i = 0; i < program_.parameters().size(); ++i) {
-      const nn::ParameterView& view = program_.parameters()[i];
-      if (!view.statistic) OnReady(i, std::vector<float>(static_cast<size_t>(view.size)));
-    }
-  }
+  if (!computed) PassWithoutRows();
   const std::span<const float> measured = program_.gradients();
   if (piece_ == 0) statistics_.assign(measured.size(), 0.0f);
   for (size_t i = 0; i < measured.size(); ++i) {
@@ -199,6 +196,20 @@ void ZeroGradients::After(bool computed) {
   }
   if (++piece_ < pieces_) return;
   piece_ = 0;
+}
+
+void ZeroGradients::PassWithoutRows() {
+  blank_ = true;
+  if (!visits_) {
+    for (size_t i = 0; i < program_.parameters().size(); ++i) {
+      if (!program_.parameters()[i].statistic) OnReady(i);
+    }
+  } else if (failed_.ok()) {
+    const Status passed = program_.PassThrough();
+    if (failed_.ok()) failed_ = passed;
+  }
+  blank_ = false;
+  zeros_ = {};
 }
 
 void ZeroGradients::EndShard(const nn::LossSum& loss) {
@@ -214,6 +225,8 @@ Result<StepSums> ZeroGradients::Reduce(const Wishes& wishes, uint64_t digest) {
   // A round in which this rank has no shard: the others have, and nobody looks at what it sends.
   for (; failed_.ok() && round_ < rounds; ++round_) {
     BeginRound();
+    for (int piece = 0; visits_ && piece < pieces_; ++piece) After(/*computed=*/false);
+    if (visits_) continue;
     for (int i = layout_.stripes(); i-- > 0;) {
       Stripe& stripe = stripes_[static_cast<size_t>(i)];
       stripe.missing = 0;

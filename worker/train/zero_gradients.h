@@ -32,7 +32,9 @@ namespace lepton::worker {
 
 class ZeroGradients {
  public:
-  ZeroGradients(nn::TrainingProgram& program, int shards, int pieces);
+  // `visits`: the program's weights come in the middle of its passes (stage 3), so that each rank
+  // must go through every pass of the others, in their order.
+  ZeroGradients(nn::TrainingProgram& program, int shards, int pieces, bool visits = false);
   ~ZeroGradients();
 
   // This rank's shards in a group.
@@ -71,8 +73,9 @@ class ZeroGradients {
     Staging sent, received;
     collectives::HandlePtr handle;
   };
-  void OnReady(size_t parameter, std::span<const float> gradient);
+  void OnReady(size_t parameter);
   void Pack(int64_t begin, std::span<const float> values);
+  void PassWithoutRows();
   Staging MakeStaging(int stripe);
   void BeginRound();
   void SendReady();
@@ -84,7 +87,10 @@ class ZeroGradients {
 
   nn::TrainingProgram& program_;
   const int shards_, pieces_;
+  const bool visits_;
   const int64_t trained_;
+  bool blank_ = false;  // the pass computes nothing: its gradients are zeros
+  std::vector<float> zeros_;
   collectives::Communicator* gang_ = nullptr;
   ZeroLayout layout_;
   int rank_ = 0;

@@ -73,7 +73,9 @@ Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine)
     const int64_t place = follows ? 2 * static_cast<int64_t>(meeting.step) : one.place;
     meeting.behind += place != newest;
     meeting.current.push_back(there || follows);
-    meeting.sources.push_back(static_cast<uint64_t>(one.first_step) == meeting.step);
+    // With stage 3 what was there at first includes the weights.
+    meeting.sources.push_back(static_cast<uint64_t>(one.first_step) == meeting.step &&
+                              (!with_weights_ || (there && one.whole != 0)));
     meeting.digests.push_back(one.digest);
     meeting.stays.push_back(one.leaves == 0);
     meeting.held.emplace_back();
@@ -86,7 +88,7 @@ Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine)
   const auto rank = static_cast<size_t>(gang.rank());
   meeting.follow =
       meeting.current[rank] && mine.place / 2 + 1 == static_cast<int64_t>(meeting.step);
-  const bool state_anew = per_element_ == 0 || FirstOf(meeting.sources) >= 0;
+  const bool state_anew = components_ == 0 || FirstOf(meeting.sources) >= 0;
   for (const Elements& part : CutAtParts({0, layout_.elements()}, meeting.held)) {
     if (part.empty() || FirstHolder(meeting.held, part) >= 0) continue;
     if (state_anew && !meeting.whole.empty()) continue;
@@ -114,6 +116,7 @@ Result<uint64_t> ZeroState::ShareWeights(Communicator& gang, const Meeting& meet
     if (std::any_of(whole.begin(), whole.end(), differs)) whole.resize(1);
   }
   const auto lacking = static_cast<uint64_t>(gang.size()) - whole.size();
+  if (with_weights_ && !meeting.fresh) return ShareStatistics(gang, meeting);
   if (lacking == 0) return 0;
   const bool mine_whole = std::find(whole.begin(), whole.end(), gang.rank()) != whole.end();
   whole_ = whole_ && mine_whole;
@@ -131,18 +134,34 @@ Result<uint64_t> ZeroState::ShareWeights(Communicator& gang, const Meeting& meet
     const auto& held = meeting.held[static_cast<size_t>(gang.rank())];
     const bool takes = !mine_whole && !Holds(held, part);
     for (int64_t at = part.begin; at < part.end; at += kZeroChunk) {
-      const std::span<float> weights = WeightsOf({at, std::min(at + kZeroChunk, part.end)});
+      const std::span<float> weights = ProgramWeights({at, std::min(at + kZeroChunk, part.end)});
       staging_.assign(weights.begin(), weights.end());
       LEPTON_RETURN_IF_ERROR(
           gang.Broadcast(staging_.data(), staging_.size(), DataType::kFloat32, from)
               .WithContext("weights"));
       if (!takes) continue;
-      const std::span<float> now = WeightsOf({at, std::min(at + kZeroChunk, part.end)});
+      const std::span<float> now = ProgramWeights({at, std::min(at + kZeroChunk, part.end)});
       std::copy(staging_.begin(), staging_.end(), now.begin());
     }
   }
   whole_ = true;
   return lacking * static_cast<uint64_t>(all) * sizeof(float);
+}
+
+// Stage 3: all that a rank has beside its slices.
+Result<uint64_t> ZeroState::ShareStatistics(Communicator& gang, const Meeting& meeting) {
+  const int64_t all = nn::ElementsOf(program_.parameters());
+  const std::span<float> mine = ProgramWeights({layout_.elements(), all});
+  const auto lacking = std::count(meeting.current.begin(), meeting.current.end(), false);
+  if (lacking == 0 || mine.empty()) return 0;
+  staging_.assign(mine.begin(), mine.end());
+  LEPTON_RETURN_IF_ERROR(
+      gang.Broadcast(staging_.data(), staging_.size(), DataType::kFloat32, FirstOf(meeting.current))
+          .WithContext("statistics"));
+  if (!meeting.current[static_cast<size_t>(gang.rank())]) {
+    std::copy(staging_.begin(), staging_.end(), mine.begin());
+  }
+  return static_cast<uint64_t>(lacking) * mine.size_bytes();
 }
 
 }  // namespace lepton::worker

@@ -85,12 +85,12 @@ Status ZeroState::Recut(Communicator& gang, const Meeting& meeting,
       made.push_back(*old);  // the same numbers, not a copy
     } else {
       made.push_back({part, std::make_shared<std::vector<float>>(
-                                static_cast<size_t>(per_element_ * part.size()))});
+                                static_cast<size_t>(components_ * part.size()))});
     }
   }
-  for (const Move& move : per_element_ > 0 ? MovesOf(meeting, wanted) : std::vector<Move>()) {
+  for (const Move& move : components_ > 0 ? MovesOf(meeting, wanted) : std::vector<Move>()) {
     if (move.from != move.to) {
-      *moved += static_cast<uint64_t>(per_element_ * move.part.size()) * sizeof(float);
+      *moved += static_cast<uint64_t>(components_ * move.part.size()) * sizeof(float);
     }
     LEPTON_RETURN_IF_ERROR(Run(gang, move, made).WithContext("slices"));
   }
@@ -111,7 +111,7 @@ Status ZeroState::Run(Communicator& gang, const Move& move, std::vector<Piece>& 
   const bool kept =
       move.from == move.to && !move.anew && std::any_of(to.begin(), to.end(), is_there);
   if (kept) return Status::Ok();
-  std::vector<float> state(static_cast<size_t>(per_element_ * move.part.size()));
+  std::vector<float> state(static_cast<size_t>(components_ * move.part.size()));
   if (move.from == rank && move.anew) LEPTON_RETURN_IF_ERROR(Load(move.part, state));
   if (move.from == rank && !move.anew) state = PartOf(move.part);
   if (move.from == move.to) {
@@ -135,7 +135,7 @@ void ZeroState::KeepBoth(const std::vector<Piece>& more) {
     for (const Elements& part : CutAtParts(piece.at, held)) {
       if (Holds(held[0], part)) continue;
       std::vector<float> state;
-      for (int c = 0; c < per_element_; ++c) {
+      for (int c = 0; c < components_; ++c) {
         const auto from = piece.component(c).begin() + (part.begin - piece.at.begin);
         state.insert(state.end(), from, from + part.size());
       }
@@ -154,7 +154,7 @@ const ZeroState::Piece* ZeroState::Find(const Elements& part) const {
 std::vector<float> ZeroState::PartOf(const Elements& part) const {
   const Piece* const piece = Find(part);
   std::vector<float> state;
-  for (int c = 0; c < per_element_; ++c) {
+  for (int c = 0; c < components_; ++c) {
     const auto from = piece->component(c).begin() + (part.begin - piece->at.begin);
     state.insert(state.end(), from, from + part.size());
   }
@@ -165,7 +165,7 @@ void ZeroState::PutPart(const Elements& part, std::span<const float> state,
                         std::vector<Piece>& to) const {
   for (const Piece& piece : to) {
     if (!piece.at.Has(part)) continue;
-    for (int c = 0; c < per_element_; ++c) {
+    for (int c = 0; c < components_; ++c) {
       std::copy_n(state.begin() + c * part.size(), part.size(),
                   piece.component(c).begin() + (part.begin - piece.at.begin));
     }
@@ -174,6 +174,10 @@ void ZeroState::PutPart(const Elements& part, std::span<const float> state,
 }
 
 Status ZeroState::Load(const Elements& part, std::span<float> state) const {
+  if (with_weights_) {
+    program_.ReadWeights(part.begin, state.last(static_cast<size_t>(part.size())));
+    state = state.first(static_cast<size_t>(per_element_ * part.size()));
+  }
   if (first_) return first_(part, state).WithContext("the optimizer's state");
   std::fill(state.begin(), state.end(), 0.0f);
   return Status::Ok();

@@ -33,21 +33,39 @@ std::vector<std::pair<Elements, int64_t>> WithinSlice(const std::vector<Elements
 }  // namespace
 
 ZeroState::ZeroState(nn::TrainingProgram& program, int stripes, uint64_t first_step,
-                     StateSource first)
+                     StateSource first, bool with_weights)
     : program_(program),
       first_step_(first_step),
       first_(std::move(first)),
+      with_weights_(with_weights),
       per_element_(program.state_per_element()),
+      components_(per_element_ + (with_weights ? 1 : 0)),
       layout_(TrainedElements(program.parameters()), 1, stripes) {}
 
 int64_t ZeroState::held_bytes() const {
   int64_t elements = 0;
-  for (const Piece& piece : pieces_) elements += static_cast<int64_t>(piece.state->size());
+  for (const Piece& piece : pieces_) elements += per_element_ * piece.at.size();
+  return elements * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t ZeroState::held_weight_bytes() const {
+  int64_t elements = 0;
+  for (const Piece& piece : pieces_) elements += with_weights_ ? piece.at.size() : 0;
   return elements * static_cast<int64_t>(sizeof(float));
 }
 
 std::span<float> ZeroState::WeightsOf(const Elements& part) const {
-  return program_.weights().subspan(static_cast<size_t>(part.begin),
+  if (with_weights_) {
+    const Piece* const piece = Find(part);
+    return piece->component(per_element_)
+        .subspan(static_cast<size_t>(part.begin - piece->at.begin),
+                 static_cast<size_t>(part.size()));
+  }
+  return ProgramWeights(part);
+}
+
+std::span<float> ZeroState::ProgramWeights(const Elements& part) const {
+  return program_.weights().subspan(static_cast<size_t>(part.begin - program_.weights_begin()),
                                     static_cast<size_t>(part.size()));
 }
 
@@ -91,11 +109,17 @@ Result<double> ZeroState::AgreeOnNorm(Communicator& gang, const GradientOf& grad
 void ZeroState::Update(uint64_t step, double norm, const GradientOf& gradient) {
   whole_ = false;
   for (const Piece& piece : pieces_) {
-    program_.ApplyPart(step, scale_, norm, {piece.at.begin, gradient(piece.at), *piece.state});
+    const std::span<float> state = *piece.state;
+    nn::TrainingProgram::Part part{piece.at.begin, gradient(piece.at), state};
+    if (with_weights_) {
+      part.state = state.first(static_cast<size_t>(per_element_ * piece.at.size()));
+      part.weights = piece.component(per_element_);
+    }
+    program_.ApplyPart(step, scale_, norm, part);
   }
   program_.FinishParts(scale_);
   reduced_ = false;
-  whole_ = HoldsEverySlice();
+  whole_ = !with_weights_ && HoldsEverySlice();
 }
 
 bool ZeroState::HoldsEverySlice() const {
@@ -119,8 +143,8 @@ uint64_t ZeroState::DigestOfSlice(int rank) const {
 Result<int> ZeroState::GatherWeights(Communicator& gang) {
   if (gang.size() == 1) return -1;
   const uint64_t digests[] = {DigestOfSlice(rank_), DigestOfSlice(MirroredBy(rank_, gang.size()))};
-  // Two ranks hold everything.
-  const int64_t largest = gang.size() == 2 ? 0 : layout_.largest_slice();
+  // Two ranks hold everything, and with stage 3 nobody wants it.
+  const int64_t largest = gang.size() == 2 || with_weights_ ? 0 : layout_.largest_slice();
   for (int64_t offset = 0; offset == 0 || offset < largest; offset += kZeroChunk) {
     const size_t header = offset == 0 ? kDigestPairFloats : 0;
     const int64_t count = std::min(kZeroChunk, largest - offset);
@@ -149,7 +173,7 @@ Result<int> ZeroState::GatherWeights(Communicator& gang) {
       }
     }
   }
-  whole_ = true;
+  whole_ = !with_weights_;
   return -1;
 }
 
@@ -162,7 +186,9 @@ Result<std::string> ZeroState::FindTensor(int slice, Communicator& gang) {
                           std::min(at.end, view.offset + view.size)};
       if (part.empty()) continue;
       names.push_back(view.name);
-      mine.push_back(static_cast<int64_t>(DigestOf(WeightsOf(part))));
+      // Of the two who hold it; the others only learn the name.
+      const bool held = layout_.Holds(rank_, slice);
+      mine.push_back(held ? static_cast<int64_t>(DigestOf(WeightsOf(part))) : 0);
     }
   }
   std::vector<int64_t> all(mine.size() * static_cast<size_t>(gang.size()));

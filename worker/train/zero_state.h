@@ -1,11 +1,13 @@
 // A rank's part of a training state that no rank holds as a whole (parallel.zero): the optimiser's
-// state of its slices (zero_layout.h), and how far its weights are. docs/decisions/zero.md says why
-// one death for each pair of buddies costs nothing. A step:
+// state of its slices (zero_layout.h), and how far its weights are; with stage 3 the slices'
+// weights too. docs/decisions/zero.md says why one death for each pair of buddies costs nothing. A
+// step:
 //   1. the gradient is summed over ranks; a rank that has its sums says Reduced;
 //   2. AgreeOnNorm: blocks' squares from their slices' owners to all. Who comes back knows that all
 //      have got as far as 1, so that the step will be: this is where it is committed;
 //   3. Update: weights and state of the held slices, in place;
-//   4. GatherWeights: every slice's weights from its owner to all; owner and buddy must agree.
+//   4. GatherWeights: every slice's weights from its owner to all; owner and buddy must agree. With
+//      stage 3 that they do is all: zero_weights.h brings weights when somebody reads them.
 // A rank that dies in 1 leaves all behind the step, or some Reduced: it is done again. One that
 // dies in 2 or later may leave some Updated; those that are only Reduced follow (Meet, Follow).
 //
@@ -36,8 +38,10 @@ using StateSource = std::function<Status(const Elements& part, std::span<float> 
 
 class ZeroState {
  public:
-  // The program outlives it. Without `first` the state at `first_step` is zeros.
-  ZeroState(nn::TrainingProgram& program, int stripes, uint64_t first_step, StateSource first);
+  // The program outlives it. Without `first` the state at `first_step` is zeros. `with_weights`:
+  // stage 3; the program has them all at first, until DropWhole.
+  ZeroState(nn::TrainingProgram& program, int stripes, uint64_t first_step, StateSource first,
+            bool with_weights = false);
 
   // Where a part of the summed gradient is: of held parts.
   using GradientOf = std::function<std::span<const float>(const Elements& part)>;
@@ -90,19 +94,26 @@ class ZeroState {
   // ---- a checkpoint
   struct StatePart {
     Elements at;
-    std::vector<float> state;  // component by component
+    std::vector<float> state;  // component by component; with stage 3 the weights are the last
   };
   using TakeState = std::function<Status(const std::vector<StatePart>& slice)>;
   // Collective. Every part once, a slice at a time, to rank 0's `take`, whose first error is
   // returned on rank 0 when all is through.
   Status Collect(collectives::Communicator& gang, const TakeState& take);
   // By this rank alone, if it has everything, complete weights among it.
-  bool HoldsAll() const { return whole_ && HoldsEverySlice(); }
+  bool HoldsAll() const { return (whole_ || with_weights_) && HoldsEverySlice(); }
   Status CollectAlone(const TakeState& take) const;
+
+  // ---- stage 3
+  // Of a part that this rank holds.
+  std::span<const float> HeldWeights(const Elements& part) const { return WeightsOf(part); }
+  // The program's weights are gone: all ranks hold their slices.
+  void DropWhole() { whole_ = false; }
 
   const ZeroLayout& layout() const { return layout_; }
   int64_t state_elements() const { return per_element_ * layout_.elements(); }  // of all ranks
-  int64_t held_bytes() const;  // of the optimiser's state
+  int64_t held_bytes() const;         // of the optimiser's state
+  int64_t held_weight_bytes() const;  // stage 3
 
  private:
   struct Piece {
@@ -119,6 +130,7 @@ class ZeroState {
     int from = 0, to = 0;
     bool anew = false;
   };
+  Result<uint64_t> ShareStatistics(collectives::Communicator& gang, const Meeting& meeting);
   static std::vector<Move> MovesOf(const Meeting& meeting,
                                    const std::vector<std::vector<Elements>>& wanted);
   Status Run(collectives::Communicator& gang, const Move& move, std::vector<Piece>& to);
@@ -131,12 +143,15 @@ class ZeroState {
   void KeepBoth(const std::vector<Piece>& more);
   bool HoldsEverySlice() const;
   std::span<float> WeightsOf(const Elements& part) const;
+  std::span<float> ProgramWeights(const Elements& part) const;
   uint64_t DigestOfSlice(int rank) const;
 
   nn::TrainingProgram& program_;
   const uint64_t first_step_;
   const StateSource first_;
-  const int per_element_;
+  const bool with_weights_;
+  const int per_element_;      // of the optimiser
+  const int components_;       // of a piece
   ZeroLayout layout_;          // of the group that the rank is in
   int rank_ = 0;               // in it
   std::vector<Piece> pieces_;  // in a group: as its layout says

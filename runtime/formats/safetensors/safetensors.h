@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/base/hash.h"
 #include "runtime/base/status.h"
 
 namespace lepton::safetensors {
@@ -65,5 +66,14 @@ Result<FileStart> SerializeStart(const std::vector<TensorPlace>& tensors,
 // byte count (64-bit little-endian each), bytes. The digest that a run prints, the same wherever
 // and however the file was written.
 std::string WeightsDigest(const std::vector<TensorView>& tensors);
+// The same for tensors that are there one after another, in name order.
+class WeightsHash {
+ public:
+  void Add(const TensorView& tensor);
+  std::string FinalHex() { return sha_.FinalHex(); }
+
+ private:
+  Sha256 sha_;
+};
 
 }  // namespace lepton::safetensors

@@ -113,19 +113,20 @@ Result<std::string> Serialize(const std::vector<TensorView>& tensors,
 }
 
 std::string WeightsDigest(const std::vector<TensorView>& tensors) {
-  Sha256 sha;
-  for (const size_t i : ByName(tensors)) {
-    const TensorView* const t = &tensors[i];
-    sha.Update(t->name);
-    sha.Update(std::string_view("\0", 1));
-    sha.Update(t->dtype);
-    sha.Update(std::string_view("\0", 1));
-    sha.Update(LittleEndian64(t->shape.size()));
-    for (const int64_t dim : t->shape) sha.Update(LittleEndian64(static_cast<uint64_t>(dim)));
-    sha.Update(LittleEndian64(t->bytes.size()));
-    sha.Update(t->bytes);
-  }
-  return sha.FinalHex();
+  WeightsHash hash;
+  for (const size_t i : ByName(tensors)) hash.Add(tensors[i]);
+  return hash.FinalHex();
+}
+
+void WeightsHash::Add(const TensorView& tensor) {
+  sha_.Update(tensor.name);
+  sha_.Update(std::string_view("\0", 1));
+  sha_.Update(tensor.dtype);
+  sha_.Update(std::string_view("\0", 1));
+  sha_.Update(LittleEndian64(tensor.shape.size()));
+  for (const int64_t dim : tensor.shape) sha_.Update(LittleEndian64(static_cast<uint64_t>(dim)));
+  sha_.Update(LittleEndian64(tensor.bytes.size()));
+  sha_.Update(tensor.bytes);
 }
 
 }  // namespace lepton::safetensors

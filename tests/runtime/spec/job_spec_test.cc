@@ -149,11 +149,9 @@ INSTANTIATE_TEST_SUITE_P(
                 "gradients.compression: \"zip\" is not one of none, bf16, low_rank"},
         Refusal{"{kind: train, dataset: digits, parallel: {zero: 4}}",
                 "parallel.zero: 4 is out of range"},
-        Refusal{"{kind: train, dataset: digits, parallel: {zero: 3}}",
-                "parallel.zero: stage 3, weights in slices, is not built yet"},
         Refusal{
             "{kind: train, dataset: digits, parallel: {zero: 2}, gradients: {compression: bf16}}",
-            "parallel.zero: stage 2 needs gradients.compression: none, not bf16"},
+            "parallel.zero: stages 2 and 3 need gradients.compression: none, not bf16"},
         Refusal{"{kind: train, dataset: digits, parallel: {zero: 1}, resources: {device: cuda}}",
                 "parallel.zero: works with resources.device: cpu only"},
         Refusal{"{kind: train, dataset: digits, local_sgd: {inner_steps: -1}}",

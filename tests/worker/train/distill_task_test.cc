@@ -112,6 +112,21 @@ TEST_F(DistillTaskTest, BitsDoNotDependOnRanksNorOnAResume) {
   }
 }
 
+// Student and baseline both have weights of which each rank has its slices alone.
+TEST_F(DistillTaskTest, BitsDoNotDependOnWhoHasTheWeights) {
+  const wire::StartTask start = Start(testing::BlobsCsv(303, 5));
+  spec::JobSpec sliced = Spec(kStudent);
+  sliced.parallel.zero = 3;
+  const auto whole = RunGang(RunDistill, Spec(kStudent), start, 1);
+  const auto ranks = RunGang(RunDistill, sliced, start, 3, [](FakeTask& task) {
+    task.backend = *collectives::FindBackend("native");
+  });
+  EXPECT_EQ(ModelOf(ranks[0]).weights_sha256, ModelOf(whole[0]).weights_sha256);
+  for (const char* metric : {"student_alone/accuracy", "student/parameters", "test/loss"}) {
+    EXPECT_EQ(ranks[0].metric(metric), whole[0].metric(metric)) << metric;
+  }
+}
+
 TEST_F(DistillTaskTest, NamesWhatTheTeacherAndTheDataDoNotShare) {
   wire::StartTask start = Start(testing::BlobsCsv(100, 3));
   const auto error = [&](const std::string& csv) {

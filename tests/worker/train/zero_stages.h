@@ -42,7 +42,7 @@ class ZeroStages : public ::testing::TestWithParam<ZeroCase> {
   }
 };
 
-inline constexpr ZeroCase kZeroCases[] = {{1, false}, {2, false}, {2, true}};
+inline constexpr ZeroCase kZeroCases[] = {{1, false}, {2, false}, {2, true}, {3, false}, {3, true}};
 
 inline std::string ZeroCaseName(const ::testing::TestParamInfo<ZeroCase>& info) {
   return fmt::format("Stage{}{}", info.param.stage, info.param.striped ? "InStripes" : "");

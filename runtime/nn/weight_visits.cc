@@ -1,0 +1,94 @@
+#include "runtime/nn/weight_visits.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace lepton::nn {
+
+WeightVisits::WeightVisits(const std::vector<ParameterView>& parameters, int64_t bucket_bytes)
+    : parameters_(parameters), bucket_bytes_(bucket_bytes), bucket_of_(parameters.size()) {
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const ParameterView& view = parameters[i];
+    if (view.statistic) continue;
+    const bool full =
+        buckets_.empty() || buckets_.back().bytes() >= static_cast<size_t>(bucket_bytes);
+    if (full) buckets_.push_back({view.offset, view.offset});
+    buckets_.back().end = view.offset + view.size;
+    bucket_of_[i] = buckets_.size() - 1;
+  }
+}
+
+void WeightVisits::Begin() {
+  // The memory is for the next pass.
+  for (Guest& guest : guests_) {
+    if (guest.data.size() > spare_.size()) spare_ = std::move(guest.data);
+  }
+  guests_.clear();
+  status_ = source_ != nullptr ? Status::Ok()
+                               : FailedPrecondition("the program's weights are with others");
+}
+
+WeightVisits::Guest* WeightVisits::Find(size_t bucket) {
+  const auto found = std::find_if(guests_.begin(), guests_.end(),
+                                  [&](const Guest& guest) { return guest.bucket == bucket; });
+  return found == guests_.end() ? nullptr : &*found;
+}
+
+bool WeightVisits::Need(std::span<const size_t> parameters) {
+  ++now_;
+  for (const size_t parameter : parameters) {
+    if (Guest* const guest = Find(bucket_of_[parameter])) guest->used = now_;
+  }
+  for (const size_t parameter : parameters) {
+    if (status_.ok() && Find(bucket_of_[parameter]) == nullptr) Bring(bucket_of_[parameter]);
+  }
+  return status_.ok();
+}
+
+float* WeightVisits::place(size_t parameter) {
+  const size_t bucket = bucket_of_[parameter];
+  return Find(bucket)->data.as<float>() + (parameters_[parameter].offset - buckets_[bucket].begin);
+}
+
+void WeightVisits::Bring(size_t number) {
+  const Bucket& bucket = buckets_[number];
+  MakeRoom(bucket.bytes());
+  guests_.push_back({number, now_, Take(bucket.bytes())});
+  most_bytes_ = std::max(most_bytes_, held_bytes());
+  status_ = source_->Bring(bucket.begin, {guests_.back().data.as<float>(),
+                                          static_cast<size_t>(bucket.end - bucket.begin)});
+}
+
+void WeightVisits::MakeRoom(size_t bytes) {
+  const size_t limit = 2 * std::max(bytes, static_cast<size_t>(bucket_bytes_));
+  const auto resident = [&] {
+    size_t sum = bytes;
+    for (const Guest& guest : guests_) sum += buckets_[guest.bucket].bytes();
+    return sum;
+  };
+  while (resident() > limit) {
+    const auto oldest =
+        std::min_element(guests_.begin(), guests_.end(),
+                         [](const Guest& a, const Guest& b) { return a.used < b.used; });
+    if (oldest == guests_.end() || oldest->used == now_) return;
+    if (oldest->data.size() > spare_.size()) spare_ = std::move(oldest->data);
+    guests_.erase(oldest);
+  }
+}
+
+// One buffer waits to be used again, if it would not be much too large.
+Buffer WeightVisits::Take(size_t bytes) {
+  if (bytes <= spare_.size() && spare_.size() <= 2 * bytes) {
+    return std::exchange(spare_, Buffer());
+  }
+  spare_ = Buffer();
+  return Buffer(bytes);
+}
+
+size_t WeightVisits::held_bytes() const {
+  size_t sum = spare_.size();
+  for (const Guest& guest : guests_) sum += guest.data.size();
+  return sum;
+}
+
+}  // namespace lepton::nn
