@@ -1,4 +1,5 @@
 // Glue of attention.
+#include "runtime/base/logging.h"
 #include "runtime/kernels/cpu/attention/attention_shape.h"
 #include "runtime/kernels/cuda/cuda_kernel.h"
 #include "runtime/kernels/cuda/device/attention.h"
@@ -39,16 +40,14 @@ AttentionArguments ArgumentsOf(const KernelContext& context, const AttentionPlac
 
 using AttentionRun = void (*)(const AttentionArguments&, Stream);
 
-template <const AttentionPlaces& places, AttentionRun run>
-void AttentionOf(const KernelContext& context, CudaDevice& device) {
+AttentionArguments ForwardArguments(const KernelContext& context, const AttentionPlaces& places) {
   AttentionArguments a = ArgumentsOf(context, places);
   a.y = context.output(0).data;
   a.log_sum = context.output(1).as<float>();
-  run(a, device.stream());
+  return a;
 }
 
-template <const AttentionPlaces& places, AttentionRun run>
-void AttentionGradOf(const KernelContext& context, CudaDevice& device) {
+AttentionArguments GradientArguments(const KernelContext& context, const AttentionPlaces& places) {
   AttentionArguments a = ArgumentsOf(context, places);
   a.y = context.input(places.y).data;
   a.log_sum = context.input(places.log_sum).as<float>();
@@ -56,6 +55,17 @@ void AttentionGradOf(const KernelContext& context, CudaDevice& device) {
   a.dq = context.output(places.dq).data;
   a.dk = context.output(places.dk).data;
   a.dv = context.output(places.dv).data;
+  return a;
+}
+
+template <const AttentionPlaces& places, AttentionRun run>
+void AttentionOf(const KernelContext& context, CudaDevice& device) {
+  run(ForwardArguments(context, places), device.stream());
+}
+
+template <const AttentionPlaces& places, AttentionRun run>
+void AttentionGradOf(const KernelContext& context, CudaDevice& device) {
+  AttentionArguments a = GradientArguments(context, places);
   a.dot = static_cast<float*>(context.workspace());
   run(a, device.stream());
 }
@@ -79,6 +89,45 @@ bool FitsHeads(const KernelRequest& request) {
 template <const AttentionPlaces& places>
 bool FitsTensors(const KernelRequest& request) {
   return FitsTensorCores(ArgumentsOf<places>(request));
+}
+
+// By the library.
+template <const AttentionPlaces& places, AttentionPass pass>
+class LibraryKernel final : public graph::Kernel {
+ public:
+  static bool CanRun(const KernelRequest& request) { return ByLibrary(request) != nullptr; }
+  static std::unique_ptr<graph::Kernel> Create(const KernelRequest& request) {
+    return std::make_unique<LibraryKernel>(request);
+  }
+  explicit LibraryKernel(const KernelRequest& request) : attention_(ByLibrary(request)) {
+    CHECK(attention_ != nullptr) << "the library no longer computes an attention";
+  }
+  size_t workspace_bytes() const override { return attention_->workspace_bytes(); }
+  void Run(const KernelContext& context) override {
+    const AttentionArguments a = pass == AttentionPass::kForward
+                                     ? ForwardArguments(context, places)
+                                     : GradientArguments(context, places);
+    attention_->Run(a, context.workspace());
+  }
+
+ private:
+  static std::unique_ptr<LibraryAttention> ByLibrary(const KernelRequest& request) {
+    const bool has_bias = static_cast<int>(request.inputs.size()) > places.bias;
+    const AttentionArguments a = ArgumentsOf<places>(request);
+    if (request.accelerator == nullptr || has_bias || !FitsLibrary(a)) return nullptr;
+    Attentions* const library = DeviceOf(request).attentions();
+    return library == nullptr ? nullptr : library->Make(a, pass);
+  }
+
+  const std::unique_ptr<LibraryAttention> attention_;
+};
+
+template <const AttentionPlaces& forward, const AttentionPlaces& backward>
+void AppendLibrary(std::string_view op, std::string_view grad, std::vector<KernelEntry>& entries) {
+  using Forward = LibraryKernel<forward, AttentionPass::kForward>;
+  using Gradient = LibraryKernel<backward, AttentionPass::kGradient>;
+  entries.push_back(CudaEntry(op, DType::kBF16, "library", &Forward::CanRun, &Forward::Create));
+  entries.push_back(CudaEntry(grad, DType::kBF16, "library", &Gradient::CanRun, &Gradient::Create));
 }
 
 template <const AttentionPlaces& forward, const AttentionPlaces& backward, AttentionRun run,
@@ -107,6 +156,9 @@ void AppendOwn(DType dtype, std::vector<KernelEntry>& entries) {
 
 std::vector<KernelEntry> AttentionKernels() {
   std::vector<KernelEntry> entries;
+  AppendLibrary<kAttentionPlaces, kGradPlaces>("attention", "attention_grad", entries);
+  AppendLibrary<kPackedPlaces, kPackedGradPlaces>("packed_attention", "packed_attention_grad",
+                                                  entries);
   Append<kAttentionPlaces, kGradPlaces, &RunTensorAttention, &RunTensorAttentionGrad>(
       "attention", "attention_grad", DType::kBF16, "tensor cores", &FitsTensors<kAttentionPlaces>,
       &FitsTensors<kGradPlaces>, entries);

@@ -5,7 +5,7 @@
 
 #include "runtime/base/logging.h"
 #include "runtime/kernels/cuda/cublaslt_products.h"
-#include "runtime/kernels/cuda/cudnn_convolutions.h"
+#include "runtime/kernels/cuda/cudnn_backend.h"
 
 namespace lepton::kernels::cuda {
 namespace {
@@ -81,11 +81,17 @@ class RealDevice final : public CudaDevice {
 
   Stream stream() const override { return {stream_}; }
   Products& products() override { return *products_; }
-  Convolutions* convolutions() override;
+  Convolutions* convolutions() override {
+    return cudnn() == nullptr ? nullptr : &cudnn()->convolutions();
+  }
+  Attentions* attentions() override {
+    return cudnn() == nullptr ? nullptr : &cudnn()->attentions();
+  }
   int multiprocessors() const override { return properties_.multiProcessorCount; }
 
  private:
   explicit RealDevice(int index) : index_(index) {}
+  CudnnBackend* cudnn();
   Status Start();
   // The first error counts: those after it follow from it.
   void Note(cudaError_t error, const char* what) {
@@ -97,8 +103,8 @@ class RealDevice final : public CudaDevice {
   cudaStream_t stream_ = nullptr;
   Status error_;
   std::unique_ptr<Products> products_;
-  std::unique_ptr<Convolutions> convolutions_;
-  bool asked_for_convolutions_ = false;
+  std::unique_ptr<CudnnBackend> cudnn_;
+  bool asked_for_cudnn_ = false;
 };
 
 Result<std::unique_ptr<CudaDevice>> RealDevice::Open(int index) {
@@ -133,7 +139,7 @@ Status RealDevice::Start() {
 
 RealDevice::~RealDevice() {
   FreeOwnMemory();
-  convolutions_.reset();
+  cudnn_.reset();
   products_.reset();
   if (stream_ != nullptr) {
     cudaStreamSynchronize(stream_);
@@ -141,18 +147,18 @@ RealDevice::~RealDevice() {
   }
 }
 
-// Opened with the first convolution: models without any neither need cuDNN nor wait for it.
-Convolutions* RealDevice::convolutions() {
-  if (!std::exchange(asked_for_convolutions_, true)) {
-    auto made = MakeCudnnConvolutions(Stream{stream_}, error_);
-    if (made.ok()) {
-      convolutions_ = std::move(*made);
+// Opened when a kernel first asks: models of other layers neither need cuDNN nor wait for it.
+CudnnBackend* RealDevice::cudnn() {
+  if (!std::exchange(asked_for_cudnn_, true)) {
+    auto opened = OpenCudnn(Stream{stream_}, error_);
+    if (opened.ok()) {
+      cudnn_ = std::move(*opened);
     } else {
       LOG(WARNING) << DeviceName(device())
-                   << ": convolutions are computed without cuDNN: " << made.status().message();
+                   << ": computes without cuDNN: " << opened.status().message();
     }
   }
-  return convolutions_.get();
+  return cudnn_.get();
 }
 
 Result<void*> RealDevice::Allocate(size_t bytes) {

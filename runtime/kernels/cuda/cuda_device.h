@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/kernels/cuda/attentions.h"
 #include "runtime/kernels/cuda/convolutions.h"
 #include "runtime/kernels/cuda/products.h"
 #include "runtime/kernels/cuda/stream.h"
@@ -22,6 +23,7 @@ class CudaDevice : public DeviceBackend {
   virtual Products& products() = 0;
   // Null: there is no library for them.
   virtual Convolutions* convolutions() = 0;
+  virtual Attentions* attentions() = 0;
   // Streaming multiprocessors: how many blocks fill the device.
   virtual int multiprocessors() const = 0;
 

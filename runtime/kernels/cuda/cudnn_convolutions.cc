@@ -1,9 +1,7 @@
-#include "runtime/kernels/cuda/cudnn_convolutions.h"
+#include "runtime/kernels/cuda/cudnn_convolutions.cuh"
 
 #include <algorithm>
 #include <utility>
-
-#include "runtime/kernels/cuda/cudnn_plan.cuh"
 
 namespace lepton::kernels::cuda {
 namespace {
@@ -66,7 +64,7 @@ const CudnnDescriptor& AddTensor(CudnnGraph& graph, int64_t number, bool bf16, b
 
 // `aligned`: all memory is, to kAlignment.
 std::unique_ptr<CudnnPlan> MakePlan(const CudnnTarget& target, const ConvolutionShape& shape,
-                                    bool aligned, std::string& failure) {
+                                    bool aligned, Status& failure) {
   const ConvArguments& a = shape.conv;
   const auto bf16 = [&](ConvolutionPass result_of) {
     return shape.pass == result_of ? shape.bf16_result : a.bf16;
@@ -90,7 +88,7 @@ std::unique_ptr<CudnnPlan> MakePlan(const CudnnTarget& target, const Convolution
   conv.Set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, std::vector<int64_t>{a.h.stride, a.w.stride});
   conv.Set(CUDNN_ATTR_CONVOLUTION_DILATIONS, std::vector<int64_t>{a.h.dilation, a.w.dilation});
   if (!conv.Finalize()) {
-    failure = "the window: " + target.cudnn.LastError(conv.status());
+    failure = NotFound("the window: " + target.cudnn.LastError(conv.status()));
     return nullptr;
   }
   const Names names = NamesOf(shape.pass);
@@ -101,7 +99,7 @@ std::unique_ptr<CudnnPlan> MakePlan(const CudnnTarget& target, const Convolution
   operation.Set(names.y, y);
   operation.Set(names.alpha, 1.0f);
   operation.Set(names.beta, 0.0f);
-  auto plan = graph.Plan(/*f32_operands=*/!a.bf16);
+  auto plan = graph.Plan({.f32_operands = !a.bf16});
   failure = graph.failure();
   return plan;
 }
@@ -114,31 +112,13 @@ bool IsAligned(const void* data) {
   return reinterpret_cast<uintptr_t>(data) % kAlignment == 0;
 }
 
-// Once for memory that is aligned, once for memory anywhere.
-struct CudnnPlans {
-  std::unique_ptr<CudnnPlan> aligned, anywhere;
-  size_t workspace_bytes() const {
-    return std::max(aligned->workspace_bytes(), anywhere->workspace_bytes());
-  }
-};
-
-// Null plans and why, or both.
-CudnnPlans MakePlans(const CudnnTarget& target, const ConvolutionShape& shape,
-                     std::string& failure) {
-  CudnnPlans plans;
-  plans.aligned = MakePlan(target, shape, true, failure);
-  if (plans.aligned != nullptr) plans.anywhere = MakePlan(target, shape, false, failure);
-  if (plans.anywhere == nullptr) plans.aligned = nullptr;
-  return plans;
-}
-
 class CudnnConvolution final : public Convolution {
  public:
-  CudnnConvolution(const CudnnTarget& target, ConvolutionPass pass, CudnnPlans plans,
-                   Status& failed)
+  CudnnConvolution(const CudnnTarget& target, ConvolutionPass pass,
+                   std::shared_ptr<const CudnnPlans> plans, Status& failed)
       : target_(target), pass_(pass), plans_(std::move(plans)), failed_(failed) {}
 
-  size_t workspace_bytes() const override { return plans_.workspace_bytes(); }
+  size_t workspace_bytes() const override { return plans_->workspace_bytes(); }
 
   void Run(const ConvolutionOperands& o) override {
     void* const a = const_cast<void*>(o.a);
@@ -148,7 +128,7 @@ class CudnnConvolution final : public Convolution {
         : pass_ == ConvolutionPass::kInputGrad ? std::vector<void*>{o.result, b, a}
                                                : std::vector<void*>{b, o.result, a};
     const bool aligned = IsAligned(a) && IsAligned(b) && IsAligned(o.result);
-    const CudnnPlan& plan = aligned ? *plans_.aligned : *plans_.anywhere;
+    const CudnnPlan& plan = aligned ? *plans_->aligned : *plans_->anywhere;
     const cudnnStatus_t status = plan.Run({kX, kWeights, kY}, memory, o.workspace);
     if (status == CUDNN_STATUS_SUCCESS || !failed_.ok()) return;
     failed_ = Internal("cuDNN convolution: " + target_.cudnn.LastError(status));
@@ -157,55 +137,39 @@ class CudnnConvolution final : public Convolution {
  private:
   const CudnnTarget target_;
   const ConvolutionPass pass_;
-  const CudnnPlans plans_;
-  Status& failed_;
-};
-
-class CudnnConvolutions final : public Convolutions {
- public:
-  CudnnConvolutions(const Cudnn& cudnn, cudnnHandle_t handle, Status& failed)
-      : target_{cudnn, handle}, failed_(failed) {}
-  ~CudnnConvolutions() override { target_.cudnn.Destroy(target_.handle); }
-
-  std::unique_ptr<Convolution> Make(const ConvolutionShape& shape) override {
-    if (IsEmpty(shape.conv)) return nullptr;
-    std::string failure;
-    CudnnPlans plans = MakePlans(target_, shape, failure);
-    if (plans.aligned == nullptr) return nullptr;
-    return std::make_unique<CudnnConvolution>(target_, shape.pass, std::move(plans), failed_);
-  }
-
- private:
-  const CudnnTarget target_;
+  const std::shared_ptr<const CudnnPlans> plans_;
   Status& failed_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Convolutions>> MakeCudnnConvolutions(Stream stream, Status& failed) {
-  LEPTON_ASSIGN_OR_RETURN(const Cudnn* const cudnn, Cudnn::Load());
-  cudnnHandle_t handle = nullptr;
-  cudnnStatus_t status = cudnn->Create(&handle);
-  if (status != CUDNN_STATUS_SUCCESS) return Internal("cuDNN: " + cudnn->LastError(status));
-  auto convolutions = std::make_unique<CudnnConvolutions>(*cudnn, handle, failed);
-  status = cudnn->SetStream(handle, static_cast<cudaStream_t>(stream.handle));
-  if (status != CUDNN_STATUS_SUCCESS) return Internal("cuDNN: " + cudnn->LastError(status));
-  return std::unique_ptr<Convolutions>(std::move(convolutions));
+CudnnPlans PlanConvolution(const CudnnTarget& target, const ConvolutionShape& shape,
+                           Status& failure) {
+  CudnnPlans plans;
+  if (IsEmpty(shape.conv)) {
+    failure = NotFound("there is nothing to compute");
+    return plans;
+  }
+  plans.aligned = MakePlan(target, shape, true, failure);
+  if (plans.aligned != nullptr) plans.anywhere = MakePlan(target, shape, false, failure);
+  if (plans.anywhere == nullptr) plans.aligned = nullptr;
+  return plans;
 }
 
-Result<size_t> PlanWithoutDevice(const ConvolutionShape& shape, const std::string& device_json) {
-  LEPTON_ASSIGN_OR_RETURN(const Cudnn* const cudnn, Cudnn::Load());
-  if (IsEmpty(shape.conv)) return NotFound("there is nothing to compute");
-  CudnnDescriptor properties(*cudnn, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
-  properties.SetRaw(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
-                    static_cast<int64_t>(device_json.size()) + 1, device_json.c_str());
-  if (!properties.Finalize()) {
-    return Unavailable("cuDNN: " + cudnn->LastError(properties.status()));
+std::unique_ptr<Convolution> CudnnConvolutions::Make(const ConvolutionShape& shape) {
+  const ConvArguments& a = shape.conv;
+  const auto axis = [](const WindowAxisArguments& w) {
+    return std::vector<int64_t>{w.extent, w.stride, w.dilation, w.before, w.in, w.out};
+  };
+  const auto [found, is_new] =
+      plans_.try_emplace(Key{static_cast<int>(shape.pass), a.images, a.in_channels, a.out_channels,
+                             a.groups, a.bf16, shape.bf16_result, axis(a.h), axis(a.w)});
+  if (is_new) {
+    Status failure;
+    found->second = std::make_shared<CudnnPlans>(PlanConvolution(target_, shape, failure));
   }
-  std::string failure;
-  const CudnnPlans plans = MakePlans({*cudnn, nullptr, &properties}, shape, failure);
-  if (plans.aligned == nullptr) return NotFound(failure);
-  return plans.workspace_bytes();
+  if (found->second->aligned == nullptr) return nullptr;
+  return std::make_unique<CudnnConvolution>(target_, shape.pass, found->second, failed_);
 }
 
 }  // namespace lepton::kernels::cuda

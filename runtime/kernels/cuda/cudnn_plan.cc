@@ -65,6 +65,8 @@ const CudnnDescriptor& CudnnGraph::Add(const Tensor& tensor) {
   descriptor->Set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, tensor.alignment);
   descriptor->Set(CUDNN_ATTR_TENSOR_DIMENSIONS, tensor.extents);
   descriptor->Set(CUDNN_ATTR_TENSOR_STRIDES, tensor.strides);
+  if (tensor.is_virtual) descriptor->Set(CUDNN_ATTR_TENSOR_IS_VIRTUAL, true);
+  if (tensor.by_value) descriptor->Set(CUDNN_ATTR_TENSOR_IS_BY_VALUE, true);
   descriptor->Finalize();
   return *tensors_.emplace_back(std::move(descriptor));
 }
@@ -77,38 +79,47 @@ CudnnDescriptor& CudnnGraph::AddPart(cudnnBackendDescriptorType_t type) {
   return *parts_.emplace_back(std::make_unique<CudnnDescriptor>(target_.cudnn, type));
 }
 
-std::unique_ptr<CudnnPlan> CudnnGraph::Plan(bool f32_operands) {
-  std::vector<cudnnBackendDescriptor_t> handles;
-  const auto fail = [&](const char* what, cudnnStatus_t status) {
-    failure_ = std::string(what) + ": " + target_.cudnn.LastError(status);
-    return nullptr;
-  };
-  for (const auto& tensor : tensors_) {
-    if (tensor->status() != CUDNN_STATUS_SUCCESS) return fail("a tensor", tensor->status());
+bool CudnnGraph::Check(const std::vector<std::unique_ptr<CudnnDescriptor>>& descriptors,
+                       const char* what) {
+  for (const auto& descriptor : descriptors) {
+    if (descriptor->status() == CUDNN_STATUS_SUCCESS) continue;
+    failure_ = NotFound(std::string(what) + ": " + target_.cudnn.LastError(descriptor->status()));
+    return false;
   }
+  return true;
+}
+
+std::unique_ptr<CudnnPlan> CudnnGraph::Plan(const Wanted& wanted) {
+  if (!Check(tensors_, "a tensor") || !Check(parts_, "a part of an operation")) return nullptr;
+  std::vector<cudnnBackendDescriptor_t> handles;
   for (const auto& operation : operations_) {
-    if (!operation->Finalize()) return fail("an operation", operation->status());
+    if (!operation->Finalize()) break;
     handles.push_back(operation->handle());
   }
+  if (!Check(operations_, "an operation")) return nullptr;
   CudnnDescriptor graph(target_.cudnn, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
   graph.SetRaw(CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
                static_cast<int64_t>(handles.size()), handles.data());
   if (target_.handle != nullptr) {
     graph.SetRaw(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &target_.handle);
   }
-  if (!graph.Finalize()) return fail("the graph", graph.status());
+  if (!graph.Finalize()) {
+    failure_ = NotFound("the graph: " + target_.cudnn.LastError(graph.status()));
+    return nullptr;
+  }
   for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
-    if (auto plan = Finish(graph, mode, f32_operands)) {
+    if (auto plan = Finish(graph, mode, wanted)) {
       return std::make_unique<CudnnPlan>(target_, std::move(*plan));
     }
   }
-  if (failure_.empty()) failure_ = "no engine computes it as we want it";
+  if (failure_.ok()) failure_ = NotFound("no engine computes it as we want it");
   return nullptr;
 }
 
 // The first engine that the library's heuristics name and that we take.
 std::optional<CudnnDescriptor> CudnnGraph::Finish(const CudnnDescriptor& graph,
-                                                  cudnnBackendHeurMode_t mode, bool f32_operands) {
+                                                  cudnnBackendHeurMode_t mode,
+                                                  const Wanted& wanted) {
   const Cudnn& cudnn = target_.cudnn;
   CudnnDescriptor heuristics(cudnn, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
   heuristics.Set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
@@ -117,7 +128,7 @@ std::optional<CudnnDescriptor> CudnnGraph::Finish(const CudnnDescriptor& graph,
     heuristics.Set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *target_.properties);
   }
   if (!heuristics.Finalize()) {
-    failure_ = "heuristics: " + cudnn.LastError(heuristics.status());
+    failure_ = NotFound("heuristics: " + cudnn.LastError(heuristics.status()));
     return std::nullopt;
   }
   const int64_t count =
@@ -133,7 +144,7 @@ std::optional<CudnnDescriptor> CudnnGraph::Finish(const CudnnDescriptor& graph,
                             : heuristics.Get(CUDNN_ATTR_ENGINEHEUR_RESULTS,
                                              CUDNN_TYPE_BACKEND_DESCRIPTOR, count, handles.data());
   for (int64_t i = 0; i < found; ++i) {
-    if (!Takes(configs[i], f32_operands)) continue;
+    if (!Takes(configs[i], wanted)) continue;
     CudnnDescriptor plan(cudnn, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
     plan.Set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configs[i]);
     if (target_.handle != nullptr) {
@@ -142,7 +153,10 @@ std::optional<CudnnDescriptor> CudnnGraph::Finish(const CudnnDescriptor& graph,
       plan.Set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, *target_.properties);
     }
     if (!plan.Finalize()) {
-      failure_ = "an engine: " + cudnn.LastError(plan.status());
+      const std::string message = "an engine: " + cudnn.LastError(plan.status());
+      failure_ = plan.status() == CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER
+                     ? FailedPrecondition(message)
+                     : NotFound(message);
       continue;
     }
     int64_t bytes = 0;
@@ -152,7 +166,7 @@ std::optional<CudnnDescriptor> CudnnGraph::Finish(const CudnnDescriptor& graph,
   return std::nullopt;
 }
 
-bool CudnnGraph::Takes(const CudnnDescriptor& config, bool f32_operands) const {
+bool CudnnGraph::Takes(const CudnnDescriptor& config, const Wanted& wanted) const {
   CudnnDescriptor engine(target_.cudnn, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   cudnnBackendDescriptor_t handle = engine.handle();
   if (config.Get(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &handle) != 1) {
@@ -171,12 +185,13 @@ bool CudnnGraph::Takes(const CudnnDescriptor& config, bool f32_operands) const {
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13:
         return false;
       case CUDNN_NUMERICAL_NOTE_TENSOR_CORE:
-        if (f32_operands) return false;  // they would be rounded to TF32
+        if (wanted.f32_operands) return false;  // they would be rounded to TF32
         break;
       default:
         break;
     }
   }
+  if (wanted.may_compile) return true;
   cudnnBackendBehaviorNote_t behaviors[kMostNotes];
   const int64_t behavior_count =
       engine.Get(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE, kMostNotes, behaviors);

@@ -92,28 +92,36 @@ class CudnnGraph {
     int64_t number;
     cudnnDataType_t type;
     std::vector<int64_t> extents, strides;
-    int64_t alignment;  // bytes
+    int64_t alignment;        // bytes
+    bool is_virtual = false;  // it has no memory
+    bool by_value = false;    // its memory is the host's, read when the plan runs
   };
   const CudnnDescriptor& Add(const Tensor& tensor);
-  // To be filled, finalized by Plan in this order.
+  // To be filled; finalized by Plan in this order.
   CudnnDescriptor& AddOperation(cudnnBackendDescriptorType_t type);
-  // Part of an operation.
+  // Part of an operation, to be filled and finalized.
   CudnnDescriptor& AddPart(cudnnBackendDescriptorType_t type);
 
-  // Null when no engine computes it with the same bits each time, in f32 sums, without rounding f32
-  // operands (`f32_operands`), and without a compiler at run time.
-  std::unique_ptr<CudnnPlan> Plan(bool f32_operands);
-  // Why there is none.
-  const std::string& failure() const { return failure_; }
+  struct Wanted {
+    bool f32_operands = false;  // which must not be rounded
+    bool may_compile = false;   // engines that compile their code when the plan is made: seconds
+  };
+  // Null when no engine computes it so, with the same bits each time and sums of f32.
+  std::unique_ptr<CudnnPlan> Plan(const Wanted& wanted);
+  // Why there is none: kNotFound, or kFailedPrecondition where only the driver is missing that
+  // loads compiled code.
+  const Status& failure() const { return failure_; }
 
  private:
   std::optional<CudnnDescriptor> Finish(const CudnnDescriptor& graph, cudnnBackendHeurMode_t mode,
-                                        bool f32_operands);
-  bool Takes(const CudnnDescriptor& config, bool f32_operands) const;
+                                        const Wanted& wanted);
+  bool Takes(const CudnnDescriptor& config, const Wanted& wanted) const;
+
+  bool Check(const std::vector<std::unique_ptr<CudnnDescriptor>>& descriptors, const char* what);
 
   const CudnnTarget target_;
   std::vector<std::unique_ptr<CudnnDescriptor>> tensors_, parts_, operations_;
-  std::string failure_;
+  Status failure_;
 };
 
 }  // namespace lepton::kernels::cuda

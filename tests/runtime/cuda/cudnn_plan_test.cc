@@ -1,8 +1,9 @@
-// What cuDNN computes of our convolutions, asked without a GPU: it makes plans for a device that is
-// described to it. That they compute the right thing is for cuda_gpu_test to show on one.
+// What cuDNN computes of our convolutions and attentions, asked without a GPU: it makes plans for a
+// device that is described to it. That they compute the right thing is for cuda_gpu_test to show on
+// one.
 #include <gtest/gtest.h>
 
-#include "runtime/kernels/cuda/cudnn_convolutions.h"
+#include "runtime/kernels/cuda/cudnn_backend.h"
 
 namespace lepton::kernels::cuda {
 namespace {
@@ -80,6 +81,45 @@ TEST(CudnnPlans, AreRefusedWithTheReason) {
   ConvolutionShape wide = ShapeOf(kCases[2], ConvolutionPass::kForward, true);
   wide.bf16_result = false;
   EXPECT_EQ(PlanWithoutDevice(wide, kHopper).status().code(), StatusCode::kNotFound);
+}
+
+AttentionArguments ArgumentsOf(int64_t kv_heads, int64_t tokens, int64_t size, bool causal) {
+  AttentionArguments a;
+  a.batch = 4;
+  a.heads = 12;
+  a.kv_heads = kv_heads;
+  a.queries = a.keys = tokens;
+  a.size = size;
+  a.q_pitch = a.kv_pitch = (a.heads + 2 * kv_heads) * size;
+  a.k_start = a.heads * size;
+  a.v_start = a.k_start + kv_heads * size;
+  a.y_pitch = a.heads * size;
+  a.scale = 0.125f;
+  a.causal = causal;
+  a.bf16 = true;
+  return a;
+}
+
+// Engines for attention compile their code when a plan is made, and load it with the driver. The
+// test runs with the toolkit's stand-in for the driver, which loads nothing: the plan fails there,
+// or not at all.
+TEST(CudnnPlans, AreThereForAttention) {
+  for (const auto pass : {AttentionPass::kForward, AttentionPass::kGradient}) {
+    for (const AttentionArguments& a :
+         {ArgumentsOf(12, 1024, 64, true), ArgumentsOf(4, 200, 128, false)}) {
+      const auto plan = PlanWithoutDevice(a, pass, kHopper);
+      if (plan.status().code() == StatusCode::kUnavailable) {
+        GTEST_SKIP() << plan.status().ToString();
+      }
+      EXPECT_TRUE(plan.ok() || plan.status().code() == StatusCode::kFailedPrecondition)
+          << "pass " << static_cast<int>(pass) << ", " << a.queries
+          << " tokens: " << plan.status().ToString();
+    }
+  }
+  AttentionArguments windowed = ArgumentsOf(12, 64, 64, true);
+  windowed.window = 8;
+  const auto refused = PlanWithoutDevice(windowed, AttentionPass::kForward, kHopper);
+  EXPECT_EQ(refused.status().code(), StatusCode::kNotFound) << refused.status().ToString();
 }
 
 }  // namespace

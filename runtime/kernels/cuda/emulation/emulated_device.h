@@ -58,6 +58,16 @@ class EmulatedConvolutions final : public Convolutions {
   bool refuse_ = false;
 };
 
+class EmulatedAttentions final : public Attentions {
+ public:
+  explicit EmulatedAttentions(Queue& queue) : queue_(queue) {}
+  std::unique_ptr<LibraryAttention> Make(const AttentionArguments& arguments,
+                                         AttentionPass pass) override;
+
+ private:
+  Queue& queue_;
+};
+
 class EmulatedDevice final : public CudaDevice {
  public:
   ~EmulatedDevice() override;
@@ -79,6 +89,7 @@ class EmulatedDevice final : public CudaDevice {
   Stream stream() const override { return {&queue_}; }
   EmulatedProducts& products() override { return products_; }
   EmulatedConvolutions* convolutions() override { return &convolutions_; }
+  EmulatedAttentions* attentions() override { return &attentions_; }
   int multiprocessors() const override { return 2; }
   // 0 in a test that frees all.
   size_t allocated_bytes() const { return allocated_; }
@@ -87,6 +98,7 @@ class EmulatedDevice final : public CudaDevice {
   mutable Queue queue_;
   EmulatedProducts products_{queue_};
   EmulatedConvolutions convolutions_{queue_};
+  EmulatedAttentions attentions_{queue_};
   std::vector<std::pair<void*, size_t>> memory_;
   size_t allocated_ = 0;
 };
