@@ -110,7 +110,7 @@ void AddDeploy(CLI::App& app, Globals& globals) {
   command->add_option("--max-wait", options->max_wait, "For a batch to fill, such as 2ms");
   command->add_option("--timeout", options->timeout, "Per request, such as 10s");
   command->add_option("--precision", options->precision,
-                      "Of matrix products: model (as it was trained), f32, bf16 or int8");
+                      "Of products and convolutions: model (as it was trained), f32, bf16 or int8");
   command->add_flag("--no-wait", options->no_wait, "Do not wait for the replicas to be ready");
   AddAction(*command, globals, "ls", "List deployments",
             [&globals] { return ListDeployments(globals); });

@@ -132,11 +132,13 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
   v.Integer("steps", s.steps, 0, kMaxSteps, "if above 0, train for so many steps instead");
   v.Number("clip_norm", s.clip_norm, {.min = 0, .max = 1e9}, "of the whole gradient; 0: none");
   if (kind && *kind != JobKind::kEvaluate && *kind != JobKind::kBatch) {
-    v.Choice("precision", s.precision, {"f32", "bf16"}, "of matrix products; weights stay f32");
+    v.Choice("precision", s.precision, {"f32", "bf16"},
+             "of products and convolutions; weights stay f32");
   } else {
-    v.Choice("precision", s.precision, {"f32", "bf16", "model", "int8"},
-             "of matrix products; weights stay f32; model (as it was trained) and int8: kinds "
-             "evaluate and batch only");
+    v.Choice(
+        "precision", s.precision, {"f32", "bf16", "model", "int8"},
+        "of products and convolutions; weights stay f32; model (as it was trained) and int8: kinds "
+        "evaluate and batch only");
   }
   v.Seed("seed", s.seed, "of initial weights, order of rows and dropout");
   v.BeginObject("resources", "what the job needs");
@@ -216,7 +218,7 @@ void Visit(FieldVisitor& v, DeploymentSpec& s) {
   v.Time("timeout", s.timeout, milliseconds(1), hours(1), "per request");
   v.Int("max_queue", s.max_queue, 1, 1'000'000, "rows that may wait; beyond it 429");
   v.Choice("precision", s.precision, {"model", "f32", "bf16", "int8"},
-           "of matrix products; model: as it was trained");
+           "of products and convolutions; model: as it was trained");
 }
 
 }  // namespace lepton::spec

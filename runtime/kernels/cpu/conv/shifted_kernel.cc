@@ -136,7 +136,10 @@ class ShiftedPixelKernel final : public graph::Kernel {
     }
     phases_.push_back({h, v, std::move(planes), std::move(copies), std::move(taps), packed_bytes_});
     const Phase& phase = phases_.back();
-    has_gaps_ |= phase.taps.empty();
+    if (phase.taps.empty()) {
+      has_gaps_ = true;
+      return;  // nothing is read for it: it sets no limits
+    }
     packed_bytes_ += out_channels_ * Inner(phase) * 2;
     const int64_t channels = whole_ ? in_channels_ * phase.Copies() : Inner(phase);
     const int64_t line_bytes = std::max<int64_t>(1, channels / 2 * phase.planes.width() * 4);
