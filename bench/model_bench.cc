@@ -103,13 +103,16 @@ class Numbers {
 class Bench {
  public:
   Bench(const std::string& name, const std::string& precision,
-        lepton::graph::Profile* profile = nullptr, int64_t curve_steps = 0)
+        lepton::graph::Profile* profile = nullptr, int64_t curve_steps = 0,
+        bool keeps_packs = false)
       : work_(WorkOf(name)) {
     TrainingProgram::Options options;
     options.profile = profile;
     options.model = ResolveModel(work_.model, work_.data).value();
     options.precision = precision == "int8" ? "f32" : precision;
     options.inference_precision = precision;
+    // A worker that computes one piece a step reads weights once; inference reads them again.
+    options.keeps_packs = keeps_packs;
     options.total_steps = 1'000'000;
     if (curve_steps > 0) {
       options.total_steps = curve_steps;
@@ -375,7 +378,7 @@ int main(int argc, char** argv) {
                  ? 0
                  : 1;
     }
-    Bench bench(arguments[0], arguments[1]);
+    Bench bench(arguments[0], arguments[1], nullptr, 0, what == "forward");
     if (what == "check" && arguments.size() == 4) return bench.Check(arguments[3]) ? 0 : 1;
     if (what == "start") {
       const double ready = MillisecondsSinceProcessStart();

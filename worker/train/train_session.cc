@@ -247,6 +247,12 @@ TaskData::TaskData(TaskContext& context)
                context.ReportProgress(report);
              }} {}
 
+// Whether a rank reads the same weights several times while all workers are there: then it pays to
+// keep them packed.
+bool ReadsWeightsAgain(const spec::JobSpec& spec) {
+  return spec.shards() * spec.accumulate > std::max(1, spec.resources.max_workers);
+}
+
 Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& spec,
                                                           const TrainSession& session,
                                                           bool distill) {
@@ -262,7 +268,7 @@ Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& s
   options.seed = spec.seed;
   options.keeps_optimizer_state = spec.parallel.zero == 0;
   options.keeps_gradients = spec.parallel.zero < 2;
-  options.keeps_packs = spec.parallel.zero < 2;
+  options.keeps_packs = spec.parallel.zero < 2 && ReadsWeightsAgain(spec);
   options.keeps_weights = spec.parallel.zero < 3;
   options.backend = session.device.get();
   options.distill = distill && spec.distill.has_value();
