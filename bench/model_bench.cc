@@ -67,7 +67,8 @@ Work WorkOf(const std::string& name) {
     work.data = {
         .kind = DataShape::Kind::kImages, .channels = 3, .height = 32, .width = 32, .outputs = 10};
     work.batch = 64;
-  } else if (name == "gpt") {
+  } else if (name == "gpt" || name == "gpt_bytes") {
+    const int64_t tokens = name == "gpt" ? 65 : 256;  // of tinyshakespeare, and of any text
     work.model.arch = "transformer";
     work.model.transformer.style = "gpt2";
     work.model.transformer.layers = 6;
@@ -75,13 +76,13 @@ Work WorkOf(const std::string& name) {
     work.model.transformer.width = 384;
     work.model.activation = "gelu";
     work.data = {.kind = DataShape::Kind::kTokens,
-                 .vocabulary = 65,
+                 .vocabulary = tokens,
                  .context = 256,
-                 .outputs = 65,
+                 .outputs = tokens,
                  .per_token = true};
     work.batch = 12;
   } else {
-    std::cerr << "model_bench: no model '" << name << "': mlp, resnet18 or gpt\n";
+    std::cerr << "model_bench: no model '" << name << "': mlp, resnet18, gpt or gpt_bytes\n";
     std::exit(2);
   }
   return work;
@@ -392,7 +393,7 @@ int main(int argc, char** argv) {
     }
   }
   std::cerr
-      << "usage: model_bench mlp|resnet18|gpt f32|bf16|int8 check FOLDER | step N | forward N | "
+      << "usage: model_bench mlp|resnet18|gpt|gpt_bytes f32|bf16|int8 check FOLDER | step N | forward N | "
          "profile N | start\n";
   return 2;
 }
