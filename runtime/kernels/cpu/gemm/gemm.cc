@@ -43,6 +43,15 @@ Scratch& ThreadScratch() {
   return scratch;
 }
 
+// Whether the rows of a block begin in the same ways of an L1 cache, which then cannot hold a line
+// of each.
+bool IsWayStride(const Source& a, const Micro& micro) {
+  constexpr int64_t kWayBytes = 4096, kWays = 8;
+  return micro.block_rows > kWays &&
+         a.row_stride * static_cast<int64_t>(DTypeSize(a.dtype)) % kWayBytes == 0 &&
+         micro.element == 4;
+}
+
 class MicroScope {
  public:
   explicit MicroScope(const Micro& micro) : micro_(micro) { micro_.enter(); }
@@ -74,7 +83,7 @@ Product::Product(int64_t rows, int64_t columns, int64_t inner, const Source& a, 
       padded_inner_(RoundUp(inner, micro.step)),
       direct_(micro.multiply_rows != nullptr &&
               static_cast<int64_t>(DTypeSize(a.dtype)) == micro.element && a.column_stride == 1 &&
-              inner == padded_inner_) {}
+              inner == padded_inner_ && !IsWayStride(a, micro)) {}
 
 int64_t Product::panel_bytes() const {
   return kPanelColumns * padded_inner_ * micro_.element;
@@ -196,7 +205,8 @@ void Product::ByInner(const Task& task) const {
   Block summed{};
   for (int64_t k = 0; k < padded_inner_; k += micro_.chunk) {
     const int64_t inner = std::min(micro_.chunk, padded_inner_ - k);
-    const int64_t direct = direct_ ? task.rows / micro_.block_rows : 0;
+    // f32 is packed: it is read again for each panel, and side by side that is faster.
+    const int64_t direct = direct_ && micro_.element < 4 ? task.rows / micro_.block_rows : 0;
     const int64_t packed_from = direct * micro_.block_rows;
     if (left != nullptr) {
       PackLeft(task.a, task.first_row + packed_from, task.rows - packed_from, k, inner, left);

@@ -152,8 +152,8 @@ void Nothing() {}
 
 #define LEPTON_GEMM_F32(name)                                                               \
   {                                                                                         \
-    name, kF32Rows, 1, 256, 4, PackF32Blocks, PackF32Panels, MultiplyF32, nullptr, nullptr, \
-        TurnBlock, nullptr, Nothing, Nothing                                                \
+    name, kF32Rows, 1, 256, 4, PackF32Blocks, PackF32Panels, MultiplyF32, MultiplyF32Where, \
+        nullptr, TurnBlock, nullptr, Nothing, Nothing                                       \
   }
 #define LEPTON_GEMM_BF16(name, pairs)                                                             \
   {                                                                                               \
