@@ -101,6 +101,7 @@ class Communicator {
   virtual HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                                    ReduceOp op) = 0;
   virtual HandlePtr AllToAllAsync(const void* in, void* out, size_t count, DataType type) = 0;
+  virtual HandlePtr AllGatherAsync(const void* in, void* out, size_t count, DataType type) = 0;
 
   // Who is waited for now; nobody where ranks do not tell (Options::link_timeout). Any thread.
   virtual std::vector<Straggler> Stragglers() const { return {}; }

@@ -122,6 +122,12 @@ HandlePtr QueuedCommunicator::AllToAllAsync(const void* in, void* out, size_t co
       {Operation::kAllToAll, in, out, count, type, ReduceOp::kSum, 0, /*patient=*/true});
 }
 
+HandlePtr QueuedCommunicator::AllGatherAsync(const void* in, void* out, size_t count,
+                                             DataType type) {
+  return RunLater(
+      {Operation::kAllGather, in, out, count, type, ReduceOp::kSum, 0, /*patient=*/true});
+}
+
 HandlePtr QueuedCommunicator::RunLater(const Call& call) {
   auto pending = std::make_shared<Pending>();
   pending->call = call;

@@ -38,6 +38,7 @@ class QueuedCommunicator : public Communicator {
   HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                            ReduceOp op) override;
   HandlePtr AllToAllAsync(const void* in, void* out, size_t count, DataType type) override;
+  HandlePtr AllGatherAsync(const void* in, void* out, size_t count, DataType type) override;
   void Abort(Status cause) override;
 
  protected:

@@ -133,17 +133,31 @@ void ForwardProgram::Visit(WeightVisits* visits, std::function<const float*(size
   }
 }
 
-bool ForwardProgram::BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values) {
-  const auto is_statistic = [&](size_t i) { return parameters()[i].view.statistic; };
+// The trained ones.
+std::span<const size_t> ForwardProgram::Needed(std::span<const graph::ValueId> values) {
   needed_.clear();
   for (const graph::ValueId value : values) {
     const size_t parameter = parameter_of_[static_cast<size_t>(value)];
-    if (!is_statistic(parameter)) needed_.push_back(parameter);
+    if (!parameters()[parameter].view.statistic) needed_.push_back(parameter);
   }
-  if (!visits_->Need(needed_)) return false;
+  return needed_;
+}
+
+void ForwardProgram::Foresee(const graph::Plan& plan) {
+  visits_->Begin([&](const WeightVisits::Step& step) {
+    plan.Walk([&](auto values) {
+      step(Needed(values));
+      return true;
+    });
+  });
+}
+
+bool ForwardProgram::BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values) {
+  if (!visits_->Need(Needed(values))) return false;
   for (const graph::ValueId value : values) {
     const size_t i = parameter_of_[static_cast<size_t>(value)];
-    plan.Bind(value, is_statistic(i) ? const_cast<float*>(statistic_(i)) : visits_->place(i));
+    plan.Bind(value, parameters()[i].view.statistic ? const_cast<float*>(statistic_(i))
+                                                    : visits_->place(i));
   }
   return true;
 }
@@ -153,7 +167,7 @@ Status ForwardProgram::PassThrough() {
   if (plan == nullptr) {
     LEPTON_ASSIGN_OR_RETURN(plan, executor_.PlanFor(EmptyRow(signature_).types()));
   }
-  visits_->Begin();
+  Foresee(*plan);
   plan->Walk([&](auto values) { return BindNeeded(*plan, values); });
   return visits_->status();
 }
@@ -207,8 +221,8 @@ Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch, int64_t rows) {
 // All the plan's logits into the host's memory.
 Status ForwardProgram::RunAndFetch(graph::Plan& plan, float* logits) {
   if (visits_ != nullptr) {
-    visits_->Begin();
     if (visits_->source() != nullptr) LEPTON_RETURN_IF_ERROR(visits_->source()->BeginForward());
+    Foresee(plan);
     plan.Bind(logits_, logits);
     plan.RunVisiting({}, [&](auto values) { return BindNeeded(plan, values); });
     return visits_->status();

@@ -58,6 +58,8 @@ class ForwardProgram {
  private:
   ForwardProgram(const Signature& signature, const std::string& precision,
                  kernels::DeviceBackend* backend, bool transient_packs);
+  void Foresee(const graph::Plan& plan);
+  std::span<const size_t> Needed(std::span<const graph::ValueId> values);
   bool BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values);
   Status CopyParameters();
   Status RunAndFetch(graph::Plan& plan, float* logits);

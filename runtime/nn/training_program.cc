@@ -111,6 +111,8 @@ class GraphTraining final : public TrainingProgram {
   void MakeWeights();
   Status CheckExamples(const Batch& batch, const Targets& targets) const;
   void BindParameters(graph::Plan& plan);
+  void Foresee(const graph::Plan& plan);
+  std::span<const size_t> Needed(std::span<const graph::ValueId> values);
   bool BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values);
   Status RunPlan(graph::Plan& plan, const graph::RunState& state);
   Result<double> SumRowLosses(graph::Plan& plan);
@@ -271,7 +273,7 @@ Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets
 Status GraphTraining::RunPlan(graph::Plan& plan, const graph::RunState& state) {
   running_ = &plan;
   if (visits_) {
-    visits_->Begin();
+    Foresee(plan);
     plan.RunVisiting(
         state, [&](auto values) { return BindNeeded(plan, values); }, output_ready_);
     if (!visits_->status().ok()) {
@@ -287,14 +289,28 @@ Status GraphTraining::RunPlan(graph::Plan& plan, const graph::RunState& state) {
   return Status::Ok();
 }
 
-// What a step reads: the trained ones from where they came, the statistics from the program's own.
-bool GraphTraining::BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values) {
+// The trained ones.
+std::span<const size_t> GraphTraining::Needed(std::span<const graph::ValueId> values) {
   needed_.clear();
   for (const graph::ValueId value : values) {
     const size_t parameter = parameter_of_[static_cast<size_t>(value)];
     if (!parameters_[parameter].statistic) needed_.push_back(parameter);
   }
-  if (!visits_->Need(needed_)) return false;
+  return needed_;
+}
+
+void GraphTraining::Foresee(const graph::Plan& plan) {
+  visits_->Begin([&](const WeightVisits::Step& step) {
+    plan.Walk([&](auto values) {
+      step(Needed(values));
+      return true;
+    });
+  });
+}
+
+// What a step reads: the trained ones from where they came, the statistics from the program's own.
+bool GraphTraining::BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values) {
+  if (!visits_->Need(Needed(values))) return false;
   for (const graph::ValueId value : values) {
     const size_t i = parameter_of_[static_cast<size_t>(value)];
     plan.Bind(value, parameters_[i].statistic
@@ -334,7 +350,7 @@ Status GraphTraining::PassThrough() {
     BindParameters(*plan);
   }
   running_ = plan;
-  visits_->Begin();
+  Foresee(*plan);
   plan->Walk([&](auto values) { return BindNeeded(*plan, values); }, output_ready_);
   if (!visits_->status().ok()) {
     named_.assign(parameters_.size(), false);

@@ -79,6 +79,8 @@ class WeightSource {
   virtual ~WeightSource() = default;
   // Trained elements [begin, begin + to.size()), which all passes ask for in the same order.
   virtual Status Bring(int64_t begin, std::span<float> to) = 0;
+  // What the next Bring will be of, so that it may be on its way meanwhile.
+  virtual void Expect(int64_t /*begin*/, int64_t /*size*/) {}
   // Before each pass of Forward and Evaluate.
   virtual Status BeginForward() = 0;
   // Whether any of those that share the source is about to make such a pass; this one is not.

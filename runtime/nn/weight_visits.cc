@@ -18,14 +18,28 @@ WeightVisits::WeightVisits(const std::vector<ParameterView>& parameters, int64_t
   }
 }
 
-void WeightVisits::Begin() {
-  // The memory is for the next pass.
-  for (Guest& guest : guests_) {
-    if (guest.data.size() > spare_.size()) spare_ = std::move(guest.data);
-  }
+void WeightVisits::Begin(const std::function<void(const Step&)>& walk) {
+  while (!guests_.empty()) Leave(guests_.begin());
+  foreseen_.clear();
+  brought_ = 0;
+  // The same arrivals and leavings, of no bytes.
+  const Arrives foresee = [this](size_t bucket) {
+    foreseen_.push_back(bucket);
+    MakeRoom(buckets_[bucket].bytes());
+    guests_.push_back({bucket, now_, Buffer()});
+  };
+  walk([&](std::span<const size_t> parameters) { Touch(parameters, foresee); });
   guests_.clear();
   status_ = source_ != nullptr ? Status::Ok()
                                : FailedPrecondition("the program's weights are with others");
+  if (status_.ok()) ExpectNext();
+}
+
+// The one that comes next.
+void WeightVisits::ExpectNext() {
+  if (brought_ >= foreseen_.size()) return;
+  const Bucket& next = buckets_[foreseen_[brought_]];
+  source_->Expect(next.begin, next.end - next.begin);
 }
 
 WeightVisits::Guest* WeightVisits::Find(size_t bucket) {
@@ -35,14 +49,20 @@ WeightVisits::Guest* WeightVisits::Find(size_t bucket) {
 }
 
 bool WeightVisits::Need(std::span<const size_t> parameters) {
+  Touch(parameters, [this](size_t bucket) {
+    if (status_.ok()) Bring(bucket);
+  });
+  return status_.ok();
+}
+
+void WeightVisits::Touch(std::span<const size_t> parameters, const Arrives& arrives) {
   ++now_;
   for (const size_t parameter : parameters) {
     if (Guest* const guest = Find(bucket_of_[parameter])) guest->used = now_;
   }
   for (const size_t parameter : parameters) {
-    if (status_.ok() && Find(bucket_of_[parameter]) == nullptr) Bring(bucket_of_[parameter]);
+    if (Find(bucket_of_[parameter]) == nullptr) arrives(bucket_of_[parameter]);
   }
-  return status_.ok();
 }
 
 float* WeightVisits::place(size_t parameter) {
@@ -57,6 +77,14 @@ void WeightVisits::Bring(size_t number) {
   most_bytes_ = std::max(most_bytes_, held_bytes());
   status_ = source_->Bring(bucket.begin, {guests_.back().data.as<float>(),
                                           static_cast<size_t>(bucket.end - bucket.begin)});
+  ++brought_;
+  if (status_.ok()) ExpectNext();
+}
+
+// The largest buffer waits to be used again.
+void WeightVisits::Leave(std::list<Guest>::iterator guest) {
+  if (guest->data.size() > spare_.size()) spare_ = std::move(guest->data);
+  guests_.erase(guest);
 }
 
 void WeightVisits::MakeRoom(size_t bytes) {
@@ -71,12 +99,11 @@ void WeightVisits::MakeRoom(size_t bytes) {
         std::min_element(guests_.begin(), guests_.end(),
                          [](const Guest& a, const Guest& b) { return a.used < b.used; });
     if (oldest == guests_.end() || oldest->used == now_) return;
-    if (oldest->data.size() > spare_.size()) spare_ = std::move(oldest->data);
-    guests_.erase(oldest);
+    Leave(oldest);
   }
 }
 
-// One buffer waits to be used again, if it would not be much too large.
+// What waits, if it would not be much too large.
 Buffer WeightVisits::Take(size_t bytes) {
   if (bytes <= spare_.size() && spare_.size() <= 2 * bytes) {
     return std::exchange(spare_, Buffer());

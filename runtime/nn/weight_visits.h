@@ -3,11 +3,13 @@
 // travel together. A step that is about to read parameters asks for theirs; what was used longest
 // ago goes when there are more than two buckets' worth of others. Each pass begins with none, so
 // which buckets come, and in which order, follows from the model alone: all ranks of a gang ask for
-// the same ones.
+// the same ones. A pass is foreseen as a whole, so that each bucket can be on its way while the
+// one before it is read.
 // Ownership: owns the memory; the source outlives it, or is taken away. Threads: one caller.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <span>
 #include <vector>
@@ -26,8 +28,10 @@ class WeightVisits {
   void SetSource(WeightSource* source) { source_ = source; }
   WeightSource* source() const { return source_; }
 
-  // A pass begins.
-  void Begin();
+  // A pass begins, in which `walk` calls what it is given with the parameters that each step is
+  // about to need.
+  using Step = std::function<void(std::span<const size_t> parameters)>;
+  void Begin(const std::function<void(const Step&)>& walk);
   // Makes these parameters readable, at place(), until the next call. False when they cannot be
   // had; status() says why, and the pass is over.
   bool Need(std::span<const size_t> parameters);
@@ -47,9 +51,13 @@ class WeightVisits {
     uint64_t used = 0;
     Buffer data;
   };
+  using Arrives = std::function<void(size_t bucket)>;
   Guest* Find(size_t bucket);
+  void Touch(std::span<const size_t> parameters, const Arrives& arrives);
   void Bring(size_t bucket);
+  void ExpectNext();
   void MakeRoom(size_t bytes);
+  void Leave(std::list<Guest>::iterator guest);
   Buffer Take(size_t bytes);
   size_t held_bytes() const;
 
@@ -60,7 +68,9 @@ class WeightVisits {
   WeightSource* source_ = nullptr;
   std::list<Guest> guests_;
   Buffer spare_;
-  uint64_t now_ = 0;  // counts calls of Need
+  uint64_t now_ = 0;              // counts calls of Touch
+  std::vector<size_t> foreseen_;  // buckets, in the order of their coming in this pass
+  size_t brought_ = 0;            // of them
   size_t most_bytes_ = 0;
   Status status_;
 };

@@ -129,6 +129,18 @@ std::string ScatterCase(const Case& c, int root) {
   return c.Verdict("scatter in place", status, {mine, mine + c.bytes()}, expected);
 }
 
+std::string AllGatherLaterCase(const Case& c) {
+  const Bytes in = MakeInput(c.comm.rank(), c.seed, c.count, c.type);
+  Bytes out(in.size() * static_cast<size_t>(c.comm.size()), 0xee), expected;
+  for (int from = 0; from < c.comm.size(); ++from) {
+    const Bytes part = MakeInput(from, c.seed, c.count, c.type);
+    expected.insert(expected.end(), part.begin(), part.end());
+  }
+  HandlePtr handle = c.comm.AllGatherAsync(in.data(), out.data(), c.count, c.type);
+  const Status status = handle->Wait(Deadline::In(std::chrono::seconds(60)));
+  return c.Verdict("all-gather, asynchronous,", status, out, expected);
+}
+
 std::string AllToAllCase(const Case& c) {
   const Bytes in =
       MakeInput(c.comm.rank(), c.seed, c.count * static_cast<size_t>(c.comm.size()), c.type);
@@ -173,6 +185,7 @@ std::string RunCase(const Case& c) {
     if (!wrong.empty()) return "op " + std::to_string(static_cast<int>(op)) + ": " + wrong;
   }
   std::string wrong = AllGatherCase(c);
+  if (wrong.empty()) wrong = AllGatherLaterCase(c);
   for (int root = 0; root < c.comm.size() && wrong.empty(); ++root) {
     wrong = BroadcastCase(c, root);
     if (root != 0 && root != c.comm.size() - 1) continue;  // those in between show nothing new

@@ -28,6 +28,7 @@ std::vector<int> ShardsOf(const collectives::Communicator& gang, int shards) {
 Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool has_state) {
   if (exchange_) exchange_->Abandon();
   if (zero_gradients_) zero_gradients_->Abandon();
+  if (zero_weights_) zero_weights_->Abandon();
   gang_ = &gang;
   wishes_ = {};
   meets_to_part_ = false;

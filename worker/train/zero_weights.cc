@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "runtime/base/progress.h"
 
@@ -13,7 +14,12 @@ namespace {
 using collectives::DataType;
 
 // Elements that are gathered at once: the staging buffers are of this size, and one n-th of it.
-constexpr int64_t kMostGathered = int64_t{1} << 20;
+constexpr int64_t kMostGathered = int64_t{1} << 22;
+
+// What is gathered first of so many elements.
+Elements NextOf(int64_t begin, int64_t size) {
+  return {begin, begin + std::min(size, kMostGathered)};
+}
 constexpr size_t kHeader = 2;  // floats: the first element, as 64 bits
 
 // The parts of a rank's slice in a range, in order.
@@ -36,6 +42,7 @@ int64_t SizeOf(const std::vector<Elements>& parts) {
 }  // namespace
 
 ZeroWeights::~ZeroWeights() {
+  Abandon();
   if (serves()) program_->VisitWeights(nullptr, bucket_bytes_);
 }
 
@@ -47,13 +54,18 @@ void ZeroWeights::Serve(nn::TrainingProgram& program) {
   program.VisitWeights(this, std::max(stripe, bucket_bytes_));
 }
 
+void ZeroWeights::Abandon() {
+  if (handle_ != nullptr) (void)handle_->Wait(Deadline::Never());
+  handle_.reset();
+}
+
 Status ZeroWeights::Bring(int64_t begin, std::span<float> to) {
   const int64_t end = begin + static_cast<int64_t>(to.size());
   for (int64_t at = begin; at < end; at += kMostGathered) {
-    const Elements range{at, std::min(end, at + kMostGathered)};
+    const Elements range = NextOf(at, end - at);
     float* const place = to.data() + (at - begin);
     if (gang_->size() > 2) {
-      LEPTON_RETURN_IF_ERROR(Gather(range, place).WithContext("weights"));
+      LEPTON_RETURN_IF_ERROR(Finish(range, place).WithContext("weights"));
       continue;
     }
     for (int rank = 0; rank < gang_->size(); ++rank) {
@@ -66,29 +78,42 @@ Status ZeroWeights::Bring(int64_t begin, std::span<float> to) {
   return Status::Ok();
 }
 
-Status ZeroWeights::Gather(const Elements& range, float* to) {
+void ZeroWeights::Expect(int64_t begin, int64_t size) {
+  if (gang_->size() > 2 && handle_ == nullptr) Start(NextOf(begin, size));
+}
+
+void ZeroWeights::Start(const Elements& range) {
   const ZeroLayout& layout = state_.layout();
   int64_t most = 0;
   for (int rank = 0; rank < layout.ranks(); ++rank) {
     most = std::max(most, SizeOf(PartsIn(layout, rank, range)));
   }
-  const size_t each = kHeader + static_cast<size_t>(most);
-  staging_.resize(each);
-  gathered_.resize(each * static_cast<size_t>(layout.ranks()));
+  under_way_ = range;
+  each_ = kHeader + static_cast<size_t>(most);
+  staging_.resize(each_);
+  gathered_.resize(each_ * static_cast<size_t>(layout.ranks()));
   std::memcpy(staging_.data(), &range.begin, sizeof(range.begin));
   float* next = staging_.data() + kHeader;
   for (const Elements& part : PartsIn(layout, gang_->rank(), range)) {
     const std::span<const float> mine = state_.HeldWeights(part);
     next = std::copy(mine.begin(), mine.end(), next);
   }
+  handle_ = gang_->AllGatherAsync(staging_.data(), gathered_.data(), each_, DataType::kFloat32);
+}
+
+Status ZeroWeights::Finish(const Elements& range, float* to) {
+  // All expect the same, so that all have to ask again alike.
+  if (handle_ != nullptr && !(under_way_ == range)) Abandon();
+  if (handle_ == nullptr) Start(range);
+  const ZeroLayout& layout = state_.layout();
   {
     // In the middle of a pass, but for peers (zero_gradients.cc).
     const progress::Waiting waiting;
-    LEPTON_RETURN_IF_ERROR(
-        gang_->AllGather(staging_.data(), gathered_.data(), each, DataType::kFloat32));
+    const Status gathered = std::exchange(handle_, nullptr)->Wait(Deadline::Never());
+    LEPTON_RETURN_IF_ERROR(gathered);
   }
   for (int rank = 0; rank < layout.ranks(); ++rank) {
-    const float* from = gathered_.data() + each * static_cast<size_t>(rank);
+    const float* from = gathered_.data() + each_ * static_cast<size_t>(rank);
     int64_t its = 0;
     std::memcpy(&its, from, sizeof(its));
     if (its != range.begin) {

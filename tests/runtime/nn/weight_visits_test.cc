@@ -22,8 +22,11 @@ class Shelf final : public WeightSource {
     const auto from = weights.begin() + begin;
     std::copy(from, from + static_cast<ptrdiff_t>(to.size()), to.begin());
     brought.push_back(begin);
+    if (expected == begin) ++foreseen;
+    expected = -1;
     return Status::Ok();
   }
+  void Expect(int64_t begin, int64_t) override { expected = begin; }
   Status BeginForward() override {
     ++forwards;
     return error;
@@ -32,6 +35,8 @@ class Shelf final : public WeightSource {
 
   std::vector<float> weights;
   std::vector<int64_t> brought;
+  int64_t expected = -1;
+  size_t foreseen = 0;  // of those brought
   int forwards = 0, others = 0;
   Status error;
 };
@@ -163,6 +168,17 @@ TEST_P(WeightVisit, AsksInTheSameOrderWhateverTheShapes) {
     EXPECT_EQ(brought.size(), forward.size() * static_cast<size_t>(shelf.forwards));
     EXPECT_TRUE(std::equal(forward.begin(), forward.end(), brought.begin()));
   }
+}
+
+TEST_P(WeightVisit, ForeseesWhatComesNext) {
+  const auto input = Make(3);
+  std::vector<float> logits(
+      static_cast<size_t>(Predictions(signature, input->batch) * signature.outputs));
+  ASSERT_TRUE(visited->ForwardBackward(input->batch, input->targets(), 0, 0).ok());
+  ASSERT_TRUE(visited->PassThrough().ok());
+  ASSERT_TRUE(visited->Forward(input->batch, logits).ok());
+  EXPECT_EQ(shelf.foreseen, shelf.brought.size());
+  EXPECT_EQ(shelf.expected, -1) << "nobody asked for it";
 }
 
 TEST_P(WeightVisit, NamesGradientsInAPassWithoutRowsAsInAnyOther) {

@@ -164,6 +164,12 @@ class ThreadCommunicator final : public collectives::Communicator {
     return std::make_unique<DoneHandle>(AllToAll(in, out, count, type));
   }
 
+  collectives::HandlePtr AllGatherAsync(const void* in, void* out, size_t count,
+                                        DataType type) override {
+    ++asynchronous;
+    return std::make_unique<DoneHandle>(AllGather(in, out, count, type));
+  }
+
   int asynchronous = 0;  // calls
 
  private:

@@ -11,6 +11,7 @@ namespace {
 
 using testing::Death;
 using ::testing::HasSubstr;
+using testing::kAdam;
 using testing::ZeroTraining;
 
 class Zero : public testing::ZeroStages {};
@@ -123,6 +124,22 @@ TEST_P(Zero, JoinersTakeTheirSlicesFromThoseWhoHaveThem) {
   training.Group();
   EXPECT_EQ(training.members.size(), 5u);
   training.ExpectAll(calm, "one to five");
+}
+
+// Statistics are nobody's slice.
+TEST_P(Zero, JoinersGetTheStatisticsToo) {
+  if (striped()) return;
+  const std::string more =
+      std::string(kAdam) +
+      ", model: {arch: resnet18, stem: small, stem_width: 8, widths: [8, 16], depths: [1, 1]}";
+  const std::string calm = Undisturbed(more);
+  ZeroTraining training = Training(more);
+  for (int rank = 0; rank < 3; ++rank) training.Add();
+  training.members[0]->observer.regroup_at = 2;
+  training.Group();
+  training.Add(/*has_state=*/false);
+  training.Group();
+  training.ExpectAll(calm, "a joiner of a model with statistics");
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "tests/worker/train/thread_gang.h"
+#include "worker/data/image_examples.h"
 #include "worker/train/local_rounds.h"
 #include "worker/train/train_loop.h"
 
@@ -85,6 +86,10 @@ class MortalCommunicator final : public collectives::Communicator {
   collectives::HandlePtr AllToAllAsync(const void* in, void* out, size_t count,
                                        DataType type) override {
     return std::make_unique<Finished>(AllToAll(in, out, count, type));
+  }
+  collectives::HandlePtr AllGatherAsync(const void* in, void* out, size_t count,
+                                        DataType type) override {
+    return std::make_unique<Finished>(AllGather(in, out, count, type));
   }
   void Abort(Status cause) override { gang_->Abort(std::move(cause)); }
 
@@ -177,14 +182,18 @@ class ZeroTraining {
  public:
   explicit ZeroTraining(const std::string& more, uint64_t steps = 5, int hidden = 230,
                         int layers = 2)
-      : spec_(*spec::ParseJobSpec(fmt::format(
-            "{{kind: train, dataset: {{name: made}}, {}seed: 5, steps: {}, checkpoint: "
-            "{{every_steps: 1000}}, {}resources: {{max_workers: 5}}, model: {{hidden: [{}]}}, {}}}",
-            more.find("batch_size") == more.npos ? "batch_size: 16, " : "", steps,
-            more.find("elastic") == more.npos
-                ? fmt::format("elastic: {{logical_shards: {}}}, ", kShards)
-                : "",
-            fmt::join(std::vector<int>(layers, hidden), ", "), more))),
+      : spec_(*spec::ParseJobSpec(
+            fmt::format("{{kind: train, dataset: {{name: made}}, {}seed: 5, steps: {}, checkpoint: "
+                        "{{every_steps: 1000}}, {}resources: {{max_workers: 5}}, {}{}}}",
+                        more.find("batch_size") == more.npos ? "batch_size: 16, " : "", steps,
+                        more.find("elastic") == more.npos
+                            ? fmt::format("elastic: {{logical_shards: {}}}, ", kShards)
+                            : "",
+                        more.find("model:") == more.npos
+                            ? fmt::format("model: {{hidden: [{}]}}, ",
+                                          fmt::join(std::vector<int>(layers, hidden), ", "))
+                            : "",
+                        more))),
         steps_(steps) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
@@ -194,9 +203,17 @@ class ZeroTraining {
     for (int row = 0; row < kRows; ++row) classes.push_back(x[row * kColumns] > 0 ? 1 : 0);
     std::vector<int64_t> numbers(kRows);
     std::iota(numbers.begin(), numbers.end(), 0);
-    auto train = std::make_shared<worker::TableExamples>(numbers, x, kColumns);
-    train->SetLabels(classes, {});
-    data_.train = data_.train_plain = data_.validation = data_.test = train;
+    const auto take = [&](auto train) {
+      train->SetLabels(classes, {});
+      data_.train = data_.train_plain = data_.validation = data_.test = train;
+    };
+    if (Pictures()) {
+      take(std::make_shared<worker::ImageExamples>(
+          worker::PixelStore::Numbers(x, {1, 4, kColumns / 4}), numbers,
+          worker::PixelScale{.mean = {0}, .scale = {1}}));
+    } else {
+      take(std::make_shared<worker::TableExamples>(numbers, x, kColumns));
+    }
   }
 
   Member& Add(bool has_state = true) {
@@ -205,6 +222,12 @@ class ZeroTraining {
     nn::TrainingProgram::Options options;
     nn::DataShape shape;
     shape.features = kColumns;
+    if (Pictures()) {
+      shape.kind = nn::DataShape::Kind::kImages;
+      shape.channels = 1;
+      shape.height = 4;
+      shape.width = kColumns / 4;
+    }
     shape.outputs = 2;
     options.model = *nn::ResolveModel(spec_.model, shape);
     options.optimizer = spec_.optimizer;
@@ -288,6 +311,8 @@ class ZeroTraining {
     // As a process that ends: its peers must not wait for it.
     if (!member.status.ok()) gang.Abort(Aborted("a rank is gone"));
   }
+
+  bool Pictures() const { return spec::IsResnet(spec_.model.arch); }
 
   const spec::JobSpec spec_;
   const uint64_t steps_;
