@@ -119,6 +119,8 @@ Result<std::unique_ptr<CudaDevice>> RealDevice::Open(int index) {
 }
 
 Status RealDevice::Start() {
+  LEPTON_ASSIGN_OR_RETURN(const bool wants_cudnn, WantsCudnn());
+  asked_for_cudnn_ = !wants_cudnn;
   LEPTON_RETURN_IF_ERROR(FromCuda(cudaSetDevice(index_), "cannot be used"));
   LEPTON_RETURN_IF_ERROR(FromCuda(cudaGetDeviceProperties(&properties_, index_), "properties"));
   if (properties_.major < 8) {

@@ -18,6 +18,9 @@ class CudnnBackend {
   virtual Attentions& attentions() = 0;
 };
 
+// Whether LEPTON_CUDNN, on or off, asks for it: on without it, kInvalidArgument if it is neither.
+Result<bool> WantsCudnn();
+
 // What it makes runs on the stream, which must outlive it, and so must `failed`, which becomes the
 // error of the first piece of work that the library refuses to run. kUnavailable without cuDNN, in
 // the build or where it runs; kInternal with what it says.

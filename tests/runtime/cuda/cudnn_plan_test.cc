@@ -1,7 +1,10 @@
 // What cuDNN computes of our convolutions and attentions, asked without a GPU: it makes plans for a
 // device that is described to it. That they compute the right thing is for cuda_gpu_test to show on
 // one.
+#include <dlfcn.h>
 #include <gtest/gtest.h>
+
+#include <cstdlib>
 
 #include "runtime/kernels/cuda/cudnn_backend.h"
 
@@ -83,6 +86,15 @@ TEST(CudnnPlans, AreRefusedWithTheReason) {
   EXPECT_EQ(PlanWithoutDevice(wide, kHopper).status().code(), StatusCode::kNotFound);
 }
 
+TEST(CudnnWish, IsOnOrOff) {
+  EXPECT_TRUE(*WantsCudnn());
+  ::setenv("LEPTON_CUDNN", "off", 1);
+  EXPECT_FALSE(*WantsCudnn());
+  ::setenv("LEPTON_CUDNN", "0", 1);
+  EXPECT_NE(WantsCudnn().status().message().find("LEPTON_CUDNN: '0'"), std::string::npos);
+  ::unsetenv("LEPTON_CUDNN");
+}
+
 AttentionArguments ArgumentsOf(int64_t kv_heads, int64_t tokens, int64_t size, bool causal) {
   AttentionArguments a;
   a.batch = 4;
@@ -104,6 +116,7 @@ AttentionArguments ArgumentsOf(int64_t kv_heads, int64_t tokens, int64_t size, b
 // test runs with the toolkit's stand-in for the driver, which loads nothing: the plan fails there,
 // or not at all.
 TEST(CudnnPlans, AreThereForAttention) {
+  if (::dlopen("libcuda.so.1", RTLD_NOW) == nullptr) GTEST_SKIP() << ::dlerror();
   for (const auto pass : {AttentionPass::kForward, AttentionPass::kGradient}) {
     for (const AttentionArguments& a :
          {ArgumentsOf(12, 1024, 64, true), ArgumentsOf(4, 200, 128, false)}) {
