@@ -19,6 +19,7 @@
 #include "runtime/base/logging.h"
 #include "runtime/kernels/cpu/bf16_sums.h"
 #include "scheduler/coordinator.h"
+#include "worker/cpu_shares.h"
 #include "worker/device.h"
 
 namespace lepton::cli {
@@ -43,6 +44,7 @@ struct Meeting {
 worker::AgentOptions AgentFor(const Launch& launch, const Meeting& meeting,
                               const wire::PoolKey& key, int index, int slots) {
   worker::AgentOptions agent;
+  agent.cpu_folder = worker::CpuShares::DefaultFolder();
   agent.coordinator = meeting.link;
   agent.key = key;
   agent.worker_id = HostName() + "-" + std::to_string(launch.info.rank) +

@@ -10,6 +10,7 @@
 #include "runtime/base/config.h"
 #include "runtime/base/logging.h"
 #include "runtime/kernels/cpu/bf16_sums.h"
+#include "worker/cpu_shares.h"
 #include "worker/device.h"
 
 namespace lepton::cli {
@@ -20,6 +21,7 @@ using nlohmann::json;
 struct WorkerOptions {
   std::string join, link, pool_key, name, data_dir, data_address, cache_limit = "32GiB";
   int slots = 0;
+  bool share_cpus = true;
   std::vector<std::string> labels;
 };
 
@@ -52,6 +54,7 @@ Status FindCoordinator(const WorkerOptions& options, worker::AgentOptions* agent
 Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options) {
   LEPTON_RETURN_IF_ERROR(kernels::CheckBf16Sums());
   worker::AgentOptions agent;
+  agent.cpu_folder = worker::CpuShares::DefaultFolder();
   LEPTON_RETURN_IF_ERROR(FindCoordinator(options, &agent));
   const Launch launch = DetectLaunch();
   agent.launcher = launch.info;
@@ -66,6 +69,7 @@ Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options) {
   if (!options.name.empty() && launch.info.size > 1)
     agent.worker_id += "-" + std::to_string(launch.info.rank);
   agent.data_dir = options.data_dir;
+  if (!options.share_cpus) agent.cpu_folder.clear();
   const Result<int64_t> cache_limit = ParseBytes(options.cache_limit);
   if (!cache_limit.ok()) return cache_limit.status().WithContext("--cache-limit");
   agent.cache_limit_bytes = static_cast<uint64_t>(*cache_limit);
@@ -147,6 +151,8 @@ void AddWorker(CLI::App& app, Globals& globals) {
   command->add_option("--pool-key", options->pool_key, "A copy of the coordinator's pool.key");
   command->add_option("--slots", options->slots, "Tasks that fit at once [the cores]")
       ->check(CLI::Range(1, 1024));
+  command->add_flag("!--no-cpu-shares", options->share_cpus,
+                    "Let tasks of several slots run on any CPU, not on ones of their own");
   command->add_option("--name", options->name, "This worker's id [host name and 4 digits]");
   command->add_option("--data-dir", options->data_dir, "Cache and scratch [a temporary folder]");
   command->add_option("--cache-limit", options->cache_limit,

@@ -49,6 +49,9 @@ struct AgentOptions {
   uint64_t cache_limit_bytes = uint64_t{32} << 30;
   // Used within this time: it stays, for agents that share the folder.
   Duration cache_idle = std::chrono::minutes(5);
+  // Where workers of this host agree on who has which CPUs (cpu_shares.h). Empty: tasks run
+  // anywhere.
+  std::filesystem::path cpu_folder = {};
   // Program and first arguments of a task process. Empty: {"/proc/self/exe", "task"}.
   std::vector<std::string> task_command;
   // After SIGTERM a task has this long (unless StopTask says otherwise) before SIGKILL; at most 3 s

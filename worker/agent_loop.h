@@ -23,6 +23,7 @@
 #include "runtime/base/file.h"
 #include "storage/objects/object_store.h"
 #include "worker/agent.h"
+#include "worker/cpu_shares.h"
 #include "worker/object_cache.h"
 #include "worker/object_transfer.h"
 #include "worker/report_outbox.h"
@@ -73,7 +74,8 @@ class Agent::Loop {
   void Refuse(const wire::StartTask& start, const Status& why);
   void ForgetTask(const std::string& task_id);
   void StopAll(const std::string& reason, Status result);
-  ChildProcess::Command TaskCommand(const wire::StartTask& start) const;
+  ChildProcess::Command TaskCommand(const wire::StartTask& start, const CpuShare& share) const;
+  std::shared_ptr<const CpuShare> TakeShare(int slots);
   uint32_t UsedSlots() const;
   void RememberEnded(const std::string& task_id);
 
@@ -82,6 +84,7 @@ class Agent::Loop {
   std::optional<TempFolder> temporary_;
   std::unique_ptr<storage::ObjectStore> store_;
   std::unique_ptr<ObjectCache> cache_;
+  std::optional<CpuShares> cpu_shares_;  // made with the first task
 
   UniqueFd wake_;
   std::atomic<bool> stop_requested_{false};

@@ -33,17 +33,28 @@ void Agent::Loop::OnStartTask(wire::StartTask start) {
             << start.size();
   std::vector<storage::Digest> inputs;
   for (const wire::ObjectRef& input : start.inputs()) inputs.push_back(input.digest());
+  const std::shared_ptr<const CpuShare> share = TakeShare(static_cast<int>(start.slots()));
   TaskRunner::Events events;
-  events.report = [this, hold = cache_->Keep(inputs)](wire::TaskReport report) {
+  events.report = [this, hold = cache_->Keep(inputs), share](wire::TaskReport report) {
     Post([this, report = std::move(report)]() mutable { OnReport(std::move(report)); });
   };
-  ChildProcess::Command command = TaskCommand(start);
+  ChildProcess::Command command = TaskCommand(start, *share);
   runners_.emplace(task_id, std::make_unique<TaskRunner>(std::move(start), std::move(command),
                                                          objects_.get(), std::move(events)));
 }
 
-ChildProcess::Command Agent::Loop::TaskCommand(const wire::StartTask& start) const {
+// The machine is looked at with the first task: a worker starts without.
+std::shared_ptr<const CpuShare> Agent::Loop::TakeShare(int slots) {
+  if (options_.cpu_folder.empty()) return std::make_shared<CpuShare>();
+  if (!cpu_shares_) cpu_shares_.emplace(UsableCpus(), options_.cpu_folder);
+  return cpu_shares_->Take(slots);
+}
+
+ChildProcess::Command Agent::Loop::TaskCommand(const wire::StartTask& start,
+                                               const CpuShare& share) const {
   ChildProcess::Command command;
+  command.cpus = share.cpus;
+  command.memory_node = share.node;
   command.arguments = options_.task_command;
   for (const std::string& argument :
        {std::string("--task"), start.task_id(), std::string("--fd"),

@@ -1,7 +1,9 @@
 #include "worker/child_process.h"
 
 #include <fcntl.h>
+#include <linux/mempolicy.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -67,9 +69,22 @@ std::vector<char*> Pointers(std::vector<std::string>& texts) {
   return pointers;
 }
 
+// What of Command the child can use without allocating.
+struct ChildPlace {
+  explicit ChildPlace(const ChildProcess::Command& command) : has_cpus(!command.cpus.empty()) {
+    CPU_ZERO(&cpus);
+    for (const int cpu : command.cpus) CPU_SET(cpu, &cpus);
+    const int node = command.memory_node;
+    if (node >= 0 && node < 64) node_mask = uint64_t{1} << node;
+  }
+  const bool has_cpus;
+  cpu_set_t cpus;
+  uint64_t node_mask = 0;
+};
+
 // Between fork and exec in a process with threads: async-signal-safe calls only.
-[[noreturn]] void BecomeChild(const ChildEnds& ends, pid_t parent, char** arguments,
-                              char** environment) {
+[[noreturn]] void BecomeChild(const ChildEnds& ends, const ChildPlace& place, pid_t parent,
+                              char** arguments, char** environment) {
   const auto fail = [&] {
     const int error = errno;
     [[maybe_unused]] const ssize_t n = write(ends.error.get(), &error, sizeof(error));
@@ -78,6 +93,11 @@ std::vector<char*> Pointers(std::vector<std::string>& texts) {
   if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail();
   if (getppid() != parent) _exit(127);  // it died before prctl
   setpgid(0, 0);
+  if (place.has_cpus) sched_setaffinity(0, sizeof(place.cpus), &place.cpus);
+  if (place.node_mask != 0) {
+    // The kernel takes one bit less than it is told.
+    syscall(SYS_set_mempolicy, MPOL_PREFERRED, &place.node_mask, 8 * sizeof(place.node_mask) + 1);
+  }
   if (dup2(ends.null.get(), 0) < 0 || dup2(ends.output[0].get(), 1) < 0 ||
       dup2(ends.output[1].get(), 2) < 0 ||
       dup2(ends.socket.get(), ChildProcess::kSocketInChild) < 0) {
@@ -119,10 +139,11 @@ Result<ChildProcess> ChildProcess::Start(const Command& command) {
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, &before);
   const pid_t parent = getpid();
+  const ChildPlace place(command);
   child.pid_ = fork();
   const int fork_error = errno;
   if (child.pid_ == 0) {
-    BecomeChild(ends, parent, const_cast<char**>(argument_pointers.data()),
+    BecomeChild(ends, place, parent, const_cast<char**>(argument_pointers.data()),
                 const_cast<char**>(environment_pointers.data()));
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);

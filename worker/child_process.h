@@ -21,6 +21,10 @@ class ChildProcess {
   struct Command {
     std::vector<std::string> arguments;              // the program's path first; no PATH search
     std::map<std::string, std::string> environment;  // added to ours
+    // The CPUs that it may run on, and the node whose memory it should use (cpu_shares.h); where
+    // the kernel refuses, and empty or -1: as we do.
+    std::vector<int> cpus = {};
+    int memory_node = -1;
   };
   // kNotFound, kPermissionDenied: the program cannot be run. SIGTERM is blocked in the child until
   // it is ready for it.
