@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <random>
 
-#include "cli/api_client.h"
 #include "cli/follow_job.h"
 #include "cli/output.h"
 
@@ -25,17 +24,6 @@ bool ParseNumber(std::string_view text, uint64_t* out) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-// Those of the group that trains; none while it is changing, or when nobody would be left.
-std::vector<int> Victims(const json& job) {
-  std::vector<int> pids;
-  if (job.value("group", json::object()).value("regrouping", true)) return pids;
-  for (const json& task : job.value("tasks", json::array())) {
-    const int pid = static_cast<int>(Number(task, "pid"));
-    if (Text(task, "state") == "STARTED" && pid > 0) pids.push_back(pid);
-  }
-  return pids.size() < 2 ? std::vector<int>() : pids;
-}
-
 }  // namespace
 
 const char* FaultName(Kind kind) {
@@ -50,6 +38,8 @@ const char* FaultName(Kind kind) {
       return "pause";
     case Kind::kLeave:
       return "leave";
+    case Kind::kDrain:
+      return "drain";
   }
   return "";
 }
@@ -73,8 +63,8 @@ Result<ChaosPlan> ChaosPlan::Parse(const std::string& text) {
   if (faults > kMostFaults) return InvalidArgument("--chaos: faults: at most 1000");
   std::mt19937_64 dice(plan.seed);
   // Integers only: the same schedule from every standard library.
-  constexpr Kind kKinds[] = {Kind::kKill,  Kind::kKill,  Kind::kKill, Kind::kKillTwo,
-                             Kind::kLeave, Kind::kLeave, Kind::kStop, Kind::kPause};
+  constexpr Kind kKinds[] = {Kind::kKill,  Kind::kKill,  Kind::kKill, Kind::kKillTwo, Kind::kLeave,
+                             Kind::kDrain, Kind::kDrain, Kind::kStop, Kind::kPause};
   for (uint64_t i = 0; i < faults; ++i) {
     Fault fault;
     fault.at = 0.03 + static_cast<double>(dice() % 87) / 100;
@@ -87,8 +77,11 @@ Result<ChaosPlan> ChaosPlan::Parse(const std::string& text) {
   return plan;
 }
 
-Chaos::Chaos(std::string url, std::string job_id, ChaosPlan plan)
-    : url_(std::move(url)), job_id_(std::move(job_id)), plan_(std::move(plan)) {
+Chaos::Chaos(std::string url, std::string job_id, ChaosPlan plan, AddWorker add_worker)
+    : url_(std::move(url)),
+      job_id_(std::move(job_id)),
+      plan_(std::move(plan)),
+      add_worker_(std::move(add_worker)) {
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -110,20 +103,41 @@ void Chaos::Run() {
     const double step = Number(*job, "progress.step");
     const ChaosPlan::Fault& fault = plan_.faults[next];
     if (total <= 0 || step < fault.at * total) continue;
-    const std::vector<int> pids = Victims(*job);
-    if (pids.empty()) continue;
+    const std::vector<Rank> ranks = Victims(*job);
+    if (ranks.empty()) continue;
     std::fprintf(stderr, "chaos: %s at step %.0f\n", FaultName(fault.kind), step);
-    Hurt(fault, pids);
+    Hurt(fault, ranks, **client);
     ++next;
   }
 }
 
-void Chaos::Hurt(const ChaosPlan::Fault& fault, const std::vector<int>& pids) {
-  const int pid = pids[fault.victim % pids.size()];
+// Those of the group that trains; none while it is changing, or when nobody would be left.
+std::vector<Chaos::Rank> Chaos::Victims(const json& job) {
+  std::vector<Rank> ranks;
+  if (job.value("group", json::object()).value("regrouping", true)) return ranks;
+  for (const json& task : job.value("tasks", json::array())) {
+    const int pid = static_cast<int>(Number(task, "pid"));
+    if (Text(task, "state") == "STARTED" && pid > 0)
+      ranks.push_back({pid, Text(task, "worker_id")});
+  }
+  return ranks.size() < 2 ? std::vector<Rank>() : ranks;
+}
+
+// Another worker comes first, so that the pool has as many as before.
+void Chaos::Drain(const std::string& worker, ApiClient& client) {
+  Status done = add_worker_();
+  if (done.ok()) {
+    done = client.Send("POST", "/v1/workers/" + UrlEncode(worker) + ":drain", nullptr).status();
+  }
+  if (!done.ok()) std::fprintf(stderr, "chaos: drain: %s\n", done.ToString().c_str());
+}
+
+void Chaos::Hurt(const ChaosPlan::Fault& fault, const std::vector<Rank>& ranks, ApiClient& client) {
+  const int pid = ranks[fault.victim % ranks.size()].pid;
   switch (fault.kind) {
     case Kind::kKillTwo:
       // With two there is nobody left who could go on: that is another test's subject.
-      if (pids.size() > 2) kill(pids[(fault.victim + 1) % pids.size()], SIGKILL);
+      if (ranks.size() > 2) kill(ranks[(fault.victim + 1) % ranks.size()].pid, SIGKILL);
       [[fallthrough]];
     case Kind::kKill:
       kill(pid, SIGKILL);
@@ -131,6 +145,8 @@ void Chaos::Hurt(const ChaosPlan::Fault& fault, const std::vector<int>& pids) {
     case Kind::kLeave:
       kill(pid, SIGTERM);
       return;
+    case Kind::kDrain:
+      return Drain(ranks[fault.victim % ranks.size()].worker, client);
     case Kind::kStop:
       kill(pid, SIGSTOP);
       return;

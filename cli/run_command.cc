@@ -162,16 +162,16 @@ class EmbeddedRun {
     meeting_.link = "tcp://" + (one_host ? std::string("127.0.0.1") : HostAddress()) + ":" +
                     std::to_string(coordinator_->link_port());
     meeting_.pool_key_json = coordinator_->pool_key_json();
-    LEPTON_ASSIGN_OR_RETURN(const wire::PoolKey key, wire::PoolKeyFromJson(meeting_.pool_key_json));
+    LEPTON_ASSIGN_OR_RETURN(key_, wire::PoolKeyFromJson(meeting_.pool_key_json));
     const int local = launch_.info.size > 1  ? 1
                       : options_.workers > 0 ? options_.workers
                       : on_gpus              ? std::max(1, worker::CountGpus())
                                              : Cores();
-    const int slots = options_.slots > 0      ? options_.slots
-                      : launch_.info.size > 1 ? Cores() / std::max(1, launch_.local_size)
-                                              : std::max(1, Cores() / local);
+    slots_ = options_.slots > 0      ? options_.slots
+             : launch_.info.size > 1 ? Cores() / std::max(1, launch_.local_size)
+                                     : std::max(1, Cores() / local);
     for (int i = 0; i < local; ++i) {
-      LEPTON_RETURN_IF_ERROR(agents_.Add(AgentFor(launch_, meeting_, key, i, slots)));
+      LEPTON_RETURN_IF_ERROR(agents_.Add(AgentFor(launch_, meeting_, *key_, i, slots_)));
     }
     workers_ =
         launch_.info.size > 1 ? static_cast<size_t>(launch_.info.size) : static_cast<size_t>(local);
@@ -192,7 +192,10 @@ class EmbeddedRun {
     std::optional<Chaos> chaos;
     if (!options_.chaos.empty()) {
       LEPTON_ASSIGN_OR_RETURN(ChaosPlan plan, ChaosPlan::Parse(options_.chaos));
-      chaos.emplace(coordinator_->url(), id, std::move(plan));
+      chaos.emplace(coordinator_->url(), id, std::move(plan), [this] {
+        return agents_.Add(
+            AgentFor(launch_, meeting_, *key_, static_cast<int>(agents_.size()), slots_));
+      });
     }
     return FollowJob(
         *client_, id, [this] { return signals_.Wait(Deadline::In(Duration::zero())); },
@@ -289,6 +292,8 @@ class EmbeddedRun {
   LocalAgents agents_;
   size_t workers_ = 0;
   Meeting meeting_;
+  std::optional<wire::PoolKey> key_;
+  int slots_ = 1;  // of each worker
   std::unique_ptr<ApiClient> client_;
 };
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Seeded schedules of kills, stops, pauses and leaves on `lepton run --chaos`: every one ends with the
+"""Seeded schedules of kills, stops, pauses, leaves and drains on `lepton run --chaos`: every one ends with the
 digest of the undisturbed run. chaos_pool_test.py hurts workers and the coordinator, too. LEPTON_CHAOS_SEEDS=100 runs more of them; a failure names its seed."""
 import json
 import os
