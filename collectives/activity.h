@@ -1,6 +1,6 @@
-// What a rank's communicator is doing, for its watcher to tell the peers: how many operations it
-// has begun, since when the one that runs does, and whether bytes move. Threads: Enter and Leave by
-// the one that runs the operations, the rest any.
+// What a rank's communicator is doing, for its watcher to tell the peers: how many operations of
+// all ranks it has begun, since when the one that runs does, and whether bytes move. Threads: Enter
+// and Leave by the one that runs the operations, the rest any.
 #pragma once
 
 #include <atomic>
@@ -13,9 +13,9 @@ namespace lepton::collectives {
 
 class Activity {
  public:
-  void Enter() {
+  void Enter(bool all_ranks) {
     since_ns_.store(RealClock().Now().time_since_epoch().count(), std::memory_order_relaxed);
-    begun_.fetch_add(1, std::memory_order_relaxed);
+    if (all_ranks) begun_.fetch_add(1, std::memory_order_relaxed);
   }
   void Leave() { since_ns_.store(0, std::memory_order_relaxed); }
   void Moved() {

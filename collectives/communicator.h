@@ -102,6 +102,13 @@ class Communicator {
                                    ReduceOp op) = 0;
   virtual HandlePtr AllToAllAsync(const void* in, void* out, size_t count, DataType type) = 0;
   virtual HandlePtr AllGatherAsync(const void* in, void* out, size_t count, DataType type) = 0;
+  virtual HandlePtr SendAsync(const void* data, size_t count, DataType type, int peer) = 0;
+  virtual HandlePtr RecvAsync(void* data, size_t count, DataType type, int peer) = 0;
+
+  // From here on the first `holders` ranks (1..size()) hold all leaves of the sums and the others
+  // none, which add -0.0 (tree_shape.h). All ranks call it alike, with no operation under way. At
+  // first all ranks hold leaves.
+  virtual void HoldLeaves(int holders) = 0;
 
   // Who is waited for now; nobody where ranks do not tell (Options::link_timeout). Any thread.
   virtual std::vector<Straggler> Stragglers() const { return {}; }

@@ -36,6 +36,7 @@ int RanksOnTheLeft(int ranks, int leaves) {
 }
 
 LeafRange LeavesOf(int rank, int ranks, int leaves) {
+  if (rank >= ranks) return {leaves, leaves};
   int first = 0;
   while (ranks > 1 && leaves > 1) {
     const int left = RanksOnTheLeft(ranks, leaves), left_leaves = TreeSplit(leaves);
@@ -55,6 +56,14 @@ LeafRange LeavesOf(int rank, int ranks, int leaves) {
 std::vector<int> TreeSplits(int ranks, int leaves) {
   std::vector<int> splits;
   AppendSplits(ranks, leaves, splits);
+  return splits;
+}
+
+std::vector<int> TreeSplits(int ranks, int leaves, int holders) {
+  if (holders >= ranks) return TreeSplits(ranks, leaves);
+  std::vector<int> splits = {holders};
+  AppendSplits(holders, leaves, splits);
+  AppendSplits(ranks - holders, 1, splits);
   return splits;
 }
 

@@ -28,6 +28,11 @@ Result<std::unique_ptr<MeshCommunicator>> MeshCommunicator::Make(
   return out;
 }
 
+void MeshCommunicator::HoldLeaves(int holders) {
+  if (group_ == nullptr) return;
+  group_->splits = TreeSplits(group_->size, group_->leaves, holders);
+}
+
 Status MeshCommunicator::Execute(const Call& call, Deadline deadline) {
   if (call.patient != patient_) {
     patient_ = call.patient;

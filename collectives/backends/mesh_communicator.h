@@ -28,6 +28,7 @@ class MeshCommunicator final : public QueuedCommunicator {
   std::vector<Straggler> Stragglers() const override {
     return watcher_ == nullptr ? std::vector<Straggler>() : watcher_->Stragglers();
   }
+  void HoldLeaves(int holders) override;
   // How this call would be done.
   std::string_view AlgorithmOf(const Call& call) const;
   // The same on all ranks, between two operations. An algorithm that Make was given rules.

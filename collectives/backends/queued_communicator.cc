@@ -128,6 +128,16 @@ HandlePtr QueuedCommunicator::AllGatherAsync(const void* in, void* out, size_t c
       {Operation::kAllGather, in, out, count, type, ReduceOp::kSum, 0, /*patient=*/true});
 }
 
+HandlePtr QueuedCommunicator::SendAsync(const void* data, size_t count, DataType type, int peer) {
+  return RunLater(
+      {Operation::kSend, data, nullptr, count, type, ReduceOp::kSum, peer, /*patient=*/true});
+}
+
+HandlePtr QueuedCommunicator::RecvAsync(void* data, size_t count, DataType type, int peer) {
+  return RunLater(
+      {Operation::kRecv, nullptr, data, count, type, ReduceOp::kSum, peer, /*patient=*/true});
+}
+
 HandlePtr QueuedCommunicator::RunLater(const Call& call) {
   auto pending = std::make_shared<Pending>();
   pending->call = call;
@@ -195,7 +205,9 @@ Status QueuedCommunicator::Perform(const Call& call) {
   if (size_ == 1) return Alone(call);
   // Where ranks tell that they move, the watcher decides how long to wait.
   const bool watched = options_.link_timeout > Duration{};
-  failure_->activity().Enter();
+  // What two ranks do is no measure of how far the others are.
+  const bool pair = call.operation == Operation::kSend || call.operation == Operation::kRecv;
+  failure_->activity().Enter(/*all_ranks=*/!pair);
   Status status = Execute(call, watched ? Deadline::Never() : Deadline::In(options_.timeout));
   failure_->activity().Leave();
   if (status.ok() || status.code() == StatusCode::kInvalidArgument) return status;

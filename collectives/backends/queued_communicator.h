@@ -39,6 +39,8 @@ class QueuedCommunicator : public Communicator {
                            ReduceOp op) override;
   HandlePtr AllToAllAsync(const void* in, void* out, size_t count, DataType type) override;
   HandlePtr AllGatherAsync(const void* in, void* out, size_t count, DataType type) override;
+  HandlePtr SendAsync(const void* data, size_t count, DataType type, int peer) override;
+  HandlePtr RecvAsync(void* data, size_t count, DataType type, int peer) override;
   void Abort(Status cause) override;
 
  protected:

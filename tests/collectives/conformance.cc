@@ -175,7 +175,35 @@ std::string SendRecvCase(const Case& c) {
   if (c.comm.rank() != 0) status = c.comm.Send(mine.data(), c.count, c.type, next);
   if (status.ok()) status = c.comm.Recv(got.data(), c.count, c.type, previous);
   if (c.comm.rank() == 0 && status.ok()) status = c.comm.Send(mine.data(), c.count, c.type, next);
-  return c.Verdict("send and recv", status, got, MakeInput(previous, c.seed, c.count, c.type));
+  std::string wrong =
+      c.Verdict("send and recv", status, got, MakeInput(previous, c.seed, c.count, c.type));
+  if (!wrong.empty()) return wrong;
+  got.assign(got.size(), 0xee);
+  HandlePtr first, second;
+  if (c.comm.rank() != 0) first = c.comm.SendAsync(mine.data(), c.count, c.type, next);
+  second = c.comm.RecvAsync(got.data(), c.count, c.type, previous);
+  if (c.comm.rank() == 0) first = c.comm.SendAsync(mine.data(), c.count, c.type, next);
+  status = first->Wait(Deadline::In(std::chrono::seconds(60)));
+  if (status.ok()) status = second->Wait(Deadline::In(std::chrono::seconds(60)));
+  return c.Verdict("send and recv, asynchronous,", status, got,
+                   MakeInput(previous, c.seed, c.count, c.type));
+}
+
+// All but two ranks, or one, hold no leaves for a while, and add nothing.
+std::string HeldLeavesCase(const Case& c) {
+  const int holders = c.comm.size() > 2 ? 2 : 1;
+  Bytes data = MakeInput(c.comm.rank(), c.seed, c.count, c.type);
+  if (c.comm.rank() >= holders) {
+    auto* const values = reinterpret_cast<float*>(data.data());
+    std::fill(values, values + c.count, -0.0f);
+  }
+  c.comm.HoldLeaves(holders);
+  Status status = c.comm.AllReduce(data.data(), data.data(), c.count, c.type, ReduceOp::kSum);
+  std::string wrong =
+      c.Verdict("all-reduce of some ranks' leaves", status, data,
+                ExpectedReduction(holders, c.seed, 0, c.count, c.type, ReduceOp::kSum));
+  c.comm.HoldLeaves(c.comm.size());
+  return wrong.empty() ? AllReduceCase(c, ReduceOp::kSum) : wrong;
 }
 
 std::string RunCase(const Case& c) {
@@ -194,6 +222,7 @@ std::string RunCase(const Case& c) {
   }
   if (wrong.empty()) wrong = AllToAllCase(c);
   if (wrong.empty() && c.comm.size() > 1) wrong = SendRecvCase(c);
+  if (wrong.empty() && c.type == DataType::kFloat32) wrong = HeldLeavesCase(c);
   if (!wrong.empty()) return wrong;
   Status status = c.comm.Barrier();
   return status.ok() ? "" : "barrier: " + status.ToString();

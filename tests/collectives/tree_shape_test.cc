@@ -51,6 +51,24 @@ TEST(TreeShapeTest, TheSumHasTheSameBitsForAnyNumberOfRanks) {
   }
 }
 
+TEST(TreeShapeTest, RanksThatAreKeptOutChangeNoBit) {
+  for (int count = 1; count <= 9; ++count) {
+    std::vector<Vector> leaves;
+    for (int leaf = 0; leaf < count; ++leaf) leaves.push_back(Leaf(leaf, 37));
+    leaves[0][0] = -0.0f;
+    const Vector whole = Sum(leaves, TreeSplits(count, count));
+    for (int ranks = 1; ranks <= count + 3; ++ranks) {
+      for (int holders = 1; holders <= ranks; ++holders) {
+        std::vector<Vector> parts;
+        for (int rank = 0; rank < ranks; ++rank) parts.push_back(OfRank(rank, holders, leaves));
+        const Vector sum = Sum(parts, TreeSplits(ranks, count, holders));
+        EXPECT_EQ(std::memcmp(sum.data(), whole.data(), sum.size() * sizeof(float)), 0)
+            << count << " leaves on " << holders << " of " << ranks << " ranks";
+      }
+    }
+  }
+}
+
 TEST(TreeShapeTest, EveryLeafIsHeldOnceInOrderAndNoRankIsLeftOut) {
   for (int leaves = 1; leaves <= 40; ++leaves) {
     for (int ranks = 1; ranks <= 45; ++ranks) {

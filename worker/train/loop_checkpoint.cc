@@ -49,6 +49,7 @@ Status TrainLoop::Impl::AfterStep() {
 
 Status TrainLoop::Impl::EvaluateNow() {
   if (state_.evaluated_step == state_.step) return Status::Ok();
+  LEPTON_RETURN_IF_ERROR(FinishJoin());
   const Examples& validation = *run_.data.validation;
   int64_t held_out_rows = validation.rows();
   int64_t sample = std::max(kTrainSampleRows, held_out_rows);

@@ -14,6 +14,11 @@ Status TrainLoop::Impl::CheckEqual(std::span<const uint64_t> digests,
   const Census census = CountDigests(digests, counted);
   if (census.agree()) return Status::Ok();
   LEPTON_ASSIGN_OR_RETURN(const std::string tensor, FindTensor(census, run_.program, *gang_));
+  return PartUnequal(census, tensor);
+}
+
+// As the others do, where ranks differ in `tensor`.
+Status TrainLoop::Impl::PartUnequal(const Census& census, const std::string& tensor) {
   Divergence found{.step = state_.step + 1,
                    .tensor = tensor,
                    .agreeing = census.agreeing,

@@ -4,31 +4,18 @@
 #include <glog/logging.h>
 
 #include <algorithm>
-#include <numeric>
 
-#include "collectives/tree_shape.h"
 #include "worker/train/divergence.h"
 #include "worker/train/evaluation.h"
 #include "worker/train/parameter_digest.h"
 
 namespace lepton::worker {
-namespace {
-
-// This rank's.
-std::vector<int> ShardsOf(const collectives::Communicator& gang, int shards) {
-  const auto [begin, end] = collectives::LeavesOf(gang.rank(), gang.size(), shards);
-  std::vector<int> mine(static_cast<size_t>(end - begin));
-  std::iota(mine.begin(), mine.end(), begin);
-  return mine;
-}
-
-}  // namespace
-
 // The step in flight when a group broke is forgotten.
 Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool has_state) {
   if (exchange_) exchange_->Abandon();
   if (zero_gradients_) zero_gradients_->Abandon();
   if (zero_weights_) zero_weights_->Abandon();
+  joining_->Close();
   gang_ = &gang;
   wishes_ = {};
   meets_to_part_ = false;
@@ -45,18 +32,12 @@ Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool ha
     return Internal("no rank has the training state");
   }
   took_part_ = true;
-  my_shards_ = zero_gradients_ ? ZeroGradients::ShardsOf(gang.rank(), gang.size(), shards_)
-                               : ShardsOf(gang, shards_);
-  if (exchange_) exchange_->EnterGroup(static_cast<int>(my_shards_.size()), shards_);
+  DealShards();
   if (leader() && run_.spec.gradients.compression != "none") {
     LOG(INFO) << fmt::format("gradients as {}: {} bytes a step, whole they are {}; begins anew",
                              run_.spec.gradients.compression, exchange_->payload_bytes(),
                              run_.program.gradients().size_bytes());
   }
-  feeder_.reset();
-  if (rounds_) return bytes;  // each shard's round has a feeder of its own
-  feeder_.emplace(source_, run_.program.signature(),
-                  BatchFeeder::Plan{state_.step, run_.last_step, my_shards_});
   return bytes;
 }
 
@@ -94,7 +75,11 @@ Result<int> TrainLoop::Impl::Settle(bool has_state) {
   const int behind = static_cast<int>(ranks - furthest.size());
   const bool alike = CountDigests(digests, furthest).agree();
   if (!fresh) LEPTON_RETURN_IF_ERROR(CheckEqual(digests, furthest));
-  if (behind > 0 || !alike) {
+  if (!fresh && behind > 0 && JoinsBesideSteps(places, furthest)) {
+    whole_ = places[static_cast<size_t>(gang_->rank())] == newest;
+    LEPTON_RETURN_IF_ERROR(ShareLoopState(furthest[0]).WithContext("training state"));
+    joining_->Begin(*gang_, static_cast<int>(furthest.size()));
+  } else if (behind > 0 || !alike) {
     LEPTON_RETURN_IF_ERROR(Share(furthest[0]).WithContext("training state"));
   }
   return behind;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "runtime/base/progress.h"
 #include "worker/train/evaluation.h"
@@ -21,13 +22,17 @@ void Accumulate(const nn::LossSum& loss, nn::LossSum& total) {
 
 Status TrainLoop::Impl::TakeStep() {
   if (state_.step == 0 || Passed(source_.steps_per_epoch())) state_.epoch_loss = {};
+  if (joining_->open()) joining_->SendPiece();
   const Result<SplitLoss> local_loss = ComputeStep();
   if (!local_loss.ok()) {
     return AbortGang(*gang_,
                      local_loss.status().WithContext(fmt::format("step {}", state_.step + 1)));
   }
   LEPTON_ASSIGN_OR_RETURN(const StepSums sums, ReduceGradient(*local_loss));
-  LEPTON_RETURN_IF_ERROR(CheckEqual(sums.digests));
+  std::vector<int> whole(static_cast<size_t>(whole_ranks()));
+  std::iota(whole.begin(), whole.end(), 0);
+  LEPTON_RETURN_IF_ERROR(CheckEqual(sums.digests, whole));
+  if (joining_->open()) LEPTON_RETURN_IF_ERROR(joining_->TakePiece());
   if (!std::isfinite(sums.loss.sum)) return NotFinite("loss", sums.loss.sum);
   if (zero_) {
     reduced_ = sums;
@@ -93,8 +98,9 @@ Result<SplitLoss> TrainLoop::Impl::ComputeStep() {
 }
 
 Result<StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
+  // One joiner after another: who is about to have the state does not begin anew.
   const Wishes wishes{observer_.StopRequested(), observer_.LeaveRequested(),
-                      observer_.RegroupRequested()};
+                      !joining_->open() && observer_.RegroupRequested()};
   leaves_ = wishes.leave;
   const uint64_t digest = gang_->size() > 1 ? DigestOf(run_.program.weights()) : 0;
   if (zero_gradients_) return zero_gradients_->Reduce(wishes, digest);

@@ -36,6 +36,7 @@ TrainLoop::Impl::Impl(const TrainRun& run, TrainObserver& observer)
   }
   CHECK_EQ(run.outer != nullptr, run.spec.local_sgd.inner_steps > 0);
   if (run.outer != nullptr) rounds_.emplace(run.program, *run.outer, run.spec);
+  joining_.emplace([this] { return StateColumns(); }, JoinPiece());
   state_.step = state_.good_step = run.first_step;
   state_.last_checkpoint = run.resumed_from;
 }
@@ -45,6 +46,7 @@ Result<TrainOutcome> TrainLoop::Impl::Run() {
   if (started_ == MonotonicTime{}) started_ = reported_;
   if (meets_to_part_) return Part();
   while (true) {
+    LEPTON_RETURN_IF_ERROR(MayCutOver());
     if (!state_.step_closed) {
       LEPTON_RETURN_IF_ERROR(AfterStep());
       state_.step_closed = true;

@@ -3,6 +3,7 @@
 //   loop_step.cc        one step: shards' gradients, their sum, the update
 //   loop_round.cc       the same with local_sgd: many steps of each shard, and one sum
 //   loop_recovery.cc    ranks meet in a new group: whose state rules, and how the others get it
+//   loop_join.cc        joiners get the state beside the steps, and take their shards behind one
 //   loop_equality.cc    ranks that hold other parameters than their peers
 //   loop_drain.cc       ranks leave, or others join: the group ends behind a step
 //   loop_checkpoint.cc  what follows a step: evaluation, checkpoint, report
@@ -17,9 +18,11 @@
 #include "runtime/base/clock.h"
 #include "worker/data/batch_feeder.h"
 #include "worker/data/batch_source.h"
+#include "worker/train/divergence.h"
 #include "worker/train/gradient_exchange.h"
 #include "worker/train/local_rounds.h"
 #include "worker/train/loop_state.h"
+#include "worker/train/state_stream.h"
 #include "worker/train/step_tail.h"
 #include "worker/train/train_loop.h"
 #include "worker/train/tree_fold.h"
@@ -69,8 +72,19 @@ class TrainLoop::Impl {
   std::vector<std::span<float>> SharedState();
   Status ShareLoopState(int source);
 
+  // loop_join.cc
+  bool JoinsBesideSteps(std::span<const int64_t> places, std::span<const int> furthest);
+  int64_t JoinPiece() const;
+  std::vector<std::span<float>> StateColumns();
+  void DealShards();
+  int whole_ranks() const { return joining_->open() ? joining_->whole() : gang_->size(); }
+  Status MayCutOver();
+  Status FinishJoin();
+  Status CutOver();
+
   // loop_equality.cc
   Status CheckEqual(std::span<const uint64_t> digests, std::span<const int> counted = {});
+  Status PartUnequal(const Census& census, const std::string& tensor);
   Status CheckEqualAtEnd();
 
   // loop_drain.cc
@@ -100,6 +114,7 @@ class TrainLoop::Impl {
   std::optional<BatchFeeder> feeder_;
   std::optional<GradientExchange> exchange_;
   std::optional<LocalRounds> rounds_;            // local_sgd
+  std::optional<StateStream> joining_;           // open while a joiner lacks some of the state
   std::optional<ZeroState> zero_;                // parallel.zero
   std::optional<ZeroWeights> zero_weights_;      // of stage 3
   std::optional<ZeroGradients> zero_gradients_;  // from stage 2 on, instead of exchange_

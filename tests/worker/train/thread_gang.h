@@ -93,7 +93,10 @@ class ThreadCommunicator final : public collectives::Communicator {
  public:
   // `leaves` as of GroupSpec.
   ThreadCommunicator(std::shared_ptr<ThreadGang> gang, int rank, int leaves = 0)
-      : gang_(std::move(gang)), rank_(rank), leaves_(leaves > 0 ? leaves : gang_->size()) {}
+      : gang_(std::move(gang)),
+        rank_(rank),
+        leaves_(leaves > 0 ? leaves : gang_->size()),
+        holders_(gang_->size()) {}
 
   int rank() const override { return rank_; }
   int size() const override { return gang_->size(); }
@@ -105,8 +108,8 @@ class ThreadCommunicator final : public collectives::Communicator {
     return gang_->Exchange(rank_, {data, data + bytes}, [&](const auto& inputs) {
       std::vector<const void*> pointers;
       for (const auto& input : inputs) pointers.push_back(input.data());
-      collectives::TreeReduce(out, pointers.data(), collectives::TreeSplits(size(), leaves_), count,
-                              type, op);
+      collectives::TreeReduce(out, pointers.data(),
+                              collectives::TreeSplits(size(), leaves_, holders_), count, type, op);
     });
   }
   Status Broadcast(void* data, size_t count, DataType type, int root) override {
@@ -163,6 +166,14 @@ class ThreadCommunicator final : public collectives::Communicator {
     ++asynchronous;
     return std::make_unique<DoneHandle>(AllToAll(in, out, count, type));
   }
+  collectives::HandlePtr SendAsync(const void* data, size_t count, DataType type,
+                                   int peer) override {
+    return std::make_unique<DoneHandle>(Send(data, count, type, peer));
+  }
+  collectives::HandlePtr RecvAsync(void* data, size_t count, DataType type, int peer) override {
+    return std::make_unique<DoneHandle>(Recv(data, count, type, peer));
+  }
+  void HoldLeaves(int holders) override { holders_ = holders; }
 
   collectives::HandlePtr AllGatherAsync(const void* in, void* out, size_t count,
                                         DataType type) override {
@@ -187,6 +198,7 @@ class ThreadCommunicator final : public collectives::Communicator {
 
   std::shared_ptr<ThreadGang> gang_;
   const int rank_, leaves_;
+  int holders_;
 };
 
 }  // namespace lepton::testing

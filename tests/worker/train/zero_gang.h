@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -91,6 +92,14 @@ class MortalCommunicator final : public collectives::Communicator {
                                         DataType type) override {
     return std::make_unique<Finished>(AllGather(in, out, count, type));
   }
+  collectives::HandlePtr SendAsync(const void* data, size_t count, DataType type,
+                                   int peer) override {
+    return std::make_unique<Finished>(Send(data, count, type, peer));
+  }
+  collectives::HandlePtr RecvAsync(void* data, size_t count, DataType type, int peer) override {
+    return std::make_unique<Finished>(Recv(data, count, type, peer));
+  }
+  void HoldLeaves(int holders) override { inner_.HoldLeaves(holders); }
   void Abort(Status cause) override { gang_->Abort(std::move(cause)); }
 
  private:
@@ -138,8 +147,14 @@ class ZeroObserver final : public worker::TrainObserver {
   bool StopRequested() override { return false; }
   bool LeaveRequested() override { return step_ >= leave_at || committed >= leave_behind; }
   bool RegroupRequested() override { return step_ == regroup_at; }
-  void Computed(uint64_t step, nn::TrainingProgram&) override { step_ = step; }
-  void Committed(uint64_t step) override { committed = step; }
+  void Computed(uint64_t step, nn::TrainingProgram& program) override {
+    step_ = step;
+    if (on_computed) on_computed(step, program);
+  }
+  void Committed(uint64_t step) override {
+    committed = step;
+    if (on_committed) on_committed(step);
+  }
   void Diverged(const worker::Divergence& divergence) override { diverged = divergence; }
   void Progress(const worker::TrainProgress&) override {}
   Result<storage::Digest> Checkpoint(uint64_t, const worker::Metrics&) override {
@@ -160,6 +175,8 @@ class ZeroObserver final : public worker::TrainObserver {
   uint64_t leave_at = 1000, leave_behind = 1000, regroup_at = 1000;
   std::vector<std::pair<uint64_t, int64_t>> checkpoints;  // of which step, elements of the state
   uint64_t committed = 0;
+  std::function<void(uint64_t, nn::TrainingProgram&)> on_computed;
+  std::function<void(uint64_t)> on_committed;
   std::optional<worker::Divergence> diverged;
 
  private:
