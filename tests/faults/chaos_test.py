@@ -40,14 +40,17 @@ class Chaos(unittest.TestCase):
         return re.search(r"sha256:(\w+)", done.stdout).group(1), done
 
     def test_any_schedule_ends_with_the_undisturbed_weights(self):
-        faults = 0
+        faults = drains = 0
         for seed in range(1, SEEDS + 1):
             with self.subTest(seed=seed):
                 digest, done = self.run_it("--workers", 4, "--slots", 1, "--chaos", f"seed={seed}")
                 self.assertEqual(digest, self.calm, done.stdout)
                 faults += done.stderr.count("chaos: ")
+                self.assertNotIn("chaos: drain: ", done.stderr)  # one that was refused
+                drains += done.stderr.count("chaos: drain at")
                 print(f"seed {seed}: {done.stderr.count('chaos: ')} faults", flush=True)
         self.assertGreater(faults, 2 * SEEDS)
+        self.assertGreater(drains, 0)
 
     def with_gradients(self, **gradients):
         spec = json.loads(self.spec.read_text()) | {"name": "compressed", "gradients": gradients}
