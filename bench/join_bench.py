@@ -3,7 +3,7 @@
 step without. A GPT on three workers, which a fourth joins and leaves again and again; the text is this
 repository's own.
 
-  bench/join_bench.py [--joins 5] [--large] [--rate 1gbit] [--compression bf16] [--context 128]
+  bench/join_bench.py [--joins 5] [--large] [--rate 1gbit] [--compression bf16] [--context 128] [--steps]
 
 --large: 6 layers x 384, 10.8 million parameters, instead of 4 x 128. --rate: workers in network namespaces of
 their own, whose links tc's token buckets shape both ways; needs root, ip and tc. A release build ($LEPTON for
@@ -18,12 +18,17 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests/support"))
-sys.path.insert(0, str(HERE))
 from cluster import Cluster, FINAL, wait_until  # noqa: E402
 from hosts import Hosts  # noqa: E402
-from local_sgd_bench import shape  # noqa: E402
 
 STEPS_AFTER = 12  # all of a join is in them
+
+
+def shape(hosts, number, rate):
+    """What leaves the host, and what comes to it; a bucket lets a whole offloaded packet through at once."""
+    bucket = f"root tbf rate {rate} burst 256kb latency 20ms".split()
+    subprocess.run(["tc", "-n", hosts.name_of(number), "qdisc", "add", "dev", "eth0", *bucket], check=True)
+    subprocess.run(["tc", "qdisc", "add", "dev", f"{hosts.name_of(number)}h", *bucket], check=True)
 
 
 def arguments():
@@ -33,6 +38,7 @@ def arguments():
     parser.add_argument("--rate", default="")
     parser.add_argument("--compression", default="none")
     parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--steps", action="store_true", help="print each step's milliseconds")
     return parser.parse_args()
 
 
@@ -125,6 +131,8 @@ def main():
         alone, during, joins, restored = gang.some_steps(10), [], [], 0
         for _ in range(options.joins):
             steps, entry, worker = gang.join()
+            if options.steps:
+                print(" ".join(f"{ms:.0f}" for ms in steps), f"joined in step {entry['step']}", flush=True)
             during += steps
             joins.append(sum(entry[k] for k in ("agree_ms", "rebuild_ms", "restore_ms", "first_commit_ms")))
             restored = entry["restored_bytes"]

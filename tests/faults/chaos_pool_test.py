@@ -4,7 +4,8 @@ are drained (by SIGTERM and through the API), join, and are cut off, both ways a
 is killed and started again. The jobs keep the whole state on each rank, or slices of it (parallel.zero 1
 to 3), some so much of it that joiners get it beside the others' steps. Every one ends in its first attempt
 with the digest of the undisturbed run: every step's examples were used exactly once. It may be a later one
-only where the last rank that had some slice or the state died, and then the events say so. LEPTON_CHAOS_SEEDS=100 runs more, LEPTON_CHAOS_FIRST=7 begins there."""
+only where the last rank that had some slice or the state died, and then the events say so.
+LEPTON_CHAOS_SEEDS=100 runs more, LEPTON_CHAOS_FIRST=7 begins there."""
 import collections
 import os
 import pathlib

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "runtime/base/progress.h"
 #include "worker/train/evaluation.h"
@@ -29,9 +28,7 @@ Status TrainLoop::Impl::TakeStep() {
                      local_loss.status().WithContext(fmt::format("step {}", state_.step + 1)));
   }
   LEPTON_ASSIGN_OR_RETURN(const StepSums sums, ReduceGradient(*local_loss));
-  std::vector<int> whole(static_cast<size_t>(whole_ranks()));
-  std::iota(whole.begin(), whole.end(), 0);
-  LEPTON_RETURN_IF_ERROR(CheckEqual(sums.digests, whole));
+  LEPTON_RETURN_IF_ERROR(CheckEqual(std::span(sums.digests).first(whole_ranks())));
   if (joining_->open()) LEPTON_RETURN_IF_ERROR(joining_->TakePiece());
   if (!std::isfinite(sums.loss.sum)) return NotFinite("loss", sums.loss.sum);
   if (zero_) {
