@@ -1,7 +1,9 @@
 // One job without a server: coordinator in rank 0 of mpirun or srun (or in this one process),
 // workers in all ranks; only loopback ports while all ranks are on one host.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <thread>
 
@@ -86,23 +88,41 @@ int RunAsWorker(const Launch& launch, const RunOptions& options, StopSignals& si
   return signals.stopped() || agents.status().ok() ? kExitOk : Fail(agents.status());
 }
 
-// The spec with as many workers as there are, unless it says.
-json WithWorkers(const SpecFile& file, int workers) {
+// The slots that every worker has.
+int CommonSlots(const json& workers) {
+  int slots = std::numeric_limits<int>::max();
+  for (const json& worker : workers) slots = std::min(slots, worker.value("slots", 1));
+  return workers.empty() ? 1 : std::max(1, slots);
+}
+
+// The spec with as many workers as there are and all that each has, unless it says.
+json WithWorkers(const SpecFile& file, const json& workers) {
   json document = file.document;
   const bool gang = file.spec.kind == spec::JobKind::kTrain ||
                     file.spec.kind == spec::JobKind::kDistill ||
                     file.spec.kind == spec::JobKind::kBatch;
-  const bool said = document.contains("resources") && document["resources"].is_object() &&
-                    document["resources"].contains("max_workers");
-  if (gang && !said) document["resources"]["max_workers"] = workers;
+  const auto says = [&](const char* field) {
+    return document.contains("resources") &&
+           (!document["resources"].is_object() || document["resources"].contains(field));
+  };
+  if (gang && !says("max_workers")) {
+    document["resources"]["max_workers"] = static_cast<int>(workers.size());
+  }
+  // A rank has a worker for itself, unless the spec wants more ranks than there are.
+  const size_t ranks =
+      says("max_workers") ? static_cast<size_t>(file.spec.resources.max_workers) : workers.size();
+  if (gang && ranks <= workers.size() && !says("slots_per_worker")) {
+    document["resources"]["slots_per_worker"] = CommonSlots(workers);
+  }
   return document;
 }
 
-Status WaitForWorkers(ApiClient& client, size_t count, StopSignals& signals) {
+// Those that are up, once there are `count`.
+Result<json> WaitForWorkers(ApiClient& client, size_t count, StopSignals& signals) {
   const Deadline deadline = Deadline::In(std::chrono::seconds(60));
   for (;;) {
     LEPTON_ASSIGN_OR_RETURN(const json workers, client.List("/v1/workers?state=UP"));
-    if (workers.size() >= count) return Status::Ok();
+    if (workers.size() >= count) return workers;
     if (signals.Wait(Deadline::In(std::chrono::milliseconds(10)))) return Cancelled("stopped");
     if (deadline.Expired()) {
       return DeadlineExceeded(std::to_string(workers.size()) + " of " + std::to_string(count) +
@@ -180,10 +200,10 @@ class EmbeddedRun {
   }
 
   Result<json> Submit(const SpecFile& file) {
-    LEPTON_RETURN_IF_ERROR(WaitForWorkers(*client_, workers_, signals_));
+    LEPTON_ASSIGN_OR_RETURN(const json workers, WaitForWorkers(*client_, workers_, signals_));
     const std::string id = kRunId;
     if (!options_.resume || !client_->Get("/v1/jobs/" + id).ok()) {
-      const json document = WithWorkers(file, static_cast<int>(workers_));
+      const json document = WithWorkers(file, workers);
       const Result<http::Response> job =
           PostWithProgress(*client_, "job " + file.spec.name, "/v1/jobs?id=" + id, document.dump(),
                            {{"Content-Type", "application/json"}});

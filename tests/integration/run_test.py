@@ -50,6 +50,19 @@ class Run(unittest.TestCase):
         points = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         self.assertTrue(any(p["key"] == "train/loss" for p in points))
 
+    def test_ranks_have_all_slots_of_their_workers_unless_the_spec_says(self):
+        for asked, resources, slots in (
+                (["--workers", 1, "--slots", 3], {}, 3),
+                (["--workers", 2, "--slots", 2], {"max_workers": 1}, 2),
+                (["--workers", 2, "--slots", 2], {"slots_per_worker": 1}, 1),
+                # Two ranks on the one worker.
+                (["--workers", 1, "--slots", 2], {"min_workers": 2, "max_workers": 2}, 1)):
+            done = lepton("run", self.spec(epochs=1, resources=resources), *asked, cwd=self.folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            job = json.loads((self.folder / "lepton-runs/test/job.json").read_text())
+            self.assertEqual(job["spec"]["resources"]["slots_per_worker"], slots, asked)
+            shutil.rmtree(self.folder / "lepton-runs")
+
     def test_same_bits_for_any_number_of_workers_and_under_mpirun(self):
         spec = self.spec(epochs=10, elastic={"logical_shards": 4}, model={"hidden": [64], "dropout": 0.1})
         digests = {}
