@@ -2,6 +2,8 @@
 // cables. Plain data with a name for each state. Threads: one.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <deque>
