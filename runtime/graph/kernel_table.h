@@ -14,6 +14,7 @@
 #include "runtime/graph/graph.h"
 #include "runtime/graph/pack_cache.h"
 #include "runtime/graph/profile.h"
+#include "runtime/graph/tensor_group.h"
 #include "runtime/tensor/accelerator.h"
 #include "runtime/tensor/device.h"
 #include "runtime/tensor/tensor_view.h"
@@ -25,7 +26,8 @@ struct RunState {
   uint64_t seed = 0;
   uint64_t step = 0;
   uint32_t shard = 0;
-  Profile* profile = nullptr;  // null: times are not taken
+  Profile* profile = nullptr;     // null: times are not taken
+  TensorGroup* tensor = nullptr;  // null: no layer is divided over ranks
 };
 
 // A kernel's arguments during a run. Valid during the call only.

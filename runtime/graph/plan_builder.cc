@@ -47,13 +47,15 @@ void PlanBuilder::FindConstants(const Schedule& schedule) {
   }
 }
 
-// A reshape is another view of its input's memory, except where the caller wants a copy of its own.
+// A reshape is another view of its input's memory, except where the caller wants a copy of its own;
+// so is a tensor_copy, which only has a gradient of its own.
 void PlanBuilder::FindViews(Schedule& schedule) {
   for (std::vector<NodeId>* part : {&schedule.prologue, &schedule.body}) {
     std::erase_if(*part, [&](NodeId id) {
-      const Node& reshape = node(id);
-      if (reshape.op->name() != "reshape" || output_[reshape.outputs[0]]) return false;
-      plan_->roots_[reshape.outputs[0]] = plan_->roots_[reshape.inputs[0]];
+      const Node& view = node(id);
+      const bool renames = view.op->name() == "reshape" || view.op->name() == "tensor_copy";
+      if (!renames || output_[view.outputs[0]]) return false;
+      plan_->roots_[view.outputs[0]] = plan_->roots_[view.inputs[0]];
       return true;
     });
   }

@@ -127,6 +127,8 @@ std::vector<KernelEntry> List() {
       Reference<reference::LogSoftmax>("log_softmax"),
       Reference<reference::LogSoftmaxGrad>("log_softmax_grad"),
       Reference<reference::Softmax>("softmax"),
+      Reference<reference::TensorCopy>("tensor_copy"),
+      Reference<reference::TensorSum>("tensor_sum"),
       Reference<reference::SoftmaxGrad>("softmax_grad"),
       Reference<reference::BinaryCrossEntropy>("binary_cross_entropy"),
       Reference<reference::BinaryCrossEntropyGrad>("binary_cross_entropy_grad"),

@@ -76,25 +76,24 @@ graph::PlanOptions PlanOptionsOf(kernels::DeviceBackend* backend, bool transient
 }
 
 ForwardProgram::ForwardProgram(const Signature& signature, const std::string& precision,
-                               kernels::DeviceBackend* backend, bool transient_packs)
+                               kernels::DeviceBackend* backend, bool transient_packs,
+                               TensorPlace tensor)
     : signature_(signature),
       graph_(onnx::ImportOps()),
-      builder_(graph_, /*training=*/false, precision),
+      builder_(graph_, /*training=*/false, precision, tensor),
       executor_(graph_, KernelsOf(backend), {}, PlanOptionsOf(backend, transient_packs)),
       backend_(backend) {}
 
-Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(const Signature& signature,
-                                                              const spec::ModelSpec& model,
-                                                              const std::string& precision,
-                                                              kernels::DeviceBackend* backend,
-                                                              bool transient_packs) {
+Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(
+    const Signature& signature, const spec::ModelSpec& model, const std::string& precision,
+    kernels::DeviceBackend* backend, bool transient_packs, TensorPlace tensor) {
   LEPTON_RETURN_IF_ERROR(CheckInferencePrecision(precision));
   if (precision == "int8" && backend != nullptr) {
     return InvalidArgument("precision: int8 is computed on the CPU only; use bf16 or f32 on " +
                            DeviceName(backend->device()));
   }
   std::unique_ptr<ForwardProgram> program(
-      new ForwardProgram(signature, precision, backend, transient_packs));
+      new ForwardProgram(signature, precision, backend, transient_packs, tensor));
   program->inputs_ = AddInputs(program->graph_, signature);
   LEPTON_ASSIGN_OR_RETURN(program->logits_,
                           BuildModel(program->builder_, signature, model, program->inputs_));
@@ -229,8 +228,8 @@ Status ForwardProgram::RunAndFetch(graph::Plan& plan, float* logits) {
   }
   if (backend_ == nullptr) {
     plan.Bind(logits_, logits);
-    plan.Run({});
-    return Status::Ok();
+    plan.Run(run_state_);
+    return run_state_.tensor == nullptr ? Status::Ok() : run_state_.tensor->status();
   }
   const size_t bytes = plan.view(logits_).type.bytes();
   if (device_logits_.size() < bytes) {

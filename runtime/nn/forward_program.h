@@ -27,7 +27,8 @@ class ForwardProgram {
                                                        const spec::ModelSpec& model,
                                                        const std::string& precision,
                                                        kernels::DeviceBackend* backend = nullptr,
-                                                       bool transient_packs = false);
+                                                       bool transient_packs = false,
+                                                       TensorPlace tensor = {});
 
   const std::vector<ModelBuilder::Declared>& parameters() const { return builder_.parameters(); }
   int64_t parameter_elements() const { return builder_.parameter_elements(); }
@@ -46,18 +47,21 @@ class ForwardProgram {
   // On the host, with transient packs: from here on each pass asks `visits` for what it reads, and
   // `statistic` for where the parameters are that do not visit. Both outlive the program.
   void Visit(WeightVisits* visits, std::function<const float*(size_t)> statistic);
+  // How a divided model's ranks talk; outlives the program, or its use.
+  void JoinTensorGroup(graph::TensorGroup* group) { run_state_.tensor = group; }
   // As a pass of Forward, but nothing is computed.
   Status PassThrough();
   // `version` names the weights' state, is not 0, and another one after they changed or were bound.
   void Prepare(uint64_t version) { version_ = version; }
-  // kInvalidArgument when the sizes do not fit the batch. Bind and Prepare come first.
+  // kInvalidArgument when the sizes do not fit the batch; else errors of the tensor group. Bind and
+  // Prepare come first.
   Status Forward(const Batch& batch, std::span<float> logits);
   // Of packed copies of the weights.
   size_t pack_bytes() const { return executor_.pack_bytes(); }
 
  private:
   ForwardProgram(const Signature& signature, const std::string& precision,
-                 kernels::DeviceBackend* backend, bool transient_packs);
+                 kernels::DeviceBackend* backend, bool transient_packs, TensorPlace tensor);
   void Foresee(const graph::Plan& plan);
   std::span<const size_t> Needed(std::span<const graph::ValueId> values);
   bool BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values);
@@ -70,6 +74,7 @@ class ForwardProgram {
   graph::Graph graph_;
   ModelBuilder builder_;
   graph::Executor executor_;
+  graph::RunState run_state_;
   std::vector<graph::ValueId> inputs_;  // as signature_.inputs
   graph::ValueId logits_ = graph::kNoValue;
   std::vector<const float*> bound_;

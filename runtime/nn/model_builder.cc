@@ -20,6 +20,16 @@ ValueId ModelBuilder::Parameter(const std::string& name, const Shape& shape,
   return value;
 }
 
+ValueId ModelBuilder::CutParameter(const std::string& name, const Shape& whole, int axis,
+                                   std::vector<int64_t> sections, const FirstValues& first) {
+  if (!tensor_.divided()) return Parameter(name, whole, first);
+  std::vector<int64_t> extents = whole.extents();
+  extents[static_cast<size_t>(axis)] /= tensor_.ranks;
+  const ValueId value = Parameter(name, Shape(std::move(extents)), first);
+  parameters_.back().view.slice = {axis, std::move(sections), tensor_};
+  return value;
+}
+
 ValueId ModelBuilder::Statistic(const std::string& name, const Shape& shape,
                                 const FirstValues& first, double momentum) {
   const ValueId value = graph_.AddParameter(name, {DType::kF32, shape});
@@ -47,6 +57,11 @@ void ModelBuilder::Place() {
 Result<ValueId> ModelBuilder::Narrow(ValueId value) {
   if (precision_ == "f32" || graph_.type(value).dtype == DType::kBF16) return value;
   return graph_.Add("cast", {value}, {{"to", "bf16"}});
+}
+
+Result<ValueId> ModelBuilder::IntoShares(ValueId value) {
+  if (!tensor_.divided()) return value;
+  return graph_.Add("tensor_copy", {value});
 }
 
 Result<ValueId> ModelBuilder::Widen(ValueId value) {
@@ -81,10 +96,24 @@ Result<ValueId> ModelBuilder::Conv2d(const std::string& name, ValueId x, ValueId
 Result<ValueId> ModelBuilder::Linear(const std::string& name, ValueId x, const LinearShape& shape) {
   const Shape extents =
       shape.transposed ? Shape({shape.out, shape.in}) : Shape({shape.in, shape.out});
-  const ValueId weight = Parameter(name + ".weight", extents, shape.first);
-  const ValueId bias = shape.bias ? Parameter(name + ".bias", {shape.out}, FirstValues::Constant(0))
-                                  : graph::kNoValue;
-  LEPTON_ASSIGN_OR_RETURN(const ValueId product, Matmul(name, x, weight, shape.transposed));
+  const bool by_out = shape.cut == Cut::kOut, by_in = shape.cut == Cut::kIn;
+  std::vector<int64_t> sections = shape.sections;
+  if (sections.empty()) sections = {by_in ? shape.in : shape.out};
+  // The weight's axis of its outputs is 0 where it is transposed.
+  const int axis = by_out == shape.transposed ? 0 : 1;
+  const ValueId weight = by_out || by_in
+                             ? CutParameter(name + ".weight", extents, axis, sections, shape.first)
+                             : Parameter(name + ".weight", extents, shape.first);
+  ValueId bias = graph::kNoValue;
+  if (shape.bias) {
+    const FirstValues zero = FirstValues::Constant(0);
+    bias = by_out ? CutParameter(name + ".bias", {shape.out}, 0, sections, zero)
+                  : Parameter(name + ".bias", {shape.out}, zero);
+  }
+  LEPTON_ASSIGN_OR_RETURN(ValueId product, Matmul(name, x, weight, shape.transposed));
+  if (by_in && tensor_.divided()) {
+    LEPTON_ASSIGN_OR_RETURN(product, graph_.Add("tensor_sum", {product}, {}, name + "/sum"));
+  }
   if (!shape.bias) return product;
   return graph_.Add("bias_add", {product, bias}, {}, name + "/bias");
 }
@@ -116,7 +145,14 @@ void InitializeParameters(const std::vector<ModelBuilder::Declared>& parameters,
                           std::span<float> weights) {
   for (const auto& parameter : parameters) {
     const ParameterView& view = parameter.view;
-    Initialize(parameter.first, seed, view.name, weights.subspan(view.offset, view.size));
+    const std::span<float> values = weights.subspan(view.offset, view.size);
+    if (!view.slice.cut()) {
+      Initialize(parameter.first, seed, view.name, values);
+      continue;
+    }
+    std::vector<float> whole(static_cast<size_t>(view.size * view.slice.place.ranks));
+    Initialize(parameter.first, seed, view.name, whole);
+    TakePart(view.shape, view.slice, whole, values);
   }
 }
 

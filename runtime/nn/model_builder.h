@@ -18,28 +18,40 @@ class ModelBuilder {
  public:
   // `training`: dropout is built in. `precision`: "f32", "bf16" for bf16 GEMM inputs, or, when not
   // training, "int8": products and convolutions with weights in 8 bits, all else as with bf16.
-  ModelBuilder(graph::Graph& graph, bool training, std::string precision)
-      : graph_(graph), training_(training), precision_(std::move(precision)) {}
+  // `tensor`: of the ranks over which layers that know of it are divided.
+  ModelBuilder(graph::Graph& graph, bool training, std::string precision, TensorPlace tensor = {})
+      : graph_(graph), training_(training), precision_(std::move(precision)), tensor_(tensor) {}
 
   graph::Graph& graph() { return graph_; }
   bool training() const { return training_; }
+  const TensorPlace& tensor() const { return tensor_; }
 
   // What is declared from here on belongs to the head.
   void BeginHead() { in_head_ = true; }
   graph::ValueId Parameter(const std::string& name, const Shape& shape, const FirstValues& first);
+  // This rank's part of a parameter of `whole`'s extents, cut along an axis whose sections (their
+  // sum is the extent) are multiples of the number of ranks. The whole one if there is one rank.
+  graph::ValueId CutParameter(const std::string& name, const Shape& whole, int axis,
+                              std::vector<int64_t> sections, const FirstValues& first);
   // A running statistic (training_program.h). What a batch says of it comes with SetStatistic.
   graph::ValueId Statistic(const std::string& name, const Shape& shape, const FirstValues& first,
                            double momentum);
   void SetStatistic(graph::ValueId statistic, graph::ValueId of_batch);
 
+  // How a product is divided over ranks: by its outputs, of which each rank then has some, or by
+  // its inputs, of which each rank has some and all get the sum.
+  enum class Cut : uint8_t { kNone, kOut, kIn };
   struct LinearShape {
-    int64_t in = 0;
+    int64_t in = 0;  // of the undivided product, as `out`
     int64_t out = 0;
     bool bias = true;
     bool transposed = false;  // the weight is [out, in]
     FirstValues first;        // of the weight; biases are 0
+    Cut cut = Cut::kNone;
+    std::vector<int64_t> sections = {};  // kOut: parts of `out` that are divided each; none: `out`
   };
   // x [.., in] -> x * weight [in, out] + bias [out]; parameters <name>.weight and <name>.bias.
+  // Divided by its inputs, the bias is every rank's and added to the sum.
   Result<graph::ValueId> Linear(const std::string& name, graph::ValueId x,
                                 const LinearShape& shape);
   // x [.., in] * weight, for a weight that is used in several places.
@@ -52,6 +64,9 @@ class ModelBuilder {
   // activations and is worth keeping in half the memory. Sums, norms and the residual stream stay
   // f32.
   Result<graph::ValueId> Narrow(graph::ValueId value);
+  // What all ranks have, where a part of the graph begins in which each does its own share: its
+  // gradient is the sum of theirs. The value itself if there is one rank.
+  Result<graph::ValueId> IntoShares(graph::ValueId value);
   // The value as f32, for what takes nothing else.
   Result<graph::ValueId> Widen(graph::ValueId value);
   // Parameters <name>.weight (ones) and <name>.bias (zeros).
@@ -81,6 +96,7 @@ class ModelBuilder {
   graph::Graph& graph_;
   const bool training_;
   const std::string precision_;
+  const TensorPlace tensor_;
   std::vector<Declared> parameters_;
   int64_t trained_elements_ = 0;
   int64_t statistic_elements_ = 0;

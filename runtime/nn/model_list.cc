@@ -119,6 +119,10 @@ Result<graph::ValueId> BuildModel(ModelBuilder& builder, const Signature& signat
   if (signature.outputs < 1) return InvalidArgument("model: must have at least one output");
   LEPTON_RETURN_IF_ERROR(CheckInputs(signature));
   LEPTON_ASSIGN_OR_RETURN(const Architecture* const architecture, FindArchitecture(model));
+  if (builder.tensor().divided() && model.arch != "transformer") {
+    return InvalidArgument("parallel.tensor: divides layers of arch transformer only; with " +
+                           model.arch + " it must be 1");
+  }
   LEPTON_ASSIGN_OR_RETURN(const graph::ValueId logits,
                           architecture->build(builder, signature, model, inputs));
   builder.Place();

@@ -10,6 +10,7 @@
 #include "runtime/graph/autodiff.h"
 #include "runtime/graph/executor.h"
 #include "runtime/nn/device_floats.h"
+#include "runtime/nn/divided_model.h"
 #include "runtime/nn/forward_program.h"
 #include "runtime/nn/losses.h"
 #include "runtime/nn/model_list.h"
@@ -60,7 +61,7 @@ class GraphTraining final : public TrainingProgram {
       : signature_(signature),
         options_(options),
         graph_(onnx::ImportOps()),
-        builder_(graph_, /*training=*/true, options.precision),
+        builder_(graph_, /*training=*/true, options.precision, options.tensor),
         executor_(graph_, KernelsOf(options.backend), {},
                   PlanOptionsOf(options.backend, !options.keeps_packs)) {}
 
@@ -85,6 +86,10 @@ class GraphTraining final : public TrainingProgram {
   void VisitWeights(WeightSource* source, int64_t bucket_bytes) override;
   Status PassThrough() override;
   Status AwaitForwards() override;
+  void JoinTensorGroup(graph::TensorGroup* group) override {
+    tensor_ = group;
+    forward_->JoinTensorGroup(group);
+  }
   Status CollectWeights(const TakeWeights& take) override;
   size_t visiting_bytes() const override { return visits_ ? visits_->most_bytes() : 0; }
   size_t arena_bytes() const override { return executor_.largest_arena(); }
@@ -110,6 +115,7 @@ class GraphTraining final : public TrainingProgram {
  private:
   void MakeWeights();
   Status CheckExamples(const Batch& batch, const Targets& targets) const;
+  Status CheckTensorGroup() const;
   void BindParameters(graph::Plan& plan);
   void Foresee(const graph::Plan& plan);
   std::span<const size_t> Needed(std::span<const graph::ValueId> values);
@@ -120,6 +126,7 @@ class GraphTraining final : public TrainingProgram {
   void MoveStatistics(double scale);
   void NameTheRest();
   double NormOfGradients();
+  Status CollectWhole(const TakeWeights& take);
   double ClippedScale(double scale, double norm) const;
 
   const Signature signature_;
@@ -143,6 +150,7 @@ class GraphTraining final : public TrainingProgram {
   std::vector<size_t> parameter_of_;  // by value
   std::vector<size_t> needed_;
   graph::Plan* running_ = nullptr;
+  graph::TensorGroup* tensor_ = nullptr;  // of a divided model
   GradientReady ready_;
   std::vector<bool> named_;  // by parameter: ready_ was called in this run
   DeviceFloats weights_, gradients_, optimizer_state_;
@@ -181,11 +189,12 @@ Status GraphTraining::Compile() {
                           DeviceFloats::Make(options_.backend, elements - gradients_begin_));
   LEPTON_ASSIGN_OR_RETURN(optimizer_state_, DeviceFloats::Make(options_.backend, state));
   update_ranges_ = UpdateRanges(options_.optimizer, parameters_);
-  LEPTON_ASSIGN_OR_RETURN(forward_, ForwardProgram::Build(signature_, options_.model,
-                                                          options_.inference_precision.empty()
-                                                              ? options_.precision
-                                                              : options_.inference_precision,
-                                                          options_.backend, !options_.keeps_packs));
+  LEPTON_ASSIGN_OR_RETURN(
+      forward_,
+      ForwardProgram::Build(
+          signature_, options_.model,
+          options_.inference_precision.empty() ? options_.precision : options_.inference_precision,
+          options_.backend, !options_.keeps_packs, options_.tensor));
   if (options_.keeps_weights) MakeWeights();
   return Status::Ok();
 }
@@ -231,6 +240,11 @@ Status GraphTraining::CheckExamples(const Batch& batch, const Targets& targets) 
   return Status::Ok();
 }
 
+Status GraphTraining::CheckTensorGroup() const {
+  if (!options_.tensor.divided() || tensor_ != nullptr) return Status::Ok();
+  return FailedPrecondition("the other parts of the model are with others");
+}
+
 void GraphTraining::BindParameters(graph::Plan& plan) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (!visits_) {
@@ -244,6 +258,7 @@ void GraphTraining::BindParameters(graph::Plan& plan) {
 Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets& targets,
                                                uint64_t step, uint32_t shard) {
   if (!options_.keeps_gradients && !ready_) return FailedPrecondition("nobody takes the gradients");
+  LEPTON_RETURN_IF_ERROR(CheckTensorGroup());
   LEPTON_RETURN_IF_ERROR(CheckExamples(batch, targets));
   bool made = false;
   const std::vector<TensorType> types = loss_.InputTypes(signature_, options_, batch);
@@ -261,7 +276,7 @@ Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets
     LEPTON_RETURN_IF_ERROR(plan->Feed(loss_.teacher, Readable(targets.teacher_logits)));
   }
   LEPTON_RETURN_IF_ERROR(
-      RunPlan(*plan, graph::RunState{options_.seed, step, shard, options_.profile}));
+      RunPlan(*plan, graph::RunState{options_.seed, step, shard, options_.profile, tensor_}));
   gradients_.Wrote();
   LossSum loss;
   LEPTON_ASSIGN_OR_RETURN(loss.sum, SumRowLosses(*plan));
@@ -286,7 +301,7 @@ Status GraphTraining::RunPlan(graph::Plan& plan, const graph::RunState& state) {
     plan.Run(state, output_ready_);
   }
   if (!options_.keeps_gradients) NameTheRest();
-  return Status::Ok();
+  return tensor_ == nullptr ? Status::Ok() : tensor_->status();
 }
 
 // The trained ones.
@@ -370,7 +385,23 @@ Status GraphTraining::AwaitForwards() {
   return Status::Ok();
 }
 
+// Of a divided model: a parameter at a time.
+Status GraphTraining::CollectWhole(const TakeWeights& take) {
+  LEPTON_RETURN_IF_ERROR(CheckTensorGroup());
+  const std::vector<ParameterView> whole = WholeParameters(parameters_);
+  const std::span<const float> mine = weights();
+  for (const size_t i : InNameOrder(parameters_)) {
+    const ParameterView& view = parameters_[i];
+    const std::vector<float> values =
+        GatherWhole(tensor_, view.shape, view.slice, mine.subspan(view.offset, view.size));
+    LEPTON_RETURN_IF_ERROR(tensor_->status());
+    LEPTON_RETURN_IF_ERROR(take(whole[i], values));
+  }
+  return Status::Ok();
+}
+
 Status GraphTraining::CollectWeights(const TakeWeights& take) {
+  if (options_.tensor.divided()) return CollectWhole(take);
   if (!visits_) return TrainingProgram::CollectWeights(take);
   if (visits_->source() == nullptr)
     return FailedPrecondition("the program's weights are with others");
@@ -466,9 +497,13 @@ void GraphTraining::MoveStatistics(double scale) {
   }
 }
 
-// NaN when the device failed.
+// NaN when the device, or the group of a divided model, failed.
 double GraphTraining::NormOfGradients() {
   const float* const values = gradients_.Current();
+  if (options_.tensor.divided()) {
+    const std::span<const float> mine(values, static_cast<size_t>(trained_));
+    return NormOverRanks(parameters_, options_.tensor, mine, *tensor_);
+  }
   if (options_.backend == nullptr) return GlobalNorm({values, static_cast<size_t>(trained_)});
   const Result<double> squares = options_.backend->SumOfSquares(trained_, values);
   LOG_IF(ERROR, !squares.ok()) << squares.status().ToString();
@@ -513,6 +548,7 @@ void GraphTraining::FinishParts(double scale) {
 }
 
 Status GraphTraining::Forward(const Batch& batch, std::span<float> logits) {
+  LEPTON_RETURN_IF_ERROR(CheckTensorGroup());
   if (!visits_) {
     MakeWeights();
     weights_.Current();
@@ -559,6 +595,10 @@ Result<std::unique_ptr<TrainingProgram>> TrainingProgram::Build(const Signature&
   }
   if (!options.keeps_weights && (options.keeps_packs || options.backend != nullptr)) {
     return InvalidArgument("weights that visit are for the host alone, and kernels keep no copies");
+  }
+  if (options.tensor.divided() && (options.backend != nullptr || !options.keeps_optimizer_state ||
+                                   !options.keeps_gradients || !options.keeps_weights)) {
+    return InvalidArgument("a divided model is for the host alone, and keeps its state");
   }
   if (!(options.clip_norm >= 0)) return InvalidArgument("clip_norm: must not be negative");
   auto program = std::make_unique<GraphTraining>(signature, options);

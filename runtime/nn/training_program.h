@@ -20,6 +20,7 @@
 #include "runtime/base/status.h"
 #include "runtime/graph/profile.h"
 #include "runtime/nn/signature.h"
+#include "runtime/nn/tensor_slices.h"
 #include "runtime/spec/job_spec.h"
 
 namespace lepton::kernels {
@@ -45,6 +46,8 @@ struct ParameterView {
   double momentum = 0;  // of a statistic
   // Of what turns a body's features into answers: may begin anew on a body from elsewhere.
   bool head = false;
+  // Which part of the model's parameter this is, where the model is divided over ranks.
+  TensorSlice slice;
 };
 
 // Of all parameters, statistics too.
@@ -114,6 +117,11 @@ class TrainingProgram {
     bool keeps_weights = true;
     // False: kernels pack weights anew whenever they read them, instead of keeping copies.
     bool keeps_packs = true;
+    // Divided: a transformer's layers are spread over so many ranks, of which this is one; what is
+    // not divided (ParameterView::slice), each has whole. Passes, ApplyGradients and CollectWeights
+    // are then collective over the ranks, which make the same calls, and fail with their group
+    // (JoinTensorGroup). First weights are those of the undivided model. On the host.
+    TensorPlace tensor;
     bool distill = false;
     DistillOptions distill_options;
     graph::Profile* profile = nullptr;  // of ForwardBackward; must outlive the program
@@ -172,7 +180,11 @@ class TrainingProgram {
   virtual Status PassThrough() { return FailedPrecondition("the program keeps its weights"); }
   // Until nobody else has one to make.
   virtual Status AwaitForwards() { return Status::Ok(); }
-  // Each parameter in name order, on all that share the source. Ends with `take`'s error.
+  // How the ranks of a divided model talk; outlives its use. A group whose status() is not OK ends
+  // calls with that; ApplyGradients gives NaN then.
+  virtual void JoinTensorGroup(graph::TensorGroup* /*group*/) {}
+  // Each parameter, undivided, in name order, on all that share the source, or the model. Ends with
+  // `take`'s error.
   using TakeWeights = std::function<Status(const ParameterView&, std::span<const float>)>;
   virtual Status CollectWeights(const TakeWeights& take);
   // The most that was in memory at once of weights that came from a source.

@@ -23,6 +23,7 @@ class TransformerBuilder {
   Result<ValueId> Layers(ValueId x);
 
  private:
+  Status CheckShares() const;
   Result<ValueId> Embeddings();
   Result<ValueId> Layer(int64_t index, ValueId x);
   Result<ValueId> Attention(int64_t index, const std::string& layer, ValueId x);
@@ -32,8 +33,12 @@ class TransformerBuilder {
   Result<ValueId> TextHead(ValueId x);
 
   Result<ValueId> Norm(const std::string& name, ValueId x);
-  Result<ValueId> Dense(const std::string& name, ValueId x, int64_t in, int64_t out, bool bias,
-                        bool into_residual = false);
+  // What leaves the residual stream is divided over ranks by its outputs, in these sections (none:
+  // one), what goes back into it by its inputs.
+  Result<ValueId> Dense(const std::string& name, ValueId x, int64_t out, bool bias,
+                        std::vector<int64_t> sections = {});
+  Result<ValueId> IntoResidual(const std::string& name, ValueId x, int64_t in, bool bias);
+  int64_t Share(int64_t whole) const { return whole / b_.tensor().ranks; }
   Result<ValueId> HeadDense(const std::string& name, ValueId x, int64_t out, bool bias);
   Result<ValueId> Add(ValueId a, ValueId b) { return b_.graph().Add("add", {a, b}); }
   ValueId Table(const std::string& name, int64_t rows) {
@@ -53,6 +58,7 @@ Result<ValueId> TransformerBuilder::Build() {
 }
 
 Result<ValueId> TransformerBuilder::Layers(ValueId x) {
+  LEPTON_RETURN_IF_ERROR(CheckShares());
   for (int64_t i = 0; i < c_.layers; ++i) {
     b_.graph().BeginBlock();
     LEPTON_ASSIGN_OR_RETURN(x, Layer(i, x));
@@ -89,18 +95,44 @@ Result<ValueId> TransformerBuilder::Norm(const std::string& name, ValueId x) {
   return b_.graph().Add("rms_norm", {x, gain}, {{"epsilon", c_.norm_epsilon}}, name);
 }
 
-Result<ValueId> TransformerBuilder::Dense(const std::string& name, ValueId x, int64_t in,
-                                          int64_t out, bool bias, bool into_residual) {
-  // Each layer adds twice to the residual stream (Radford et al. 2019, section 2.3).
-  const bool scaled = into_residual && c_.scaled_residuals;
-  const double deviation =
-      scaled ? kDeviation / std::sqrt(2.0 * static_cast<double>(c_.layers)) : kDeviation;
+Result<ValueId> TransformerBuilder::Dense(const std::string& name, ValueId x, int64_t out,
+                                          bool bias, std::vector<int64_t> sections) {
   return b_.Linear(name, x,
-                   {.in = in,
+                   {.in = c_.width,
                     .out = out,
                     .bias = bias,
                     .transposed = c_.transposed,
-                    .first = FirstValues::Normal(deviation)});
+                    .first = FirstValues::Normal(kDeviation),
+                    .cut = ModelBuilder::Cut::kOut,
+                    .sections = std::move(sections)});
+}
+
+Result<ValueId> TransformerBuilder::IntoResidual(const std::string& name, ValueId x, int64_t in,
+                                                 bool bias) {
+  // Each layer adds twice to the residual stream (Radford et al. 2019, section 2.3).
+  const double deviation = c_.scaled_residuals
+                               ? kDeviation / std::sqrt(2.0 * static_cast<double>(c_.layers))
+                               : kDeviation;
+  return b_.Linear(name, x,
+                   {.in = in,
+                    .out = c_.width,
+                    .bias = bias,
+                    .transposed = c_.transposed,
+                    .first = FirstValues::Normal(deviation),
+                    .cut = ModelBuilder::Cut::kIn});
+}
+
+// Heads and the MLP's inner columns are what ranks share out.
+Status TransformerBuilder::CheckShares() const {
+  const int ranks = b_.tensor().ranks;
+  for (const auto& [field, count] : {std::pair<const char*, int64_t>{"heads", c_.heads},
+                                     {"kv_heads", c_.kv_heads},
+                                     {"mlp_width", c_.mlp_width}}) {
+    if (count % ranks == 0) continue;
+    return InvalidArgument("parallel.tensor: " + std::to_string(ranks) + " must divide model." +
+                           field + ", " + std::to_string(count));
+  }
+  return Status::Ok();
 }
 
 Result<ValueId> TransformerBuilder::Layer(int64_t index, ValueId x) {
@@ -124,7 +156,9 @@ Result<ValueId> TransformerBuilder::Layer(int64_t index, ValueId x) {
 Result<ValueId> TransformerBuilder::Positioned(const std::string& norm, ValueId x, int64_t heads) {
   graph::Graph& g = b_.graph();
   if (c_.qk_norm) {
-    const ValueId gain = b_.Parameter(norm + ".weight", {c_.head_size}, FirstValues::Constant(1));
+    ValueId gain = b_.Parameter(norm + ".weight", {c_.head_size}, FirstValues::Constant(1));
+    // It is for every head, of which the ranks have some each.
+    LEPTON_ASSIGN_OR_RETURN(gain, b_.IntoShares(gain));
     LEPTON_ASSIGN_OR_RETURN(
         x, g.Add("reshape", {x},
                  {{"shape",
@@ -155,60 +189,60 @@ Result<ValueId> TransformerBuilder::Attention(int64_t index, const std::string& 
   graph::Graph& g = b_.graph();
   const int64_t inner = c_.heads * c_.head_size;
   const int64_t kv_inner = c_.kv_heads * c_.head_size;
-  Attributes attributes{{"heads", c_.heads}, {"kv_heads", c_.kv_heads}};
+  Attributes attributes{{"heads", Share(c_.heads)}, {"kv_heads", Share(c_.kv_heads)}};
+  LEPTON_ASSIGN_OR_RETURN(x, b_.IntoShares(x));
   if (c_.causal) attributes.Set("causal", int64_t{1});
   if (c_.window > 0 && index >= c_.window_from) attributes.Set("window", c_.window);
   ValueId q = kNoValue, k = kNoValue, v = kNoValue;
   if (c_.fused_qkv) {
-    LEPTON_ASSIGN_OR_RETURN(ValueId qkv,
-                            Dense(layer + n_.qkv, x, c_.width, inner + 2 * kv_inner, c_.qkv_bias));
+    LEPTON_ASSIGN_OR_RETURN(ValueId qkv, Dense(layer + n_.qkv, x, inner + 2 * kv_inner, c_.qkv_bias,
+                                               {inner, kv_inner, kv_inner}));
     LEPTON_ASSIGN_OR_RETURN(qkv, b_.Narrow(qkv));
     if (c_.positions != Config::Positions::kRotary && !c_.qk_norm) {
       std::vector<ValueId> arguments = {qkv};
       if (mask != kNoValue) arguments.push_back(mask);
       LEPTON_ASSIGN_OR_RETURN(const ValueId y, g.Add("packed_attention", std::move(arguments),
                                                      std::move(attributes), layer + "attention"));
-      return Dense(layer + n_.out, y, inner, c_.width, c_.out_bias, /*into_residual=*/true);
+      return IntoResidual(layer + n_.out, y, inner, c_.out_bias);
     }
     const auto part = [&](int64_t begin, int64_t end) {
       return g.Add("slice", {qkv}, {{"axis", int64_t{2}}, {"begin", begin}, {"end", end}});
     };
-    LEPTON_ASSIGN_OR_RETURN(q, part(0, inner));
-    LEPTON_ASSIGN_OR_RETURN(k, part(inner, inner + kv_inner));
-    LEPTON_ASSIGN_OR_RETURN(v, part(inner + kv_inner, inner + 2 * kv_inner));
+    const int64_t queries = Share(inner), keys = Share(kv_inner);
+    LEPTON_ASSIGN_OR_RETURN(q, part(0, queries));
+    LEPTON_ASSIGN_OR_RETURN(k, part(queries, queries + keys));
+    LEPTON_ASSIGN_OR_RETURN(v, part(queries + keys, queries + 2 * keys));
   } else {
-    LEPTON_ASSIGN_OR_RETURN(q, Dense(layer + n_.query, x, c_.width, inner, c_.qkv_bias));
-    LEPTON_ASSIGN_OR_RETURN(k, Dense(layer + n_.key, x, c_.width, kv_inner, c_.qkv_bias));
-    LEPTON_ASSIGN_OR_RETURN(v, Dense(layer + n_.value, x, c_.width, kv_inner, c_.qkv_bias));
+    LEPTON_ASSIGN_OR_RETURN(q, Dense(layer + n_.query, x, inner, c_.qkv_bias));
+    LEPTON_ASSIGN_OR_RETURN(k, Dense(layer + n_.key, x, kv_inner, c_.qkv_bias));
+    LEPTON_ASSIGN_OR_RETURN(v, Dense(layer + n_.value, x, kv_inner, c_.qkv_bias));
   }
-  LEPTON_ASSIGN_OR_RETURN(q, Positioned(layer + n_.query_norm, q, c_.heads));
-  LEPTON_ASSIGN_OR_RETURN(k, Positioned(layer + n_.key_norm, k, c_.kv_heads));
+  LEPTON_ASSIGN_OR_RETURN(q, Positioned(layer + n_.query_norm, q, Share(c_.heads)));
+  LEPTON_ASSIGN_OR_RETURN(k, Positioned(layer + n_.key_norm, k, Share(c_.kv_heads)));
   LEPTON_ASSIGN_OR_RETURN(v, b_.Narrow(v));
   std::vector<ValueId> arguments = {q, k, v};
   if (mask != kNoValue) arguments.push_back(mask);
   LEPTON_ASSIGN_OR_RETURN(const ValueId y, g.Add("attention", std::move(arguments),
                                                  std::move(attributes), layer + "attention"));
-  return Dense(layer + n_.out, y, inner, c_.width, c_.out_bias, /*into_residual=*/true);
+  return IntoResidual(layer + n_.out, y, inner, c_.out_bias);
 }
 
 Result<ValueId> TransformerBuilder::Mlp(const std::string& layer, ValueId x) {
   ValueId inner = kNoValue;
+  LEPTON_ASSIGN_OR_RETURN(x, b_.IntoShares(x));
   if (c_.gated) {
-    LEPTON_ASSIGN_OR_RETURN(ValueId gate,
-                            Dense(layer + n_.gate, x, c_.width, c_.mlp_width, c_.mlp_bias));
-    LEPTON_ASSIGN_OR_RETURN(ValueId up,
-                            Dense(layer + n_.up, x, c_.width, c_.mlp_width, c_.mlp_bias));
+    LEPTON_ASSIGN_OR_RETURN(ValueId gate, Dense(layer + n_.gate, x, c_.mlp_width, c_.mlp_bias));
+    LEPTON_ASSIGN_OR_RETURN(ValueId up, Dense(layer + n_.up, x, c_.mlp_width, c_.mlp_bias));
     LEPTON_ASSIGN_OR_RETURN(gate, b_.Narrow(gate));
     LEPTON_ASSIGN_OR_RETURN(up, b_.Narrow(up));
     LEPTON_ASSIGN_OR_RETURN(gate, b_.Activation(c_.activation, layer + n_.gate, gate));
     LEPTON_ASSIGN_OR_RETURN(inner, b_.graph().Add("mul", {gate, up}));
   } else {
-    LEPTON_ASSIGN_OR_RETURN(inner, Dense(layer + n_.up, x, c_.width, c_.mlp_width, c_.mlp_bias));
+    LEPTON_ASSIGN_OR_RETURN(inner, Dense(layer + n_.up, x, c_.mlp_width, c_.mlp_bias));
     LEPTON_ASSIGN_OR_RETURN(inner, b_.Narrow(inner));
     LEPTON_ASSIGN_OR_RETURN(inner, b_.Activation(c_.activation, layer + n_.up, inner));
   }
-  return Dense(layer + n_.down, inner, c_.mlp_width, c_.width, c_.mlp_bias,
-               /*into_residual=*/true);
+  return IntoResidual(layer + n_.down, inner, c_.mlp_width, c_.mlp_bias);
 }
 
 // The heads are plain linear layers, [out, in], in every family.

@@ -39,6 +39,7 @@
 #include "runtime/ops/sub.h"
 #include "runtime/ops/sum_rows.h"
 #include "runtime/ops/tanh.h"
+#include "runtime/ops/tensor_ranks.h"
 #include "runtime/ops/transpose.h"
 
 namespace lepton::ops {
@@ -114,6 +115,8 @@ const graph::OpSet& OpList() {
       &SumToOp(),
       &TanhGradOp(),
       &TanhOp(),
+      &TensorCopyOp(),
+      &TensorSumOp(),
       &TransposeOp(),
   });
   return set;

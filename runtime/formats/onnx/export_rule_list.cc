@@ -20,12 +20,14 @@ const std::vector<ExportRule>& AllExports() {
 
 constexpr std::string_view kLoss = "a loss: models leave with their logits";
 constexpr std::string_view kGradient = "made for gradients only";
+constexpr std::string_view kDivided = "between ranks: models leave undivided";
 
 constexpr ExportRule kUnexported[] = {
     {"binary_cross_entropy", nullptr, kLoss}, {"cross_entropy", nullptr, kLoss},
     {"distillation", nullptr, kLoss},         {"mse", nullptr, kLoss},
     {"expand", nullptr, kGradient},           {"sum_rows", nullptr, kGradient},
-    {"sum_to", nullptr, kGradient},
+    {"sum_to", nullptr, kGradient},           {"tensor_copy", nullptr, kDivided},
+    {"tensor_sum", nullptr, kDivided},
 };
 
 }  // namespace

@@ -19,6 +19,8 @@ void Conv2dWeightGrad(const KernelContext& context);
 
 // f32, bf16 or i32; gradients f32.
 void Reshape(const KernelContext& context);
+void TensorCopy(const KernelContext& context);
+void TensorSum(const KernelContext& context);
 void Transpose(const KernelContext& context);
 void Slice(const KernelContext& context);
 void SliceGrad(const KernelContext& context);

@@ -141,12 +141,13 @@ INSTANTIATE_TEST_SUITE_P(EveryKernel, CudaParity,
                          });
 
 // Whatever the CPU can run of the models' ops, in the types of training, the GPU can. Programs of
-// int8 are refused on a device (nn/forward_program.cc).
+// int8 are refused on a device (nn/forward_program.cc), and so are divided models
+// (nn/training_program.cc).
 TEST(CudaKernelList, HasAKernelForEveryCaseOfEveryOp) {
   CudaDevice* const device = DeviceOrNull();
   if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
   for (const graph::Op* op : ops::OpList().ops()) {
-    if (op->name().ends_with("_int8")) continue;
+    if (op->name().ends_with("_int8") || op->name().starts_with("tensor_")) continue;
     for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI32}) {
       if (ReferenceOf(op->name(), dtype) == nullptr) continue;
       for (OpCase& op_case : engine_test::CasesFor(op->name(), dtype, 3, 5)) {

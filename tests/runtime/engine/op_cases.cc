@@ -123,6 +123,8 @@ void AddElementwise(std::string_view op, int64_t rows, int64_t n, std::vector<Op
     cases.push_back(MakeCase("", {}, {0, 1}, RandomTensor(type, 15), RandomTensor(F32({n}), 16)));
     cases.push_back(MakeCase("rank 3", {}, {0, 1}, RandomTensor(F32({2, rows, n}), 15),
                              RandomTensor(F32({n}), 16)));
+  } else if (op == "tensor_copy" || op == "tensor_sum") {
+    cases.push_back(MakeCase("", {}, {0}, RandomTensor(type, 15)));
   } else if (op == "scale") {
     cases.push_back(MakeCase("", {{"factor", -1.75}}, {0}, RandomTensor(type, 15)));
   } else if (op == "fill") {
