@@ -35,7 +35,7 @@ Result<Token> ShareToken(Communicator& parent) {
 
 Result<std::unique_ptr<Communicator>> Split(Communicator& parent, int color,
                                             const std::string& bind_address, const Options& options,
-                                            Deadline deadline) {
+                                            Deadline deadline, int leaves) {
   LEPTON_ASSIGN_OR_RETURN(const Backend* const backend, FindBackend(parent.backend()));
   LEPTON_ASSIGN_OR_RETURN(const Token token, ShareToken(parent));
   SplitPlace mine;
@@ -61,6 +61,7 @@ Result<std::unique_ptr<Communicator>> Split(Communicator& parent, int color,
   LEPTON_RETURN_IF_ERROR(listening);
   GroupSpec group;
   group.size = 0;
+  group.leaves = leaves;
   group.token.assign(token.begin(), token.end());
   // Groups of one parent must not take each other for their own.
   group.epoch = static_cast<uint64_t>(color) + 1;

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "collectives/split.h"
 #include "runtime/base/logging.h"
 #include "runtime/base/progress.h"
 #include "worker/log_lines.h"
@@ -177,9 +178,19 @@ Result<std::unique_ptr<collectives::Communicator>> ProcessContext::JoinGang() {
       return Internal("the gang's list of members is not complete");
     }
   }
+  return backend->Join(std::move(endpoint), group, GangOptions(), Deadline::In(kJoinLimit));
+}
+
+Result<std::unique_ptr<collectives::Communicator>> ProcessContext::JoinGroup(
+    collectives::Communicator& gang, int color, int leaves) {
+  return collectives::Split(gang, color, bind_address_, GangOptions(), Deadline::In(kJoinLimit),
+                            leaves);
+}
+
+collectives::Options ProcessContext::GangOptions() const {
   collectives::Options options;
   options.timeout = std::max<Duration>(options.timeout, spec_.elastic.recovery_budget);
-  return backend->Join(std::move(endpoint), group, options, Deadline::In(kJoinLimit));
+  return options;
 }
 
 void ProcessContext::ReportProgress(const wire::TaskProgress& progress) {

@@ -28,6 +28,8 @@ class ProcessContext final : public TaskContext {
   const spec::JobSpec& spec() const override { return spec_; }
   storage::ObjectStore& objects() override { return *objects_; }
   Result<std::unique_ptr<collectives::Communicator>> JoinGang() override;
+  Result<std::unique_ptr<collectives::Communicator>> JoinGroup(collectives::Communicator& gang,
+                                                               int color, int leaves) override;
   void ReportProgress(const wire::TaskProgress& progress) override;
   void ReportCheckpoint(const wire::TaskCheckpoint& checkpoint) override;
   void ReportReady(const std::string& host, uint16_t port, double warmup_ms) override;
@@ -39,6 +41,7 @@ class ProcessContext final : public TaskContext {
   void Finish(const Status& status);
 
  private:
+  collectives::Options GangOptions() const;
   void Listen();
   void OnOrder(wire::TaskDown order);
   void RequestStop(const std::string& reason);

@@ -30,6 +30,11 @@ class TaskContext {
   // makes a communicator of one without waiting. kCancelled when told to stop meanwhile.
   virtual Result<std::unique_ptr<collectives::Communicator>> JoinGang() = 0;
 
+  // Collective over the ranks of `gang`: those that say the same `color` (>= 0) form a group of
+  // their own, with the gang's time-outs; its tree of sums has so many leaves (0: one a rank).
+  virtual Result<std::unique_ptr<collectives::Communicator>> JoinGroup(
+      collectives::Communicator& gang, int color, int leaves) = 0;
+
   virtual void ReportProgress(const wire::TaskProgress& progress) = 0;
   // The manifest and `objects` must be in objects() already.
   virtual void ReportCheckpoint(const wire::TaskCheckpoint& checkpoint) = 0;

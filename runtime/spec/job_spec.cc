@@ -112,6 +112,61 @@ Status CheckParallel(const JobSpec& spec) {
   return Status::Ok();
 }
 
+// What parallel.tensor does not go with, and what to write instead; empty: nothing.
+std::string AgainstTensor(const JobSpec& spec) {
+  const bool of_elsewhere =
+      SaysNoArchitecture(spec.model) && (!spec.model.from.empty() || !spec.model.hf.empty());
+  if (spec.kind != JobKind::kTrain) {
+    return "is for kind train only; with " + std::string(JobKindName(spec.kind)) + " it must be 1";
+  }
+  if (spec.model.arch != "transformer" && !of_elsewhere) {
+    return "divides layers of model.arch transformer only; with " + spec.model.arch +
+           " it must be 1";
+  }
+  if (spec.parallel.zero > 0) return "needs parallel.zero: 0";
+  if (spec.gradients.compression == "low_rank") {
+    return "needs gradients.compression: none or bf16, not low_rank";
+  }
+  if (spec.local_sgd.inner_steps > 0) return "needs local_sgd.inner_steps: 0";
+  if (spec.resources.device != "cpu") {
+    return "works with resources.device: cpu only so far; with cuda it must be 1";
+  }
+  if (spec.collectives == "nccl") return "needs collectives: auto, native or mpi, not nccl";
+  if (spec.elastic.recovery != "restart") {
+    return "needs elastic.recovery: restart: no other rank holds what a lost one held";
+  }
+  return "";
+}
+
+// Layers over several ranks. What a model from elsewhere has is known when it is built.
+Status CheckTensor(const JobSpec& spec) {
+  const int ranks = spec.parallel.tensor;
+  if (ranks == 1) return Status::Ok();
+  if (const std::string against = AgainstTensor(spec); !against.empty()) {
+    return InvalidArgument("parallel.tensor: " + against);
+  }
+  const ResourceSpec& resources = spec.resources;
+  if (resources.max_workers % ranks != 0) {
+    return InvalidArgument("resources.max_workers: " + std::to_string(resources.max_workers) +
+                           " must be a multiple of parallel.tensor, " + std::to_string(ranks));
+  }
+  if (resources.min_workers != resources.max_workers) {
+    return InvalidArgument("resources.min_workers: " + std::to_string(resources.min_workers) +
+                           " must be max_workers, " + std::to_string(resources.max_workers) +
+                           ", with parallel.tensor");
+  }
+  if (spec.model.arch != "transformer") return Status::Ok();
+  const TransformerSpec& model = spec.model.transformer;
+  for (const auto& [field, count] : {std::pair<const char*, int64_t>{"heads", model.heads},
+                                     {"kv_heads", model.kv_heads},
+                                     {"mlp_width", model.mlp_width}}) {
+    if (count % ranks == 0) continue;
+    return InvalidArgument("parallel.tensor: " + std::to_string(ranks) + " must divide model." +
+                           field + ", " + std::to_string(count));
+  }
+  return Status::Ok();
+}
+
 // What rounds of steps on weights of one's own do not go with.
 Status CheckLocalSgd(const JobSpec& spec) {
   if (spec.local_sgd.inner_steps == 0) return Status::Ok();
@@ -158,6 +213,7 @@ Status CheckTogether(const JobSpec& spec) {
                            std::to_string(spec.resources.max_workers));
   }
   LEPTON_RETURN_IF_ERROR(CheckParallel(spec));
+  LEPTON_RETURN_IF_ERROR(CheckTensor(spec));
   LEPTON_RETURN_IF_ERROR(CheckLocalSgd(spec));
   if (spec.schedule.name == "step" && spec.schedule.step_size == 0) {
     return InvalidArgument("schedule.step_size: must be at least 1 with schedule step");
@@ -225,6 +281,12 @@ Result<JobSpec> JobSpecFromJson(const json& document) {
     if (spec.search && !Has(document, "search", "metric")) {
       spec.search->metric = "validation/loss";
       if (!Has(document, "search", "mode")) spec.search->mode = "min";
+    }
+  }
+  if (spec.parallel.tensor > 1) {
+    if (!Has(document, "elastic", "recovery")) spec.elastic.recovery = "restart";
+    if (!Has(document, "resources", "min_workers")) {
+      spec.resources.min_workers = spec.resources.max_workers;
     }
   }
   if (spec.name.empty()) spec.name = DefaultName(spec);

@@ -91,6 +91,9 @@ struct ParallelSpec {
   // of the weights, the others of which are there only while they are read.
   // docs/decisions/zero.md
   int zero = 0;
+  // So many neighbours in rank share each layer of a transformer, and so a logical shard. 1: none.
+  // docs/decisions/tensor_parallel.md
+  int tensor = 1;
 };
 
 // Local SGD (DiLoCo): each logical shard takes inner_steps steps of its own with `optimizer`, whose
@@ -183,10 +186,14 @@ struct JobSpec {
   std::optional<DistillSpec> distill;  // kind distill
   std::optional<BatchSpec> batch;      // kind batch
 
+  // What computes a logical shard: a worker, or parallel.tensor of them together. At most so many.
+  int max_replicas() const {
+    const int replicas = resources.max_workers / (parallel.tensor > 1 ? parallel.tensor : 1);
+    return replicas > 1 ? replicas : 1;
+  }
   // The number of logical shards, V.
   int shards() const {
-    if (elastic.logical_shards > 0) return elastic.logical_shards;
-    return resources.max_workers > 1 ? resources.max_workers : 1;
+    return elastic.logical_shards > 0 ? elastic.logical_shards : max_replicas();
   }
 };
 

@@ -146,7 +146,7 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
   v.EndObject();
   v.BeginObject("elastic", "how work is divided and how fast it recovers");
   v.Int("logical_shards", s.elastic.logical_shards, 0, 4096,
-        "parts of every batch, whatever the number of workers; 0: max_workers");
+        "parts of every batch, whatever the number of workers; 0: max_workers / parallel.tensor");
   v.Time("recovery_budget", s.elastic.recovery_budget, milliseconds(100), hours(1),
          "every time-out of the gang derives from it");
   v.Choice("recovery", s.elastic.recovery, {"in_place", "restart"},
@@ -168,6 +168,10 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
       "ZeRO's stage. 0: every worker holds everything; 1: its share of the optimizer's state and a "
       "mirror of its buddy's; 2: of the gradients too; 3: and of the weights, which come from the "
       "others layer by layer; does not show in the result");
+  v.Int("tensor", s.parallel.tensor, 1, 64,
+        "so many neighbours in rank share each layer of a transformer (its heads and the MLP's "
+        "columns), and compute a logical shard together; recovery is by restart then, and "
+        "min_workers is max_workers");
   v.EndObject();
   v.BeginObject("local_sgd", "many steps between two exchanges, for slow links (DiLoCo)");
   Visit(v, s.local_sgd);

@@ -75,15 +75,16 @@ Status TrainLoop::Impl::CheckpointNow() {
   LEPTON_RETURN_IF_ERROR(EvaluateNow());
   Status written;
   char digest[64] = {};
-  if (leader() || zero_) {
+  const bool in_parts = zero_ || tensor_;
+  if (leader() || zero_ || (tensor_ && tensor_->first_replica())) {
     const Result<storage::Digest> result =
-        zero_ ? CheckpointParts() : observer_.Checkpoint(state_.step, state_.metrics);
+        in_parts ? CheckpointParts() : observer_.Checkpoint(state_.step, state_.metrics);
     if (result.ok()) std::memcpy(digest, result->data(), std::min<size_t>(64, result->size()));
     written = result.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
   }
-  if (gang_->size() > 1) {
-    LEPTON_RETURN_IF_ERROR(
-        gang_->Broadcast(digest, sizeof(digest), collectives::DataType::kUInt8, 0));
+  collectives::Communicator& all = tensor_ ? tensor_->gang() : *gang_;
+  if (all.size() > 1) {
+    LEPTON_RETURN_IF_ERROR(all.Broadcast(digest, sizeof(digest), collectives::DataType::kUInt8, 0));
   }
   LEPTON_RETURN_IF_ERROR(written);
   if (digest[0] == 0) return Aborted("rank 0 could not write the checkpoint");
@@ -95,18 +96,22 @@ Status TrainLoop::Impl::CheckpointNow() {
 // Empty on ranks that only give what they hold.
 Result<storage::Digest> TrainLoop::Impl::CheckpointParts() {
   if (!leader()) {
-    LEPTON_RETURN_IF_ERROR(zero_->Collect(*gang_, nullptr));
+    LEPTON_RETURN_IF_ERROR(CollectParts(nullptr));
     return storage::Digest();
   }
   bool collected = false;
   Result<storage::Digest> written =
       observer_.CheckpointParts(state_.step, state_.metrics, [&](const ZeroState::TakeState& take) {
         collected = true;
-        return zero_->Collect(*gang_, take);
+        return CollectParts(take);
       });
   const auto ignore = [](const std::vector<ZeroState::StatePart>&) { return Status::Ok(); };
-  if (!collected) LEPTON_RETURN_IF_ERROR(zero_->Collect(*gang_, ignore));
+  if (!collected) LEPTON_RETURN_IF_ERROR(CollectParts(ignore));
   return written;
+}
+
+Status TrainLoop::Impl::CollectParts(const ZeroState::TakeState& take) {
+  return tensor_ ? tensor_->Collect(run_.program, take) : zero_->Collect(*gang_, take);
 }
 
 std::string TrainLoop::Impl::LastGood() const {

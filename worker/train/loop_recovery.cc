@@ -16,14 +16,15 @@ Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool ha
   if (zero_gradients_) zero_gradients_->Abandon();
   if (zero_weights_) zero_weights_->Abandon();
   joining_->Close();
-  gang_ = &gang;
+  gang_ = tensor_ ? &tensor_->data() : &gang;
+  if (tensor_) LEPTON_RETURN_IF_ERROR(tensor_->ShareUndivided(run_.program));
   wishes_ = {};
   meets_to_part_ = false;
   parting_ = {};
   uint64_t bytes = 0;
   if (zero_) {
     LEPTON_ASSIGN_OR_RETURN(bytes, SettleParts(has_state));
-  } else if (gang.size() > 1) {
+  } else if (gang_->size() > 1) {
     LEPTON_ASSIGN_OR_RETURN(const int behind, Settle(has_state));
     for (const std::span<float> floats : SharedState()) {
       bytes += static_cast<uint64_t>(behind) * floats.size_bytes();
@@ -67,7 +68,7 @@ Result<int> TrainLoop::Impl::Settle(bool has_state) {
     digests[rank] = static_cast<uint64_t>(its[2]);
   }
   const int64_t newest = *std::max_element(places.begin(), places.end());
-  if (newest < 0) return AbortGang(*gang_, Internal("no rank has the training state"));
+  if (newest < 0) return Abort(Internal("no rank has the training state"));
   std::vector<int> furthest;
   for (size_t rank = 0; rank < ranks; ++rank) {
     if (places[rank] == newest) furthest.push_back(static_cast<int>(rank));

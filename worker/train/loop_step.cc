@@ -24,11 +24,11 @@ Status TrainLoop::Impl::TakeStep() {
   if (joining_->open()) joining_->SendPiece();
   const Result<SplitLoss> local_loss = ComputeStep();
   if (!local_loss.ok()) {
-    return AbortGang(*gang_,
-                     local_loss.status().WithContext(fmt::format("step {}", state_.step + 1)));
+    return Abort(local_loss.status().WithContext(fmt::format("step {}", state_.step + 1)));
   }
-  LEPTON_ASSIGN_OR_RETURN(const StepSums sums, ReduceGradient(*local_loss));
+  LEPTON_ASSIGN_OR_RETURN(StepSums sums, ReduceGradient(*local_loss));
   LEPTON_RETURN_IF_ERROR(CheckEqual(std::span(sums.digests).first(whole_ranks())));
+  if (tensor_) LEPTON_RETURN_IF_ERROR(tensor_->AgreeOnStep(run_.program, sums));
   if (joining_->open()) LEPTON_RETURN_IF_ERROR(joining_->TakePiece());
   if (!std::isfinite(sums.loss.sum)) return NotFinite("loss", sums.loss.sum);
   if (zero_) {
@@ -42,12 +42,17 @@ Status TrainLoop::Impl::TakeStep() {
     const progress::Computing computing("update", state_.step + 1);
     state_.gradient_norm =
         run_.program.ApplyGradients(state_.step, 1.0 / std::max(1.0, sums.loss.count));
+    if (tensor_) LEPTON_RETURN_IF_ERROR(tensor_->status());
   }
   if (!std::isfinite(state_.gradient_norm)) return NotFinite("gradient norm", state_.gradient_norm);
   Advance(sums);
   if (zero_) LEPTON_RETURN_IF_ERROR(GatherParts());
   observer_.Committed(state_.step);
   return Status::Ok();
+}
+
+Status TrainLoop::Impl::Abort(Status cause) {
+  return tensor_ ? tensor_->Abort(std::move(cause)) : AbortGang(*gang_, std::move(cause));
 }
 
 // Each piece has its own random stream, numbered on over all shards.

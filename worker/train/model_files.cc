@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/formats/safetensors/safetensors.h"
+#include "runtime/nn/divided_model.h"
 #include "worker/data/prepared_data.h"
 
 namespace lepton::worker {
@@ -155,8 +156,9 @@ Result<WrittenModel> WriteModel(storage::ObjectStore& objects, storage::ModelMan
 
 Result<WrittenModel> WriteModel(storage::ObjectStore* objects, storage::ModelManifest manifest,
                                 nn::TrainingProgram& program) {
+  const std::vector<nn::ParameterView> whole = nn::WholeParameters(program.parameters());
   std::vector<safetensors::TensorPlace> places;
-  for (const nn::ParameterView& view : program.parameters()) {
+  for (const nn::ParameterView& view : whole) {
     places.push_back({view.name, "F32", view.shape});
   }
   LEPTON_ASSIGN_OR_RETURN(const safetensors::FileStart start,
@@ -180,7 +182,7 @@ Result<WrittenModel> WriteModel(storage::ObjectStore* objects, storage::ModelMan
   LEPTON_ASSIGN_OR_RETURN(written.weights, writer->Finish());
   manifest.weights = written.weights;
   manifest.weights_sha256 = hash.FinalHex();
-  manifest.parameters = nn::ElementsOf(program.parameters());
+  manifest.parameters = nn::ElementsOf(whole);
   LEPTON_ASSIGN_OR_RETURN(written.manifest, objects->Put(storage::ToJson(manifest).dump()));
   return written;
 }

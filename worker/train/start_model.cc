@@ -4,6 +4,10 @@
 #include <fmt/ranges.h>
 #include <glog/logging.h>
 
+#include <algorithm>
+
+#include "runtime/nn/divided_model.h"
+
 namespace lepton::worker {
 
 spec::ModelSpec ChooseModel(const spec::ModelSpec& wanted, const std::optional<StoredModel>& from) {
@@ -38,6 +42,37 @@ spec::DatasetSpec ChoosePictures(const spec::DatasetSpec& wanted,
   return dataset;
 }
 
+namespace {
+
+// nn::CopyWithFreshHead; for a program that has parts of them (parallel.tensor), through copies of
+// the whole ones. What begins anew keeps its values: heads are not divided.
+Result<nn::CopiedWeights> CopyIntoSlices(const nn::SourceTensors& tensors,
+                                         nn::TrainingProgram& program) {
+  const std::vector<nn::ParameterView>& mine = program.parameters();
+  const std::span<float> weights = program.weights();
+  const auto cut = [](const nn::ParameterView& view) { return view.slice.cut(); };
+  if (std::none_of(mine.begin(), mine.end(), cut)) {
+    return nn::CopyWithFreshHead(tensors, mine, weights);
+  }
+  const std::vector<nn::ParameterView> whole = nn::WholeParameters(mine);
+  std::vector<float> all(static_cast<size_t>(nn::ElementsOf(whole)));
+  const auto of = [](auto values, const nn::ParameterView& view) {
+    return values.subspan(static_cast<size_t>(view.offset), static_cast<size_t>(view.size));
+  };
+  for (size_t i = 0; i < mine.size(); ++i) {
+    const std::span<const float> values = of(weights, mine[i]);
+    if (!cut(mine[i]))
+      std::copy(values.begin(), values.end(), of(std::span(all), whole[i]).begin());
+  }
+  LEPTON_ASSIGN_OR_RETURN(nn::CopiedWeights copied, nn::CopyWithFreshHead(tensors, whole, all));
+  for (size_t i = 0; i < mine.size(); ++i) {
+    nn::TakePart(mine[i].shape, mine[i].slice, of(std::span(all), whole[i]), of(weights, mine[i]));
+  }
+  return copied;
+}
+
+}  // namespace
+
 Status StartFrom(const StoredModel& from, const PreparedData& data, bool leader,
                  nn::TrainingProgram& program) {
   if (from.model.arch == "mlp" || from.model.arch == "onnx") {
@@ -49,8 +84,7 @@ Status StartFrom(const StoredModel& from, const PreparedData& data, bool leader,
     const bool answers = view.head && view.shape.front() == program.signature().outputs;
     if (answers && from.manifest.classes != data.classes) tensors.erase(view.name);
   }
-  LEPTON_ASSIGN_OR_RETURN(const nn::CopiedWeights copied,
-                          nn::CopyWithFreshHead(tensors, program.parameters(), program.weights()));
+  LEPTON_ASSIGN_OR_RETURN(const nn::CopiedWeights copied, CopyIntoSlices(tensors, program));
   if (leader && !copied.fresh.empty()) {
     LOG(INFO) << fmt::format("begin anew: {}", fmt::join(copied.fresh, ", "));
   }

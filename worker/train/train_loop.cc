@@ -19,6 +19,7 @@ TrainLoop::Impl::Impl(const TrainRun& run, TrainObserver& observer)
                                .seed = run.spec.seed,
                                .teacher_logits = run.teacher_logits,
                                .outputs = run.program.signature().outputs}),
+      tensor_(run.tensor),
       loss_fold_(std::tuple_size_v<SplitLoss>) {
   const int stage = run.spec.parallel.zero;
   if (stage > 0) {

@@ -32,6 +32,7 @@
 #include "storage/objects/object_store.h"
 #include "worker/data/prepared_data.h"
 #include "worker/parting.h"
+#include "worker/train/tensor_gang.h"
 #include "worker/train/zero_state.h"
 
 namespace lepton::worker {
@@ -72,8 +73,8 @@ class TrainObserver {
   virtual void Progress(const TrainProgress& progress) = 0;
   // Makes a durable checkpoint of the program's state after `step` steps; returns its digest.
   virtual Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) = 0;
-  // The same with parallel.zero, where no rank holds the optimiser's state: `collect` gives `take`
-  // each part of it once.
+  // The same with parallel.zero, where no rank holds the optimiser's state, and parallel.tensor,
+  // where none holds the weights either: `collect` gives `take` each part of it once.
   using CollectState = std::function<Status(const ZeroState::TakeState& take)>;
   virtual Result<storage::Digest> CheckpointParts(uint64_t, const Metrics&, const CollectState&) {
     return Internal("this observer takes no checkpoints in parts");
@@ -86,6 +87,7 @@ struct TrainRun {
   nn::TrainingProgram& program;
   nn::OuterOptimizer* outer = nullptr;    // MakeOuterOptimizer's
   collectives::Communicator& gang;        // of RunTrainLoop
+  TensorGang* tensor = nullptr;           // parallel.tensor: of that gang
   std::span<const float> teacher_logits;  // [train rows, outputs] when distilling
   uint64_t first_step = 0;                // steps done before
   uint64_t last_step = 0;                 // leave when so many are done

@@ -43,7 +43,8 @@ class TrainLoop::Impl {
   const Parting& parting() const { return parting_; }
 
  private:
-  bool leader() const { return gang_->rank() == 0; }
+  bool leader() const { return (tensor_ ? tensor_->gang() : *gang_).rank() == 0; }
+  Status Abort(Status cause);
 
   // loop_step.cc
   Status TakeStep();
@@ -99,6 +100,7 @@ class TrainLoop::Impl {
   Status EvaluateNow();
   Status CheckpointNow();
   Result<storage::Digest> CheckpointParts();
+  Status CollectParts(const ZeroState::TakeState& take);
   std::string LastGood() const;
   void Report(double train_loss);
 
@@ -106,7 +108,9 @@ class TrainLoop::Impl {
   TrainObserver& observer_;
   const int shards_, pieces_;
   const BatchSource source_;
+  // parallel.tensor: of the ranks with this rank's slices, and whose gradients are summed.
   collectives::Communicator* gang_ = nullptr;
+  TensorGang* const tensor_;     // null: each rank has a model
   bool took_part_ = false;       // in a group before
   bool whole_ = true;            // weights, optimiser and loop state are of one place
   bool has_loop_state_ = false;  // zero_: a peer's

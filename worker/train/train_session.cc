@@ -7,9 +7,11 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "runtime/nn/divided_model.h"
 #include "storage/checkpoints/checkpoint.h"
 #include "worker/train/evaluation.h"
 #include "worker/train/model_files.h"
+#include "worker/train/resume.h"
 #include "worker/train/run_length.h"
 #include "worker/train/start_model.h"
 
@@ -82,88 +84,6 @@ Status CheckSameData(const storage::ModelManifest& model, const StoredDataset& d
   return label == nullptr ? Status::Ok() : CheckSameClasses(model.classes, label->classes);
 }
 
-Status CheckSeed(const storage::CheckpointInfo& info, uint64_t seed) {
-  if (info.seed == seed) return Status::Ok();
-  return FailedPrecondition(
-      fmt::format("it is of a run with seed {}, but this one's is {}", info.seed, seed));
-}
-
-Status CheckSize(std::string_view name, int64_t found, int64_t wanted) {
-  if (found == wanted) return Status::Ok();
-  return FailedPrecondition(
-      fmt::format("it has {} values of {}, but the model has {}", found, name, wanted));
-}
-
-// A checkpoint's tensors, as parallel.zero 0 has them; those without elements are not written.
-std::vector<std::pair<const char*, std::span<float>>> CheckpointedState(
-    const TrainSession& session) {
-  if (session.outer) {
-    return {{"weights", session.program->weights()}, {"outer_optimizer", session.outer->state()}};
-  }
-  return {{"weights", session.program->weights()},
-          {"optimizer", session.program->optimizer_state()}};
-}
-
-Status Resume(const storage::ObjectStore& objects, const storage::Digest& digest,
-              TrainSession& session, uint64_t seed) {
-  LEPTON_ASSIGN_OR_RETURN(const storage::LoadedCheckpoint checkpoint,
-                          storage::ReadCheckpoint(objects, digest));
-  LEPTON_RETURN_IF_ERROR(CheckSeed(checkpoint.info, seed));
-  for (const auto& [name, state] : CheckpointedState(session)) {
-    const auto found = checkpoint.tensors.find(name);
-    const size_t size = found == checkpoint.tensors.end() ? 0 : found->second.size();
-    LEPTON_RETURN_IF_ERROR(
-        CheckSize(name, static_cast<int64_t>(size), static_cast<int64_t>(state.size())));
-    if (size > 0) std::copy(found->second.begin(), found->second.end(), state.begin());
-  }
-  session.first_step = checkpoint.info.step;
-  return Status::Ok();
-}
-
-// parallel.zero: the weights now, the optimiser's state when it is known which parts are this
-// rank's.
-Status ResumeParts(const storage::ObjectStore& objects, const storage::Digest& digest,
-                   TrainSession& session, uint64_t seed) {
-  const std::span<float> weights = session.program->weights();
-  const int64_t per_element = session.program->state_per_element();
-  const int64_t trained = TrainedElements(session.program->parameters());
-  int64_t found_weights = 0, found_state = 0;
-  const auto take = [&](const storage::CheckpointSlice& slice) {
-    if (slice.tensor == "optimizer") found_state = slice.size;
-    if (slice.tensor != "weights") return Status::Ok();
-    found_weights = slice.size;
-    if (found_weights == static_cast<int64_t>(weights.size())) {
-      std::copy(slice.values.begin(), slice.values.end(), weights.begin() + slice.begin);
-    }
-    return Status::Ok();
-  };
-  LEPTON_ASSIGN_OR_RETURN(const storage::CheckpointInfo info,
-                          storage::ReadCheckpointSlices(objects, digest, take));
-  LEPTON_RETURN_IF_ERROR(CheckSeed(info, seed));
-  const auto size = static_cast<int64_t>(weights.size());
-  LEPTON_RETURN_IF_ERROR(CheckSize("weights", found_weights, size));
-  LEPTON_RETURN_IF_ERROR(CheckSize("optimizer", found_state, per_element * trained));
-  session.first_step = info.step;
-  session.first_state = [&objects, digest, trained, per_element](const Elements& part,
-                                                                 std::span<float> state) {
-    const auto put = [&](const storage::CheckpointSlice& slice) {
-      if (slice.tensor != "optimizer") return Status::Ok();
-      const int64_t end = slice.begin + static_cast<int64_t>(slice.values.size());
-      for (int64_t c = 0; c < per_element; ++c) {
-        const int64_t from = std::max(slice.begin, c * trained + part.begin);
-        const int64_t to = std::min(end, c * trained + part.end);
-        if (from >= to) continue;
-        std::copy(slice.values.begin() + (from - slice.begin),
-                  slice.values.begin() + (to - slice.begin),
-                  state.begin() + c * part.size() + (from - c * trained - part.begin));
-      }
-      return Status::Ok();
-    };
-    return storage::ReadCheckpointSlices(objects, digest, put).status();
-  };
-  return Status::Ok();
-}
-
 Status CheckRunnable(const spec::JobSpec& spec, const TrainSession& session) {
   if (session.data.train->rows() == 0) {
     return InvalidArgument(fmt::format("dataset.split.train: {} of {} rows leaves none to train on",
@@ -194,8 +114,8 @@ void LogStart(const wire::StartTask& start, const spec::JobSpec& spec,
       "rank{}, {} logical shard{}; steps {} to {}",
       data.train->rows(), data.train->predictions() > 1 ? "texts" : "rows", data.validation->rows(),
       data.test->rows(), ShapeText(data.shape), session.model.arch,
-      nn::ElementsOf(session.program->parameters()), spec.precision, start.size(),
-      start.size() == 1 ? "" : "s", spec.shards(), spec.shards() == 1 ? "" : "s",
+      nn::ElementsOf(nn::WholeParameters(session.program->parameters())), spec.precision,
+      start.size(), start.size() == 1 ? "" : "s", spec.shards(), spec.shards() == 1 ? "" : "s",
       session.first_step, session.stop_step);
 }
 
@@ -250,12 +170,12 @@ TaskData::TaskData(TaskContext& context)
 // Whether a rank reads the same weights several times while all workers are there: then it pays to
 // keep them packed.
 bool ReadsWeightsAgain(const spec::JobSpec& spec) {
-  return spec.shards() * spec.accumulate > std::max(1, spec.resources.max_workers);
+  return spec.shards() * spec.accumulate > spec.max_replicas();
 }
 
 Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& spec,
-                                                          const TrainSession& session,
-                                                          bool distill) {
+                                                          const TrainSession& session, bool distill,
+                                                          int rank) {
   nn::TrainingProgram::Options options;
   options.model = session.model;
   options.loss = NnLoss(spec.loss);
@@ -270,6 +190,7 @@ Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& s
   options.keeps_gradients = spec.parallel.zero < 2;
   options.keeps_packs = spec.parallel.zero < 2 && ReadsWeightsAgain(spec);
   options.keeps_weights = spec.parallel.zero < 3;
+  options.tensor = TensorPlaceOf(rank, spec.parallel.tensor);
   options.backend = session.device.get();
   options.distill = distill && spec.distill.has_value();
   if (options.distill) {
@@ -333,11 +254,11 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
   LEPTON_ASSIGN_OR_RETURN(session.model, nn::ResolveModel(model, session.data.shape));
   session.total_steps = TotalSteps(spec, session.data.train->rows());
   LEPTON_ASSIGN_OR_RETURN(session.stop_step, StopStep(spec, session.data.train->rows()));
-  LEPTON_ASSIGN_OR_RETURN(session.program, BuildProgram(spec, session, /*distill=*/true));
+  LEPTON_ASSIGN_OR_RETURN(session.program, BuildProgram(spec, session, /*distill=*/true,
+                                                        static_cast<int>(start.rank())));
   session.outer = MakeOuterOptimizer(spec, *session.program);
   if (!start.resume_checkpoint().empty()) {
-    const auto resume = spec.parallel.zero > 0 ? &ResumeParts : &Resume;
-    LEPTON_RETURN_IF_ERROR(resume(context.objects(), start.resume_checkpoint(), session, spec.seed)
+    LEPTON_RETURN_IF_ERROR(Resume(context.objects(), start.resume_checkpoint(), spec, session)
                                .WithContext("checkpoint " + start.resume_checkpoint()));
   } else if (from) {
     LEPTON_RETURN_IF_ERROR(StartFrom(*from, session.data, start.rank() == 0, *session.program)
@@ -363,10 +284,11 @@ void AddModel(const TrainSession& session, const WrittenModel& model, wire::Task
 }  // namespace
 
 Status FinishSession(TaskContext& context, const TrainSession& session, const TrainOutcome& outcome,
-                     const Metrics& metrics, collectives::Communicator& gang) {
+                     const Metrics& metrics, collectives::Communicator& gang, TensorGang* tensor) {
   const Examples& test = *session.data.test;
-  LEPTON_ASSIGN_OR_RETURN(const Evaluation evaluation,
-                          Evaluate(*session.program, test, test.rows(), gang));
+  LEPTON_ASSIGN_OR_RETURN(
+      const Evaluation evaluation,
+      Evaluate(*session.program, test, test.rows(), tensor != nullptr ? tensor->data() : gang));
   Metrics all = outcome.metrics;
   evaluation.AddTo("test", all);
   all.insert(metrics.begin(), metrics.end());
@@ -375,7 +297,8 @@ Status FinishSession(TaskContext& context, const TrainSession& session, const Tr
   result.set_steps(outcome.steps);
   result.set_last_checkpoint(outcome.last_checkpoint);
   const bool leader = gang.rank() == 0;
-  if (leader || session.program->weights_begin() > 0) {
+  const bool gives = tensor != nullptr && tensor->first_replica();
+  if (leader || gives || session.program->weights_begin() > 0) {
     const Result<WrittenModel> written =
         WriteModel(leader ? &context.objects() : nullptr,
                    MakeManifest(context, session, outcome, all), *session.program);
@@ -386,7 +309,7 @@ Status FinishSession(TaskContext& context, const TrainSession& session, const Tr
   // Times differ from run to run, so they are not part of the model's manifest.
   all["seconds"] = outcome.seconds;
   all["samples_per_second"] = outcome.samples_per_second;
-  if (context.spec().parallel.zero > 0) {
+  if (context.spec().parallel.zero > 0 || tensor != nullptr) {
     all["rank0/weights_bytes"] = static_cast<double>(outcome.bytes.weights);
     all["rank0/gradients_bytes"] = static_cast<double>(outcome.bytes.gradients);
     all["rank0/optimizer_bytes"] = static_cast<double>(outcome.bytes.optimizer);
@@ -465,11 +388,12 @@ Result<storage::Digest> TaskObserver::CheckpointParts(uint64_t step, const Metri
                                                       const CollectState& collect) {
   const std::span<float> weights = session_.program->weights();
   const int64_t per_element = session_.program->state_per_element();
-  const int64_t trained = TrainedElements(session_.program->parameters());
-  const int64_t all = nn::ElementsOf(session_.program->parameters());
+  const std::vector<nn::ParameterView> whole = nn::WholeParameters(session_.program->parameters());
+  const int64_t trained = TrainedElements(whole);
+  const int64_t all = nn::ElementsOf(whole);
   storage::SlicedCheckpointWriter writer(context_.objects(), InfoOf(step, metrics));
-  // Where they are in slices too, these are the statistics.
-  if (!weights.empty()) {
+  // Where they are in slices too, these are the statistics; of a divided model all are in parts.
+  if (!weights.empty() && context_.spec().parallel.tensor == 1) {
     LEPTON_RETURN_IF_ERROR(
         writer.Add({{"weights", session_.program->weights_begin(), all, weights}}));
   }

@@ -55,15 +55,17 @@ struct TrainSession {
 // and classes. Errors name the input and what is wrong with it.
 Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teacher = nullptr);
 
-// A program of the spec for the session's data; `distill` as of spec.distill.
+// A program of the spec for the session's data; `distill` as of spec.distill, `rank` of the gang.
 Result<std::unique_ptr<nn::TrainingProgram>> BuildProgram(const spec::JobSpec& spec,
-                                                          const TrainSession& session,
-                                                          bool distill);
+                                                          const TrainSession& session, bool distill,
+                                                          int rank = 0);
 
 // Evaluates on the test part (collective), then on rank 0 stores the model and sets the task's
 // result. `metrics` are added to the outcome's. The weights are those of the last step.
+// `tensor` of parallel.tensor.
 Status FinishSession(TaskContext& context, const TrainSession& session, const TrainOutcome& outcome,
-                     const Metrics& metrics, collectives::Communicator& gang);
+                     const Metrics& metrics, collectives::Communicator& gang,
+                     TensorGang* tensor = nullptr);
 
 // The loop's effects as the task's reports and checkpoints.
 class TaskObserver final : public TrainObserver {

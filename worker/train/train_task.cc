@@ -16,12 +16,16 @@ Status RunTrain(TaskContext& context) {
   if (context.membership() != nullptr) return TrainElastically(context, session);
   LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<collectives::Communicator> gang,
                           context.JoinGang());
+  LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<TensorGang> tensor,
+                          TensorGang::Join(context, *gang));
+  session.program->JoinTensorGroup(tensor.get());
   TaskObserver observer(context, session);
   const TrainRun run = {.spec = context.spec(),
                         .data = session.data,
                         .program = *session.program,
                         .outer = session.outer.get(),
                         .gang = *gang,
+                        .tensor = tensor.get(),
                         .first_step = session.first_step,
                         .last_step = session.stop_step,
                         .checkpoint_at_end = context.start().kind() == "trial",
@@ -31,7 +35,7 @@ Status RunTrain(TaskContext& context) {
   TrainLoop loop(run, observer);
   LEPTON_RETURN_IF_ERROR(loop.Enter(*gang, /*has_state=*/true).status());
   LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, loop.Run());
-  return FinishSession(context, session, outcome, {}, *gang);
+  return FinishSession(context, session, outcome, {}, *gang, tensor.get());
 }
 
 }  // namespace lepton::worker

@@ -80,9 +80,28 @@ TEST(JobSpec, FillsDefaultsThatDependOnOtherFields) {
 }
 
 struct Refusal {
-  const char* text;
+  std::string text;
   const char* says;
 };
+
+// A transformer over two ranks, or as `parallel` says.
+std::string Divided(const std::string& resources, const std::string& more = "priority: 50",
+                    const std::string& parallel = "{tensor: 2}") {
+  return "{kind: train, dataset: digits, model: {arch: transformer}, resources: " + resources +
+         ", " + more + ", parallel: " + parallel + "}";
+}
+
+TEST(JobSpec, ADividedModelHasItsWorkersAndRecoversByRestart) {
+  const Result<JobSpec> spec = ParseJobSpec(Divided("{max_workers: 4}"));
+  ASSERT_TRUE(spec.ok()) << spec.status().ToString();
+  EXPECT_EQ(spec->parallel.tensor, 2);
+  EXPECT_EQ(spec->resources.min_workers, 4);
+  EXPECT_EQ(spec->elastic.recovery, "restart");
+  EXPECT_EQ(spec->shards(), 2) << "what computes a shard is two workers";
+  const Result<JobSpec> again = JobSpecFromJson(JobSpecToJson(*spec));
+  ASSERT_TRUE(again.ok()) << again.status().ToString();
+  EXPECT_EQ(JobSpecToJson(*again), JobSpecToJson(*spec));
+}
 
 class JobSpecRefusal : public ::testing::TestWithParam<Refusal> {};
 
@@ -154,6 +173,33 @@ INSTANTIATE_TEST_SUITE_P(
             "parallel.zero: stages 2 and 3 need gradients.compression: none, not bf16"},
         Refusal{"{kind: train, dataset: digits, parallel: {zero: 1}, resources: {device: cuda}}",
                 "parallel.zero: works with resources.device: cpu only"},
+        Refusal{"{kind: train, dataset: digits, parallel: {tensor: 0}}",
+                "parallel.tensor: 0 is out of range"},
+        Refusal{
+            "{kind: train, dataset: digits, parallel: {tensor: 2}, resources: {max_workers: 2}}",
+            "parallel.tensor: divides layers of model.arch transformer only; with mlp it must "
+            "be 1"},
+        Refusal{Divided("{max_workers: 3}"),
+                "resources.max_workers: 3 must be a multiple of parallel.tensor, 2"},
+        Refusal{Divided("{max_workers: 4, min_workers: 2}"),
+                "resources.min_workers: 2 must be max_workers, 4, with parallel.tensor"},
+        Refusal{Divided("{max_workers: 2, device: cuda}"),
+                "parallel.tensor: works with resources.device: cpu only"},
+        Refusal{Divided("{max_workers: 2}", "elastic: {recovery: in_place}"),
+                "parallel.tensor: needs elastic.recovery: restart"},
+        Refusal{Divided("{max_workers: 2}", "gradients: low_rank"),
+                "parallel.tensor: needs gradients.compression: none or bf16, not low_rank"},
+        Refusal{Divided("{max_workers: 2}", "local_sgd: {inner_steps: 4}"),
+                "parallel.tensor: needs local_sgd.inner_steps: 0"},
+        Refusal{Divided("{max_workers: 2}", "collectives: nccl"),
+                "parallel.tensor: needs collectives: auto, native or mpi, not nccl"},
+        Refusal{Divided("{max_workers: 2}", "priority: 50", "{tensor: 2, zero: 1}"),
+                "parallel.tensor: needs parallel.zero: 0"},
+        Refusal{Divided("{max_workers: 3}", "priority: 50", "{tensor: 3}"),
+                "parallel.tensor: 3 must divide model.heads, 4"},
+        Refusal{"{kind: distill, dataset: digits, teacher: a@1, model: {arch: transformer}, "
+                "parallel: {tensor: 2}, resources: {max_workers: 2}}",
+                "parallel.tensor: is for kind train only; with distill it must be 1"},
         Refusal{"{kind: train, dataset: digits, local_sgd: {inner_steps: -1}}",
                 "local_sgd.inner_steps: -1 is out of range"},
         Refusal{"{kind: train, dataset: digits, local_sgd: {inner_steps: 10, outer_optimizer: "

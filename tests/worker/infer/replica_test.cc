@@ -336,6 +336,10 @@ class FakeContext final : public TaskContext {
   Result<std::unique_ptr<collectives::Communicator>> JoinGang() override {
     return FailedPrecondition("a replica has no gang");
   }
+  Result<std::unique_ptr<collectives::Communicator>> JoinGroup(collectives::Communicator&, int,
+                                                               int) override {
+    return FailedPrecondition("a replica has no gang");
+  }
   void ReportProgress(const wire::TaskProgress&) override {}
   void ReportCheckpoint(const wire::TaskCheckpoint&) override {}
   void ReportReady(const std::string&, uint16_t port, double) override { port_ = port; }

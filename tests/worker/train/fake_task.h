@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "collectives/split.h"
 #include "runtime/base/file.h"
 #include "storage/datasets/import.h"
 #include "storage/models/model_manifest.h"
@@ -36,6 +37,11 @@ class FakeTask final : public worker::TaskContext {
     if (backend != nullptr) return JoinThrough(*backend);
     return std::unique_ptr<collectives::Communicator>(
         std::make_unique<ThreadCommunicator>(gang_, static_cast<int>(start_.rank())));
+  }
+  Result<std::unique_ptr<collectives::Communicator>> JoinGroup(collectives::Communicator& gang,
+                                                               int color, int leaves) override {
+    return collectives::Split(gang, color, "127.0.0.1", {}, Deadline::In(std::chrono::seconds(20)),
+                              leaves);
   }
   void ReportProgress(const wire::TaskProgress& report) override {
     progress.push_back(report);

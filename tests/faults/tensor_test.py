@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""A transformer whose layers are divided over ranks (parallel.tensor): a rank that is killed ends its peers'
+step at once, the job goes on from its newest checkpoint, and its weights are those of the calm run."""
+import os
+import pathlib
+import random
+import signal
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from cluster import ClusterTest, main, wait_until  # noqa: E402
+
+SECONDS = 4
+
+
+class Divided(ClusterTest):
+    workers, slots = 4, 1
+
+    def spec(self, **fields):
+        text = self.cluster.folder / "fox.txt"
+        text.write_text("the quick brown fox jumps over the lazy dog. " * 60)
+        return {"kind": "train", "name": "fox", "loss": "next_token", "epochs": 50, "batch_size": 16, "seed": 3,
+                "model": {"arch": "transformer", "layers": 2, "heads": 4, "width": 32, "dropout": 0.1},
+                "dataset": {"uri": f"file://{text}", "tokenizer": "bytes", "context": 32},
+                "optimizer": {"lr": 0.003}, "clip_norm": 1.0, "checkpoint": {"every_steps": 20},
+                "parallel": {"tensor": 2}, "resources": {"max_workers": 4},
+                "restart": {"max": 5, "backoff": "50ms"}} | fields
+
+    def done(self, job_id):
+        job = self.cluster.wait_job(job_id, timeout=90)
+        self.assertEqual(job["state"], "SUCCEEDED", job)
+        return job
+
+    def alive(self, job_id):
+        return [t for t in self.cluster.job(job_id)["tasks"] if t["state"] == "STARTED"]
+
+    def test_a_killed_rank_costs_the_steps_since_the_checkpoint_and_no_bit(self):
+        spec = self.spec()
+        spec["epochs"] = self.cluster.epochs_lasting(SECONDS, spec)
+        calm = self.done(self.cluster.submit(spec))
+        self.assertEqual(calm["attempt"], 1)
+        job_id = self.cluster.submit(spec)
+        dice = random.Random(int(os.environ.get("LEPTON_TEST_SEED", "7")))
+        self.cluster.wait_checkpoint(job_id)
+        victim = dice.choice(wait_until(lambda: (lambda a: a if len(a) == 4 else None)(self.alive(job_id)), 20,
+                                        "all ranks"))
+        os.kill(victim["pid"], signal.SIGKILL)
+        # Well before a collective's time-out of 30 s, of which the victim's mate is in one.
+        wait_until(lambda: self.cluster.job(job_id)["attempt"] == 2, 10, "another attempt")
+        job = self.done(job_id)
+        self.assertEqual(job["result"]["weights_sha256"], calm["result"]["weights_sha256"])
+        self.assertEqual(job["result"]["steps"], calm["result"]["steps"])
+
+
+if __name__ == "__main__":
+    main()
