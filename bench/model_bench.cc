@@ -392,8 +392,8 @@ int main(int argc, char** argv) {
       return 0;
     }
   }
-  std::cerr
-      << "usage: model_bench mlp|resnet18|gpt|gpt_bytes f32|bf16|int8 check FOLDER | step N | forward N | "
-         "profile N | start\n";
+  std::cerr << "usage: model_bench mlp|resnet18|gpt|gpt_bytes f32|bf16|int8 check FOLDER | step N "
+               "| forward N | "
+               "profile N | start\n";
   return 2;
 }

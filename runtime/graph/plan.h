@@ -102,7 +102,7 @@ class Plan {
     std::vector<const Node*> nodes;  // the anchor and its followers
     std::unique_ptr<Kernel> kernel;
     std::string_view implementation;
-    bool prepared = false;  // has frozen inputs
+    bool prepared = false;            // has frozen inputs
     std::vector<ValueId> parameters;  // that it reads
     std::vector<ValueId>
         final_outputs;  // external and passing ones that no step behind this one touches
