@@ -81,7 +81,8 @@ Result<int> TrainLoop::Impl::Settle(bool has_state) {
     LEPTON_RETURN_IF_ERROR(ShareLoopState(furthest[0]).WithContext("training state"));
     joining_->Begin(*gang_, static_cast<int>(furthest.size()));
   } else if (behind > 0 || !alike) {
-    LEPTON_RETURN_IF_ERROR(Share(furthest[0]).WithContext("training state"));
+    const bool keeps = places[static_cast<size_t>(gang_->rank())] == newest && alike;
+    LEPTON_RETURN_IF_ERROR(Share(furthest[0], keeps).WithContext("training state"));
   }
   return behind;
 }
@@ -146,10 +147,11 @@ Status TrainLoop::Impl::VisitWeights(const ZeroState::Meeting& meeting) {
   return Status::Ok();
 }
 
-// Weights, optimiser and loop state of one rank, to all.
-Status TrainLoop::Impl::Share(int source) {
+// Weights, optimiser and loop state of one rank, to all. Who `keeps` has the same bits already, and
+// still has them when the source dies meanwhile; the others have nothing until all of it is here.
+Status TrainLoop::Impl::Share(int source, bool keeps) {
   using collectives::DataType;
-  whole_ = whole_ && gang_->rank() == source;  // until all of it is here
+  whole_ = whole_ && (keeps || gang_->rank() == source);
   for (const std::span<float> floats : SharedState()) {
     if (floats.empty()) continue;
     LEPTON_RETURN_IF_ERROR(

@@ -69,7 +69,7 @@ class TrainLoop::Impl {
   Result<int> Settle(bool has_state);
   Result<uint64_t> SettleParts(bool has_state);
   Status VisitWeights(const ZeroState::Meeting& meeting);
-  Status Share(int source);
+  Status Share(int source, bool keeps);
   std::vector<std::span<float>> SharedState();
   Status ShareLoopState(int source);
 

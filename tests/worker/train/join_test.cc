@@ -93,6 +93,25 @@ TEST_F(Join, ASmallStateIsThereBeforeTheFirstStep) {
   EXPECT_EQ(*StepsOf(*programs[2]).begin(), kJoinAt);
 }
 
+// The state goes to all at once: those that have it must not lose it when its source dies.
+TEST_F(Join, ADeathWhileASmallStateIsSentLosesItForNobody) {
+  const std::string small = std::string(kAdam) + ", gradients: {bucket_bytes: 1048576}";
+  const std::string calm = Undisturbed(small);
+  // Places, weights, moments, the loop's state; and some steps.
+  for (int call = 0; call < 16; ++call) {
+    for (int victim = 0; victim < 3; ++victim) {
+      for (const unsigned lucky : {0u, 7u}) {
+        ZeroTraining training = Training(small);
+        UntilTheJoin(training, 2);
+        training.Group({.call = call, .victim = victim, .lucky = lucky});
+        ASSERT_EQ(training.members.size(), 2u);
+        training.Group();
+        training.ExpectAll(calm, fmt::format("rank {} dies in call {}", victim, call));
+      }
+    }
+  }
+}
+
 TEST_F(Join, EveryOptimizerAndFormOfTheSums) {
   for (const std::string more :
        {"optimizer: {name: sgd, lr: 0.05, momentum: 0.9}", "optimizer: {name: sgd, lr: 0.05}",
