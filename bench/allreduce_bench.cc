@@ -5,6 +5,8 @@
 // compared with what Open MPI chooses (its shared memory), our TCP with its TCP (btl tcp). No rank
 // is bound to a core: Gloo has a thread beside each rank.
 //   build/release/bench/allreduce_bench [ranks...]     starts mpirun by itself; default 2 and 4
+// Less of it: ALLREDUCE_BENCH_ONLY=shm|tcp, ALLREDUCE_BENCH_BYTES=512-65536, ALLREDUCE_BENCH_GLOO=0;
+// LEPTON_COLLECTIVES_ALGORITHM as everywhere.
 #include <mpi.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -36,6 +38,11 @@ namespace {
 constexpr size_t kMaxAddress = 512;
 constexpr int kRounds = 15;
 
+std::string Environment(const char* name, const char* otherwise) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? otherwise : value;
+}
+
 int Fail(const std::string& what) {
   std::fprintf(stderr, "%s\n", what.c_str());
   MPI_Abort(MPI_COMM_WORLD, 1);
@@ -66,6 +73,7 @@ struct Buffers {
 class Gloo {
  public:
   Gloo(int rank, int size) {
+    if (!present()) return;
     char folder[] = "/tmp/allreduce-bench.XXXXXX";
     if (rank == 0 && mkdtemp(folder) == nullptr) std::abort();
     MPI_Bcast(folder, sizeof(folder), MPI_CHAR, 0, MPI_COMM_WORLD);
@@ -77,6 +85,7 @@ class Gloo {
     MPI_Barrier(MPI_COMM_WORLD);
     if (rank == 0) std::filesystem::remove_all(folder);
   }
+  static bool present() { return Environment("ALLREDUCE_BENCH_GLOO", "1") != "0"; }
   void AllReduce(Buffers& b) const {
     ::gloo::AllreduceOptions options(context_);
     options.setInput(b.in.data(), b.in.size());
@@ -89,13 +98,12 @@ class Gloo {
  private:
   std::shared_ptr<::gloo::Context> context_;
 };
-constexpr bool kHasGloo = true;
 #else
 struct Gloo {
   Gloo(int, int) {}
+  static bool present() { return false; }
   void AllReduce(Buffers&) const {}
 };
-constexpr bool kHasGloo = false;
 #endif
 
 Status Ours(Communicator& comm, Buffers& b) {
@@ -112,13 +120,13 @@ std::string Verify(Communicator& comm, const Gloo& gloo, Buffers& b) {
   Status status = Ours(comm, b);
   if (!status.ok()) return status.ToString();
   Theirs(b);
-  gloo.AllReduce(b);
+  if (Gloo::present()) gloo.AllReduce(b);
   int size = comm.size();
   for (size_t i = 0; i < b.in.size(); ++i) {
     double expected = 0;
     for (int r = 0; r < size; ++r) expected += static_cast<float>((i * 7 + r * 13) % 1000) / 8.0f;
     if (std::fabs(b.ours[i] - expected) > 1e-4 * expected || b.ours[i] != b.theirs[i] ||
-        (kHasGloo && b.ours[i] != b.gloo[i])) {
+        (Gloo::present() && b.ours[i] != b.gloo[i])) {
       return "results differ at element " + std::to_string(i);
     }
   }
@@ -167,18 +175,18 @@ std::string BenchSize(Communicator& comm, const Gloo& gloo, const char* transpor
   const int repeats_theirs = Repeats(run_theirs);
   auto run_gloo = [&] { gloo.AllReduce(b); };
   const int repeats_ours = Repeats(run_ours);
-  const int repeats_gloo = kHasGloo ? Repeats(run_gloo) : 0;
+  const int repeats_gloo = Gloo::present() ? Repeats(run_gloo) : 0;
   std::vector<double> ours, theirs, gloos;
   for (int round = 0; round < kRounds; ++round) {
     theirs.push_back(Time(repeats_theirs, run_theirs));
     ours.push_back(Time(repeats_ours, run_ours));
-    gloos.push_back(kHasGloo ? Time(repeats_gloo, run_gloo) : 0);
+    gloos.push_back(Gloo::present() ? Time(repeats_gloo, run_gloo) : 0);
   }
   if (!status.ok()) return status.ToString();
   if (comm.rank() == 0) {
     std::printf("%5d  %-4s %10zu %12.2f %12.2f %8.2f", comm.size(), transport, bytes,
                 Median(ours) * 1e6, Median(theirs) * 1e6, Median(ours) / Median(theirs));
-    if (kHasGloo) std::printf(" %12.2f %8.2f", Median(gloos) * 1e6, Median(ours) / Median(gloos));
+    if (Gloo::present()) std::printf(" %12.2f %8.2f", Median(gloos) * 1e6, Median(ours) / Median(gloos));
     std::printf("\n");
     std::fflush(stdout);
   }
@@ -192,16 +200,19 @@ int RunRank() {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   const Gloo gloo(rank, size);
-  const char* const name = std::getenv("ALLREDUCE_BENCH_TRANSPORT");
+  const std::string name = Environment("ALLREDUCE_BENCH_TRANSPORT", "shm");
+  const std::string bounds = Environment("ALLREDUCE_BENCH_BYTES", "0-67108864");
+  const size_t least = std::stoul(bounds), most = std::stoul(bounds.substr(bounds.find('-') + 1));
   {
-    const bool tcp = name != nullptr && std::string(name) == "tcp";
-    NativeBackend backend({tcp ? TransportChoice::kTcp : TransportChoice::kShm, ""});
+    NativeBackend backend({name == "tcp" ? TransportChoice::kTcp : TransportChoice::kShm,
+                           Environment("LEPTON_COLLECTIVES_ALGORITHM", "")});
     auto comm = JoinNative(backend, rank, size);
     if (!comm.ok()) return Fail("join: " + comm.status().ToString());
     for (size_t bytes : {size_t{8}, size_t{64}, size_t{512}, size_t{4} << 10, size_t{32} << 10,
                          size_t{64} << 10, size_t{256} << 10, size_t{1} << 20, size_t{4} << 20,
                          size_t{16} << 20, size_t{64} << 20}) {
-      std::string wrong = BenchSize(**comm, gloo, name, bytes);
+      if (bytes < least || bytes > most) continue;
+      std::string wrong = BenchSize(**comm, gloo, name.c_str(), bytes);
       if (!wrong.empty()) return Fail(wrong);
     }
     MPI_Barrier(MPI_COMM_WORLD);
@@ -214,12 +225,13 @@ int RunAll(const char* self, std::vector<std::string> ranks) {
   if (ranks.empty()) ranks = {"2", "4"};
   std::printf("%5s  %-4s %10s %12s %12s %8s", "ranks", "ours", "bytes", "ours us", "MPI us",
               "ratio");
-  if (kHasGloo) std::printf(" %12s %8s", "Gloo us", "ratio");
+  if (Gloo::present()) std::printf(" %12s %8s", "Gloo us", "ratio");
   std::printf("\n");
   std::fflush(stdout);
   for (const std::string& n : ranks) {
     const bool crowded = std::stoul(n) > std::thread::hardware_concurrency();
     for (const std::string transport : {"shm", "tcp"}) {
+      if (Environment("ALLREDUCE_BENCH_ONLY", transport.c_str()) != transport) continue;
       const std::string command = "ALLREDUCE_BENCH_TRANSPORT=" + transport +
                                   " mpirun --allow-run-as-root --oversubscribe --bind-to none " +
                                   (crowded ? "--mca mpi_yield_when_idle 1 " : "") +

@@ -1,7 +1,5 @@
 #include "collectives/transport/link_mesh.h"
 
-#include <sched.h>
-
 #include <algorithm>
 
 namespace lepton::collectives {
@@ -29,20 +27,19 @@ std::string Stragglers(std::span<const Transfer> transfers) {
 
 Status LinkMesh::Run(std::span<Transfer> transfers, Deadline deadline) {
   int idle = 0;
+  Yields yields = waiter_.yields();
   while (!AllDone(transfers)) {
     LEPTON_ASSIGN_OR_RETURN(bool moved, Progress(transfers));
     if (moved) {
       failure_->activity().Moved();
       idle = 0;
+      yields = waiter_.yields();
       continue;
     }
     if (failure_->raised()) return failure_->cause();
-    ++idle;
-    if (idle <= waiter_.spins()) {
+    if (++idle <= waiter_.spins()) {
       CpuRelax();
-    } else if (idle <= waiter_.spins() + waiter_.yields()) {
-      sched_yield();
-    } else {
+    } else if (!yields.Again()) {
       LEPTON_RETURN_IF_ERROR(Sleep(transfers, deadline));
     }
   }

@@ -11,6 +11,9 @@ namespace lepton::collectives {
 namespace {
 
 constexpr Duration kMixedSleep = std::chrono::microseconds(200);
+// All of a wait's yields together; and one behind which there was more than another's look.
+constexpr Duration kYieldBudget = std::chrono::microseconds(500);
+constexpr Duration kLongYield = std::chrono::microseconds(100);
 
 timespec ToTimespec(Duration duration) {
   auto seconds = std::chrono::duration_cast<std::chrono::seconds>(duration);
@@ -33,21 +36,29 @@ bool HaveCoresOfTheirOwn(const std::vector<int>& pids) {
   return static_cast<size_t>(CPU_COUNT(&all)) >= pids.size();
 }
 
+bool Yields::Again() {
+  if (left_ <= Duration::zero()) return false;
+  const MonotonicTime before = RealClock().Now();
+  sched_yield();
+  const Duration took = RealClock().Now() - before;
+  left_ = took < kLongYield ? left_ - took : Duration::zero();
+  return true;
+}
+
 Waiter::Waiter(const Failure& failure, Bell* bell, bool roomy)
     : failure_(failure), bell_(bell), roomy_(roomy) {
   SetPatient(false);
 }
 
 void Waiter::SetPatient(bool patient) {
-  spins_ = patient ? 1 : roomy_ ? 2000 : 20;
-  yields_ = patient ? 0 : roomy_ ? 10 : 2;
+  spins_ = patient ? 1 : roomy_ ? 2000 : 2;
+  yields_ = patient ? Duration::zero() : kYieldBudget;
 }
 
 Status Waiter::SlowUntil(const std::function<bool()>& ready, int peer, Deadline deadline) const {
-  for (int i = 0; i < yields_; ++i) {
+  for (Yields yields(yields_); yields.Again();) {
     if (ready()) return {};
     if (failure_.raised()) return failure_.cause();
-    sched_yield();
   }
   while (true) {
     uint32_t rings = bell_->rings.load(std::memory_order_seq_cst);

@@ -2,8 +2,9 @@
 // poll(2), never past the deadline, a failure of the group or a peer's goodbye.
 //
 // Spinning is worth while only when every local rank has a core of its own; with more ranks than
-// cores it keeps the awaited rank from running, so the waiter yields once or twice and sleeps: each
-// yield gives a whole time slice away on a busy machine.
+// cores it keeps the awaited rank from running. There the waiter yields, which takes a microsecond
+// where the others wait as well, and no waker has to wake anybody; the first yield that somebody with
+// work took a time slice of is the last (Yields).
 // Threads: one waiting thread at a time. The bell (may be null) outlives the waiter.
 #pragma once
 
@@ -31,6 +32,18 @@ inline void CpuRelax() {
 // to different ones, so what one of them may run on says little.
 bool HaveCoresOfTheirOwn(const std::vector<int>& pids);
 
+// How often one wait may give its core away before it sleeps. Threads: one.
+class Yields {
+ public:
+  explicit Yields(Duration budget) : left_(budget) {}
+  // Yields, or returns false: a yield took so long that somebody computes on this core, or the budget
+  // is spent.
+  bool Again();
+
+ private:
+  Duration left_;
+};
+
 class Waiter {
  public:
   // `roomy`: spinning takes no core from a local rank.
@@ -56,7 +69,7 @@ class Waiter {
   // A patient waiter sleeps at once: another thread of this process has better use for the core.
   void SetPatient(bool patient);
   int spins() const { return spins_; }
-  int yields() const { return yields_; }
+  Yields yields() const { return Yields(yields_); }
 
  private:
   Status SlowUntil(const std::function<bool()>& ready, int peer, Deadline deadline) const;
@@ -66,7 +79,7 @@ class Waiter {
   Bell* bell_;
   bool roomy_;
   int spins_;
-  int yields_;
+  Duration yields_;
 };
 
 }  // namespace lepton::collectives
