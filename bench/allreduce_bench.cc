@@ -5,8 +5,8 @@
 // compared with what Open MPI chooses (its shared memory), our TCP with its TCP (btl tcp). No rank
 // is bound to a core: Gloo has a thread beside each rank.
 //   build/release/bench/allreduce_bench [ranks...]     starts mpirun by itself; default 2 and 4
-// Less of it: ALLREDUCE_BENCH_ONLY=shm|tcp, ALLREDUCE_BENCH_BYTES=512-65536, ALLREDUCE_BENCH_GLOO=0;
-// LEPTON_COLLECTIVES_ALGORITHM as everywhere.
+// Less of it: ALLREDUCE_BENCH_ONLY=shm|tcp, ALLREDUCE_BENCH_BYTES=512-65536,
+// ALLREDUCE_BENCH_GLOO=0; LEPTON_COLLECTIVES_ALGORITHM as everywhere.
 #include <mpi.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -186,7 +186,8 @@ std::string BenchSize(Communicator& comm, const Gloo& gloo, const char* transpor
   if (comm.rank() == 0) {
     std::printf("%5d  %-4s %10zu %12.2f %12.2f %8.2f", comm.size(), transport, bytes,
                 Median(ours) * 1e6, Median(theirs) * 1e6, Median(ours) / Median(theirs));
-    if (Gloo::present()) std::printf(" %12.2f %8.2f", Median(gloos) * 1e6, Median(ours) / Median(gloos));
+    if (Gloo::present())
+      std::printf(" %12.2f %8.2f", Median(gloos) * 1e6, Median(ours) / Median(gloos));
     std::printf("\n");
     std::fflush(stdout);
   }

@@ -21,6 +21,7 @@ struct Group {
   SharedWindow* window;                // null unless the whole group shares it
   int leaves;                          // of the tree of sums: tree_shape.h
   std::vector<int> splits;             // its shape over ranks: TreeSplits(size, leaves)
+  bool crowded = false;                // on some host there are more ranks than cores
   std::vector<unsigned char> scratch;  // grows to what algorithms need, and stays
   std::vector<const void*> inputs;     // of a reduction, the same
 };
@@ -58,12 +59,14 @@ struct Algorithm {
   std::string_view name;
   bool (*usable)(const Group& group, const Call& call);
   Status (*run)(Group& group, const Call& call, Deadline deadline);
+  // Whether it may be chosen without being named, of a usable one; null: always.
+  bool (*suits)(const Group& group, const Call& call) = nullptr;
 };
 
 // Every algorithm, the preferred first: algorithm_list.cc. The last one of each operation is usable
-// for every call. Send and recv have none: they are one transfer.
+// for every call and suits it. Send and recv have none: they are one transfer.
 std::span<const Algorithm> Algorithms();
-// The first usable one; with `name`, the one of that name where it is usable.
+// The first usable one that suits; with `name`, the one of that name where it is usable.
 const Algorithm& ChooseAlgorithm(const Group& group, const Call& call, std::string_view name = {});
 
 // Names a call, for SharedWindow::Publish.

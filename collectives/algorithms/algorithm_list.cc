@@ -21,6 +21,21 @@ bool SharedSmall(const Group& group, const Call& call) {
 bool LinksSmall(const Group& group, const Call& call) {
   return group.size <= 8 && call.bytes() <= (size_t{16} << 10);
 }
+// Splits of TreeSplits for `ranks`, a power of two: each node halves its ranks.
+bool Balanced(const int* splits, int ranks) {
+  const int half = ranks / 2;
+  return ranks < 2 ||
+         (splits[0] == half && Balanced(splits + 1, half) && Balanced(splits + half, half));
+}
+bool LinksDoubling(const Group& group, const Call& call) {
+  return call.bytes() <= (size_t{32} << 10) && (group.size & (group.size - 1)) == 0 &&
+         Balanced(group.splits.data(), group.size);
+}
+// Where ranks wait for a core the messages of all together count, n log2 n instead of n (n-1);
+// elsewhere the steps do, one instead of log2 n.
+bool FewMessages(const Group& group, const Call&) {
+  return group.size > 8 || (group.size > 2 && group.crowded);
+}
 bool LinksShort(const Group&, const Call& call) {
   return call.bytes() <= (size_t{16} << 10);
 }
@@ -32,6 +47,7 @@ constexpr Algorithm kAlgorithms[] = {
     {Operation::kAllReduce, "shared_one_shot", SharedSmall, SharedOneShotAllReduce},
     {Operation::kAllReduce, "shared_pair", SharedByTwo, SharedPairAllReduce},
     {Operation::kAllReduce, "shared_sliced", Shared, SharedSlicedAllReduce},
+    {Operation::kAllReduce, "doubling", LinksDoubling, DoublingAllReduce, FewMessages},
     {Operation::kAllReduce, "exchange", LinksSmall, ExchangeAllReduce},
     {Operation::kAllReduce, "tree", LinksShort, TreeAllReduce},
     {Operation::kAllReduce, "owner", Always, OwnerAllReduce},
@@ -66,7 +82,8 @@ const Algorithm& ChooseAlgorithm(const Group& group, const Call& call, std::stri
   for (const Algorithm& algorithm : kAlgorithms) {
     if (algorithm.operation != call.operation || !algorithm.usable(group, call)) continue;
     if (algorithm.name == name) return algorithm;
-    if (chosen == nullptr) chosen = &algorithm;
+    const bool suits = algorithm.suits == nullptr || algorithm.suits(group, call);
+    if (chosen == nullptr && suits) chosen = &algorithm;
   }
   return *chosen;
 }

@@ -119,4 +119,25 @@ Status TreeAllReduce(Group& group, const Call& call, Deadline deadline) {
   return {};
 }
 
+// After step k a rank has the sum of the 2^(k+1) neighbours that it is among: whole subtrees, the
+// lower one first on both sides, so that both sides have the tree's bits.
+Status DoublingAllReduce(Group& group, const Call& call, Deadline deadline) {
+  const DataType partial_type = PartialType(call.type, call.op);
+  const size_t bytes = call.count * DataTypeSize(partial_type);
+  unsigned char* const mine = Scratch(group, 2 * bytes + 64);
+  unsigned char* const other = mine + (bytes + 63) / 64 * 64;
+  static const std::vector<int> pair = TreeSplits(2, 2);
+  ToPartial(call.in, call.count, call.type, call.op, mine);
+  for (int distance = 1; distance < group.size; distance *= 2) {
+    const int peer = group.rank ^ distance;
+    Transfer swap[] = {Transfer::Send(peer, mine, bytes), Transfer::Recv(peer, other, bytes)};
+    LEPTON_RETURN_IF_ERROR(group.mesh.Run(swap, deadline));
+    const void* const inputs[] = {group.rank < peer ? mine : other,
+                                  group.rank < peer ? other : mine};
+    TreeReduce(mine, inputs, pair, call.count, partial_type, PartialOp(call.op));
+  }
+  FromPartial(mine, group.size, call.count, call.type, call.op, call.out);
+  return {};
+}
+
 }  // namespace lepton::collectives

@@ -33,6 +33,8 @@ class MeshCommunicator final : public QueuedCommunicator {
   std::string_view AlgorithmOf(const Call& call) const;
   // The same on all ranks, between two operations. An algorithm that Make was given rules.
   void UseTable(std::shared_ptr<const TuningTable> table) { table_ = std::move(table); }
+  // The same on all ranks: some host has more of them than cores.
+  void SetCrowded() { group_->crowded = true; }
 
  protected:
   Status Execute(const Call& call, Deadline deadline) override;

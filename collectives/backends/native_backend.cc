@@ -17,6 +17,7 @@ namespace {
 struct Transports {
   std::unique_ptr<Mesh> mesh;
   std::unique_ptr<SharedWindow> window;  // when the whole group shares memory
+  bool crowded = false;                  // this host has more of the group's ranks than cores
 };
 
 // Shared memory where there is some, TCP elsewhere. Takes the data connections.
@@ -35,7 +36,9 @@ Transports MakeTransports(const GroupSpec& group, ControlPlane& control) {
   for (const MemberAddress& member : control.members) {
     if (member.host_identity == here) neighbours.push_back(member.pid);
   }
-  Waiter waiter(*failure, bell, HaveCoresOfTheirOwn(neighbours));
+  Transports out;
+  out.crowded = !HaveCoresOfTheirOwn(neighbours);
+  Waiter waiter(*failure, bell, !out.crowded);
   if (bell != nullptr) {
     failure->AddWaker([segment = joined.segment, self] { RingAlways(segment->bell(self)); });
   }
@@ -49,7 +52,6 @@ Transports MakeTransports(const GroupSpec& group, ControlPlane& control) {
       links[peer] = std::make_unique<TcpLink>(std::move(joined.data[peer]));
     }
   }
-  Transports out;
   out.mesh = std::make_unique<LinkMesh>(std::move(links), failure, waiter);
   if (joined.segment != nullptr && static_cast<int>(local.size()) == group.size) {
     out.window = std::make_unique<SharedWindow>(joined.segment, group.rank, failure, waiter);
@@ -57,15 +59,25 @@ Transports MakeTransports(const GroupSpec& group, ControlPlane& control) {
   return out;
 }
 
-// All ranks must choose alike: a table counts when all have it.
-Status AgreeOnTable(MeshCommunicator& communicator, std::shared_ptr<const TuningTable> table) {
+// All ranks must choose alike: a table counts when all have it, and a host without enough cores
+// when there is one.
+Status AgreeOnChoices(MeshCommunicator& communicator, bool crowded,
+                      std::shared_ptr<const TuningTable> table) {
   if (communicator.size() == 1) return {};
-  const uint64_t mine = table == nullptr ? 0 : table->digest();
-  std::vector<uint64_t> all(static_cast<size_t>(communicator.size()));
-  LEPTON_RETURN_IF_ERROR(communicator.AllGather(&mine, all.data(), 1, DataType::kInt64)
-                             .WithContext("which table of algorithms"));
-  const bool alike = std::all_of(all.begin(), all.end(), [&](uint64_t d) { return d == mine; });
-  if (mine != 0 && alike) communicator.UseTable(std::move(table));
+  struct Facts {
+    uint64_t table, crowded;
+  };
+  const Facts mine{table == nullptr ? 0 : table->digest(), crowded};
+  std::vector<Facts> all(static_cast<size_t>(communicator.size()));
+  LEPTON_RETURN_IF_ERROR(
+      communicator.AllGather(&mine, all.data(), sizeof(Facts) / sizeof(uint64_t), DataType::kInt64)
+          .WithContext("how to choose algorithms"));
+  if (std::any_of(all.begin(), all.end(), [](const Facts& f) { return f.crowded != 0; })) {
+    communicator.SetCrowded();
+  }
+  const bool alike =
+      std::all_of(all.begin(), all.end(), [&](const Facts& f) { return f.table == mine.table; });
+  if (mine.table != 0 && alike) communicator.UseTable(std::move(table));
   return {};
 }
 
@@ -106,7 +118,7 @@ Result<std::unique_ptr<Communicator>> NativeBackend::Join(std::unique_ptr<Endpoi
       auto communicator,
       MeshCommunicator::Make(name(), group, options, control, std::move(transports.mesh),
                              std::move(transports.window), native.algorithm));
-  LEPTON_RETURN_IF_ERROR(AgreeOnTable(*communicator, native.table));
+  LEPTON_RETURN_IF_ERROR(AgreeOnChoices(*communicator, transports.crowded, native.table));
   return std::unique_ptr<Communicator>(std::move(communicator));
 }
 

@@ -10,7 +10,7 @@
 namespace lepton::collectives {
 namespace {
 
-constexpr char kVersion[] = "lepton-collectives-1";
+constexpr char kVersion[] = "lepton-collectives-2";
 
 std::string LinkTarget(const char* path) {
   char target[128];

@@ -57,23 +57,20 @@ Result<size_t> TcpLink::TrySend(const void* data, size_t size) {
   return static_cast<size_t>(sent) - of_header;
 }
 
-// True when a frame is open.
-Result<bool> TcpLink::ReceiveHeader() {
-  if (in_left_ > 0) return true;
-  char* const at = reinterpret_cast<char*>(&in_) + in_header_got_;
-  const ssize_t got = recv(socket_.get(), at, sizeof(in_) - in_header_got_, MSG_DONTWAIT);
-  if (got == 0) return Unavailable("connection closed");
-  if (got < 0 && WouldBlock(errno)) return false;
-  if (got < 0) return Unavailable(ErrnoStatus(errno, "receive").message());
-  in_header_got_ += static_cast<size_t>(got);
-  if (in_header_got_ < sizeof(in_)) return false;
+// The header is whole. A sender makes frames as long as its transfer allows, so one that is shorter
+// than `expected`, what this side's transfer allows, is of another call.
+Status TcpLink::OpenFrame(size_t expected) {
   in_header_got_ = 0;
   if (in_.bytes == 0 || in_.bytes > kFrameBytes || (in_.bytes ^ kFrameMark) != in_.check) {
     return Corrupt("no frame begins here");
   }
+  if (in_.bytes < expected) {
+    return Aborted("it sends " + std::to_string(in_.bytes) + " bytes where at least " +
+                   std::to_string(expected) + " are due: it is in another operation");
+  }
   in_left_ = in_.bytes;
   in_sum_ = FrameSum();
-  return true;
+  return {};
 }
 
 Status TcpLink::CheckSum() {
@@ -82,15 +79,23 @@ Status TcpLink::CheckSum() {
 }
 
 Result<size_t> TcpLink::TryRecv(void* data, size_t size) {
-  LEPTON_ASSIGN_OR_RETURN(const bool open, ReceiveHeader());
-  if (!open) return size_t{0};
-  const ssize_t received = recv(socket_.get(), data, std::min(size, in_left_), MSG_DONTWAIT);
+  const size_t header = in_left_ > 0 ? 0 : sizeof(in_) - in_header_got_;
+  const size_t payload = std::min(size, in_left_ > 0 ? in_left_ : kFrameBytes);
+  iovec parts[] = {{reinterpret_cast<char*>(&in_) + in_header_got_, header}, {data, payload}};
+  msghdr message{};
+  message.msg_iov = header > 0 ? parts : parts + 1;
+  message.msg_iovlen = header > 0 ? 2 : 1;
+  const ssize_t received = recvmsg(socket_.get(), &message, MSG_DONTWAIT);
   if (received == 0) return Unavailable("connection closed");
   if (received < 0) {
     if (WouldBlock(errno)) return size_t{0};
     return Unavailable(ErrnoStatus(errno, "receive").message());
   }
-  const auto bytes = static_cast<size_t>(received);
+  const size_t of_header = std::min(static_cast<size_t>(received), header);
+  in_header_got_ += of_header;
+  if (of_header < header) return size_t{0};
+  if (header > 0) LEPTON_RETURN_IF_ERROR(OpenFrame(payload));
+  const size_t bytes = static_cast<size_t>(received) - of_header;
   if (LinkFaults::Enabled()) LinkFaults::AfterReceive(data, bytes);
   in_sum_.Update(data, bytes);
   in_left_ -= bytes;

@@ -24,7 +24,8 @@ class TcpLink final : public Link {
   std::string_view transport() const override { return "tcp"; }
   // A transfer that was begun goes on where it was: `data` is what is left of it.
   Result<size_t> TrySend(const void* data, size_t size) override;
-  // kDataLoss: the bytes are not those that were sent.
+  // Header and payload come in one system call. kDataLoss: the bytes are not those that were sent.
+  // kAborted: the peer's transfer is shorter than this one.
   Result<size_t> TryRecv(void* data, size_t size) override;
   int fd() const override { return socket_.get(); }
 
@@ -34,7 +35,7 @@ class TcpLink final : public Link {
     uint32_t check = 0;
     uint64_t sum = 0;
   };
-  Result<bool> ReceiveHeader();
+  Status OpenFrame(size_t expected);
   Status CheckSum();
 
   UniqueFd socket_;

@@ -3,9 +3,9 @@
 //
 // Spinning is worth while only when every local rank has a core of its own; with more ranks than
 // cores it keeps the awaited rank from running. There the waiter yields, which takes a microsecond
-// where the others wait as well, and no waker has to wake anybody; the first yield that somebody with
-// work took a time slice of is the last (Yields).
-// Threads: one waiting thread at a time. The bell (may be null) outlives the waiter.
+// where the others wait as well, and no waker has to wake anybody; the first yield that somebody
+// with work took a time slice of is the last (Yields). Threads: one waiting thread at a time. The
+// bell (may be null) outlives the waiter.
 #pragma once
 
 #include <poll.h>
@@ -36,8 +36,8 @@ bool HaveCoresOfTheirOwn(const std::vector<int>& pids);
 class Yields {
  public:
   explicit Yields(Duration budget) : left_(budget) {}
-  // Yields, or returns false: a yield took so long that somebody computes on this core, or the budget
-  // is spent.
+  // Yields, or returns false: a yield took so long that somebody computes on this core, or the
+  // budget is spent.
   bool Again();
 
  private:

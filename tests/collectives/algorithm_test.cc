@@ -151,7 +151,7 @@ class AllReduceAlgorithmTest : public testing::TestWithParam<Setting> {};
 
 TEST_P(AllReduceAlgorithmTest, BitsAreTheTreesForAnyNumberOfRanks) {
   NativeBackend backend({GetParam().transport, GetParam().algorithm});
-  for (int size : {2, 3, 4, 5, 6, 7, 9}) {
+  for (int size : {2, 3, 4, 5, 6, 7, 8, 9}) {
     GangOptions options{&backend, size, RanksAs::kThreads};
     auto results = RunGang(options, [](Communicator& comm) {
       return AllReduceSizes(comm, {0, 1, 5, 24, 25, 1021, 4000, 300001});
@@ -238,6 +238,26 @@ TEST(AlgorithmListTest, EveryOperationHasOneForEveryCall) {
     call.count = size_t{1} << 30;
     EXPECT_EQ(ChooseAlgorithm(group, call).operation, operation);
   }
+}
+
+// What is not named is chosen by what the group is like.
+TEST(AlgorithmListTest, ShortSumsTakeFewMessagesWhereRanksWaitForCores) {
+  auto failure = Failure::Make(1).value();
+  LinkMesh mesh({}, failure, Waiter(*failure, nullptr, true));
+  const auto name_of = [&](int ranks, int leaves, bool crowded, size_t count) {
+    Group group{0, ranks, mesh, nullptr, leaves, TreeSplits(ranks, leaves), crowded};
+    Call call{Operation::kAllReduce};
+    call.count = count;
+    return ChooseAlgorithm(group, call).name;
+  };
+  EXPECT_EQ(name_of(4, 4, false, 4096), "exchange");
+  EXPECT_EQ(name_of(4, 4, true, 4096), "doubling");
+  EXPECT_EQ(name_of(2, 2, true, 4096), "exchange");  // one message either way
+  EXPECT_EQ(name_of(3, 3, true, 4096), "exchange");
+  EXPECT_EQ(name_of(4, 5, true, 4096), "exchange");  // ((0+1)+2)+3
+  EXPECT_EQ(name_of(16, 16, false, 4096), "doubling");
+  EXPECT_EQ(name_of(12, 12, false, 4096), "tree");
+  EXPECT_EQ(name_of(4, 4, true, 65536), "owner");
 }
 
 // Blocking calls queue behind asynchronous ones, and results come in order.
