@@ -1,10 +1,13 @@
 #include "runtime/kernels/cpu/onednn_conv.h"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
+#include "runtime/graph/pack_cache.h"
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/conv_shape.h"
 #include "runtime/kernels/cpu/onednn_engine.h"
@@ -163,27 +166,48 @@ const void* Converted(const Relayout& relayout, const void* plain, int slot) {
 // y from x, or dx from dy: image by image.
 class PerImage final : public graph::Kernel {
  public:
-  PerImage(const ConvShape& shape, Direction direction, bool frozen_weights)
+  PerImage(const graph::KernelRequest& request, const ConvShape& shape, Direction direction)
       : shape_(shape),
         forward_(direction == Direction::kForward),
-        frozen_weights_(frozen_weights),
         part_(*Part::Make(shape, 1, direction)),
         pack_weights_(part_.plain_weights, part_.weights),
         convert_in_(forward_ ? part_.plain_x : part_.plain_y, forward_ ? part_.x : part_.y),
-        convert_out_(forward_ ? part_.y : part_.x, forward_ ? part_.plain_y : part_.plain_x),
-        packed_weights_(pack_weights_.needed() ? pack_weights_.bytes() : 0) {}
+        convert_out_(forward_ ? part_.y : part_.x, forward_ ? part_.plain_y : part_.plain_x) {
+    const bool frozen = !request.frozen.empty() && request.frozen[1].value != graph::kNoValue &&
+                        pack_weights_.needed();
+    if (!frozen) return;
+    const size_t bytes = pack_weights_.bytes();
+    // What oneDNN makes of weights depends on the images too.
+    std::string layout = forward_ ? "onednn forward" : "onednn backward";
+    for (const int64_t extent : {shape.in_h, shape.in_w, shape.out_h, shape.out_w}) {
+      layout += " " + std::to_string(extent);
+    }
+    pack_ = request.packs == nullptr ? std::make_shared<graph::Pack>(graph::Pack{Buffer(bytes)})
+                                     : request.packs->Get(request.frozen[1].value, layout, bytes);
+  }
+
+  size_t workspace_bytes() const override {
+    return pack_weights_.needed() && pack_ == nullptr ? pack_weights_.bytes() : 0;
+  }
 
   void Prepare(const graph::KernelContext& context) override {
-    if (frozen_weights_) Pack(context);
+    if (pack_ == nullptr || (pack_->version == context.version() && context.version() != 0)) return;
+    pack_weights_.Run(context.input(1).data, pack_->data.data());
+    pack_->version = context.version();
   }
 
   void Run(const graph::KernelContext& context) override {
-    if (!frozen_weights_) Pack(context);
+    const void* weights = context.input(1).data;
+    if (pack_ != nullptr) {
+      weights = pack_->data.data();
+    } else if (pack_weights_.needed()) {
+      pack_weights_.Run(weights, context.workspace());
+      weights = context.workspace();
+    }
     const float* in = context.input(0).as<float>();
     float* out = context.output(0).as<float>();
     const int64_t in_stride = forward_ ? shape_.x_elements() : shape_.y_elements();
     const int64_t out_stride = forward_ ? shape_.y_elements() : shape_.x_elements();
-    const void* weights = pack_weights_.needed() ? packed_weights_.data() : context.input(1).data;
     ComputeLoop(shape_.images, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         RunImage(in + i * in_stride, weights, out + i * out_stride);
@@ -192,10 +216,6 @@ class PerImage final : public graph::Kernel {
   }
 
  private:
-  void Pack(const graph::KernelContext& context) {
-    if (pack_weights_.needed()) pack_weights_.Run(context.input(1).data, packed_weights_.data());
-  }
-
   void RunImage(const float* in, const void* weights, float* out) const {
     const void* source = Converted(convert_in_, in, 1);
     void* target = out;
@@ -211,10 +231,10 @@ class PerImage final : public graph::Kernel {
   }
 
   const ConvShape shape_;
-  const bool forward_, frozen_weights_;
+  const bool forward_;
   const Part part_;
   const Relayout pack_weights_, convert_in_, convert_out_;
-  Buffer packed_weights_;
+  std::shared_ptr<graph::Pack> pack_;  // of frozen weights
 };
 
 // dweights: a sum over the images, cut into parts by their number alone.
@@ -225,9 +245,11 @@ class WeightGrad final : public graph::Kernel {
     for (int64_t first = 0; first < shape.images; first += size) {
       const int64_t images = std::min(size, shape.images - first);
       parts_.emplace_back(*Part::Make(shape, images, Direction::kWeightGrad), first);
-      sums_.emplace_back(parts_.back().part.plain_weights.get_size());
     }
   }
+
+  // The sums of all parts but the first, whose place is the output.
+  size_t workspace_bytes() const override { return (parts_.size() - 1) * SumBytes(); }
 
   // Images in each part but the last.
   static int64_t PartSize(const ConvShape& shape) {
@@ -237,15 +259,18 @@ class WeightGrad final : public graph::Kernel {
   void Run(const graph::KernelContext& context) override {
     const float* dy = context.input(0).as<float>();
     const float* x = context.input(1).as<float>();
-    ComputeLoop(static_cast<int64_t>(parts_.size()), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) RunPart(parts_[i], x, dy, sums_[i].data());
-    });
     float* total = context.output(0).as<float>();
+    auto* sums = static_cast<float*>(context.workspace());
+    const int64_t pitch = static_cast<int64_t>(SumBytes() / sizeof(float));
+    ComputeLoop(static_cast<int64_t>(parts_.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        RunPart(parts_[i], x, dy, i == 0 ? total : sums + (i - 1) * pitch);
+      }
+    });
     constexpr int64_t kGrain = 1 << 15;
     ComputeLoop(shape_.weight_elements(), kGrain, [&](int64_t begin, int64_t end) {
-      std::copy(sums_[0].as<float>() + begin, sums_[0].as<float>() + end, total + begin);
-      for (size_t part = 1; part < sums_.size(); ++part) {
-        const float* sum = sums_[part].as<float>();
+      for (size_t part = 1; part < parts_.size(); ++part) {
+        const float* sum = sums + (part - 1) * pitch;
         for (int64_t i = begin; i < end; ++i) total[i] += sum[i];
       }
     });
@@ -264,6 +289,11 @@ class WeightGrad final : public graph::Kernel {
     Relayout convert_x, convert_dy, convert_out;
   };
 
+  size_t SumBytes() const {
+    const size_t bytes = parts_[0].part.plain_weights.get_size();
+    return (bytes + Buffer::kAlignment - 1) / Buffer::kAlignment * Buffer::kAlignment;
+  }
+
   void RunPart(const Placed& placed, const float* x, const float* dy, void* sum) const {
     const Part& part = placed.part;
     const void* source = Converted(placed.convert_x, x + placed.first * shape_.x_elements(), 1);
@@ -281,7 +311,6 @@ class WeightGrad final : public graph::Kernel {
 
   const ConvShape shape_;
   std::vector<Placed> parts_;
-  std::vector<Buffer> sums_;
 };
 
 }  // namespace
@@ -300,8 +329,7 @@ std::unique_ptr<graph::Kernel> CreateOnednnConv(const graph::KernelRequest& requ
   const ConvShape shape = ShapeOf(request);
   const Direction direction = DirectionOf(request.op);
   if (direction == Direction::kWeightGrad) return std::make_unique<WeightGrad>(shape);
-  const bool frozen = !request.frozen.empty() && request.frozen[1].value != graph::kNoValue;
-  return std::make_unique<PerImage>(shape, direction, frozen);
+  return std::make_unique<PerImage>(request, shape, direction);
 }
 
 }  // namespace lepton::kernels
