@@ -15,14 +15,13 @@ namespace lepton::graph {
 // reverse order of the uses: the same order always. kInvalidArgument names a value that the
 // objective does not depend on, or a node on the way that has no gradient.
 //
-// With `recompute_blocks`, gradients inside of a block of nodes (Graph::BeginBlock) read values
-// that are computed a second time, from what flows into the block, where the backward pass enters
-// it: a plan then keeps the values between blocks, and those within one block at a time, for one
-// more forward pass (Chen et al. 2016, "Training deep nets with sublinear memory cost"). The last
-// block is not repeated, nor is what follows from parameters alone. Every bit stays the same:
-// random numbers follow from counters, and no kernel's sums depend on where it runs.
+// What gradients read may be computed a second time instead of kept (recomputation.h); every bit
+// stays the same. `recompute_blocks`: blocks of nodes (Graph::BeginBlock), each where the backward
+// pass enters it: a plan keeps the values between blocks, and those within one block at a time, for
+// one more forward pass. `recompute_cheap`, where that is not: what costs about a pass over memory.
 struct GradientOptions {
   bool recompute_blocks = false;
+  bool recompute_cheap = false;
 };
 Result<std::vector<ValueId>> AddGradients(Graph& graph, ValueId objective,
                                           std::span<const ValueId> with_respect_to,

@@ -11,6 +11,11 @@ const Op* OpSet::Find(std::string_view name) const {
   return nullptr;
 }
 
+Result<std::vector<ValueId>> Op::Again(Graph& graph, NodeId node,
+                                       std::vector<ValueId> inputs) const {
+  return graph.nodes()[graph.Repeat(node, std::move(inputs))].outputs;
+}
+
 ValueId Graph::AddInput(std::string name, TensorType type) {
   values_.push_back({std::move(name), std::move(type), ValueKind::kInput, kNoNode});
   return static_cast<ValueId>(values_.size()) - 1;

@@ -14,7 +14,6 @@
 
 namespace lepton::graph {
 
-using NodeId = int32_t;
 inline constexpr NodeId kNoNode = -1;
 
 enum class ValueKind : uint8_t {

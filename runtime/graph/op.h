@@ -16,6 +16,7 @@ namespace lepton::graph {
 
 class Graph;
 struct Node;
+using NodeId = int32_t;
 using ValueId = int32_t;
 inline constexpr ValueId kNoValue = -1;
 
@@ -45,6 +46,16 @@ class Op {
   // Only called when differentiable().
   virtual Result<std::vector<ValueId>> Gradient(
       Graph& graph, const Node& node, std::span<const ValueId> output_gradients) const = 0;
+
+  // True where a node's outputs can be made once more for about one pass over memory, so that a
+  // backward pass need not keep them (recomputation.h).
+  virtual bool cheap_again() const { return false; }
+  // Emits the nodes that do so, of the same bits, from `inputs` (the node's, or what was made again
+  // of them) and from such outputs of the node as its gradient reads too: one value per output,
+  // kNoValue for an output that is not made again. Only called when cheap_again(); by default the
+  // same node once more.
+  virtual Result<std::vector<ValueId>> Again(Graph& graph, NodeId node,
+                                             std::vector<ValueId> inputs) const;
 };
 
 // The known ops, by name.

@@ -27,7 +27,8 @@ Result<std::vector<graph::ValueId>> AddParameterGradients(graph::Graph& graph,
   }
   LEPTON_ASSIGN_OR_RETURN(
       const std::vector<graph::ValueId> gradients,
-      graph::AddGradients(graph, loss.row_losses, trained, {.recompute_blocks = recompute}));
+      graph::AddGradients(graph, loss.row_losses, trained,
+                          {.recompute_blocks = recompute, .recompute_cheap = true}));
   std::vector<graph::ValueId> values;
   size_t next = 0;
   for (const auto& parameter : builder.parameters()) {

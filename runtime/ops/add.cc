@@ -14,6 +14,8 @@ class Add final : public PointwiseOp {
     return InferBroadcast(inputs, attributes);
   }
 
+  bool cheap_again() const override { return true; }
+
   Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
     const ValueId dy = output_gradients[0];

@@ -37,6 +37,35 @@ class BatchNorm final : public DifferentiableOp {
     gradients.resize(5, kNoValue);
     return gradients;
   }
+
+  bool cheap_again() const override { return true; }
+  Result<std::vector<ValueId>> Again(Graph& graph, graph::NodeId id,
+                                     std::vector<ValueId> inputs) const override {
+    const Node& node = graph.nodes()[id];
+    LEPTON_ASSIGN_OR_RETURN(
+        std::vector<ValueId> outputs,
+        graph.AddNode("batch_norm_apply",
+                      {inputs[0], inputs[1], inputs[2], node.outputs[3], node.outputs[4]}, {},
+                      node.name + "/again"));
+    outputs.resize(node.outputs.size(), kNoValue);
+    return outputs;
+  }
+};
+
+class BatchNormApply final : public OpWithoutGradient {
+ public:
+  BatchNormApply() : OpWithoutGradient("batch_norm_apply") {}
+
+  Result<Types> Infer(std::span<const TensorType> inputs,
+                      const Attributes& attributes) const override {
+    LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 5));
+    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
+    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, inputs[0].dtype));
+    LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
+    const TensorType channels{DType::kF32, Shape({inputs[0].shape[1]})};
+    for (size_t i = 1; i < 5; ++i) LEPTON_RETURN_IF_ERROR(ExpectType(inputs, i, channels));
+    return Types{inputs[0]};
+  }
 };
 
 class BatchNormGrad final : public OpWithoutGradient {
@@ -60,6 +89,11 @@ class BatchNormGrad final : public OpWithoutGradient {
 
 const graph::Op& BatchNormOp() {
   static const BatchNorm op;
+  return op;
+}
+
+const graph::Op& BatchNormApplyOp() {
+  static const BatchNormApply op;
   return op;
 }
 

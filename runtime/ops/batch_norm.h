@@ -4,11 +4,14 @@
 // move by `momentum` (default 0.1) towards the mean and the unbiased variance. training 0: the
 // running ones are used and pass through. The last two outputs are for the gradient op only.
 // Gradient: batch_norm_grad(x, gain, mean, rstd, dy; training) -> dx, dgain, dbias.
+// Made again in a backward pass by batch_norm_apply(x, gain, bias, mean, rstd) -> y, of the same
+// bits.
 #pragma once
 
 #include "runtime/graph/op.h"
 
 namespace lepton::ops {
 const graph::Op& BatchNormOp();
+const graph::Op& BatchNormApplyOp();
 const graph::Op& BatchNormGradOp();
 }  // namespace lepton::ops

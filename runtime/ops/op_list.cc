@@ -52,6 +52,7 @@ const graph::OpSet& OpList() {
       &AveragePool2dGradOp(),
       &AveragePool2dOp(),
       &BatchMatmulOp(),
+      &BatchNormApplyOp(),
       &BatchNormGradOp(),
       &BatchNormOp(),
       &BiasAddOp(),

@@ -17,6 +17,8 @@ class Relu final : public PointwiseOp {
     return Types{inputs[0]};
   }
 
+  bool cheap_again() const override { return true; }
+
   Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
     LEPTON_ASSIGN_OR_RETURN(const ValueId gradient,

@@ -4,6 +4,7 @@
 
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/function_kernel.h"
+#include "runtime/kernels/cpu/norm/batch_norm_kernels.h"
 
 namespace lepton::kernels::image {
 namespace {
@@ -34,14 +35,17 @@ void OnOne(const KernelContext& context) {
   function(context, 0, count(context));
 }
 
-template <RangeFunction function, int64_t (*count)(const KernelContext&),
-          RangeFunction fast = function>
-void Append(std::string_view op, std::vector<graph::KernelEntry>& entries,
-            DType dtype = DType::kF32) {
-  entries.push_back(
-      {op, dtype, "threaded", &Always, &FunctionKernel<OnThreads<fast, count>>::Create});
+template <RangeFunction function, int64_t (*count)(const KernelContext&)>
+void AppendReference(std::string_view op, std::vector<graph::KernelEntry>& entries, DType dtype) {
   entries.push_back(
       {op, dtype, "reference", &Always, &FunctionKernel<OnOne<function, count>>::Create});
+}
+
+template <RangeFunction function, int64_t (*count)(const KernelContext&)>
+void Append(std::string_view op, std::vector<graph::KernelEntry>& entries) {
+  entries.push_back(
+      {op, DType::kF32, "threaded", &Always, &FunctionKernel<OnThreads<function, count>>::Create});
+  AppendReference<function, count>(op, entries, DType::kF32);
 }
 
 }  // namespace
@@ -51,8 +55,10 @@ std::vector<graph::KernelEntry> ImageKernels() {
   Append<&AveragePool, &Planes>("average_pool2d", entries);
   Append<&AveragePoolGrad, &Planes>("average_pool2d_grad", entries);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    Append<&BatchNorm, &Channels, &VectorBatchNorm>("batch_norm", entries, dtype);
-    Append<&BatchNormGrad, &Channels, &VectorBatchNormGrad>("batch_norm_grad", entries, dtype);
+    for (graph::KernelEntry& entry : norm::BatchNormKernels(dtype)) entries.push_back(entry);
+    AppendReference<&BatchNorm, &Channels>("batch_norm", entries, dtype);
+    AppendReference<&BatchNormApply, &Channels>("batch_norm_apply", entries, dtype);
+    AppendReference<&BatchNormGrad, &Channels>("batch_norm_grad", entries, dtype);
   }
   Append<&MaxPool, &Planes>("max_pool2d", entries);
   Append<&MaxPoolGrad, &Planes>("max_pool2d_grad", entries);

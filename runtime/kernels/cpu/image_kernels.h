@@ -1,7 +1,7 @@
 // Pools and batch normalisation. A pool works plane by plane, a normalisation channel by channel,
 // with sums in double: spreading planes or channels over threads changes no bits. So each is one
-// loop, run on one thread as the reference and on all as the threaded kernel; batch normalisation
-// has vector loops for the latter.
+// loop, run on one thread as the reference and on all as the threaded kernel; that of batch
+// normalisation is norm/batch_norm_kernels.h's.
 #pragma once
 
 #include <vector>
@@ -16,9 +16,8 @@ void MaxPoolGrad(const graph::KernelContext& context, int64_t begin, int64_t end
 void AveragePool(const graph::KernelContext& context, int64_t begin, int64_t end);
 void AveragePoolGrad(const graph::KernelContext& context, int64_t begin, int64_t end);
 void BatchNorm(const graph::KernelContext& context, int64_t begin, int64_t end);
+void BatchNormApply(const graph::KernelContext& context, int64_t begin, int64_t end);
 void BatchNormGrad(const graph::KernelContext& context, int64_t begin, int64_t end);
-void VectorBatchNorm(const graph::KernelContext& context, int64_t begin, int64_t end);
-void VectorBatchNormGrad(const graph::KernelContext& context, int64_t begin, int64_t end);
 
 // Per op, threaded and then the reference.
 std::vector<graph::KernelEntry> ImageKernels();

@@ -80,7 +80,6 @@ BatchNormArguments BatchNormOf(const KernelContext& c) {
   a.images = x[0];
   a.channels = x[1];
   a.pixels = x.elements() / std::max<int64_t>(1, x[0] * x[1]);
-  a.training = c.attributes().Int("training") != 0;
   a.epsilon = static_cast<float>(c.attributes().Float("epsilon", 1e-5));
   a.momentum = static_cast<float>(c.attributes().Float("momentum", 0.1));
   a.bf16 = IsBf16(c.input(0));
@@ -91,6 +90,7 @@ BatchNormArguments BatchNormOf(const KernelContext& c) {
 
 void BatchNormForward(const KernelContext& c, CudaDevice& device) {
   BatchNormArguments a = BatchNormOf(c);
+  a.training = c.attributes().Int("training") != 0;
   a.bias = c.input(2).as<float>();
   a.running_mean = c.input(3).as<float>();
   a.running_variance = c.input(4).as<float>();
@@ -102,8 +102,18 @@ void BatchNormForward(const KernelContext& c, CudaDevice& device) {
   RunBatchNorm(a, device.stream());
 }
 
+void BatchNormAgain(const KernelContext& c, CudaDevice& device) {
+  BatchNormArguments a = BatchNormOf(c);
+  a.bias = c.input(2).as<float>();
+  a.mean = c.input(3).as<float>();
+  a.rstd = c.input(4).as<float>();
+  a.y = c.output(0).data;
+  RunBatchNormApply(a, device.stream());
+}
+
 void BatchNormBackward(const KernelContext& c, CudaDevice& device) {
   BatchNormArguments a = BatchNormOf(c);
+  a.training = c.attributes().Int("training") != 0;
   a.mean = c.input(2).as<float>();
   a.rstd = c.input(3).as<float>();
   a.dy = c.input(4).data;
@@ -124,6 +134,7 @@ std::vector<KernelEntry> ImageKernels() {
   };
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     entries.push_back(Own<BatchNormForward>("batch_norm", dtype));
+    entries.push_back(Own<BatchNormAgain>("batch_norm_apply", dtype));
     entries.push_back(Own<BatchNormBackward>("batch_norm_grad", dtype));
     entries.push_back(Own<ConvForward>("conv2d", dtype));
     entries.push_back(Own<ConvInputGradOf>("conv2d_input_grad", dtype));

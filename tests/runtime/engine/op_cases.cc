@@ -210,7 +210,7 @@ std::vector<std::vector<size_t>> NarrowInputs(std::string_view op) {
        {"relu_grad", "gelu_grad", "gelu_tanh_grad", "silu_grad", "tanh_grad", "sigmoid_grad"}) {
     if (op == gradient) return {{0}, {0, 1}};
   }
-  if (op == "batch_norm") return {{0}};
+  if (op == "batch_norm" || op == "batch_norm_apply") return {{0}};
   if (op == "batch_norm_grad") return {{0, 4}};
   if (op == "attention") return {{0, 1, 2}};
   if (op == "attention_grad") return {{0, 1, 2, 3, 5}};

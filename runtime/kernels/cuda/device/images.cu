@@ -146,6 +146,19 @@ __global__ void BatchNorm(const BatchNormArguments a) {
   a.rstd[c] = rstd;
 }
 
+// y again, of the same bits.
+__global__ void BatchNormApply(const BatchNormArguments a) {
+  const int64_t c = blockIdx.x;
+  const int64_t count = a.images * a.pixels;
+  const Floats x{a.x, a.bf16};
+  const MutableFloats y{a.y, a.bf16};
+  const float mean = a.mean[c], factor = a.rstd[c] * a.gain[c], offset = a.bias[c];
+  for (int64_t i = threadIdx.x; i < count; i += blockDim.x) {
+    const int64_t place = ChannelPlace(a, c, i);
+    y.Set(place, (x[place] - mean) * factor + offset);
+  }
+}
+
 // With h = (x - mean) * rstd: dgain = sum(dy h), dbias = sum(dy), and in training
 // dx = gain rstd (dy - dbias / count - h dgain / count).
 __global__ void BatchNormGrad(const BatchNormArguments a) {
@@ -185,6 +198,10 @@ void RunPoolGrad(const PoolArguments& a, Stream stream) {
 
 void RunBatchNorm(const BatchNormArguments& a, Stream stream) {
   Launch(BatchNorm, Grid{a.channels}, RowThreads(a.images * a.pixels), 0, stream, a);
+}
+
+void RunBatchNormApply(const BatchNormArguments& a, Stream stream) {
+  Launch(BatchNormApply, Grid{a.channels}, RowThreads(a.images * a.pixels), 0, stream, a);
 }
 
 void RunBatchNormGrad(const BatchNormArguments& a, Stream stream) {

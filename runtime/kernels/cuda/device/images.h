@@ -55,7 +55,7 @@ struct BatchNormArguments {
   void* y = nullptr;
   float* new_mean = nullptr;
   float* new_variance = nullptr;
-  float* mean = nullptr;  // read by the gradient
+  float* mean = nullptr;  // read by the gradient, and where y is made again
   float* rstd = nullptr;
   // The gradient only.
   const void* dy = nullptr;
@@ -64,6 +64,7 @@ struct BatchNormArguments {
   float* dbias = nullptr;
 };
 void RunBatchNorm(const BatchNormArguments& arguments, Stream stream);
+void RunBatchNormApply(const BatchNormArguments& arguments, Stream stream);
 void RunBatchNormGrad(const BatchNormArguments& arguments, Stream stream);
 
 }  // namespace lepton::kernels::cuda
