@@ -23,10 +23,15 @@ constexpr std::string_view kGradient = "made for gradients only";
 constexpr std::string_view kDivided = "between ranks: models leave undivided";
 
 constexpr ExportRule kUnexported[] = {
-    {"binary_cross_entropy", nullptr, kLoss}, {"cross_entropy", nullptr, kLoss},
-    {"distillation", nullptr, kLoss},         {"mse", nullptr, kLoss},
-    {"expand", nullptr, kGradient},           {"sum_rows", nullptr, kGradient},
-    {"sum_to", nullptr, kGradient},           {"tensor_copy", nullptr, kDivided},
+    {"batch_norm_apply", nullptr, kGradient},
+    {"binary_cross_entropy", nullptr, kLoss},
+    {"cross_entropy", nullptr, kLoss},
+    {"distillation", nullptr, kLoss},
+    {"mse", nullptr, kLoss},
+    {"expand", nullptr, kGradient},
+    {"sum_rows", nullptr, kGradient},
+    {"sum_to", nullptr, kGradient},
+    {"tensor_copy", nullptr, kDivided},
     {"tensor_sum", nullptr, kDivided},
 };
 
