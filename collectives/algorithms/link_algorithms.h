@@ -5,8 +5,9 @@
 //   tree all-reduce       up the reduction's own tree as partial sums and down again:
 //                         2*ceil(log2 n) steps, at most B*log2 n sent (twice that for 16-bit
 //                         floats, whose partial sums travel as float32)
-//   owner all-reduce      part r of all to rank r, which reduces it; then all parts to all:
-//                         2 steps, 2*B*(n-1)/n sent, as a ring, but in two steps and in tree order
+//   owner all-reduce      in k blocks: part r of all to rank r, which reduces it;
+//                         then all parts to all, while the next block's travel: k+1 steps,
+//                         2*B*(n-1)/n sent, as a ring, but in tree order
 //   owner reduce-scatter  the first half of that: 1 step, (n-1) parts sent
 //   exchange all-gather   1 step, (n-1)*B sent
 //   binomial broadcast    ceil(log2 n) steps, at most B*ceil(log2 n) sent

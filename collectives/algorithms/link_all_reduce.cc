@@ -13,29 +13,45 @@ char* Bytes(void* data) {
   return static_cast<char*>(data);
 }
 
-// Sends part r (by `part_of`) to rank r, receives ours from all into scratch and reduces it to
-// `out`.
+// A rank's own part of a sum: part r (by `part_of`) goes to rank r, ours come from all into
+// scratch.
+struct OwnPart {
+  Range range;
+  std::vector<const void*> inputs;  // of the reduction, once the transfers are done
+};
+
+template <typename PartFunction>
+OwnPart GatherOwnPart(Group& group, const Call& call, const PartFunction& part_of,
+                      std::vector<Transfer>& transfers) {
+  const size_t element = DataTypeSize(call.type);
+  OwnPart own{part_of(group.rank), std::vector<const void*>(static_cast<size_t>(group.size))};
+  const size_t bytes = own.range.size() * element;
+  unsigned char* const received = Scratch(group, bytes * static_cast<size_t>(group.size));
+  for (int step = 1; step < group.size; ++step) {
+    const int to = (group.rank + step) % group.size;
+    const int from = (group.rank + group.size - step) % group.size;
+    const Range theirs = part_of(to);
+    unsigned char* const place = received + static_cast<size_t>(from) * bytes;
+    transfers.push_back(
+        Transfer::Send(to, Bytes(call.in) + theirs.begin * element, theirs.size() * element));
+    transfers.push_back(Transfer::Recv(from, place, bytes));
+    own.inputs[from] = place;
+  }
+  own.inputs[group.rank] = Bytes(call.in) + own.range.begin * element;
+  return own;
+}
+
+void Reduce(const Group& group, const Call& call, const OwnPart& own, void* out) {
+  TreeReduce(out, own.inputs.data(), group.splits, own.range.size(), call.type, call.op);
+}
+
 template <typename PartFunction>
 Status ReduceOwnPart(Group& group, const Call& call, const PartFunction& part_of, void* out,
                      Deadline deadline) {
-  const size_t element = DataTypeSize(call.type);
-  const Range mine = part_of(group.rank);
-  const size_t bytes = mine.size() * element;
-  unsigned char* received = Scratch(group, bytes * static_cast<size_t>(group.size));
-  std::vector<const void*> inputs(static_cast<size_t>(group.size));
   std::vector<Transfer> transfers;
-  for (int step = 1; step < group.size; ++step) {
-    int to = (group.rank + step) % group.size;
-    int from = (group.rank + group.size - step) % group.size;
-    Range theirs = part_of(to);
-    transfers.push_back(
-        Transfer::Send(to, Bytes(call.in) + theirs.begin * element, theirs.size() * element));
-    inputs[from] = received + static_cast<size_t>(from) * bytes;
-    transfers.push_back(Transfer::Recv(from, received + static_cast<size_t>(from) * bytes, bytes));
-  }
-  inputs[group.rank] = Bytes(call.in) + mine.begin * element;
+  const OwnPart own = GatherOwnPart(group, call, part_of, transfers);
   LEPTON_RETURN_IF_ERROR(group.mesh.Run(transfers, deadline));
-  TreeReduce(out, inputs.data(), group.splits, mine.size(), call.type, call.op);
+  Reduce(group, call, own, out);
   return {};
 }
 
@@ -53,22 +69,40 @@ Status OwnerReduceScatter(Group& group, const Call& call, Deadline deadline) {
   return ReduceOwnPart(group, call, part, call.out, deadline);
 }
 
+// In blocks, so that what comes is added, and what was added is sent, while it is in the caches:
+// the sums of a block travel together with the parts of the next.
 Status OwnerAllReduce(Group& group, const Call& call, Deadline deadline) {
   const size_t element = DataTypeSize(call.type);
-  auto part = [&](int r) { return PartOf(call.count, element, r, group.size); };
-  const Range mine = part(group.rank);
-  char* out = Bytes(call.out) + mine.begin * element;
-  LEPTON_RETURN_IF_ERROR(ReduceOwnPart(group, call, part, out, deadline));
+  const size_t per_block = group.mesh.part_bytes() * static_cast<size_t>(group.size);
+  const int blocks = static_cast<int>(call.bytes() / per_block) + 1;
+  char* const out = Bytes(call.out);
+  const auto part_of_block = [&](int block) {
+    return [&, whole = PartOf(call.count, element, block, blocks)](int r) {
+      const Range part = PartOf(whole.size(), element, r, group.size);
+      return Range{whole.begin + part.begin, whole.begin + part.end};
+    };
+  };
   std::vector<Transfer> transfers;
-  for (int step = 1; step < group.size; ++step) {
-    int to = (group.rank + step) % group.size;
-    int from = (group.rank + group.size - step) % group.size;
-    Range theirs = part(from);
-    transfers.push_back(Transfer::Send(to, out, mine.size() * element));
-    transfers.push_back(
-        Transfer::Recv(from, Bytes(call.out) + theirs.begin * element, theirs.size() * element));
+  for (int block = 0; block <= blocks; ++block) {
+    transfers.clear();
+    if (block > 0) {
+      const auto part_of = part_of_block(block - 1);
+      const Range mine = part_of(group.rank);
+      for (int step = 1; step < group.size; ++step) {
+        const int to = (group.rank + step) % group.size;
+        const int from = (group.rank + group.size - step) % group.size;
+        const Range theirs = part_of(from);
+        transfers.push_back(Transfer::Send(to, out + mine.begin * element, mine.size() * element));
+        transfers.push_back(
+            Transfer::Recv(from, out + theirs.begin * element, theirs.size() * element));
+      }
+    }
+    OwnPart own{};
+    if (block < blocks) own = GatherOwnPart(group, call, part_of_block(block), transfers);
+    LEPTON_RETURN_IF_ERROR(group.mesh.Run(transfers, deadline));
+    if (block < blocks) Reduce(group, call, own, out + own.range.begin * element);
   }
-  return group.mesh.Run(transfers, deadline);
+  return {};
 }
 
 // The subtree of ranks [low, high) is summed at rank `low`; see tree_reduce.h for where it splits.

@@ -13,6 +13,13 @@ bool AllDone(std::span<const Transfer> transfers) {
                      [](const Transfer& t) { return t.done == t.bytes; });
 }
 
+// An earlier one with the same peer in the same direction has not ended: its bytes come first.
+bool Waits(std::span<const Transfer> transfers, const Transfer& t) {
+  return std::any_of(transfers.data(), &t, [&t](const Transfer& before) {
+    return before.peer == t.peer && before.send == t.send && before.done < before.bytes;
+  });
+}
+
 }  // namespace
 
 std::string Stragglers(std::span<const Transfer> transfers) {
@@ -49,7 +56,7 @@ Status LinkMesh::Run(std::span<Transfer> transfers, Deadline deadline) {
 Result<bool> LinkMesh::Progress(std::span<Transfer> transfers) {
   bool moved = false;
   for (Transfer& t : transfers) {
-    if (t.done == t.bytes) continue;
+    if (t.done == t.bytes || Waits(transfers, t)) continue;
     char* at = static_cast<char*>(t.data) + t.done;
     Link& link = *links_[t.peer];
     Result<size_t> bytes =
@@ -67,7 +74,7 @@ Status LinkMesh::Sleep(std::span<Transfer> transfers, Deadline deadline) {
   poll_.assign(1, pollfd{failure_->fd(), POLLIN, 0});
   bool use_bell = false;
   for (const Transfer& t : transfers) {
-    if (t.done == t.bytes) continue;
+    if (t.done == t.bytes || Waits(transfers, t)) continue;
     int fd = links_[t.peer]->fd();
     if (fd < 0) {
       use_bell = true;

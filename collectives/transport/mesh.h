@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 
@@ -28,10 +30,13 @@ struct Transfer {
 class Mesh {
  public:
   virtual ~Mesh() = default;
-  // Drives all transfers together until all are complete; at most one per peer and direction.
+  // Drives all transfers together until all are complete; those of one peer and direction in the
+  // order in which they stand.
   // The group's failure; kAborted naming the peer that is gone; kDeadlineExceeded naming the peers
   // that did not answer. After an error how much has moved is unspecified.
   virtual Status Run(std::span<Transfer> transfers, Deadline deadline) = 0;
+  // How many bytes for each peer an algorithm had best move at a time.
+  virtual size_t part_bytes() const { return std::numeric_limits<uint32_t>::max(); }
   // From now on waits sleep at once instead of spinning first, or no longer: a wish.
   virtual void SetPatient(bool) {}
 };

@@ -138,6 +138,17 @@ TEST(TcpLink, AFlippedBitAnywhereIsFound) {
   }
 }
 
+TEST(TcpLink, APeerInAnotherOperationIsFoundByItsShorterTransfer) {
+  Wire wire;
+  const Bytes bytes = Pattern(100);
+  ASSERT_EQ(wire.sender->TrySend(bytes.data(), bytes.size()).value(), bytes.size());
+  wire.Put(wire.Take());
+  Bytes out(101);
+  const auto received = wire.receiver->TryRecv(out.data(), out.size());
+  ASSERT_EQ(received.status().code(), StatusCode::kAborted);
+  EXPECT_NE(received.status().message().find("another operation"), std::string::npos);
+}
+
 TEST(TcpLink, OneReceiverMayReadInOtherPiecesThanWereSent) {
   Wire wire;
   const Bytes bytes = Pattern(1000);
