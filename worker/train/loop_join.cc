@@ -48,13 +48,13 @@ std::vector<std::span<float>> TrainLoop::Impl::StateColumns() {
   return columns;
 }
 
-// Whether those that lack the state get it while the others go on. Not a rank that was a member and
-// is a step behind; nor a state that is there as soon as it is asked for. All ranks see alike.
-bool TrainLoop::Impl::JoinsBesideSteps(std::span<const int64_t> places,
+// Whether those that lack the state get it while the others go on. Not a rank that has one of its
+// own, a step behind; nor a state that is there as soon as it is asked for. All ranks see alike.
+bool TrainLoop::Impl::JoinsBesideSteps(std::span<const int64_t> own,
                                        std::span<const int> furthest) {
-  for (size_t rank = 0; rank < places.size(); ++rank) {
+  for (size_t rank = 0; rank < own.size(); ++rank) {
     const bool whole = rank < furthest.size();
-    if (whole ? furthest[rank] != static_cast<int>(rank) : places[rank] >= 0) return false;
+    if (whole ? furthest[rank] != static_cast<int>(rank) : own[rank] >= 0) return false;
   }
   return FloatsIn(SharedState()) * kFloat > run_.spec.gradients.bucket_bytes;
 }

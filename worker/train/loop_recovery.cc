@@ -10,6 +10,12 @@
 #include "worker/train/parameter_digest.h"
 
 namespace lepton::worker {
+namespace {
+
+constexpr size_t kShareFloats = size_t{1} << 22;  // in one broadcast
+
+}  // namespace
+
 // The step in flight when a group broke is forgotten.
 Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool has_state) {
   if (exchange_) exchange_->Abandon();
@@ -57,12 +63,13 @@ Result<int> TrainLoop::Impl::Settle(bool has_state) {
   LEPTON_RETURN_IF_ERROR(
       gang_->AllGather(mine, all.data(), std::size(mine), collectives::DataType::kInt64)
           .WithContext("places"));
-  std::vector<int64_t> places(ranks);
+  std::vector<int64_t> own(ranks), places(ranks);
   std::vector<uint64_t> digests(ranks);
   bool fresh = true;
   for (size_t rank = 0; rank < ranks; ++rank) fresh = fresh && all[rank * std::size(mine) + 1] == 0;
   for (size_t rank = 0; rank < ranks; ++rank) {
     const int64_t* const its = &all[rank * std::size(mine)];
+    own[rank] = its[0];
     // What a rank drew for itself counts only where nobody has begun.
     places[rank] = fresh || its[1] != 0 ? its[0] : -1;
     digests[rank] = static_cast<uint64_t>(its[2]);
@@ -76,13 +83,16 @@ Result<int> TrainLoop::Impl::Settle(bool has_state) {
   const int behind = static_cast<int>(ranks - furthest.size());
   const bool alike = CountDigests(digests, furthest).agree();
   if (!fresh) LEPTON_RETURN_IF_ERROR(CheckEqual(digests, furthest));
-  if (!fresh && behind > 0 && JoinsBesideSteps(places, furthest)) {
+  if (!fresh && behind > 0 && JoinsBesideSteps(own, furthest)) {
     whole_ = places[static_cast<size_t>(gang_->rank())] == newest;
     LEPTON_RETURN_IF_ERROR(ShareLoopState(furthest[0]).WithContext("training state"));
     joining_->Begin(*gang_, static_cast<int>(furthest.size()));
   } else if (behind > 0 || !alike) {
-    const bool keeps = places[static_cast<size_t>(gang_->rank())] == newest && alike;
-    LEPTON_RETURN_IF_ERROR(Share(furthest[0], keeps).WithContext("training state"));
+    const bool same = places[static_cast<size_t>(gang_->rank())] == newest && alike;
+    LEPTON_RETURN_IF_ERROR(Share(furthest[0], same, mine[0] >= 0).WithContext("training state"));
+  } else if (!fresh) {
+    // Some may have done more than others of what follows the step.
+    LEPTON_RETURN_IF_ERROR(ShareLoopState(furthest[0]).WithContext("training state"));
   }
   return behind;
 }
@@ -111,10 +121,13 @@ Result<uint64_t> TrainLoop::Impl::SettleParts(bool has_state) {
     zero_->Update(state_.step, meeting.norm, GradientOfParts());
     state_.gradient_norm = meeting.norm;
     Advance(reduced_);
+    // Those that had applied it have forgotten who wished to go: whoever still does says so anew.
+    wishes_ = {};
   }
-  if (meeting.behind > 0) {
+  // Also at one place some may have done more than others of what follows the step.
+  if (meeting.behind > 0 || !meeting.fresh) {
     LEPTON_RETURN_IF_ERROR(ShareLoopState(meeting.source).WithContext("training state"));
-    // At the start what a rank has is nobody's but its own until all have met.
+    // At the start what a rank has is nobody's but its own until all have met; then it counts.
     has_loop_state_ = has_loop_state_ || !meeting.fresh;
   }
   LEPTON_ASSIGN_OR_RETURN(const uint64_t weights, zero_->ShareWeights(*gang_, meeting));
@@ -147,19 +160,37 @@ Status TrainLoop::Impl::VisitWeights(const ZeroState::Meeting& meeting) {
   return Status::Ok();
 }
 
-// Weights, optimiser and loop state of one rank, to all. Who `keeps` has the same bits already, and
-// still has them when the source dies meanwhile; the others have nothing until all of it is here.
-Status TrainLoop::Impl::Share(int source, bool keeps) {
-  using collectives::DataType;
-  whole_ = whole_ && (keeps || gang_->rank() == source);
+// Weights, optimiser and loop state of one rank, to all, also to those that have the `same` bits.
+// When the source dies meanwhile, they still have them; and who has a state of its `own`, of the
+// step before or drawn otherwise, has that again: perhaps nobody else that lives has any.
+Status TrainLoop::Impl::Share(int source, bool same, bool own) {
+  const bool gets = !same && gang_->rank() != source;
+  std::vector<std::vector<float>> before;
   for (const std::span<float> floats : SharedState()) {
-    if (floats.empty()) continue;
-    LEPTON_RETURN_IF_ERROR(
-        gang_->Broadcast(floats.data(), floats.size(), DataType::kFloat32, source));
+    if (gets && own) before.emplace_back(floats.begin(), floats.end());
   }
-  LEPTON_RETURN_IF_ERROR(ShareLoopState(source));
-  whole_ = true;
-  return Status::Ok();
+  whole_ = own && !gets;
+  const Status shared = ShareArrays(source, gets);
+  for (size_t i = 0; i < before.size() && !shared.ok(); ++i) {
+    std::copy(before[i].begin(), before[i].end(), SharedState()[i].begin());
+  }
+  whole_ = own || shared.ok();
+  return shared;
+}
+
+// What is not for this rank must not touch what it has: a broken group leaves anything in a buffer.
+Status TrainLoop::Impl::ShareArrays(int source, bool gets) {
+  std::vector<float> passing;
+  for (const std::span<float> floats : SharedState()) {
+    for (size_t at = 0; at < floats.size(); at += kShareFloats) {
+      const std::span<float> mine = floats.subspan(at, std::min(kShareFloats, floats.size() - at));
+      const bool in_place = gets || gang_->rank() == source;
+      if (!in_place) passing.resize(mine.size());
+      LEPTON_RETURN_IF_ERROR(gang_->Broadcast(in_place ? mine.data() : passing.data(), mine.size(),
+                                              collectives::DataType::kFloat32, source));
+    }
+  }
+  return ShareLoopState(source);
 }
 
 Status TrainLoop::Impl::ShareLoopState(int source) {

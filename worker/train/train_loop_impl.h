@@ -69,12 +69,13 @@ class TrainLoop::Impl {
   Result<int> Settle(bool has_state);
   Result<uint64_t> SettleParts(bool has_state);
   Status VisitWeights(const ZeroState::Meeting& meeting);
-  Status Share(int source, bool keeps);
+  Status Share(int source, bool same, bool own);
+  Status ShareArrays(int source, bool gets);
   std::vector<std::span<float>> SharedState();
   Status ShareLoopState(int source);
 
   // loop_join.cc
-  bool JoinsBesideSteps(std::span<const int64_t> places, std::span<const int> furthest);
+  bool JoinsBesideSteps(std::span<const int64_t> own, std::span<const int> furthest);
   int64_t JoinPiece() const;
   std::vector<std::span<float>> StateColumns();
   void DealShards();

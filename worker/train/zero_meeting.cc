@@ -53,13 +53,19 @@ Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine)
   Meeting meeting;
   meeting.fresh =
       std::all_of(all.begin(), all.end(), [](const ZeroRecord& one) { return one.took_part == 0; });
-  // What a rank drew for itself counts only where nobody has begun.
+  const auto begun = [&](const ZeroRecord& one) { return meeting.fresh || one.took_part != 0; };
   int64_t newest = -1;
-  for (ZeroRecord& one : all) {
-    if (!meeting.fresh && one.took_part == 0) one.place = -1;
-    newest = std::max(newest, one.place);
-  }
+  for (const ZeroRecord& one : all) newest = std::max(newest, begun(one) ? one.place : -1);
   if (newest < 0) return Internal("no rank has the training state");
+  // What a rank drew for itself counts only where nobody has begun, or where it is the same.
+  const auto model = std::find_if(all.begin(), all.end(), [&](const ZeroRecord& one) {
+    return begun(one) && one.place == newest && one.whole != 0;
+  });
+  for (ZeroRecord& one : all) {
+    const bool same =
+        model != all.end() && one.place == newest && one.whole != 0 && one.digest == model->digest;
+    if (!begun(one) && !same) one.place = -1;
+  }
   meeting.step = static_cast<uint64_t>(newest) / 2;
   meeting.source = -1;
   for (size_t rank = 0; rank < ranks; ++rank) {

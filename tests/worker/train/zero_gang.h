@@ -26,7 +26,8 @@ inline constexpr int kColumns = 24;
 inline constexpr int kRows = 96;
 
 // In the group's collective call number `call` the victim dies; of the others those in `lucky`
-// still get the result. Or it dies before its message number `message`.
+// still get the result. Or it dies before its message number `message`. Buffers of calls that fail
+// are garbage, as the contract has it.
 struct Death {
   int call = -1;  // none
   int victim = 0;
@@ -61,10 +62,14 @@ class MortalCommunicator final : public collectives::Communicator {
   }
   Status Broadcast(void* data, size_t count, DataType type, int root) override {
     const size_t bytes = count * collectives::DataTypeSize(type);
-    return Together(data, bytes, [&](void* to) {
-      std::memcpy(to, data, bytes);
+    std::vector<char> sent(bytes);
+    std::memcpy(sent.data(), data, bytes);
+    const Status status = Together(data, bytes, [&](void* to) {
+      std::memcpy(to, sent.data(), bytes);
       return inner_.Broadcast(to, count, type, root);
     });
+    if (rank() == root) std::memcpy(data, sent.data(), bytes);
+    return status;
   }
   Status Barrier() override {
     return Together(nullptr, 0, [&](void*) { return inner_.Barrier(); });
@@ -74,8 +79,10 @@ class MortalCommunicator final : public collectives::Communicator {
     return inner_.Send(data, count, type, peer);
   }
   Status Recv(void* data, size_t count, DataType type, int peer) override {
-    LEPTON_RETURN_IF_ERROR(Alone());
-    return inner_.Recv(data, count, type, peer);
+    const Status alive = Alone();
+    const Status status = alive.ok() ? inner_.Recv(data, count, type, peer) : alive;
+    if (!status.ok()) Garble(data, count * collectives::DataTypeSize(type));
+    return status;
   }
   Status ReduceScatter(const void*, void*, size_t, DataType, ReduceOp) override { return Unused(); }
   Status Gather(const void*, void*, size_t, DataType, int) override { return Unused(); }
@@ -124,7 +131,12 @@ class MortalCommunicator final : public collectives::Communicator {
   }
   template <typename Call>
   Status Together(void* out, size_t bytes, const Call& call) {
-    if (calls_++ != death_.call) return call(out);
+    const Status status = calls_++ == death_.call ? TheLast(out, bytes, call) : call(out);
+    if (!status.ok()) Garble(out, bytes);
+    return status;
+  }
+  template <typename Call>
+  Status TheLast(void* out, size_t bytes, const Call& call) {
     std::vector<char> result(bytes + 1);
     LEPTON_RETURN_IF_ERROR(call(result.data()));
     LEPTON_RETURN_IF_ERROR(gang_->Meet());
@@ -132,6 +144,9 @@ class MortalCommunicator final : public collectives::Communicator {
     if ((death_.lucky >> rank() & 1) == 0) return Aborted("a peer died");
     if (bytes > 0) std::memcpy(out, result.data(), bytes);
     return Status::Ok();
+  }
+  static void Garble(void* out, size_t bytes) {
+    if (bytes > 0) std::memset(out, 0xFF, bytes);
   }
 
   const std::shared_ptr<ThreadGang> gang_;
@@ -157,8 +172,9 @@ class ZeroObserver final : public worker::TrainObserver {
   }
   void Diverged(const worker::Divergence& divergence) override { diverged = divergence; }
   void Progress(const worker::TrainProgress&) override {}
-  Result<storage::Digest> Checkpoint(uint64_t, const worker::Metrics&) override {
-    return Internal("none");
+  Result<storage::Digest> Checkpoint(uint64_t step, const worker::Metrics&) override {
+    checkpoints.emplace_back(step, 0);
+    return std::string(64, 'd');
   }
   Result<storage::Digest> CheckpointParts(uint64_t step, const worker::Metrics&,
                                           const CollectState& collect) override {
@@ -173,7 +189,8 @@ class ZeroObserver final : public worker::TrainObserver {
 
   // Told so that the reduction of a step tells the others, or just behind the step.
   uint64_t leave_at = 1000, leave_behind = 1000, regroup_at = 1000;
-  std::vector<std::pair<uint64_t, int64_t>> checkpoints;  // of which step, elements of the state
+  // Of which step, elements of the state that came in parts.
+  std::vector<std::pair<uint64_t, int64_t>> checkpoints;
   uint64_t committed = 0;
   std::function<void(uint64_t, nn::TrainingProgram&)> on_computed;
   std::function<void(uint64_t)> on_committed;
@@ -184,12 +201,14 @@ class ZeroObserver final : public worker::TrainObserver {
 };
 
 struct Member {
+  int number = 0;  // in the order of Add
   std::unique_ptr<nn::TrainingProgram> program;
   std::unique_ptr<nn::OuterOptimizer> outer;
   ZeroObserver observer;
   std::unique_ptr<worker::TrainLoop> loop;
   std::unique_ptr<worker::TrainRun> run;
   bool has_state = true;
+  bool entered = false;  // the newest group
   Status status;
   worker::TrainOutcome outcome;
   std::string weights;  // of all elements, once it is through
@@ -199,18 +218,19 @@ class ZeroTraining {
  public:
   explicit ZeroTraining(const std::string& more, uint64_t steps = 5, int hidden = 230,
                         int layers = 2)
-      : spec_(*spec::ParseJobSpec(
-            fmt::format("{{kind: train, dataset: {{name: made}}, {}seed: 5, steps: {}, checkpoint: "
-                        "{{every_steps: 1000}}, {}resources: {{max_workers: 5}}, {}{}}}",
-                        more.find("batch_size") == more.npos ? "batch_size: 16, " : "", steps,
-                        more.find("elastic") == more.npos
-                            ? fmt::format("elastic: {{logical_shards: {}}}, ", kShards)
-                            : "",
-                        more.find("model:") == more.npos
-                            ? fmt::format("model: {{hidden: [{}]}}, ",
-                                          fmt::join(std::vector<int>(layers, hidden), ", "))
-                            : "",
-                        more))),
+      : spec_(*spec::ParseJobSpec(fmt::format(
+            "{{kind: train, dataset: {{name: made}}, {}seed: 5, steps: {}, {}{}resources: "
+            "{{max_workers: 5}}, {}{}}}",
+            more.find("batch_size") == more.npos ? "batch_size: 16, " : "", steps,
+            more.find("checkpoint") == more.npos ? "checkpoint: {every_steps: 1000}, " : "",
+            more.find("elastic") == more.npos
+                ? fmt::format("elastic: {{logical_shards: {}}}, ", kShards)
+                : "",
+            more.find("model:") == more.npos
+                ? fmt::format("model: {{hidden: [{}]}}, ",
+                              fmt::join(std::vector<int>(layers, hidden), ", "))
+                : "",
+            more))),
         steps_(steps) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
@@ -262,6 +282,7 @@ class ZeroTraining {
     member.program = *std::move(built);
     member.outer = worker::MakeOuterOptimizer(spec_, *member.program);
     member.has_state = has_state;
+    member.number = added_++;
     return member;
   }
 
@@ -280,6 +301,10 @@ class ZeroTraining {
     }
     for (std::thread& thread : threads) thread.join();
     const int calls = ranks[0]->calls();
+    entered.clear();
+    for (const auto& member : members) {
+      if (member->entered) entered.push_back(member->number);
+    }
     for (int rank = size; rank-- > 0;) {
       const bool left = members[rank]->status.code() == StatusCode::kCancelled;
       if (left && !ranks[rank]->dead()) gone.push_back(std::move(members[rank]));
@@ -302,6 +327,7 @@ class ZeroTraining {
   }
 
   std::vector<std::unique_ptr<Member>> members, gone;
+  std::vector<int> entered;  // whose Enter was OK in the newest group, the dead among them
 
  private:
   void TakePart(Member& member, collectives::Communicator& gang) {
@@ -314,9 +340,10 @@ class ZeroTraining {
                                                                        .last_step = steps_});
       member.loop = std::make_unique<worker::TrainLoop>(*member.run, member.observer);
     }
+    member.entered = false;
     member.status = [&]() -> Status {
       LEPTON_RETURN_IF_ERROR(member.loop->Enter(gang, member.has_state).status());
-      member.has_state = true;
+      member.has_state = member.entered = true;
       LEPTON_ASSIGN_OR_RETURN(member.outcome, member.loop->Run());
       member.weights.clear();
       return member.program->CollectWeights([&](const nn::ParameterView&,
@@ -333,6 +360,7 @@ class ZeroTraining {
 
   const spec::JobSpec spec_;
   const uint64_t steps_;
+  int added_ = 0;
   worker::PreparedData data_;
 };
 
