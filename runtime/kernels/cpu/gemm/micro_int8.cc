@@ -85,31 +85,57 @@ void MultiplyInt8(int64_t rows, int64_t inner, const void* block, const void* pa
 
 #define LEPTON_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
 
-// vpdpbusd takes its left side without sign: 128 is added to it, and 128 times the right side
-// taken away again.
-template <int kRows>
-LEPTON_VNNI void MultiplyVnniRows(int64_t steps, const int8_t* left, const int8_t* right, float* c,
-                                  bool add) {
+// vpdpbusd takes its left side without sign: 128 is added to it as it is packed, and 128 times the
+// right side, the excess, taken away from the sums.
+LEPTON_VNNI void PackFlippedBlocks(const Part& part, void* blocks) {
   const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
-  __m512i sums[kRows][2], excess[2];
-  for (int half = 0; half < 2; ++half) {
-    excess[half] = _mm512_setzero_si512();
-    for (int row = 0; row < kRows; ++row) {
-      sums[row][half] = add ? _mm512_loadu_si512(c + row * kPanelColumns + half * kHalfRows)
-                            : _mm512_setzero_si512();
+  auto* to = static_cast<int8_t*>(blocks);
+  const int64_t padded_rows = (part.count + kInt8Rows - 1) / kInt8Rows * kInt8Rows;
+  for (int64_t row = 0; row < padded_rows; ++row) {
+    int8_t* line = to + row / kInt8Rows * kInt8Rows * part.padded + row % kInt8Rows * kInt8Step;
+    const int64_t inner = row < part.count ? part.inner : 0;
+    const int8_t* from = inner > 0 ? Int8Row(part, part.source.row_stride, row) : nullptr;
+    for (int64_t k = 0; k < part.padded; k += kInt8Step, line += 2 * kTileBytes) {
+      const int64_t there = std::clamp<int64_t>(inner - k, 0, kInt8Step);
+      const __mmask64 mask = there == 0 ? 0 : ~__mmask64{0} >> (kInt8Step - there);
+      const __m512i bytes = _mm512_maskz_loadu_epi8(mask, from + (there == 0 ? 0 : k));
+      _mm512_storeu_si512(line, _mm512_xor_si512(bytes, flip));
     }
+  }
+}
+
+// What 128 in each number of a row makes of a panel's columns.
+struct Excess {
+  __m512i of[2];
+};
+
+template <int kRows, bool kFindsExcess>
+LEPTON_VNNI inline void MultiplyVnniRows(int64_t steps, const int8_t* left, const int8_t* right,
+                                         float* c, bool add, Excess& excess) {
+  const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
+  __m512i sums[kRows][2], found[2];
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+    found[half] = _mm512_setzero_si512();
+#pragma GCC unroll 8
+    for (int row = 0; row < kRows; ++row) sums[row][half] = _mm512_setzero_si512();
   }
   for (int64_t step = 0; step < steps; ++step) {
     for (int64_t four = 0; four < kHalfRows; ++four) {
       __m512i b[2];
+#pragma GCC unroll 2
       for (int half = 0; half < 2; ++half) {
         b[half] = _mm512_loadu_si512(right + half * kTileBytes + four * kInt8Step);
-        excess[half] = _mm512_dpbusd_epi32(excess[half], flip, b[half]);
+        if constexpr (kFindsExcess) {
+          found[half] = _mm512_dpbusd_epi32(found[half], flip, b[half]);
+        }
       }
+#pragma GCC unroll 8
       for (int row = 0; row < kRows; ++row) {
         int32_t word;
         std::memcpy(&word, left + row * kInt8Step + four * kFour, sizeof(word));
-        const __m512i a = _mm512_xor_si512(_mm512_set1_epi32(word), flip);
+        const __m512i a = _mm512_set1_epi32(word);
+#pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
           sums[row][half] = _mm512_dpbusd_epi32(sums[row][half], a, b[half]);
         }
@@ -118,10 +144,30 @@ LEPTON_VNNI void MultiplyVnniRows(int64_t steps, const int8_t* left, const int8_
     left += 2 * kTileBytes;
     right += 2 * kTileBytes;
   }
-  for (int row = 0; row < kRows; ++row) {
-    for (int half = 0; half < 2; ++half) {
-      _mm512_storeu_si512(c + row * kPanelColumns + half * kHalfRows,
-                          _mm512_sub_epi32(sums[row][half], excess[half]));
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+    if constexpr (kFindsExcess) excess.of[half] = found[half];
+#pragma GCC unroll 8
+    for (int row = 0; row < kRows; ++row) {
+      float* const to = c + row * kPanelColumns + half * kHalfRows;
+      __m512i sum = _mm512_sub_epi32(sums[row][half], excess.of[half]);
+      if (add) sum = _mm512_add_epi32(sum, _mm512_loadu_si512(to));
+      _mm512_storeu_si512(to, sum);
+    }
+  }
+}
+
+// The rows from `row` on, kRows at a time.
+template <int kRows>
+LEPTON_VNNI void MultiplyVnniFrom(int64_t& row, int64_t rows, int64_t steps, const int8_t* left,
+                                  const int8_t* right, float* c, bool add, Excess& excess) {
+  for (; row + kRows <= rows; row += kRows) {
+    const int8_t* const block = left + row * kInt8Step;
+    float* const to = c + row * kPanelColumns;
+    if (row == 0) {
+      MultiplyVnniRows<kRows, true>(steps, block, right, to, add, excess);
+    } else {
+      MultiplyVnniRows<kRows, false>(steps, block, right, to, add, excess);
     }
   }
 }
@@ -130,24 +176,22 @@ LEPTON_VNNI void MultiplyVnni(int64_t rows, int64_t inner, const void* block, co
                               float* c, bool add) {
   const auto* left = static_cast<const int8_t*>(block);
   const auto* right = static_cast<const int8_t*>(panel);
+  const int64_t steps = inner / kInt8Step;
+  Excess excess;
   int64_t row = 0;
-  for (; row + 8 <= rows; row += 8) {
-    MultiplyVnniRows<8>(inner / kInt8Step, left + row * kInt8Step, right, c + row * kPanelColumns,
-                        add);
-  }
-  for (; row < rows; ++row) {
-    MultiplyVnniRows<1>(inner / kInt8Step, left + row * kInt8Step, right, c + row * kPanelColumns,
-                        add);
-  }
+  MultiplyVnniFrom<8>(row, rows, steps, left, right, c, add, excess);
+  MultiplyVnniFrom<4>(row, rows, steps, left, right, c, add, excess);
+  MultiplyVnniFrom<2>(row, rows, steps, left, right, c, add, excess);
+  MultiplyVnniFrom<1>(row, rows, steps, left, right, c, add, excess);
 }
 
 void NoTiles() {}
 
 }  // namespace
 
-const Micro kInt8Vnni = {"avx512_vnni",  kInt8Rows,      kInt8Step,    1024,    1,
-                         PackInt8Blocks, PackInt8Panels, MultiplyVnni, nullptr, nullptr,
-                         nullptr,        nullptr,        NoTiles,      NoTiles};
+const Micro kInt8Vnni = {"avx512_vnni",     kInt8Rows,      kInt8Step,    1024,    1,
+                         PackFlippedBlocks, PackInt8Panels, MultiplyVnni, nullptr, nullptr,
+                         nullptr,           nullptr,        NoTiles,      NoTiles};
 const Micro kInt8Baseline = {"baseline",     kInt8Rows,      kInt8Step,    1024,    1,
                              PackInt8Blocks, PackInt8Panels, MultiplyInt8, nullptr, nullptr,
                              nullptr,        nullptr,        NoTiles,      NoTiles};
