@@ -6,6 +6,7 @@ usage: model_torch.py [build/release/bench/model_bench] [MODEL ...]
 For each model (mlp, resnet18, gpt; see model_bench.cc) and precision: both sides first take five steps
 from the same weights on the same batch, and their losses must agree; then rounds time them in turn.
 Prints medians, the median ratio of the rounds, and peak resident memory. All cores on both sides.
+Then how long a process takes from its start until its first step begins, weights in memory.
 PyTorch needs an optimised BLAS to be a fair peer (Debian: libopenblas0-pthread); with the reference
 one it is fifty times slower.
 """
@@ -179,11 +180,29 @@ def time_ours(bench, model, precision, what):
     return statistics.median(times), peak
 
 
+def start_torch_apart(model, precision, folder):
+    """Milliseconds until the first step begins. Both processes read the same clock."""
+    begin = time.monotonic()
+    out = subprocess.run([sys.executable, __file__, "--torch-start", model, precision, folder],
+                         check=True, capture_output=True, text=True).stdout
+    return 1e3 * (float(out) - begin)
+
+
+def start_ours(bench, model, precision):
+    return float(subprocess.run([bench, model, precision, "start"], check=True, capture_output=True,
+                                text=True).stdout.split()[0])
+
+
 def main():
     arguments = sys.argv[1:]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     if arguments[:1] == ["--torch"]:
         print(*time_torch(*arguments[1:]))
+        return
+    if arguments[:1] == ["--torch-start"]:
+        peer = Torch(*arguments[1:])
+        print(time.monotonic(), flush=True)
+        peer.step()
         return
     bench = arguments[0] if arguments else "build/release/bench/model_bench"
     models = arguments[1:] or list(MODELS)
@@ -206,6 +225,10 @@ def main():
                           f"ms: {statistics.median(ratios):.2f}x as fast "
                           f"({min(ratios):.2f}-{max(ratios):.2f}); resident {our_mib:.0f} : "
                           f"{their_mib:.0f} MiB", flush=True)
+            starts = [(start_ours(bench, model, "bf16"), start_torch_apart(model, "bf16", folder))
+                      for _ in range(ROUNDS)]
+            ours, theirs = (statistics.median(s[i] for s in starts) for i in (0, 1))
+            print(f"{model:9} start    bf16 : ours {ours:.0f} ms, PyTorch {theirs:.0f} ms", flush=True)
         for what in ("forward", "step"):
             print(f"{model:9} {what:8} our bf16 is "
                   f"{medians['f32', what] / medians['bf16', what]:.2f}x as fast as our f32")
