@@ -13,14 +13,12 @@ namespace lepton::collectives {
 
 class Activity {
  public:
-  void Enter(bool all_ranks) {
-    since_ns_.store(RealClock().Now().time_since_epoch().count(), std::memory_order_relaxed);
-    if (all_ranks) begun_.fetch_add(1, std::memory_order_relaxed);
+  void Enter(bool all_ranks, MonotonicTime now) {
+    since_ns_.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+    if (all_ranks) Count(begun_);
   }
   void Leave() { since_ns_.store(0, std::memory_order_relaxed); }
-  void Moved() {
-    moves_.store(moves_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  }
+  void Moved() { Count(moves_); }
 
   uint64_t begun() const { return begun_.load(std::memory_order_relaxed); }
   uint64_t moves() const { return moves_.load(std::memory_order_relaxed); }
@@ -32,6 +30,11 @@ class Activity {
   }
 
  private:
+  // One thread at a time writes: no need for a locked addition.
+  static void Count(std::atomic<uint64_t>& counter) {
+    counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  }
+
   std::atomic<uint64_t> begun_{0}, moves_{0};
   std::atomic<int64_t> since_ns_{0};
 };

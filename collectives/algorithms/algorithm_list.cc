@@ -84,6 +84,7 @@ const Algorithm& ChooseAlgorithm(const Group& group, const Call& call, std::stri
     if (algorithm.name == name) return algorithm;
     const bool suits = algorithm.suits == nullptr || algorithm.suits(group, call);
     if (chosen == nullptr && suits) chosen = &algorithm;
+    if (chosen != nullptr && name.empty()) break;
   }
   return *chosen;
 }

@@ -18,9 +18,9 @@ namespace lepton::collectives {
 inline constexpr size_t kSharedOneShotBytesOfTwo = size_t{8} << 10;
 inline constexpr size_t kSharedOneShotBytes = size_t{32} << 10;
 
-// From so many bytes on the result is written past the caches: reading what is overwritten would
-// cost as much as reading the input.
-inline constexpr size_t kStreamedBytes = size_t{512} << 10;
+// Whether the result is written past the caches: where all ranks' inputs and results do not stay in
+// the last one, reading what is overwritten costs as much as reading the input. Ranks may differ.
+bool Streamed(const Group& group, const Call& call);
 
 Status SharedOneShotAllReduce(Group& group, const Call& call, Deadline deadline);
 Status SharedPairAllReduce(Group& group, const Call& call, Deadline deadline);

@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -88,11 +90,24 @@ Status PairRound(Group& group, const Call& call, size_t at, size_t count, bool s
   return {};
 }
 
+// What a group may count on of the last cache, others may have the rest: half of it, but no more
+// than a few cores' share of a large processor's, and something where a virtual machine hides it.
+size_t CacheForOneGroup() {
+  constexpr size_t kMost = size_t{16} << 20, kUnknown = size_t{8} << 20;
+  const long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  return bytes > 0 ? std::min(static_cast<size_t>(bytes) / 2, kMost) : kUnknown;
+}
+
 }  // namespace
+
+bool Streamed(const Group& group, const Call& call) {
+  static const size_t cache = CacheForOneGroup();
+  return 2 * static_cast<size_t>(group.size) * call.bytes() > cache;
+}
 
 Status SharedPairAllReduce(Group& group, const Call& call, Deadline deadline) {
   const size_t per_round = kPairRoundBytes / DataTypeSize(call.type);
-  const bool streamed = call.bytes() >= kStreamedBytes;
+  const bool streamed = Streamed(group, call);
   for (size_t at = 0; at < call.count; at += per_round) {
     const size_t count = std::min(per_round, call.count - at);
     LEPTON_RETURN_IF_ERROR(PairRound(group, call, at, count, streamed, deadline));
@@ -113,7 +128,7 @@ Status SharedOneShotAllReduce(Group& group, const Call& call, Deadline deadline)
 
 Status SharedSlicedAllReduce(Group& group, const Call& call, Deadline deadline) {
   size_t per_round = group.window->capacity() / DataTypeSize(call.type);
-  const bool streamed = call.bytes() >= kStreamedBytes;
+  const bool streamed = Streamed(group, call);
   for (size_t at = 0; at < call.count; at += per_round) {
     size_t count = std::min(per_round, call.count - at);
     LEPTON_RETURN_IF_ERROR(SlicedRound(group, call, at, count, streamed, deadline));

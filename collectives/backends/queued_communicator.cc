@@ -162,23 +162,24 @@ void QueuedCommunicator::Abort(Status cause) {
 }
 
 Status QueuedCommunicator::Check(const Call& call) const {
-  std::string name(OperationName(call.operation));
+  const auto bad = [&call](const std::string& what) {
+    return InvalidArgument(std::string(OperationName(call.operation)) + ": " + what);
+  };
   const bool root = call.root == rank_;
   bool needs_in = call.operation != Operation::kBarrier && call.operation != Operation::kRecv &&
                   (call.operation != Operation::kScatter || root);
   bool needs_out = call.operation != Operation::kBarrier && call.operation != Operation::kSend &&
                    (call.operation != Operation::kGather || root);
   if (call.count > 0 && ((needs_in && call.in == nullptr) || (needs_out && call.out == nullptr))) {
-    return InvalidArgument(name + ": null buffer for " + std::to_string(call.count) + " elements");
+    return bad("null buffer for " + std::to_string(call.count) + " elements");
   }
   size_t limit = std::numeric_limits<ptrdiff_t>::max() / 8 / static_cast<size_t>(size_);
-  if (call.count > limit) return InvalidArgument(name + ": count is beyond any memory");
+  if (call.count > limit) return bad("count is beyond any memory");
   if (call.root < 0 || call.root >= size_) {
-    return InvalidArgument(name + ": rank " + std::to_string(call.root) + " is not in 0.." +
-                           std::to_string(size_ - 1));
+    return bad("rank " + std::to_string(call.root) + " is not in 0.." + std::to_string(size_ - 1));
   }
   bool pair = call.operation == Operation::kSend || call.operation == Operation::kRecv;
-  if (pair && call.root == rank_) return InvalidArgument(name + ": the peer is this rank itself");
+  if (pair && call.root == rank_) return bad("the peer is this rank itself");
   return {};
 }
 
@@ -207,8 +208,9 @@ Status QueuedCommunicator::Perform(const Call& call) {
   const bool watched = options_.link_timeout > Duration{};
   // What two ranks do is no measure of how far the others are.
   const bool pair = call.operation == Operation::kSend || call.operation == Operation::kRecv;
-  failure_->activity().Enter(/*all_ranks=*/!pair);
-  Status status = Execute(call, watched ? Deadline::Never() : Deadline::In(options_.timeout));
+  const MonotonicTime now = RealClock().Now();  // once: it is a good part of a short operation
+  failure_->activity().Enter(/*all_ranks=*/!pair, now);
+  Status status = Execute(call, watched ? Deadline::Never() : Deadline(now + options_.timeout));
   failure_->activity().Leave();
   if (status.ok() || status.code() == StatusCode::kInvalidArgument) return status;
   std::string name(OperationName(call.operation));

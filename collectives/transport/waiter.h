@@ -56,7 +56,8 @@ class Waiter {
   Status Until(const Ready& ready, int peer, Deadline deadline) const {
     for (int i = 0; i < spins_; ++i) {
       if (ready()) return {};
-      CpuRelax();
+      // At first without a pause, which may take as long as a cache line's way from core to core.
+      if (i >= kEagerLooks) CpuRelax();
     }
     return SlowUntil(ready, peer, deadline);
   }
@@ -72,6 +73,7 @@ class Waiter {
   Yields yields() const { return Yields(yields_); }
 
  private:
+  static constexpr int kEagerLooks = 64;
   Status SlowUntil(const std::function<bool()>& ready, int peer, Deadline deadline) const;
   void FutexSleep(uint32_t rings, Duration at_most) const;
 
