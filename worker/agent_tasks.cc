@@ -1,5 +1,6 @@
 // The agent's tasks: starting, stopping, reporting.
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <utility>
 
@@ -13,6 +14,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr size_t kEndedTasksKept = 4096;
+constexpr char kPmixStore[] = "PMIX_MCA_gds";
 
 }  // namespace
 
@@ -65,6 +67,9 @@ ChildProcess::Command Agent::Loop::TaskCommand(const wire::StartTask& start,
   // For the libraries that a task uses; idle threads of one task must not take another's cores.
   command.environment = {{"OMP_NUM_THREADS", std::to_string(start.slots())},
                          {"OMP_WAIT_POLICY", "passive"}};
+  // Of the processes of one rank that ask the launcher's PMIx, its shared-memory store answers the
+  // first alone, and a task that uses MPI is a later one.
+  if (std::getenv(kPmixStore) == nullptr) command.environment[kPmixStore] = "hash";
   return command;
 }
 

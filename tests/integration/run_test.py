@@ -71,11 +71,33 @@ class Run(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn(f"workers={workers} ", done.stdout)
             digests[workers] = self.digest(done.stdout)
-        done = subprocess.run([*MPIRUN, "-np", "2", LEPTON, "run", str(spec)], cwd=self.folder,
+        digests["mpirun"] = self.under_mpirun(spec, 2)
+        # MPI in the tasks, whose workers have used the launcher's PMIx before.
+        spec.write_text(json.dumps(json.loads(spec.read_text()) | {"collectives": "mpi"}))
+        digests["mpi"] = self.under_mpirun(spec, 2)
+        self.assertEqual(len(set(digests.values())), 1, digests)
+
+    def under_mpirun(self, spec, ranks):
+        done = subprocess.run([*MPIRUN, "-np", str(ranks), LEPTON, "run", str(spec)], cwd=self.folder,
                               capture_output=True, text=True, timeout=120)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("workers=2 ", done.stdout)
-        digests["mpirun"] = self.digest(done.stdout)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn(f"workers={ranks} ", done.stdout)
+        return self.digest(done.stdout)
+
+    def test_a_model_over_several_ranks_has_the_same_bits_with_mpi(self):
+        text = self.folder / "fox.txt"
+        text.write_text("the quick brown fox jumps over the lazy dog. " * 60)
+        spec = {"kind": "train", "name": "fox", "loss": "next_token", "epochs": 3, "batch_size": 16, "seed": 3,
+                "model": {"arch": "transformer", "layers": 2, "heads": 4, "width": 32},
+                "dataset": {"uri": f"file://{text}", "tokenizer": "bytes", "context": 32},
+                "optimizer": {"lr": 0.003}, "clip_norm": 1.0, "checkpoint": {"every_steps": 5},
+                "parallel": {"tensor": 2}, "elastic": {"logical_shards": 2}}
+        digests = {}
+        for collectives in ("native", "mpi"):
+            for ranks in (2, 4):
+                path = self.folder / "fox.json"
+                path.write_text(json.dumps(spec | {"collectives": collectives, "resources": {"max_workers": ranks}}))
+                digests[collectives, ranks] = self.under_mpirun(path, ranks)
         self.assertEqual(len(set(digests.values())), 1, digests)
 
     def test_compressed_gradients_are_the_same_for_any_number_of_workers(self):
