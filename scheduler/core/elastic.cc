@@ -7,10 +7,14 @@
 
 namespace lepton::scheduler {
 
+bool IsTraining(const spec::JobSpec& spec) {
+  return spec.kind == spec::JobKind::kTrain || spec.kind == spec::JobKind::kDistill ||
+         spec.kind == spec::JobKind::kTune;
+}
+
 bool IsElastic(const spec::JobSpec& spec) {
-  const bool trains = spec.kind == spec::JobKind::kTrain || spec.kind == spec::JobKind::kDistill ||
-                      spec.kind == spec::JobKind::kTune;
-  return trains && spec.elastic.recovery == "in_place" && spec.resources.max_workers > 1 &&
+  return IsTraining(spec) && spec.elastic.recovery == "in_place" &&
+         spec.resources.max_workers > 1 &&
          (spec.collectives == "auto" || spec.collectives == "native");
 }
 

@@ -11,6 +11,8 @@
 
 namespace lepton::scheduler {
 
+// The job's tasks train, and show that they move (runtime/base/progress.h).
+bool IsTraining(const spec::JobSpec& spec);
 // Whether a gang of this job, or of its trials, goes on when a rank is lost.
 bool IsElastic(const spec::JobSpec& spec);
 

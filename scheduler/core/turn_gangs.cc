@@ -76,9 +76,12 @@ void Turn::FillStart(const Gang& gang, uint32_t slots, wire::StartTask* start) c
   start->set_slots(std::max(slots, 1u));
   start->set_bf16_sums(gang.bf16_sums());
   start->set_stop_grace_ms(options_.stop_grace_ms);
-  if (!gang.elastic()) return;
-  const int64_t budget = BudgetMs(state_.Spec(JobId(gang.job_id())));
-  start->set_elastic(true);
+  start->set_elastic(gang.elastic());
+  if (!gang.elastic() && (gang.job_id().empty() || gang.tasks_size() == 1)) return;
+  const spec::JobSpec& spec = state_.Spec(JobId(gang.job_id()));
+  if (!IsTraining(spec)) return;
+  // Those that wait for one that hangs would not know it from a slow one.
+  const int64_t budget = BudgetMs(spec);
   start->set_pulse_ms(static_cast<uint32_t>(std::max<int64_t>(5, budget / 20)));
   start->set_hang_ms(static_cast<uint32_t>(budget / 2));
 }

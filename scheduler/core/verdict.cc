@@ -47,6 +47,7 @@ Verdict JudgeTask(const Task& task) {
   using Kind = Verdict::Kind;
   const std::string code = task.code().empty() ? "INTERNAL" : task.code();
   if (task.state() == TASK_LOST) return {Kind::kWorkerFault, "WORKER_LOST", code, Describe(task)};
+  if (task.silent_since_ms() > 0) return {Kind::kWorkerFault, "HUNG", "ABORTED", Describe(task)};
   if (task.signal() != 0) return {Kind::kWorkerFault, "TASK_KILLED", "ABORTED", Describe(task)};
   if (task.has_diverged()) {
     const bool others_go_on = task.diverged().agreeing() > 0;

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""A transformer whose layers are divided over ranks (parallel.tensor): a rank that is killed ends its peers'
-step at once, the job goes on from its newest checkpoint, and its weights are those of the calm run."""
+"""A transformer whose layers are divided over ranks (parallel.tensor): a rank that is killed, or hangs, ends its
+peers' step, the job goes on from its newest checkpoint, and its weights are those of the calm run."""
 import os
 import pathlib
 import random
+import re
 import signal
 import sys
 
@@ -11,6 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import ClusterTest, main, wait_until  # noqa: E402
 
 SECONDS = 4
+BUDGET_S = 2
 
 
 class Divided(ClusterTest):
@@ -24,6 +26,7 @@ class Divided(ClusterTest):
                 "dataset": {"uri": f"file://{text}", "tokenizer": "bytes", "context": 32},
                 "optimizer": {"lr": 0.003}, "clip_norm": 1.0, "checkpoint": {"every_steps": 20},
                 "parallel": {"tensor": 2}, "resources": {"max_workers": 4},
+                "elastic": {"recovery_budget": f"{BUDGET_S}s"},
                 "restart": {"max": 5, "backoff": "50ms"}} | fields
 
     def done(self, job_id):
@@ -34,7 +37,8 @@ class Divided(ClusterTest):
     def alive(self, job_id):
         return [t for t in self.cluster.job(job_id)["tasks"] if t["state"] == "STARTED"]
 
-    def test_a_killed_rank_costs_the_steps_since_the_checkpoint_and_no_bit(self):
+    def hurt(self, sig):
+        """Any rank gets the signal behind a checkpoint; the job's end, which must have the calm run's bits."""
         spec = self.spec()
         spec["epochs"] = self.cluster.epochs_lasting(SECONDS, spec)
         calm = self.done(self.cluster.submit(spec))
@@ -44,12 +48,26 @@ class Divided(ClusterTest):
         self.cluster.wait_checkpoint(job_id)
         victim = dice.choice(wait_until(lambda: (lambda a: a if len(a) == 4 else None)(self.alive(job_id)), 20,
                                         "all ranks"))
-        os.kill(victim["pid"], signal.SIGKILL)
+        os.kill(victim["pid"], sig)
         # Well before a collective's time-out of 30 s, of which the victim's mate is in one.
         wait_until(lambda: self.cluster.job(job_id)["attempt"] == 2, 10, "another attempt")
         job = self.done(job_id)
         self.assertEqual(job["result"]["weights_sha256"], calm["result"]["weights_sha256"])
         self.assertEqual(job["result"]["steps"], calm["result"]["steps"])
+        return victim, self.cluster.items(f"/v1/jobs/{job_id}/events")
+
+    def test_a_killed_rank_costs_the_steps_since_the_checkpoint_and_no_bit(self):
+        self.hurt(signal.SIGKILL)
+
+    def test_a_stopped_rank_is_named_and_removed_within_the_budget(self):
+        victim, events = self.hurt(signal.SIGSTOP)
+        hung = [e["message"] for e in events if e["reason_code"] == "HUNG"]
+        print(hung, flush=True)
+        self.assertTrue(hung, events)
+        found = re.search(r"rank (\d) on worker (\w+): hung: no sign of life for (\d+) ms: killed", hung[0])
+        self.assertTrue(found, hung)
+        self.assertEqual(found[2], victim["worker_id"])
+        self.assertLess(int(found[3]), BUDGET_S * 1000)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,26 @@ TEST(Recovery, PeerThatBlamesTheGangDoesNotHideWhoDied) {
   EXPECT_THAT(sim.job(two.id).cause(), HasSubstr("rank 1 on worker w2: killed by signal 9"));
 }
 
+// A gang that starts anew gives pulses too: who waits for a peer that hangs cannot tell.
+TEST(Recovery, ARankThatHangsIsNamedWhateverItsPeersSay) {
+  TwoRanks two;
+  Sim& sim = two.sim;
+  EXPECT_EQ(sim.out.starts[0].second.pulse_ms(), 500u);
+  EXPECT_EQ(sim.out.starts[0].second.hang_ms(), 5'000u) << "half of the budget";
+  EXPECT_FALSE(sim.out.starts[0].second.elastic());
+  sim.RunAll(two.id);
+  sim.Finish(two.id + ".a1.r0", "ABORTED", "rank 1 is gone");
+  wire::TaskReport report;
+  report.mutable_finished()->set_code("ABORTED");
+  report.mutable_finished()->set_message("hung: no sign of life for 5003 ms: killed");
+  report.mutable_finished()->set_signal(9);
+  report.mutable_finished()->set_silent_since_ms(sim.now - 5'003);
+  sim.Report(two.id + ".a1.r1", report);
+  EXPECT_EQ(sim.job(two.id).worker_restarts(), 1u);
+  EXPECT_EQ(sim.job(two.id).reason_code(), "HUNG");
+  EXPECT_THAT(sim.job(two.id).cause(), HasSubstr("rank 1 on worker w2: hung: no sign of life"));
+}
+
 TEST(Recovery, FatalErrorBehindAnAbortIsNotRetried) {
   TwoRanks two;
   two.sim.RunAll(two.id);
