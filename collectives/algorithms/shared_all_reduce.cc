@@ -58,7 +58,10 @@ Status SlicedRound(Group& group, const Call& call, size_t at, size_t count, bool
   return {};
 }
 
-constexpr size_t kPairRoundBytes = size_t{256} << 10;  // both slots stay in the caches of a core
+// A sum that fits in the last cache goes in few rounds; of a longer one both slots stay in the
+// caches of a core. Not asked of the machine: all ranks must make the same rounds.
+constexpr size_t kPairFewRounds = size_t{4} << 20;
+constexpr size_t kPairRoundBytes = size_t{256} << 10;
 constexpr size_t kPairBlockBytes = size_t{16} << 10;  // reduced, then copied while in the first one
 
 Status PairRound(Group& group, const Call& call, size_t at, size_t count, bool streamed,
@@ -106,8 +109,9 @@ bool Streamed(const Group& group, const Call& call) {
 }
 
 Status SharedPairAllReduce(Group& group, const Call& call, Deadline deadline) {
-  const size_t per_round = kPairRoundBytes / DataTypeSize(call.type);
   const bool streamed = Streamed(group, call);
+  const size_t round = call.bytes() <= kPairFewRounds ? group.window->capacity() : kPairRoundBytes;
+  const size_t per_round = round / DataTypeSize(call.type);
   for (size_t at = 0; at < call.count; at += per_round) {
     const size_t count = std::min(per_round, call.count - at);
     LEPTON_RETURN_IF_ERROR(PairRound(group, call, at, count, streamed, deadline));
