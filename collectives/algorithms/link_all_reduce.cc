@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "collectives/algorithms/link_algorithms.h"
@@ -74,7 +75,7 @@ Status OwnerReduceScatter(Group& group, const Call& call, Deadline deadline) {
 Status OwnerAllReduce(Group& group, const Call& call, Deadline deadline) {
   const size_t element = DataTypeSize(call.type);
   const size_t per_block = group.mesh.part_bytes() * static_cast<size_t>(group.size);
-  const int blocks = static_cast<int>(call.bytes() / per_block) + 1;
+  const int blocks = std::max(1, static_cast<int>((call.bytes() + per_block - 1) / per_block));
   char* const out = Bytes(call.out);
   const auto part_of_block = [&](int block) {
     return [&, whole = PartOf(call.count, element, block, blocks)](int r) {
