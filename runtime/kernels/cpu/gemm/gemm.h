@@ -60,6 +60,7 @@ class Product {
 
   // Memory of a packed right side, aligned as Buffer.
   size_t packed_bytes() const;
+  int64_t panel_bytes() const;  // of each, one after the other
   void PackRight(const void* b, void* packed) const;
   // The panels [first, first + count) alone; there are panels().
   void PackPanels(const void* b, void* packed, int64_t first, int64_t count) const;
@@ -100,7 +101,6 @@ class Product {
   int64_t PackedBlock(int64_t block) const;
   void ByBlock(const Task& task) const;
   void ByInner(const Task& task) const;
-  int64_t panel_bytes() const;
   const void* LeftRows(const void* a, int64_t row, int64_t k) const;
   void PackLeft(const void* a, int64_t row, int64_t rows, int64_t k, int64_t padded,
                 char* left) const;

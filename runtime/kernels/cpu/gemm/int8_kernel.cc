@@ -144,7 +144,7 @@ class Int8Kernel final : public graph::Kernel {
               simd::BestLoops().quantize_row(inner_, values, panel.data() + j * pitch_);
         }
         Int8Micro().pack_panels({panel.data(), {DType::kI8, 1, pitch_}, 0, count, pitch_, pitch_},
-                                right + scale_bytes() + p * kPanelColumns * pitch_);
+                                right + scale_bytes() + p * product_.panel_bytes());
       }
     });
   }

@@ -87,7 +87,7 @@ extern const Micro kBf16Amx;
 extern const Micro kPairsAvx512, kPairsAvx2, kPairsBaseline;
 extern const Micro kPairsAvx512Bf16;
 // i8: c holds 32-bit integers. Their bodies are in micro_int8.cc, the tiles' in micro_amx.cc.
-extern const Micro kInt8Amx, kInt8Vnni, kInt8Baseline;
+extern const Micro kInt8Amx, kInt8Vnni, kInt8Avx2, kInt8Baseline;
 // Whether the CPU has AMX and the kernel lets this process use it (it is asked once).
 bool CpuHasAmx();
 bool CpuHasAmxInt8();

@@ -1,4 +1,4 @@
-#define LEPTON_GEMM_F32_ROWS 4
+#define LEPTON_GEMM_F32_ROWS 6
 #include "runtime/kernels/cpu/gemm/micro_body.h"
 
 namespace lepton::kernels::gemm {

@@ -12,11 +12,25 @@ namespace {
 
 #define LEPTON_INLINE inline __attribute__((always_inline))
 
-typedef float Floats __attribute__((vector_size(64)));
+// Sixteen words, for what moves them: where registers are smaller they are memory, which sums must
+// not be. So sums are of vectors that are one register each.
+#if defined(__AVX512F__)
+#define LEPTON_REGISTER_BYTES 64
+#elif defined(__AVX2__)
+#define LEPTON_REGISTER_BYTES 32
+#else
+#define LEPTON_REGISTER_BYTES 16
+#endif
 typedef uint32_t Words __attribute__((vector_size(64)));
 typedef int32_t Picks __attribute__((vector_size(64)));
 constexpr int64_t kLanes = 16;
-constexpr int64_t kVectors = kPanelColumns / kLanes;
+typedef float Floats __attribute__((vector_size(LEPTON_REGISTER_BYTES)));
+typedef uint32_t FloatBits __attribute__((vector_size(LEPTON_REGISTER_BYTES)));
+constexpr int64_t kFloats = LEPTON_REGISTER_BYTES / 4;
+// Columns of a panel are summed two registers at a time: `column` is where these begin.
+constexpr int64_t kVectors = 2;
+constexpr int64_t kColumns = kVectors * kFloats;
+static_assert(kPanelColumns % kColumns == 0);
 
 template <typename T>
 LEPTON_INLINE T LoadAs(const void* from) {

@@ -1,5 +1,5 @@
-// Products of 8-bit integers where there are no tiles, and their packing, which is that of tiles:
-// steps of 64 of `inner`; a block is [inner / 64][2][16 rows][64], a panel
+// Products of 8-bit integers where there are no tiles, and their packing, which but for AVX2 is
+// that of tiles: steps of 64 of `inner`; a block is [inner / 64][2][16 rows][64], a panel
 // [inner / 64][2][16 fours][16 columns][4]. Sums are exact, so every order gives the same.
 #include <immintrin.h>
 
@@ -185,6 +185,82 @@ LEPTON_VNNI void MultiplyVnni(int64_t rows, int64_t inner, const void* block, co
   MultiplyVnniFrom<1>(row, rows, steps, left, right, c, add, excess);
 }
 
+// ---- AVX2: both sides widened to 16 bits as they are packed, a block [inner / 2][32 rows][2], a
+// panel [inner / 2][32 columns][2]; vpmaddwd adds two products at a time, exactly.
+
+#define LEPTON_INT8_AVX2 __attribute__((target("avx2")))
+
+constexpr int64_t kPair = 2;
+constexpr int64_t kWideVectors = kPanelColumns / 8;  // of a pair's columns
+
+void PackWide(const Part& part, int64_t stride, int64_t width, void* packed) {
+  const int64_t padded_rows = (part.count + width - 1) / width * width;
+  for (int64_t row = 0; row < padded_rows; ++row) {
+    int16_t* to =
+        static_cast<int16_t*>(packed) + row / width * width * part.padded + row % width * kPair;
+    const int8_t* from = row < part.count ? Int8Row(part, stride, row) : nullptr;
+    const int64_t inner = from == nullptr ? 0 : part.inner;
+    for (int64_t k = 0; k < part.padded; k += kPair, to += width * kPair) {
+      to[0] = k < inner ? from[k] : int8_t{0};
+      to[1] = k + 1 < inner ? from[k + 1] : int8_t{0};
+    }
+  }
+}
+void PackWideBlocks(const Part& part, void* blocks) {
+  PackWide(part, part.source.row_stride, kInt8Rows, blocks);
+}
+void PackWidePanels(const Part& part, void* panels) {
+  PackWide(part, part.source.column_stride, kPanelColumns, panels);
+}
+
+template <int kRows>
+LEPTON_INT8_AVX2 void MultiplyWideRows(int64_t pairs, const int16_t* left, const int16_t* right,
+                                       float* c, bool add) {
+  __m256i sums[kRows][kWideVectors];
+#pragma GCC unroll 3
+  for (int row = 0; row < kRows; ++row) {
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < kWideVectors; ++v) sums[row][v] = _mm256_setzero_si256();
+  }
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    const auto* b = reinterpret_cast<const __m256i*>(right + pair * kPanelColumns * kPair);
+#pragma GCC unroll 3
+    for (int row = 0; row < kRows; ++row) {
+      int32_t word;
+      std::memcpy(&word, left + (pair * kInt8Rows + row) * kPair, sizeof(word));
+      const __m256i a = _mm256_set1_epi32(word);
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < kWideVectors; ++v) {
+        sums[row][v] =
+            _mm256_add_epi32(sums[row][v], _mm256_madd_epi16(a, _mm256_loadu_si256(b + v)));
+      }
+    }
+  }
+#pragma GCC unroll 3
+  for (int row = 0; row < kRows; ++row) {
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < kWideVectors; ++v) {
+      auto* const to = reinterpret_cast<__m256i*>(c + row * kPanelColumns) + v;
+      __m256i sum = sums[row][v];
+      if (add) sum = _mm256_add_epi32(sum, _mm256_loadu_si256(to));
+      _mm256_storeu_si256(to, sum);
+    }
+  }
+}
+
+LEPTON_INT8_AVX2 void MultiplyWide(int64_t rows, int64_t inner, const void* block,
+                                   const void* panel, float* c, bool add) {
+  const auto* left = static_cast<const int16_t*>(block);
+  const auto* right = static_cast<const int16_t*>(panel);
+  int64_t row = 0;
+  for (; row + 3 <= rows; row += 3) {
+    MultiplyWideRows<3>(inner / kPair, left + row * kPair, right, c + row * kPanelColumns, add);
+  }
+  for (; row < rows; ++row) {
+    MultiplyWideRows<1>(inner / kPair, left + row * kPair, right, c + row * kPanelColumns, add);
+  }
+}
+
 void NoTiles() {}
 
 }  // namespace
@@ -192,6 +268,9 @@ void NoTiles() {}
 const Micro kInt8Vnni = {"avx512_vnni",     kInt8Rows,      kInt8Step,    1024,    1,
                          PackFlippedBlocks, PackInt8Panels, MultiplyVnni, nullptr, nullptr,
                          nullptr,           nullptr,        NoTiles,      NoTiles};
+const Micro kInt8Avx2 = {"avx2",         kInt8Rows,      kInt8Step,    1024,    2,
+                         PackWideBlocks, PackWidePanels, MultiplyWide, nullptr, nullptr,
+                         nullptr,        nullptr,        NoTiles,      NoTiles};
 const Micro kInt8Baseline = {"baseline",     kInt8Rows,      kInt8Step,    1024,    1,
                              PackInt8Blocks, PackInt8Panels, MultiplyInt8, nullptr, nullptr,
                              nullptr,        nullptr,        NoTiles,      NoTiles};

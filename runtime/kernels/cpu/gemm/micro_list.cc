@@ -65,6 +65,7 @@ MicroList Int8Micros() {
   MicroList list{};
   if (CpuHasAmxInt8()) list.micros[list.count++] = &kInt8Amx;
   if (CpuHasVnni()) list.micros[list.count++] = &kInt8Vnni;
+  if (simd::CpuHasAvx2()) list.micros[list.count++] = &kInt8Avx2;
   list.micros[list.count++] = &kInt8Baseline;
   return list;
 }
