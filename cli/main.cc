@@ -23,7 +23,9 @@ constexpr char kGlobal[] =
 constexpr char kEnvironment[] =
     "Environment: LEPTON_COORDINATOR (URL), LEPTON_API_KEY, LEPTON_CA_FILE, LEPTON_DATA_DIR, "
     "LEPTON_HOST_ADDRESS (of this host, for the others), LEPTON_BF16_SUMS (tiles or pairs: the "
-    "order of a worker's bf16 sums, if not its CPU's own), LEPTON_CUDNN (off: GPUs compute without "
+    "order of a worker's bf16 sums, if not its CPU's own), LEPTON_CPU_ISA (baseline, avx2 or "
+    "avx512: "
+    "the most that kernels use of a CPU), LEPTON_CUDNN (off: GPUs compute without "
     "it), NO_COLOR.\n"
     "Contexts: ~/.config/lepton/config.yaml, e.g.\n"
     "  current: lab\n"

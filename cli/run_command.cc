@@ -20,6 +20,7 @@
 #include "cli/spec_file.h"
 #include "runtime/base/logging.h"
 #include "runtime/kernels/cpu/bf16_sums.h"
+#include "runtime/kernels/cpu/cpu_isa.h"
 #include "scheduler/coordinator.h"
 #include "worker/cpu_shares.h"
 #include "worker/device.h"
@@ -322,11 +323,13 @@ int Run(const Globals& globals, const RunOptions& options) {
   InitLogging(
       {.role = "run", .min_level = globals.verbosity > 0 ? 0 : 1, .verbosity = globals.verbosity});
   const Launch launch = DetectLaunch();
-  if (const Status sums = kernels::CheckBf16Sums(); !sums.ok()) {
+  Status environment = kernels::CheckBf16Sums();
+  if (environment.ok()) environment = kernels::CheckCpuIsa();
+  if (!environment.ok()) {
     if (launch.info.size > 1 && launch.info.rank == 0) {
       (void)ShareFromRankZero(launch, "", Deadline::In(std::chrono::seconds(60)));
     }
-    return Fail(sums);
+    return Fail(environment);
   }
   if (launch.info.rank > 0) return RunAsWorker(launch, options, signals);
   if (!options.chaos.empty()) {

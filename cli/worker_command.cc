@@ -10,6 +10,7 @@
 #include "runtime/base/config.h"
 #include "runtime/base/logging.h"
 #include "runtime/kernels/cpu/bf16_sums.h"
+#include "runtime/kernels/cpu/cpu_isa.h"
 #include "worker/cpu_shares.h"
 #include "worker/device.h"
 
@@ -53,6 +54,7 @@ Status FindCoordinator(const WorkerOptions& options, worker::AgentOptions* agent
 
 Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options) {
   LEPTON_RETURN_IF_ERROR(kernels::CheckBf16Sums());
+  LEPTON_RETURN_IF_ERROR(kernels::CheckCpuIsa());
   worker::AgentOptions agent;
   agent.cpu_folder = worker::CpuShares::DefaultFolder();
   LEPTON_RETURN_IF_ERROR(FindCoordinator(options, &agent));

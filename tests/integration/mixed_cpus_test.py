@@ -13,18 +13,18 @@ from cluster import Cluster, lepton, main, train_spec  # noqa: E402
 
 def spec(workers=1, **fields):
     fields.setdefault("epochs", 3)
-    return train_spec(precision="bf16", model={"hidden": [128, 128]},
+    fields.setdefault("precision", "bf16")
+    return train_spec(model={"hidden": [128, 128]},
                       resources={"min_workers": workers, "max_workers": workers},
                       elastic={"logical_shards": 4}, **fields)
 
 
 class MixedCpus(unittest.TestCase):
-    def cluster(self, *kinds):
+    def cluster(self, *kinds, variable="LEPTON_BF16_SUMS"):
         cluster = Cluster(workers=0)
         self.addCleanup(cluster.stop)
         for kind in kinds:
-            cluster.start_worker(f"{kind}-{len(cluster.workers)}", slots=1,
-                                 env={"LEPTON_BF16_SUMS": kind})
+            cluster.start_worker(f"{kind}-{len(cluster.workers)}", slots=1, env={variable: kind})
         cluster.wait_for_workers(len(kinds))
         return cluster
 
@@ -55,15 +55,27 @@ class MixedCpus(unittest.TestCase):
         job = pairs.job(job_id)
         self.assertGreater(job["attempt"], 1, "it ended before its worker was killed")
 
-    def test_an_order_that_is_none_is_refused(self):
-        env = {"LEPTON_BF16_SUMS": "quads"}
+    def test_f32_is_the_same_with_every_vector_instruction_set(self):
+        digests = []
+        for isa in ("avx2", "avx512"):
+            pool = self.cluster(isa, variable="LEPTON_CPU_ISA")
+            digests.append(self.digest(pool, pool.submit(spec(precision="f32"))))
+        self.assertEqual(*digests)
+
+    def test_an_order_or_an_instruction_set_that_is_none_is_refused(self):
+        for name, value, message in (
+                ("LEPTON_BF16_SUMS", "quads", "is no order of sums: tiles or pairs"),
+                ("LEPTON_CPU_ISA", "mmx", "is no instruction set: baseline, avx2 or avx512")):
+            self.refuses({name: value}, f"{name}: '{value}' {message}")
+
+    def refuses(self, env, message):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "job.json"
             path.write_text(json.dumps(spec()))
             for command in (["run", path], ["worker", "--join", folder]):
                 result = lepton(*command, env=env)
                 self.assertEqual(result.returncode, 2, result)
-                self.assertIn("LEPTON_BF16_SUMS: 'quads' is no order of sums: tiles or pairs", result.stderr)
+                self.assertIn(message, result.stderr)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,18 @@
 
 #include <omp.h>
 
+#include "runtime/kernels/cpu/cpu_isa.h"
 #include "runtime/tensor/buffer.h"
 
 namespace lepton::kernels {
 
 dnnl::engine& OnednnEngine() {
-  static auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  static auto* engine = [] {
+    // Before all else, or it does not count.
+    if (AllowedCpuIsa() == CpuIsa::kAvx2) dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx2);
+    if (AllowedCpuIsa() == CpuIsa::kBaseline) dnnl::set_max_cpu_isa(dnnl::cpu_isa::sse41);
+    return new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  }();
   return *engine;
 }
 

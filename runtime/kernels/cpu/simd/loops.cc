@@ -1,10 +1,13 @@
 #include "runtime/kernels/cpu/simd/loops.h"
 
+#include "runtime/kernels/cpu/cpu_isa.h"
+
 namespace lepton::kernels::simd {
 
 bool CpuHasAvx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return AllowedCpuIsa() >= CpuIsa::kAvx512 && __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
 }
 
 bool CpuHasAvx512Bf16() {
@@ -12,7 +15,8 @@ bool CpuHasAvx512Bf16() {
 }
 
 bool CpuHasAvx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return AllowedCpuIsa() >= CpuIsa::kAvx2 && __builtin_cpu_supports("avx2") &&
+         __builtin_cpu_supports("fma");
 }
 
 const Loops& BestLoops() {

@@ -216,6 +216,7 @@ const Loops& Avx512Loops();
 const Loops& Avx2Loops();
 const Loops& BaselineLoops();
 
+// And that may be used (cpu_isa.h).
 bool CpuHasAvx512();
 bool CpuHasAvx512Bf16();
 bool CpuHasAvx2();
