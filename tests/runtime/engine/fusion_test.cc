@@ -168,6 +168,60 @@ TEST(ConvolutionFusion, AConvolutionRoundsAsItStores) {
   }
 }
 
+// Planes of many pixels, of few, of one number, and of none.
+TEST(BatchNormFusion, GivesTheBitsOfOneNodeAfterTheOther) {
+  for (const Shape& shape : {Shape({kB, 7, 20, 19}), Shape({kB, 70, 5, 3}), Shape({kB, 9, 11}),
+                             Shape({kB, 700}), Shape({kB, 5, 0, 4})}) {
+    for (const int64_t training : {0, 1}) {
+      for (const bool bf16 : {false, true}) {
+        Graph graph(ops::OpList());
+        const ValueId x = graph.AddInput("x", {bf16 ? DType::kBF16 : DType::kF32, shape});
+        const ValueId other = graph.AddInput("other", graph.type(x));
+        std::vector<ValueId> of_channels;
+        for (const char* name : {"gain", "bias", "mean", "variance"}) {
+          of_channels.push_back(graph.AddInput(name, F32({shape[1]})));
+        }
+        std::vector<ValueId> inputs = {x};
+        inputs.insert(inputs.end(), of_channels.begin(), of_channels.end());
+        const ValueId normal = graph.Add("batch_norm", inputs, {{"training", training}}).value();
+        const ValueId sum = graph.Add("add", {normal, other}).value();
+        const ValueId y = graph.Add("relu", {sum}).value();
+        EXPECT_TRUE(graph.AddOutput(y, false).ok());
+        std::string wanted;
+        for (const bool fuse : {false, true}) {
+          Executor executor(graph, kernels::CpuKernels(), {}, {.fuse = fuse});
+          Plan* plan = executor.PlanForBatch(3).value();
+          const auto bind = [&](ValueId value, uint64_t seed, double low) {
+            const Shape extents = graph.type(value).shape.WithBatch(3);
+            HostTensor wide = RandomTensor(F32(extents), seed, low, 1);
+            if (graph.type(value).dtype == DType::kF32) return wide;
+            HostTensor narrow = engine_test::MakeTensor({DType::kBF16, extents});
+            for (int64_t i = 0; i < extents.elements(); ++i) {
+              narrow.view().as<BF16>()[i] = BF16::FromFloat(wide.floats()[i]);
+            }
+            return narrow;
+          };
+          std::vector<HostTensor> data;
+          data.push_back(bind(x, 1, -1));
+          data.push_back(bind(other, 2, -1));
+          for (const ValueId value : of_channels) data.push_back(bind(value, 3 + data.size(), 0.1));
+          plan->Bind(x, data[0].data.data());
+          plan->Bind(other, data[1].data.data());
+          for (size_t i = 0; i < of_channels.size(); ++i) {
+            plan->Bind(of_channels[i], data[2 + i].data.data());
+          }
+          plan->RunPrologue({1, 2, 3});
+          plan->Run({1, 2, 3});
+          const TensorView& view = plan->view(y);
+          const std::string bytes(view.as<char>(), view.type.bytes());
+          if (!fuse) wanted = bytes;
+          EXPECT_TRUE(bytes == wanted) << shape.ToString() << (bf16 ? " bf16" : " f32");
+        }
+      }
+    }
+  }
+}
+
 TEST(FrozenParameters, AreRoundedWhileTheyArePacked) {
   Block block(true);
   block.Run({.frozen_parameters = true}, 4);

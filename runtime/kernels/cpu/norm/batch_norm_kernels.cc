@@ -79,6 +79,8 @@ class PlaneFollowers {
   }
   static bool CanRun(const KernelRequest& request) {
     if (request.followers.empty()) return true;
+    // Where a plane is one number, lines go across channels.
+    if (request.inputs[0].shape.rank() < 3) return false;
     const int64_t line = request.inputs[0].shape.back();
     return line > 0 && line <= pointwise::kBlockElements &&
            pointwise::Program::CanRun(request.followers, request.types);
@@ -136,6 +138,7 @@ class Normalizer {
   template <typename Number, typename ScaleOfPlane>
   void Planes(const KernelContext& context, int64_t begin, int64_t end,
               const ScaleOfPlane& scale) const {
+    if (pixels_ == 0) return;
     const int64_t at_once = std::max<int64_t>(1, pointwise::kBlockElements / pixels_);
     if (!followers_.any() || at_once == 1) {
       for (int64_t plane = begin; plane < end; ++plane) {
