@@ -39,6 +39,7 @@ void FakeCoordinator::Down() {
 void FakeCoordinator::Up() {
   // Handlers wait until the channel is in place.
   std::lock_guard lock(mutex_);
+  worker_peer_.clear();
   auto bound =
       wire::RouterChannel::Bind("tcp://127.0.0.1:" + std::to_string(port_), server_,
                                 [this](const std::string& peer, wire::ToCoordinator message) {
@@ -168,6 +169,8 @@ size_t FakeCoordinator::Gets() {
 
 void FakeCoordinator::OnMessage(const std::string& peer, wire::ToCoordinator message) {
   std::lock_guard lock(mutex_);
+  // As a coordinator, which takes nothing from who has not said hello to it.
+  if (!message.has_hello() && peer != worker_peer_) return;
   switch (message.body_case()) {
     case wire::ToCoordinator::kHello:
       OnHello(peer, message.hello());
@@ -175,7 +178,7 @@ void FakeCoordinator::OnMessage(const std::string& peer, wire::ToCoordinator mes
     case wire::ToCoordinator::kHeartbeat: {
       heartbeat_ = message.heartbeat();
       ++heartbeats_;
-      if (!behaviour_.answer_heartbeats || peer != worker_peer_) break;
+      if (!behaviour_.answer_heartbeats) break;
       wire::ToWorker ack;
       ack.mutable_heartbeat_ack()->set_seq(message.heartbeat().seq());
       Send(peer, ack);
