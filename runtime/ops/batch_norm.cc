@@ -5,18 +5,25 @@
 namespace lepton::ops {
 namespace {
 
+// The type of what channels have: x [n, c, ...] is the first of five inputs, and those from 1 to
+// `last` are so.
+Result<TensorType> ChannelsOf(std::span<const TensorType> inputs, size_t last) {
+  LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 5));
+  LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
+  LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, inputs[0].dtype));
+  const TensorType channels{DType::kF32, Shape({inputs[0].shape[1]})};
+  for (size_t i = 1; i <= last; ++i) LEPTON_RETURN_IF_ERROR(ExpectType(inputs, i, channels));
+  return channels;
+}
+
 class BatchNorm final : public DifferentiableOp {
  public:
   BatchNorm() : DifferentiableOp("batch_norm") {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
-    LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 5));
-    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
-    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, inputs[0].dtype));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"epsilon", "momentum", "training"}));
-    const TensorType channels{DType::kF32, Shape({inputs[0].shape[1]})};
-    for (size_t i = 1; i < 5; ++i) LEPTON_RETURN_IF_ERROR(ExpectType(inputs, i, channels));
+    LEPTON_ASSIGN_OR_RETURN(const TensorType channels, ChannelsOf(inputs, 4));
     return Types{inputs[0], channels, channels, channels, channels};
   }
 
@@ -58,12 +65,8 @@ class BatchNormApply final : public OpWithoutGradient {
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
-    LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 5));
-    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
-    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, inputs[0].dtype));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({}));
-    const TensorType channels{DType::kF32, Shape({inputs[0].shape[1]})};
-    for (size_t i = 1; i < 5; ++i) LEPTON_RETURN_IF_ERROR(ExpectType(inputs, i, channels));
+    LEPTON_RETURN_IF_ERROR(ChannelsOf(inputs, 4).status());
     return Types{inputs[0]};
   }
 };
@@ -74,12 +77,8 @@ class BatchNormGrad final : public OpWithoutGradient {
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
-    LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 5));
-    LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
-    LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, inputs[0].dtype));
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"training"}));
-    const TensorType channels{DType::kF32, Shape({inputs[0].shape[1]})};
-    for (size_t i = 1; i < 4; ++i) LEPTON_RETURN_IF_ERROR(ExpectType(inputs, i, channels));
+    LEPTON_ASSIGN_OR_RETURN(const TensorType channels, ChannelsOf(inputs, 3));
     LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 4, inputs[0]));
     return Types{inputs[0], channels, channels};
   }
