@@ -93,8 +93,10 @@ class PlaneFollowers {
   }
   // `values`: what the anchor computed of [first, first + count), unrounded.
   void Run(const KernelContext& context, int64_t first, int64_t count, float* values) const {
+    alignas(64) float rounded[pointwise::kBlockElements];
     if (context.input(0).type.dtype == DType::kBF16) {
-      simd::BestLoops().round_bf16(count, values, values);
+      simd::BestLoops().round_bf16(count, values, rounded);
+      values = rounded;
     }
     program_->Run(context, {first / line_, count / line_, 0, line_, line_, line_},
                   pointwise::ThreadRegisters(program_->registers()), values);
@@ -184,11 +186,10 @@ class BatchNorm final : public graph::Kernel {
   void Run(const KernelContext& context) override {
     const Shape& shape = context.input(0).shape();
     const int64_t channels = shape[1];
-    const bool training = context.attributes().Int("training") != 0;
     const bool is_long = normalizer_.pixels() >= ShortRuns::kLeastPixels;
     // Channel by channel while it is in the caches; but what follows short runs goes by planes,
     // once all channels have their scales.
-    const bool by_planes = !is_long && (normalizer_.fuses() || !training);
+    const bool by_planes = !is_long && normalizer_.fuses();
     std::vector<ChannelScale> scales;
     if (by_planes) scales.assign(static_cast<size_t>(channels), {0, 0, 0, 0});
     const int64_t elements = context.input(0).elements() / std::max<int64_t>(1, channels);
@@ -230,16 +231,22 @@ class BatchNorm final : public graph::Kernel {
         });
     if (by_planes) return scale;
     const Channel channel(context.input(0).shape(), c);
-    if (is_long) {
+    if (normalizer_.fuses()) {
       for (int64_t image = 0; image < channel.images; ++image) {
         normalizer_.template Plane<Number>(context, scale, image * channel.stride + c);
       }
       return scale;
     }
+    auto* const y = context.output(0).as<Number>() + channel.first();
+    if (gathered == nullptr) {
+      loops.normalize(channel.runs(), scale.mean, scale.factor, scale.offset, x + channel.first(),
+                      y);
+      return scale;
+    }
     const ShortRuns runs(channel);
     float* const result = runs.Room<1>();
     short_loops.normalize(runs.runs(), scale.mean, scale.factor, scale.offset, gathered, result);
-    runs.Scatter(result, context.output(0).as<Number>() + channel.first());
+    runs.Scatter(result, y);
     return scale;
   }
 
