@@ -9,6 +9,7 @@
 
 #include "cli/follow_job.h"
 #include "cli/output.h"
+#include "runtime/base/named_thread.h"
 
 namespace lepton::cli {
 namespace {
@@ -82,7 +83,7 @@ Chaos::Chaos(std::string url, std::string job_id, ChaosPlan plan, AddWorker add_
       job_id_(std::move(job_id)),
       plan_(std::move(plan)),
       add_worker_(std::move(add_worker)) {
-  thread_ = std::thread([this] { Run(); });
+  thread_ = NamedThread("chaos", [this] { Run(); });
 }
 
 Chaos::~Chaos() {

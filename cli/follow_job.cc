@@ -22,9 +22,12 @@ Result<json> FollowJob(ApiClient& client, const std::string& job_id,
                        const std::function<bool()>& stop, const std::function<Status()>& put_off) {
   ProgressLine progress;
   const std::string target = "/v1/jobs/" + UrlEncode(job_id);
+  // Answered when the job is over, else after this time: the end is seen at once, and what the
+  // following costs a job on the same cores is a few calls a second.
+  const std::string waiting = target + "?wait=400ms";
   auto patience = Deadline::In(std::chrono::minutes(1));
   bool stopping = false;
-  for (;;) {
+  for (bool first = true;; first = false) {
     if (!stopping && stop()) {
       stopping = true;
       patience = Deadline::In(std::chrono::seconds(5));
@@ -32,7 +35,8 @@ Result<json> FollowJob(ApiClient& client, const std::string& job_id,
           put_off ? put_off() : client.Send("POST", target + ":cancel", nullptr).status();
       if (!asked.ok()) return asked;
     }
-    Result<json> job = client.Get(target, std::chrono::seconds(10));
+    const Result<json> job =
+        client.Get(first || stopping ? target : waiting, std::chrono::seconds(10));
     if (job.ok()) {
       const std::string state = Text(*job, "state");
       if (IsFinal(state) || (stopping && put_off && state == "QUEUED")) return job;
@@ -47,7 +51,7 @@ Result<json> FollowJob(ApiClient& client, const std::string& job_id,
     if (patience.Expired()) {
       return job.ok() ? DeadlineExceeded("job " + job_id + " did not stop in time") : job.status();
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    if (stopping || !job.ok()) std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
 }
 

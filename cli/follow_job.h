@@ -13,8 +13,8 @@ bool IsFinal(const std::string& state);  // SUCCEEDED, FAILED, CANCELLED
 // 0, 1 or 3 by the job's final state.
 int JobExitStatus(const nlohmann::json& job);
 
-// Polls until the job is final, showing its progress on standard error. `stop` is asked between
-// polls; when it says true the job is cancelled, and the wait goes on until that is done (at most
+// Waits until the job is final, showing its progress on standard error. `stop` is asked every 400
+// ms; when it says true the job is cancelled, and the wait goes on until that is done (at most
 // 5 s). With `put_off` that is called instead, and the job may also be QUEUED in the end. Rides
 // over a coordinator that is away for up to a minute.
 Result<nlohmann::json> FollowJob(

@@ -108,7 +108,7 @@ class CoordinatorImpl final : public Coordinator, private LoopSink {
   std::unique_ptr<api::Api> api_;
   std::unique_ptr<StateLoop> loop_;
   std::unique_ptr<WorkerLink> link_;
-  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<WorkQueue> pool_;
   std::unique_ptr<http::Server> server_;
 };
 
@@ -202,7 +202,7 @@ Status CoordinatorImpl::Open() {
   pool_key_json_ = wire::PoolKeyToJson(pool_key);
   LEPTON_RETURN_IF_ERROR(OpenLoop(key));
   gateway_ = gateway::Gateway::Make();
-  pool_ = std::make_unique<ThreadPool>(4);
+  pool_ = std::make_unique<WorkQueue>("api", 4);
   LEPTON_RETURN_IF_ERROR(OpenLink(key));
   loop_->Start(*this);
   LEPTON_RETURN_IF_ERROR(OpenHttp());

@@ -7,12 +7,13 @@
 
 #include "runtime/base/config.h"
 #include "runtime/base/logging.h"
+#include "runtime/base/named_thread.h"
 
 namespace lepton::worker {
 
 ObjectCache::ObjectCache(storage::ObjectStore* store, Options options)
     : store_(store), options_(options) {
-  if (options_.limit_bytes > 0) thread_ = std::thread([this] { Run(); });
+  if (options_.limit_bytes > 0) thread_ = NamedThread("object-cache", [this] { Run(); });
 }
 
 ObjectCache::~ObjectCache() {

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "runtime/base/logging.h"
+#include "runtime/base/named_thread.h"
 
 namespace lepton::worker {
 namespace {
@@ -49,7 +50,7 @@ TaskRunner::TaskRunner(wire::StartTask start, ChildProcess::Command command,
       events_(std::move(events)),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   CHECK(wake_.valid()) << strerror(errno);
-  thread_ = std::thread([this] { Run(); });
+  thread_ = NamedThread("task", [this] { Run(); });
 }
 
 TaskRunner::~TaskRunner() {

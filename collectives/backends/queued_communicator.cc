@@ -5,6 +5,7 @@
 
 #include "runtime/base/config.h"
 #include "runtime/base/metrics.h"
+#include "runtime/base/named_thread.h"
 
 namespace lepton::collectives {
 
@@ -149,7 +150,9 @@ HandlePtr QueuedCommunicator::RunLater(const Call& call) {
   {
     std::lock_guard lock(mutex_);
     queue_.push_back(pending);
-    if (!progress_.joinable()) progress_ = std::thread([this] { ProgressLoop(); });
+    if (!progress_.joinable()) {
+      progress_ = NamedThread("collectives", [this] { ProgressLoop(); });
+    }
   }
   changed_.notify_all();
   return std::make_unique<QueuedHandle>(std::move(pending));

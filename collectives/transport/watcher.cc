@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "runtime/base/config.h"
+#include "runtime/base/named_thread.h"
 #include "runtime/base/progress.h"
 
 namespace lepton::collectives {
@@ -43,7 +44,7 @@ Result<std::unique_ptr<Watcher>> Watcher::Start(JoinedGroup& group,
   if (!stop.valid()) return ErrnoStatus(errno, "eventfd");
   std::unique_ptr<Watcher> watcher(
       new Watcher(group, std::move(failure), options, std::move(stop)));
-  watcher->thread_ = std::thread([w = watcher.get()] { w->Loop(); });
+  watcher->thread_ = NamedThread("peer-watch", [w = watcher.get()] { w->Loop(); });
   return watcher;
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "runtime/base/named_thread.h"
 #include "runtime/base/progress.h"
 
 namespace lepton {
@@ -60,15 +61,11 @@ struct ThreadPool::Loop {
 };
 
 ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)) {
-  const int started = std::max(1, threads_ - 1);
-  for (int i = 0; i < started; ++i) workers_.emplace_back([this] { Run(); });
+  for (int i = 1; i < threads_; ++i) workers_.push_back(NamedThread("compute", [this] { Run(); }));
 }
 
 ThreadPool::~ThreadPool() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
+  stopping_.store(true);
   Announce();
   for (std::thread& worker : workers_) worker.join();
 }
@@ -87,39 +84,16 @@ void ThreadPool::HelpLoop() {
   if (helpers_.fetch_sub(1) == 1) helpers_.notify_all();
 }
 
-bool ThreadPool::RunOneSubmitted(bool* stopping) {
-  std::function<void()> work;
-  {
-    const std::lock_guard lock(mutex_);
-    *stopping = stopping_;
-    if (queue_.empty()) return false;
-    work = std::move(queue_.front());
-    queue_.pop_front();
-  }
-  work();
-  return true;
-}
-
 void ThreadPool::Run() {
   for (;;) {
     const int seen = announced_.load();
     if (loop_.load() != nullptr) HelpLoop();
-    bool stopping = false;
-    if (RunOneSubmitted(&stopping)) continue;
-    if (stopping) return;
+    if (stopping_.load()) return;
     if (Spin([&] { return announced_.load(std::memory_order_relaxed) != seen; })) continue;
     sleepers_.fetch_add(1);
     announced_.wait(seen);
     sleepers_.fetch_sub(1);
   }
-}
-
-void ThreadPool::Submit(std::function<void()> work) {
-  {
-    const std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(work));
-  }
-  Announce();
 }
 
 void ThreadPool::ParallelFor(int64_t count, int64_t grain,

@@ -1,11 +1,11 @@
-// Threads for data-parallel loops and background work. One pool per process is the rule
-// (ThreadPool::Compute()), so that several ranks on a host can be given disjoint shares of cores.
+// Threads for data-parallel loops. One pool per process is the rule (ThreadPool::Compute()), so
+// that several ranks on a host can be given disjoint shares of cores. Background work has
+// WorkQueue.
 #pragma once
 
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -17,7 +17,7 @@ class ThreadPool {
  public:
   // `threads` counts the caller of ParallelFor: with 1 everything runs on the caller.
   explicit ThreadPool(int threads);
-  ~ThreadPool();  // finishes submitted work
+  ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
@@ -30,10 +30,6 @@ class ThreadPool {
   // microseconds before they sleep, no longer: other processes may need the core.
   void ParallelFor(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
 
-  // Runs `work` some time later on a pool thread (on a thread of its own kind: at least one exists
-  // even when threads() is 1).
-  void Submit(std::function<void()> work);
-
   // The pool that kernels use; sized by SetComputeThreads, by default the cores this process may
   // run on.
   static ThreadPool& Compute();
@@ -45,17 +41,14 @@ class ThreadPool {
   void Run();
   void Announce();
   void HelpLoop();
-  bool RunOneSubmitted(bool* stopping);
 
   const int threads_;
-  std::atomic<int> announced_{0};  // counts news: a loop, work, the end
+  std::atomic<int> announced_{0};  // counts news: a loop, the end
   std::atomic<int> sleepers_{0};
   std::mutex loop_mutex_;  // whose holder has loop_
   std::atomic<Loop*> loop_{nullptr};
   std::atomic<int> helpers_{0};  // workers that may be within loop_
-  std::mutex mutex_;             // of queue_, stopping_
-  std::deque<std::function<void()>> queue_;
-  bool stopping_ = false;
+  std::atomic<bool> stopping_{false};
   std::vector<std::thread> workers_;
 };
 

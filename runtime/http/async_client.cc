@@ -8,6 +8,8 @@
 #include <shared_mutex>
 #include <thread>
 
+#include "runtime/base/named_thread.h"
+
 #include "runtime/http/connection.h"
 
 namespace lepton::http {
@@ -154,7 +156,7 @@ class PoolingClient final : public AsyncClient {
   PoolingClient(int threads, size_t max_idle_per_host) : work_(pool_->io.get_executor()) {
     pool_->max_idle_per_host = max_idle_per_host;
     for (int i = 0; i < std::max(1, threads); ++i) {
-      threads_.emplace_back([pool = pool_] { pool->io.run(); });
+      threads_.push_back(NamedThread("http-client", [pool = pool_] { pool->io.run(); }));
     }
   }
 

@@ -6,6 +6,7 @@
 #include <boost/asio/strand.hpp>
 #include <thread>
 
+#include "runtime/base/named_thread.h"
 #include "runtime/http/server_core.h"
 #include "runtime/http/session.h"
 #include "runtime/http/transport.h"
@@ -134,7 +135,7 @@ class AsioServer final : public Server {
       : core_(std::move(core)), listener_(std::move(listener)), work_(core_->io.get_executor()) {
     core_->Post(core_->io.get_executor(), [listener = listener_] { listener->Accept(); });
     for (int i = 0; i < std::max(1, core_->options.threads); ++i) {
-      threads_.emplace_back([core = core_] { Run(*core); });
+      threads_.push_back(NamedThread("http-server", [core = core_] { Run(*core); }));
     }
   }
 

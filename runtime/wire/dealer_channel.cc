@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/base/logging.h"
+#include "runtime/base/named_thread.h"
 #include "runtime/wire/channel.h"
 #include "runtime/wire/zmq_socket.h"
 
@@ -39,7 +40,7 @@ class ZmqDealerChannel final : public DealerChannel {
 
   Status Start() {
     LEPTON_RETURN_IF_ERROR(Open());
-    thread_ = std::thread([this] { Loop(); });
+    thread_ = NamedThread("wire", [this] { Loop(); });
     return Status::Ok();
   }
   void Send(const ToCoordinator& message) override;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "runtime/base/logging.h"
+#include "runtime/base/named_thread.h"
 #include "runtime/wire/channel.h"
 #include "runtime/wire/zmq_socket.h"
 
@@ -121,7 +122,7 @@ Status ZmqRouterChannel::OpenRouter(const std::string& endpoint, const ServerKey
 Status ZmqRouterChannel::Start(const std::string& endpoint, const ServerKey& key) {
   LEPTON_RETURN_IF_ERROR(OpenZap(key.worker_public));
   LEPTON_RETURN_IF_ERROR(OpenRouter(endpoint, key));
-  thread_ = std::thread([this] { Loop(); });
+  thread_ = NamedThread("wire", [this] { Loop(); });
   return Status::Ok();
 }
 

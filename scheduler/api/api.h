@@ -15,7 +15,7 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/base/ids.h"
-#include "runtime/base/thread_pool.h"
+#include "runtime/base/work_queue.h"
 #include "runtime/http/http.h"
 #include "runtime/http/router.h"
 #include "scheduler/api/auth.h"
@@ -42,7 +42,7 @@ struct ApiParts {
   JobWatch& watch;
   KeyStore& keys;
   storage::ObjectStore& objects;
-  ThreadPool& pool;
+  WorkQueue& pool;
   Clock& clock;
   std::function<std::optional<WorkerVitals>(const WorkerId&)> vitals;
   std::vector<http::Route> gateway_routes;  // /v2/... and :predict

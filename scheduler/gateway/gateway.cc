@@ -3,6 +3,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/named_thread.h"
 #include "scheduler/gateway/gateway_impl.h"
 
 namespace lepton::gateway {
@@ -31,7 +32,7 @@ http::Headers PassedOn(const http::Headers& headers) {
 
 GatewayImpl::GatewayImpl(const GatewayOptions& options)
     : options_(options), client_(http::AsyncClient::Make(options.io_threads)) {
-  maintainer_ = std::thread([this] { Maintain(); });
+  maintainer_ = NamedThread("gateway", [this] { Maintain(); });
 }
 
 GatewayImpl::~GatewayImpl() {

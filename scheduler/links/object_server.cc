@@ -37,7 +37,7 @@ struct ObjectServer::Peer {
 
 ObjectServer::ObjectServer(storage::ObjectStore& objects, ObjectKeeper& keeper, Send send,
                            int threads)
-    : objects_(objects), keeper_(keeper), send_(std::move(send)), pool_(threads) {}
+    : objects_(objects), keeper_(keeper), send_(std::move(send)), pool_("objects", threads) {}
 
 ObjectServer::~ObjectServer() = default;
 

@@ -16,7 +16,7 @@
 #include <mutex>
 #include <string>
 
-#include "runtime/base/thread_pool.h"
+#include "runtime/base/work_queue.h"
 #include "runtime/wire/channel.h"
 #include "scheduler/loop/object_keeper.h"
 #include "storage/objects/object_store.h"
@@ -50,7 +50,7 @@ class ObjectServer {
   const Send send_;
   std::mutex mutex_;
   std::map<PeerId, std::shared_ptr<Peer>> peers_;
-  ThreadPool pool_;  // last: its destructor runs what is queued
+  WorkQueue pool_;  // last: its destructor runs what is queued
 };
 
 }  // namespace lepton::scheduler

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "runtime/base/metrics.h"
+#include "runtime/base/named_thread.h"
 #include "scheduler/loop/batch.h"
 
 namespace lepton::scheduler {
@@ -62,7 +63,7 @@ Status StateLoop::Rebuild() {
 
 void StateLoop::Start(LoopSink& sink) {
   sink_ = &sink;
-  thread_ = std::thread([this] { Run(); });
+  thread_ = NamedThread("state", [this] { Run(); });
 }
 
 void StateLoop::Stop() {

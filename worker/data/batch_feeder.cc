@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "runtime/base/named_thread.h"
 #include "runtime/base/progress.h"
 
 namespace lepton::worker {
@@ -17,7 +18,7 @@ BatchFeeder::BatchFeeder(const BatchSource& source, const nn::Signature& signatu
   for (int i = 0; i < (threaded ? kAhead + 1 : 1); ++i) {
     slots_.push_back(std::make_unique<Slot>(signature));
   }
-  if (threaded) thread_ = std::thread([this] { Run(); });
+  if (threaded) thread_ = NamedThread("feeder", [this] { Run(); });
 }
 
 BatchFeeder::~BatchFeeder() {

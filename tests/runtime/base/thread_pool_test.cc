@@ -35,15 +35,6 @@ TEST_P(ThreadPoolTest, ANestedLoopRunsOnItsCaller) {
   EXPECT_EQ(total.load(), 800);
 }
 
-TEST_P(ThreadPoolTest, SubmittedWorkRunsBeforeThePoolGoes) {
-  std::atomic<int> done{0};
-  {
-    ThreadPool pool(GetParam());
-    for (int i = 0; i < 100; ++i) pool.Submit([&] { done++; });
-  }
-  EXPECT_EQ(done.load(), 100);
-}
-
 TEST_P(ThreadPoolTest, LoopsFromSeveralThreadsDoNotDisturbEachOther) {
   ThreadPool pool(GetParam());
   std::vector<std::future<int64_t>> sums;
