@@ -28,7 +28,7 @@ def seconds_of(binary, text, precision, steps):
         "kind": "train", "name": "gpt", "precision": precision,
         "dataset": {"format": "text", "tokenizer": "bytes", "context": 256},
         "loss": "next_token",
-        "model": {"arch": "transformer", "style": "gpt2", "layers": 6, "heads": 6, "width": 384},
+        "model": {"arch": "transformer", "style": "gpt2", "layers": 6, "heads": 6, "width": 384, "activation": "gelu"},
         "optimizer": {"name": "adamw", "lr": 1e-3}, "batch_size": 12, "steps": steps,
     }
     with tempfile.TemporaryDirectory() as folder:
