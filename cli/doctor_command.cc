@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "collectives/tune.h"
 #include "runtime/base/file.h"
 #include "runtime/kernels/cpu/bf16_sums.h"
+#include "runtime/kernels/cpu/cpu_isa.h"
 #include "runtime/kernels/cuda/cuda_device.h"
 
 namespace lepton::cli {
@@ -36,17 +38,27 @@ json Check(const std::string& name, const std::string& state, const std::string&
   return {{"check", name}, {"state", state}, {"detail", detail}};
 }
 
-json Examine(const Globals& globals) {
-  json checks = json::array();
+json CheckCpu() {
   std::string features;
   for (const char* flag : {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8"}) {
     if (CpuHas(flag)) features += (features.empty() ? "" : " ") + std::string(flag);
   }
-  checks.push_back(Check("cpu", CpuHas("avx2") ? "ok" : "warn",
-                         std::to_string(std::thread::hardware_concurrency()) + " cores, " +
-                             (features.empty() ? "no AVX2: kernels run scalar" : features) +
-                             "; bf16 sums by " +
-                             std::string(kernels::Bf16SumsName(kernels::NativeBf16Sums()))));
+  std::string detail = std::to_string(std::thread::hardware_concurrency()) + " cores, " +
+                       (features.empty() ? "no AVX2: kernels run scalar" : features) +
+                       "; bf16 sums by " +
+                       std::string(kernels::Bf16SumsName(kernels::NativeBf16Sums()));
+  const char* limit = std::getenv(kernels::kCpuIsaVariable);
+  if (limit != nullptr) {
+    detail += "; kernels use no more than " + std::string(kernels::kCpuIsaVariable) + "=" + limit;
+  }
+  const Status named = kernels::CheckCpuIsa();
+  if (!named.ok()) return Check("cpu", "warn", named.message());
+  return Check("cpu", CpuHas("avx2") && limit == nullptr ? "ok" : "warn", detail);
+}
+
+json Examine(const Globals& globals) {
+  json checks = json::array();
+  checks.push_back(CheckCpu());
   struct sysinfo memory {};
   ::sysinfo(&memory);
   const double total = static_cast<double>(memory.totalram) * memory.mem_unit;

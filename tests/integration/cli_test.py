@@ -109,6 +109,15 @@ class Verbs(ClusterTest):
         checks = {c["check"]: c for c in json.loads(self.cli("doctor", "-o", "json"))}
         self.assertEqual(checks["coordinator"]["state"], "ok")
         self.assertEqual(checks["collectives native"]["state"], "ok")
+        self.assertNotIn("LEPTON_CPU_ISA", checks["cpu"]["detail"])
+
+    def test_doctor_says_what_limits_the_kernels(self):
+        for isa, words in (("avx2", "no more than LEPTON_CPU_ISA=avx2"), ("mmx", "'mmx' is no instruction set")):
+            done = lepton("doctor", "-o", "json", "--coordinator", self.cluster.url,
+                          env={"LEPTON_CPU_ISA": isa})
+            cpu = next(c for c in json.loads(done.stdout) if c["check"] == "cpu")
+            self.assertEqual(cpu["state"], "warn", cpu)
+            self.assertIn(words, cpu["detail"])
 
 
 if __name__ == "__main__":

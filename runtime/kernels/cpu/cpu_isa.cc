@@ -8,8 +8,6 @@
 namespace lepton::kernels {
 namespace {
 
-constexpr const char* kVariable = "LEPTON_CPU_ISA";
-
 std::optional<CpuIsa> Parse(std::string_view name) {
   if (name == "baseline") return CpuIsa::kBaseline;
   if (name == "avx2") return CpuIsa::kAvx2;
@@ -21,16 +19,16 @@ std::optional<CpuIsa> Parse(std::string_view name) {
 
 CpuIsa AllowedCpuIsa() {
   static const CpuIsa allowed = [] {
-    const char* name = std::getenv(kVariable);
+    const char* name = std::getenv(kCpuIsaVariable);
     return name == nullptr ? CpuIsa::kAvx512 : Parse(name).value_or(CpuIsa::kAvx512);
   }();
   return allowed;
 }
 
 Status CheckCpuIsa() {
-  const char* name = std::getenv(kVariable);
+  const char* name = std::getenv(kCpuIsaVariable);
   if (name == nullptr || Parse(name)) return Status::Ok();
-  return InvalidArgument(std::string(kVariable) + ": '" + name +
+  return InvalidArgument(std::string(kCpuIsaVariable) + ": '" + name +
                          "' is no instruction set: baseline, avx2 or avx512, or unset it for all "
                          "that this CPU has");
 }

@@ -11,8 +11,10 @@ namespace lepton::kernels {
 // Each has what those before it have. Tiles and what AVX-512 has been extended by go with it.
 enum class CpuIsa : uint8_t { kBaseline, kAvx2, kAvx512 };
 
+inline constexpr const char* kCpuIsaVariable = "LEPTON_CPU_ISA";
+
 CpuIsa AllowedCpuIsa();
-// Whether LEPTON_CPU_ISA, if it is set, names a set: INVALID_ARGUMENT if not. A process that
+// Whether the variable, if it is set, names a set: INVALID_ARGUMENT if not. A process that
 // computes asks before it begins.
 Status CheckCpuIsa();
 
