@@ -196,14 +196,17 @@ std::string ProgressText(const json& job) {
   if (const std::string phase = Text(job, "progress.phase"); phase != "-" && !phase.empty()) {
     text += "  " + phase + " " + Fixed(100 * Number(job, "progress.phase_done"), 0) + "%";
   }
-  if (total > 0) text += "  step " + Fixed(step, 0) + "/" + Fixed(total, 0);
+  const bool rows = job.contains("shards");
+  if (total > 0) text += (rows ? "  row " : "  step ") + Fixed(step, 0) + "/" + Fixed(total, 0);
   for (const char* key : {"train/loss", "validation/accuracy", "validation/loss"}) {
     const double value = Number(job, std::string("metrics.") + key, NAN);
     if (!std::isnan(value)) text += std::string("  ") + key + " " + Fixed(value, 4);
   }
-  if (rate > 0) text += "  " + Fixed(rate, 0) + " samples/s";
+  if (rate > 0) text += "  " + Fixed(rate, 0) + (rows ? " rows/s" : " samples/s");
   const double started = Number(job, "started_ms");
-  if (step > 0 && total > step && started > 0) {
+  if (const double eta = Number(job, "shards.eta_seconds"); rows && eta > 0) {
+    text += "  ETA " + FormatDuration(std::chrono::seconds(static_cast<int64_t>(eta) + 1));
+  } else if (step > 0 && total > step && started > 0) {
     const double elapsed = static_cast<double>(RealClock().WallMs()) - started;
     text += "  ETA " + FormatDuration(std::chrono::seconds(
                            static_cast<int64_t>(elapsed * (total - step) / step / 1000) + 1));

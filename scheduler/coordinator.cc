@@ -13,6 +13,7 @@
 #include "scheduler/deployment_routes.h"
 #include "scheduler/gateway/gateway.h"
 #include "scheduler/links/worker_link.h"
+#include "scheduler/loop/shard_files.h"
 #include "scheduler/loop/state_loop.h"
 
 namespace lepton::scheduler {
@@ -73,6 +74,9 @@ class CoordinatorImpl final : public Coordinator, private LoopSink {
   void SendGroup(const WorkerId& worker, const wire::TaskGroup& group) override {
     link_->SendGroup(worker, group);
   }
+  void SendShards(const WorkerId& worker, const wire::TaskShards& shards) override {
+    link_->SendShards(worker, shards);
+  }
   void Stop(const WorkerId& worker, const wire::StopTask& stop) override {
     link_->StopTask(worker, stop);
   }
@@ -87,6 +91,7 @@ class CoordinatorImpl final : public Coordinator, private LoopSink {
     history_->Write();
     if (history_->TrimDue()) pool_->Submit([this] { history_->Trim(); });
     routes_.Update(state, *gateway_);
+    shard_files_->Update(state);
     watch_.OnCommitted(state, jobs);
   }
   void JournalFailed(const Status&) override { link_->DropSessions(); }
@@ -109,6 +114,7 @@ class CoordinatorImpl final : public Coordinator, private LoopSink {
   std::unique_ptr<StateLoop> loop_;
   std::unique_ptr<WorkerLink> link_;
   std::unique_ptr<WorkQueue> pool_;
+  std::unique_ptr<ShardFiles> shard_files_;
   std::unique_ptr<http::Server> server_;
 };
 
@@ -203,6 +209,7 @@ Status CoordinatorImpl::Open() {
   LEPTON_RETURN_IF_ERROR(OpenLoop(key));
   gateway_ = gateway::Gateway::Make();
   pool_ = std::make_unique<WorkQueue>("api", 4);
+  shard_files_ = std::make_unique<ShardFiles>(*objects_, *pool_, *loop_);
   LEPTON_RETURN_IF_ERROR(OpenLink(key));
   loop_->Start(*this);
   LEPTON_RETURN_IF_ERROR(OpenHttp());
@@ -219,8 +226,10 @@ void CoordinatorImpl::Stop(Duration grace) {
     if (loop_) loop_->Read([this](const State& state) { watch_.Close(state); });
     if (server_) server_->Stop(grace);
     if (loop_) loop_->Stop();
+    if (shard_files_) shard_files_->Stop();
     // What still runs on the pool posts to a loop that takes nothing any more.
     pool_.reset();
+    shard_files_.reset();
     server_.reset();
     link_.reset();
     if (metadata_) {

@@ -76,6 +76,11 @@ void Agent::Loop::OnMessage(wire::ToWorker message) {
       if (runner != runners_.end()) runner->second->Deliver(std::move(*message.mutable_group()));
       return;
     }
+    case wire::ToWorker::kShards: {
+      const auto runner = runners_.find(message.shards().task_id());
+      if (runner != runners_.end()) runner->second->Deliver(std::move(*message.mutable_shards()));
+      return;
+    }
     case wire::ToWorker::kStop:
       return OnStopTask(message.stop());
     case wire::ToWorker::kAck:

@@ -47,10 +47,14 @@ ProcessContext::ProcessContext(wire::FrameSocket* socket, wire::StartTask start,
       bind_address_(std::move(bind_address)),
       signals_(TerminationSignals()),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      membership_(start_.elastic() ? std::make_unique<GangMembership>(
-                                         start_, spec_, bind_address_,
-                                         [this](const wire::TaskUp& up) { Report(up); })
-                                   : nullptr),
+      membership_(
+          start_.elastic() && !start_.sharded()
+              ? std::make_unique<GangMembership>(start_, spec_, bind_address_,
+                                                 [this](const wire::TaskUp& up) { Report(up); })
+              : nullptr),
+      shards_(start_.sharded()
+                  ? std::make_unique<ShardOrders>([this](const wire::TaskUp& up) { Report(up); })
+                  : nullptr),
       listener_([this] { Listen(); }) {}
 
 ProcessContext::~ProcessContext() {
@@ -110,6 +114,7 @@ void ProcessContext::OnOrder(wire::TaskDown order) {
     return order.stop().alone() ? RequestLeave(order.stop().reason(), order.stop().at_once())
                                 : RequestStop(order.stop().reason());
   }
+  if (order.has_shards() && shards_ != nullptr) return shards_->OnOrder(order.shards());
   if (!order.has_group()) return;
   if (membership_ != nullptr) return membership_->OnGroup(std::move(*order.mutable_group()));
   std::lock_guard lock(mutex_);
@@ -124,10 +129,15 @@ void ProcessContext::RequestStop(const std::string& reason) {
   LOG(INFO) << "asked to stop: " << reason;
   changed_.notify_all();
   if (membership_ != nullptr) membership_->OnStop(reason);
+  if (shards_ != nullptr) shards_->OnStop(reason);
 }
 
 // This task alone, where the gang can go on without it.
 void ProcessContext::RequestLeave(const std::string& reason, bool at_once) {
+  if (shards_ != nullptr) {
+    LOG(INFO) << "asked to leave: " << reason;
+    return shards_->OnLeave(reason, std::chrono::milliseconds(start_.stop_grace_ms()));
+  }
   if (membership_ == nullptr) return RequestStop(reason);
   LOG(INFO) << "asked to leave: " << reason;
   membership_->OnLeave(reason, at_once);

@@ -13,6 +13,7 @@
 #include "runtime/base/file.h"
 #include "runtime/wire/channel.h"
 #include "worker/gang_membership.h"
+#include "worker/shard_orders.h"
 #include "worker/task_context.h"
 
 namespace lepton::worker {
@@ -35,6 +36,7 @@ class ProcessContext final : public TaskContext {
   void ReportReady(const std::string& host, uint16_t port, double warmup_ms) override;
   void SetResult(const wire::TaskFinished& result) override;
   Membership* membership() override { return membership_.get(); }
+  ShardSource* shards() override { return shards_.get(); }
   bool stop_requested() const override { return stop_; }
 
   // The last report: what SetResult was given, with the task's status.
@@ -67,7 +69,8 @@ class ProcessContext final : public TaskContext {
   std::string stop_reason_;
   std::optional<wire::TaskGroup> group_;
   wire::TaskFinished result_;
-  std::unique_ptr<GangMembership> membership_;  // of an elastic task
+  std::unique_ptr<GangMembership> membership_;  // of an elastic task that meets its peers
+  std::unique_ptr<ShardOrders> shards_;         // of one that takes shards
   std::thread listener_;
 };
 

@@ -15,6 +15,7 @@
 #include "runtime/wire/messages.pb.h"
 #include "storage/objects/object_store.h"
 #include "worker/membership.h"
+#include "worker/shard_source.h"
 
 namespace lepton::worker {
 
@@ -44,6 +45,9 @@ class TaskContext {
 
   // The task's place in an elastic gang, in place of JoinGang; null in another gang.
   virtual Membership* membership() { return nullptr; }
+
+  // Where the task's work comes from, if its data is cut in shards (kind batch); null in another.
+  virtual ShardSource* shards() { return nullptr; }
 
   // True after StopTask or SIGTERM (in an elastic gang after StopTask for all of it): leave the
   // loop at the next step boundary and return kCancelled.

@@ -66,6 +66,14 @@ void TaskRunner::Deliver(wire::TaskGroup group) {
   Wake(wake_);
 }
 
+void TaskRunner::Deliver(wire::TaskShards shards) {
+  {
+    std::lock_guard lock(mutex_);
+    *orders_.emplace_back().mutable_shards() = std::move(shards);
+  }
+  Wake(wake_);
+}
+
 void TaskRunner::Stop(Duration grace, const std::string& reason, bool alone, bool at_once) {
   {
     std::lock_guard lock(mutex_);
@@ -75,8 +83,8 @@ void TaskRunner::Stop(Duration grace, const std::string& reason, bool alone, boo
     if (first) stop_reason_ = reason;
     // To an elastic task the signal means that it goes alone, so an order says what is meant; and
     // the end of all may follow its own, as may the word that nobody is there to hand over to.
-    terminate_ = terminate_ || (first && !start_.elastic());
-    if (first || (start_.elastic() && (!alone || at_once))) {
+    terminate_ = terminate_ || (first && !start_.elastic() && !start_.sharded());
+    if (first || ((start_.elastic() || start_.sharded()) && (!alone || at_once))) {
       wire::StopTask& stop = *orders_.emplace_back().mutable_stop();
       stop.set_task_id(start_.task_id());
       stop.set_reason(reason);
@@ -260,6 +268,12 @@ void TaskRunner::ReadReports() {
         break;
       case wire::TaskUp::kBusy:
         *report.mutable_busy() = *up.mutable_busy();
+        break;
+      case wire::TaskUp::kShardsReady:
+        *report.mutable_shards_ready() = *up.mutable_shards_ready();
+        break;
+      case wire::TaskUp::kShardDone:
+        *report.mutable_shard_done() = std::move(*up.mutable_shard_done());
         break;
       case wire::TaskUp::kPulse:
         OnPulse(up.pulse());

@@ -37,6 +37,7 @@ class TaskRunner {
 
   uint32_t slots() const { return start_.slots(); }
   void Deliver(wire::TaskGroup group);
+  void Deliver(wire::TaskShards shards);
   // StopTask and SIGTERM now, SIGKILL after `grace`. A later call can only shorten the grace.
   // An elastic gang goes on without a task that is stopped `alone`, after the step that it is in.
   void Stop(Duration grace, const std::string& reason, bool alone = false, bool at_once = false);

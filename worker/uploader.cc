@@ -21,6 +21,11 @@ wire::TaskReport WithoutObjects(wire::TaskReport report, const Status& failure) 
                                     " is not stored: " + failure.ToString() + "]");
     return report;
   }
+  if (report.has_shard_done()) {
+    report.mutable_shard_done()->set_error_code(std::string(StatusCodeName(failure.code())));
+    report.mutable_shard_done()->set_error(failure.message());
+    return report;
+  }
   wire::TaskFinished& finished = *report.mutable_finished();
   finished.clear_model_manifest();
   finished.clear_objects();
@@ -53,6 +58,7 @@ std::vector<storage::Digest> Uploader::ObjectsOf(const wire::TaskReport& report)
     if (!manifest.empty()) digests.push_back(manifest);
   };
   if (report.has_checkpoint()) add(report.checkpoint().objects(), report.checkpoint().manifest());
+  if (report.has_shard_done()) digests.push_back(report.shard_done().object());
   if (report.has_finished()) add(report.finished().objects(), report.finished().model_manifest());
   return digests;
 }

@@ -75,7 +75,7 @@ struct RestartSpec {
 struct ElasticSpec {
   int logical_shards = 0;  // 0: max_workers
   Duration recovery_budget = std::chrono::seconds(10);
-  std::string recovery = "in_place";  // or restart: from the newest checkpoint
+  std::string recovery = "in_place";  // or restart: from the newest checkpoint or shard
 };
 
 // How gradients travel between the ranks of a gang.
@@ -140,6 +140,8 @@ struct DistillSpec {
 struct OutputSpec {
   std::string format = "csv";  // csv | jsonl
   std::string rows = "all";    // all | train | validation | test: of the dataset's split
+  int64_t shard_rows = 0;      // rows that one worker does at a time; 0: by the data
+  std::string file_name() const { return "predictions." + format; }
 };
 // Kind batch with a language model: text that goes on from each row.
 struct GenerateSpec {

@@ -91,6 +91,9 @@ void Visit(FieldVisitor& v, BatchSpec& s) {
   v.Choice("format", s.output.format, {"csv", "jsonl"}, "a row or a line for each row of the data");
   v.Choice("rows", s.output.rows, {"all", "train", "validation", "test"},
            "of which part of the dataset's split");
+  v.Integer("shard_rows", s.output.shard_rows, 0, 1 << 24,
+            "rows that a worker does at a time, and does again if it dies meanwhile, in whole "
+            "blocks of at most 256; 0: by the data; does not show in the result");
   v.EndObject();
   v.BeginObject("generate", "kind batch, language models: text that goes on from each row");
   v.Integer("max_tokens", s.generate.max_tokens, 0, 1 << 20, "at most so many; 0: none");
@@ -150,8 +153,8 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
   v.Time("recovery_budget", s.elastic.recovery_budget, milliseconds(100), hours(1),
          "every time-out of the gang derives from it");
   v.Choice("recovery", s.elastic.recovery, {"in_place", "restart"},
-           "a training gang that loses a rank goes on with what the others hold, or starts again "
-           "from its newest checkpoint");
+           "a gang that loses a rank goes on with what the others hold, or starts again from its "
+           "newest checkpoint (kind batch: from the shards that are done)");
   v.EndObject();
   v.BeginObject("gradients", "how gradients travel between workers", "compression");
   v.Choice("compression", s.gradients.compression, {"none", "bf16", "low_rank"},

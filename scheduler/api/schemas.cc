@@ -63,6 +63,18 @@ void AddJobs(json& all) {
                                 {"phase_done", kNumber}});
   const json group =
       Object({{"ranks", kInteger}, {"epoch", kInteger}, {"regrouping", {{"type", "boolean"}}}});
+  const json shards = Object({{"rows", kInteger},
+                              {"rows_done", kInteger},
+                              {"shard_rows", kInteger},
+                              {"shards", kInteger},
+                              {"done", kInteger},
+                              {"taken_over", kInteger},
+                              {"doubled", kInteger},
+                              {"done_twice", kInteger},
+                              {"differing", kInteger},
+                              {"rows_per_second", kNumber},
+                              {"eta_seconds", kNumber}},
+                             9);
   all["Job"] = Object({{"id", kString},
                        {"name", kString},
                        {"kind", kString},
@@ -85,7 +97,8 @@ void AddJobs(json& all) {
                        {"seq", kInteger},
                        {"result", Ref("JobResult")},
                        {"spec", Ref("JobSpec")},
-                       {"recoveries", Array(Ref("Recovery"))}},
+                       {"recoveries", Array(Ref("Recovery"))},
+                       {"shards", shards}},
                       20);
   all["Recovery"] = Object({{"epoch", kInteger},
                             {"reason_code", kString},

@@ -44,6 +44,35 @@ void SetGauges(const scheduler::State& state) {
   metrics::Gauge("lepton_slots", "Slots of connected workers.").Set(total);
 }
 
+// Of batch predictions: rows and pace of those that are not at their end, shards of all.
+void SetShardGauges(const scheduler::State& state) {
+  double done_rows = 0, left_rows = 0, rate = 0;
+  std::map<std::string, double> shards = {
+      {"done", 0}, {"taken_over", 0}, {"doubled", 0}, {"done_twice", 0}, {"differing", 0}};
+  for (const auto& [id, job] : state.jobs) {
+    const scheduler::Shards& one = job.shards();
+    if (one.rows() == 0) continue;
+    shards["done"] += one.done();
+    shards["taken_over"] += one.taken_over();
+    shards["doubled"] += one.doubled();
+    shards["done_twice"] += one.done_twice();
+    shards["differing"] += one.differing();
+    if (scheduler::IsTerminal(job.state())) continue;
+    done_rows += static_cast<double>(one.rows_done());
+    left_rows += static_cast<double>(one.rows() - one.rows_done());
+    rate += job.progress().samples_per_second();
+  }
+  for (const auto& [outcome, count] : shards) {
+    metrics::Gauge("lepton_batch_shards", "Shards of batch predictions, by what became of them.",
+                   {{"outcome", outcome}})
+        .Set(count);
+  }
+  const char* const help = "Rows of batch predictions that are under way.";
+  metrics::Gauge("lepton_batch_rows", help, {{"state", "done"}}).Set(done_rows);
+  metrics::Gauge("lepton_batch_rows", help, {{"state", "left"}}).Set(left_rows);
+  metrics::Gauge("lepton_batch_rows_per_second", "Their pace together.").Set(rate);
+}
+
 }  // namespace
 
 void GetHealth(Api&, http::Request, http::ResponderPtr responder) {
@@ -67,6 +96,7 @@ void GetInferenceHealth(Api& api, http::Request request, http::ResponderPtr resp
 void GetProcessMetrics(Api& api, http::Request, http::ResponderPtr responder) {
   api.parts().loop.Read([&api, responder](const scheduler::State& state) {
     SetGauges(state);
+    SetShardGauges(state);
     api.parts().pool.Submit([responder] {
       responder->Send(
           http::Response::Text(200, metrics::Expose(), "text/plain; version=0.0.4; charset=utf-8"));

@@ -94,6 +94,28 @@ json GroupView(const scheduler::State& state, const scheduler::Job& job) {
           {"regrouping", gang->forming() || gang->has_recovery()}};
 }
 
+// How far a batch prediction is: rows, shards, and what its shards went through.
+json ShardsView(const scheduler::Job& job) {
+  const scheduler::Shards& shards = job.shards();
+  const double rate = job.progress().samples_per_second();
+  const int64_t left = shards.rows() - shards.rows_done();
+  const int64_t count =
+      shards.shard_rows() > 0 ? (shards.rows() + shards.shard_rows() - 1) / shards.shard_rows() : 0;
+  json view = {{"rows", shards.rows()},
+               {"rows_done", shards.rows_done()},
+               {"shard_rows", shards.shard_rows()},
+               {"shards", count},
+               {"done", shards.done()},
+               {"taken_over", shards.taken_over()},
+               {"doubled", shards.doubled()},
+               {"done_twice", shards.done_twice()},
+               {"differing", shards.differing()}};
+  if (scheduler::IsTerminal(job.state())) return view;
+  view["rows_per_second"] = rate;
+  if (rate > 0) view["eta_seconds"] = static_cast<double>(left) / rate;
+  return view;
+}
+
 json LabelsOf(const json& spec) {
   return spec.value("labels", json::object());
 }
@@ -148,6 +170,7 @@ json JobView(const scheduler::State& state, const scheduler::Job& job,
   if (job.best_trial() >= 0 && job.trials_size() > job.best_trial()) {
     view["best_trial"] = job.best_trial();
   }
+  if (job.shards().rows() > 0) view["shards"] = ShardsView(job);
   if (job.recovery_count() > 0) view["recoveries"] = RecoveriesView(job);
   if (full) view["spec"] = std::move(spec);
   return view;

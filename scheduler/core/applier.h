@@ -1,6 +1,6 @@
 // The fold's working parts: one function per kind of record, grouped by subject into
-// apply_{jobs,gangs,elastic,search,catalog}.cc. Private to scheduler/core; everybody else calls
-// Apply.
+// apply_{jobs,gangs,elastic,shards,search,catalog}.cc. Private to scheduler/core; everybody else
+// calls Apply.
 #pragma once
 
 #include <fmt/format.h>
@@ -35,6 +35,9 @@ class Applier {
   Status CutOff(const LinksCut& found);
   Status Added(const SeatAdded& added);
   Status Leaving(const TaskLeaving& leaving);
+  Status Dealt(const ShardsDealt& dealt);
+  Status Spoiled(const ShardSpoiled& spoiled);
+  Status Joined(const ShardsJoined& joined);
   Status Stepped(const SearchStepped& stepped);
   Status Moved(const TrialMoved& moved);
   Status Ended(const TuneEnded& ended);
@@ -55,6 +58,13 @@ class Applier {
   void OnStraggler(Gang& gang, const wire::TaskStraggler& told);
   void OnBusy(Gang& gang, Task& task, const wire::TaskBusy& busy);
   void OnRecovered(Gang& gang, const wire::TaskRecovered& done);
+  void OnShardsReady(Gang& gang, Task& task, const wire::TaskShardsReady& ready);
+  void OnShardDone(Gang& gang, Task& task, const wire::TaskShardDone& done);
+  // A task is gone; `died`: by no order of ours.
+  void DropHand(const Gang& gang, Task& task, bool died);
+  void RegroupSharded(Gang& gang, const GangRegrouped& change);
+  void ShowShards(Job& job, Gang& gang);
+  void KeepRecovery(Job& job, Recovery recovery);
   void NoteFaultTime(Gang& gang, const Task& task, int64_t wall_ms);
   static Event MembershipEvent(const Gang& gang, const std::string& from, const std::string& to);
 

@@ -41,6 +41,12 @@ Status Applier::Run() {
       return Formed(record_.gang_formed());
     case Record::kLinksCut:
       return CutOff(record_.links_cut());
+    case Record::kShardsDealt:
+      return Dealt(record_.shards_dealt());
+    case Record::kShardSpoiled:
+      return Spoiled(record_.shard_spoiled());
+    case Record::kShardsJoined:
+      return Joined(record_.shards_joined());
     case Record::kSeatAdded:
       return Added(record_.seat_added());
     case Record::kTaskLeaving:

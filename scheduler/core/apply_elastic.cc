@@ -34,6 +34,10 @@ Status Applier::Regrouped(const GangRegrouped& change) {
     return DataLoss(fmt::format("record {}: epoch {} of gang {} follows {}", record_.seq(),
                                 change.epoch(), gang->id(), gang->epoch()));
   }
+  if (gang->sharded()) {
+    RegroupSharded(*gang, change);
+    return Status::Ok();
+  }
   // One ledger entry from the first change until a group commits; its cause is the first that we
   // know of better than that the group broke.
   Recovery& open = *gang->mutable_recovery();
@@ -205,11 +209,15 @@ void Applier::OnRecovered(Gang& gang, const wire::TaskRecovered& done) {
       "commit {:.1f}): step {} by {} ranks in epoch {}",
       recovery.total(), recovery.detect(), recovery.agree(), recovery.rebuild(), recovery.restore(),
       recovery.first_commit(), recovery.step(), recovery.ranks(), recovery.epoch()));
-  *job->add_recoveries() = std::move(recovery);
-  job->set_recovery_count(job->recovery_count() + 1);
-  const int over = job->recoveries_size() - kRecoveriesKept;
-  if (over > 0) job->mutable_recoveries()->DeleteSubrange(0, over);
+  KeepRecovery(*job, std::move(recovery));
   Happened(std::move(event), job);
+}
+
+void Applier::KeepRecovery(Job& job, Recovery recovery) {
+  *job.add_recoveries() = std::move(recovery);
+  job.set_recovery_count(job.recovery_count() + 1);
+  const int over = job.recoveries_size() - kRecoveriesKept;
+  if (over > 0) job.mutable_recoveries()->DeleteSubrange(0, over);
 }
 
 }  // namespace lepton::scheduler

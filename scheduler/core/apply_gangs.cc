@@ -29,6 +29,8 @@ Status Applier::Placed(const Gang& placed) {
   if (Job* job = FindJob(gang.job_id()); job != nullptr && job->bf16_sums().empty()) {
     job->set_bf16_sums(gang.bf16_sums());
   }
+  // Other workers have another pace.
+  if (Job* job = FindJob(gang.job_id()); gang.sharded()) job->mutable_shards()->clear_pace();
   if (gang.deployment().empty()) return Status::Ok();
   auto it = state_.deployments.find(gang.deployment());
   if (it == state_.deployments.end()) return NotThere("deployment", gang.deployment());
@@ -128,6 +130,12 @@ Status Applier::Reported(const wire::TaskReport& report) {
     case wire::TaskReport::kBusy:
       OnBusy(*gang, *task, report.busy());
       break;
+    case wire::TaskReport::kShardsReady:
+      OnShardsReady(*gang, *task, report.shards_ready());
+      break;
+    case wire::TaskReport::kShardDone:
+      OnShardDone(*gang, *task, report.shard_done());
+      break;
     case wire::TaskReport::kLog:
     case wire::TaskReport::BODY_NOT_SET:
       break;
@@ -140,6 +148,9 @@ void Applier::OnProgress(Gang& gang, const Task& task, const wire::TaskProgress&
   gang.set_alive_ms(record_.wall_ms());
   if (progress.phase().empty()) gang.set_progressed(true);
   if (!IsLeader(gang, task)) return;
+  Job* job = FindJob(gang.job_id());
+  // Once the shards are known they say how far the work is.
+  if (gang.sharded() && job != nullptr && job->shards().rows() > 0) return;
   Progress now;
   now.set_phase(progress.phase());
   now.set_phase_done(progress.phase_done());
@@ -152,7 +163,6 @@ void Applier::OnProgress(Gang& gang, const Task& task, const wire::TaskProgress&
   for (const auto& [name, value] : progress.metrics()) (*now.mutable_metrics())[name] = value;
   now.set_wall_ms(record_.wall_ms());
   *gang.mutable_progress() = now;
-  Job* job = FindJob(gang.job_id());
   if (job == nullptr) return;
   if (gang.trial() < 0) {
     *job->mutable_progress() = std::move(now);
@@ -192,6 +202,9 @@ void Applier::OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finis
   task.set_silent_since_ms(finished.silent_since_ms());
   task.set_saved(finished.saved());
   if (finished.has_diverged()) *task.mutable_diverged() = finished.diverged();
+  if (gang.sharded()) {  // what its shards are is the result
+    return DropHand(gang, task, finished.code() != "OK" && finished.code() != "CANCELLED");
+  }
   if (!IsLeader(gang, task) || finished.code() != "OK" || finished.signal() != 0) return;
   JobResult& result = *gang.mutable_result();
   result.set_model_manifest(finished.model_manifest());
@@ -215,6 +228,7 @@ Status Applier::Lost(const TaskLost& lost) {
     task.set_ended_ms(record_.wall_ms());
     task.set_code(std::string(StatusCodeName(StatusCode::kUnavailable)));
     task.set_message(lost.cause());
+    DropHand(*gang, task, /*died=*/true);
     return Status::Ok();
   }
   return NotThere("living task", lost.task_id());

@@ -71,6 +71,12 @@ Status Applier::Moved(const JobMoved& moved) {
   }
   if (IsTerminal(moved.to())) {
     job->set_finished_ms(record_.wall_ms());
+    DropRefs(state_, job->shards());
+    if (job->has_shards()) {  // how much it was stays
+      job->mutable_shards()->clear_results();
+      job->mutable_shards()->clear_pace();
+      job->mutable_shards()->clear_file();
+    }
     DeactivateJob(state_, *job);
   } else {
     Enqueue(state_, *job);

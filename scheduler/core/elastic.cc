@@ -12,7 +12,12 @@ bool IsTraining(const spec::JobSpec& spec) {
          spec.kind == spec::JobKind::kTune;
 }
 
+bool IsSharded(const spec::JobSpec& spec) {
+  return spec.kind == spec::JobKind::kBatch;
+}
+
 bool IsElastic(const spec::JobSpec& spec) {
+  if (IsSharded(spec)) return spec.elastic.recovery == "in_place";
   return IsTraining(spec) && spec.elastic.recovery == "in_place" &&
          spec.resources.max_workers > 1 &&
          (spec.collectives == "auto" || spec.collectives == "native");
@@ -32,7 +37,8 @@ bool Goes(const Gang& gang) {
 }
 
 bool IsListening(const Task& task) {
-  return IsAlive(task) && task.has_endpoint() && task.left_epoch() >= task.group_epoch();
+  if (!IsAlive(task)) return false;
+  return task.takes_shards() || (task.has_endpoint() && task.left_epoch() >= task.group_epoch());
 }
 
 int64_t BudgetMs(const spec::JobSpec& spec) {

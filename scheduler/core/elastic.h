@@ -13,6 +13,8 @@ namespace lepton::scheduler {
 
 // The job's tasks train, and show that they move (runtime/base/progress.h).
 bool IsTraining(const spec::JobSpec& spec);
+// Its ranks take shards of the data and never meet (shard_deal.h).
+bool IsSharded(const spec::JobSpec& spec);
 // Whether a gang of this job, or of its trials, goes on when a rank is lost.
 bool IsElastic(const spec::JobSpec& spec);
 
@@ -21,7 +23,7 @@ bool IsMember(const Gang& gang, const Task& task);
 bool IsLeader(const Gang& gang, const Task& task);
 // It forms groups: it is neither stopped nor through.
 bool Goes(const Gang& gang);
-// It has listed itself since it was last sent a group.
+// It has listed itself since it was last sent a group; a rank that takes shards: it does so.
 bool IsListening(const Task& task);
 
 int64_t BudgetMs(const spec::JobSpec& spec);

@@ -146,6 +146,7 @@ Status IndexAll(State& state) {
   for (const auto& [id, job] : state.jobs) {
     AddRefs(state, job.inputs());
     AddRefs(state, job.result());
+    AddRefs(state, job.shards());
     for (const Checkpoint& checkpoint : job.checkpoints()) AddRefs(state, checkpoint);
     for (const Trial& trial : job.trials()) {
       AddRefs(state, trial.result());

@@ -29,6 +29,13 @@ void ForEachObject(const Checkpoint& checkpoint, F f) {
   for (const std::string& digest : checkpoint.objects()) f(digest);
 }
 template <typename F>
+void ForEachObject(const Shards& shards, F f) {
+  for (const ShardResult& result : shards.results()) {
+    if (!result.object().empty()) f(result.object());
+  }
+  if (!shards.file().empty()) f(shards.file());
+}
+template <typename F>
 void ForEachObject(const JobInputs& inputs, F f) {
   for (const auto* refs :
        {&inputs.dataset_objects(), &inputs.model_objects(), &inputs.teacher_objects()}) {

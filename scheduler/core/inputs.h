@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/base/ids.h"
+#include "runtime/base/status.h"
 #include "runtime/spec/job_spec.h"
 #include "runtime/wire/messages.pb.h"
 #include "scheduler/core/records.pb.h"
@@ -86,6 +87,17 @@ struct TaskReported {
   wire::TaskReport report;
 };
 
+// ---- from the store ---------------------------------------------------------------------------
+
+// All of a job's shards were put into one durable object, in order; or why not.
+struct ShardsStored {
+  JobId job;
+  Status status;
+  std::string object;
+  uint64_t bytes = 0;
+  int bad_shard = -1;  // of an error: whose object is missing or not what it was; it is done again
+};
+
 // ---- time -------------------------------------------------------------------------------------
 
 // At least when Reactor::next_timer_ms() says so.
@@ -97,7 +109,7 @@ struct Input {
   uint64_t request = 0;  // echoed in Reply; 0: no reply wanted
   std::variant<Tick, SubmitJob, CancelJob, CreateDeployment, ScaleDeployment, DeleteDeployment,
                CreateDataset, RegisterModel, SetAlias, DrainWorker, WorkerHello, WorkerLost,
-               TaskReported>
+               TaskReported, ShardsStored>
       body;
 };
 

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
+#include <vector>
 
 #include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
@@ -70,7 +72,7 @@ Status CheckGang(const State& state, const Gang& gang) {
       LEPTON_RULE(static_cast<int>(seat) < gang.tasks_size(), "gang {}: no seat {}", gang.id(),
                   seat);
       const Task& task = gang.tasks(static_cast<int>(seat));
-      LEPTON_RULE(gang.forming() || task.group_epoch() == gang.epoch(),
+      LEPTON_RULE(gang.forming() || gang.sharded() || task.group_epoch() == gang.epoch(),
                   "task {} is in a group that it was not told of", task.id());
     }
   }
@@ -88,11 +90,43 @@ Status CheckGang(const State& state, const Gang& gang) {
     const auto& spec = state.Spec(JobId(job->id()));
     const bool one = spec.kind == spec::JobKind::kEvaluate;
     const int ranks = gang.elastic() ? gang.members_size() : gang.tasks_size();
-    LEPTON_RULE(one || gang.winds_down() || ranks >= spec.resources.min_workers,
+    LEPTON_RULE(one || gang.winds_down() || gang.sharded() || ranks >= spec.resources.min_workers,
                 "gang {} is smaller than min_workers", gang.id());
   } else {
     LEPTON_RULE(job->trials(gang.trial()).state() == TRIAL_RUNNING, "trial of gang {} is {}",
                 gang.id(), TrialStateName(job->trials(gang.trial()).state()));
+  }
+  return Status::Ok();
+}
+
+// Each undone shard is in a hand as long as somebody is there to do it, no hand has one that is
+// done, or one twice, and nobody who is gone holds any.
+Status CheckShards(const State& state, const Gang& gang) {
+  const Shards& shards = state.jobs.at(JobId(gang.job_id())).shards();
+  std::vector<int> holders(static_cast<size_t>(shards.results_size()));
+  int staying = 0;
+  for (const Task& task : gang.tasks()) {
+    LEPTON_RULE(IsAlive(task) || task.shards().empty(), "task {} is gone and holds shards",
+                task.id());
+    staying += IsAlive(task) && task.takes_shards() && !task.leaving();
+    std::set<uint32_t> own(task.shards().begin(), task.shards().end());
+    LEPTON_RULE(static_cast<int>(own.size()) == task.shards_size(), "task {} has a shard twice",
+                task.id());
+    for (const uint32_t shard : own) {
+      LEPTON_RULE(
+          shard < holders.size() && shards.results(static_cast<int>(shard)).object().empty(),
+          "task {} is to do shard {}, which is done", task.id(), shard);
+      ++holders[shard];
+    }
+  }
+  const auto done = std::count_if(shards.results().begin(), shards.results().end(),
+                                  [](const auto& one) { return !one.object().empty(); });
+  LEPTON_RULE(done == static_cast<int64_t>(shards.done()), "job {}: {} shards are done, not {}",
+              gang.job_id(), done, shards.done());
+  if (staying == 0 || gang.state() == GANG_STOPPING || gang.has_result()) return Status::Ok();
+  for (size_t shard = 0; shard < holders.size(); ++shard) {
+    LEPTON_RULE(holders[shard] > 0 || !shards.results(static_cast<int>(shard)).object().empty(),
+                "gang {}: nobody has shard {}", gang.id(), shard);
   }
   return Status::Ok();
 }
@@ -135,7 +169,10 @@ Status CheckJob(const State& state, const Job& job) {
 Status CheckInvariants(const State& state) {
   LEPTON_RETURN_IF_ERROR(CheckIndex(state));
   LEPTON_RETURN_IF_ERROR(CheckWorkers(state));
-  for (const auto& [id, gang] : state.gangs) LEPTON_RETURN_IF_ERROR(CheckGang(state, gang));
+  for (const auto& [id, gang] : state.gangs) {
+    LEPTON_RETURN_IF_ERROR(CheckGang(state, gang));
+    if (gang.sharded()) LEPTON_RETURN_IF_ERROR(CheckShards(state, gang));
+  }
   for (const auto& [id, job] : state.jobs) LEPTON_RETURN_IF_ERROR(CheckJob(state, job));
   return Status::Ok();
 }

@@ -45,6 +45,7 @@ std::optional<int64_t> Reactor::next_timer_ms() const {
     if (gang.state() == GANG_STARTING) at(StartDeadline(gang, options_));
     if (gang.state() == GANG_STOPPING) at(gang.stopping_ms() + options_.stop_timeout_ms);
     if (gang.result_ms() > 0) at(gang.result_ms() + options_.stop_timeout_ms);
+    if (gang.sharded()) at(ShardTimer(gang, state_.jobs.at(JobId(gang.job_id())), now_ms_));
     if (gang.elastic())
       at(ElasticTimer(gang, state_.Spec(JobId(gang.job_id())), options_, now_ms_));
   }
@@ -73,6 +74,7 @@ void Turn::On(const Tick&) {
   for (const auto& [id, gang] : state_.gangs) gangs.push_back(id);
   for (const std::string& id : gangs) TickGang(id);
   for (const std::string& id : gangs) TickElastic(id);
+  for (const std::string& id : gangs) DealHands(id, {});
   const std::vector<JobId> jobs(state_.active.begin(), state_.active.end());
   for (const JobId& id : jobs) TickJob(id);
   reactor_.dirty_ = true;

@@ -23,6 +23,8 @@ int64_t StartDeadline(const Gang& gang, const ReactorOptions& options);
 int64_t JoinRetryMs(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options);
 int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options,
                      int64_t now);
+// When a sharded gang's hands are to be looked at again (the largest: never).
+int64_t ShardTimer(const Gang& gang, const Job& job, int64_t now);
 // base * 2^(restarts - 1), at most `cap`.
 int64_t BackoffMs(int64_t base_ms, int restarts, int64_t cap_ms);
 
@@ -137,6 +139,20 @@ class Turn {
   void ServeJoins();
   bool OthersWait(const std::string& device) const;
   void TickElastic(const std::string& gang_id);
+
+  // ---- turn_shards.cc ----
+  // Deals what is undone, and tells those whose hands changed, and `tell`. Nothing of a gang that
+  // stops, or is not sharded.
+  void DealHands(const std::string& gang_id, std::set<uint32_t> tell);
+  void SendShards(const Gang& gang, const Task& task);
+  void FailShard(const std::string& gang_id, int shard);
+  void OnShardsReady(const std::string& gang_id, uint32_t seat);
+  // `others` had it too.
+  void OnShardDone(const std::string& gang_id, uint32_t seat, const wire::TaskShardDone& done,
+                   std::set<uint32_t> others);
+  std::set<uint32_t> OthersWith(const Gang& gang, const Task& task, uint32_t shard) const;
+  void FinishShards(const JobId& id, const std::string& object, uint64_t bytes);
+  void On(const ShardsStored& stored);
 
   // ---- turn_unreachable.cc ----
   // True when members of a forming gang cannot reach each other, and some of them go for it.

@@ -61,7 +61,8 @@ int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorO
   at(JoinRetryMs(gang, spec, options));
   for (const Cut& cut : gang.cuts()) at(cut.retry_at_ms());
   for (const Task& task : gang.tasks()) {
-    if (IsAlive(task) && !task.has_endpoint()) at(task.placed_ms() + options.start_timeout_ms);
+    const bool starts = IsAlive(task) && !task.has_endpoint() && !task.takes_shards();
+    if (starts) at(task.placed_ms() + options.start_timeout_ms);
   }
   return next;
 }
@@ -69,7 +70,7 @@ int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorO
 void Turn::MakeElastic(GangPlan& plan) {
   plan.gang.set_elastic(true);
   plan.gang.set_epoch(1);
-  plan.gang.set_forming(true);
+  plan.gang.set_forming(!plan.gang.sharded());
   for (uint32_t rank = 0; rank < plan.workers.size(); ++rank) plan.gang.add_members(rank);
 }
 
@@ -146,6 +147,7 @@ void Turn::NewEpoch(const std::string& gang_id, const std::vector<uint32_t>& mem
   regrouped.set_fault_ms(change.fault_ms > 0 ? change.fault_ms : now_);
   Persist(std::move(record));
   reactor_.dirty_ = true;  // who is a member says whether further seats are of use
+  if (gang.sharded()) return DealHands(gang_id, {members.begin(), members.end()});
   for (const uint32_t seat : gang.members()) SendEpoch(gang, gang.tasks(static_cast<int>(seat)));
   MaybeForm(gang_id);
 }
@@ -181,6 +183,11 @@ bool Turn::GoOnWithout(const std::string& gang_id, EpochChange change) {
   if (!Goes(gang)) return false;
   std::vector<uint32_t> members = NextMembers(gang);
   if (members.size() == static_cast<size_t>(gang.members_size())) return true;  // not a member
+  if (members.empty() && gang.sharded()) {  // those that are still getting ready take over
+    for (const Task& task : gang.tasks()) {
+      if (IsAlive(task) && !task.leaving()) members.push_back(task.rank());
+    }
+  }
   if (members.empty()) return false;
   const spec::JobSpec& spec = state_.Spec(JobId(gang.job_id()));
   // A survivor that told of a broken group before we knew why told of the same fault.
@@ -192,7 +199,8 @@ bool Turn::GoOnWithout(const std::string& gang_id, EpochChange change) {
     return !gang.tasks(static_cast<int>(seat)).leaving();
   });
   const int missing = spec.resources.min_workers - static_cast<int>(staying);
-  if (missing > 0 && !gang.winds_down()) {
+  // Shards need no others: min_workers is for the start alone.
+  if (missing > 0 && !gang.winds_down() && !gang.sharded()) {
     // With nobody who stays there is nobody to take the state to others.
     if (staying == 0 || !FillUp(gang_id, missing, &members)) {
       if (!HoldsSlices(gang)) return false;
@@ -271,6 +279,7 @@ void Turn::OnListening(const std::string& gang_id, const Task& task,
 void Turn::LetJoin(const std::string& gang_id) {
   const Gang& gang = state_.gangs.at(gang_id);
   if (!Goes(gang) || gang.forming() || gang.has_recovery() || !gang.progressed()) return;
+  if (gang.sharded()) return;  // each joins by itself
   if (IsAboutToEnd(gang) || gang.winds_down()) return;
   std::vector<uint32_t> members = NextMembers(gang);
   const size_t before = members.size();
@@ -310,6 +319,9 @@ void Turn::ServeJoins() {
     const int wanted = spec.resources.max_workers - static_cast<int>(seats);
     if (wanted <= 0 || IsAboutToEnd(gang) || now_ < JoinRetryMs(gang, spec, options_)) continue;
     if (OthersWait(spec.resources.device)) continue;
+    const Shards& shards = state_.jobs.at(job).shards();
+    const int undone = shards.results_size() - static_cast<int>(shards.done());
+    if (gang.sharded() && undone <= seats) continue;  // there is nothing for another
     AddSeats(id, 1, wanted);
   }
 }

@@ -12,6 +12,8 @@
 namespace lepton::scheduler {
 namespace {
 
+constexpr uint32_t kDoneGraceMs = 200;
+
 // The first 16 bytes of a SHA-256.
 std::string GroupToken(const std::string& secret, const std::string& gang_id) {
   const std::string hex = Sha256Hex(secret + "/gang/" + gang_id);
@@ -77,9 +79,10 @@ void Turn::FillStart(const Gang& gang, uint32_t slots, wire::StartTask* start) c
   start->set_bf16_sums(gang.bf16_sums());
   start->set_stop_grace_ms(options_.stop_grace_ms);
   start->set_elastic(gang.elastic());
+  start->set_sharded(gang.sharded());
   if (!gang.elastic() && (gang.job_id().empty() || gang.tasks_size() == 1)) return;
   const spec::JobSpec& spec = state_.Spec(JobId(gang.job_id()));
-  if (!IsTraining(spec)) return;
+  if (!IsTraining(spec) && !gang.sharded()) return;
   // Those that wait for one that hangs would not know it from a slow one.
   const int64_t budget = BudgetMs(spec);
   start->set_pulse_ms(static_cast<uint32_t>(std::max<int64_t>(5, budget / 20)));
@@ -93,7 +96,7 @@ void Turn::MaybeRunning(const std::string& gang_id) {
   for (const Task& task : gang.tasks()) {
     if (!IsMember(gang, task)) continue;
     running = running && task.state() != TASK_PLACED &&
-              (gang.tasks_size() == 1 || task.has_endpoint()) &&
+              (gang.tasks_size() == 1 || gang.sharded() || task.has_endpoint()) &&
               (gang.deployment().empty() || task.ready_port() > 0);
   }
   if (!running && !gang.progressed()) return;
@@ -152,8 +155,13 @@ void Turn::StopGang(const std::string& gang_id, const std::string& stop_code,
   moved.set_stop_cause(cause);
   moved.set_trigger_rank(trigger_rank);
   Persist(std::move(record));
+  // Behind the last shard there is nothing that a rank could still save, and one that is stuck is
+  // not to hold the job.
+  const bool done = gang.sharded() && gang.has_result();
+  const uint32_t grace =
+      done ? std::min(options_.stop_grace_ms, kDoneGraceMs) : options_.stop_grace_ms;
   for (const Task& task : gang.tasks()) {
-    if (IsAlive(task)) SendStop(task, options_.stop_grace_ms, stop_code);
+    if (IsAlive(task)) SendStop(task, grace, stop_code);
   }
 }
 

@@ -135,6 +135,10 @@ void Turn::MoveJob(const JobId& id, const JobChange& change) {
   const Job& job = state_.jobs.at(id);
   const bool failed = change.to == JOB_FAILED || change.to == JOB_CANCELLED;
   if (failed && job.trials_size() > 0) LetTrialsGo(id);
+  std::vector<std::string> parts;  // they are in the result's file, or for nothing
+  if (IsTerminal(change.to)) {
+    ForEachObject(job.shards(), [&](const std::string& digest) { parts.push_back(digest); });
+  }
   Record record;
   JobMoved& moved = *record.mutable_job_moved();
   moved.set_job_id(id.str());
@@ -153,6 +157,7 @@ void Turn::MoveJob(const JobId& id, const JobChange& change) {
   Persist(std::move(record));
   reactor_.dirty_ = true;
   if (IsTerminal(change.to)) reactor_.policies_.erase(id);
+  Forget(parts);
 }
 
 void Turn::StopJob(const JobId& id, JobState to, const std::string& reason_code,

@@ -48,7 +48,7 @@ bool Turn::LetLeave(const std::string& gang_id, const WorkerId& worker, const st
   for (const Task& task : gang.tasks()) {
     if (stays(task)) ++(IsMember(gang, task) ? staying : waiting);
   }
-  const int least = state_.Spec(JobId(gang.job_id())).resources.min_workers;
+  const int least = gang.sharded() ? 1 : state_.Spec(JobId(gang.job_id())).resources.min_workers;
   if (const int missing = least - staying; missing > 0) {
     if (!HoldsSlices(gang)) return false;
     const int further = missing - std::min(waiting, missing);
@@ -63,6 +63,7 @@ bool Turn::LetLeave(const std::string& gang_id, const WorkerId& worker, const st
     if (!IsAlive(task) || task.worker_id() != worker.str() || task.leaving()) continue;
     TellToLeave(task, cause, /*at_once=*/false);
   }
+  DealHands(gang_id, {});
   return true;
 }
 

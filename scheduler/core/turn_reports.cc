@@ -55,6 +55,10 @@ void Turn::On(const TaskReported& reported) {
   seen = report.seq();
   const std::string gang_id = state_.gang_of_task.at(report.task_id());
   const uint32_t rank = task->rank();
+  std::set<uint32_t> others;
+  if (report.has_shard_done()) {
+    others = OthersWith(state_.gangs.at(gang_id), *task, report.shard_done().shard());
+  }
   if (!report.has_log()) {
     Record record;
     *record.mutable_task_reported() = report;
@@ -87,6 +91,10 @@ void Turn::On(const TaskReported& reported) {
     case wire::TaskReport::kStarted:
     case wire::TaskReport::kReady:
       return MaybeRunning(gang_id);
+    case wire::TaskReport::kShardsReady:
+      return OnShardsReady(gang_id, rank);
+    case wire::TaskReport::kShardDone:
+      return OnShardDone(gang_id, rank, report.shard_done(), std::move(others));
     case wire::TaskReport::kStraggler:
     case wire::TaskReport::kBusy:
     case wire::TaskReport::BODY_NOT_SET:
@@ -176,6 +184,10 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
       change.fault = false;
       if (GoOnWithout(gang_id, change)) return;
       return BreakGang(gang_id, change.reason_code, change.cause, -1);
+    }
+    // Shards are done when the coordinator says so, not a rank.
+    if (gang.sharded() && gang.state() != GANG_STOPPING && !gang.has_result()) {
+      return BreakGang(gang_id, "TASK_FAILED", Describe(task), static_cast<int>(rank));
     }
     return MaybeRunning(gang_id);
   }

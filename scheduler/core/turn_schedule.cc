@@ -81,10 +81,11 @@ void Turn::StartJob(const JobId& id, const placement::Placement& placed) {
   plan.gang.set_kind(job.kind());
   plan.gang.set_attempt(job.attempt());
   plan.workers = placed.workers;
+  plan.gang.set_sharded(IsSharded(spec));
   if (IsElastic(spec)) MakeElastic(plan);
   plan.slots = RequestOf(spec, job).slots;
   plan.start.set_spec_json(job.spec_json());
-  if (job.checkpoints_size() > 0) {
+  if (job.checkpoints_size() > 0 && !plan.gang.sharded()) {
     plan.gang.set_resume_checkpoint(job.checkpoints(job.checkpoints_size() - 1).manifest());
   }
   FillInputs(job.inputs(), job.checkpoints(), &plan.start);

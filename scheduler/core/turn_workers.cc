@@ -68,7 +68,10 @@ void Turn::On(const WorkerHello& arrived) {
     if (gang->state() == GANG_STOPPING) SendStop(*task, options_.stop_grace_ms, gang->stop_code());
     const bool complete = std::all_of(gang->tasks().begin(), gang->tasks().end(),
                                       [](const Task& one) { return one.has_endpoint(); });
-    if (gang->elastic()) {
+    if (gang->sharded()) {
+      if (task->leaving()) SendLeave(*task, "it was told so before");
+      SendShards(*gang, *task);
+    } else if (gang->elastic()) {
       if (task->leaving()) SendLeave(*task, "it was told so before");
       SendEpoch(*gang, *task);
     } else if (gang->tasks_size() > 1 && complete && !gang->progressed()) {

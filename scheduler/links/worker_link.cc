@@ -236,6 +236,12 @@ void WorkerLink::SendGroup(const WorkerId& worker, const wire::TaskGroup& group)
   SendTo(worker, message);
 }
 
+void WorkerLink::SendShards(const WorkerId& worker, const wire::TaskShards& shards) {
+  wire::ToWorker message;
+  *message.mutable_shards() = shards;
+  SendTo(worker, message);
+}
+
 void WorkerLink::StopTask(const WorkerId& worker, const wire::StopTask& stop) {
   wire::ToWorker message;
   *message.mutable_stop() = stop;

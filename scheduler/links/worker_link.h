@@ -47,6 +47,7 @@ class WorkerLink {
   void Welcome(const WorkerId& worker, const wire::Welcome& welcome);
   void StartTask(const WorkerId& worker, const wire::StartTask& start);
   void SendGroup(const WorkerId& worker, const wire::TaskGroup& group);
+  void SendShards(const WorkerId& worker, const wire::TaskShards& shards);
   void StopTask(const WorkerId& worker, const wire::StopTask& stop);
   void Ack(const WorkerId& worker, const wire::ReportAck& ack);
   void Drain(const WorkerId& worker, const wire::Drain& drain);

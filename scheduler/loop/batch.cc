@@ -26,6 +26,9 @@ void StateLoop::Batch::Start(const WorkerId& worker, const wire::StartTask& star
 void StateLoop::Batch::SendGroup(const WorkerId& worker, const wire::TaskGroup& group) {
   Send(&LoopSink::SendGroup, worker, group);
 }
+void StateLoop::Batch::SendShards(const WorkerId& worker, const wire::TaskShards& shards) {
+  Send(&LoopSink::SendShards, worker, shards);
+}
 void StateLoop::Batch::Stop(const WorkerId& worker, const wire::StopTask& stop) {
   Send(&LoopSink::Stop, worker, stop);
 }
@@ -44,7 +47,15 @@ void StateLoop::Batch::Answer(const Reply& reply) {
 }
 
 void StateLoop::Batch::Notify(const Event& event) {
-  if (!event.job_id().empty()) jobs_.insert(JobId(event.job_id()));
+  if (event.job_id().empty()) return;
+  jobs_.insert(JobId(event.job_id()));
+  // A gang that has gone on: its ledger has a new entry.
+  if (event.type() != "gang" || event.from() != "REGROUPING" || event.to() != "RUNNING") return;
+  sends_.push_back([job = JobId(event.job_id())](LoopSink&, const State& state) {
+    const Job* known = state.FindJob(job);
+    if (known != nullptr && !known->recoveries().empty())
+      CountRecovery(*known->recoveries().rbegin());
+  });
 }
 
 void StateLoop::Batch::Accepted(const JobId& job, int trial, const wire::TaskReport& report) {
@@ -56,13 +67,6 @@ void StateLoop::Batch::Accepted(const JobId& job, int trial, const wire::TaskRep
       CountDivergence(diverged);
     });
   }
-  if (!report.has_recovered()) return;
-  sends_.push_back([job, epoch = report.recovered().epoch()](LoopSink&, const State& state) {
-    const Job* known = state.FindJob(job);
-    if (known == nullptr || known->recoveries().empty()) return;
-    const Recovery& newest = *known->recoveries().rbegin();
-    if (newest.epoch() == epoch) CountRecovery(newest);
-  });
 }
 
 void StateLoop::Batch::ForgetObjects(const std::vector<std::string>& digests) {

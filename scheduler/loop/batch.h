@@ -20,6 +20,7 @@ class StateLoop::Batch final : public Effects {
   void Welcome(const WorkerId& worker, const wire::Welcome& welcome) override;
   void Start(const WorkerId& worker, const wire::StartTask& start) override;
   void SendGroup(const WorkerId& worker, const wire::TaskGroup& group) override;
+  void SendShards(const WorkerId& worker, const wire::TaskShards& shards) override;
   void Stop(const WorkerId& worker, const wire::StopTask& stop) override;
   void Ack(const WorkerId& worker, const wire::ReportAck& ack) override;
   void Drain(const WorkerId& worker, const wire::Drain& drain) override;

@@ -34,6 +34,7 @@ class LoopSink {
   virtual void Welcome(const WorkerId& worker, const wire::Welcome& welcome) = 0;
   virtual void Start(const WorkerId& worker, const wire::StartTask& start) = 0;
   virtual void SendGroup(const WorkerId& worker, const wire::TaskGroup& group) = 0;
+  virtual void SendShards(const WorkerId& worker, const wire::TaskShards& shards) = 0;
   virtual void Stop(const WorkerId& worker, const wire::StopTask& stop) = 0;
   virtual void Ack(const WorkerId& worker, const wire::ReportAck& ack) = 0;
   virtual void Drain(const WorkerId& worker, const wire::Drain& drain) = 0;

@@ -1,224 +1,80 @@
 #include "worker/batch/batch_task.h"
 
-#include <fmt/format.h>
 #include <glog/logging.h>
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
-#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
 
-#include "storage/manifests/manifest_reader.h"
+#include "runtime/base/progress.h"
 #include "worker/batch/row_asker.h"
 #include "worker/data/picture_file.h"
-#include "worker/train/evaluation.h"
 #include "worker/train/train_session.h"
 
 namespace lepton::worker {
 namespace {
 
-constexpr char kFormat[] = "lepton.batch";
-constexpr int kVersion = 1;
-constexpr Duration kReportEvery = std::chrono::milliseconds(200);
-constexpr Duration kSaveEvery = std::chrono::seconds(5);
-// Blocks that each rank computes between two exchanges.
-constexpr int64_t kBlocksOfRound = 4;
+// Rows of a shard when nobody says: so many shards a worker, but not so small that reports would be
+// most of the work, nor so large that much is lost with a worker.
+constexpr int64_t kShardsPerWorker = 16;
+constexpr int64_t kMostShardRows = 65'536;
+// The coordinator keeps a line for each.
+constexpr int64_t kMostShards = 16'384;
 
-// What a checkpoint holds: everything up to a row.
-struct Saved {
-  int64_t rows = 0;
-  TokenSums sums;
-  std::vector<storage::Digest> parts;  // of the file, in order
-};
-
-Result<Saved> ReadSaved(const storage::ObjectStore& objects, const storage::Digest& digest) {
-  LEPTON_ASSIGN_OR_RETURN(const std::string text, objects.Get(digest));
-  LEPTON_ASSIGN_OR_RETURN(storage::ManifestReader reader,
-                          storage::ManifestReader::Parse(text, kFormat, kVersion));
-  Saved saved;
-  std::vector<double> loss;
-  reader.Read("rows", &saved.rows);
-  reader.Read("tokens", &saved.sums.tokens);
-  reader.Read("loss", &loss);
-  reader.Read("parts", &saved.parts);
-  if (loss.size() != 1) reader.Fail("loss", "must be one number");
-  LEPTON_RETURN_IF_ERROR(reader.status());
-  saved.sums.loss = loss[0];
-  return saved;
-}
-
-std::string SavedText(const Saved& saved) {
-  return storage::DumpManifest({{"format", kFormat},
-                                {"version", kVersion},
-                                {"rows", saved.rows},
-                                {"tokens", saved.sums.tokens},
-                                {"loss", storage::NumbersToJson(std::vector{saved.sums.loss})},
-                                {"parts", saved.parts}});
-}
-
-// What a rank says at the end of a round, as words that the ranks sum at disjoint places.
-enum Word { kBytes, kTokens, kLossBits, kStop, kWords };
-
+// Does shards until it is told to stop.
 class BatchRun {
  public:
-  BatchRun(TaskContext& context, const Examples& examples, RowAsker& asker,
-           const PredictionWriter& writer, collectives::Communicator& gang)
-      : context_(context), examples_(examples), asker_(asker), writer_(writer), gang_(gang) {}
-
-  Status Resume() {
-    const std::string& checkpoint = context_.start().resume_checkpoint();
-    if (checkpoint.empty()) return Status::Ok();
-    Result<Saved> saved = ReadSaved(context_.objects(), checkpoint);
-    if (!saved.ok()) return saved.status().WithContext("checkpoint " + checkpoint);
-    saved_ = *std::move(saved);
-    return Status::Ok();
-  }
+  BatchRun(TaskContext& context, RowAsker& asker, const PredictionWriter& writer)
+      : context_(context), shards_(*context.shards()), asker_(asker), writer_(writer) {}
 
   Status Run() {
-    const int64_t rows = examples_.rows();
-    started_ = saved_at_ = reported_ = RealClock().Now();
-    first_row_ = saved_.rows;
-    if (saved_.rows == 0) pending_ = writer_.Header();
-    while (saved_.rows < rows) {
-      bool stop = false;
-      LEPTON_RETURN_IF_ERROR(Round(&stop));
-      if (!leader()) {
-        if (stop) return Cancelled("stopped");
+    while (true) {
+      LEPTON_ASSIGN_OR_RETURN(const Shard shard, shards_.Next());
+      const Status status = Do(shard);
+      if (status.code() == StatusCode::kAborted) {
+        LOG(INFO) << status.message();
         continue;
       }
-      Report();
-      const bool due = RealClock().Now() - saved_at_ >= kSaveEvery;
-      if (stop || (due && saved_.rows < rows)) LEPTON_RETURN_IF_ERROR(Save());
-      if (stop && saved_.rows < rows) return Cancelled("stopped");
+      LEPTON_RETURN_IF_ERROR(status);
     }
-    return leader() ? Finish() : Status::Ok();
   }
 
  private:
-  bool leader() const { return gang_.rank() == 0; }
-
-  Status Round(bool* stop) {
-    const int64_t size = gang_.size();
-    const int64_t first = saved_.rows;
-    const int64_t blocks =
-        std::min(kBlocksOfRound * size,
-                 (examples_.rows() - first + asker_.block_rows() - 1) / asker_.block_rows());
-    const auto edge = [&](int64_t rank) {
-      return std::min(examples_.rows(), first + blocks * rank / size * asker_.block_rows());
-    };
+  Status Do(const Shard& shard) {
+    const progress::Computing computing("shard", shard.index);
+    std::string lines = shard.index == 0 ? writer_.Header() : "";
     TokenSums sums;
-    Result<std::string> lines = asker_.Ask(edge(gang_.rank()), edge(gang_.rank() + 1), &sums);
-    if (!lines.ok()) return AbortGang(gang_, lines.status().WithContext("batch"));
-
-    std::vector<int64_t> words(size * kWords);
-    int64_t* const own = &words[gang_.rank() * kWords];
-    own[kBytes] = static_cast<int64_t>(lines->size());
-    own[kTokens] = sums.tokens;
-    own[kLossBits] = std::bit_cast<int64_t>(sums.loss);
-    own[kStop] = context_.stop_requested();
-    if (size > 1) {
-      LEPTON_RETURN_IF_ERROR(gang_.AllReduce(words.data(), words.data(), words.size(),
-                                             collectives::DataType::kInt64,
-                                             collectives::ReduceOp::kSum));
+    const MonotonicTime started = RealClock().Now();
+    for (int64_t first = shard.first; first < shard.last; first += asker_.block_rows()) {
+      // By the pace of the rows before; the first block is begun in any case.
+      const double pace = static_cast<double>(shard.last - first) /
+                          static_cast<double>(std::max<int64_t>(1, first - shard.first));
+      const auto left =
+          first == shard.first
+              ? Duration::zero()
+              : std::chrono::duration_cast<Duration>(pace * (RealClock().Now() - started));
+      LEPTON_RETURN_IF_ERROR(shards_.GoOn(shard, left));
+      const int64_t last = std::min(shard.last, first + asker_.block_rows());
+      LEPTON_ASSIGN_OR_RETURN(const std::string block, asker_.Ask(first, last, &sums));
+      lines += block;
     }
-    LEPTON_RETURN_IF_ERROR(Collect(*std::move(lines), words));
-    for (int64_t rank = 0; rank < size; ++rank) {
-      const int64_t* said = &words[rank * kWords];
-      saved_.sums.tokens += said[kTokens];
-      saved_.sums.loss += std::bit_cast<double>(said[kLossBits]);
-      *stop = *stop || said[kStop] != 0;
+    wire::TaskShardDone done;
+    {
+      const progress::Waiting disk;
+      LEPTON_ASSIGN_OR_RETURN(*done.mutable_object(), context_.objects().Put(lines));
     }
-    saved_.rows = edge(size);
-    return Status::Ok();
-  }
-
-  // Rank 0 appends every rank's lines in order.
-  Status Collect(std::string own, const std::vector<int64_t>& words) {
-    using collectives::DataType;
-    if (!leader()) {
-      if (own.empty()) return Status::Ok();
-      return gang_.Send(own.data(), own.size(), DataType::kUInt8, 0);
-    }
-    pending_ += own;
-    for (int rank = 1; rank < gang_.size(); ++rank) {
-      const auto bytes = static_cast<size_t>(words[rank * kWords + kBytes]);
-      if (bytes == 0) continue;
-      const size_t at = pending_.size();
-      pending_.resize(at + bytes);
-      LEPTON_RETURN_IF_ERROR(gang_.Recv(pending_.data() + at, bytes, DataType::kUInt8, rank));
-    }
-    return Status::Ok();
-  }
-
-  // Stores what is new as a part.
-  Status StorePart() {
-    if (pending_.empty()) return Status::Ok();
-    LEPTON_ASSIGN_OR_RETURN(storage::Digest part, context_.objects().Put(pending_));
-    saved_.parts.push_back(std::move(part));
-    pending_.clear();
-    return Status::Ok();
-  }
-
-  Status Save() {
-    LEPTON_RETURN_IF_ERROR(StorePart());
-    LEPTON_ASSIGN_OR_RETURN(const storage::Digest digest,
-                            context_.objects().Put(SavedText(saved_)));
-    wire::TaskCheckpoint report;
-    report.set_step(static_cast<uint64_t>(saved_.rows));
-    report.set_manifest(digest);
-    for (const auto& part : saved_.parts) report.add_objects(part);
-    context_.ReportCheckpoint(report);
-    saved_at_ = RealClock().Now();
-    return Status::Ok();
-  }
-
-  void Report() {
-    const MonotonicTime now = RealClock().Now();
-    if (now - reported_ < kReportEvery && saved_.rows < examples_.rows()) return;
-    reported_ = now;
-    const double seconds = std::chrono::duration<double>(now - started_).count();
-    wire::TaskProgress report;
-    report.set_step(static_cast<uint64_t>(saved_.rows));
-    report.set_total_steps(static_cast<uint64_t>(examples_.rows()));
-    if (seconds > 0) {
-      report.set_samples_per_second(static_cast<double>(saved_.rows - first_row_) / seconds);
-    }
-    context_.ReportProgress(report);
-  }
-
-  Status Finish() {
-    LEPTON_ASSIGN_OR_RETURN(const auto file, context_.objects().NewObject());
-    for (const auto& part : saved_.parts) {
-      LEPTON_ASSIGN_OR_RETURN(const MappedFile bytes, context_.objects().Map(part));
-      LEPTON_RETURN_IF_ERROR(file->Append(bytes.bytes()));
-    }
-    LEPTON_RETURN_IF_ERROR(file->Append(pending_));
-    LEPTON_ASSIGN_OR_RETURN(const storage::Digest digest, file->Finish());
-    wire::TaskFinished result;
-    result.set_steps(static_cast<uint64_t>(saved_.rows));
-    (*result.mutable_files())[writer_.FileName()] = digest;
-    result.add_objects(digest);
-    auto& metrics = *result.mutable_metrics();
-    metrics["rows"] = static_cast<double>(saved_.rows);
-    if (saved_.sums.tokens > 0) {
-      metrics["loss"] = saved_.sums.loss / static_cast<double>(saved_.sums.tokens);
-      metrics["perplexity"] = std::exp(metrics["loss"]);
-    }
-    metrics["seconds"] = std::chrono::duration<double>(RealClock().Now() - started_).count();
-    context_.SetResult(result);
-    LOG(INFO) << fmt::format("{} rows in {}", saved_.rows, writer_.FileName());
+    done.set_shard(shard.index);
+    done.set_bytes(lines.size());
+    done.set_tokens(sums.tokens);
+    done.set_loss(sums.loss);
+    shards_.Done(done);
     return Status::Ok();
   }
 
   TaskContext& context_;
-  const Examples& examples_;
+  ShardSource& shards_;
   RowAsker& asker_;
   const PredictionWriter& writer_;
-  collectives::Communicator& gang_;
-  Saved saved_;
-  std::string pending_;  // behind the last part; rank 0
-  int64_t first_row_ = 0;
-  MonotonicTime started_, saved_at_, reported_;
 };
 
 PredictionWriter::Options WriterOptions(const spec::BatchSpec& batch,
@@ -244,9 +100,21 @@ ExamplesPtr PartOf(const PreparedData& data, const std::string& rows) {
 
 }  // namespace
 
+int64_t ShardRows(int64_t asked, int64_t rows, int64_t block_rows, int max_workers) {
+  const int64_t even = rows / (kShardsPerWorker * std::max(1, max_workers));
+  int64_t wanted = asked > 0 ? asked : std::min(even, kMostShardRows);
+  wanted = std::max(wanted, (rows + kMostShards - 1) / kMostShards);
+  return std::max<int64_t>(1, (wanted + block_rows - 1) / block_rows) * block_rows;
+}
+
 Status RunBatch(TaskContext& context) {
   const spec::JobSpec& spec = context.spec();
   if (!spec.batch) return InvalidArgument("kind: batch needs an output");
+  if (context.shards() == nullptr) {
+    return FailedPrecondition(
+        "the coordinator deals no shards: install the same version of lepton "
+        "there as on the workers");
+  }
   auto model =
       LoadedModel::Load(context.objects(), context.start().model_manifest(), spec.precision);
   if (!model.ok()) return model.status().WithContext("model.from");
@@ -278,11 +146,10 @@ Status RunBatch(TaskContext& context) {
   }
   const PredictionWriter writer(WriterOptions(*spec.batch, manifest, *dataset));
   RowAsker asker(**model, *examples, writer, spec.batch->generate, std::move(file_of));
-  LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<collectives::Communicator> gang,
-                          context.JoinGang());
-  BatchRun run(context, *examples, asker, writer, *gang);
-  LEPTON_RETURN_IF_ERROR(run.Resume());
-  return run.Run();
+  context.shards()->Ready(examples->rows(),
+                          ShardRows(spec.batch->output.shard_rows, examples->rows(),
+                                    asker.block_rows(), spec.resources.max_workers));
+  return BatchRun(context, asker, writer).Run().WithContext("batch");
 }
 
 }  // namespace lepton::worker

@@ -1,19 +1,25 @@
 // The task kind "batch": what a registered model says of every row of a dataset, as one file.
 #pragma once
 
+#include <cstdint>
+
 #include "runtime/base/status.h"
 #include "worker/task_context.h"
 
 namespace lepton::worker {
 
-// Asks start().model_manifest() about start().dataset_manifest(). Rows are taken in rounds; in each
-// the ranks compute a share each and rank 0 appends their answers in order, so the file has the
-// same bytes for any number of ranks. Every few seconds rank 0 stores what it has and reports it as
-// a checkpoint; a restart goes on behind it.
+// Asks start().model_manifest() about start().dataset_manifest(), one shard of rows after another,
+// as context.shards() says; each is an object of lines, with the file's header in front of the
+// first row's. The objects in the order of their shards are the file (prediction_writer.h has its
+// columns), whoever did them: a row's line depends on the row and on its place in blocks of a fixed
+// size.
 //
-// Result: files "predictions.csv" or "predictions.jsonl" (prediction_writer.h has the columns),
-// metrics "rows", and of a language model "loss" and "perplexity" over all of them.
-// Errors: as of an evaluation, but that no label is asked for.
+// Returns when told to stop or to leave (kCancelled), which is also how the work ends, or with an
+// error: as of an evaluation, but that no label is asked for; kDataLoss: the data is not what other
+// ranks have; kResourceExhausted: no room for a shard's lines.
 Status RunBatch(TaskContext& context);
+
+// Rows of a shard: `asked`, or for 0 by the data; whole blocks, and no more than 16,384 shards.
+int64_t ShardRows(int64_t asked, int64_t rows, int64_t block_rows, int max_workers);
 
 }  // namespace lepton::worker

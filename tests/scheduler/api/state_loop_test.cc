@@ -62,6 +62,7 @@ class CountingSink final : public LoopSink {
   void Welcome(const WorkerId&, const wire::Welcome&) override {}
   void Start(const WorkerId&, const wire::StartTask&) override {}
   void SendGroup(const WorkerId&, const wire::TaskGroup&) override {}
+  void SendShards(const WorkerId&, const wire::TaskShards&) override {}
   void Stop(const WorkerId&, const wire::StopTask&) override {}
   void Ack(const WorkerId&, const wire::ReportAck&) override {}
   void Drain(const WorkerId&, const wire::Drain&) override {}

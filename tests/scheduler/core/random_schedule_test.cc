@@ -82,6 +82,7 @@ class Chaos {
     if (gang.state() == GANG_STOPPING) return sim.Finish(id, "CANCELLED");
     if (task->state() == TASK_PLACED) return sim.Started(id);
     if (!gang.deployment().empty()) return sim.Ready(id, 9000);
+    if (gang.sharded()) return WorkOnShards(gang, *task);
     if (gang.elastic() && !IsListening(*task)) {
       if (task->group_epoch() == 0 || (IsMember(gang, *task) && gang.forming())) {
         // Now and then somebody cannot reach somebody, who may not even be there.
@@ -112,6 +113,27 @@ class Chaos {
     }
   }
 
+  // What it has, or something that is done already; the end of all comes with time.
+  void WorkOnShards(const Gang& gang, const Task& task) {
+    const std::string id = task.id();
+    if (!task.takes_shards()) return sim.ShardsReady(id, 95, 10);
+    if (task.leaving() && Pick(2) == 0) return sim.Finish(id, "CANCELLED", "left");
+    const Shards& shards = sim.job(gang.job_id()).shards();
+    if (static_cast<int>(shards.done()) == shards.results_size()) {
+      ShardsStored stored;
+      stored.job = JobId(gang.job_id());
+      stored.object = "file." + gang.job_id();
+      if (Pick(6) == 0) {
+        stored.status = DataLoss("chaos");
+        stored.bad_shard = Pick(shards.results_size());
+      }
+      return sim.On(std::move(stored));
+    }
+    if (Pick(12) == 0) return sim.ShardDone(id, static_cast<uint32_t>(Pick(12)));
+    if (task.shards().empty()) return sim.On(Tick{});
+    sim.ShardDone(id, task.shards(0), Pick(10) == 0 ? "other" : "");
+  }
+
   void Hurt(const std::string& id) {
     static const char* const kCodes[] = {"INTERNAL", "ABORTED", "UNAVAILABLE", "CANCELLED",
                                          "FAILED_PRECONDITION"};
@@ -130,8 +152,10 @@ class Chaos {
       const int least = 1 + Pick(3);
       submit.spec = Pick(2) == 0 ? Sim::Elastic(least, least + Pick(3))
                                  : Sim::Train(least, least + Pick(3), 1 + Pick(2));
+      if (Pick(3) == 0) submit.spec = Sim::Batch(least, least + Pick(3));
     }
-    if (submit.spec.elastic.recovery == "in_place") submit.spec.parallel.zero = Pick(2);
+    if (submit.spec.elastic.recovery == "in_place" && !submit.spec.batch)
+      submit.spec.parallel.zero = Pick(2);
     submit.spec.priority = 10 * Pick(4);
     submit.spec.restart.max = Pick(4);
     if (Pick(5) == 0) submit.spec.deadline = std::chrono::seconds(1 + Pick(600));

@@ -153,6 +153,29 @@ void Sim::Ready(const std::string& task, uint32_t port) {
   Report(task, std::move(report));
 }
 
+void Sim::ShardsReady(const std::string& task, int64_t rows, int64_t shard_rows) {
+  wire::TaskReport report;
+  report.mutable_shards_ready()->set_rows(rows);
+  report.mutable_shards_ready()->set_shard_rows(shard_rows);
+  Report(task, std::move(report));
+}
+
+void Sim::ShardDone(const std::string& task, uint32_t shard, const std::string& object) {
+  wire::TaskReport report;
+  report.mutable_shard_done()->set_shard(shard);
+  report.mutable_shard_done()->set_object(object.empty() ? "s" + std::to_string(shard) : object);
+  report.mutable_shard_done()->set_bytes(10);
+  Report(task, std::move(report));
+}
+
+void Sim::Stored(const std::string& job, const std::string& object) {
+  ShardsStored stored;
+  stored.job = JobId(job);
+  stored.object = object;
+  stored.bytes = 99;
+  On(std::move(stored));
+}
+
 void Sim::Log(const std::string& task, const std::string& line) {
   wire::TaskReport report;
   report.mutable_log()->add_lines(line);
@@ -213,6 +236,15 @@ spec::JobSpec Sim::Elastic(int min_workers, int max_workers) {
   spec::JobSpec spec = Train(min_workers, max_workers);
   spec.elastic.recovery = "in_place";
   spec.elastic.recovery_budget = std::chrono::seconds(2);
+  return spec;
+}
+
+spec::JobSpec Sim::Batch(int min_workers, int max_workers) {
+  spec::JobSpec spec = Elastic(min_workers, max_workers);
+  spec.kind = spec::JobKind::kBatch;
+  spec.register_as.clear();
+  spec.model.from = "digits@1";
+  spec.batch = spec::BatchSpec();
   return spec;
 }
 

@@ -32,6 +32,9 @@ class Recorder final : public Effects {
   void SendGroup(const WorkerId& worker, const wire::TaskGroup& group) override {
     groups.emplace_back(worker.str(), group);
   }
+  void SendShards(const WorkerId& worker, const wire::TaskShards& order) override {
+    shards.emplace_back(worker.str(), order);
+  }
   void Stop(const WorkerId& worker, const wire::StopTask& stop) override {
     stops.emplace_back(worker.str(), stop);
   }
@@ -53,6 +56,7 @@ class Recorder final : public Effects {
   std::vector<wire::Welcome> welcomes;
   std::vector<std::pair<std::string, wire::StartTask>> starts;
   std::vector<std::pair<std::string, wire::TaskGroup>> groups;
+  std::vector<std::pair<std::string, wire::TaskShards>> shards;
   std::vector<std::pair<std::string, wire::StopTask>> stops;
   std::vector<wire::ReportAck> acks;
   std::vector<std::string> drains;
@@ -102,6 +106,10 @@ class Sim {
   void Checkpoint(const std::string& task, uint64_t step, const std::string& manifest,
                   const std::map<std::string, double>& metrics = {});
   void Ready(const std::string& task, uint32_t port);
+  // Of a sharded gang: its data is prepared; a shard is done ("" as object: the same for any rank).
+  void ShardsReady(const std::string& task, int64_t rows, int64_t shard_rows);
+  void ShardDone(const std::string& task, uint32_t shard, const std::string& object = "");
+  void Stored(const std::string& job, const std::string& object = "file");
   void Log(const std::string& task, const std::string& line);
   void Finish(const std::string& task, const std::string& code = "OK",
               const std::string& message = "", int signal = 0,
@@ -117,6 +125,7 @@ class Sim {
   // Trains from its checkpoints; the other one outlives its ranks.
   static spec::JobSpec Train(int min_workers = 1, int max_workers = 1, int slots = 1);
   static spec::JobSpec Elastic(int min_workers, int max_workers);
+  static spec::JobSpec Batch(int min_workers, int max_workers);
   static spec::JobSpec Tune(const std::string& algorithm, int trials, int max_parallel = 0);
   static JobInputs Inputs();
   std::string Submit(const spec::JobSpec& spec);  // its id; fails the test when refused

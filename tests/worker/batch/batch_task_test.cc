@@ -1,4 +1,4 @@
-// Whole predictions: a model is trained, then asked by gangs of several sizes.
+// Whole predictions: a model is trained, then asked by gangs of several sizes, whose ranks die.
 #include "worker/batch/batch_task.h"
 
 #include <gmock/gmock.h>
@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "storage/datasets/table.h"
+#include "tests/worker/batch/shard_board.h"
 #include "tests/worker/train/fake_task.h"
 #include "tests/worker/train/sample_data.h"
 #include "worker/train/train_task.h"
@@ -35,19 +36,35 @@ class BatchTaskTest : public testing::TaskTest {
         .value()
         .digest;
   }
-  std::vector<Rank> Ask(const std::string& rest, int ranks = 1,
-                        const std::function<void(testing::FakeTask&)>& prepare = {}) {
-    return RunGang(RunBatch,
-                   Spec("{kind: batch, dataset: {name: data}, model: any@1, " + rest + "}"), start_,
-                   ranks, prepare);
+  // The file that `ranks` make together; ranks that die are followed by others until all is done.
+  std::string Ask(const std::string& rest, int ranks = 1, uint32_t seed = 1, double deaths = 0,
+                  const std::string& data = "{name: data}") {
+    const spec::JobSpec spec =
+        Spec("{kind: batch, dataset: " + data + ", model: any@1, " + rest + "}");
+    board_ = std::make_unique<testing::ShardBoard>(seed, deaths);
+    for (int gang = 0; gang < 1000 && !board_->complete(); ++gang) {
+      const auto asked = RunGang(RunBatch, spec, start_, ranks, [&](testing::FakeTask& task) {
+        task.shard_source = std::make_shared<testing::ShardBoard::Source>(*board_);
+      });
+      for (const Rank& rank : asked) {
+        const bool expected = rank.status.code() == StatusCode::kCancelled ||
+                              rank.status.message() == "batch: killed";
+        EXPECT_TRUE(expected) << rank.status.ToString();
+      }
+    }
+    EXPECT_EQ(board_->differing(), 0);
+    return board_->File(*objects_);
   }
-  std::string FileOf(const Rank& rank, const std::string& name) {
-    EXPECT_TRUE(rank.status.ok()) << rank.status.ToString();
-    const auto& files = rank.task->result.files();
-    const auto found = files.find(name);
-    EXPECT_NE(found, files.end()) << name;
-    return found == files.end() ? "" : objects_->Get(found->second).value();
+  std::string Refusal(const std::string& rest) {
+    testing::ShardBoard board;
+    const auto asked =
+        RunGang(RunBatch, Spec("{kind: batch, dataset: {name: data}, model: any@1, " + rest + "}"),
+                start_, 1, [&](testing::FakeTask& task) {
+                  task.shard_source = std::make_shared<testing::ShardBoard::Source>(board);
+                });
+    return asked[0].status.message();
   }
+  std::unique_ptr<testing::ShardBoard> board_;
   wire::StartTask start_;
 };
 
@@ -65,7 +82,7 @@ TEST_F(BatchTaskTest, EveryRowIsThereInOrderWithTheSameBytesForAnyNumberOfRanks)
     begin = end + 1;
   }
   start_.set_dataset_manifest(Import(unlabelled));
-  const std::string one = FileOf(Ask("output: csv")[0], "predictions.csv");
+  const std::string one = Ask("output: csv");
   EXPECT_THAT(one, StartsWith("row,label,probability_0,probability_1,probability_2\n0,"));
   const auto table = storage::ReadCsv(one);
   ASSERT_TRUE(table.ok()) << table.status().ToString();
@@ -80,38 +97,47 @@ TEST_F(BatchTaskTest, EveryRowIsThereInOrderWithTheSameBytesForAnyNumberOfRanks)
   }
   EXPECT_GT(right, 2900);
   for (const int ranks : {2, 3, 4}) {
-    EXPECT_EQ(FileOf(Ask("output: csv", ranks)[0], "predictions.csv"), one) << ranks << " ranks";
+    EXPECT_EQ(Ask("output: csv", ranks), one) << ranks << " ranks";
   }
+  // However the rows are cut.
+  EXPECT_EQ(Ask("output: {shard_rows: 1}"), one);
+  EXPECT_EQ(board_->shard_rows(), 256) << "whole blocks";
+  EXPECT_EQ(Ask("output: {shard_rows: 1000}", 2), one);
+  EXPECT_EQ(board_->shard_rows(), 1024);
+}
+
+TEST_F(BatchTaskTest, AnyScheduleOfDeathsGivesTheSameBytes) {
+  Train(Import(testing::BlobsCsv(2000, 3)), kBlobs);
+  start_.set_dataset_manifest(Import(testing::BlobsCsv(4000, 3, 5)));
+  const std::string calm = Ask("output: jsonl");
+  int died = 0;
+  for (uint32_t seed = 1; seed <= 12; ++seed) {
+    const int ranks = 1 + static_cast<int>(seed % 4);
+    EXPECT_EQ(Ask("output: {format: jsonl, shard_rows: 512}", ranks, seed, 0.2), calm)
+        << "seed " << seed;
+    died += board_->died();
+  }
+  EXPECT_GT(died, 12);
+}
+
+TEST(ShardRows, FollowTheDataAndTheWish) {
+  EXPECT_EQ(ShardRows(0, 100, 256, 4), 256);
+  EXPECT_EQ(ShardRows(0, 1'000'000, 256, 4), 15'872) << "64 shards of whole blocks";
+  EXPECT_EQ(ShardRows(0, 100'000'000, 256, 4), 65'536) << "no more is lost with a worker";
+  EXPECT_EQ(ShardRows(1'000, 1'000'000, 256, 4), 1'024);
+  EXPECT_EQ(ShardRows(1, 100'000'000, 256, 4), 6'144) << "at most 16,384 shards";
+  EXPECT_EQ(ShardRows(0, 5, 1, 1), 1);
 }
 
 TEST_F(BatchTaskTest, PartsOfTheSplitAndJsonLines) {
   Train(Import(testing::LineCsv(300)),
         "{kind: train, dataset: {name: data}, loss: mse, model: {hidden: [8]}}");
-  const auto asked = Ask("output: {format: jsonl, rows: test}");
-  const std::string lines = FileOf(asked[0], "predictions.jsonl");
+  const std::string lines = Ask("output: {format: jsonl, rows: test}");
   EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 30);
-  EXPECT_EQ(asked[0].metric("rows"), 30);
+  EXPECT_EQ(board_->rows(), 30);
   const auto first = nlohmann::json::parse(lines.substr(0, lines.find('\n')));
   EXPECT_TRUE(first["value"].is_number());
   EXPECT_FALSE(first.contains("label"));
-}
-
-TEST_F(BatchTaskTest, GoesOnBehindItsCheckpoint) {
-  Train(Import(testing::BlobsCsv(9000, 3)), kBlobs);
-  const std::string whole = FileOf(Ask("output: csv", 2)[0], "predictions.csv");
-  // Told to stop at once, it stores what the first round gave.
-  const auto stopped = Ask("output: csv", 2, [](testing::FakeTask& task) { task.stop = true; });
-  ASSERT_EQ(stopped[0].status.code(), StatusCode::kCancelled);
-  ASSERT_EQ(stopped[0].task->checkpoints.size(), 1u);
-  const auto& checkpoint = stopped[0].task->checkpoints[0];
-  EXPECT_EQ(checkpoint.step(), 2u * 4 * 256);
-  EXPECT_EQ(checkpoint.objects_size(), 1);
-  start_.set_resume_checkpoint(checkpoint.manifest());
-  for (const int ranks : {1, 2, 3}) {
-    const auto resumed = Ask("output: csv", ranks);
-    EXPECT_EQ(FileOf(resumed[0], "predictions.csv"), whole) << ranks << " ranks";
-    EXPECT_EQ(resumed[0].metric("rows"), 9000);
-  }
 }
 
 constexpr char kGpt[] =
@@ -124,12 +150,8 @@ TEST_F(BatchTaskTest, LanguageModelsSayHowLikelyRowsAreAndGoOn) {
   for (int i = 0; i < 60; ++i) text += "abcdefgh";
   Train(ImportAs("text", text), kGpt, "bytes");
   start_.set_dataset_manifest(ImportAs("csv", "id,text\n1,abcdefghab\n2,hgfedcba\n3,cd\n4,a\n"));
-  const auto asked =
-      RunGang(RunBatch,
-              Spec("{kind: batch, dataset: {name: data, text: text}, model: any@1, output: jsonl, "
-                   "generate: {max_tokens: 6}}"),
-              start_, 2);
-  const std::string lines = FileOf(asked[0], "predictions.jsonl");
+  const std::string lines =
+      Ask("output: jsonl, generate: {max_tokens: 6}", 2, 1, 0, "{name: data, text: text}");
   std::vector<nlohmann::json> rows;
   for (size_t begin = 0; begin < lines.size();) {
     const size_t end = lines.find('\n', begin);
@@ -143,23 +165,24 @@ TEST_F(BatchTaskTest, LanguageModelsSayHowLikelyRowsAreAndGoOn) {
   EXPECT_EQ(rows[0]["generated"], "cdefgh");
   EXPECT_EQ(rows[2]["generated"], "efghab");
   EXPECT_TRUE(rows[3]["loss"].is_null()) << "one token predicts nothing";
-  EXPECT_EQ(asked[0].metric("rows"), 4);
+  EXPECT_EQ(board_->rows(), 4);
 
   // A stream: its windows, by position.
   start_.set_dataset_manifest(ImportAs("text", text));
-  const std::string windows = FileOf(Ask("output: csv")[0], "predictions.csv");
+  const std::string windows = Ask("output: csv");
+  EXPECT_GT(board_->loss(), 0);
   EXPECT_THAT(windows, StartsWith("position,tokens,loss,perplexity\n0,16,"));
   EXPECT_THAT(windows, HasSubstr("\n16,16,"));
 }
 
 TEST_F(BatchTaskTest, WhatAModelCannotDoIsRefused) {
   Train(Import(testing::BlobsCsv(200, 3)), kBlobs);
-  EXPECT_THAT(Ask("output: csv, generate: {max_tokens: 4}")[0].status.message(),
+  EXPECT_THAT(Refusal("output: csv, generate: {max_tokens: 4}"),
               HasSubstr("generate: the model is no language model"));
   start_.set_dataset_manifest(Import("a,b\n1,2\n"));
-  EXPECT_THAT(Ask("output: csv")[0].status.message(), HasSubstr("feature \"c\" of the model"));
+  EXPECT_THAT(Refusal("output: csv"), HasSubstr("feature \"c\" of the model"));
   start_.set_dataset_manifest(ImportAs("text", "some text"));
-  EXPECT_THAT(Ask("output: csv")[0].status.message(),
+  EXPECT_THAT(Refusal("output: csv"),
               HasSubstr("the model takes features of a table's columns, but the data is text"));
 }
 

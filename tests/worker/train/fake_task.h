@@ -52,6 +52,7 @@ class FakeTask final : public worker::TaskContext {
     if (report.step() == stop_at_checkpoint) stop = true;
   }
   void ReportReady(const std::string&, uint16_t, double) override {}
+  worker::ShardSource* shards() override { return shard_source.get(); }
   void SetResult(const wire::TaskFinished& finished) override { result = finished; }
   bool stop_requested() const override { return stop; }
 
@@ -61,7 +62,8 @@ class FakeTask final : public worker::TaskContext {
   std::atomic<bool> stop = false;
   uint64_t stop_at_checkpoint = 0;  // asks for a stop once this step is checkpointed
   std::function<void(const wire::TaskProgress&)> on_progress;
-  const collectives::Backend* backend = nullptr;  // a real one in place of the threads' own
+  std::shared_ptr<worker::ShardSource> shard_source;  // of a task that takes shards
+  const collectives::Backend* backend = nullptr;      // a real one in place of the threads' own
 
  private:
   // The gang's barrier stands in for the coordinator, which tells the ranks each other's addresses.
