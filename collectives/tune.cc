@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "collectives/algorithms/algorithm.h"
+#include "collectives/algorithms/link_algorithms.h"
 #include "collectives/backends/mesh_communicator.h"
 #include "collectives/backends/native_backend.h"
 
@@ -165,7 +166,9 @@ Result<TuningTable> Tune(const TuneOptions& options) {
       for (const Algorithm& algorithm : Algorithms()) {
         const std::string name(algorithm.name);
         const bool shared = name.rfind("shared", 0) == 0;
-        if (algorithm.operation != Operation::kAllReduce || shared != (transport == "shm")) {
+        // The ranks are on one host: what several would do is not to be seen.
+        if (algorithm.operation != Operation::kAllReduce || shared != (transport == "shm") ||
+            algorithm.run == HierarchicalAllReduce) {
           continue;
         }
         const NativeOptions native{

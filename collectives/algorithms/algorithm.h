@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "collectives/algorithms/host_tree.h"
 #include "collectives/communicator.h"
 #include "collectives/transport/mesh.h"
 #include "collectives/transport/shared_window.h"
@@ -21,6 +22,7 @@ struct Group {
   SharedWindow* window;                // null unless the whole group shares it
   int leaves;                          // of the tree of sums: tree_shape.h
   std::vector<int> splits;             // its shape over ranks: TreeSplits(size, leaves)
+  HostTree host_tree;                  // how that lies over hosts
   bool crowded = false;                // on some host there are more ranks than cores
   std::vector<unsigned char> scratch;  // grows to what algorithms need, and stays
   std::vector<const void*> inputs;     // of a reduction, the same

@@ -3,6 +3,7 @@
 #include "collectives/algorithms/algorithm.h"
 #include "collectives/algorithms/link_algorithms.h"
 #include "collectives/algorithms/shared_algorithms.h"
+#include "collectives/algorithms/tree_reduce.h"
 
 namespace lepton::collectives {
 namespace {
@@ -39,6 +40,21 @@ bool FewMessages(const Group& group, const Call&) {
 bool LinksShort(const Group&, const Call& call) {
   return call.bytes() <= (size_t{16} << 10);
 }
+bool OverHosts(const Group& group, const Call&) {
+  return group.host_tree.hosts() > 1 && group.host_tree.most_ranks() > 1;
+}
+// Below this what a step takes counts, not what it sends; 16-bit partial sums may be wider than
+// what they are made of.
+constexpr size_t kHierarchicalBytes = size_t{64} << 10;
+bool SendsLessOverHosts(const Group& group, const Call& call) {
+  const double widening = static_cast<double>(DataTypeSize(PartialType(call.type, call.op))) /
+                          static_cast<double>(DataTypeSize(call.type));
+  return call.bytes() >= kHierarchicalBytes &&
+         group.host_tree.SentByUnits(widening) < group.host_tree.SentByRanks();
+}
+bool MuchOverHosts(const Group&, const Call& call) {
+  return call.bytes() >= kHierarchicalBytes;
+}
 bool Always(const Group&, const Call&) {
   return true;
 }
@@ -50,12 +66,15 @@ constexpr Algorithm kAlgorithms[] = {
     {Operation::kAllReduce, "doubling", LinksDoubling, DoublingAllReduce, FewMessages},
     {Operation::kAllReduce, "exchange", LinksSmall, ExchangeAllReduce},
     {Operation::kAllReduce, "tree", LinksShort, TreeAllReduce},
+    {Operation::kAllReduce, "hierarchical", OverHosts, HierarchicalAllReduce, SendsLessOverHosts},
     {Operation::kAllReduce, "owner", Always, OwnerAllReduce},
     {Operation::kReduceScatter, "shared", Shared, SharedReduceScatter},
     {Operation::kReduceScatter, "owner", Always, OwnerReduceScatter},
     {Operation::kAllGather, "shared", Shared, SharedAllGather},
+    {Operation::kAllGather, "hierarchical", OverHosts, HierarchicalAllGather, MuchOverHosts},
     {Operation::kAllGather, "exchange", Always, ExchangeAllGather},
     {Operation::kBroadcast, "shared", Shared, SharedBroadcast},
+    {Operation::kBroadcast, "hierarchical", OverHosts, HierarchicalBroadcast},
     {Operation::kBroadcast, "binomial", Always, BinomialBroadcast},
     {Operation::kGather, "direct", Always, DirectGather},
     {Operation::kScatter, "direct", Always, DirectScatter},

@@ -8,8 +8,15 @@
 //   owner all-reduce      in k blocks: part r of all to rank r, which reduces it;
 //                         then all parts to all, while the next block's travel: k+1 steps,
 //                         2*B*(n-1)/n sent, as a ring, but in tree order
+//   hierarchical all-reduce  owner all-reduce among hosts, of what their ranks have added up over
+//                         shared memory (host_tree.h): with H hosts, R ranks on the largest and k+3
+//                         steps for k blocks, the largest sends 2*B*(H-1)/H to others instead of
+//                         2*B*R*(n-R)/n, where its ranks hold a subtree
 //   owner reduce-scatter  the first half of that: 1 step, (n-1) parts sent
 //   exchange all-gather   1 step, (n-1)*B sent
+//   hierarchical all-gather  every rank's bytes once to each other host, and on from there: 2 steps
+//                         that overlap; a host of R ranks sends R*B*(H-1) to others, not R*B*(n-R)
+//   hierarchical broadcast  binomial among hosts, then among the ranks of each
 //   binomial broadcast    ceil(log2 n) steps, at most B*ceil(log2 n) sent
 //   direct gather, scatter, all-to-all: every part straight to its rank: 1 step; B, (n-1)*B,
 //   (n-1)*B dissemination barrier ceil(log2 n) steps of one byte
@@ -23,8 +30,11 @@ Status ExchangeAllReduce(Group& group, const Call& call, Deadline deadline);
 Status DoublingAllReduce(Group& group, const Call& call, Deadline deadline);
 Status TreeAllReduce(Group& group, const Call& call, Deadline deadline);
 Status OwnerAllReduce(Group& group, const Call& call, Deadline deadline);
+Status HierarchicalAllReduce(Group& group, const Call& call, Deadline deadline);
 Status OwnerReduceScatter(Group& group, const Call& call, Deadline deadline);
 Status ExchangeAllGather(Group& group, const Call& call, Deadline deadline);
+Status HierarchicalAllGather(Group& group, const Call& call, Deadline deadline);
+Status HierarchicalBroadcast(Group& group, const Call& call, Deadline deadline);
 Status BinomialBroadcast(Group& group, const Call& call, Deadline deadline);
 Status DirectGather(Group& group, const Call& call, Deadline deadline);
 Status DirectScatter(Group& group, const Call& call, Deadline deadline);

@@ -7,8 +7,9 @@ namespace {
 
 class ListeningEndpoint final : public Endpoint {
  public:
-  ListeningEndpoint(std::string_view backend, std::string place, Listener listener)
-      : address_{std::string(backend), std::move(place), HostIdentity(), getpid(),
+  ListeningEndpoint(std::string_view backend, std::string place, std::string identity,
+                    Listener listener)
+      : address_{std::string(backend), std::move(place), std::move(identity), getpid(),
                  listener.host,        listener.port},
         listener_(std::move(listener)) {}
   std::string address() const override { return address_.Encode(); }
@@ -54,10 +55,13 @@ Result<std::vector<MemberAddress>> DecodeMembers(const Listener& listener, const
 }  // namespace
 
 Result<std::unique_ptr<Endpoint>> ListenForPeers(std::string_view backend, std::string place,
-                                                 const std::string& bind_address) {
+                                                 const std::string& bind_address,
+                                                 const std::string& host) {
   LEPTON_ASSIGN_OR_RETURN(Listener listener, ListenOn(bind_address));
+  std::string identity = HostIdentity();
+  if (!host.empty()) identity += "/" + host;
   return std::unique_ptr<Endpoint>(
-      new ListeningEndpoint(backend, std::move(place), std::move(listener)));
+      new ListeningEndpoint(backend, std::move(place), std::move(identity), std::move(listener)));
 }
 
 Result<ControlPlane> MeetPeers(std::unique_ptr<Endpoint> endpoint, const GroupSpec& group,

@@ -13,9 +13,10 @@
 
 namespace lepton::collectives {
 
-// `place`: see MemberAddress.
+// `place`: see MemberAddress. `host`: tells ranks apart that could share memory, and shall not.
 Result<std::unique_ptr<Endpoint>> ListenForPeers(std::string_view backend, std::string place,
-                                                 const std::string& bind_address);
+                                                 const std::string& bind_address,
+                                                 const std::string& host = "");
 
 struct ControlPlane {
   JoinedGroup joined;  // nothing is connected in a group of one

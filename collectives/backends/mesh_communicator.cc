@@ -1,8 +1,25 @@
 #include "collectives/backends/mesh_communicator.h"
 
+#include <algorithm>
+
 #include "collectives/tree_shape.h"
 
 namespace lepton::collectives {
+namespace {
+
+// By rank, the first rank on its host.
+std::vector<int> HostsOf(const std::vector<MemberAddress>& members) {
+  std::vector<int> hosts;
+  for (const MemberAddress& member : members) {
+    const auto first = std::find_if(members.begin(), members.end(), [&](const MemberAddress& m) {
+      return m.host_identity == member.host_identity;
+    });
+    hosts.push_back(static_cast<int>(first - members.begin()));
+  }
+  return hosts;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<MeshCommunicator>> MeshCommunicator::Make(
     std::string_view backend, const GroupSpec& group, const Options& options, ControlPlane& control,
@@ -14,14 +31,13 @@ Result<std::unique_ptr<MeshCommunicator>> MeshCommunicator::Make(
   out->window_ = std::move(window);
   if (group.size > 1) {
     const int leaves = group.leaves > 0 ? group.leaves : group.size;
-    out->group_ = std::make_unique<Group>(Group{group.rank,
-                                                group.size,
-                                                *out->mesh_,
-                                                out->window_.get(),
-                                                leaves,
-                                                TreeSplits(group.size, leaves),
-                                                {},
-                                                {}});
+    out->hosts_ = HostsOf(control.members);
+    out->group_ = std::make_unique<Group>(Group{.rank = group.rank,
+                                                .size = group.size,
+                                                .mesh = *out->mesh_,
+                                                .window = out->window_.get(),
+                                                .leaves = leaves});
+    out->UseTree(TreeSplits(group.size, leaves));
     LEPTON_ASSIGN_OR_RETURN(out->watcher_,
                             Watcher::Start(control.joined, control.failure, options));
   }
@@ -29,8 +45,12 @@ Result<std::unique_ptr<MeshCommunicator>> MeshCommunicator::Make(
 }
 
 void MeshCommunicator::HoldLeaves(int holders) {
-  if (group_ == nullptr) return;
-  group_->splits = TreeSplits(group_->size, group_->leaves, holders);
+  if (group_ != nullptr) UseTree(TreeSplits(group_->size, group_->leaves, holders));
+}
+
+void MeshCommunicator::UseTree(std::vector<int> splits) {
+  group_->splits = std::move(splits);
+  group_->host_tree = MakeHostTree(group_->splits, hosts_);
 }
 
 Status MeshCommunicator::Execute(const Call& call, Deadline deadline) {
@@ -52,7 +72,10 @@ Status MeshCommunicator::Execute(const Call& call, Deadline deadline) {
 
 const Algorithm& MeshCommunicator::Choose(const Call& call) const {
   std::string_view algorithm = algorithm_;
-  if (algorithm.empty() && table_ != nullptr && call.operation == Operation::kAllReduce) {
+  // Tables are measured among the ranks of one host.
+  const bool over_hosts = group_->host_tree.hosts() > 1 && group_->host_tree.most_ranks() > 1;
+  if (algorithm.empty() && table_ != nullptr && call.operation == Operation::kAllReduce &&
+      !over_hosts) {
     algorithm = table_->AlgorithmFor(window_ != nullptr ? "shm" : "tcp", size(), call.bytes());
   }
   return ChooseAlgorithm(*group_, call, algorithm);

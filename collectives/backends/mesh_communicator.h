@@ -42,6 +42,7 @@ class MeshCommunicator final : public QueuedCommunicator {
 
  private:
   const Algorithm& Choose(const Call& call) const;
+  void UseTree(std::vector<int> splits);
   MeshCommunicator(std::string_view backend, const GroupSpec& group, const Options& options,
                    std::shared_ptr<Failure> failure)
       : QueuedCommunicator(group.rank, group.size, options, std::move(failure)),
@@ -53,6 +54,7 @@ class MeshCommunicator final : public QueuedCommunicator {
   std::unique_ptr<Mesh> mesh_;
   std::unique_ptr<SharedWindow> window_;
   bool patient_ = false;
+  std::vector<int> hosts_;  // by rank, a number for each
   std::unique_ptr<Group> group_;
   std::unique_ptr<Watcher> watcher_;  // last: it stops before what it wakes is gone
 };

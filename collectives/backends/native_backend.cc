@@ -101,8 +101,9 @@ std::shared_ptr<const TuningTable> TableInDefaultPlace(const std::string& path) 
 }  // namespace
 
 Result<std::unique_ptr<Endpoint>> NativeBackend::Listen(const std::string& bind_address) const {
-  LEPTON_RETURN_IF_ERROR(Resolve().status());  // before anybody counts on this rank
-  return ListenForPeers(name(), "", bind_address);
+  // Before anybody counts on this rank.
+  LEPTON_ASSIGN_OR_RETURN(const NativeOptions native, Resolve());
+  return ListenForPeers(name(), "", bind_address, native.host);
 }
 
 Result<std::unique_ptr<Communicator>> NativeBackend::Join(std::unique_ptr<Endpoint> endpoint,
@@ -127,6 +128,11 @@ Result<NativeOptions> NativeBackend::Resolve() const {
   NativeOptions out;
   const char* algorithm = std::getenv("LEPTON_COLLECTIVES_ALGORITHM");
   if (algorithm != nullptr) out.algorithm = algorithm;
+  const char* host = std::getenv("LEPTON_COLLECTIVES_HOST");
+  if (host != nullptr) out.host = host;
+  if (out.host.find('|') != std::string::npos) {
+    return InvalidArgument("LEPTON_COLLECTIVES_HOST: '" + out.host + "' has a |");
+  }
   const std::string path = TuningTable::DefaultPath();
   if (std::getenv("LEPTON_COLLECTIVES_TABLE") != nullptr && !path.empty()) {
     Result<TuningTable> table = TuningTable::Load(path);

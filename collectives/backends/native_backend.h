@@ -16,15 +16,19 @@ struct NativeOptions {
   std::string algorithm;  // preferred by name where it is usable; empty: algorithm_list.cc's order
   // Used when all ranks of the group have the same one, and no algorithm is named.
   std::shared_ptr<const TuningTable> table = nullptr;
+  // Ranks that give different names do not share memory, as if they were on different hosts; names
+  // are seen when a rank listens.
+  std::string host;
 };
 
 class NativeBackend final : public Backend {
  public:
   // With these options whatever the environment says: for tests and benches.
   explicit NativeBackend(NativeOptions options) : options_(std::move(options)), fixed_(true) {}
-  // Reads LEPTON_COLLECTIVES_TRANSPORT (auto, shm, tcp), LEPTON_COLLECTIVES_ALGORITHM and the table
-  // at TuningTable::DefaultPath() when a rank listens and joins. kInvalidArgument for a bad table
-  // that LEPTON_COLLECTIVES_TABLE names; one in the default place is left aside with a warning.
+  // Reads LEPTON_COLLECTIVES_TRANSPORT (auto, shm, tcp), LEPTON_COLLECTIVES_ALGORITHM,
+  // LEPTON_COLLECTIVES_HOST and the table at TuningTable::DefaultPath() when a rank listens and
+  // joins. kInvalidArgument for a bad table that LEPTON_COLLECTIVES_TABLE names; one in the default
+  // place is left aside with a warning.
   NativeBackend() = default;
 
   std::string_view name() const override { return "native"; }

@@ -227,10 +227,157 @@ INSTANTIATE_TEST_SUITE_P(Native, AllReduceAlgorithmTest, testing::ValuesIn(Setti
                            return info.param.algorithm + (tcp ? "_tcp" : "_shm");
                          });
 
+// Ranks on several hosts, a letter for the host of each: links of both kinds in one group.
+class HostsTest : public testing::TestWithParam<std::tuple<std::string, std::string>> {
+ protected:
+  std::vector<std::string> Run(const RankBody& body, int leaves = 0) const {
+    const auto& [hosts, algorithm] = GetParam();
+    std::vector<std::unique_ptr<NativeBackend>> backends;
+    GangOptions options{.size = static_cast<int>(hosts.size()), .ranks_as = RanksAs::kThreads};
+    options.leaves = leaves;
+    for (const char host : hosts) {
+      backends.push_back(std::make_unique<NativeBackend>(
+          NativeOptions{.algorithm = algorithm, .host = std::string(1, host)}));
+      options.backends.push_back(backends.back().get());
+    }
+    return RunGang(options, body);
+  }
+};
+
+TEST_P(HostsTest, BitsAreTheTrees) {
+  const auto results = Run([](Communicator& comm) {
+    return AllReduceSizes(comm, {0, 1, 25, 1021, 70001, 600007});
+  });
+  for (const auto& result : results) EXPECT_EQ(result, "");
+}
+
+TEST_P(HostsTest, BitsAreTheTreesWhereRanksHoldLeavesOrNone) {
+  constexpr size_t kCount = 100003;
+  const auto size = static_cast<int>(std::get<0>(GetParam()).size());
+  for (const int leaves : {2, 5, 16}) {
+    const auto results = Run(
+        [&](Communicator& comm) -> std::string {
+          for (const int holders : {comm.size(), 1}) {
+            comm.HoldLeaves(holders);
+            const auto [begin, end] = LeavesOf(comm.rank(), holders, leaves);
+            std::vector<float> sum(kCount, -0.0f), out(kCount);
+            std::vector<std::vector<unsigned char>> inputs;
+            std::vector<const void*> pointers;
+            for (int leaf = begin; leaf < end; ++leaf) {
+              inputs.push_back(MakeInput(leaf, 3, kCount, DataType::kFloat32));
+            }
+            for (auto& input : inputs) pointers.push_back(input.data());
+            if (begin < end) {
+              TreeReduce(sum.data(), pointers.data(), TreeSplits(end - begin, end - begin), kCount,
+                         DataType::kFloat32, ReduceOp::kSum);
+            }
+            const Status status =
+                comm.AllReduce(sum.data(), out.data(), kCount, DataType::kFloat32, ReduceOp::kSum);
+            if (!status.ok()) return status.ToString();
+            const auto expected =
+                ExpectedReduction(leaves, 3, 0, kCount, DataType::kFloat32, ReduceOp::kSum);
+            if (std::memcmp(out.data(), expected.data(), expected.size()) != 0) {
+              return "other bits with " + std::to_string(holders) + " holders";
+            }
+          }
+          return "";
+        },
+        leaves);
+    for (const auto& result : results) EXPECT_EQ(result, "") << leaves << " leaves, " << size;
+  }
+}
+
+// From every root, and into memory where the own part lies already.
+TEST_P(HostsTest, WhatIsCopiedIsWhatWasGiven) {
+  const auto results = Run([](Communicator& comm) -> std::string {
+    for (const size_t count : {size_t{1}, size_t{70000}, size_t{600001}}) {
+      std::vector<std::vector<unsigned char>> all;
+      for (int r = 0; r < comm.size(); ++r) all.push_back(MakeInput(r, 9, count, DataType::kUInt8));
+      std::vector<unsigned char> gathered(count * static_cast<size_t>(comm.size()));
+      unsigned char* const mine = gathered.data() + count * static_cast<size_t>(comm.rank());
+      std::memcpy(mine, all[comm.rank()].data(), count);
+      Status status = comm.AllGather(mine, gathered.data(), count, DataType::kUInt8);
+      if (!status.ok()) return status.ToString();
+      for (int r = 0; r < comm.size(); ++r) {
+        const unsigned char* const part = gathered.data() + count * static_cast<size_t>(r);
+        if (std::memcmp(part, all[r].data(), count) != 0) {
+          return "rank " + std::to_string(r) + " was gathered wrongly";
+        }
+        std::vector<unsigned char> sent(count);
+        if (comm.rank() == r) sent = all[r];
+        status = comm.Broadcast(sent.data(), count, DataType::kUInt8, r);
+        if (!status.ok()) return status.ToString();
+        if (sent != all[r]) return "root " + std::to_string(r) + " gave something else";
+      }
+    }
+    return "";
+  });
+  for (const auto& result : results) EXPECT_EQ(result, "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Native, HostsTest,
+                         testing::Combine(testing::Values("ab", "aabb", "abab", "abbbb", "aaab",
+                                                          "aabbcc", "aaaabbbb", "abcaabbca"),
+                                          testing::Values("hierarchical", "owner", "tree")),
+                         [](const auto& info) {
+                           return std::get<0>(info.param) + "_" + std::get<1>(info.param);
+                         });
+
+TEST(HostTreeTest, UnitsAreTheLargestSubtreesOfAHost) {
+  const auto units_of = [](const HostTree& tree) {
+    std::string text;
+    for (const HostTree::Unit& unit : tree.units) {
+      text += std::to_string(unit.host) + ":" + std::to_string(unit.first) + "+" +
+              std::to_string(unit.ranks()) + " ";
+    }
+    return text;
+  };
+  const auto tree_of = [](const std::vector<int>& hosts) {
+    const auto size = static_cast<int>(hosts.size());
+    return MakeHostTree(TreeSplits(size, size), hosts);
+  };
+  EXPECT_EQ(units_of(tree_of({7, 7, 7, 7, 5, 5, 5, 5})), "0:0+4 1:4+4 ");
+  EXPECT_EQ(units_of(tree_of({0, 1, 0, 1})), "0:0+1 1:1+1 0:2+1 1:3+1 ");
+  // ((0+1)+(2+3))+4: ranks 1 to 4 of a host are three of its subtrees.
+  EXPECT_EQ(units_of(tree_of({0, 1, 1, 1, 1})), "0:0+1 1:1+1 1:2+2 1:4+1 ");
+  const HostTree even = tree_of({0, 0, 0, 0, 1, 1, 1, 1});
+  EXPECT_EQ(even.splits, std::vector<int>{1});
+  EXPECT_EQ(even.units[1].splits, (std::vector<int>{2, 1, 1}));
+  EXPECT_EQ(even.SentByRanks(), 4);  // 2 * 4 * 4 / 8
+  EXPECT_EQ(even.SentByUnits(1), 1);
+  EXPECT_EQ(even.SentByUnits(2), 1.5);
+}
+
+TEST(AlgorithmListTest, LongSumsOfSeveralHostsAreHierarchicalWhereThatSendsLess) {
+  auto failure = Failure::Make(1).value();
+  LinkMesh mesh({}, failure, Waiter(*failure, nullptr, true));
+  const auto name_of = [&](const std::vector<int>& hosts, size_t count,
+                           DataType type = DataType::kFloat32) {
+    const auto size = static_cast<int>(hosts.size());
+    Group group{.rank = 0,
+                .size = size,
+                .mesh = mesh,
+                .window = nullptr,
+                .leaves = size,
+                .splits = TreeSplits(size, size)};
+    group.host_tree = MakeHostTree(group.splits, hosts);
+    return ChooseAlgorithm(group,
+                           {.operation = Operation::kAllReduce, .count = count, .type = type})
+        .name;
+  };
+  constexpr size_t kMany = 1 << 20;
+  EXPECT_EQ(name_of({0, 0, 1, 1}, kMany), "hierarchical");
+  EXPECT_EQ(name_of({0, 0, 1, 1}, kMany, DataType::kBFloat16), "hierarchical");
+  EXPECT_EQ(name_of({0, 0, 1, 1}, 1 << 13), "owner");
+  EXPECT_EQ(name_of({0, 0, 0, 0}, kMany), "owner");
+  EXPECT_EQ(name_of({0, 1, 2, 3}, kMany), "owner");
+  EXPECT_EQ(name_of({0, 1, 0, 1}, kMany, DataType::kBFloat16), "owner");  // two wide units a host
+}
+
 TEST(AlgorithmListTest, EveryOperationHasOneForEveryCall) {
   auto failure = Failure::Make(1).value();
   LinkMesh mesh({}, failure, Waiter(*failure, nullptr, 1));
-  Group group{0, 200, mesh, nullptr, {}};
+  Group group{.rank = 0, .size = 200, .mesh = mesh, .window = nullptr, .leaves = 0};
   for (Operation operation : {Operation::kAllReduce, Operation::kReduceScatter,
                               Operation::kAllGather, Operation::kBroadcast, Operation::kGather,
                               Operation::kScatter, Operation::kAllToAll, Operation::kBarrier}) {
@@ -245,7 +392,13 @@ TEST(AlgorithmListTest, ShortSumsTakeFewMessagesWhereRanksWaitForCores) {
   auto failure = Failure::Make(1).value();
   LinkMesh mesh({}, failure, Waiter(*failure, nullptr, true));
   const auto name_of = [&](int ranks, int leaves, bool crowded, size_t count) {
-    Group group{0, ranks, mesh, nullptr, leaves, TreeSplits(ranks, leaves), crowded};
+    Group group{.rank = 0,
+                .size = ranks,
+                .mesh = mesh,
+                .window = nullptr,
+                .leaves = leaves,
+                .splits = TreeSplits(ranks, leaves),
+                .crowded = crowded};
     Call call{Operation::kAllReduce};
     call.count = count;
     return ChooseAlgorithm(group, call).name;

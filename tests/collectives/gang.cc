@@ -17,6 +17,10 @@ namespace {
 
 constexpr Duration kJoinTimeout = std::chrono::seconds(30);
 
+const Backend& BackendOf(const GangOptions& options, int rank) {
+  return options.backends.empty() ? *options.backend : *options.backends[rank];
+}
+
 GroupSpec SpecFor(const GangOptions& options, int rank, std::vector<std::string> members) {
   return {rank, options.size, options.epoch, options.token, std::move(members), options.leaves};
 }
@@ -24,9 +28,9 @@ GroupSpec SpecFor(const GangOptions& options, int rank, std::vector<std::string>
 std::string RunRank(const GangOptions& options, int rank, std::unique_ptr<Endpoint> endpoint,
                     std::vector<std::string> members, const RankBody& body,
                     const std::function<void()>& joined) {
-  auto communicator =
-      options.backend->Join(std::move(endpoint), SpecFor(options, rank, std::move(members)),
-                            options.communicator, Deadline::In(kJoinTimeout));
+  auto communicator = BackendOf(options, rank)
+                          .Join(std::move(endpoint), SpecFor(options, rank, std::move(members)),
+                                options.communicator, Deadline::In(kJoinTimeout));
   joined();
   if (!communicator.ok()) return "join: " + communicator.status().ToString();
   return body(**communicator);
@@ -38,7 +42,7 @@ std::vector<std::string> RunThreads(const GangOptions& options, const RankBody& 
   std::vector<std::unique_ptr<Endpoint>> endpoints;
   std::vector<std::string> members;
   for (int rank = 0; rank < options.size; ++rank) {
-    auto endpoint = options.backend->Listen("127.0.0.1");
+    auto endpoint = BackendOf(options, rank).Listen("127.0.0.1");
     if (!endpoint.ok()) return {"listen: " + endpoint.status().ToString()};
     members.push_back((*endpoint)->address());
     endpoints.push_back(std::move(*endpoint));
@@ -93,7 +97,7 @@ bool ReadBytes(int fd, std::string* bytes) {
 // Address up, members down, "joined" up, result up.
 [[noreturn]] void ChildMain(const GangOptions& options, int rank, int fd, const RankBody& body) {
   std::string result;
-  auto endpoint = options.backend->Listen("127.0.0.1");
+  auto endpoint = BackendOf(options, rank).Listen("127.0.0.1");
   WriteBytes(fd, endpoint.ok() ? (*endpoint)->address() : "");
   std::vector<std::string> members(static_cast<size_t>(options.size));
   for (std::string& member : members) ReadBytes(fd, &member);

@@ -22,6 +22,7 @@ struct GangOptions {
   uint64_t epoch = 7;
   int leaves = 0;
   std::string token = "0123456789abcdef";
+  std::vector<const Backend*> backends;  // by rank, if not all have the same
   // Called in the parent once all ranks have joined, with their process ids (empty for threads).
   std::function<void(const std::vector<pid_t>&)> when_joined;
 };

@@ -1,0 +1,119 @@
+// One rank of bench/hosts_bench.py: all-reduce of float32 sums among ranks on several hosts, by the
+// owner algorithm (every rank gives every other its part) and by the hierarchical one, in turns.
+// The bits are compared first.
+//   hosts_bench RANK SIZE ADDRESS HOST FOLDER
+// FOLDER is where the ranks find each other's addresses. Rank 0 prints the medians.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "collectives/backends/native_backend.h"
+#include "runtime/base/file.h"
+
+namespace lepton::collectives {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kBytes[] = {64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20};
+constexpr const char* kWays[] = {"owner", "hierarchical"};
+
+[[noreturn]] void Fail(const std::string& what) {
+  std::cerr << "hosts_bench: " << what << "\n";
+  std::exit(1);
+}
+
+struct Place {
+  int rank, size;
+  std::string address, host;
+  fs::path folder;
+};
+
+std::unique_ptr<Communicator> Join(const Place& place, const std::string& algorithm) {
+  const NativeBackend backend({.algorithm = algorithm, .host = place.host});
+  auto endpoint = backend.Listen(place.address);
+  if (!endpoint.ok()) Fail(endpoint.status().ToString());
+  const auto file_of = [&](int rank) {
+    return place.folder / fmt::format("{}{}", algorithm, rank);
+  };
+  if (!WriteFileAtomic(file_of(place.rank), (*endpoint)->address()).ok()) {
+    Fail("cannot write to " + place.folder.string());
+  }
+  GroupSpec group{place.rank, place.size, 1, "0123456789abcdef", {}};
+  const auto deadline = Deadline::In(std::chrono::seconds(20));
+  for (int rank = 0; rank < place.size; ++rank) {
+    while (!fs::exists(file_of(rank))) {
+      if (deadline.Expired()) Fail(fmt::format("rank {} did not come", rank));
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    group.members.push_back(ReadFile(file_of(rank), 1 << 12).value());
+  }
+  auto gang = backend.Join(std::move(*endpoint), group, {}, deadline);
+  if (!gang.ok()) Fail(gang.status().ToString());
+  return *std::move(gang);
+}
+
+void Check(const Status& status) {
+  if (!status.ok()) Fail(status.ToString());
+}
+
+double MedianMs(std::vector<double>& times) {
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+int Main(const Place& place) {
+  std::unique_ptr<Communicator> gangs[] = {Join(place, kWays[0]), Join(place, kWays[1])};
+  for (const size_t bytes : kBytes) {
+    const size_t count = bytes / sizeof(float);
+    std::vector<float> in(count), out[2] = {std::vector<float>(count), std::vector<float>(count)};
+    for (size_t i = 0; i < count; ++i) {
+      in[i] =
+          static_cast<float>((i * 2654435761u + static_cast<size_t>(place.rank) * 97) % 1000003) /
+          1009.0f;
+    }
+    std::vector<double> times[2];
+    const int rounds = static_cast<int>(std::clamp<size_t>((size_t{32} << 20) / bytes, 3, 21));
+    for (int round = 0; round <= rounds; ++round) {
+      for (int way = 0; way < 2; ++way) {
+        Check(gangs[way]->Barrier());
+        const auto begin = std::chrono::steady_clock::now();
+        Check(gangs[way]->AllReduce(in.data(), out[way].data(), count, DataType::kFloat32,
+                                    ReduceOp::kSum));
+        Check(gangs[way]->Barrier());
+        const std::chrono::duration<double, std::milli> taken =
+            std::chrono::steady_clock::now() - begin;
+        if (round > 0) times[way].push_back(taken.count());
+      }
+    }
+    if (std::memcmp(out[0].data(), out[1].data(), bytes) != 0) Fail("the sums have other bits");
+    if (place.rank != 0) continue;
+    const double owner = MedianMs(times[0]), hierarchical = MedianMs(times[1]);
+    std::cout << fmt::format("{:>8} KiB  owner {:9.2f} ms  hierarchical {:9.2f} ms  {:.2f}\n",
+                             bytes >> 10, owner, hierarchical, hierarchical / owner)
+              << std::flush;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace lepton::collectives
+
+int main(int argc, char** argv) {
+  if (argc != 6) {
+    std::cerr
+        << "usage: hosts_bench RANK SIZE ADDRESS HOST FOLDER; bench/hosts_bench.py starts it\n";
+    return 2;
+  }
+  return lepton::collectives::Main(
+      {std::atoi(argv[1]), std::atoi(argv[2]), argv[3], argv[4], argv[5]});
+}

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""All-reduce among several ranks on each of several hosts: hierarchical against every rank giving
+every other its part. A host is a network namespace, whose link tc shapes both ways; its ranks share
+memory. Needs root, ip and tc; without them it says so and ends.
+
+  bench/hosts_bench.py [--hosts 2] [--ranks 2] [--rate 1gbit] [--bench build/release/bench/hosts_bench]
+
+--ranks: of a host."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from overlap_bench import Network
+
+
+def bench(binary, hosts, ranks, rate):
+    with Network(hosts, rate) as network, tempfile.TemporaryDirectory() as folder:
+        processes = [
+            subprocess.Popen(
+                ["ip", "netns", "exec", network.namespace(host), binary, str(host * ranks + rank),
+                 str(hosts * ranks), network.address(host), str(host), folder])
+            for host in range(hosts) for rank in range(ranks)]
+        codes = [process.wait(timeout=580) for process in processes]
+        if any(codes):
+            raise SystemExit(f"ranks ended with {codes}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hosts", type=int, default=2)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--rate", default="1gbit")
+    parser.add_argument("--bench", default="build/release/bench/hosts_bench")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0 or not shutil.which("tc"):
+        print("skipped: shaping a network needs root and tc (Debian: iproute2)")
+        return 0
+    print(f"{arguments.hosts} hosts of {arguments.ranks} ranks, {arguments.rate}", flush=True)
+    bench(arguments.bench, arguments.hosts, arguments.ranks, arguments.rate)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
