@@ -145,7 +145,9 @@ void AddWorker(CLI::App& app, Globals& globals) {
       "  lepton worker --join ./lepton-data              on the coordinator's host\n"
       "  mpirun -np 4 --enable-recovery lepton worker    survivors outlive a lost process\n"
       "  lepton worker --link head:7601 --pool-key pool.key --label rack=a\n"
-      "Stops on SIGTERM or SIGINT: tasks first, within 5 s.");
+      "Stops on SIGTERM or SIGINT: tasks first, within 5 s. A rank of an elastic job has its "
+      "job's\n"
+      "elastic.recovery_budget to end its step and hand over, if that is longer (at most 60 s).");
   command->add_option("--join", options->join,
                       "The coordinator's data folder, which has its address and the pool's key "
                       "[$LEPTON_DATA_DIR or ./lepton-data]");

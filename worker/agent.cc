@@ -23,7 +23,9 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr Duration kMostGraceAtStop = seconds(3);
-constexpr Duration kStopLimit = milliseconds(3900);  // and the channel may take another second
+// From the last task's SIGKILL; and the channel may take another second.
+constexpr Duration kStopLimit = milliseconds(900);
+constexpr Duration kMostLeaveGrace = seconds(60);
 constexpr Duration kGreetingLimit = seconds(2);
 
 void WakeUp(const UniqueFd& fd) {
@@ -104,7 +106,7 @@ Status Agent::Loop::Run() {
       uint64_t count;
       [[maybe_unused]] const ssize_t n = read(wake_.get(), &count, sizeof(count));
     }
-    if (stop_requested_) StopAll("the worker was stopped", Status::Ok());
+    if (stop_requested_) StopAll("the worker was stopped", Status::Ok(), /*leave=*/true);
     RunPosted();
     const MonotonicTime now = RealClock().Now();
     OnTime(now);
@@ -157,15 +159,19 @@ void Agent::Loop::WatchLink(MonotonicTime now) {
   }
 }
 
-void Agent::Loop::StopAll(const std::string& reason, Status result) {
+void Agent::Loop::StopAll(const std::string& reason, Status result, bool leave) {
   if (phase_ == Phase::kStopping) return;
   phase_ = Phase::kStopping;
   result_ = std::move(result);
-  give_up_at_ = RealClock().Now() + kStopLimit;
+  Duration longest = kMostGraceAtStop;
   if (!runners_.empty()) LOG(INFO) << "stopping " << runners_.size() << " tasks: " << reason;
   for (auto& [id, runner] : runners_) {
-    runner->Stop(std::min(options_.stop_grace, kMostGraceAtStop), reason, /*alone=*/true);
+    Duration grace = std::min(options_.stop_grace, kMostGraceAtStop);
+    if (leave) grace = std::max(grace, std::min(runner->leave_grace(), kMostLeaveGrace));
+    longest = std::max(longest, grace);
+    runner->Stop(grace, reason, /*alone=*/true);
   }
+  give_up_at_ = RealClock().Now() + longest + kStopLimit;
 }
 
 bool Agent::Loop::Done(MonotonicTime now) {

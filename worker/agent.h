@@ -55,7 +55,8 @@ struct AgentOptions {
   // Program and first arguments of a task process. Empty: {"/proc/self/exe", "task"}.
   std::vector<std::string> task_command;
   // After SIGTERM a task has this long (unless StopTask says otherwise) before SIGKILL; at most 3 s
-  // when the worker itself stops.
+  // when the worker itself stops, but for a rank of an elastic gang, which then has its job's
+  // recovery budget if that is longer, up to a minute.
   Duration stop_grace = std::chrono::seconds(3);
   // Give up, stop all tasks and return kUnavailable after so long without a coordinator.
   Duration max_coordinator_silence = Duration::max();

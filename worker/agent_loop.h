@@ -73,7 +73,9 @@ class Agent::Loop {
   void OnReport(wire::TaskReport report);
   void Refuse(const wire::StartTask& start, const Status& why);
   void ForgetTask(const std::string& task_id);
-  void StopAll(const std::string& reason, Status result);
+  // `leave`: ranks of elastic gangs have the time that their jobs give them to leave in, since
+  // there is a coordinator for them to meet through.
+  void StopAll(const std::string& reason, Status result, bool leave = false);
   ChildProcess::Command TaskCommand(const wire::StartTask& start, const CpuShare& share) const;
   std::shared_ptr<const CpuShare> TakeShare(int slots);
   uint32_t UsedSlots() const;

@@ -36,6 +36,8 @@ class TaskRunner {
   ~TaskRunner();  // kills the task if it still runs; quick then
 
   uint32_t slots() const { return start_.slots(); }
+  // That its job gives a rank to leave in; 0: none of its own.
+  Duration leave_grace() const { return std::chrono::milliseconds(start_.leave_grace_ms()); }
   void Deliver(wire::TaskGroup group);
   void Deliver(wire::TaskShards shards);
   // StopTask and SIGTERM now, SIGKILL after `grace`. A later call can only shorten the grace.

@@ -87,6 +87,7 @@ void Turn::FillStart(const Gang& gang, uint32_t slots, wire::StartTask* start) c
   const int64_t budget = BudgetMs(spec);
   start->set_pulse_ms(static_cast<uint32_t>(std::max<int64_t>(5, budget / 20)));
   start->set_hang_ms(static_cast<uint32_t>(budget / 2));
+  if (gang.elastic() && !gang.sharded()) start->set_leave_grace_ms(static_cast<uint32_t>(budget));
 }
 
 void Turn::MaybeRunning(const std::string& gang_id) {

@@ -49,6 +49,7 @@ TEST_F(ElasticGang, MeetsInEpochOneOnceEveryRankListens) {
   EXPECT_TRUE(sim.out.starts[0].second.elastic());
   EXPECT_FALSE(sim.out.starts[0].second.joins());
   EXPECT_EQ(sim.out.starts[0].second.hang_ms(), 1'000u) << "half the budget";
+  EXPECT_EQ(sim.out.starts[0].second.leave_grace_ms(), 2'000u) << "and all of it to leave in";
   for (int rank = 0; rank < 3; ++rank) sim.Started(Seat(rank));
   sim.Endpoint(Seat(2));
   sim.Endpoint(Seat(0));

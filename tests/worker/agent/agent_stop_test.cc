@@ -45,6 +45,26 @@ TEST(AgentStopTest, StoppingTakesLessThanFiveSecondsWhateverHappens) {
   EXPECT_FALSE(Alive(pid));
 }
 
+TEST(AgentStopTest, ARankHasItsJobsBudgetToLeaveInAndOthersTheWorkersGrace) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator,
+                     [](AgentOptions& options) { options.stop_grace = milliseconds(100); });
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  for (const char* id : {"long", "short"}) {
+    wire::StartTask start = Task(id, "parts");
+    start.set_elastic(true);
+    if (start.task_id() == "long") start.set_leave_grace_ms(20'000);
+    coordinator.Start(start);
+    coordinator.AwaitReport(id, [](const auto& report) { return report.has_log(); });
+  }
+  EXPECT_TRUE(agent.Stop().ok());
+  EXPECT_EQ(coordinator.AwaitFinished("short").signal(), SIGKILL);
+  const wire::TaskFinished left = coordinator.AwaitFinished("long");
+  EXPECT_EQ(left.signal(), 0);
+  EXPECT_EQ(left.code(), "CANCELLED");
+  EXPECT_EQ(left.message(), "left after the step");
+}
+
 TEST(AgentStopTest, StoppingWithoutACoordinatorIsQuick) {
   FakeCoordinator coordinator;
   RunningAgent agent(coordinator);

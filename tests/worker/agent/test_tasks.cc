@@ -61,6 +61,14 @@ Status Sleep(TaskContext& context) {
   return Cancelled("woken");
 }
 
+// Of an elastic gang: needs a while to leave, for a step that it is in.
+Status Parts(TaskContext& context) {
+  std::printf("in a step\n");
+  while (!context.membership()->leave_requested()) std::this_thread::sleep_for(milliseconds(2));
+  std::this_thread::sleep_for(milliseconds(700));
+  return Cancelled("left after the step");
+}
+
 Status Stubborn(TaskContext&) {
   std::printf("never\n");
   while (true) std::this_thread::sleep_for(std::chrono::hours(1));
@@ -173,6 +181,7 @@ const std::vector<TaskKind>& TestTaskKinds() {
       {"crash", Crash}, {"exit", Exit},     {"throw", Throw},       {"memory", OutOfMemory},
       {"fail", Fail},   {"chatty", Chatty}, {"family", Family},     {"garbage", Garbage},
       {"gang", Gang},   {"stuck", Stuck},   {"crawls", Crawls},     {"waits", Waits},
+      {"parts", Parts},
   };
   return kinds;
 }
