@@ -262,8 +262,9 @@ class EmbeddedRun {
     if (!saved.ok()) return Fail(saved.WithContext("results"));
     const auto ranks = static_cast<size_t>(Number(job, "group.ranks"));
     if (!IsFinal(Text(job, "state"))) {
-      std::fprintf(stderr, "lepton: stopped at step %s; `lepton run %s --resume` goes on\n",
-                   Text(job, "progress.step").c_str(), options_.file.c_str());
+      std::fprintf(stderr, "lepton: stopped at %s %s; `lepton run %s --resume` goes on\n",
+                   job.contains("shards") ? "row" : "step", Text(job, "progress.step").c_str(),
+                   options_.file.c_str());
       return kExitCancelled;
     }
     if (JobExitStatus(job) != kExitOk) {
@@ -376,7 +377,7 @@ void AddRun(CLI::App& app, Globals& globals) {
       ->check(CLI::Range(1, 1024));
   command->add_option("--out", options->out, "Folder of the results [./lepton-runs/<name>]");
   command->add_option("--chaos", options->chaos,
-                      "Hurt its tasks on purpose: seed=N[,faults=N]; the weights stay the same");
+                      "Hurt its tasks on purpose: seed=N[,faults=N]; the result stays the same");
   command->add_flag("--onnx", options->onnx, "Leave the model as model.onnx too");
   command->add_flag("--resume", options->resume,
                     "Go on with the run that was stopped or killed there");

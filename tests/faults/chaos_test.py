@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Seeded schedules of kills, stops, pauses, leaves and drains on `lepton run --chaos`: every one ends with the
-digest of the undisturbed run. chaos_pool_test.py hurts workers and the coordinator, too. LEPTON_CHAOS_SEEDS=100 runs more of them; a failure names its seed."""
+digest, or the file, of the undisturbed run. chaos_pool_test.py hurts workers and the coordinator, too. LEPTON_CHAOS_SEEDS=100 runs more of them; a failure names its seed."""
 import json
 import os
 import pathlib
@@ -11,7 +11,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import lepton, main, train_spec  # noqa: E402
+from cluster import DATA, lepton, main, train_spec  # noqa: E402
 
 SEEDS = int(os.environ.get("LEPTON_CHAOS_SEEDS", "4"))
 
@@ -51,6 +51,36 @@ class Chaos(unittest.TestCase):
                 print(f"seed {seed}: {done.stderr.count('chaos: ')} faults", flush=True)
         self.assertGreater(faults, 2 * SEEDS)
         self.assertGreater(drains, 0)
+
+    def ask(self, rows, *args):
+        """The file of a batch prediction of so many rows, and its run."""
+        lines = (DATA / "digits.csv").read_text().splitlines()
+        data = [lines[0], *(lines[1 + i % (len(lines) - 1)] for i in range(rows))]
+        (self.folder / "ask.csv").write_text("\n".join(data) + "\n")
+        (self.folder / "ask.json").write_text(json.dumps({
+            "kind": "batch", "name": "ask", "model": {"from": "lepton-runs/asked"}, "dataset": {"uri": "ask.csv"},
+            "output": {"format": "csv", "shard_rows": 256}, "resources": {"min_workers": 1, "max_workers": 4},
+            "elastic": {"recovery_budget": "1s"}, "restart": {"max": 20, "backoff": "50ms"}}))
+        shutil.rmtree(self.folder / "lepton-runs/ask", ignore_errors=True)
+        done = lepton("run", self.folder / "ask.json", *args, cwd=self.folder, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return (self.folder / "lepton-runs/ask/predictions.csv").read_bytes(), done
+
+    def test_a_batch_predictions_file_is_that_of_the_undisturbed_run(self):
+        spec = self.folder / "asked.json"
+        spec.write_text(json.dumps(train_spec(name="asked", model={"hidden": [1024, 1024]}, epochs=1)))
+        self.run_it("--workers", 1, spec=spec)
+        probe = self.ask(20_000, "--workers", 2)[1]
+        rows = int(4 * 20_000 / float(re.search(r" seconds=([0-9.]+)", probe.stdout).group(1)))
+        calm = self.ask(rows, "--workers", 1)[0]
+        self.assertEqual(calm.count(b"\n"), rows + 1)
+        faults = 0
+        for seed in range(1, min(SEEDS, 10) // 2 + 1):
+            with self.subTest(seed=seed):
+                hurt, done = self.ask(rows, "--workers", 4, "--slots", 1, "--chaos", f"seed={seed}")
+                self.assertTrue(hurt == calm, done.stdout + done.stderr)
+                faults += done.stderr.count("chaos: ")
+        self.assertGreater(faults, 3)
 
     def with_gradients(self, **gradients):
         spec = json.loads(self.spec.read_text()) | {"name": "compressed", "gradients": gradients}
