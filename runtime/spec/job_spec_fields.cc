@@ -55,7 +55,9 @@ void Visit(FieldVisitor& v, CheckpointSpec& s) {
   v.BeginObject("keep_best", "also keep the best by a metric");
   v.Text("metric", s.keep_best.metric, "which metric");
   v.Choice("mode", s.keep_best.mode, {"min", "max"}, "which way is better");
-  v.Int("count", s.keep_best.count, 0, 1000, "how many");
+  v.Int("count", s.keep_best.count, 0, 1000,
+        "how many; with 0 a train's checkpoints are not evaluated, which takes long with much "
+        "validation data");
   v.EndObject();
 }
 

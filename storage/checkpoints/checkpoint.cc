@@ -111,15 +111,26 @@ bool SliceCover::whole() const {
 
 Result<WrittenCheckpoint> WriteCheckpoint(ObjectStore& objects, CheckpointInfo info,
                                           const std::vector<CheckpointTensor>& tensors) {
-  const std::string where = "checkpoint " + std::to_string(info.step);
+  LEPTON_ASSIGN_OR_RETURN(const std::string copy, CopyCheckpoint(info, tensors));
+  return WriteCheckpoint(objects, std::move(info), copy);
+}
+
+Result<std::string> CopyCheckpoint(const CheckpointInfo& info,
+                                   const std::vector<CheckpointTensor>& tensors) {
   std::vector<safetensors::TensorView> views;
   views.reserve(tensors.size());
   for (const CheckpointTensor& t : tensors) {
     views.push_back({t.name, "F32", t.shape, AsBytes(t.values)});
   }
   auto bytes = safetensors::Serialize(views, {{kOwnerKey, Owner(info)}});
-  if (!bytes.ok()) return bytes.status().WithContext(where);
-  auto data = objects.Put(*bytes);
+  if (bytes.ok()) return bytes;
+  return bytes.status().WithContext("checkpoint " + std::to_string(info.step));
+}
+
+Result<WrittenCheckpoint> WriteCheckpoint(ObjectStore& objects, CheckpointInfo info,
+                                          const std::string& copy) {
+  const std::string where = "checkpoint " + std::to_string(info.step);
+  auto data = objects.Put(copy);
   if (!data.ok()) return data.status().WithContext(where);
   info.data = *data;
   auto manifest = objects.Put(DumpManifest(ToJson(info)));

@@ -39,6 +39,11 @@ struct WrittenCheckpoint {
 };
 Result<WrittenCheckpoint> WriteCheckpoint(ObjectStore& objects, CheckpointInfo info,
                                           const std::vector<CheckpointTensor>& tensors);
+// The same in two parts: once the tensors are copied they may change, while the copy is written.
+Result<std::string> CopyCheckpoint(const CheckpointInfo& info,
+                                   const std::vector<CheckpointTensor>& tensors);
+Result<WrittenCheckpoint> WriteCheckpoint(ObjectStore& objects, CheckpointInfo info,
+                                          const std::string& copy);
 
 // Elements [begin, begin + values.size()) of a flat tensor of `size` elements.
 struct CheckpointSlice {

@@ -28,6 +28,9 @@ class ElasticObserver final : public TrainObserver {
   Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) override {
     return task_.Checkpoint(step, metrics);
   }
+  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics) override {
+    return task_.BeginCheckpoint(step, metrics);
+  }
   Result<storage::Digest> CheckpointParts(uint64_t step, const Metrics& metrics,
                                           const CollectState& collect) override {
     return task_.CheckpointParts(step, metrics, collect);

@@ -1,9 +1,11 @@
 #include "worker/train/train_loop_impl.h"
 
 #include <fmt/format.h>
+#include <glog/logging.h>
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "worker/train/evaluation.h"
 
@@ -26,6 +28,8 @@ double Mean(const nn::LossSum& total) {
 }  // namespace
 
 Status TrainLoop::Impl::AfterStep() {
+  // Its peers are not where they would hear of it.
+  if (Status written = TakeWritten(); !written.ok()) return Abort(std::move(written));
   const bool stop = state_.stopping;
   const uint64_t every =
       static_cast<uint64_t>(std::max<int64_t>(0, run_.spec.checkpoint.every_steps));
@@ -34,9 +38,9 @@ Status TrainLoop::Impl::AfterStep() {
   const bool stale = state_.evaluated_step > state_.step ||
                      state_.step - state_.evaluated_step >= kStepsBetweenEvaluations;
   if (last || (epoch_end && stale && !stop)) LEPTON_RETURN_IF_ERROR(EvaluateNow());
-  const bool due = every > 0 && Passed(every);
+  const bool due = (every > 0 && Passed(every)) || state_.checkpoint_due;
   if (run_.checkpoints && (stop || (last && run_.checkpoint_at_end) || (due && !last))) {
-    LEPTON_RETURN_IF_ERROR(CheckpointNow());
+    LEPTON_RETURN_IF_ERROR(CheckpointNow(stop || last ? Write::kNow : Write::kBesideSteps));
   }
   const bool evaluated = state_.evaluated_step == state_.step;
   if (evaluated || RealClock().Now() - reported_ >= kReportEvery) {
@@ -70,15 +74,28 @@ Status TrainLoop::Impl::EvaluateNow() {
   return Status::Ok();
 }
 
-// Rank 0 writes; all ranks learn the digest, or that it failed.
-Status TrainLoop::Impl::CheckpointNow() {
-  LEPTON_RETURN_IF_ERROR(EvaluateNow());
+// Rank 0 writes; all ranks learn the digest, or that it failed: at once, or before the next one.
+Status TrainLoop::Impl::CheckpointNow(Write how) {
+  // A training's checkpoints are compared by their figures only where the best are kept.
+  const bool compared = run_.spec.checkpoint.keep_best.count > 0 || how == Write::kNow;
+  LEPTON_RETURN_IF_ERROR(compared ? EvaluateNow() : FinishJoin());
+  LEPTON_RETURN_IF_ERROR(FinishCheckpoint());
+  state_.checkpoint_due = false;
+  const Metrics metrics = state_.evaluated_step == state_.step ? state_.metrics : Metrics();
+  if (how == Write::kBesideSteps && !zero_ && !tensor_) {
+    if (leader()) {
+      writing_ = observer_.BeginCheckpoint(state_.step, metrics);
+      writing_step_ = state_.step;
+    }
+    state_.pending_step = state_.step;
+    return Status::Ok();
+  }
   Status written;
   char digest[64] = {};
   const bool in_parts = zero_ || tensor_;
   if (leader() || zero_ || (tensor_ && tensor_->first_replica())) {
     const Result<storage::Digest> result =
-        in_parts ? CheckpointParts() : observer_.Checkpoint(state_.step, state_.metrics);
+        in_parts ? CheckpointParts(metrics) : observer_.Checkpoint(state_.step, metrics);
     if (result.ok()) std::memcpy(digest, result->data(), std::min<size_t>(64, result->size()));
     written = result.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
   }
@@ -93,15 +110,79 @@ Status TrainLoop::Impl::CheckpointNow() {
   return Status::Ok();
 }
 
+// Does not wait. An error is this rank's: its peers go on without it, and write another.
+Status TrainLoop::Impl::TakeWritten() {
+  if (!writing_.valid()) return Status::Ok();
+  if (writing_.wait_for(Duration::zero()) != std::future_status::ready) return Status::Ok();
+  Result<storage::Digest> result = writing_.get();
+  if (!result.ok()) {
+    const uint64_t step = std::exchange(writing_step_, 0);
+    return result.status().WithContext(fmt::format("checkpoint of step {}", step));
+  }
+  written_ = *std::move(result);
+  return Status::Ok();
+}
+
+// Waits for the one that is on its way, whoever of the group writes it.
+Status TrainLoop::Impl::FinishCheckpoint() {
+  if (state_.pending_step == 0) return Status::Ok();
+  struct Told {
+    int64_t writes = 0;
+    char digest[64] = {};
+  };
+  Told mine;
+  Status written;
+  if (writing_step_ == state_.pending_step) {
+    mine.writes = 1;
+    if (writing_.valid()) writing_.wait();
+    written = TakeWritten();
+    if (written.ok()) {
+      std::memcpy(mine.digest, written_.data(), std::min(sizeof(mine.digest), written_.size()));
+    }
+  }
+  std::vector<Told> all = {mine};
+  if (gang_->size() > 1) {
+    all.resize(static_cast<size_t>(gang_->size()));
+    LEPTON_RETURN_IF_ERROR(
+        gang_->AllGather(&mine, all.data(), sizeof(Told), collectives::DataType::kUInt8)
+            .WithContext("whose checkpoint is written"));
+  }
+  LEPTON_RETURN_IF_ERROR(written);
+  const auto writer =
+      std::find_if(all.begin(), all.end(), [](const Told& told) { return told.writes != 0; });
+  if (writer != all.end() && writer->digest[0] == 0) {
+    return Aborted(fmt::format("rank {} could not write the checkpoint of step {}",
+                               writer - all.begin(), state_.pending_step));
+  }
+  const uint64_t step = std::exchange(state_.pending_step, 0);
+  writing_step_ = 0;
+  if (writer == all.end()) return Status::Ok();
+  state_.last_checkpoint.assign(writer->digest, sizeof(writer->digest));
+  state_.good_step = step;
+  return Status::Ok();
+}
+
+// As a group meets: `writing` has the step of whose checkpoint each rank writes. One that nobody
+// writes any more is done again, by whoever leads, behind this step if it is this one's.
+void TrainLoop::Impl::LookForWriter(std::span<const uint64_t> writing) {
+  if (state_.pending_step == 0) return;
+  if (std::find(writing.begin(), writing.end(), state_.pending_step) != writing.end()) return;
+  LOG(WARNING) << "the checkpoint of step " << state_.pending_step
+               << " is lost with the rank that wrote it; another follows";
+  if (state_.pending_step == state_.step) state_.step_closed = false;
+  state_.checkpoint_due = true;
+  state_.pending_step = 0;
+}
+
 // Empty on ranks that only give what they hold.
-Result<storage::Digest> TrainLoop::Impl::CheckpointParts() {
+Result<storage::Digest> TrainLoop::Impl::CheckpointParts(const Metrics& metrics) {
   if (!leader()) {
     LEPTON_RETURN_IF_ERROR(CollectParts(nullptr));
     return storage::Digest();
   }
   bool collected = false;
   Result<storage::Digest> written =
-      observer_.CheckpointParts(state_.step, state_.metrics, [&](const ZeroState::TakeState& take) {
+      observer_.CheckpointParts(state_.step, metrics, [&](const ZeroState::TakeState& take) {
         collected = true;
         return CollectParts(take);
       });

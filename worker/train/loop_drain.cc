@@ -66,6 +66,9 @@ Status TrainLoop::Impl::Part() {
 }
 
 Status TrainLoop::Impl::Salvage() {
+  if (writing_.valid()) writing_.wait();
+  if (TakeWritten().ok() && writing_step_ > 0) state_.good_step = writing_step_;
+  writing_step_ = 0;
   if (!run_.checkpoints || !whole_ || state_.step <= state_.good_step) return Status::Ok();
   if (zero_ && !zero_->HoldsAll()) {
     LOG(WARNING) << "step " << state_.step << ": this rank's slices alone make no checkpoint";

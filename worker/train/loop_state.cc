@@ -56,6 +56,8 @@ void Numbers(Archive& archive, State& state) {
   archive.Number(state.step_closed);
   archive.Number(state.stopping);
   archive.Number(state.good_step);
+  archive.Number(state.pending_step);
+  archive.Number(state.checkpoint_due);
   archive.Number(state.evaluated_step);
   for (auto* loss : {&state.epoch_loss, &state.report_loss}) {
     archive.Number(loss->sum);

@@ -160,7 +160,9 @@ Status TrainLoop::Impl::GatherParts() {
       slice, BuddyOf(slice, gang_->size()), state_.step, tensor, LastGood()));
 }
 
-Status TrainLoop::Impl::NotFinite(std::string_view what, double value) const {
+// On all ranks, which see the same sums.
+Status TrainLoop::Impl::NotFinite(std::string_view what, double value) {
+  LEPTON_RETURN_IF_ERROR(FinishCheckpoint());  // which the message names
   return FailedPrecondition(
       fmt::format("{} is {} at step {}; {}; a lower optimizer.lr or clip_norm may help", what,
                   std::isnan(value) ? "nan" : "infinite", state_.step + 1, LastGood()));

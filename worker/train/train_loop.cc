@@ -56,6 +56,7 @@ Result<TrainOutcome> TrainLoop::Impl::Run() {
     if (state_.step >= run_.last_step) break;
     LEPTON_RETURN_IF_ERROR(TakeStep());
   }
+  LEPTON_RETURN_IF_ERROR(FinishCheckpoint());
   LEPTON_RETURN_IF_ERROR(EvaluateNow());  // a run that was resumed at its end has no step to take
   LEPTON_RETURN_IF_ERROR(CheckEqualAtEnd());
   TrainOutcome outcome;

@@ -18,6 +18,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <future>
 #include <limits>
 #include <map>
 #include <memory>
@@ -71,8 +73,17 @@ class TrainObserver {
   // On a rank that is not to be trusted any more; the loop ends with kDataLoss.
   virtual void Diverged(const Divergence&) {}
   virtual void Progress(const TrainProgress& progress) = 0;
-  // Makes a durable checkpoint of the program's state after `step` steps; returns its digest.
+  // Makes a durable checkpoint of the program's state after `step` steps; returns its digest. None
+  // that was begun is still on its way then.
   virtual Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) = 0;
+  // Begins one beside the steps: on return all that it needs of the state is copied. Ready when it
+  // is durable, or failed. The default is no sooner back than that.
+  using CheckpointDone = std::future<Result<storage::Digest>>;
+  virtual CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics) {
+    std::promise<Result<storage::Digest>> done;
+    done.set_value(Checkpoint(step, metrics));
+    return done.get_future();
+  }
   // The same with parallel.zero, where no rank holds the optimiser's state, and parallel.tensor,
   // where none holds the weights either: `collect` gives `take` each part of it once.
   using CollectState = std::function<Status(const ZeroState::TakeState& take)>;

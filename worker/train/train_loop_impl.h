@@ -56,7 +56,7 @@ class TrainLoop::Impl {
   Result<double> ApplyParts();
   Status GatherParts();
   void Advance(const StepSums& sums);
-  Status NotFinite(std::string_view what, double value) const;
+  Status NotFinite(std::string_view what, double value);
 
   // loop_round.cc
   Result<SplitLoss> LocalRound();
@@ -99,8 +99,12 @@ class TrainLoop::Impl {
   // loop_checkpoint.cc
   Status AfterStep();
   Status EvaluateNow();
-  Status CheckpointNow();
-  Result<storage::Digest> CheckpointParts();
+  enum class Write { kNow, kBesideSteps };
+  Status CheckpointNow(Write how);
+  Status TakeWritten();
+  Status FinishCheckpoint();
+  void LookForWriter(std::span<const uint64_t> writing);
+  Result<storage::Digest> CheckpointParts(const Metrics& metrics);
   Status CollectParts(const ZeroState::TakeState& take);
   std::string LastGood() const;
   void Report(double train_loss);
@@ -133,6 +137,10 @@ class TrainLoop::Impl {
   bool leaves_ = false;         // this rank wished it then
   bool meets_to_part_ = false;  // the group is for those that leave alone
   Parting parting_;             // as the newest Run ended
+  // Of state_.pending_step, on the rank that writes it: on its way, or its digest once durable.
+  TrainObserver::CheckpointDone writing_;
+  storage::Digest written_;
+  uint64_t writing_step_ = 0;  // 0: neither
   int64_t samples_ = 0, reported_samples_ = 0;
   MonotonicTime started_{}, reported_{};
 };

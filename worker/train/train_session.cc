@@ -20,6 +20,10 @@ namespace {
 
 constexpr Duration kPhaseEvery = std::chrono::milliseconds(200);
 
+double Milliseconds(MonotonicTime from, MonotonicTime to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
 // What keeps these from being the model's classes; OK when nothing does.
 Status CheckSameClasses(const std::vector<std::string>& model,
                         const std::vector<std::string>& data) {
@@ -342,6 +346,7 @@ void TaskObserver::Progress(const TrainProgress& progress) {
 }
 
 void TaskObserver::Diverged(const Divergence& found) {
+  diverged_ = true;
   wire::TaskFinished result;
   wire::TaskDiverged& diverged = *result.mutable_diverged();
   diverged.set_step(found.step);
@@ -371,17 +376,50 @@ void TaskObserver::ReportCheckpoint(uint64_t step, const Metrics& metrics,
   context_.ReportCheckpoint(report);
 }
 
-Result<storage::Digest> TaskObserver::Checkpoint(uint64_t step, const Metrics& metrics) {
+std::vector<storage::CheckpointTensor> TaskObserver::Tensors() const {
   std::vector<storage::CheckpointTensor> tensors;
   for (const auto& [name, state] : CheckpointedState(session_)) {
     if (state.empty()) continue;
     tensors.push_back({name, {static_cast<int64_t>(state.size())}, state});
   }
-  LEPTON_ASSIGN_OR_RETURN(
-      const storage::WrittenCheckpoint written,
-      storage::WriteCheckpoint(context_.objects(), InfoOf(step, metrics), tensors));
-  ReportCheckpoint(step, metrics, written.manifest, {written.data});
+  return tensors;
+}
+
+// Any thread.
+Result<storage::Digest> TaskObserver::Write(const storage::CheckpointInfo& info,
+                                            const std::string& copy) {
+  LEPTON_ASSIGN_OR_RETURN(const storage::WrittenCheckpoint written,
+                          storage::WriteCheckpoint(context_.objects(), info, copy));
+  if (diverged_) return DataLoss("this rank's parameters are not those of its peers");
+  ReportCheckpoint(info.step, info.metrics, written.manifest, {written.data});
   return written.manifest;
+}
+
+Result<storage::Digest> TaskObserver::Checkpoint(uint64_t step, const Metrics& metrics) {
+  const storage::CheckpointInfo info = InfoOf(step, metrics);
+  LEPTON_ASSIGN_OR_RETURN(const std::string copy, storage::CopyCheckpoint(info, Tensors()));
+  return Write(info, copy);
+}
+
+TrainObserver::CheckpointDone TaskObserver::BeginCheckpoint(uint64_t step, const Metrics& metrics) {
+  const auto done = std::make_shared<std::promise<Result<storage::Digest>>>();
+  const MonotonicTime begin = RealClock().Now();
+  const storage::CheckpointInfo info = InfoOf(step, metrics);
+  Result<std::string> copy = storage::CopyCheckpoint(info, Tensors());
+  const MonotonicTime copied = RealClock().Now();
+  if (!copy.ok()) {
+    done->set_value(copy.status());
+    return done->get_future();
+  }
+  const auto bytes = std::make_shared<const std::string>(*std::move(copy));
+  writer_.Submit([this, done, info, begin, copied, bytes] {
+    Result<storage::Digest> written = Write(info, *bytes);
+    LOG_IF(INFO, written.ok()) << fmt::format(
+        "checkpoint of step {}: {} bytes, copied in {:.1f} ms, durable after {:.1f} ms", info.step,
+        bytes->size(), Milliseconds(begin, copied), Milliseconds(begin, RealClock().Now()));
+    done->set_value(std::move(written));
+  });
+  return done->get_future();
 }
 
 Result<storage::Digest> TaskObserver::CheckpointParts(uint64_t step, const Metrics& metrics,

@@ -3,11 +3,13 @@
 // Threads: the task's main thread.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "runtime/base/status.h"
+#include "runtime/base/work_queue.h"
 #include "runtime/nn/training_program.h"
 #include "storage/checkpoints/checkpoint.h"
 #include "worker/data/prepared_data.h"
@@ -80,10 +82,13 @@ class TaskObserver final : public TrainObserver {
   void Diverged(const Divergence& found) override;
   void Progress(const TrainProgress& progress) override;
   Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) override;
+  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics) override;
   Result<storage::Digest> CheckpointParts(uint64_t step, const Metrics& metrics,
                                           const CollectState& collect) override;
 
  private:
+  std::vector<storage::CheckpointTensor> Tensors() const;
+  Result<storage::Digest> Write(const storage::CheckpointInfo& info, const std::string& copy);
   storage::CheckpointInfo InfoOf(uint64_t step, const Metrics& metrics) const;
   void ReportCheckpoint(uint64_t step, const Metrics& metrics, const storage::Digest& manifest,
                         const std::vector<storage::Digest>& objects);
@@ -91,6 +96,8 @@ class TaskObserver final : public TrainObserver {
   TaskContext& context_;
   const TrainSession& session_;
   TrainFaults faults_;
+  std::atomic<bool> diverged_{false};  // what this rank holds is not to be told
+  WorkQueue writer_{"checkpoint", 1};  // last: what it runs uses all of the above
 };
 
 }  // namespace lepton::worker

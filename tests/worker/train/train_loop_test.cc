@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
+#include <future>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -81,11 +83,30 @@ class RecordingObserver final : public TrainObserver {
     return computed >= leave_before_reduction_of || committed >= leave_behind;
   }
   void Computed(uint64_t step, nn::TrainingProgram&) override { computed = step; }
-  void Committed(uint64_t step) override { committed = step; }
+  void Committed(uint64_t step) override {
+    committed = step;
+    if (on_commit) on_commit(step);
+  }
   void Progress(const TrainProgress& report) override { progress.push_back(report); }
-  Result<storage::Digest> Checkpoint(uint64_t step, const Metrics&) override {
+  Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) override {
     checkpoints.push_back(step);
+    metrics_of[step] = metrics;
+    return DigestOf(step);
+  }
+  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics) override {
+    if (!beside_steps) return TrainObserver::BeginCheckpoint(step, metrics);
+    for (const auto& [before, done] : writing) EXPECT_TRUE(done) << before << ", " << step;
+    begun.push_back(step);
+    writing[step] = false;
+    return (promises[step] = {}).get_future();
+  }
+  static storage::Digest DigestOf(uint64_t step) {
     return std::string(60, 'd') + std::to_string(1000 + step);
+  }
+  // Of what was begun: durable now, or never.
+  void Finish(uint64_t step, const Status& status = Status::Ok()) {
+    writing[step] = true;
+    promises[step].set_value(status.ok() ? Result<storage::Digest>(DigestOf(step)) : status);
   }
   int stop_after = 0, asked = 0;
   // SIGTERM comes so that the reduction of a step tells the others, or just behind that.
@@ -93,6 +114,12 @@ class RecordingObserver final : public TrainObserver {
   uint64_t computed = 0, committed = 0;
   std::vector<TrainProgress> progress;
   std::vector<uint64_t> checkpoints;
+  std::map<uint64_t, Metrics> metrics_of;
+  bool beside_steps = false;  // checkpoints are begun, and end when they are told to
+  std::function<void(uint64_t)> on_commit;
+  std::vector<uint64_t> begun;
+  std::map<uint64_t, bool> writing;  // by step, whether it is done
+  std::map<uint64_t, std::promise<Result<storage::Digest>>> promises;
 };
 
 struct LoopRank {
@@ -403,6 +430,107 @@ TEST_F(TrainLoopTest, LabelsSayWhereARungStops) {
   EXPECT_EQ(StopStep(spec_, 26).status().code(), StatusCode::kInvalidArgument);
   spec_.steps = 100;
   EXPECT_EQ(TotalSteps(spec_, 26), 100u);
+}
+
+TEST_F(TrainLoopTest, StepsGoOnWhileACheckpointIsWrittenAndTheNextOneWaitsForIt) {
+  for (const int size : {1, 3}) {
+    const auto ranks = Run(size, 14, [](int, LoopRank& rank) {
+      RecordingObserver& observer = rank.observer;
+      observer.beside_steps = true;
+      observer.on_commit = [&observer](uint64_t step) {
+        if (step == 8 && !observer.begun.empty()) observer.Finish(5);
+        if (step == 14 && !observer.begun.empty()) observer.Finish(10);
+      };
+    });
+    EXPECT_THAT(ranks[0].observer.begun, ElementsAre(5, 10));
+    EXPECT_TRUE(ranks[0].observer.checkpoints.empty());
+    for (const LoopRank& rank : ranks) {
+      ASSERT_TRUE(rank.status.ok()) << rank.status.ToString();
+      EXPECT_EQ(rank.outcome.last_checkpoint, RecordingObserver::DigestOf(10));
+      EXPECT_EQ(rank.observer.begun.empty(), &rank != &ranks[0]);
+    }
+  }
+}
+
+TEST_F(TrainLoopTest, CheckpointsAreEvaluatedWhereTheBestAreKept) {
+  const auto best = Run(2, 14);  // epochs end at 4, 8 and 12
+  spec_.checkpoint.keep_best.count = 0;
+  const auto none = Run(2, 14);
+  EXPECT_THAT(none[0].observer.checkpoints, ElementsAre(5, 10));
+  EXPECT_EQ(none[0].observer.metrics_of.at(10).count("validation/loss"), 0u);
+  EXPECT_EQ(best[0].observer.metrics_of.at(10).count("validation/loss"), 1u);
+  EXPECT_LT(none[0].program.evaluated, best[0].program.evaluated);
+}
+
+TEST_F(TrainLoopTest, AStopWaitsForTheCheckpointThatIsWrittenAndWritesItsOwn) {
+  const auto ranks = Run(2, 20, [](int rank, LoopRank& r) {
+    RecordingObserver& observer = r.observer;
+    observer.beside_steps = true;
+    if (rank == 0) observer.stop_after = 7;
+    observer.on_commit = [&observer](uint64_t step) {
+      if (step == 7 && !observer.begun.empty()) observer.Finish(5);
+    };
+  });
+  EXPECT_EQ(ranks[0].status.code(), StatusCode::kCancelled);
+  EXPECT_THAT(ranks[0].observer.begun, ElementsAre(5));
+  EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(7));
+}
+
+TEST_F(TrainLoopTest, ACheckpointThatFailsBesideTheStepsEndsItsRankAtOnce) {
+  const auto ranks = Run(1, 20, [](int, LoopRank& rank) {
+    RecordingObserver& observer = rank.observer;
+    observer.beside_steps = true;
+    observer.on_commit = [&observer](uint64_t step) {
+      if (step == 7) observer.Finish(5, ResourceExhausted("the disk is full"));
+    };
+  });
+  EXPECT_EQ(ranks[0].status.code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(ranks[0].status.message(), HasSubstr("checkpoint of step 5: the disk is full"));
+  EXPECT_EQ(ranks[0].observer.committed, 7u);
+}
+
+// The rank that writes dies at step 7; who goes on writes another behind the next step, or behind
+// the same one if that was the checkpoint's.
+TEST_F(TrainLoopTest, ACheckpointThatIsLostWithItsWriterIsDoneAgain) {
+  for (const uint64_t dies_at : {5, 7}) {
+    const auto both = std::make_shared<ThreadGang>(2);
+    std::vector<LoopRank> ranks(2);
+    std::vector<std::thread> threads;
+    for (int rank = 0; rank < 2; ++rank) {
+      RecordingObserver& observer = ranks[rank].observer;
+      observer.beside_steps = true;
+      // In the step behind it, before its gradient is there.
+      if (rank == 0) ranks[0].program.failing_step = dies_at;
+      if (rank == 1) {
+        observer.on_commit = [&observer](uint64_t step) {
+          if (step == 9) observer.Finish(observer.begun.back());
+          if (step == 12) observer.Finish(10);
+        };
+      }
+      threads.emplace_back([&, rank] {
+        ThreadCommunicator gang(both, rank);
+        const auto alone = std::make_shared<ThreadGang>(1);
+        ThreadCommunicator single(alone, 0);
+        const TrainRun run = {.spec = spec_,
+                              .data = data_,
+                              .program = ranks[rank].program,
+                              .gang = gang,
+                              .last_step = 12};
+        TrainLoop loop(run, ranks[rank].observer);
+        ASSERT_TRUE(loop.Enter(gang, true).ok());
+        ranks[rank].status = loop.Run().status();
+        if (rank == 0) return;
+        EXPECT_EQ(ranks[1].status.code(), StatusCode::kAborted) << ranks[1].status.ToString();
+        ASSERT_TRUE(loop.Enter(single, true).ok());
+        const Result<TrainOutcome> outcome = loop.Run();
+        ASSERT_TRUE(outcome.ok()) << outcome.status().ToString();
+        EXPECT_EQ(outcome->last_checkpoint, RecordingObserver::DigestOf(10));
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_THAT(ranks[0].observer.begun, ElementsAre(5));
+    EXPECT_THAT(ranks[1].observer.begun, ElementsAre(dies_at == 5 ? 5 : 8, 10));
+  }
 }
 
 }  // namespace

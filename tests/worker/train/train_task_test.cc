@@ -1,5 +1,6 @@
 #include "worker/train/train_task.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -117,10 +118,13 @@ TEST_F(TrainTaskTest, AStoppedRunResumesToTheBitsOfAnUndisturbedOne) {
     if (task.start().rank() == 0) task.stop_at_checkpoint = 15;
   });
   for (const Rank& rank : stopped) EXPECT_EQ(rank.status.code(), StatusCode::kCancelled);
-  EXPECT_THAT(stopped[1].status.message(), HasSubstr("stopped after step 16"));
   ASSERT_FALSE(stopped[0].task->checkpoints.empty());
   const wire::TaskCheckpoint& last = stopped[0].task->checkpoints.back();
-  EXPECT_EQ(last.step(), 16u);
+  // The order comes when that of step 15 is durable, while steps go on.
+  ASSERT_GT(last.step(), 15u);
+  ASSERT_LT(last.step(), 78u);
+  EXPECT_THAT(stopped[1].status.message(),
+              HasSubstr(fmt::format("stopped after step {}", last.step())));
   EXPECT_EQ(last.metrics().count("validation/accuracy"), 1u);
   for (const std::string& digest : last.objects()) EXPECT_TRUE(objects_->Has(digest));
 
@@ -128,7 +132,7 @@ TEST_F(TrainTaskTest, AStoppedRunResumesToTheBitsOfAnUndisturbedOne) {
   for (const int ranks : {1, 4}) {
     const auto resumed = Train(spec, start, ranks);
     EXPECT_EQ(Weights(resumed[0]), undisturbed) << ranks << " ranks";
-    EXPECT_EQ(resumed[0].task->checkpoints.front().step(), 20u);
+    EXPECT_EQ(resumed[0].task->checkpoints.front().step(), last.step() / 5 * 5 + 5);
   }
 }
 
@@ -282,10 +286,11 @@ TEST_F(TrainTaskTest, ARankThatFailsAloneEndsTheWholeGang) {
   // The disk fills up under rank 0 (here: its store's folder is gone).
   const auto ranks = Train(Spec(kBlobs), start, 2, [this](FakeTask& task) {
     task.on_progress = [this](const wire::TaskProgress&) {
-      std::filesystem::remove_all(objects_->root() / "tmp");
-      std::filesystem::remove_all(objects_->root() / "objects");
-      std::ofstream(objects_->root() / "tmp") << "not a folder";
-      std::ofstream(objects_->root() / "objects") << "not a folder";
+      for (const char* name : {"tmp", "objects"}) {
+        std::error_code raced;  // with a checkpoint on its way; the next report tries again
+        std::filesystem::remove_all(objects_->root() / name, raced);
+        std::ofstream(objects_->root() / name) << "not a folder";
+      }
     };
   });
   EXPECT_FALSE(ranks[0].status.ok());
