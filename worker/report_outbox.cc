@@ -17,6 +17,12 @@ void MergeProgress(const wire::TaskProgress& older, wire::TaskProgress& newer) {
   for (const auto& [name, value] : older.metrics()) newer.mutable_metrics()->insert({name, value});
 }
 
+// Whether it need not wait for an upload that was begun before it.
+bool Overtakes(const wire::TaskReport& report) {
+  return report.has_endpoint() || report.has_recovered() || report.has_straggler() ||
+         report.has_busy() || report.has_progress() || report.has_log();
+}
+
 }  // namespace
 
 uint64_t ReportOutbox::Add(const std::string& task_id, wire::TaskReport report, bool held) {
@@ -24,42 +30,57 @@ uint64_t ReportOutbox::Add(const std::string& task_id, wire::TaskReport report, 
   if (task.finished) return 0;
   report.set_task_id(task_id);
   report.set_seq(0);
-  if (!held) Thin(task, report);
+  Place place = task.entries.end();
+  // None behind a held one has a number yet.
+  if (Overtakes(report)) {
+    place = std::find_if(task.entries.begin(), task.entries.end(),
+                         [](const Entry& entry) { return entry.held; });
+  }
+  if (!held) place = Thin(task, report, place);
   task.finished = report.has_finished();
   if (report.has_log()) task.waiting_log_bytes += LogBytes(report);
-  task.entries.push_back({next_name_, std::move(report), held, false});
+  task.entries.insert(place, {next_name_, std::move(report), held, false});
   return next_name_++;
 }
 
-// Makes room for `report` among those that have no number yet.
-void ReportOutbox::Thin(Task& task, wire::TaskReport& report) {
+// Makes room for `report`, which is to stand before `place`, among those that have no number yet.
+// Returns where that is now.
+ReportOutbox::Place ReportOutbox::Thin(Task& task, wire::TaskReport& report, Place place) {
   if (report.has_progress()) {
-    for (auto entry = task.entries.rbegin(); entry != task.entries.rend(); ++entry) {
+    for (auto entry = place; entry != task.entries.begin();) {
+      --entry;
       if (entry->report.seq() != 0 || entry->held) break;
       if (entry->report.has_log()) continue;
       if (entry->report.has_progress()) {
         MergeProgress(entry->report.progress(), *report.mutable_progress());
-        task.entries.erase(std::next(entry).base());
+        const auto behind = place - entry - 1;
+        place = task.entries.erase(entry) + behind;
       }
       break;
     }
   }
-  if (!report.has_log() || task.waiting_log_bytes + LogBytes(report) <= log_bytes_) return;
+  if (!report.has_log() || task.waiting_log_bytes + LogBytes(report) <= log_bytes_) return place;
   size_t dropped = 0;
-  for (Entry& entry : task.entries) {
-    if (entry.report.seq() != 0 || !entry.report.has_log()) continue;
-    task.waiting_log_bytes -= LogBytes(entry.report);
-    dropped += static_cast<size_t>(entry.report.log().lines_size());
-    entry.report.clear_body();
+  const auto before = place - task.entries.begin();
+  std::deque<Entry> kept;
+  std::ptrdiff_t kept_before = 0;
+  for (auto entry = task.entries.begin(); entry != task.entries.end(); ++entry) {
+    if (entry->report.seq() == 0 && entry->report.has_log()) {
+      task.waiting_log_bytes -= LogBytes(entry->report);
+      dropped += static_cast<size_t>(entry->report.log().lines_size());
+      continue;
+    }
+    kept_before += entry - task.entries.begin() < before;
+    kept.push_back(std::move(*entry));
   }
-  std::erase_if(task.entries, [](const Entry& entry) {
-    return entry.report.body_case() == wire::TaskReport::BODY_NOT_SET;
-  });
-  if (dropped == 0) return;
+  task.entries = std::move(kept);
+  place = task.entries.begin() + kept_before;
+  if (dropped == 0) return place;
   wire::TaskLog lines;
   lines.add_lines("[" + std::to_string(dropped) + " log lines dropped: the coordinator was away]");
   lines.MergeFrom(report.log());
   *report.mutable_log() = std::move(lines);
+  return place;
 }
 
 void ReportOutbox::Release(const std::string& task_id, uint64_t name, wire::TaskReport report) {

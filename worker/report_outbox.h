@@ -5,10 +5,11 @@
 //                        ^                                         |
 //                        +-- Replay (after a reconnect): same number
 //
-// Behind a held report (its objects are still being uploaded) the task's later ones wait. Only what
-// has no number yet is thinned out: progress to its newest, logs to a byte limit with a note.
-// Started, endpoint, checkpoint, ready and finished are never dropped.
-// Threads: one.
+// Behind a held report (its objects are still being uploaded, which may take minutes) the task's
+// later ones wait, but for those that say how it goes: progress, log lines, and what a gang needs
+// to recover. Only what has no number yet is thinned out: progress to its newest, logs to a byte
+// limit with a note. Started, endpoint, checkpoint, ready and finished are never dropped. Threads:
+// one.
 #pragma once
 
 #include <cstdint>
@@ -61,7 +62,8 @@ class ReportOutbox {
     size_t waiting_log_bytes = 0;
     bool finished = false;
   };
-  void Thin(Task& task, wire::TaskReport& report);
+  using Place = std::deque<Entry>::iterator;
+  Place Thin(Task& task, wire::TaskReport& report, Place place);
 
   const size_t window_;
   const size_t log_bytes_;

@@ -108,6 +108,66 @@ TEST(ReportOutboxTest, AHeldReportHoldsBackTheLaterOnesOfItsTaskOnly) {
   EXPECT_TRUE(rest[1].has_finished());
 }
 
+// An upload may take minutes; meanwhile the gang loses a rank, and people look at it.
+TEST(ReportOutboxTest, WhatSaysHowItGoesOvertakesAnUpload) {
+  ReportOutbox outbox;
+  outbox.Add("t", Started());
+  const uint64_t first = outbox.Add("t", Checkpoint(5), /*held=*/true);
+  outbox.Add("t", Progress(6));
+  outbox.Add("t", Progress(7));
+  wire::TaskReport endpoint;
+  endpoint.mutable_endpoint()->set_left_epoch(3);
+  outbox.Add("t", endpoint);
+  const uint64_t second = outbox.Add("t", Checkpoint(8), /*held=*/true);
+  outbox.Add("t", Progress(9));
+  outbox.Add("t", Finished());
+  auto taken = Take(outbox);
+  ASSERT_EQ(Seqs(taken), (Numbers{1, 2, 3, 4}));
+  EXPECT_EQ(taken[1].progress().step(), 7u);
+  EXPECT_EQ(taken[2].endpoint().left_epoch(), 3u);
+  EXPECT_EQ(taken[3].progress().step(), 9u);
+  // Checkpoints keep their order, and the end comes last.
+  outbox.Release("t", second, Checkpoint(8));
+  EXPECT_TRUE(Take(outbox).empty());
+  // A new connection hears the same, in the order of the numbers.
+  outbox.Ack("t", 2);
+  outbox.Replay();
+  EXPECT_EQ(Seqs(Take(outbox)), (Numbers{3, 4}));
+  outbox.Release("t", first, Checkpoint(5));
+  taken = Take(outbox);
+  ASSERT_EQ(Seqs(taken), (Numbers{5, 6, 7}));
+  EXPECT_EQ(taken[0].checkpoint().step(), 5u);
+  EXPECT_EQ(taken[1].checkpoint().step(), 8u);
+  EXPECT_TRUE(taken[2].has_finished());
+  outbox.Ack("t", 7);
+  EXPECT_TRUE(outbox.empty());
+}
+
+// Also while some are behind it.
+TEST(ReportOutboxTest, LogsThatAreDroppedBesideAnUploadLeaveTheOrderAsItIs) {
+  ReportOutbox outbox(/*window=*/1, /*log_bytes=*/20);
+  outbox.Add("t", Started());
+  const uint64_t name = outbox.Add("t", Checkpoint(5), /*held=*/true);
+  for (int i = 0; i < 10; ++i) outbox.Add("t", Log("line " + std::to_string(i)));
+  outbox.Add("t", Finished());
+  outbox.Release("t", name, Checkpoint(5));
+  std::vector<std::string> seen;
+  for (uint64_t seq = 0; outbox.Has("t") && seq < 20; ++seq) {
+    outbox.Ack("t", seq);
+    for (const auto& report : Take(outbox)) {
+      seen.push_back(report.has_log()          ? report.log().lines(report.log().lines_size() - 1)
+                     : report.has_checkpoint() ? "checkpoint"
+                     : report.has_finished()   ? "finished"
+                                               : "started");
+    }
+  }
+  ASSERT_GE(seen.size(), 4u);
+  EXPECT_EQ(seen.front(), "started");
+  EXPECT_EQ(seen[seen.size() - 3], "line 9");
+  EXPECT_EQ(seen[seen.size() - 2], "checkpoint");
+  EXPECT_EQ(seen.back(), "finished");
+}
+
 TEST(ReportOutboxTest, TheWindowBoundsWhatIsUnderWay) {
   ReportOutbox outbox(/*window=*/2);
   for (int i = 0; i < 5; ++i) outbox.Add("t", Log(std::to_string(i)));
