@@ -10,7 +10,7 @@
 namespace lepton::collectives {
 namespace {
 
-constexpr char kVersion[] = "lepton-collectives-2";
+constexpr char kVersion[] = "lepton-collectives-3";
 
 std::string LinkTarget(const char* path) {
   char target[128];

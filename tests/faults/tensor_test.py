@@ -9,7 +9,7 @@ import signal
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import ClusterTest, main, wait_until  # noqa: E402
+from cluster import Cluster, ClusterTest, main, wait_until  # noqa: E402
 
 SECONDS = 4
 BUDGET_S = 2
@@ -18,8 +18,8 @@ BUDGET_S = 2
 class Divided(ClusterTest):
     workers, slots = 4, 1
 
-    def spec(self, **fields):
-        text = self.cluster.folder / "fox.txt"
+    def spec(self, cluster=None, **fields):
+        text = (cluster or self.cluster).folder / "fox.txt"
         text.write_text("the quick brown fox jumps over the lazy dog. " * 60)
         return {"kind": "train", "name": "fox", "loss": "next_token", "epochs": 50, "batch_size": 16, "seed": 3,
                 "model": {"arch": "transformer", "layers": 2, "heads": 4, "width": 32, "dropout": 0.1},
@@ -68,6 +68,26 @@ class Divided(ClusterTest):
         self.assertTrue(found, hung)
         self.assertEqual(found[2], victim["worker_id"])
         self.assertLess(int(found[3]), BUDGET_S * 1000)
+
+    def test_a_rank_whose_thread_stands_still_is_named_and_removed_within_the_budget(self):
+        c = Cluster(workers=3, slots=1)
+        self.addCleanup(c.stop)
+        hurt = c.start_worker("hurt", env={"LEPTON_TEST_TRAIN_FAULT": "hang@30"})
+        c.wait_for_workers(4)
+        job_id = c.submit(self.spec(c, epochs=20))
+        wait_until(lambda: c.job(job_id)["attempt"] >= 2, 30, "another attempt")
+        c.kill(hurt)  # where it would hang again
+        c.start_worker("spare")
+        job = c.wait_job(job_id, timeout=90)
+        self.assertEqual(job["state"], "SUCCEEDED", job)
+        hung = [e["message"] for e in c.items(f"/v1/jobs/{job_id}/events") if e["reason_code"] == "HUNG"]
+        print(hung, flush=True)
+        found = re.search(r"rank \d on worker hurt: hung: its training thread stands still in step 30, "
+                          r"though its process answers, for (\d+) ms", hung[0])
+        self.assertTrue(found, hung)
+        self.assertLess(int(found[1]), BUDGET_S * 1000)
+        calm = c.wait_job(c.submit(self.spec(c, epochs=20)), timeout=90)
+        self.assertEqual(job["result"]["weights_sha256"], calm["result"]["weights_sha256"])
 
 
 if __name__ == "__main__":
