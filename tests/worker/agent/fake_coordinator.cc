@@ -68,6 +68,10 @@ bool FakeCoordinator::HasObject(const std::string& digest) {
 void FakeCoordinator::Start(wire::StartTask start) {
   wire::ToWorker message;
   *message.mutable_start() = std::move(start);
+  {
+    std::lock_guard lock(mutex_);
+    starts_.push_back(message);
+  }
   SendToWorker(message);
 }
 
@@ -226,6 +230,14 @@ void FakeCoordinator::OnHello(const std::string& peer, const wire::Hello& hello)
     acked.set_last_seq(acked_[running.task_id()]);
   }
   Send(peer, answer);
+  // As a coordinator, which repeats an order that may have been lost with the last connection.
+  for (const wire::ToWorker& start : starts_) {
+    const std::string& task_id = start.start().task_id();
+    const bool heard =
+        std::any_of(hello.running().begin(), hello.running().end(),
+                    [&](const wire::RunningTask& running) { return running.task_id() == task_id; });
+    if (!heard && reports_[task_id].empty()) Send(peer, start);
+  }
   ++welcomed_;
 }
 

@@ -86,6 +86,7 @@ class FakeCoordinator {
   size_t gets_ = 0;
   wire::Heartbeat heartbeat_;
   std::vector<wire::Hello> hellos_;
+  std::vector<wire::ToWorker> starts_;
   std::map<std::string, std::vector<wire::TaskReport>> reports_;
   std::map<std::string, uint64_t> acked_;
   std::map<std::string, std::string> objects_;
