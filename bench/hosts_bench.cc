@@ -16,8 +16,8 @@
 #include <thread>
 #include <vector>
 
+#include "bench/join_ranks.h"
 #include "collectives/backends/native_backend.h"
-#include "runtime/base/file.h"
 
 namespace lepton::collectives {
 namespace {
@@ -40,24 +40,7 @@ struct Place {
 
 std::unique_ptr<Communicator> Join(const Place& place, const std::string& algorithm) {
   const NativeBackend backend({.algorithm = algorithm, .host = place.host});
-  auto endpoint = backend.Listen(place.address);
-  if (!endpoint.ok()) Fail(endpoint.status().ToString());
-  const auto file_of = [&](int rank) {
-    return place.folder / fmt::format("{}{}", algorithm, rank);
-  };
-  if (!WriteFileAtomic(file_of(place.rank), (*endpoint)->address()).ok()) {
-    Fail("cannot write to " + place.folder.string());
-  }
-  GroupSpec group{place.rank, place.size, 1, "0123456789abcdef", {}};
-  const auto deadline = Deadline::In(std::chrono::seconds(20));
-  for (int rank = 0; rank < place.size; ++rank) {
-    while (!fs::exists(file_of(rank))) {
-      if (deadline.Expired()) Fail(fmt::format("rank {} did not come", rank));
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
-    group.members.push_back(ReadFile(file_of(rank), 1 << 12).value());
-  }
-  auto gang = backend.Join(std::move(*endpoint), group, {}, deadline);
+  auto gang = JoinRanks(backend, place.rank, place.size, place.address, place.folder, algorithm);
   if (!gang.ok()) Fail(gang.status().ToString());
   return *std::move(gang);
 }

@@ -18,8 +18,8 @@
 #include <thread>
 #include <vector>
 
+#include "bench/join_ranks.h"
 #include "collectives/backends/native_backend.h"
-#include "runtime/base/file.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/nn/model_list.h"
 #include "worker/train/gradient_exchange.h"
@@ -44,19 +44,7 @@ struct Work {
 std::unique_ptr<Communicator> Join(int rank, int size, const std::string& address,
                                    const std::filesystem::path& folder) {
   const collectives::NativeBackend backend({collectives::TransportChoice::kTcp, ""});
-  auto endpoint = backend.Listen(address);
-  if (!endpoint.ok()) Fail(endpoint.status().ToString());
-  if (!WriteFileAtomic(folder / fmt::format("rank{}", rank), (*endpoint)->address()).ok()) {
-    Fail("cannot write to " + folder.string());
-  }
-  collectives::GroupSpec group{rank, size, 1, "0123456789abcdef", {}};
-  for (int r = 0; r < size; ++r) {
-    const auto path = folder / fmt::format("rank{}", r);
-    while (!std::filesystem::exists(path))
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    group.members.push_back(ReadFile(path, 1 << 12).value());
-  }
-  auto gang = backend.Join(std::move(*endpoint), group, {}, Deadline::In(std::chrono::seconds(20)));
+  auto gang = collectives::JoinRanks(backend, rank, size, address, folder);
   if (!gang.ok()) Fail(gang.status().ToString());
   return *std::move(gang);
 }

@@ -57,9 +57,9 @@ class Hierarchical {
   // What this rank has of a rail that is its own.
   struct Rail {
     int index;
-    unsigned char* given;     // by the host's ranks but itself: their contributions
-    unsigned char* units;     // partial sums of the host's units
-    unsigned char* received;  // of the other hosts' units
+    unsigned char* given = nullptr;     // by the host's ranks but itself: their contributions
+    unsigned char* units = nullptr;     // partial sums of the host's units
+    unsigned char* received = nullptr;  // of the other hosts' units
   };
 
   bool Has(int block) const { return block >= 0 && block < blocks_; }
@@ -93,8 +93,7 @@ class Hierarchical {
     const size_t rail_bytes =
         (local - 1) * given_bytes_ + units * unit_bytes_ + others * received_bytes_;
     for (int rail = 0; rail < rails_; ++rail) {
-      if (tree_.RankOf(host_, rail) == group_.rank)
-        rails_here_.push_back({rail, nullptr, nullptr, nullptr});
+      if (tree_.RankOf(host_, rail) == group_.rank) rails_here_.push_back({.index = rail});
     }
     const bool widens = partial_type_ != call_.type;
     unsigned char* place =
@@ -106,6 +105,7 @@ class Hierarchical {
       rail.received = rail.units + units * unit_bytes_;
       place += rail_bytes;
     }
+    if (!widens) return;
     wide_ = place;
     sum_ = wide_ + local * unit_bytes_;
   }

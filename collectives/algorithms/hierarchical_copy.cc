@@ -8,28 +8,6 @@
 namespace lepton::collectives {
 namespace {
 
-// ranks[(at + k) % n] has it for k < the ranks' power of two so far; each of them gives it on.
-Status BroadcastAmong(Group& group, const std::vector<int>& ranks, int first, void* data,
-                      size_t bytes, Deadline deadline) {
-  const auto n = static_cast<int>(ranks.size());
-  const auto at =
-      static_cast<int>(std::find(ranks.begin(), ranks.end(), group.rank) - ranks.begin());
-  if (at == n) return {};
-  const int self = (at - first + n) % n;
-  const auto real = [&](int place) { return ranks[static_cast<size_t>((place + first) % n)]; };
-  int bit = 1;
-  while (bit <= self) bit *= 2;
-  if (self != 0) {
-    Transfer receive = Transfer::Recv(real(self - bit / 2), data, bytes);
-    LEPTON_RETURN_IF_ERROR(group.mesh.Run({&receive, 1}, deadline));
-  }
-  for (; self + bit < n; bit *= 2) {
-    Transfer send = Transfer::Send(real(self + bit), data, bytes);
-    LEPTON_RETURN_IF_ERROR(group.mesh.Run({&send, 1}, deadline));
-  }
-  return {};
-}
-
 class HierarchicalGather {
  public:
   HierarchicalGather(Group& group, const Call& call)
@@ -116,14 +94,14 @@ Status HierarchicalAllGather(Group& group, const Call& call, Deadline deadline) 
 
 Status HierarchicalBroadcast(Group& group, const Call& call, Deadline deadline) {
   const HostTree& tree = group.host_tree;
-  const int root_host = tree.HostOf(call.root), host = tree.HostOf(group.rank);
+  const int host = tree.HostOf(group.rank);
   std::vector<int> leaders;
   for (const std::vector<int>& ranks : tree.ranks_of) leaders.push_back(ranks.front());
-  leaders[root_host] = call.root;
+  leaders[tree.HostOf(call.root)] = call.root;
   LEPTON_RETURN_IF_ERROR(
-      BroadcastAmong(group, leaders, root_host, call.out, call.bytes(), deadline));
-  const int first = tree.IndexOf(leaders[host]);
-  return BroadcastAmong(group, tree.ranks_of[host], first, call.out, call.bytes(), deadline);
+      BroadcastAmong(group, leaders, call.root, call.out, call.bytes(), deadline));
+  return BroadcastAmong(group, tree.ranks_of[host], leaders[host], call.out, call.bytes(),
+                        deadline);
 }
 
 }  // namespace lepton::collectives

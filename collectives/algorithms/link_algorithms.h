@@ -41,4 +41,9 @@ Status DirectScatter(Group& group, const Call& call, Deadline deadline);
 Status DirectAllToAll(Group& group, const Call& call, Deadline deadline);
 Status DisseminationBarrier(Group& group, const Call& call, Deadline deadline);
 
+// What binomial broadcasts are made of: among some of the ranks, from `source`, which is one of
+// them; the others return at once.
+Status BroadcastAmong(Group& group, const std::vector<int>& ranks, int source, void* data,
+                      size_t bytes, Deadline deadline);
+
 }  // namespace lepton::collectives

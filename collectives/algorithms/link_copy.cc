@@ -1,5 +1,8 @@
 // What copies without adding, over links, and the barrier.
+#include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <vector>
 
 #include "collectives/algorithms/link_algorithms.h"
 
@@ -20,23 +23,35 @@ Status ExchangeAllGather(Group& group, const Call& call, Deadline deadline) {
   return group.mesh.Run(transfers, deadline);
 }
 
-// With ranks counted from the root: rank r receives from r without its highest bit, then sends to
-// r + 2^k for every 2^k above r.
-Status BinomialBroadcast(Group& group, const Call& call, Deadline deadline) {
-  const int n = group.size;
-  const int self = (group.rank - call.root + n) % n;
-  auto real = [&](int r) { return (r + call.root) % n; };
+// With ranks counted from the one that has it: rank r receives from r without its highest bit, then
+// sends to r + 2^k for every 2^k above r.
+Status BroadcastAmong(Group& group, const std::vector<int>& ranks, int source, void* data,
+                      size_t bytes, Deadline deadline) {
+  const auto n = static_cast<int>(ranks.size());
+  const auto place_of = [&](int rank) {
+    return static_cast<int>(std::find(ranks.begin(), ranks.end(), rank) - ranks.begin());
+  };
+  const int first = place_of(source), own = place_of(group.rank);
+  if (own == n) return {};
+  const int self = (own - first + n) % n;
+  const auto real = [&](int r) { return ranks[static_cast<size_t>((r + first) % n)]; };
   int bit = 1;
   while (bit <= self) bit *= 2;
   if (self != 0) {
-    Transfer receive = Transfer::Recv(real(self - bit / 2), call.out, call.bytes());
+    Transfer receive = Transfer::Recv(real(self - bit / 2), data, bytes);
     LEPTON_RETURN_IF_ERROR(group.mesh.Run({&receive, 1}, deadline));
   }
   for (; self + bit < n; bit *= 2) {
-    Transfer send = Transfer::Send(real(self + bit), call.out, call.bytes());
+    Transfer send = Transfer::Send(real(self + bit), data, bytes);
     LEPTON_RETURN_IF_ERROR(group.mesh.Run({&send, 1}, deadline));
   }
   return {};
+}
+
+Status BinomialBroadcast(Group& group, const Call& call, Deadline deadline) {
+  std::vector<int> ranks(static_cast<size_t>(group.size));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return BroadcastAmong(group, ranks, call.root, call.out, call.bytes(), deadline);
 }
 
 namespace {
