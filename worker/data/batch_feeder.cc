@@ -8,9 +8,9 @@
 namespace lepton::worker {
 
 BatchFeeder::BatchFeeder(const BatchSource& source, const nn::Signature& signature, Plan plan)
-    : source_(source), plan_(std::move(plan)), taken_{plan_.first_step, 0, 0} {
+    : source_(source), plan_(std::move(plan)), taken_{plan_.first_step, 0} {
   // Nobody asks when there is nothing to ask for.
-  if (plan_.shards.empty()) taken_.step = plan_.last_step;
+  if (plan_.micro_batches.empty()) taken_.step = plan_.last_step;
   const BatchSource::Options& options = source.options();
   const int64_t rows = source.BatchRows(0) / (int64_t{options.shards} * options.pieces) + 1;
   const bool threaded = rows * source.examples().example_bytes() >= kThreadBytes && !AtEnd(taken_);
@@ -32,16 +32,14 @@ BatchFeeder::~BatchFeeder() {
 }
 
 void BatchFeeder::Advance(Place* place) const {
-  if (++place->piece < source_.options().pieces) return;
-  place->piece = 0;
-  if (++place->shard < plan_.shards.size()) return;
-  place->shard = 0;
+  if (++place->index < plan_.micro_batches.size()) return;
+  place->index = 0;
   ++place->step;
 }
 
 void BatchFeeder::FillSlot(const Place& place, Slot* slot) {
-  const Status filled =
-      source_.Fill(place.step, plan_.shards[place.shard], place.piece, slot->buffer);
+  const auto [shard, piece] = plan_.micro_batches[place.index];
+  const Status filled = source_.Fill(place.step, shard, piece, slot->buffer);
   progress::Tick();
   slot->status = filled.WithContext(fmt::format("batch of step {}", place.step + 1));
 }

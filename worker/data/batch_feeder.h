@@ -25,15 +25,15 @@ class BatchFeeder {
 
   struct Plan {
     uint64_t first_step = 0, last_step = 0;  // [first, last)
-    std::vector<int> shards;                 // of this rank
+    std::vector<MicroBatch> micro_batches;   // of this rank, the same in each step
   };
   BatchFeeder(const BatchSource& source, const nn::Signature& signature, Plan plan);
   ~BatchFeeder();
   BatchFeeder(const BatchFeeder&) = delete;
   BatchFeeder& operator=(const BatchFeeder&) = delete;
 
-  // The next micro-batch: by step, then shard, then piece. Valid until the next call. The error of
-  // a batch that could not be filled comes when it is its turn. kInternal behind the plan's end.
+  // The next micro-batch: step by step, in the plan's order. Valid until the next call. The error
+  // of a batch that could not be filled comes when it is its turn. kInternal behind the plan's end.
   Result<const BatchBuffer*> Next();
 
   bool has_thread() const { return thread_.joinable(); }
@@ -46,8 +46,7 @@ class BatchFeeder {
   };
   struct Place {  // of a micro-batch in the plan
     uint64_t step;
-    size_t shard;  // index into plan_.shards
-    int piece;
+    size_t index;  // into plan_.micro_batches
   };
   void Advance(Place* place) const;
   bool AtEnd(const Place& place) const { return place.step >= plan_.last_step; }

@@ -6,6 +6,14 @@
 
 namespace lepton::worker {
 
+std::vector<MicroBatch> MicroBatchesOf(std::span<const int> shards, int pieces) {
+  std::vector<MicroBatch> all;
+  for (const int shard : shards) {
+    for (int piece = 0; piece < pieces; ++piece) all.push_back({shard, piece});
+  }
+  return all;
+}
+
 BatchSource::BatchSource(ExamplesPtr train, const Options& options)
     : train_(std::move(train)),
       options_(options),

@@ -16,6 +16,13 @@
 
 namespace lepton::worker {
 
+// What is computed at once: a piece of a shard.
+struct MicroBatch {
+  int shard = 0, piece = 0;
+};
+// All pieces of these shards, in order.
+std::vector<MicroBatch> MicroBatchesOf(std::span<const int> shards, int pieces);
+
 class BatchSource {
  public:
   struct Options {

@@ -64,17 +64,18 @@ void TrainLoop::Impl::DealShards() {
   const int ranks = whole_ranks();
   gang_->HoldLeaves(ranks);
   if (zero_gradients_) {
-    my_shards_ = ZeroGradients::ShardsOf(gang_->rank(), gang_->size(), shards_);
+    micro_batches_ = ZeroGradients::MicroBatchesOf(gang_->rank(), gang_->size(), shards_, pieces_);
   } else {
     const auto [begin, end] = collectives::LeavesOf(gang_->rank(), ranks, shards_);
     my_shards_.resize(static_cast<size_t>(end - begin));
     std::iota(my_shards_.begin(), my_shards_.end(), begin);
+    micro_batches_ = MicroBatchesOf(my_shards_, pieces_);
   }
   if (exchange_) exchange_->EnterGroup(static_cast<int>(my_shards_.size()), shards_);
   feeder_.reset();
   if (rounds_) return;  // each shard's round has a feeder of its own
   feeder_.emplace(source_, run_.program.signature(),
-                  BatchFeeder::Plan{state_.step, run_.last_step, my_shards_});
+                  BatchFeeder::Plan{state_.step, run_.last_step, micro_batches_});
 }
 
 // Behind a step. Who leaves must not take the state along, and at the end all have it.

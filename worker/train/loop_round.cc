@@ -29,7 +29,7 @@ Result<SplitLoss> TrainLoop::Impl::LocalRound() {
 Status TrainLoop::Impl::ShardRound(int shard) {
   const uint64_t end = CommitEnd();
   feeder_.emplace(source_, run_.program.signature(),
-                  BatchFeeder::Plan{state_.step, end, std::vector<int>{shard}});
+                  BatchFeeder::Plan{state_.step, end, MicroBatchesOf({&shard, 1}, pieces_)});
   rounds_->BeginShard();
   for (uint64_t step = state_.step; step < end; ++step) {
     const progress::Computing computing("step", step + 1);

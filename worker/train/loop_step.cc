@@ -71,18 +71,15 @@ Result<nn::LossSum> TrainLoop::Impl::PieceGradient(uint64_t step, int shard, int
 // This rank's micro-batches; their gradients begin to travel during the last of them. Returns the
 // loss over its shards.
 Result<SplitLoss> TrainLoop::Impl::LocalGradient() {
-  if (exchange_) exchange_->Begin(*gang_, static_cast<int>(my_shards_.size()), pieces_);
-  if (zero_gradients_) zero_gradients_->Begin(*gang_, zero_->layout());
+  exchange_->Begin(*gang_, static_cast<int>(my_shards_.size()), pieces_);
   loss_fold_.Reset();
   for (const int shard : my_shards_) {
     nn::LossSum loss;
     for (int piece = 0; piece < pieces_; ++piece) {
       LEPTON_ASSIGN_OR_RETURN(const nn::LossSum more, PieceGradient(state_.step, shard, piece));
-      if (exchange_) exchange_->After();
-      if (zero_gradients_) zero_gradients_->After(has_rows_);
+      exchange_->After();
       Accumulate(more, loss);
     }
-    if (zero_gradients_) zero_gradients_->EndShard(loss);
     loss_fold_.Add(Split(loss));
   }
   SplitLoss sum;
@@ -90,11 +87,21 @@ Result<SplitLoss> TrainLoop::Impl::LocalGradient() {
   return sum;
 }
 
+// The same where nobody keeps a gradient, nor a loss: they go to all as they are computed.
+Result<SplitLoss> TrainLoop::Impl::PassGradients() {
+  zero_gradients_->Begin(*gang_, zero_->layout());
+  for (const auto [shard, piece] : micro_batches_) {
+    LEPTON_ASSIGN_OR_RETURN(const nn::LossSum loss, PieceGradient(state_.step, shard, piece));
+    zero_gradients_->After(loss, has_rows_);
+  }
+  return SplitLoss{};
+}
+
 // From here to the reduction a rank waits for nobody.
 Result<SplitLoss> TrainLoop::Impl::ComputeStep() {
   if (rounds_) return LocalRound();
   const progress::Computing computing("step", state_.step + 1);
-  Result<SplitLoss> local_loss = LocalGradient();
+  Result<SplitLoss> local_loss = zero_gradients_ ? PassGradients() : LocalGradient();
   observer_.Computed(state_.step + 1, run_.program);
   return local_loss;
 }

@@ -50,6 +50,7 @@ class TrainLoop::Impl {
   Status TakeStep();
   Result<nn::LossSum> PieceGradient(uint64_t step, int shard, int piece);
   Result<SplitLoss> LocalGradient();
+  Result<SplitLoss> PassGradients();
   Result<SplitLoss> ComputeStep();
   Result<StepSums> ReduceGradient(const SplitLoss& local_loss);
   ZeroState::GradientOf GradientOfParts();
@@ -115,11 +116,12 @@ class TrainLoop::Impl {
   const BatchSource source_;
   // parallel.tensor: of the ranks with this rank's slices, and whose gradients are summed.
   collectives::Communicator* gang_ = nullptr;
-  TensorGang* const tensor_;     // null: each rank has a model
-  bool took_part_ = false;       // in a group before
-  bool whole_ = true;            // weights, optimiser and loop state are of one place
-  bool has_loop_state_ = false;  // zero_: a peer's
-  std::vector<int> my_shards_;
+  TensorGang* const tensor_;               // null: each rank has a model
+  bool took_part_ = false;                 // in a group before
+  bool whole_ = true;                      // weights, optimiser and loop state are of one place
+  bool has_loop_state_ = false;            // zero_: a peer's
+  std::vector<int> my_shards_;             // whole ones; not with zero_gradients_
+  std::vector<MicroBatch> micro_batches_;  // of this rank, in each step
   std::optional<BatchFeeder> feeder_;
   std::optional<GradientExchange> exchange_;
   std::optional<LocalRounds> rounds_;            // local_sgd

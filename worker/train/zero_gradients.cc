@@ -1,6 +1,8 @@
 #include "worker/train/zero_gradients.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <utility>
 
 #include "runtime/base/progress.h"
@@ -13,6 +15,9 @@ using collectives::DataType;
 
 // One stripe travels while the next one is computed.
 constexpr size_t kMostInFlight = 1;
+
+// The sum and the count, to the bit, in what an all-gather of floats carries.
+using LossBits = std::array<float, 4>;
 
 void AddInto(float* left, const float* right, int64_t count) {
   for (int64_t i = 0; i < count; ++i) left[i] += right[i];
@@ -35,10 +40,38 @@ ZeroGradients::~ZeroGradients() {
   program_.WatchGradients(nullptr);
 }
 
-std::vector<int> ZeroGradients::ShardsOf(int rank, int ranks, int shards) {
-  std::vector<int> mine;
-  for (int shard = rank; shard < shards; shard += ranks) mine.push_back(shard);
+std::vector<MicroBatch> ZeroGradients::MicroBatchesOf(int rank, int ranks, int shards, int pieces) {
+  std::vector<MicroBatch> mine;
+  for (int number = rank; number < shards * pieces; number += ranks) {
+    mine.push_back({number / pieces, number % pieces});
+  }
   return mine;
+}
+
+// The smallest that is large enough, since parts differ by a block; or one in place of the largest.
+std::vector<float> ZeroGradients::Stripe::Take(int64_t size) {
+  const auto wanted = static_cast<size_t>(size);
+  const auto suits_better = [wanted](const std::vector<float>& a, const std::vector<float>& b) {
+    const bool enough = a.capacity() >= wanted;
+    if (enough != (b.capacity() >= wanted)) return enough;
+    return enough ? a.capacity() < b.capacity() : a.capacity() > b.capacity();
+  };
+  const auto best = std::min_element(spare.begin(), spare.end(), suits_better);
+  if (best == spare.end()) return std::vector<float>(wanted);
+  std::vector<float> taken = std::move(*best);
+  spare.erase(best);
+  if (taken.capacity() < wanted) taken = {};
+  taken.resize(wanted);
+  return taken;
+}
+
+// The sums of the step before are not needed any more, nor those of one that was not finished.
+void ZeroGradients::Stripe::Recycle() {
+  for (Partial& partial : partials) spare.push_back(std::move(partial.sum));
+  partials.clear();
+  for (std::vector<float>* const sums : {&own, &mirrored}) {
+    if (sums->capacity() > 0) spare.push_back(std::exchange(*sums, {}));
+  }
 }
 
 int64_t ZeroGradients::PartSize(int stripe) const {
@@ -51,14 +84,17 @@ int64_t ZeroGradients::PartSize(int stripe) const {
 
 void ZeroGradients::Begin(Communicator& gang, const ZeroLayout& layout) {
   Abandon();
-  if (layout.ranks() != layout_.ranks() || layout.stripes() != layout_.stripes()) spare_.clear();
+  if (layout.ranks() != layout_.ranks() || layout.stripes() != layout_.stripes() ||
+      gang.rank() != rank_) {
+    spare_.clear();
+    stripes_.clear();
+  }
   gang_ = &gang;
   rank_ = gang.rank();
   layout_ = layout;
   stripes_.resize(static_cast<size_t>(layout.stripes()));
-  for (Stripe& stripe : stripes_) stripe.partials.clear();
+  for (Stripe& stripe : stripes_) stripe.Recycle();
   rest_.clear();
-  piece_ = 0;
   round_ = 0;
   BeginRound();
 }
@@ -84,16 +120,7 @@ void ZeroGradients::OnReady(size_t parameter) {
   if (gang_ == nullptr) return;
   const nn::ParameterView& view = program_.parameters()[parameter];
   if (blank_) zeros_.assign(static_cast<size_t>(view.size), 0.0f);
-  const std::span<const float> gradient = blank_ ? zeros_ : program_.gradient(parameter);
-  if (pieces_ == 1) return Pack(view.offset, gradient);
-  if (pieces_sum_.empty()) pieces_sum_.resize(static_cast<size_t>(trained_));
-  float* const sum = pieces_sum_.data() + view.offset;
-  if (piece_ == 0) {
-    std::copy(gradient.begin(), gradient.end(), sum);
-  } else {
-    AddInto(sum, gradient.data(), view.size);
-  }
-  if (piece_ + 1 == pieces_) Pack(view.offset, {sum, gradient.size()});
+  Pack(view.offset, blank_ ? zeros_ : program_.gradient(parameter));
 }
 
 void ZeroGradients::Pack(int64_t begin, std::span<const float> values) {
@@ -146,56 +173,71 @@ Status ZeroGradients::WaitForOldest() {
   return Status::Ok();
 }
 
-// Like a binary counter: two complete subtrees of a size become one. What is left at the end is
-// added from the right: an incomplete subtree to the complete one on its left.
+// A shard is the sum of its pieces, added in order. Then it is like a binary counter: two complete
+// subtrees of a size become one. What is left at the end is added from the right: an incomplete
+// subtree to the complete one on its left.
 void ZeroGradients::Fold(InFlight& done) {
   Stripe& stripe = stripes_[static_cast<size_t>(done.stripe)];
   const int64_t size = layout_.part(gang_->rank(), done.stripe).size();
   const int64_t each = PartSize(done.stripe);
   struct Open {
-    int64_t leaves;
+    int64_t shards;
     float* sum;
     Partial* kept;
   };
   std::vector<Open> open;
   for (Partial& partial : stripe.partials) {
-    open.push_back({partial.leaves, partial.sum.data(), &partial});
+    open.push_back({partial.shards, partial.sum.data(), &partial});
   }
   const int64_t first = done.round * gang_->size();
-  for (int64_t leaf = first; leaf < std::min<int64_t>(first + gang_->size(), shards_); ++leaf) {
-    open.push_back({1, done.received.data() + (leaf - first) * each, nullptr});
-    while (open.size() > 1 && open[open.size() - 2].leaves == open.back().leaves) {
+  const int64_t end = std::min(first + gang_->size(), micro_batches());
+  for (int64_t number = first; number < end; ++number) {
+    float* const values = done.received.data() + (number - first) * each;
+    if (number % pieces_ > 0) {
+      AddInto(open.back().sum, values, size);
+    } else {
+      open.push_back({1, values, nullptr});
+    }
+    if ((number + 1) % pieces_ > 0) continue;
+    while (open.size() > 1 && open[open.size() - 2].shards == open.back().shards) {
       AddInto(open[open.size() - 2].sum, open.back().sum, size);
-      open[open.size() - 2].leaves *= 2;
+      open[open.size() - 2].shards *= 2;
       open.pop_back();
     }
   }
-  if (first + gang_->size() >= shards_) {
-    for (; open.size() > 1; open.pop_back()) {
-      AddInto(open[open.size() - 2].sum, open.back().sum, size);
+  const bool last = end == micro_batches();
+  for (; last && open.size() > 1; open.pop_back()) {
+    AddInto(open[open.size() - 2].sum, open.back().sum, size);
+  }
+  // What is still open of what was kept comes first.
+  std::vector<Partial>& kept = stripe.partials;
+  const auto merged = [&](size_t i) { return i >= open.size() || open[i].kept != &kept[i]; };
+  while (!kept.empty() && merged(kept.size() - 1)) {
+    stripe.spare.push_back(std::move(kept.back().sum));
+    kept.pop_back();
+  }
+  for (size_t i = 0; i < open.size(); ++i) {
+    if (i == kept.size()) {
+      kept.push_back({0, stripe.Take(size)});
+      std::copy_n(open[i].sum, size, kept.back().sum.begin());
     }
-    stripe.own.assign(open[0].sum, open[0].sum + size);
-    stripe.partials.clear();
-    return;
+    kept[i].shards = open[i].shards;
   }
-  std::vector<Partial> kept;
-  for (const Open& one : open) {
-    kept.push_back({one.leaves, one.kept != nullptr ? std::move(one.kept->sum)
-                                                    : std::vector<float>(one.sum, one.sum + size)});
-  }
-  stripe.partials = std::move(kept);
+  if (!last) return;
+  stripe.own = std::move(stripe.partials[0].sum);
+  stripe.partials.clear();
 }
 
-void ZeroGradients::After(bool computed) {
+void ZeroGradients::After(const nn::LossSum& loss, bool computed) {
   if (!computed) PassWithoutRows();
   const std::span<const float> measured = program_.gradients();
-  if (piece_ == 0) statistics_.assign(measured.size(), 0.0f);
-  for (size_t i = 0; i < measured.size(); ++i) {
-    const float value = computed ? measured[i] : 0.0f;
-    statistics_[i] = piece_ == 0 ? value : statistics_[i] + value;
-  }
-  if (++piece_ < pieces_) return;
-  piece_ = 0;
+  rest_.insert(rest_.end(), measured.begin(), measured.end());
+  if (!computed)
+    std::fill(rest_.end() - static_cast<ptrdiff_t>(measured.size()), rest_.end(), 0.0f);
+  const auto bits = std::bit_cast<LossBits>(std::array{loss.sum, loss.count});
+  rest_.insert(rest_.end(), bits.begin(), bits.end());
+  ++round_;
+  BeginRound();
 }
 
 void ZeroGradients::PassWithoutRows() {
@@ -212,21 +254,14 @@ void ZeroGradients::PassWithoutRows() {
   zeros_ = {};
 }
 
-void ZeroGradients::EndShard(const nn::LossSum& loss) {
-  const SplitLoss split = Split(loss);
-  rest_.insert(rest_.end(), statistics_.begin(), statistics_.end());
-  rest_.insert(rest_.end(), split.begin(), split.end());
-  ++round_;
-  BeginRound();
-}
-
 Result<StepSums> ZeroGradients::Reduce(const Wishes& wishes, uint64_t digest) {
-  const int64_t rounds = (shards_ + gang_->size() - 1) / gang_->size();
-  // A round in which this rank has no shard: the others have, and nobody looks at what it sends.
-  for (; failed_.ok() && round_ < rounds; ++round_) {
+  // A round in which this rank has nothing: others have, and nobody looks at what it sends.
+  for (; failed_.ok() && round_ < rounds(); ++round_) {
     BeginRound();
-    for (int piece = 0; visits_ && piece < pieces_; ++piece) After(/*computed=*/false);
-    if (visits_) continue;
+    if (visits_) {
+      PassWithoutRows();
+      continue;
+    }
     for (int i = layout_.stripes(); i-- > 0;) {
       Stripe& stripe = stripes_[static_cast<size_t>(i)];
       stripe.missing = 0;
@@ -249,7 +284,7 @@ Status ZeroGradients::Mirror() {
   for (int i = 0; i < layout_.stripes(); ++i) {
     Stripe& stripe = stripes_[static_cast<size_t>(i)];
     stripe.own.resize(static_cast<size_t>(layout_.part(rank, i).size()));
-    stripe.mirrored.resize(static_cast<size_t>(layout_.part(mirrored, i).size()));
+    stripe.mirrored = stripe.Take(layout_.part(mirrored, i).size());
     const auto send = [&] {
       if (stripe.own.empty()) return Status::Ok();
       return gang_->Send(stripe.own.data(), stripe.own.size(), DataType::kFloat32, buddy);
@@ -267,24 +302,38 @@ Status ZeroGradients::Mirror() {
 // Small, and every rank wants all of it.
 Result<StepSums> ZeroGradients::ShareRest(const Wishes& wishes, uint64_t digest) {
   const auto ranks = static_cast<size_t>(gang_->size());
-  const size_t rounds = (static_cast<size_t>(shards_) + ranks - 1) / ranks;
   const size_t statistics = program_.gradients().size();
   const size_t leaf = statistics + std::tuple_size_v<SplitLoss>;
-  const size_t each = rounds * leaf + TailSize(gang_->size());
+  static_assert(std::tuple_size_v<SplitLoss> == std::tuple_size_v<LossBits>);
+  const size_t micro_batches = static_cast<size_t>(rounds()) * leaf;
+  const size_t each = micro_batches + TailSize(gang_->size());
   rest_.resize(each);
-  WriteTail(std::span(rest_).subspan(rounds * leaf), SplitLoss{}, wishes, gang_->rank(), digest);
+  WriteTail(std::span(rest_).subspan(micro_batches), SplitLoss{}, wishes, gang_->rank(), digest);
   std::vector<float> all(each * ranks);
   LEPTON_RETURN_IF_ERROR(gang_->AllGather(rest_.data(), all.data(), each, DataType::kFloat32)
                              .WithContext("losses and wishes"));
   TreeFold fold(leaf);
-  for (size_t shard = 0; shard < static_cast<size_t>(shards_); ++shard) {
-    const float* const from = all.data() + shard % ranks * each + shard / ranks * leaf;
-    fold.Add({from, leaf});
+  std::vector<float> of_shard(leaf);
+  for (size_t number = 0, shard = 0; shard < static_cast<size_t>(shards_); ++shard) {
+    nn::LossSum loss;
+    for (int piece = 0; piece < pieces_; ++piece, ++number) {
+      const float* const from = all.data() + number % ranks * each + number / ranks * leaf;
+      if (piece == 0) std::copy_n(from, statistics, of_shard.begin());
+      if (piece > 0) AddInto(of_shard.data(), from, static_cast<int64_t>(statistics));
+      LossBits bits;
+      std::copy_n(from + statistics, bits.size(), bits.begin());
+      const auto [sum, count] = std::bit_cast<std::array<double, 2>>(bits);
+      loss.sum += sum;
+      loss.count += count;
+    }
+    const SplitLoss split = Split(loss);
+    std::copy(split.begin(), split.end(), of_shard.begin() + static_cast<ptrdiff_t>(statistics));
+    fold.Add(of_shard);
   }
   std::vector<float> sum(leaf), tail(TailSize(gang_->size()));
   fold.Finish(sum);
   for (size_t rank = 0; rank < ranks; ++rank) {
-    AddInto(tail.data(), all.data() + rank * each + rounds * leaf,
+    AddInto(tail.data(), all.data() + rank * each + micro_batches,
             static_cast<int64_t>(tail.size()));
   }
   const std::span<float> measured = program_.gradients();
@@ -317,10 +366,11 @@ void ZeroGradients::Abandon() {
 }
 
 uint64_t ZeroGradients::bytes() const {
-  uint64_t floats = pieces_sum_.size() + statistics_.size() + rest_.size();
+  uint64_t floats = rest_.size();
   for (const Stripe& stripe : stripes_) {
-    floats += stripe.own.size() + stripe.mirrored.size();
-    for (const Partial& partial : stripe.partials) floats += partial.sum.size();
+    floats += stripe.own.capacity() + stripe.mirrored.capacity();
+    for (const Partial& partial : stripe.partials) floats += partial.sum.capacity();
+    for (const std::vector<float>& spare : stripe.spare) floats += spare.capacity();
     floats += stripe.filling.capacity();
   }
   for (const InFlight& one : in_flight_) floats += one.sent.capacity() + one.received.capacity();

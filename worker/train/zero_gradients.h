@@ -3,13 +3,15 @@
 // (TrainingProgram::Options::keeps_gradients), and it is packed at once for the owners of its
 // parts.
 //
-// Logical shard l is rank l mod n's, in round l / n. So the shards come to a slice's owner in their
-// order, a round at a time, and it adds them in their tree with few partial sums (tree_fold.h has
-// the tree). A stripe of the model (zero_layout.h) goes out when all of its gradients are there, in
-// one all-to-all, while the backward pass goes on. Behind the last round owners give their sums to
-// their buddies. Losses, statistics and the ranks' wishes come from all to all, shard by shard.
-// Bytes sent by a rank of n, with G of gradient and V shards: G/n * (n-1) for each of the V/n
-// rounds, and G/n to its buddy.
+// The V shards' K pieces are counted through, and number m, piece m mod K of shard m / K, is rank
+// m mod n's, in round m / n. So they come to a slice's owner in their order, a round at a time: it
+// adds pieces to the sum of their shard, and shards in their tree, with few partial sums
+// (tree_fold.h has the tree). A stripe of the model (zero_layout.h) goes out when all of its
+// gradients are there, in one all-to-all, while the backward pass goes on. Behind the last round
+// owners give their sums to their buddies. Losses, statistics and the ranks' wishes come from all
+// to all, piece by piece.
+// Bytes sent by a rank of n, with G of gradient: G/n * (n-1) for each of the VK/n rounds, and G/n
+// to its buddy.
 //
 // The bits are those of GradientExchange without compression.
 // Threads: one caller. The program and each step's communicator outlive it; after an error, or
@@ -24,6 +26,7 @@
 
 #include "collectives/communicator.h"
 #include "runtime/nn/training_program.h"
+#include "worker/data/batch_source.h"
 #include "worker/train/step_tail.h"
 #include "worker/train/tree_fold.h"
 #include "worker/train/zero_layout.h"
@@ -37,35 +40,37 @@ class ZeroGradients {
   ZeroGradients(nn::TrainingProgram& program, int shards, int pieces, bool visits = false);
   ~ZeroGradients();
 
-  // This rank's shards in a group.
-  static std::vector<int> ShardsOf(int rank, int ranks, int shards);
+  // What is this rank's in a group, in order.
+  static std::vector<MicroBatch> MicroBatchesOf(int rank, int ranks, int shards, int pieces);
 
-  // A step, in the group that `layout` is of: Begin; for each of this rank's shards and pieces run
-  // the program's ForwardBackward and call After, or After(false) for a piece without rows; at a
-  // shard's end EndShard with its loss; Reduce. Then Of has the sums of what this rank holds, and
-  // the program's gradients() those of the statistics, until the next Begin.
+  // A step, in the group that `layout` is of: Begin; for each of this rank's micro-batches run the
+  // program's ForwardBackward and call After with its loss, or not `computed` for one without rows;
+  // Reduce. Then Of has the sums of what this rank holds, and the program's gradients() those of
+  // the statistics, until the next Begin.
   void Begin(collectives::Communicator& gang, const ZeroLayout& layout);
-  void After(bool computed = true);
-  void EndShard(const nn::LossSum& loss);
+  void After(const nn::LossSum& loss, bool computed = true);
   Result<StepSums> Reduce(const Wishes& wishes, uint64_t digest);
   std::span<const float> Of(const Elements& part) const;
   void Abandon();
 
-  // Held now, staging included.
+  // Held, staging and partial sums of a step included.
   uint64_t bytes() const;
 
  private:
   // What a stripe's all-to-all sends or receives: a part for each rank, all of one size.
   using Staging = std::vector<float>;
   struct Partial {
-    int64_t leaves = 0;
+    int64_t shards = 0;
     std::vector<float> sum;
   };
   struct Stripe {
     int64_t missing = 0;               // elements, in this round
     Staging filling;                   // of this round; empty before its first gradient
-    std::vector<Partial> partials;     // of this rank's part, complete subtrees
+    std::vector<Partial> partials;     // of this rank's part; the last may lack pieces of a shard
     std::vector<float> own, mirrored;  // the sums
+    std::vector<std::vector<float>> spare;  // memory for any of these
+    std::vector<float> Take(int64_t size);
+    void Recycle();
   };
   struct InFlight {
     int stripe = 0;
@@ -84,6 +89,8 @@ class ZeroGradients {
   Status Mirror();
   Result<StepSums> ShareRest(const Wishes& wishes, uint64_t digest);
   int64_t PartSize(int stripe) const;  // the largest of the stripe's parts
+  int64_t micro_batches() const { return int64_t{shards_} * pieces_; }
+  int64_t rounds() const { return (micro_batches() + gang_->size() - 1) / gang_->size(); }
 
   nn::TrainingProgram& program_;
   const int shards_, pieces_;
@@ -94,16 +101,13 @@ class ZeroGradients {
   collectives::Communicator* gang_ = nullptr;
   ZeroLayout layout_;
   int rank_ = 0;
-  int piece_ = 0;
   int64_t round_ = 0;
   int next_ = 0;  // stripes behind it have gone out in this round
   Status failed_;
   std::vector<Stripe> stripes_;
   std::vector<InFlight> in_flight_;  // the oldest first
   std::vector<Staging> spare_;
-  std::vector<float> pieces_sum_;
-  std::vector<float> rest_;        // of this rank's shards: statistics and loss
-  std::vector<float> statistics_;  // of the shard that is being computed
+  std::vector<float> rest_;  // of this rank's micro-batches: statistics, and the loss's bits
 };
 
 }  // namespace lepton::worker

@@ -55,7 +55,7 @@ TEST(BatchFeeder, GivesTheSameBatchesAheadAsOnDemand) {
     for (const int64_t bytes : {kSmall, kLarge}) {
       auto numbers = std::make_shared<SlowNumbers>(103, bytes);
       const BatchSource source(numbers, {.batch_size = 20, .shards = 4, .pieces = 2, .seed = 3});
-      BatchFeeder feeder(source, kSignature, {4, 20, {1, 2}});
+      BatchFeeder feeder(source, kSignature, {4, 20, {{1, 0}, {1, 1}, {2, 0}, {2, 1}}});
       EXPECT_EQ(feeder.has_thread(), bytes == kLarge);
       for (int i = 0; i < 16 * 2 * 2; ++i) {
         const auto batch = feeder.Next();
@@ -72,7 +72,8 @@ TEST(BatchFeeder, GivesTheSameBatchesAheadAsOnDemand) {
 TEST(BatchFeeder, StartsAtTheStepOfAResumedRun) {
   auto numbers = std::make_shared<SlowNumbers>(50, kLarge);
   const BatchSource source(numbers, {.batch_size = 8, .shards = 2, .seed = 1});
-  BatchFeeder whole(source, kSignature, {0, 30, {0}}), rest(source, kSignature, {17, 30, {0}});
+  BatchFeeder whole(source, kSignature, {0, 30, {{0, 0}}}),
+      rest(source, kSignature, {17, 30, {{0, 0}}});
   std::vector<float> expected;
   for (int step = 0; step < 18; ++step) expected = Values(**whole.Next());
   EXPECT_EQ(Values(**rest.Next()), expected);
@@ -81,7 +82,7 @@ TEST(BatchFeeder, StartsAtTheStepOfAResumedRun) {
 TEST(BatchFeeder, WorksAheadButNotFarther) {
   auto numbers = std::make_shared<SlowNumbers>(1000, kLarge);
   const BatchSource source(numbers, {.batch_size = 10});
-  BatchFeeder feeder(source, kSignature, {0, 1000, {0}});
+  BatchFeeder feeder(source, kSignature, {0, 1000, {{0, 0}}});
   const auto full = [&] { return numbers->fills == BatchFeeder::kAhead + 1; };
   for (int wait = 0; wait < 500 && !full(); ++wait) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -95,7 +96,7 @@ TEST(BatchFeeder, AnErrorComesWhenItsBatchIsNeeded) {
     auto numbers = std::make_shared<SlowNumbers>(40, bytes);
     const BatchSource source(numbers, {.batch_size = 10});
     numbers->bad = source.Rows(2, 0, 0)[4];
-    BatchFeeder feeder(source, kSignature, {0, 4, {0}});
+    BatchFeeder feeder(source, kSignature, {0, 4, {{0, 0}}});
     EXPECT_TRUE(feeder.Next().ok());
     EXPECT_TRUE(feeder.Next().ok());
     const auto third = feeder.Next();
@@ -109,10 +110,11 @@ TEST(BatchFeeder, EndsAtOnceWhateverItsThreadDoes) {
   numbers->delay = std::chrono::microseconds(500);
   const BatchSource source(numbers, {.batch_size = 10});
   for (int round = 0; round < 50; ++round) {
-    BatchFeeder feeder(source, kSignature, {0, 1000, {0}});
+    BatchFeeder feeder(source, kSignature, {0, 1000, {{0, 0}}});
     for (int i = 0; i < round % 9; ++i) ASSERT_TRUE(feeder.Next().ok());
   }
-  BatchFeeder nothing(source, kSignature, {0, 1000, {}}), over(source, kSignature, {7, 7, {0}});
+  BatchFeeder nothing(source, kSignature, {0, 1000, {}}),
+      over(source, kSignature, {7, 7, {{0, 0}}});
   EXPECT_FALSE(nothing.has_thread());
   EXPECT_FALSE(over.Next().ok());
 }

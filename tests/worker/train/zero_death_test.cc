@@ -46,6 +46,32 @@ TEST_P(Zero, OneDeathAtAnyCallCostsNothing) {
   }
 }
 
+// The same where the pieces of a shard are several ranks'. Other ranks have them behind the death,
+// and other numbers of rounds.
+TEST_P(Zero, OneDeathAmongThePiecesOfAShardCostsNothing) {
+  if (stage() < 2) return;
+  for (const int pieces : striped() ? std::vector{3} : std::vector{2, 3}) {
+    const std::string more = fmt::format("accumulate: {}, {}", pieces, kAdam);
+    const std::string calm = Undisturbed(more);
+    for (const int ranks : striped() ? std::vector{3} : std::vector{2, 3, 5}) {
+      ZeroTraining counted = Training(more);
+      for (int rank = 0; rank < ranks; ++rank) counted.Add();
+      const int calls = counted.Group();
+      // Two steps; several stripes have more calls in each, of which every fifth will do.
+      for (int call = 0; call < 2 * calls / 5; call += striped() ? 5 : 1) {
+        ZeroTraining training = Training(more);
+        for (int rank = 0; rank < ranks; ++rank) training.Add();
+        training.Group({call, call % ranks, call % 2 == 0 ? 0b01010u : 0b10101u});
+        const std::string where = fmt::format("rank {} of {} dies in call {} of {}, {} pieces",
+                                              call % ranks, ranks, call, calls, pieces);
+        ASSERT_EQ(training.members.size(), static_cast<size_t>(ranks - 1)) << where;
+        training.Group();
+        training.ExpectAll(calm, where);
+      }
+    }
+  }
+}
+
 // A second rank dies while the others recover from the first one's death.
 TEST_P(Zero, ADeathInTheRecoveryCostsNothingUnlessTheBuddyWasTheFirst) {
   const std::string calm = Undisturbed();

@@ -35,10 +35,38 @@ TEST_P(ZeroBits, GivesTheBitsOfTheWholeStateForAnyNumberOfRanks) {
   }
 }
 
+// From stage 2 on the pieces of one shard are several ranks'; a rank may have some of a shard,
+// none, or rows in none of its own.
+TEST_P(ZeroBits, PiecesOfAShardOnSeveralRanksDoNotShow) {
+  if (stage() < 2) return;
+  for (const std::string more :
+       {"accumulate: 2, optimizer: {name: adamw, lr: 0.01}, precision: bf16",
+        "accumulate: 3, batch_size: 10, optimizer: {name: sgd, lr: 0.1, momentum: 0.9}",
+        "accumulate: 2, elastic: {logical_shards: 3}, optimizer: {name: adam, lr: 0.01}",
+        "accumulate: 5, elastic: {logical_shards: 1}, optimizer: {name: adam, lr: 0.01}",
+        "accumulate: 2, model: {arch: resnet18, stem: small, stem_width: 8, widths: [8, 16], "
+        "depths: [1, 1]}"}) {
+    if (striped() && more.find("resnet") != more.npos) continue;
+    ZeroTraining one = Training(0, more);
+    one.Add();
+    one.Group();
+    const std::string whole = one.Weights(*one.members[0]);
+    for (const int ranks : {1, 2, 3, 4, 5}) {
+      ZeroTraining training = Training(more);
+      for (int rank = 0; rank < ranks; ++rank) training.Add();
+      training.Group();
+      training.ExpectAll(whole, fmt::format("{} ranks: {}", ranks, more));
+      EXPECT_EQ(training.members[0]->outcome.metrics.at("train/loss"),
+                one.members[0]->outcome.metrics.at("train/loss"));
+    }
+  }
+}
+
 // Many layers, since a gradient that passes is one of a layer: 2.6 million parameters.
-StateBytes MostBytes(int stage, int ranks) {
+StateBytes MostBytes(int stage, int ranks, int accumulate = 1) {
   ZeroTraining training(
-      fmt::format("parallel: {{zero: {}}}, gradients: {{bucket_bytes: 65536}}, {}", stage, kAdam),
+      fmt::format("parallel: {{zero: {}}}, gradients: {{bucket_bytes: 65536}}, accumulate: {}, {}",
+                  stage, accumulate, kAdam),
       2, 256, 40);
   for (int rank = 0; rank < ranks; ++rank) training.Add();
   training.Group();
@@ -53,9 +81,10 @@ StateBytes MostBytes(int stage, int ranks) {
     most.visiting = std::max(most.visiting, bytes.visiting);
   }
   std::cout << fmt::format(
-      "stage {}, {} ranks: MB of weights {:.1f}, gradients {:.1f}, optimizer {:.1f}, arena "
+      "stage {}, {} ranks, {} pieces: MB of weights {:.1f}, gradients {:.1f}, optimizer {:.1f}, "
+      "arena "
       "{:.1f}, packs {:.1f}, visiting {:.1f}\n",
-      stage, ranks, static_cast<double>(most.weights) * 1e-6,
+      stage, ranks, accumulate, static_cast<double>(most.weights) * 1e-6,
       static_cast<double>(most.gradients) * 1e-6, static_cast<double>(most.optimizer) * 1e-6,
       static_cast<double>(most.arena) * 1e-6, static_cast<double>(most.packs) * 1e-6,
       static_cast<double>(most.visiting) * 1e-6);
@@ -92,6 +121,24 @@ TEST(ZeroBytes, FallWithTheRanksByTheStage) {
     EXPECT_LE(static_cast<double>(two.gradients + two.arena),
               (share + 0.3) * static_cast<double>(whole.gradients + whole.arena))
         << ranks;
+  }
+}
+
+// Nobody adds up a whole gradient of a shard's pieces: the owner of a part adds those of each. What
+// it holds beside its two slices is the open shard's sum and one for each level of the tree.
+TEST(ZeroBytes, PiecesTakeNoWholeGradient) {
+  FLAGS_minloglevel = 2;
+  for (const int ranks : {4, 5}) {
+    const StateBytes whole = MostBytes(1, ranks, 3);
+    for (const int stage : {2, 3}) {
+      const StateBytes one = MostBytes(stage, ranks), pieces = MostBytes(stage, ranks, 3);
+      EXPECT_LE(
+          static_cast<double>(pieces.gradients),
+          static_cast<double>(one.gradients) + 1.2 * static_cast<double>(whole.weights) / ranks)
+          << stage << ", " << ranks;
+      EXPECT_LE(static_cast<double>(pieces.gradients), 0.5 * static_cast<double>(whole.gradients))
+          << stage << ", " << ranks;
+    }
   }
 }
 
