@@ -215,6 +215,12 @@ void ProcessContext::ReportCheckpoint(const wire::TaskCheckpoint& checkpoint) {
   Report(up);
 }
 
+void ProcessContext::ReportCheckpointSlice(const wire::TaskCheckpointSlice& slice) {
+  wire::TaskUp up;
+  *up.mutable_checkpoint_slice() = slice;
+  Report(up);
+}
+
 void ProcessContext::ReportReady(const std::string& host, uint16_t port, double warmup_ms) {
   wire::TaskUp up;
   // A replica that listens everywhere is reached where its worker's data plane is.

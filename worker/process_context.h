@@ -33,6 +33,7 @@ class ProcessContext final : public TaskContext {
                                                                int color, int leaves) override;
   void ReportProgress(const wire::TaskProgress& progress) override;
   void ReportCheckpoint(const wire::TaskCheckpoint& checkpoint) override;
+  void ReportCheckpointSlice(const wire::TaskCheckpointSlice& slice) override;
   void ReportReady(const std::string& host, uint16_t port, double warmup_ms) override;
   void SetResult(const wire::TaskFinished& result) override;
   Membership* membership() override { return membership_.get(); }

@@ -37,8 +37,9 @@ class TaskContext {
       collectives::Communicator& gang, int color, int leaves) = 0;
 
   virtual void ReportProgress(const wire::TaskProgress& progress) = 0;
-  // The manifest and `objects` must be in objects() already.
+  // What they name must be in objects() already, but for `slices`, which other ranks report.
   virtual void ReportCheckpoint(const wire::TaskCheckpoint& checkpoint) = 0;
+  virtual void ReportCheckpointSlice(const wire::TaskCheckpointSlice& slice) = 0;
   virtual void ReportReady(const std::string& host, uint16_t port, double warmup_ms) = 0;
   // Sets what TaskFinished carries beside the code and the message.
   virtual void SetResult(const wire::TaskFinished& result) = 0;

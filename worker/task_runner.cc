@@ -257,6 +257,9 @@ void TaskRunner::ReadReports() {
       case wire::TaskUp::kCheckpoint:
         *report.mutable_checkpoint() = std::move(*up.mutable_checkpoint());
         break;
+      case wire::TaskUp::kCheckpointSlice:
+        *report.mutable_checkpoint_slice() = std::move(*up.mutable_checkpoint_slice());
+        break;
       case wire::TaskUp::kReady:
         *report.mutable_ready() = std::move(*up.mutable_ready());
         break;

@@ -15,8 +15,9 @@ namespace {
 // The report without what could not be stored.
 wire::TaskReport WithoutObjects(wire::TaskReport report, const Status& failure) {
   LOG(ERROR) << report.task_id() << ": upload: " << failure.ToString();
-  if (report.has_checkpoint()) {
-    const std::string step = std::to_string(report.checkpoint().step());
+  if (report.has_checkpoint() || report.has_checkpoint_slice()) {
+    const std::string step = std::to_string(
+        report.has_checkpoint() ? report.checkpoint().step() : report.checkpoint_slice().step());
     report.mutable_log()->add_lines("[checkpoint of step " + step +
                                     " is not stored: " + failure.ToString() + "]");
     return report;
@@ -58,6 +59,7 @@ std::vector<storage::Digest> Uploader::ObjectsOf(const wire::TaskReport& report)
     if (!manifest.empty()) digests.push_back(manifest);
   };
   if (report.has_checkpoint()) add(report.checkpoint().objects(), report.checkpoint().manifest());
+  if (report.has_checkpoint_slice()) digests.push_back(report.checkpoint_slice().object());
   if (report.has_shard_done()) digests.push_back(report.shard_done().object());
   if (report.has_finished()) add(report.finished().objects(), report.finished().model_manifest());
   return digests;

@@ -24,7 +24,7 @@
 
 namespace lepton::wire {
 
-inline constexpr uint32_t kProtocolVersion = 2;
+inline constexpr uint32_t kProtocolVersion = 3;
 inline constexpr size_t kMaxMessageBytes = size_t{4} << 20;
 inline constexpr size_t kObjectChunkBytes = size_t{1} << 20;
 

@@ -52,7 +52,10 @@ class Applier {
   Status Removed(const DeploymentRemoved& removed);
 
   void OnProgress(Gang& gang, const Task& task, const wire::TaskProgress& progress);
-  void OnCheckpoint(Gang& gang, const wire::TaskCheckpoint& checkpoint);
+  void OnCheckpoint(Gang& gang, const wire::TaskCheckpoint& reported);
+  void OnCheckpointSlice(Gang& gang, const wire::TaskCheckpointSlice& slice);
+  void Complete(Gang& gang, const Checkpoint& checkpoint);
+  void DropIncomplete(Gang& gang, uint64_t before_step);
   void OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finished);
   void OnEndpoint(Gang& gang, Task& task, const wire::TaskEndpoint& endpoint);
   void OnStraggler(Gang& gang, const wire::TaskStraggler& told);

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "scheduler/core/applier.h"
@@ -78,6 +79,7 @@ Status Applier::Ended(const GangEnded& ended) {
         static_cast<uint32_t>(gang->elastic() ? gang->members_size() : gang->tasks_size()));
   }
   DropRefs(state_, gang->result());
+  DropIncomplete(*gang, std::numeric_limits<uint64_t>::max());
   UnindexGang(state_, *gang);
   state_.gangs.erase(ended.gang_id());
   return Status::Ok();
@@ -114,6 +116,9 @@ Status Applier::Reported(const wire::TaskReport& report) {
       break;
     case wire::TaskReport::kCheckpoint:
       OnCheckpoint(*gang, report.checkpoint());
+      break;
+    case wire::TaskReport::kCheckpointSlice:
+      OnCheckpointSlice(*gang, report.checkpoint_slice());
       break;
     case wire::TaskReport::kFinished:
       NoteFaultTime(*gang, *task,
@@ -169,26 +174,6 @@ void Applier::OnProgress(Gang& gang, const Task& task, const wire::TaskProgress&
   } else if (gang.trial() < job->trials_size()) {
     *job->mutable_trials(gang.trial())->mutable_progress() = std::move(now);
   }
-}
-
-void Applier::OnCheckpoint(Gang& gang, const wire::TaskCheckpoint& reported) {
-  Job* job = FindJob(gang.job_id());
-  if (job == nullptr || gang.trial() >= job->trials_size()) return;
-  auto* all = gang.trial() < 0 ? job->mutable_checkpoints()
-                               : job->mutable_trials(gang.trial())->mutable_checkpoints();
-  for (const Checkpoint& known : *all) {
-    if (known.manifest() == reported.manifest()) return;  // redone after a restart, bit for bit
-  }
-  Checkpoint* checkpoint = all->Add();
-  checkpoint->set_step(reported.step());
-  checkpoint->set_manifest(reported.manifest());
-  *checkpoint->mutable_metrics() = reported.metrics();
-  *checkpoint->mutable_objects() = reported.objects();
-  checkpoint->set_wall_ms(record_.wall_ms());
-  checkpoint->set_attempt(gang.attempt());
-  AddRefs(state_, *checkpoint);
-  std::stable_sort(all->pointer_begin(), all->pointer_end(),
-                   [](const Checkpoint* a, const Checkpoint* b) { return a->step() < b->step(); });
 }
 
 void Applier::OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finished) {

@@ -142,6 +142,14 @@ void UnindexGang(State& state, const Gang& gang) {
   for (const Task& task : gang.tasks()) state.gang_of_task.erase(task.id());
 }
 
+std::vector<std::string> IncompleteObjects(const Gang& gang) {
+  std::vector<std::string> digests;
+  const auto add = [&](const std::string& digest) { digests.push_back(digest); };
+  for (const wire::TaskCheckpointSlice& slice : gang.slices()) ForEachObject(slice, add);
+  for (const Checkpoint& checkpoint : gang.incomplete()) ForEachObject(checkpoint, add);
+  return digests;
+}
+
 Status IndexAll(State& state) {
   for (const auto& [id, job] : state.jobs) {
     AddRefs(state, job.inputs());
@@ -158,6 +166,8 @@ Status IndexAll(State& state) {
   for (const auto& [id, gang] : state.gangs) {
     IndexGang(state, gang);
     AddRefs(state, gang.result());
+    for (const wire::TaskCheckpointSlice& slice : gang.slices()) AddRefs(state, slice);
+    for (const Checkpoint& checkpoint : gang.incomplete()) AddRefs(state, checkpoint);
   }
   for (const auto& [name, model] : state.models) {
     for (const ModelVersion& version : model.versions()) AddRefs(state, version);

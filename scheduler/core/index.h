@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "scheduler/core/state.h"
 
@@ -27,6 +28,10 @@ template <typename F>
 void ForEachObject(const Checkpoint& checkpoint, F f) {
   f(checkpoint.manifest());
   for (const std::string& digest : checkpoint.objects()) f(digest);
+}
+template <typename F>
+void ForEachObject(const wire::TaskCheckpointSlice& slice, F f) {
+  f(slice.object());
 }
 template <typename F>
 void ForEachObject(const Shards& shards, F f) {
@@ -67,6 +72,9 @@ void DropRefs(State& state, const Message& message) {
     if (it != state.object_refs.end() && --it->second <= 0) state.object_refs.erase(it);
   });
 }
+
+// Of checkpoints that a gang has begun.
+std::vector<std::string> IncompleteObjects(const Gang& gang);
 
 // Around a change of job.state, front or priority.
 void Unqueue(State& state, const Job& job);

@@ -131,6 +131,21 @@ Status CheckShards(const State& state, const Gang& gang) {
   return Status::Ok();
 }
 
+Status CheckIncomplete(const State& state, const Gang& gang) {
+  for (const Checkpoint& checkpoint : gang.incomplete()) {
+    const bool lacks = std::any_of(
+        checkpoint.awaited().begin(), checkpoint.awaited().end(), [&](const std::string& object) {
+          return std::none_of(gang.slices().begin(), gang.slices().end(),
+                              [&](const auto& slice) { return slice.object() == object; });
+        });
+    LEPTON_RULE(lacks, "gang {}: checkpoint {} is whole", gang.id(), checkpoint.manifest());
+  }
+  for (const std::string& digest : IncompleteObjects(gang)) {
+    LEPTON_RULE(state.ObjectInUse(digest), "gang {}: {} may be deleted", gang.id(), digest);
+  }
+  return Status::Ok();
+}
+
 Status CheckJob(const State& state, const Job& job) {
   auto it = state.gangs_of_job.find(JobId(job.id()));
   const size_t gangs = it == state.gangs_of_job.end() ? 0 : it->second.size();
@@ -171,6 +186,7 @@ Status CheckInvariants(const State& state) {
   LEPTON_RETURN_IF_ERROR(CheckWorkers(state));
   for (const auto& [id, gang] : state.gangs) {
     LEPTON_RETURN_IF_ERROR(CheckGang(state, gang));
+    LEPTON_RETURN_IF_ERROR(CheckIncomplete(state, gang));
     if (gang.sharded()) LEPTON_RETURN_IF_ERROR(CheckShards(state, gang));
   }
   for (const auto& [id, job] : state.jobs) LEPTON_RETURN_IF_ERROR(CheckJob(state, job));

@@ -187,6 +187,7 @@ void Turn::EndGang(const std::string& gang_id) {
   record.mutable_gang_ended()->set_gang_id(gang_id);
   Persist(std::move(record));
   for (const Task& task : gang.tasks()) reactor_.seen_seq_.erase(task.id());
+  Forget(IncompleteObjects(gang));
   reactor_.dirty_ = true;
   if (!gang.deployment().empty()) return OnReplicaEnded(gang, verdict);
   if (gang.trial() >= 0) return OnTrialGangEnded(gang, verdict);

@@ -59,11 +59,15 @@ void Turn::On(const TaskReported& reported) {
   if (report.has_shard_done()) {
     others = OthersWith(state_.gangs.at(gang_id), *task, report.shard_done().shard());
   }
+  const bool writes = report.has_checkpoint() || report.has_checkpoint_slice();
+  const std::vector<std::string> apart =
+      writes ? IncompleteObjects(state_.gangs.at(gang_id)) : std::vector<std::string>();
   if (!report.has_log()) {
     Record record;
     *record.mutable_task_reported() = report;
     Persist(std::move(record));
   }
+  Forget(apart);  // of checkpoints that will never be whole
   effects_.Ack(reported.worker, ack);
   const Gang& gang = state_.gangs.at(gang_id);
   effects_.Accepted(JobId(gang.job_id()), gang.trial(), report);
@@ -71,6 +75,7 @@ void Turn::On(const TaskReported& reported) {
     case wire::TaskReport::kLog:
       return OnLog(gang, *task, report.log());
     case wire::TaskReport::kCheckpoint:
+    case wire::TaskReport::kCheckpointSlice:
       return OnCheckpoint(gang);
     case wire::TaskReport::kFinished:
       return OnTaskEnded(gang_id, rank, report.wall_ms());

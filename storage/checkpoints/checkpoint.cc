@@ -17,7 +17,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "tensors are stored little-endian");
 
 constexpr char kFormat[] = "lepton.checkpoint";
-constexpr int kVersion = 2;  // 1: whole
+constexpr int kVersion = 2;
 constexpr char kOwnerKey[] = "lepton.checkpoint";
 
 // Written into the data object too: two steps with equal tensors are still two objects, so deleting
@@ -27,16 +27,9 @@ std::string Owner(const CheckpointInfo& info) {
 }
 
 nlohmann::json ToJson(const CheckpointInfo& info) {
-  const bool sliced = info.data.empty();
-  nlohmann::json json = {{"format", kFormat},     {"version", sliced ? 2 : 1},
-                         {"job_id", info.job_id}, {"step", info.step},
-                         {"seed", info.seed},     {"metrics", NumbersToJson(info.metrics)}};
-  if (sliced) {
-    json["slices"] = info.slices;
-  } else {
-    json["data"] = info.data;
-  }
-  return json;
+  return {{"format", kFormat},    {"version", kVersion}, {"job_id", info.job_id},
+          {"step", info.step},    {"seed", info.seed},   {"metrics", NumbersToJson(info.metrics)},
+          {"slices", info.slices}};
 }
 
 std::string SliceOwner(const CheckpointInfo& info, size_t number) {
@@ -91,51 +84,52 @@ Status Decode(const std::string& bytes, const std::string& wanted, bool sliced,
   return Status::Ok();
 }
 
+// Which elements of a tensor have been seen: each may be once.
+class SliceCover {
+ public:
+  // False when it does not fit the others.
+  bool Add(const CheckpointSlice& slice) {
+    const int64_t end = slice.begin + static_cast<int64_t>(slice.values.size());
+    if (parts_.empty()) size_ = slice.size;
+    if (slice.size != size_ || slice.begin < 0 || end > size_) return false;
+    return slice.values.empty() || parts_.emplace(slice.begin, end).second;
+  }
+
+  bool whole() const {
+    int64_t at = 0;
+    for (const auto& [begin, end] : parts_) {
+      if (begin != at) return false;
+      at = end;
+    }
+    return at == size_;
+  }
+
+ private:
+  int64_t size_ = 0;
+  std::map<int64_t, int64_t> parts_;  // begin -> end
+};
+
 }  // namespace
 
-bool SliceCover::Add(const CheckpointSlice& slice) {
-  const int64_t end = slice.begin + static_cast<int64_t>(slice.values.size());
-  if (parts_.empty()) size_ = slice.size;
-  if (slice.size != size_ || slice.begin < 0 || end > size_) return false;
-  return slice.values.empty() || parts_.emplace(slice.begin, end).second;
-}
-
-bool SliceCover::whole() const {
-  int64_t at = 0;
-  for (const auto& [begin, end] : parts_) {
-    if (begin != at) return false;
-    at = end;
-  }
-  return at == size_;
-}
-
-Result<WrittenCheckpoint> WriteCheckpoint(ObjectStore& objects, CheckpointInfo info,
-                                          const std::vector<CheckpointTensor>& tensors) {
-  LEPTON_ASSIGN_OR_RETURN(const std::string copy, CopyCheckpoint(info, tensors));
-  return WriteCheckpoint(objects, std::move(info), copy);
-}
-
-Result<std::string> CopyCheckpoint(const CheckpointInfo& info,
-                                   const std::vector<CheckpointTensor>& tensors) {
+Result<std::string> SerializeSlices(const CheckpointInfo& info, size_t number,
+                                    const std::vector<CheckpointSlice>& slices) {
   std::vector<safetensors::TensorView> views;
-  views.reserve(tensors.size());
-  for (const CheckpointTensor& t : tensors) {
-    views.push_back({t.name, "F32", t.shape, AsBytes(t.values)});
+  for (const CheckpointSlice& slice : slices) {
+    if (slice.values.empty()) continue;
+    views.push_back({SliceName(slice),
+                     "F32",
+                     {static_cast<int64_t>(slice.values.size())},
+                     AsBytes(slice.values)});
   }
-  auto bytes = safetensors::Serialize(views, {{kOwnerKey, Owner(info)}});
+  auto bytes = safetensors::Serialize(views, {{kOwnerKey, SliceOwner(info, number)}});
   if (bytes.ok()) return bytes;
   return bytes.status().WithContext("checkpoint " + std::to_string(info.step));
 }
 
-Result<WrittenCheckpoint> WriteCheckpoint(ObjectStore& objects, CheckpointInfo info,
-                                          const std::string& copy) {
-  const std::string where = "checkpoint " + std::to_string(info.step);
-  auto data = objects.Put(copy);
-  if (!data.ok()) return data.status().WithContext(where);
-  info.data = *data;
+Result<Digest> WriteCheckpointManifest(ObjectStore& objects, const CheckpointInfo& info) {
   auto manifest = objects.Put(DumpManifest(ToJson(info)));
-  if (!manifest.ok()) return manifest.status().WithContext(where);
-  return WrittenCheckpoint{*std::move(manifest), *std::move(data)};
+  if (manifest.ok()) return manifest;
+  return manifest.status().WithContext("checkpoint " + std::to_string(info.step));
 }
 
 Result<CheckpointInfo> ReadCheckpointInfo(const ObjectStore& objects, const Digest& manifest) {
@@ -159,41 +153,6 @@ Result<CheckpointInfo> ReadCheckpointInfo(const ObjectStore& objects, const Dige
   }
   LEPTON_RETURN_IF_ERROR(reader.status());
   return info;
-}
-
-SlicedCheckpointWriter::SlicedCheckpointWriter(ObjectStore& objects, CheckpointInfo info)
-    : objects_(objects), info_(std::move(info)) {}
-
-Status SlicedCheckpointWriter::Add(const std::vector<CheckpointSlice>& slices) {
-  const std::string where = "checkpoint " + std::to_string(info_.step);
-  std::vector<safetensors::TensorView> views;
-  for (const CheckpointSlice& slice : slices) {
-    if (slice.values.empty()) continue;
-    if (!covers_[slice.tensor].Add(slice)) {
-      return InvalidArgument(where + ": slice " + SliceName(slice) + " does not fit the others");
-    }
-    views.push_back({SliceName(slice),
-                     "F32",
-                     {static_cast<int64_t>(slice.values.size())},
-                     AsBytes(slice.values)});
-  }
-  if (views.empty()) return Status::Ok();
-  auto bytes = safetensors::Serialize(views, {{kOwnerKey, SliceOwner(info_, info_.slices.size())}});
-  if (!bytes.ok()) return bytes.status().WithContext(where);
-  auto object = objects_.Put(*bytes);
-  if (!object.ok()) return object.status().WithContext(where);
-  info_.slices.push_back(*std::move(object));
-  return Status::Ok();
-}
-
-Result<SlicedCheckpointWriter::Written> SlicedCheckpointWriter::Finish() {
-  const std::string where = "checkpoint " + std::to_string(info_.step);
-  for (const auto& [name, cover] : covers_) {
-    if (!cover.whole()) return InvalidArgument(where + ": " + name + " is not there as a whole");
-  }
-  auto manifest = objects_.Put(DumpManifest(ToJson(info_)));
-  if (!manifest.ok()) return manifest.status().WithContext(where);
-  return Written{*std::move(manifest), info_.slices};
 }
 
 Result<CheckpointInfo> ReadCheckpointSlices(const ObjectStore& objects, const Digest& manifest,

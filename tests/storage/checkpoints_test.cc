@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/file.h"
+#include "runtime/formats/safetensors/safetensors.h"
 #include "storage/checkpoints/checkpoint.h"
 #include "storage/manifests/manifest_reader.h"
 #include "tests/storage/status_matchers.h"
@@ -18,15 +19,30 @@ using testing::IsEmpty;
 
 class CheckpointTest : public testing::Test {
  protected:
-  Result<WrittenCheckpoint> Write(uint64_t step) {
+  struct Written {
+    Digest manifest, data;
+  };
+  // Objects of slices, and a manifest.
+  Result<Digest> Write(CheckpointInfo info, const std::vector<std::vector<CheckpointSlice>>& all) {
+    for (const std::vector<CheckpointSlice>& slices : all) {
+      LEPTON_ASSIGN_OR_RETURN(const std::string bytes,
+                              SerializeSlices(info, info.slices.size(), slices));
+      LEPTON_ASSIGN_OR_RETURN(Digest object, objects_->Put(bytes));
+      info.slices.push_back(std::move(object));
+    }
+    return WriteCheckpointManifest(*objects_, info);
+  }
+  Result<Written> Write(uint64_t step) {
     CheckpointInfo info;
     info.job_id = "j1";
     info.step = step;
     info.seed = UINT64_MAX;
     info.metrics = {{"validation/accuracy", 0.1 + 0.2},
                     {"loss", std::numeric_limits<double>::quiet_NaN()}};
-    return WriteCheckpoint(*objects_, info,
-                           {{"weights", {2, 3}, weights_}, {"optimizer", {4}, state_}});
+    LEPTON_ASSIGN_OR_RETURN(
+        Digest manifest, Write(info, {{{"weights", 0, 6, weights_}, {"optimizer", 0, 4, state_}}}));
+    LEPTON_ASSIGN_OR_RETURN(info, ReadCheckpointInfo(*objects_, manifest));
+    return Written{std::move(manifest), info.slices.at(0)};
   }
   void Damage(const Digest& digest) {
     std::fstream file(objects_->PathOf(digest), std::ios::in | std::ios::out | std::ios::binary);
@@ -51,7 +67,7 @@ TEST_F(CheckpointTest, ComesBackBitForBit) {
   EXPECT_EQ(loaded->info.job_id, "j1");
   EXPECT_EQ(loaded->info.step, 300u);
   EXPECT_EQ(loaded->info.seed, UINT64_MAX);
-  EXPECT_EQ(loaded->info.data, written->data);
+  EXPECT_THAT(loaded->info.slices, ElementsAre(written->data));
   EXPECT_EQ(loaded->info.metrics.at("validation/accuracy"), 0.1 + 0.2);
   EXPECT_TRUE(std::isnan(loaded->info.metrics.at("loss")));
   ASSERT_EQ(loaded->tensors.size(), 2u);
@@ -95,10 +111,10 @@ TEST_F(CheckpointTest, ManifestsThatDoNotFitAreRefused) {
     bad[key] = std::move(value);
     return ReadCheckpoint(*objects_, objects_->Put(bad.dump()).value());
   };
-  EXPECT_THAT(with("data", other.data), Fails(StatusCode::kDataLoss, "another checkpoint"));
-  EXPECT_THAT(with("data", other.manifest),
+  EXPECT_THAT(with("slices", {other.data}), Fails(StatusCode::kDataLoss, "another checkpoint"));
+  EXPECT_THAT(with("slices", {other.manifest}),
               Fails(StatusCode::kInvalidArgument, "checkpoint 1: safetensors"));
-  EXPECT_THAT(with("data", "../../x"), Fails(StatusCode::kInvalidArgument, "data"));
+  EXPECT_THAT(with("slices", "../../x"), Fails(StatusCode::kInvalidArgument, "slices"));
   EXPECT_THAT(with("step", -1), Fails(StatusCode::kInvalidArgument, "step"));
   EXPECT_THAT(with("metrics", {{"a", "b"}}), Fails(StatusCode::kInvalidArgument, "metrics"));
   EXPECT_THAT(with("version", 9), Fails(StatusCode::kFailedPrecondition, "version 9"));
@@ -124,20 +140,17 @@ class SlicedCheckpointTest : public CheckpointTest {
 };
 
 TEST_F(SlicedCheckpointTest, ReadsAsAWholeOrByTheSlice) {
-  SlicedCheckpointWriter writer(*objects_, Info());
-  ASSERT_THAT(writer.Add({{"weights", 0, 6, weights_}}), IsOk());
-  ASSERT_THAT(writer.Add({Slice(4, 6), Slice(0, 2)}), IsOk());
-  ASSERT_THAT(writer.Add({Slice(6, 9), Slice(2, 4), Slice(9, 9)}), IsOk());
-  const auto written = writer.Finish();
+  const auto written = Write(Info(), {{{"weights", 0, 6, weights_}},
+                                      {Slice(4, 6), Slice(0, 2)},
+                                      {Slice(6, 9), Slice(2, 4), Slice(9, 9)}});
   ASSERT_THAT(written, IsOk());
-  EXPECT_EQ(written->slices.size(), 3u);
-  const auto loaded = ReadCheckpoint(*objects_, written->manifest);
+  const auto loaded = ReadCheckpoint(*objects_, *written);
   ASSERT_THAT(loaded, IsOk());
   EXPECT_EQ(loaded->info.step, 7u);
   EXPECT_EQ(loaded->tensors.at("weights"), weights_);
   EXPECT_EQ(loaded->tensors.at("optimizer"), std::vector<float>(kState, kState + 9));
   size_t slices = 0;
-  ASSERT_THAT(ReadCheckpointSlices(*objects_, written->manifest,
+  ASSERT_THAT(ReadCheckpointSlices(*objects_, *written,
                                    [&](const CheckpointSlice& slice) {
                                      ++slices;
                                      return slice.size == (slice.tensor == "weights" ? 6 : 9)
@@ -146,43 +159,53 @@ TEST_F(SlicedCheckpointTest, ReadsAsAWholeOrByTheSlice) {
                                    }),
               IsOk());
   EXPECT_EQ(slices, 5u);
-  EXPECT_THAT(ReadCheckpointSlices(*objects_, written->manifest,
+  EXPECT_THAT(ReadCheckpointSlices(*objects_, *written,
                                    [](const CheckpointSlice&) { return Aborted("enough"); }),
               Fails(StatusCode::kAborted, "checkpoint 7: enough"));
 }
 
-TEST_F(SlicedCheckpointTest, AHoleOrAnOverlapIsRefusedByWriterAndReader) {
-  SlicedCheckpointWriter holed(*objects_, Info());
-  ASSERT_THAT(holed.Add({Slice(0, 4)}), IsOk());
-  ASSERT_THAT(holed.Add({Slice(5, 9)}), IsOk());
-  EXPECT_THAT(holed.Finish(), Fails(StatusCode::kInvalidArgument, "optimizer is not there"));
-  EXPECT_THAT(holed.Add({Slice(4, 5, 10)}), Fails(StatusCode::kInvalidArgument, "does not fit"));
-  SlicedCheckpointWriter twice(*objects_, Info());
-  ASSERT_THAT(twice.Add({Slice(0, 5)}), IsOk());
-  ASSERT_THAT(twice.Add({Slice(4, 9)}), IsOk());
-  EXPECT_THAT(twice.Finish(), Fails(StatusCode::kInvalidArgument, "optimizer is not there"));
+TEST_F(SlicedCheckpointTest, AHoleOrAnOverlapIsRefused) {
+  const auto reading = [&](const std::vector<std::vector<CheckpointSlice>>& slices) {
+    return ReadCheckpoint(*objects_, Write(Info(), slices).value());
+  };
+  EXPECT_THAT(reading({{Slice(0, 4)}, {Slice(5, 9)}}),
+              Fails(StatusCode::kDataLoss, "optimizer is not there as a whole"));
+  EXPECT_THAT(reading({{Slice(0, 5)}, {Slice(4, 9)}}),
+              Fails(StatusCode::kDataLoss, "optimizer is not there as a whole"));
+  EXPECT_THAT(reading({{Slice(0, 4)}, {Slice(4, 9, 10)}}),
+              Fails(StatusCode::kDataLoss, "does not fit"));
 
-  SlicedCheckpointWriter good(*objects_, Info());
-  ASSERT_THAT(good.Add({Slice(0, 4)}), IsOk());
-  ASSERT_THAT(good.Add({Slice(4, 9)}), IsOk());
-  const auto written = good.Finish();
-  ASSERT_THAT(written, IsOk());
-  nlohmann::json manifest = nlohmann::json::parse(objects_->Get(written->manifest).value());
+  const Digest written = Write(Info(), {{Slice(0, 4)}, {Slice(4, 9)}}).value();
+  nlohmann::json manifest = nlohmann::json::parse(objects_->Get(written).value());
   const auto with = [&](nlohmann::json slices) {
     nlohmann::json bad = manifest;
     bad["slices"] = std::move(slices);
     return ReadCheckpoint(*objects_, objects_->Put(bad.dump()).value());
   };
-  const Digest first = written->slices[0], second = written->slices[1];
+  const Digest first = manifest["slices"][0], second = manifest["slices"][1];
   EXPECT_THAT(with({first}), Fails(StatusCode::kDataLoss, "optimizer is not there as a whole"));
   EXPECT_THAT(with({second, first}), Fails(StatusCode::kDataLoss, "another checkpoint"));
   EXPECT_THAT(with({"../x"}), Fails(StatusCode::kInvalidArgument, "slices"));
   EXPECT_THAT(with({first, second}), IsOk());
 }
 
-TEST_F(CheckpointTest, AShapeThatDoesNotFitItsValuesIsRefused) {
-  EXPECT_THAT(WriteCheckpoint(*objects_, {"j1", 5, 0, {}, {}}, {{"weights", {7}, weights_}}),
-              Fails(StatusCode::kInvalidArgument, "checkpoint 5: safetensors: tensor \"weights\""));
+// As it was before ranks wrote together.
+TEST_F(CheckpointTest, VersionOneIsRead) {
+  const std::string_view values(reinterpret_cast<const char*>(weights_.data()), 6 * sizeof(float));
+  const auto bytes = safetensors::Serialize({{"weights", "F32", {2, 3}, values}},
+                                            {{"lepton.checkpoint", "j1/5/3"}});
+  ASSERT_THAT(bytes, IsOk());
+  nlohmann::json manifest = {{"format", "lepton.checkpoint"},
+                             {"version", 1},
+                             {"job_id", "j1"},
+                             {"step", 5},
+                             {"seed", 3},
+                             {"metrics", {{"loss", 0.5}}},
+                             {"data", objects_->Put(*bytes).value()}};
+  const auto loaded = ReadCheckpoint(*objects_, objects_->Put(manifest.dump()).value());
+  ASSERT_THAT(loaded, IsOk());
+  EXPECT_EQ(loaded->info.step, 5u);
+  EXPECT_EQ(loaded->tensors.at("weights"), weights_);
 }
 
 std::vector<CheckpointInfo> WithAccuracies(const std::vector<double>& accuracies) {

@@ -36,9 +36,6 @@ class BaselineObserver final : public TrainObserver {
     }
     context_.ReportProgress(report);
   }
-  Result<storage::Digest> Checkpoint(uint64_t, const Metrics&) override {
-    return Internal("the baseline takes no checkpoints");
-  }
 
  private:
   TaskContext& context_;

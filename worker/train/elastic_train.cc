@@ -25,15 +25,16 @@ class ElasticObserver final : public TrainObserver {
   bool LeaveRequested() override { return membership_.leave_requested(); }
   bool RegroupRequested() override { return membership_.regroup_requested(); }
   void Progress(const TrainProgress& progress) override { task_.Progress(progress); }
-  Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) override {
-    return task_.Checkpoint(step, metrics);
+  CheckpointDone BeginSlice(uint64_t step, int number, const Slices& slices) override {
+    return task_.BeginSlice(step, number, slices);
   }
-  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics) override {
-    return task_.BeginCheckpoint(step, metrics);
+  CheckpointDone BeginManifest(uint64_t step, const Metrics& metrics,
+                               const std::vector<storage::Digest>& slices) override {
+    return task_.BeginManifest(step, metrics, slices);
   }
-  Result<storage::Digest> CheckpointParts(uint64_t step, const Metrics& metrics,
-                                          const CollectState& collect) override {
-    return task_.CheckpointParts(step, metrics, collect);
+  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics,
+                                 const Slices& slices) override {
+    return task_.BeginCheckpoint(step, metrics, slices);
   }
   void Computed(uint64_t step, nn::TrainingProgram& program) override {
     task_.Computed(step, program);

@@ -1,5 +1,3 @@
-#include "worker/train/train_loop_impl.h"
-
 #include <fmt/format.h>
 #include <glog/logging.h>
 
@@ -7,106 +5,63 @@
 #include <cstring>
 #include <utility>
 
-#include "worker/train/evaluation.h"
+#include "worker/train/train_loop_impl.h"
 
 namespace lepton::worker {
 namespace {
 
-constexpr Duration kReportEvery = std::chrono::milliseconds(200);
-// Short epochs share an evaluation, so that it never costs more than the training.
-constexpr uint64_t kStepsBetweenEvaluations = 10;
-constexpr int64_t kTrainSampleRows = 256;
-// Language models are measured on the first so many tokens of a part while they train: a part may
-// be billions of tokens. The test part is measured whole, once, at the end.
-constexpr int64_t kMeasuredTokens = int64_t{1} << 17;
-constexpr int64_t kTrainSampleTokens = int64_t{1} << 14;
+using collectives::DataType;
 
-double Mean(const nn::LossSum& total) {
-  return total.count > 0 ? total.sum / total.count : 0;
+// What a rank has of a checkpoint, as ranks ask each other.
+struct CheckpointPart {
+  uint64_t step = 0;     // 0: nothing
+  int64_t slice = 0;     // or kManifest
+  char digest[64] = {};  // empty: it could not be written
+
+  void Set(const storage::Digest& written) {
+    std::memcpy(digest, written.data(), std::min(sizeof(digest), written.size()));
+  }
+  storage::Digest Get() const { return {digest, strnlen(digest, sizeof(digest))}; }
+};
+static_assert(std::is_trivially_copyable_v<CheckpointPart>);
+
+Result<std::vector<CheckpointPart>> TellEachOther(const CheckpointPart& mine,
+                                                  collectives::Communicator& ranks) {
+  std::vector<CheckpointPart> all(static_cast<size_t>(ranks.size()), mine);
+  if (ranks.size() == 1) return all;
+  LEPTON_RETURN_IF_ERROR(
+      ranks.AllGather(&mine, all.data(), sizeof(CheckpointPart), DataType::kUInt8)
+          .WithContext("what is written of a checkpoint"));
+  return all;
 }
 
 }  // namespace
 
-Status TrainLoop::Impl::AfterStep() {
-  // Its peers are not where they would hear of it.
-  if (Status written = TakeWritten(); !written.ok()) return Abort(std::move(written));
-  const bool stop = state_.stopping;
-  const uint64_t every =
-      static_cast<uint64_t>(std::max<int64_t>(0, run_.spec.checkpoint.every_steps));
-  const bool epoch_end = Passed(source_.steps_per_epoch());
-  const bool last = state_.step == run_.last_step;
-  const bool stale = state_.evaluated_step > state_.step ||
-                     state_.step - state_.evaluated_step >= kStepsBetweenEvaluations;
-  if (last || (epoch_end && stale && !stop)) LEPTON_RETURN_IF_ERROR(EvaluateNow());
-  const bool due = (every > 0 && Passed(every)) || state_.checkpoint_due;
-  if (run_.checkpoints && (stop || (last && run_.checkpoint_at_end) || (due && !last))) {
-    LEPTON_RETURN_IF_ERROR(CheckpointNow(stop || last ? Write::kNow : Write::kBesideSteps));
-  }
-  const bool evaluated = state_.evaluated_step == state_.step;
-  if (evaluated || RealClock().Now() - reported_ >= kReportEvery) {
-    Report(Mean(epoch_end || last ? state_.epoch_loss : state_.report_loss));
-  }
-  if (!stop || last) return Status::Ok();
-  parting_.saved = run_.checkpoints;
-  return Cancelled(fmt::format("stopped after step {}", state_.step));
-}
-
-Status TrainLoop::Impl::EvaluateNow() {
-  if (state_.evaluated_step == state_.step) return Status::Ok();
-  LEPTON_RETURN_IF_ERROR(FinishJoin());
-  const Examples& validation = *run_.data.validation;
-  int64_t held_out_rows = validation.rows();
-  int64_t sample = std::max(kTrainSampleRows, held_out_rows);
-  if (run_.program.signature().per_token) {
-    const Examples& train = *run_.data.train_plain;
-    held_out_rows = std::max<int64_t>(1, kMeasuredTokens / validation.predictions());
-    sample = std::max<int64_t>(1, kTrainSampleTokens / train.predictions());
-  }
-  LEPTON_ASSIGN_OR_RETURN(const Evaluation train,
-                          Evaluate(run_.program, *run_.data.train_plain, sample, *gang_));
-  LEPTON_ASSIGN_OR_RETURN(const Evaluation held_out,
-                          Evaluate(run_.program, validation, held_out_rows, *gang_));
-  train.AddTo("train", state_.metrics);
-  held_out.AddTo("validation", state_.metrics);
-  // The running loss is finer than the sample's, and includes the soft targets of a distillation.
-  if (state_.epoch_loss.count > 0) state_.metrics["train/loss"] = Mean(state_.epoch_loss);
-  state_.evaluated_step = state_.step;
-  return Status::Ok();
-}
-
-// Rank 0 writes; all ranks learn the digest, or that it failed: at once, or before the next one.
 Status TrainLoop::Impl::CheckpointNow(Write how) {
   // A training's checkpoints are compared by their figures only where the best are kept.
   const bool compared = run_.spec.checkpoint.keep_best.count > 0 || how == Write::kNow;
-  LEPTON_RETURN_IF_ERROR(compared ? EvaluateNow() : FinishJoin());
+  LEPTON_RETURN_IF_ERROR(FinishJoin());
+  if (compared) LEPTON_RETURN_IF_ERROR(EvaluateNow());
   LEPTON_RETURN_IF_ERROR(FinishCheckpoint());
   state_.checkpoint_due = false;
-  const Metrics metrics = state_.evaluated_step == state_.step ? state_.metrics : Metrics();
-  if (how == Write::kBesideSteps && !zero_ && !tensor_) {
-    if (leader()) {
-      writing_ = observer_.BeginCheckpoint(state_.step, metrics);
-      writing_step_ = state_.step;
-    }
-    state_.pending_step = state_.step;
-    return Status::Ok();
-  }
-  Status written;
-  char digest[64] = {};
-  const bool in_parts = zero_ || tensor_;
-  if (leader() || zero_ || (tensor_ && tensor_->first_replica())) {
-    const Result<storage::Digest> result =
-        in_parts ? CheckpointParts(metrics) : observer_.Checkpoint(state_.step, metrics);
-    if (result.ok()) std::memcpy(digest, result->data(), std::min<size_t>(64, result->size()));
-    written = result.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
-  }
-  collectives::Communicator& all = tensor_ ? tensor_->gang() : *gang_;
-  if (all.size() > 1) {
-    LEPTON_RETURN_IF_ERROR(all.Broadcast(digest, sizeof(digest), collectives::DataType::kUInt8, 0));
-  }
-  LEPTON_RETURN_IF_ERROR(written);
-  if (digest[0] == 0) return Aborted("rank 0 could not write the checkpoint");
-  state_.last_checkpoint.assign(digest, sizeof(digest));
-  state_.good_step = state_.step;
+  LEPTON_RETURN_IF_ERROR(BeginCheckpoint());
+  return how == Write::kNow ? FinishCheckpoint() : Status::Ok();
+}
+
+// All ranks have let go of the state on return.
+Status TrainLoop::Impl::BeginCheckpoint() {
+  const int count = SliceCount(), number = all_ranks().rank();
+  LEPTON_ASSIGN_OR_RETURN(const StateSlices mine, SlicesOf(number, count));
+  state_.pending_step = state_.step;
+  state_.pending_slices = count > 1 ? count : 0;
+  state_.pending_metrics = state_.evaluated_step == state_.step ? state_.metrics : Metrics();
+  if (number >= count) return Status::Ok();
+  writing_ = count > 1
+                 ? observer_.BeginSlice(state_.step, number, mine.slices)
+                 : observer_.BeginCheckpoint(state_.step, state_.pending_metrics, mine.slices);
+  written_.clear();
+  writing_step_ = state_.step;
+  writing_slice_ = count > 1 ? number : kManifest;
   return Status::Ok();
 }
 
@@ -123,104 +78,129 @@ Status TrainLoop::Impl::TakeWritten() {
   return Status::Ok();
 }
 
-// Waits for the one that is on its way, whoever of the group writes it.
-Status TrainLoop::Impl::FinishCheckpoint() {
-  if (state_.pending_step == 0) return Status::Ok();
-  struct Told {
-    int64_t writes = 0;
-    char digest[64] = {};
-  };
-  Told mine;
+// What its peers hear in a step's sums.
+bool TrainLoop::Impl::SliceIsWritten() const {
+  const bool has = state_.pending_slices > 0 && writing_step_ == state_.pending_step;
+  return has &&
+         (!writing_.valid() || writing_.wait_for(Duration::zero()) == std::future_status::ready);
+}
+
+// All slices are durable, or are waited for: rank 0 begins the manifest. No slice is of a rank with
+// other parameters than its peers: the digests of a step's sums come before what else they tell.
+Status TrainLoop::Impl::GatherSlices() {
+  CheckpointPart mine;
   Status written;
   if (writing_step_ == state_.pending_step) {
-    mine.writes = 1;
+    mine = {.step = writing_step_, .slice = writing_slice_};
     if (writing_.valid()) writing_.wait();
     written = TakeWritten();
-    if (written.ok()) {
-      std::memcpy(mine.digest, written_.data(), std::min(sizeof(mine.digest), written_.size()));
+    if (written.ok()) mine.Set(written_);
+  }
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointPart> all, TellEachOther(mine, all_ranks()));
+  LEPTON_RETURN_IF_ERROR(written);
+  std::vector<storage::Digest> slices(static_cast<size_t>(state_.pending_slices));
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    const CheckpointPart& part = all[rank];
+    if (part.step != state_.pending_step || part.slice < 0) continue;
+    if (part.slice >= state_.pending_slices) continue;
+    slices[static_cast<size_t>(part.slice)] = part.Get();
+    if (part.Get().empty()) {
+      return Aborted(fmt::format("rank {} could not write its slice of the checkpoint of step {}",
+                                 rank, state_.pending_step));
     }
   }
-  std::vector<Told> all = {mine};
-  if (gang_->size() > 1) {
-    all.resize(static_cast<size_t>(gang_->size()));
-    LEPTON_RETURN_IF_ERROR(
-        gang_->AllGather(&mine, all.data(), sizeof(Told), collectives::DataType::kUInt8)
-            .WithContext("whose checkpoint is written"));
+  if (std::any_of(slices.begin(), slices.end(), [](const auto& slice) { return slice.empty(); })) {
+    return Aborted(
+        fmt::format("a slice of the checkpoint of step {} is gone", state_.pending_step));
   }
+  state_.pending_slices = 0;
+  writing_step_ = 0;
+  if (!leader()) return Status::Ok();
+  writing_ = observer_.BeginManifest(state_.pending_step, state_.pending_metrics, slices);
+  written_.clear();
+  writing_step_ = state_.pending_step;
+  writing_slice_ = kManifest;
+  return Status::Ok();
+}
+
+// Waits for the one that is on its way, whoever writes it.
+Status TrainLoop::Impl::FinishCheckpoint() {
+  if (state_.pending_step == 0) return Status::Ok();
+  if (state_.pending_slices > 0) LEPTON_RETURN_IF_ERROR(GatherSlices());
+  CheckpointPart mine;
+  Status written;
+  if (writing_step_ == state_.pending_step) {
+    mine = {.step = writing_step_, .slice = kManifest};
+    if (writing_.valid()) writing_.wait();
+    written = TakeWritten();
+    if (written.ok()) mine.Set(written_);
+  }
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointPart> all, TellEachOther(mine, all_ranks()));
   LEPTON_RETURN_IF_ERROR(written);
-  const auto writer =
-      std::find_if(all.begin(), all.end(), [](const Told& told) { return told.writes != 0; });
-  if (writer != all.end() && writer->digest[0] == 0) {
+  const auto writer = std::find_if(all.begin(), all.end(), [&](const CheckpointPart& part) {
+    return part.step == state_.pending_step;
+  });
+  if (writer != all.end() && writer->Get().empty()) {
     return Aborted(fmt::format("rank {} could not write the checkpoint of step {}",
                                writer - all.begin(), state_.pending_step));
   }
   const uint64_t step = std::exchange(state_.pending_step, 0);
   writing_step_ = 0;
   if (writer == all.end()) return Status::Ok();
-  state_.last_checkpoint.assign(writer->digest, sizeof(writer->digest));
+  state_.last_checkpoint = writer->Get();
   state_.good_step = step;
   return Status::Ok();
 }
 
-// As a group meets: `writing` has the step of whose checkpoint each rank writes. One that nobody
-// writes any more is done again, by whoever leads, behind this step if it is this one's.
-void TrainLoop::Impl::LookForWriter(std::span<const uint64_t> writing) {
-  if (state_.pending_step == 0) return;
-  if (std::find(writing.begin(), writing.end(), state_.pending_step) != writing.end()) return;
+// As a group has met: whether somebody writes each part of the one that was on its way. One that
+// lacks some is done again behind the next step, or behind this one if it is this one's.
+Status TrainLoop::Impl::FindPending() {
+  if (state_.pending_step == 0) return Status::Ok();
+  LEPTON_ASSIGN_OR_RETURN(
+      const std::vector<CheckpointPart> all,
+      TellEachOther({.step = writing_step_, .slice = writing_slice_}, all_ranks()));
+  std::vector<bool> there(static_cast<size_t>(state_.pending_slices));
+  bool manifest = false;
+  for (const CheckpointPart& part : all) {
+    if (part.step != state_.pending_step) continue;
+    if (part.slice == kManifest) manifest = true;
+    if (part.slice >= 0 && part.slice < state_.pending_slices) {
+      there[static_cast<size_t>(part.slice)] = true;
+    }
+  }
+  // Whoever writes it has all slices, though others have not heard of that.
+  if (manifest) state_.pending_slices = 0;
+  const bool slices =
+      state_.pending_slices > 0 && std::find(there.begin(), there.end(), false) == there.end();
+  if (manifest || slices) return Status::Ok();
   LOG(WARNING) << "the checkpoint of step " << state_.pending_step
-               << " is lost with the rank that wrote it; another follows";
+               << " is lost with a rank that wrote some of it; another follows";
   if (state_.pending_step == state_.step) state_.step_closed = false;
   state_.checkpoint_due = true;
   state_.pending_step = 0;
+  state_.pending_slices = 0;
+  return Status::Ok();
 }
 
-// Empty on ranks that only give what they hold.
-Result<storage::Digest> TrainLoop::Impl::CheckpointParts(const Metrics& metrics) {
-  if (!leader()) {
-    LEPTON_RETURN_IF_ERROR(CollectParts(nullptr));
-    return storage::Digest();
+Status TrainLoop::Impl::Salvage() {
+  if (writing_.valid()) writing_.wait();
+  const bool whole = TakeWritten().ok() && writing_step_ > 0 && writing_slice_ == kManifest;
+  if (whole) state_.good_step = writing_step_;
+  writing_step_ = 0;
+  if (!run_.checkpoints || !whole_ || state_.step <= state_.good_step) return Status::Ok();
+  if (zero_ && !zero_->HoldsAll()) {
+    LOG(WARNING) << "step " << state_.step << ": this rank's slices alone make no checkpoint";
+    return Status::Ok();
   }
-  bool collected = false;
-  Result<storage::Digest> written =
-      observer_.CheckpointParts(state_.step, metrics, [&](const ZeroState::TakeState& take) {
-        collected = true;
-        return CollectParts(take);
-      });
-  const auto ignore = [](const std::vector<ZeroState::StatePart>&) { return Status::Ok(); };
-  if (!collected) LEPTON_RETURN_IF_ERROR(CollectParts(ignore));
-  return written;
-}
-
-Status TrainLoop::Impl::CollectParts(const ZeroState::TakeState& take) {
-  return tensor_ ? tensor_->Collect(run_.program, take) : zero_->Collect(*gang_, take);
+  const Result<storage::Digest> written =
+      observer_.BeginCheckpoint(state_.step, state_.metrics, AllSlices()).get();
+  return written.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
 }
 
 std::string TrainLoop::Impl::LastGood() const {
   return state_.last_checkpoint.empty() ? "no checkpoint yet"
                                         : fmt::format("last good checkpoint: step {} ({})",
                                                       state_.good_step, state_.last_checkpoint);
-}
-
-void TrainLoop::Impl::Report(double train_loss) {
-  if (!leader()) return;
-  const MonotonicTime now = RealClock().Now();
-  const double seconds = std::chrono::duration<double>(now - reported_).count();
-  TrainProgress progress;
-  progress.step = state_.step;
-  progress.epoch =
-      static_cast<double>(state_.step) / static_cast<double>(source_.steps_per_epoch());
-  if (seconds > 0) {
-    progress.samples_per_second = static_cast<double>(samples_ - reported_samples_) / seconds;
-  }
-  if (state_.evaluated_step == state_.step) progress.metrics = state_.metrics;
-  progress.metrics["train/loss"] = train_loss;
-  progress.metrics["learning_rate"] =
-      run_.program.LearningRate(state_.step > 0 ? state_.step - 1 : 0);
-  progress.metrics["grad_norm"] = state_.gradient_norm;
-  observer_.Progress(progress);
-  reported_ = now;
-  reported_samples_ = samples_;
-  state_.report_loss = {};
 }
 
 }  // namespace lepton::worker

@@ -65,21 +65,4 @@ Status TrainLoop::Impl::Part() {
       fmt::format("{} of {} ranks left after step {}", wishes_.leave, gang_->size(), state_.step));
 }
 
-Status TrainLoop::Impl::Salvage() {
-  if (writing_.valid()) writing_.wait();
-  if (TakeWritten().ok() && writing_step_ > 0) state_.good_step = writing_step_;
-  writing_step_ = 0;
-  if (!run_.checkpoints || !whole_ || state_.step <= state_.good_step) return Status::Ok();
-  if (zero_ && !zero_->HoldsAll()) {
-    LOG(WARNING) << "step " << state_.step << ": this rank's slices alone make no checkpoint";
-    return Status::Ok();
-  }
-  const auto written = zero_ ? observer_.CheckpointParts(state_.step, state_.metrics,
-                                                         [&](const ZeroState::TakeState& take) {
-                                                           return zero_->CollectAlone(take);
-                                                         })
-                             : observer_.Checkpoint(state_.step, state_.metrics);
-  return written.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
-}
-
 }  // namespace lepton::worker

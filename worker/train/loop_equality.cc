@@ -14,8 +14,10 @@ Status TrainLoop::Impl::CheckEqual(std::span<const uint64_t> digests,
   const Census census = CountDigests(digests, counted);
   if (census.agree()) return Status::Ok();
   LEPTON_ASSIGN_OR_RETURN(const std::string tensor, FindTensor(census, run_.program, *gang_));
-  // A job's last word names its newest checkpoint. As a group meets, not all know of it.
-  if (census.agreeing == 0 && counted.empty()) LEPTON_RETURN_IF_ERROR(FinishCheckpoint());
+  // A job's last word names its newest checkpoint. As a group meets, not all know of it; nor do the
+  // other mates of a tensor gang come to ask. Slices of ranks that do not agree make none.
+  const bool told = counted.empty() && !tensor_ && state_.pending_slices == 0;
+  if (census.agreeing == 0 && told) LEPTON_RETURN_IF_ERROR(FinishCheckpoint());
   return PartUnequal(census, tensor);
 }
 

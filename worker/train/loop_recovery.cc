@@ -37,10 +37,9 @@ Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool ha
     }
   } else if (!has_state || !whole_) {
     return Internal("no rank has the training state");
-  } else {
-    LookForWriter({&writing_step_, 1});
   }
   took_part_ = true;
+  if (!meets_to_part_) LEPTON_RETURN_IF_ERROR(FindPending());
   DealShards();
   if (leader() && run_.spec.gradients.compression != "none") {
     LOG(INFO) << fmt::format("gradients as {}: {} bytes a step, whole they are {}; begins anew",
@@ -59,15 +58,14 @@ std::vector<std::span<float>> TrainLoop::Impl::SharedState() {
 // they round while drawing the initial weights. Returns how many ranks were behind.
 Result<int> TrainLoop::Impl::Settle(bool has_state) {
   const int64_t mine[] = {has_state && whole_ ? state_.place() : -1, took_part_ ? 1 : 0,
-                          static_cast<int64_t>(DigestOf(run_.program.weights())),
-                          static_cast<int64_t>(writing_step_)};
+                          static_cast<int64_t>(DigestOf(run_.program.weights()))};
   const size_t ranks = static_cast<size_t>(gang_->size());
   std::vector<int64_t> all(std::size(mine) * ranks);
   LEPTON_RETURN_IF_ERROR(
       gang_->AllGather(mine, all.data(), std::size(mine), collectives::DataType::kInt64)
           .WithContext("places"));
   std::vector<int64_t> own(ranks), places(ranks);
-  std::vector<uint64_t> digests(ranks), writing(ranks);
+  std::vector<uint64_t> digests(ranks);
   bool fresh = true;
   for (size_t rank = 0; rank < ranks; ++rank) fresh = fresh && all[rank * std::size(mine) + 1] == 0;
   for (size_t rank = 0; rank < ranks; ++rank) {
@@ -76,7 +74,6 @@ Result<int> TrainLoop::Impl::Settle(bool has_state) {
     // What a rank drew for itself counts only where nobody has begun.
     places[rank] = fresh || its[1] != 0 ? its[0] : -1;
     digests[rank] = static_cast<uint64_t>(its[2]);
-    writing[rank] = static_cast<uint64_t>(its[3]);
   }
   const int64_t newest = *std::max_element(places.begin(), places.end());
   if (newest < 0) return Abort(Internal("no rank has the training state"));
@@ -98,7 +95,6 @@ Result<int> TrainLoop::Impl::Settle(bool has_state) {
     // Some may have done more than others of what follows the step.
     LEPTON_RETURN_IF_ERROR(ShareLoopState(furthest[0]).WithContext("training state"));
   }
-  LookForWriter(writing);
   return behind;
 }
 

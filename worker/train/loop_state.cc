@@ -18,6 +18,13 @@ class Packer {
     Number<uint64_t>(text.size());
     bytes_ += text;
   }
+  void Metrics(const std::map<std::string, double>& metrics) {
+    Number<uint64_t>(metrics.size());
+    for (const auto& [name, value] : metrics) {
+      Text(name);
+      Number(value);
+    }
+  }
   std::string Take() { return std::move(bytes_); }
 
  private:
@@ -40,7 +47,17 @@ class Unpacker {
     text.assign(left_.substr(0, size));
     left_.remove_prefix(size);
   }
-  bool failed() const { return failed_; }
+  void Metrics(std::map<std::string, double>& metrics) {
+    uint64_t count = 0;
+    Number(count);
+    for (uint64_t i = 0; i < count && !failed_; ++i) {
+      std::string name;
+      double value = 0;
+      Text(name);
+      Number(value);
+      metrics[name] = value;
+    }
+  }
   bool done() const { return !failed_ && left_.empty(); }
 
  private:
@@ -57,6 +74,7 @@ void Numbers(Archive& archive, State& state) {
   archive.Number(state.stopping);
   archive.Number(state.good_step);
   archive.Number(state.pending_step);
+  archive.Number(state.pending_slices);
   archive.Number(state.checkpoint_due);
   archive.Number(state.evaluated_step);
   for (auto* loss : {&state.epoch_loss, &state.report_loss}) {
@@ -72,11 +90,8 @@ std::string LoopState::Pack() const {
   Packer out;
   Numbers(out, *this);
   out.Text(last_checkpoint);
-  out.Number<uint64_t>(metrics.size());
-  for (const auto& [name, value] : metrics) {
-    out.Text(name);
-    out.Number(value);
-  }
+  out.Metrics(metrics);
+  out.Metrics(pending_metrics);
   return out.Take();
 }
 
@@ -85,15 +100,8 @@ Result<LoopState> LoopState::Unpack(const std::string& bytes) {
   Unpacker in(bytes);
   Numbers(in, state);
   in.Text(state.last_checkpoint);
-  uint64_t count = 0;
-  in.Number(count);
-  for (uint64_t i = 0; i < count && !in.failed(); ++i) {
-    std::string name;
-    double value = 0;
-    in.Text(name);
-    in.Number(value);
-    state.metrics[name] = value;
-  }
+  in.Metrics(state.metrics);
+  in.Metrics(state.pending_metrics);
   if (!in.done()) return DataLoss("a peer's training state is torn");
   return state;
 }

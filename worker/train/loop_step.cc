@@ -109,7 +109,7 @@ Result<SplitLoss> TrainLoop::Impl::ComputeStep() {
 Result<StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
   // One joiner after another: who is about to have the state does not begin anew.
   const Wishes wishes{observer_.StopRequested(), observer_.LeaveRequested(),
-                      !joining_->open() && observer_.RegroupRequested()};
+                      !joining_->open() && observer_.RegroupRequested(), SliceIsWritten()};
   leaves_ = wishes.leave;
   const uint64_t digest = gang_->size() > 1 ? DigestOf(run_.program.weights()) : 0;
   if (zero_gradients_) return zero_gradients_->Reduce(wishes, digest);

@@ -10,6 +10,9 @@
 
 namespace lepton::worker {
 
+namespace {
+
+// A checkpoint's tensors, as ranks that hold everything have them (loop_slices.cc).
 std::vector<std::pair<const char*, std::span<float>>> CheckpointedState(
     const TrainSession& session) {
   if (session.outer) {
@@ -18,8 +21,6 @@ std::vector<std::pair<const char*, std::span<float>>> CheckpointedState(
   return {{"weights", session.program->weights()},
           {"optimizer", session.program->optimizer_state()}};
 }
-
-namespace {
 
 Status CheckSeed(const storage::CheckpointInfo& info, uint64_t seed) {
   if (info.seed == seed) return Status::Ok();

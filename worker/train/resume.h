@@ -2,21 +2,12 @@
 // Threads: one caller.
 #pragma once
 
-#include <span>
-#include <utility>
-#include <vector>
-
 #include "runtime/base/status.h"
 #include "runtime/spec/job_spec.h"
 #include "storage/objects/object_store.h"
 #include "worker/train/train_session.h"
 
 namespace lepton::worker {
-
-// A checkpoint's tensors, as ranks that hold everything have them; those without elements are not
-// written.
-std::vector<std::pair<const char*, std::span<float>>> CheckpointedState(
-    const TrainSession& session);
 
 // Weights and optimiser's state of what of them the session's program has, and its first step,
 // whatever the number of ranks that wrote it. `objects` and `digest` outlive the session.

@@ -6,7 +6,13 @@
 namespace lepton::worker {
 namespace {
 
-enum TailPlace { kTailStop = std::tuple_size_v<SplitLoss>, kTailLeave, kTailRegroup, kTailDigests };
+enum TailPlace {
+  kTailStop = std::tuple_size_v<SplitLoss>,
+  kTailLeave,
+  kTailRegroup,
+  kTailWritten,
+  kTailDigests
+};
 // A digest is 64 bits in floats that hold 24, so that sums with zeros are exact.
 constexpr int kDigestFloats = 3;
 constexpr int kDigestBits = 24;
@@ -38,6 +44,7 @@ void WriteTail(std::span<float> tail, const SplitLoss& loss, const Wishes& wishe
   tail[kTailStop] = wishes.stop ? 1.0f : 0.0f;
   tail[kTailLeave] = wishes.leave ? 1.0f : 0.0f;
   tail[kTailRegroup] = wishes.regroup ? 1.0f : 0.0f;
+  tail[kTailWritten] = wishes.written ? 1.0f : 0.0f;
   const std::span<float> digests = tail.subspan(kTailDigests);
   std::fill(digests.begin(), digests.end(), 0.0f);
   for (int i = 0; i < kDigestFloats; ++i) {
@@ -54,6 +61,7 @@ StepSums ReadTail(std::span<const float> tail) {
   sums.stop = static_cast<int>(tail[kTailStop]);
   sums.leave = static_cast<int>(tail[kTailLeave]);
   sums.regroup = static_cast<int>(tail[kTailRegroup]);
+  sums.written = static_cast<int>(tail[kTailWritten]);
   const std::span<const float> digests = tail.subspan(kTailDigests);
   sums.digests.resize(digests.size() / kDigestFloats);
   for (size_t i = 0; i < digests.size(); ++i) {

@@ -25,12 +25,14 @@ struct Wishes {
   bool stop = false;     // all ranks stop
   bool leave = false;    // this rank goes
   bool regroup = false;  // the group ends, for somebody joins
+  bool written = false;  // no wish: its slice of the checkpoint that is under way is durable
 };
 
 // The sums over ranks.
 struct StepSums {
   nn::LossSum loss;
   int stop = 0, leave = 0, regroup = 0;  // ranks that wish for it
+  int written = 0;                       // ranks of which it is true
   std::vector<uint64_t> digests;         // by rank: of its parameters
 };
 

@@ -16,8 +16,6 @@ namespace {
 
 using collectives::DataType;
 
-constexpr size_t kPieceFloats = size_t{1} << 22;
-
 // Of what each mate has whole.
 uint64_t DigestOfUndivided(nn::TrainingProgram& program) {
   std::vector<uint64_t> digests;
@@ -79,17 +77,19 @@ Status TensorGang::AgreeOnStep(nn::TrainingProgram& program, StepSums& sums) {
   struct Told {
     uint64_t digest;
     uint64_t loss;  // its bits
-    int64_t stop;
+    int64_t stop, written;
   };
   // What is not finite ends the run on all ranks, for that reason.
   const double loss = std::isfinite(sums.loss.sum) ? sums.loss.sum : 0;
-  const Told mine{DigestOfUndivided(program), std::bit_cast<uint64_t>(loss), sums.stop};
+  const Told mine{DigestOfUndivided(program), std::bit_cast<uint64_t>(loss), sums.stop,
+                  sums.written};
   std::vector<Told> all(static_cast<size_t>(mates_->size()));
   AllGather(&mine, all.data(), sizeof(Told));
   LEPTON_RETURN_IF_ERROR(status_);
-  sums.stop = 0;
+  sums.stop = sums.written = 0;
   for (size_t mate = 0; mate < all.size(); ++mate) {
     sums.stop += static_cast<int>(all[mate].stop);
+    sums.written += static_cast<int>(all[mate].written);
     const bool same = all[mate].digest == all[0].digest && all[mate].loss == all[0].loss;
     if (same) continue;
     return DataLoss(fmt::format(
@@ -100,39 +100,22 @@ Status TensorGang::AgreeOnStep(nn::TrainingProgram& program, StepSums& sums) {
   return Status::Ok();
 }
 
-Status TensorGang::Collect(nn::TrainingProgram& program, const ZeroState::TakeState& take) {
-  const std::vector<nn::ParameterView> whole = nn::WholeParameters(program.parameters());
-  const std::span<const float> state = program.optimizer_state(), weights = program.weights();
-  const int64_t mine = TrainedElements(program.parameters());
-  const int components = program.state_per_element();
-  std::vector<ZeroState::StatePart> piece;
-  size_t floats = 0;
-  Status taken;
-  const auto flush = [&] {
-    if (take && taken.ok() && !piece.empty()) taken = take(std::exchange(piece, {}));
-    piece.clear();
-    floats = 0;
+Result<std::vector<std::vector<float>>> TensorGang::Undivided(nn::TrainingProgram& program,
+                                                              size_t number) {
+  const nn::ParameterView& view = program.parameters()[number];
+  std::vector<std::vector<float>> state;
+  const auto add = [&](std::span<const float> all, int64_t offset) {
+    state.push_back(
+        nn::GatherWhole(this, view.shape, view.slice,
+                        all.subspan(static_cast<size_t>(offset), static_cast<size_t>(view.size))));
   };
-  for (size_t i = 0; i < whole.size(); ++i) {
-    const nn::ParameterView& view = program.parameters()[i];
-    ZeroState::StatePart part;
-    part.at = {whole[i].offset, whole[i].offset + whole[i].size};
-    const auto add = [&](std::span<const float> all, int64_t offset) {
-      const std::vector<float> values =
-          nn::GatherWhole(this, view.shape, view.slice,
-                          all.subspan(static_cast<size_t>(offset), static_cast<size_t>(view.size)));
-      part.state.insert(part.state.end(), values.begin(), values.end());
-    };
-    for (int c = 0; c < components; ++c) add(state, c * mine + view.offset);
-    add(weights, view.offset);
-    LEPTON_RETURN_IF_ERROR(status_);
-    if (!take) continue;
-    floats += part.state.size();
-    piece.push_back(std::move(part));
-    if (floats >= kPieceFloats) flush();
+  const int64_t mine = TrainedElements(program.parameters());
+  for (int c = 0; c < program.state_per_element(); ++c) {
+    add(program.optimizer_state(), c * mine + view.offset);
   }
-  flush();
-  return taken;
+  add(program.weights(), view.offset);
+  LEPTON_RETURN_IF_ERROR(status_);
+  return state;
 }
 
 Status TensorGang::Abort(Status cause) {

@@ -50,10 +50,9 @@ class TensorGang final : public graph::TensorGroup {
   // kDataLoss when mates do not have the same loss and the same undivided weights: they would drift
   // apart.
   Status AgreeOnStep(nn::TrainingProgram& program, StepSums& sums);
-  // The replica's state as that of the undivided model, in pieces of some MiB, each once: weights
-  // behind the optimiser's state. Mates call it together; `take` is null on those that only give.
-  // Its error is the result, behind all that the others need.
-  Status Collect(nn::TrainingProgram& program, const ZeroState::TakeState& take);
+  // The state of the program's `number`th tensor as that of the undivided model: the optimiser's,
+  // component by component, and the weights last. Mates call it together, and all have it.
+  Result<std::vector<std::vector<float>>> Undivided(nn::TrainingProgram& program, size_t number);
   // All groups are over, for this cause, which is the result.
   Status Abort(Status cause);
 

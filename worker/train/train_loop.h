@@ -25,12 +25,14 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "collectives/communicator.h"
 #include "runtime/base/status.h"
 #include "runtime/nn/outer_optimizer.h"
 #include "runtime/nn/training_program.h"
 #include "runtime/spec/job_spec.h"
+#include "storage/checkpoints/checkpoint.h"
 #include "storage/objects/object_store.h"
 #include "worker/data/prepared_data.h"
 #include "worker/parting.h"
@@ -56,7 +58,7 @@ struct Divergence {
   int ranks = 0;       // of the group
 };
 
-// What a loop does to the world. Progress and Checkpoint are called on rank 0 only.
+// What a loop does to the world. Progress is called on rank 0 only.
 class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
@@ -73,22 +75,27 @@ class TrainObserver {
   // On a rank that is not to be trusted any more; the loop ends with kDataLoss.
   virtual void Diverged(const Divergence&) {}
   virtual void Progress(const TrainProgress& progress) = 0;
-  // Makes a durable checkpoint of the program's state after `step` steps; returns its digest. None
-  // that was begun is still on its way then.
-  virtual Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) = 0;
-  // Begins one beside the steps: on return all that it needs of the state is copied. Ready when it
-  // is durable, or failed. The default is no sooner back than that.
+  // A checkpoint, in slices that ranks write beside the steps, and a manifest that one of them
+  // writes when all slices are durable. Each of the three begins one of it: on return all that it
+  // needs of the state is copied. Ready when that is durable, with the object's digest, or failed.
   using CheckpointDone = std::future<Result<storage::Digest>>;
-  virtual CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics) {
-    std::promise<Result<storage::Digest>> done;
-    done.set_value(Checkpoint(step, metrics));
-    return done.get_future();
+  using Slices = std::vector<storage::CheckpointSlice>;
+  // An observer that takes none has none to begin.
+  virtual CheckpointDone BeginSlice(uint64_t, int /*number*/, const Slices&) { return Refuse(); }
+  virtual CheckpointDone BeginManifest(uint64_t, const Metrics&,
+                                       const std::vector<storage::Digest>& /*slices*/) {
+    return Refuse();
   }
-  // The same with parallel.zero, where no rank holds the optimiser's state, and parallel.tensor,
-  // where none holds the weights either: `collect` gives `take` each part of it once.
-  using CollectState = std::function<Status(const ZeroState::TakeState& take)>;
-  virtual Result<storage::Digest> CheckpointParts(uint64_t, const Metrics&, const CollectState&) {
-    return Internal("this observer takes no checkpoints in parts");
+  // Both, by a rank that has all of the state: the manifest's digest.
+  virtual CheckpointDone BeginCheckpoint(uint64_t, const Metrics&, const Slices&) {
+    return Refuse();
+  }
+
+ private:
+  static CheckpointDone Refuse() {
+    std::promise<Result<storage::Digest>> done;
+    done.set_value(Internal("this observer takes no checkpoints"));
+    return done.get_future();
   }
 };
 
@@ -104,8 +111,9 @@ struct TrainRun {
   uint64_t last_step = 0;                 // leave when so many are done
   bool checkpoints = true;                // every spec.checkpoint.every_steps, and on a stop
   bool checkpoint_at_end = false;
-  storage::Digest resumed_from;  // for messages; empty when fresh
-  StateSource first_state = {};  // parallel.zero: at first_step; null: zeros
+  int64_t slice_bytes = int64_t{4} << 20;  // of a checkpoint that a rank writes: at least
+  storage::Digest resumed_from;            // for messages; empty when fresh
+  StateSource first_state = {};            // parallel.zero: at first_step; null: zeros
 };
 
 // What this rank keeps of the training state between two steps, in bytes.

@@ -6,7 +6,9 @@
 //   loop_join.cc        joiners get the state beside the steps, and take their shards behind one
 //   loop_equality.cc    ranks that hold other parameters than their peers
 //   loop_drain.cc       ranks leave, or others join: the group ends behind a step
-//   loop_checkpoint.cc  what follows a step: evaluation, checkpoint, report
+//   loop_after_step.cc  what follows a step: evaluation, checkpoint, report
+//   loop_checkpoint.cc  checkpoints: who writes what, beside the steps, and what becomes of it
+//   loop_slices.cc      which of the state a rank writes
 // Threads: one caller.
 #pragma once
 
@@ -43,7 +45,8 @@ class TrainLoop::Impl {
   const Parting& parting() const { return parting_; }
 
  private:
-  bool leader() const { return (tensor_ ? tensor_->gang() : *gang_).rank() == 0; }
+  collectives::Communicator& all_ranks() const { return tensor_ ? tensor_->gang() : *gang_; }
+  bool leader() const { return all_ranks().rank() == 0; }
   Status Abort(Status cause);
 
   // loop_step.cc
@@ -97,18 +100,33 @@ class TrainLoop::Impl {
   void SetLeft(const std::vector<bool>& stays);
   Status Part();
 
-  // loop_checkpoint.cc
+  // loop_after_step.cc
   Status AfterStep();
   Status EvaluateNow();
+  void Report(double train_loss);
+
+  // loop_checkpoint.cc
   enum class Write { kNow, kBesideSteps };
   Status CheckpointNow(Write how);
+  Status BeginCheckpoint();
   Status TakeWritten();
+  bool SliceIsWritten() const;
+  Status GatherSlices();
   Status FinishCheckpoint();
-  void LookForWriter(std::span<const uint64_t> writing);
-  Result<storage::Digest> CheckpointParts(const Metrics& metrics);
-  Status CollectParts(const ZeroState::TakeState& take);
+  Status FindPending();
   std::string LastGood() const;
-  void Report(double train_loss);
+
+  // loop_slices.cc
+  struct StateSlices {
+    TrainObserver::Slices slices;  // of `kept`, or of the state itself
+    std::vector<std::vector<float>> kept;
+  };
+  int SliceCount();
+  Result<StateSlices> SlicesOf(int number, int count);
+  TrainObserver::Slices ShareOfArrays(int number, int count);
+  TrainObserver::Slices SlicesOfParts(const std::vector<ZeroState::StatePart>& parts);
+  Result<StateSlices> UndividedShare(int number, int count);
+  TrainObserver::Slices AllSlices();
 
   const TrainRun& run_;
   TrainObserver& observer_;
@@ -139,10 +157,12 @@ class TrainLoop::Impl {
   bool leaves_ = false;         // this rank wished it then
   bool meets_to_part_ = false;  // the group is for those that leave alone
   Parting parting_;             // as the newest Run ended
-  // Of state_.pending_step, on the rank that writes it: on its way, or its digest once durable.
+  // What this rank writes of a checkpoint: on its way, or its digest once durable.
+  static constexpr int kManifest = -1;
   TrainObserver::CheckpointDone writing_;
   storage::Digest written_;
-  uint64_t writing_step_ = 0;  // 0: neither
+  uint64_t writing_step_ = 0;  // 0: nothing
+  int writing_slice_ = kManifest;
   int64_t samples_ = 0, reported_samples_ = 0;
   MonotonicTime started_{}, reported_{};
 };

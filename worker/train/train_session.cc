@@ -365,96 +365,74 @@ storage::CheckpointInfo TaskObserver::InfoOf(uint64_t step, const Metrics& metri
   return info;
 }
 
-void TaskObserver::ReportCheckpoint(uint64_t step, const Metrics& metrics,
-                                    const storage::Digest& manifest,
-                                    const std::vector<storage::Digest>& objects) {
-  wire::TaskCheckpoint report;
-  report.set_step(step);
-  report.set_manifest(manifest);
-  report.mutable_metrics()->insert(metrics.begin(), metrics.end());
-  for (const storage::Digest& object : objects) report.add_objects(object);
-  context_.ReportCheckpoint(report);
-}
-
-std::vector<storage::CheckpointTensor> TaskObserver::Tensors() const {
-  std::vector<storage::CheckpointTensor> tensors;
-  for (const auto& [name, state] : CheckpointedState(session_)) {
-    if (state.empty()) continue;
-    tensors.push_back({name, {static_cast<int64_t>(state.size())}, state});
-  }
-  return tensors;
-}
-
-// Any thread.
-Result<storage::Digest> TaskObserver::Write(const storage::CheckpointInfo& info,
-                                            const std::string& copy) {
-  LEPTON_ASSIGN_OR_RETURN(const storage::WrittenCheckpoint written,
-                          storage::WriteCheckpoint(context_.objects(), info, copy));
+Result<storage::Digest> TaskObserver::WriteManifest(storage::CheckpointInfo info,
+                                                    std::vector<storage::Digest> slices,
+                                                    bool of_others) {
+  info.slices = std::move(slices);
+  LEPTON_ASSIGN_OR_RETURN(const storage::Digest manifest,
+                          storage::WriteCheckpointManifest(context_.objects(), info));
   if (diverged_) return DataLoss("this rank's parameters are not those of its peers");
-  ReportCheckpoint(info.step, info.metrics, written.manifest, {written.data});
-  return written.manifest;
+  wire::TaskCheckpoint report;
+  report.set_step(info.step);
+  report.set_manifest(manifest);
+  report.mutable_metrics()->insert(info.metrics.begin(), info.metrics.end());
+  auto& objects = of_others ? *report.mutable_slices() : *report.mutable_objects();
+  objects.Assign(info.slices.begin(), info.slices.end());
+  context_.ReportCheckpoint(report);
+  return manifest;
 }
 
-Result<storage::Digest> TaskObserver::Checkpoint(uint64_t step, const Metrics& metrics) {
-  const storage::CheckpointInfo info = InfoOf(step, metrics);
-  LEPTON_ASSIGN_OR_RETURN(const std::string copy, storage::CopyCheckpoint(info, Tensors()));
-  return Write(info, copy);
-}
-
-TrainObserver::CheckpointDone TaskObserver::BeginCheckpoint(uint64_t step, const Metrics& metrics) {
+TrainObserver::CheckpointDone TaskObserver::BeginObject(const storage::CheckpointInfo& info,
+                                                        int number, const Slices& slices,
+                                                        Then then) {
   const auto done = std::make_shared<std::promise<Result<storage::Digest>>>();
   const MonotonicTime begin = RealClock().Now();
-  const storage::CheckpointInfo info = InfoOf(step, metrics);
-  Result<std::string> copy = storage::CopyCheckpoint(info, Tensors());
+  Result<std::string> copy = storage::SerializeSlices(info, static_cast<size_t>(number), slices);
   const MonotonicTime copied = RealClock().Now();
   if (!copy.ok()) {
     done->set_value(copy.status());
     return done->get_future();
   }
   const auto bytes = std::make_shared<const std::string>(*std::move(copy));
-  writer_.Submit([this, done, info, begin, copied, bytes] {
-    Result<storage::Digest> written = Write(info, *bytes);
-    LOG_IF(INFO, written.ok()) << fmt::format(
-        "checkpoint of step {}: {} bytes, copied in {:.1f} ms, durable after {:.1f} ms", info.step,
-        bytes->size(), Milliseconds(begin, copied), Milliseconds(begin, RealClock().Now()));
-    done->set_value(std::move(written));
+  writer_.Submit([this, done, info, number, begin, copied, bytes, then = std::move(then)] {
+    Result<storage::Digest> object = context_.objects().Put(*bytes);
+    if (object.ok()) object = then(*std::move(object));
+    LOG_IF(INFO, object.ok()) << fmt::format(
+        "checkpoint of step {}, slice {}: {} bytes, copied in {:.1f} ms, durable after {:.1f} ms",
+        info.step, number, bytes->size(), Milliseconds(begin, copied),
+        Milliseconds(begin, RealClock().Now()));
+    done->set_value(std::move(object));
   });
   return done->get_future();
 }
 
-Result<storage::Digest> TaskObserver::CheckpointParts(uint64_t step, const Metrics& metrics,
-                                                      const CollectState& collect) {
-  const std::span<float> weights = session_.program->weights();
-  const int64_t per_element = session_.program->state_per_element();
-  const std::vector<nn::ParameterView> whole = nn::WholeParameters(session_.program->parameters());
-  const int64_t trained = TrainedElements(whole);
-  const int64_t all = nn::ElementsOf(whole);
-  storage::SlicedCheckpointWriter writer(context_.objects(), InfoOf(step, metrics));
-  // Where they are in slices too, these are the statistics; of a divided model all are in parts.
-  if (!weights.empty() && context_.spec().parallel.tensor == 1) {
-    LEPTON_RETURN_IF_ERROR(
-        writer.Add({{"weights", session_.program->weights_begin(), all, weights}}));
-  }
-  LEPTON_RETURN_IF_ERROR(collect([&](const std::vector<ZeroState::StatePart>& slice) {
-    std::vector<storage::CheckpointSlice> slices;
-    for (const ZeroState::StatePart& part : slice) {
-      for (int64_t c = 0; c < per_element; ++c) {
-        slices.push_back({"optimizer", c * trained + part.at.begin, per_element * trained,
-                          std::span(part.state)
-                              .subspan(static_cast<size_t>(c * part.at.size()),
-                                       static_cast<size_t>(part.at.size()))});
-      }
-      if (static_cast<int64_t>(part.state.size()) > per_element * part.at.size()) {
-        slices.push_back(
-            {"weights", part.at.begin, all,
-             std::span(part.state).subspan(static_cast<size_t>(per_element * part.at.size()))});
-      }
-    }
-    return writer.Add(slices);
-  }));
-  LEPTON_ASSIGN_OR_RETURN(const auto written, writer.Finish());
-  ReportCheckpoint(step, metrics, written.manifest, written.slices);
-  return written.manifest;
+TrainObserver::CheckpointDone TaskObserver::BeginSlice(uint64_t step, int number,
+                                                       const Slices& slices) {
+  return BeginObject(InfoOf(step, {}), number, slices,
+                     [this, step](storage::Digest object) -> Result<storage::Digest> {
+                       wire::TaskCheckpointSlice report;
+                       report.set_step(step);
+                       report.set_object(object);
+                       if (!diverged_) context_.ReportCheckpointSlice(report);
+                       return object;
+                     });
+}
+
+TrainObserver::CheckpointDone TaskObserver::BeginManifest(
+    uint64_t step, const Metrics& metrics, const std::vector<storage::Digest>& slices) {
+  const auto done = std::make_shared<std::promise<Result<storage::Digest>>>();
+  writer_.Submit([this, done, info = InfoOf(step, metrics), slices] {
+    done->set_value(WriteManifest(info, slices, /*of_others=*/true));
+  });
+  return done->get_future();
+}
+
+TrainObserver::CheckpointDone TaskObserver::BeginCheckpoint(uint64_t step, const Metrics& metrics,
+                                                            const Slices& slices) {
+  const storage::CheckpointInfo info = InfoOf(step, metrics);
+  return BeginObject(info, 0, slices, [this, info](storage::Digest object) {
+    return WriteManifest(info, {std::move(object)}, /*of_others=*/false);
+  });
 }
 
 }  // namespace lepton::worker

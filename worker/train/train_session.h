@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -81,17 +82,21 @@ class TaskObserver final : public TrainObserver {
   void Committed(uint64_t step) override { faults_.Committed(step, *session_.program); }
   void Diverged(const Divergence& found) override;
   void Progress(const TrainProgress& progress) override;
-  Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) override;
-  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics) override;
-  Result<storage::Digest> CheckpointParts(uint64_t step, const Metrics& metrics,
-                                          const CollectState& collect) override;
+  CheckpointDone BeginSlice(uint64_t step, int number, const Slices& slices) override;
+  CheckpointDone BeginManifest(uint64_t step, const Metrics& metrics,
+                               const std::vector<storage::Digest>& slices) override;
+  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics,
+                                 const Slices& slices) override;
 
  private:
-  std::vector<storage::CheckpointTensor> Tensors() const;
-  Result<storage::Digest> Write(const storage::CheckpointInfo& info, const std::string& copy);
   storage::CheckpointInfo InfoOf(uint64_t step, const Metrics& metrics) const;
-  void ReportCheckpoint(uint64_t step, const Metrics& metrics, const storage::Digest& manifest,
-                        const std::vector<storage::Digest>& objects);
+  // Copies, and puts the object into the store beside the steps; `then` gets its digest there.
+  using Then = std::function<Result<storage::Digest>(storage::Digest object)>;
+  CheckpointDone BeginObject(const storage::CheckpointInfo& info, int number, const Slices& slices,
+                             Then then);
+  // Beside the steps too.
+  Result<storage::Digest> WriteManifest(storage::CheckpointInfo info,
+                                        std::vector<storage::Digest> slices, bool of_others);
 
   TaskContext& context_;
   const TrainSession& session_;

@@ -151,14 +151,36 @@ const ZeroState::Piece* ZeroState::Find(const Elements& part) const {
   return nullptr;
 }
 
-std::vector<float> ZeroState::PartOf(const Elements& part) const {
+ZeroState::StatePart ZeroState::ViewOf(const Elements& part) const {
   const Piece* const piece = Find(part);
-  std::vector<float> state;
+  StatePart view{part, {}};
   for (int c = 0; c < components_; ++c) {
-    const auto from = piece->component(c).begin() + (part.begin - piece->at.begin);
-    state.insert(state.end(), from, from + part.size());
+    view.components.push_back(piece->component(c).subspan(
+        static_cast<size_t>(part.begin - piece->at.begin), static_cast<size_t>(part.size())));
+  }
+  return view;
+}
+
+std::vector<float> ZeroState::PartOf(const Elements& part) const {
+  std::vector<float> state;
+  for (const std::span<const float> values : ViewOf(part).components) {
+    state.insert(state.end(), values.begin(), values.end());
   }
   return state;
+}
+
+std::vector<ZeroState::StatePart> ZeroState::OwnSlice() const {
+  std::vector<StatePart> parts;
+  if (components_ == 0) return parts;
+  for (const Elements& part : layout_.slice(rank_)) parts.push_back(ViewOf(part));
+  return parts;
+}
+
+std::vector<ZeroState::StatePart> ZeroState::AllHeld() const {
+  std::vector<StatePart> parts;
+  if (components_ == 0) return parts;
+  for (const Piece& piece : pieces_) parts.push_back(ViewOf(piece.at));
+  return parts;
 }
 
 void ZeroState::PutPart(const Elements& part, std::span<const float> state,

@@ -91,18 +91,16 @@ class ZeroState {
   Status HandOver(collectives::Communicator& gang, const std::vector<bool>& stays);
   Status HandOver(collectives::Communicator& gang, const Meeting& meeting);
 
-  // ---- a checkpoint
+  // ---- a checkpoint. Both are valid until the next update, or the next meeting.
   struct StatePart {
     Elements at;
-    std::vector<float> state;  // component by component; with stage 3 the weights are the last
+    std::vector<std::span<const float>> components;  // with stage 3 the weights are the last
   };
-  using TakeState = std::function<Status(const std::vector<StatePart>& slice)>;
-  // Collective. Every part once, a slice at a time, to rank 0's `take`, whose first error is
-  // returned on rank 0 when all is through.
-  Status Collect(collectives::Communicator& gang, const TakeState& take);
-  // By this rank alone, if it has everything, complete weights among it.
+  // This rank's slice: those of all ranks of its group are the state, each part once.
+  std::vector<StatePart> OwnSlice() const;
+  // All of it, if this rank has everything, complete weights among it.
+  std::vector<StatePart> AllHeld() const;
   bool HoldsAll() const { return (whole_ || with_weights_) && HoldsEverySlice(); }
-  Status CollectAlone(const TakeState& take) const;
 
   // ---- stage 3
   // Of a part that this rank holds.
@@ -138,6 +136,7 @@ class ZeroState {
                const std::vector<std::vector<Elements>>& wanted, uint64_t* moved);
   Status Load(const Elements& part, std::span<float> state) const;
   const Piece* Find(const Elements& part) const;
+  StatePart ViewOf(const Elements& part) const;
   std::vector<float> PartOf(const Elements& part) const;
   void PutPart(const Elements& part, std::span<const float> state, std::vector<Piece>& to) const;
   void KeepBoth(const std::vector<Piece>& more);

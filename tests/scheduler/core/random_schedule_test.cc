@@ -105,6 +105,11 @@ class Chaos {
         return sim.Finish(id, "OK", "", 0, {{"validation/accuracy", value}}, "m." + id);
       case 1: {
         const auto step = static_cast<uint64_t>(Pick(1000));
+        const std::string sliced = "s" + std::to_string(step % 20);
+        if (Pick(3) == 0) {
+          return sim.Slice(id, step % 20, sliced + ".s" + std::to_string(Pick(2)));
+        }
+        if (Pick(3) == 0) return sim.Manifest(id, step % 20, sliced, 2);
         return sim.Checkpoint(id, step, "c" + std::to_string(Pick(50)),
                               {{"validation/accuracy", value}});
       }

@@ -146,6 +146,24 @@ void Sim::Checkpoint(const std::string& task, uint64_t step, const std::string& 
   Report(task, std::move(report));
 }
 
+void Sim::Manifest(const std::string& task, uint64_t step, const std::string& manifest,
+                   int slices) {
+  wire::TaskReport report;
+  report.mutable_checkpoint()->set_step(step);
+  report.mutable_checkpoint()->set_manifest(manifest);
+  for (int i = 0; i < slices; ++i) {
+    report.mutable_checkpoint()->add_slices(manifest + ".s" + std::to_string(i));
+  }
+  Report(task, std::move(report));
+}
+
+void Sim::Slice(const std::string& task, uint64_t step, const std::string& object) {
+  wire::TaskReport report;
+  report.mutable_checkpoint_slice()->set_step(step);
+  report.mutable_checkpoint_slice()->set_object(object);
+  Report(task, std::move(report));
+}
+
 void Sim::Ready(const std::string& task, uint32_t port) {
   wire::TaskReport report;
   report.mutable_ready()->set_host("127.0.0.1");

@@ -105,6 +105,9 @@ class Sim {
                 const std::map<std::string, double>& metrics = {});
   void Checkpoint(const std::string& task, uint64_t step, const std::string& manifest,
                   const std::map<std::string, double>& metrics = {});
+  // The same of one in slices: "c5.s0", .., each of which its rank reports.
+  void Manifest(const std::string& task, uint64_t step, const std::string& manifest, int slices);
+  void Slice(const std::string& task, uint64_t step, const std::string& object);
   void Ready(const std::string& task, uint32_t port);
   // Of a sharded gang: its data is prepared; a shard is done ("" as object: the same for any rank).
   void ShardsReady(const std::string& task, int64_t rows, int64_t shard_rows);

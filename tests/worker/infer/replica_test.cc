@@ -342,6 +342,7 @@ class FakeContext final : public TaskContext {
   }
   void ReportProgress(const wire::TaskProgress&) override {}
   void ReportCheckpoint(const wire::TaskCheckpoint&) override {}
+  void ReportCheckpointSlice(const wire::TaskCheckpointSlice&) override {}
   void ReportReady(const std::string&, uint16_t port, double) override { port_ = port; }
   void SetResult(const wire::TaskFinished&) override {}
   bool stop_requested() const override { return stop_; }

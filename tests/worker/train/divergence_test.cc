@@ -151,12 +151,24 @@ class FlippingObserver final : public TrainObserver {
   }
   void Diverged(const Divergence& divergence) override { found = divergence; }
   void Progress(const TrainProgress&) override {}
-  Result<storage::Digest> Checkpoint(uint64_t, const Metrics&) override {
-    return std::string(64, 'd');
+  CheckpointDone BeginSlice(uint64_t, int, const Slices&) override { return Done(); }
+  CheckpointDone BeginManifest(uint64_t, const Metrics&,
+                               const std::vector<storage::Digest>&) override {
+    return Done();
+  }
+  CheckpointDone BeginCheckpoint(uint64_t, const Metrics&, const Slices&) override {
+    return Done();
   }
   TwoTensors* program = nullptr;
   uint64_t flip_at = 0, flip_after = 0;
   std::optional<Divergence> found;
+
+ private:
+  static CheckpointDone Done() {
+    std::promise<Result<storage::Digest>> done;
+    done.set_value(std::string(64, 'd'));
+    return done.get_future();
+  }
 };
 
 struct DivergenceRank {

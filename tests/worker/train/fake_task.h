@@ -51,6 +51,9 @@ class FakeTask final : public worker::TaskContext {
     checkpoints.push_back(report);
     if (report.step() == stop_at_checkpoint) stop = true;
   }
+  void ReportCheckpointSlice(const wire::TaskCheckpointSlice& report) override {
+    slices.push_back(report);
+  }
   void ReportReady(const std::string&, uint16_t, double) override {}
   worker::ShardSource* shards() override { return shard_source.get(); }
   void SetResult(const wire::TaskFinished& finished) override { result = finished; }
@@ -58,6 +61,7 @@ class FakeTask final : public worker::TaskContext {
 
   std::vector<wire::TaskProgress> progress;
   std::vector<wire::TaskCheckpoint> checkpoints;
+  std::vector<wire::TaskCheckpointSlice> slices;
   wire::TaskFinished result;
   std::atomic<bool> stop = false;
   uint64_t stop_at_checkpoint = 0;  // asks for a stop once this step is checkpointed

@@ -21,18 +21,17 @@ TEST_F(LoopCheckpoint, StepsGoOnWhileACheckpointIsWrittenAndTheNextOneWaitsForIt
   for (const int size : {1, 3}) {
     const auto ranks = Run(size, 14, [](int, LoopRank& rank) {
       RecordingObserver& observer = rank.observer;
-      observer.beside_steps = true;
+      observer.at_once_from = 1000;
       observer.on_commit = [&observer](uint64_t step) {
-        if (step == 8 && !observer.begun.empty()) observer.Finish(5);
-        if (step == 14 && !observer.begun.empty()) observer.Finish(10);
+        if (step == 8 && !observer.checkpoints.empty()) observer.Finish(5);
+        if (step == 14 && !observer.checkpoints.empty()) observer.Finish(10);
       };
     });
-    EXPECT_THAT(ranks[0].observer.begun, ElementsAre(5, 10));
-    EXPECT_TRUE(ranks[0].observer.checkpoints.empty());
+    EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(5, 10));
     for (const LoopRank& rank : ranks) {
       ASSERT_TRUE(rank.status.ok()) << rank.status.ToString();
       EXPECT_EQ(rank.outcome.last_checkpoint, RecordingObserver::DigestOf(10));
-      EXPECT_EQ(rank.observer.begun.empty(), &rank != &ranks[0]);
+      EXPECT_EQ(rank.observer.checkpoints.empty(), &rank != &ranks[0]);
     }
   }
 }
@@ -50,23 +49,23 @@ TEST_F(LoopCheckpoint, CheckpointsAreEvaluatedWhereTheBestAreKept) {
 TEST_F(LoopCheckpoint, AStopWaitsForTheCheckpointThatIsWrittenAndWritesItsOwn) {
   const auto ranks = Run(2, 20, [](int rank, LoopRank& r) {
     RecordingObserver& observer = r.observer;
-    observer.beside_steps = true;
+    observer.at_once_from = 7;
     if (rank == 0) observer.stop_after = 7;
     observer.on_commit = [&observer](uint64_t step) {
-      if (step == 7 && !observer.begun.empty()) observer.Finish(5);
+      if (step == 7 && !observer.checkpoints.empty()) observer.Finish(5);
     };
   });
   EXPECT_EQ(ranks[0].status.code(), StatusCode::kCancelled);
-  EXPECT_THAT(ranks[0].observer.begun, ElementsAre(5));
-  EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(7));
+  EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(5, 7));
 }
 
 TEST_F(LoopCheckpoint, ACheckpointThatFailsBesideTheStepsEndsItsRankAtOnce) {
   const auto ranks = Run(1, 20, [](int, LoopRank& rank) {
     RecordingObserver& observer = rank.observer;
-    observer.beside_steps = true;
+    observer.at_once_from = 1000;
     observer.on_commit = [&observer](uint64_t step) {
-      if (step == 7) observer.Finish(5, ResourceExhausted("the disk is full"));
+      if (step == 7)
+        observer.Finish(5, RecordingObserver::kManifest, ResourceExhausted("the disk is full"));
     };
   });
   EXPECT_EQ(ranks[0].status.code(), StatusCode::kResourceExhausted);
@@ -83,13 +82,14 @@ TEST_F(LoopCheckpoint, ACheckpointThatIsLostWithItsWriterIsDoneAgain) {
     std::vector<std::thread> threads;
     for (int rank = 0; rank < 2; ++rank) {
       RecordingObserver& observer = ranks[rank].observer;
-      observer.beside_steps = true;
+      observer.at_once_from = 1000;
       // In the step behind it, before its gradient is there.
       if (rank == 0) ranks[0].program.failing_step = dies_at;
       if (rank == 1) {
         observer.on_commit = [&observer](uint64_t step) {
-          if (step == 9 && !observer.begun.empty()) observer.Finish(observer.begun.back());
-          if (step == 12 && !observer.begun.empty()) observer.Finish(10);
+          if (step == 9 && !observer.checkpoints.empty())
+            observer.Finish(observer.checkpoints.back());
+          if (step == 12 && !observer.checkpoints.empty()) observer.Finish(10);
         };
       }
       threads.emplace_back([&, rank] {
@@ -113,9 +113,80 @@ TEST_F(LoopCheckpoint, ACheckpointThatIsLostWithItsWriterIsDoneAgain) {
       });
     }
     for (std::thread& thread : threads) thread.join();
-    EXPECT_THAT(ranks[0].observer.begun, ElementsAre(5));
-    EXPECT_THAT(ranks[1].observer.begun, ElementsAre(dies_at == 5 ? 5 : 8, 10));
+    EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(5));
+    EXPECT_THAT(ranks[1].observer.checkpoints, ElementsAre(dies_at == 5 ? 5 : 8, 10));
   }
+}
+
+// Each rank its own, of which there are more than elements; then rank 0 the manifest.
+TEST_F(LoopCheckpoint, RanksWriteSlicesAndTheManifestComesBehindTheLastOfThem) {
+  slice_bytes_ = 1;
+  const auto ranks = Run(3, 14, [](int number, LoopRank& rank) {
+    RecordingObserver& observer = rank.observer;
+    observer.at_once_from = 10;
+    observer.on_commit = [&observer, number](uint64_t step) {
+      if (step == 6 + static_cast<uint64_t>(number)) observer.Finish(5, number);
+      EXPECT_TRUE(step > 9 || observer.checkpoints.empty()) << step;
+      if (step == 10 && number == 0) {
+        // The reduction of step 9 was the first to tell that all of it is there.
+        EXPECT_THAT(observer.checkpoints, ElementsAre(5));
+        observer.Finish(5);
+      }
+    };
+  });
+  int64_t elements = 0;
+  for (int rank = 0; rank < 3; ++rank) {
+    const LoopRank& one = ranks[static_cast<size_t>(rank)];
+    ASSERT_TRUE(one.status.ok()) << one.status.ToString();
+    EXPECT_EQ(one.outcome.last_checkpoint, RecordingObserver::DigestOf(10));
+    EXPECT_THAT(one.observer.begun_slices, ElementsAre(std::pair(5u, rank), std::pair(10u, rank)));
+    elements += one.observer.elements;
+  }
+  EXPECT_EQ(elements, 2);  // of a program with one weight, twice
+  const auto& manifests = ranks[0].observer.manifests;
+  ASSERT_EQ(manifests.size(), 2u);
+  EXPECT_THAT(manifests[0].second,
+              ElementsAre(RecordingObserver::DigestOf(5, 0), RecordingObserver::DigestOf(5, 1),
+                          RecordingObserver::DigestOf(5, 2)));
+  EXPECT_TRUE(ranks[1].observer.manifests.empty());
+}
+
+TEST_F(LoopCheckpoint, ASliceThatFailsEndsItsRankWithTheErrorAndTheOthersWithItsNumber) {
+  slice_bytes_ = 1;
+  // Beside the steps, and where all wait for it.
+  for (const bool waits : {false, true}) {
+    const auto ranks = Run(2, 20, [waits](int number, LoopRank& rank) {
+      RecordingObserver& observer = rank.observer;
+      observer.at_once_from = 1000;
+      observer.on_commit = [&observer, number, waits](uint64_t step) {
+        if (step != (waits ? 10u : 7u)) return;
+        observer.Finish(5, number, number == 1 ? ResourceExhausted("the disk is full") : Status());
+      };
+    });
+    EXPECT_EQ(ranks[1].status.code(), StatusCode::kResourceExhausted);
+    EXPECT_THAT(ranks[1].status.message(), HasSubstr("checkpoint of step 5: the disk is full"));
+    EXPECT_EQ(ranks[0].status.code(), StatusCode::kAborted) << ranks[0].status.ToString();
+    EXPECT_TRUE(ranks[0].observer.checkpoints.empty());
+  }
+}
+
+// A stop: its own checkpoint, in slices, at once.
+TEST_F(LoopCheckpoint, AStopWaitsForAllSlices) {
+  slice_bytes_ = 1;
+  const auto ranks = Run(2, 20, [](int rank, LoopRank& r) {
+    RecordingObserver& observer = r.observer;
+    observer.at_once_from = 7;
+    if (rank == 0) observer.stop_after = 7;
+    observer.on_commit = [&observer, rank](uint64_t step) {
+      if (step != 7) return;
+      observer.Finish(5, rank);
+      observer.at_once_from = 0;
+    };
+  });
+  for (const LoopRank& rank : ranks) {
+    EXPECT_EQ(rank.status.code(), StatusCode::kCancelled) << rank.status.ToString();
+  }
+  EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(5, 7));
 }
 
 }  // namespace

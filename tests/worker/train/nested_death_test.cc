@@ -38,9 +38,13 @@ constexpr Kind kKinds[] = {
      40, 0, true, 300},
     // The state goes beside the steps, in six pieces.
     {"Large", "gradients: {bucket_bytes: 4096}", 12, 40, 0, false, 300},
-    {"LocalSgd", "local_sgd: {inner_steps: 2}, gradients: {bucket_bytes: 4096}", 8, 40, 0, false,
-     200},
-    {"Zero1", "parallel: {zero: 1}, gradients: {bucket_bytes: 65536}", 5, 230, 1, true, 100},
+    {"LargeWithCheckpoints", "gradients: {bucket_bytes: 4096}, checkpoint: {every_steps: 2}", 12,
+     40, 0, false, 300},
+    {"LocalSgd",
+     "local_sgd: {inner_steps: 2}, gradients: {bucket_bytes: 4096}, checkpoint: {every_steps: 2}",
+     8, 40, 0, false, 200},
+    {"Zero1", "parallel: {zero: 1}, gradients: {bucket_bytes: 65536}, checkpoint: {every_steps: 1}",
+     5, 230, 1, true, 100},
     {"Zero2", "parallel: {zero: 2}, gradients: {bucket_bytes: 65536}", 5, 230, 2, true, 100},
     {"Zero2InStripes", "parallel: {zero: 2}, gradients: {bucket_bytes: 65536}", 5, 560, 2, true,
      10},
@@ -222,10 +226,13 @@ ZeroTraining TrainingOf(const Kind& kind) {
       kind.steps, kind.hidden);
 }
 
-std::string Undisturbed(const Kind& kind) {
+// The weights, and the checkpoints.
+std::string Undisturbed(const Kind& kind,
+                        std::unique_ptr<testing::CheckpointBoard>* board = nullptr) {
   ZeroTraining training = TrainingOf(kind);
   training.Add();
   training.Group();
+  if (board != nullptr) *board = std::move(training.board);
   return training.Weights(*training.members[0]);
 }
 
@@ -237,10 +244,12 @@ class NestedDeath : public NestedDeathOf, public ::testing::WithParamInterface<K
 
 TEST_P(NestedDeath, CostsNothingAsLongAsSomebodyHasTheState) {
   const Kind& kind = GetParam();
-  const std::string calm = Undisturbed(kind);
+  std::unique_ptr<testing::CheckpointBoard> checkpoints;
+  const std::string calm = Undisturbed(kind, &checkpoints);
   const int first = FromEnvironment("LEPTON_NESTED_FIRST", 0);
   const int seeds = FromEnvironment("LEPTON_NESTED_SEEDS", kind.seeds);
   int done = 0, lost = 0, left = 0, deaths = 0;
+  size_t compared = 0;
   for (int seed = first; seed < first + seeds && !HasFailure(); ++seed) {
     ZeroTraining training = TrainingOf(kind);
     Schedule schedule(training, kind, seed);
@@ -250,13 +259,16 @@ TEST_P(NestedDeath, CostsNothingAsLongAsSomebodyHasTheState) {
     lost += end == Schedule::End::kLost;
     left += end == Schedule::End::kLeft;
     if (end == Schedule::End::kDone) training.ExpectAll(calm, schedule.text());
+    training.board->ExpectAsIn(*checkpoints, schedule.text());
+    compared += training.board->whole.size();
     if (end == Schedule::End::kLeft) {
       EXPECT_TRUE(training.gone.back()->loop->parting().saved) << schedule.text();
     }
   }
   std::cout << fmt::format(
-      "{} deaths: {} runs went on, {} were left by all, {} had lost the state\n", deaths, done,
-      left, lost);
+      "{} deaths: {} runs went on, {} were left by all, {} had lost the state; {} "
+      "checkpoints\n",
+      deaths, done, left, lost, compared);
   EXPECT_GT(done, 3 * lost);
 }
 
@@ -266,7 +278,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, NestedDeath, ::testing::ValuesIn(kKinds),
 // The holes that the schedules found first, each by itself. In call 2 the second gradient is
 // summed: rank 1 alone gets it, and the other is a step behind.
 TEST_F(NestedDeathOf, TheOnlyRankThatIsAStepAheadLeavesTheOthersWhatTheyHad) {
-  for (const int kind : {0, 2, 3}) {
+  for (const int kind : {0, 2, 4}) {
     const std::string calm = Undisturbed(kKinds[kind]);
     for (int call = 0; call < 8; ++call) {
       ZeroTraining training = TrainingOf(kKinds[kind]);
@@ -301,11 +313,11 @@ TEST_F(NestedDeathOf, TheOnlyRankThatHasBegunLeavesTheOthersWhatTheyDrew) {
 
 // Stage 3: who lets go of the whole weights knows that the others count theirs.
 TEST_F(NestedDeathOf, WhatWasDrawnCountsForAllOnceItHasCountedForSome) {
-  const std::string calm = Undisturbed(kKinds[7]);
-  ASSERT_EQ(kKinds[7].zero, 3);
+  const std::string calm = Undisturbed(kKinds[8]);
+  ASSERT_EQ(kKinds[8].zero, 3);
   for (int at = 0; at < 18; ++at) {
     const int message = at / 3, call = 1 + at % 3;
-    ZeroTraining training = TrainingOf(kKinds[7]);
+    ZeroTraining training = TrainingOf(kKinds[8]);
     for (int rank = 0; rank < 4; ++rank) training.Add();
     training.Group({.call = 1, .victim = 1, .lucky = 0b1010});
     training.Group({.call = call, .victim = 0, .lucky = 0b100});

@@ -85,25 +85,29 @@ class RecordingObserver final : public TrainObserver {
     if (on_commit) on_commit(step);
   }
   void Progress(const TrainProgress& report) override { progress.push_back(report); }
-  Result<storage::Digest> Checkpoint(uint64_t step, const Metrics& metrics) override {
-    checkpoints.push_back(step);
-    metrics_of[step] = metrics;
-    return DigestOf(step);
+  CheckpointDone BeginSlice(uint64_t step, int number, const Slices& slices) override {
+    begun_slices.push_back({step, number});
+    elements += Elements(slices);
+    return Begin({step, number});
   }
-  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics) override {
-    if (!beside_steps) return TrainObserver::BeginCheckpoint(step, metrics);
-    for (const auto& [before, done] : writing) EXPECT_TRUE(done) << before << ", " << step;
-    begun.push_back(step);
-    writing[step] = false;
-    return (promises[step] = {}).get_future();
+  CheckpointDone BeginManifest(uint64_t step, const Metrics& metrics,
+                               const std::vector<storage::Digest>& slices) override {
+    manifests.push_back({step, slices});
+    return BeginWhole(step, metrics);
   }
-  static storage::Digest DigestOf(uint64_t step) {
-    return std::string(60, 'd') + std::to_string(1000 + step);
+  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics,
+                                 const Slices& slices) override {
+    elements += Elements(slices);
+    return BeginWhole(step, metrics);
+  }
+  static constexpr int kManifest = -1;
+  static storage::Digest DigestOf(uint64_t step, int number = kManifest) {
+    return std::string(56, 'd') + std::to_string(1000 + step) + std::to_string(2000 + number);
   }
   // Of what was begun: durable now, or never.
-  void Finish(uint64_t step, const Status& status = Status::Ok()) {
-    writing[step] = true;
-    promises[step].set_value(status.ok() ? Result<storage::Digest>(DigestOf(step)) : status);
+  void Finish(uint64_t step, int number = kManifest, const Status& status = Status::Ok()) {
+    promises.at({step, number})
+        .set_value(status.ok() ? Result<storage::Digest>(DigestOf(step, number)) : status);
   }
   int stop_after = 0, asked = 0;
   // SIGTERM comes so that the reduction of a step tells the others, or just behind that.
@@ -112,11 +116,34 @@ class RecordingObserver final : public TrainObserver {
   std::vector<TrainProgress> progress;
   std::vector<uint64_t> checkpoints;
   std::map<uint64_t, Metrics> metrics_of;
-  bool beside_steps = false;  // checkpoints are begun, and end when they are told to
+  // What is begun ends when it is told to, but for what is of such a step or a later one.
+  uint64_t at_once_from = 0;
   std::function<void(uint64_t)> on_commit;
-  std::vector<uint64_t> begun;
-  std::map<uint64_t, bool> writing;  // by step, whether it is done
-  std::map<uint64_t, std::promise<Result<storage::Digest>>> promises;
+  std::vector<std::pair<uint64_t, int>> begun_slices;
+  std::vector<std::pair<uint64_t, std::vector<storage::Digest>>> manifests;
+  int64_t elements = 0;  // of all that it was given to write
+
+ private:
+  using Part = std::pair<uint64_t, int>;  // of which step, slice or kManifest
+  static int64_t Elements(const Slices& slices) {
+    int64_t sum = 0;
+    for (const storage::CheckpointSlice& slice : slices) {
+      sum += static_cast<int64_t>(slice.values.size());
+    }
+    return sum;
+  }
+  CheckpointDone BeginWhole(uint64_t step, const Metrics& metrics) {
+    checkpoints.push_back(step);
+    metrics_of[step] = metrics;
+    return Begin({step, kManifest});
+  }
+  CheckpointDone Begin(const Part& part) {
+    promises[part] = {};
+    CheckpointDone done = promises[part].get_future();
+    if (part.first >= at_once_from) Finish(part.first, part.second);
+    return done;
+  }
+  std::map<Part, std::promise<Result<storage::Digest>>> promises;
 };
 
 struct LoopRank {
@@ -158,7 +185,8 @@ class TrainLoopTest : public ::testing::Test {
                               .program = ranks[rank].program,
                               .gang = communicator,
                               .first_step = first_step,
-                              .last_step = last_step};
+                              .last_step = last_step,
+                              .slice_bytes = slice_bytes_};
         Result<TrainOutcome> outcome = RunTrainLoop(run, ranks[rank].observer);
         ranks[rank].status = outcome.status();
         if (outcome.ok()) ranks[rank].outcome = *outcome;
@@ -170,6 +198,7 @@ class TrainLoopTest : public ::testing::Test {
 
   spec::JobSpec spec_;
   PreparedData data_;
+  int64_t slice_bytes_ = int64_t{4} << 20;
 };
 
 }  // namespace lepton::worker::recording

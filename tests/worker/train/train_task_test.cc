@@ -175,6 +175,38 @@ checkpoint: {every_steps: 1}
   for (const float weight : checkpoint->tensors.at("weights")) ASSERT_TRUE(std::isfinite(weight));
 }
 
+// Of 16 MB of state each of three ranks writes a third, and any number of ranks goes on from it.
+TEST_F(TrainTaskTest, ALargeStateIsWrittenByAllRanks) {
+  const spec::JobSpec spec = Spec(R"(
+kind: train
+dataset: {name: blobs}
+model: {hidden: [1150, 1150]}
+optimizer: {name: adamw, lr: 0.001}
+batch_size: 60
+steps: 7
+elastic: {logical_shards: 3}
+resources: {max_workers: 3}
+checkpoint: {every_steps: 3, keep_best: {count: 0}}
+)");
+  wire::StartTask start = Start(testing::BlobsCsv(100, 3));
+  const auto ranks = Train(spec, start, 3);
+  const std::string weights = Weights(ranks[0]);
+  const auto& checkpoints = ranks[0].task->checkpoints;
+  ASSERT_EQ(checkpoints.size(), 2u);
+  ASSERT_EQ(checkpoints[0].slices_size(), 3);
+  EXPECT_EQ(ranks[0].task->result.last_checkpoint(), checkpoints[1].manifest());
+  uint64_t bytes = 0;
+  for (int rank = 0; rank < 3; ++rank) {
+    const auto& slices = ranks[static_cast<size_t>(rank)].task->slices;
+    ASSERT_EQ(slices.size(), 2u);
+    EXPECT_EQ(slices[0].object(), checkpoints[0].slices(rank));
+    bytes += *objects_->Size(slices[0].object());
+  }
+  EXPECT_GT(bytes, 3u * 1150 * 1150 * sizeof(float));
+  start.set_resume_checkpoint(checkpoints[0].manifest());
+  for (const int again : {1, 2}) EXPECT_EQ(Weights(Train(spec, start, again)[0]), weights);
+}
+
 TEST_F(TrainTaskTest, ATrialInRungsIsTheWholeRun) {
   const std::string csv = testing::BlobsCsv(100, 3);
   spec::JobSpec spec = Spec(kBlobs);

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/worker/train/checkpoint_board.h"
 #include "tests/worker/train/thread_gang.h"
 #include "worker/data/image_examples.h"
 #include "worker/train/local_rounds.h"
@@ -172,25 +173,24 @@ class ZeroObserver final : public worker::TrainObserver {
   }
   void Diverged(const worker::Divergence& divergence) override { diverged = divergence; }
   void Progress(const worker::TrainProgress&) override {}
-  Result<storage::Digest> Checkpoint(uint64_t step, const worker::Metrics&) override {
-    checkpoints.emplace_back(step, 0);
-    return std::string(64, 'd');
+  CheckpointDone BeginSlice(uint64_t step, int, const Slices& slices) override {
+    return board->AddSlice(step, slices);
   }
-  Result<storage::Digest> CheckpointParts(uint64_t step, const worker::Metrics&,
-                                          const CollectState& collect) override {
-    int64_t elements = 0;
-    LEPTON_RETURN_IF_ERROR(collect([&](const std::vector<worker::ZeroState::StatePart>& slice) {
-      for (const auto& part : slice) elements += part.at.size();
-      return Status::Ok();
-    }));
-    checkpoints.emplace_back(step, elements);
-    return std::string(64, 'd');
+  CheckpointDone BeginManifest(uint64_t step, const worker::Metrics&,
+                               const std::vector<storage::Digest>& slices) override {
+    checkpoints.push_back(step);
+    return board->AddManifest(step, slices);
+  }
+  CheckpointDone BeginCheckpoint(uint64_t step, const worker::Metrics&,
+                                 const Slices& slices) override {
+    checkpoints.push_back(step);
+    return board->AddWhole(step, slices);
   }
 
   // Told so that the reduction of a step tells the others, or just behind the step.
   uint64_t leave_at = 1000, leave_behind = 1000, regroup_at = 1000;
-  // Of which step, elements of the state that came in parts.
-  std::vector<std::pair<uint64_t, int64_t>> checkpoints;
+  CheckpointBoard* board = nullptr;
+  std::vector<uint64_t> checkpoints;  // whose manifests it has written
   uint64_t committed = 0;
   std::function<void(uint64_t, nn::TrainingProgram&)> on_computed;
   std::function<void(uint64_t)> on_committed;
@@ -283,6 +283,7 @@ class ZeroTraining {
     member.outer = worker::MakeOuterOptimizer(spec_, *member.program);
     member.has_state = has_state;
     member.number = added_++;
+    member.observer.board = board.get();
     return member;
   }
 
@@ -326,6 +327,7 @@ class ZeroTraining {
     }
   }
 
+  std::unique_ptr<CheckpointBoard> board = std::make_unique<CheckpointBoard>();
   std::vector<std::unique_ptr<Member>> members, gone;
   std::vector<int> entered;  // whose Enter was OK in the newest group, the dead among them
 
@@ -337,7 +339,8 @@ class ZeroTraining {
                                                                        .program = *member.program,
                                                                        .outer = member.outer.get(),
                                                                        .gang = gang,
-                                                                       .last_step = steps_});
+                                                                       .last_step = steps_,
+                                                                       .slice_bytes = 1000});
       member.loop = std::make_unique<worker::TrainLoop>(*member.run, member.observer);
     }
     member.entered = false;
