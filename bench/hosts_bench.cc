@@ -1,6 +1,6 @@
-// One rank of bench/hosts_bench.py: all-reduce of float32 sums among ranks on several hosts, by the
-// owner algorithm (every rank gives every other its part) and by the hierarchical one, in turns.
-// The bits are compared first.
+// One rank of bench/hosts_bench.py: float32 sums among ranks on several hosts, all-reduced and
+// scattered, by the owner algorithm (every rank gives every other its part) and by the hierarchical
+// one, in turns. The bits are compared.
 //   hosts_bench RANK SIZE ADDRESS HOST FOLDER
 // FOLDER is where the ranks find each other's addresses. Rank 0 prints the medians.
 #include <fmt/format.h>
@@ -54,36 +54,48 @@ double MedianMs(std::vector<double>& times) {
   return times[times.size() / 2];
 }
 
+// `bytes` of each rank. `scatter`: each rank gets its part of the sum, else all of it.
+void Compare(const Place& place, std::unique_ptr<Communicator> (&gangs)[2], bool scatter,
+             size_t bytes) {
+  const auto ranks = static_cast<size_t>(place.size);
+  const size_t count = bytes / sizeof(float) / ranks * ranks;
+  const size_t results = scatter ? count / ranks : count;
+  std::vector<float> in(count), out[2] = {std::vector<float>(results), std::vector<float>(results)};
+  for (size_t i = 0; i < count; ++i) {
+    in[i] = static_cast<float>((i * 2654435761u + static_cast<size_t>(place.rank) * 97) % 1000003) /
+            1009.0f;
+  }
+  std::vector<double> times[2];
+  const int rounds = static_cast<int>(std::clamp<size_t>((size_t{32} << 20) / bytes, 3, 21));
+  for (int round = 0; round <= rounds; ++round) {
+    for (int way = 0; way < 2; ++way) {
+      Communicator& gang = *gangs[way];
+      Check(gang.Barrier());
+      const auto begin = std::chrono::steady_clock::now();
+      float* const sum = out[way].data();
+      Check(scatter
+                ? gang.ReduceScatter(in.data(), sum, results, DataType::kFloat32, ReduceOp::kSum)
+                : gang.AllReduce(in.data(), sum, results, DataType::kFloat32, ReduceOp::kSum));
+      Check(gang.Barrier());
+      const std::chrono::duration<double, std::milli> taken =
+          std::chrono::steady_clock::now() - begin;
+      if (round > 0) times[way].push_back(taken.count());
+    }
+  }
+  if (std::memcmp(out[0].data(), out[1].data(), results * sizeof(float)) != 0)
+    Fail("the sums have other bits");
+  if (place.rank != 0) return;
+  const double owner = MedianMs(times[0]), hierarchical = MedianMs(times[1]);
+  std::cout << fmt::format("{:>14} {:>8} KiB  owner {:9.2f} ms  hierarchical {:9.2f} ms  {:.2f}\n",
+                           scatter ? "reduce-scatter" : "all-reduce", bytes >> 10, owner,
+                           hierarchical, hierarchical / owner)
+            << std::flush;
+}
+
 int Main(const Place& place) {
   std::unique_ptr<Communicator> gangs[] = {Join(place, kWays[0]), Join(place, kWays[1])};
-  for (const size_t bytes : kBytes) {
-    const size_t count = bytes / sizeof(float);
-    std::vector<float> in(count), out[2] = {std::vector<float>(count), std::vector<float>(count)};
-    for (size_t i = 0; i < count; ++i) {
-      in[i] =
-          static_cast<float>((i * 2654435761u + static_cast<size_t>(place.rank) * 97) % 1000003) /
-          1009.0f;
-    }
-    std::vector<double> times[2];
-    const int rounds = static_cast<int>(std::clamp<size_t>((size_t{32} << 20) / bytes, 3, 21));
-    for (int round = 0; round <= rounds; ++round) {
-      for (int way = 0; way < 2; ++way) {
-        Check(gangs[way]->Barrier());
-        const auto begin = std::chrono::steady_clock::now();
-        Check(gangs[way]->AllReduce(in.data(), out[way].data(), count, DataType::kFloat32,
-                                    ReduceOp::kSum));
-        Check(gangs[way]->Barrier());
-        const std::chrono::duration<double, std::milli> taken =
-            std::chrono::steady_clock::now() - begin;
-        if (round > 0) times[way].push_back(taken.count());
-      }
-    }
-    if (std::memcmp(out[0].data(), out[1].data(), bytes) != 0) Fail("the sums have other bits");
-    if (place.rank != 0) continue;
-    const double owner = MedianMs(times[0]), hierarchical = MedianMs(times[1]);
-    std::cout << fmt::format("{:>8} KiB  owner {:9.2f} ms  hierarchical {:9.2f} ms  {:.2f}\n",
-                             bytes >> 10, owner, hierarchical, hierarchical / owner)
-              << std::flush;
+  for (const bool scatter : {false, true}) {
+    for (const size_t bytes : kBytes) Compare(place, gangs, scatter, bytes);
   }
   return 0;
 }

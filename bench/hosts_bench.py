@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""All-reduce among several ranks on each of several hosts: hierarchical against every rank giving
+"""All-reduce and reduce-scatter among several ranks on each of several hosts: hierarchical against every rank giving
 every other its part. A host is a network namespace, whose link tc shapes both ways; its ranks share
 memory. Needs root, ip and tc; without them it says so and ends.
 

@@ -100,10 +100,25 @@ class Communicator {
   // These run behind earlier asynchronous operations; blocking calls wait for those first.
   virtual HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                                    ReduceOp op) = 0;
+  virtual HandlePtr ReduceScatterAsync(const void* in, void* out, size_t count, DataType type,
+                                       ReduceOp op) = 0;
   virtual HandlePtr AllToAllAsync(const void* in, void* out, size_t count, DataType type) = 0;
   virtual HandlePtr AllGatherAsync(const void* in, void* out, size_t count, DataType type) = 0;
   virtual HandlePtr SendAsync(const void* data, size_t count, DataType type, int peer) = 0;
   virtual HandlePtr RecvAsync(void* data, size_t count, DataType type, int peer) = 0;
+  // Both at once: `in` to one peer and `out` from one, the same or another. Counts may differ, and
+  // be 0.
+  struct ToPeer {
+    const void* in;
+    size_t count;
+    int peer;
+  };
+  struct FromPeer {
+    void* out;
+    size_t count;
+    int peer;
+  };
+  virtual HandlePtr SendRecvAsync(const ToPeer& to, const FromPeer& from, DataType type) = 0;
 
   // From here on the first `holders` ranks (1..size()) hold all leaves of the sums and the others
   // none, which add -0.0 (tree_shape.h). All ranks call it alike, with no operation under way. At

@@ -38,7 +38,8 @@ enum class Operation {
   kAllToAll,
   kBarrier,
   kSend,
-  kRecv
+  kRecv,
+  kSendRecv
 };
 std::string_view OperationName(Operation operation);
 
@@ -52,6 +53,8 @@ struct Call {
   ReduceOp op = ReduceOp::kSum;
   int root = 0;          // of broadcast, gather, scatter; the peer of send and recv
   bool patient = false;  // behind somebody's work: wait for peers without taking a core from it
+  size_t received = 0;   // of send-recv: elements of `out`
+  int from = 0;          // and whose
 
   size_t bytes() const { return count * DataTypeSize(type); }
 };
@@ -66,7 +69,8 @@ struct Algorithm {
 };
 
 // Every algorithm, the preferred first: algorithm_list.cc. The last one of each operation is usable
-// for every call and suits it. Send and recv have none: they are one transfer.
+// for every call and suits it. Send and recv have none: they are one transfer,
+// or one each way.
 std::span<const Algorithm> Algorithms();
 // The first usable one that suits; with `name`, the one of that name where it is usable.
 const Algorithm& ChooseAlgorithm(const Group& group, const Call& call, std::string_view name = {});

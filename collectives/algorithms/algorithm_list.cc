@@ -46,11 +46,17 @@ bool OverHosts(const Group& group, const Call&) {
 // Below this what a step takes counts, not what it sends; 16-bit partial sums may be wider than
 // what they are made of.
 constexpr size_t kHierarchicalBytes = size_t{64} << 10;
+double Widening(const Call& call) {
+  return static_cast<double>(DataTypeSize(PartialType(call.type, call.op))) /
+         static_cast<double>(DataTypeSize(call.type));
+}
 bool SendsLessOverHosts(const Group& group, const Call& call) {
-  const double widening = static_cast<double>(DataTypeSize(PartialType(call.type, call.op))) /
-                          static_cast<double>(DataTypeSize(call.type));
   return call.bytes() >= kHierarchicalBytes &&
-         group.host_tree.SentByUnits(widening) < group.host_tree.SentByRanks();
+         group.host_tree.SentByUnits(Widening(call)) < group.host_tree.SentByRanks();
+}
+bool ScattersLessOverHosts(const Group& group, const Call& call) {
+  return call.bytes() * static_cast<size_t>(group.size) >= kHierarchicalBytes &&
+         group.host_tree.ScatteredByUnits(Widening(call)) < group.host_tree.ScatteredByRanks();
 }
 bool MuchOverHosts(const Group&, const Call& call) {
   return call.bytes() >= kHierarchicalBytes;
@@ -69,6 +75,8 @@ constexpr Algorithm kAlgorithms[] = {
     {Operation::kAllReduce, "hierarchical", OverHosts, HierarchicalAllReduce, SendsLessOverHosts},
     {Operation::kAllReduce, "owner", Always, OwnerAllReduce},
     {Operation::kReduceScatter, "shared", Shared, SharedReduceScatter},
+    {Operation::kReduceScatter, "hierarchical", OverHosts, HierarchicalReduceScatter,
+     ScattersLessOverHosts},
     {Operation::kReduceScatter, "owner", Always, OwnerReduceScatter},
     {Operation::kAllGather, "shared", Shared, SharedAllGather},
     {Operation::kAllGather, "hierarchical", OverHosts, HierarchicalAllGather, MuchOverHosts},
@@ -86,9 +94,9 @@ constexpr Algorithm kAlgorithms[] = {
 }  // namespace
 
 std::string_view OperationName(Operation operation) {
-  constexpr std::string_view kNames[] = {
-      "all-reduce", "reduce-scatter", "all-gather", "broadcast", "gather",
-      "scatter",    "all-to-all",     "barrier",    "send",      "recv"};
+  constexpr std::string_view kNames[] = {"all-reduce", "reduce-scatter", "all-gather", "broadcast",
+                                         "gather",     "scatter",        "all-to-all", "barrier",
+                                         "send",       "recv",           "send-recv"};
   return kNames[static_cast<int>(operation)];
 }
 

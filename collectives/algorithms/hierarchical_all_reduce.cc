@@ -2,14 +2,10 @@
 #include <vector>
 
 #include "collectives/algorithms/link_algorithms.h"
-#include "collectives/algorithms/tree_reduce.h"
+#include "collectives/algorithms/unit_sums.h"
 
 namespace lepton::collectives {
 namespace {
-
-size_t Rounded(size_t bytes) {
-  return (bytes + 63) / 64 * 64;
-}
 
 // A block of the call's elements is cut into a part for each *rail*, which on every host is one
 // rank's (on a host with few ranks one has several), and a part into a piece for each host:
@@ -24,9 +20,9 @@ class Hierarchical {
       : group_(group),
         call_(call),
         tree_(group.host_tree),
+        sums_(group, call),
         element_(DataTypeSize(call.type)),
-        partial_type_(PartialType(call.type, call.op)),
-        partial_(DataTypeSize(partial_type_)),
+        partial_(sums_.partial_bytes()),
         rails_(tree_.most_ranks()),
         in_(static_cast<const char*>(call.in)),
         out_(static_cast<char*>(call.out)),
@@ -85,29 +81,24 @@ class Hierarchical {
         }
       }
     }
-    given_bytes_ = Rounded(part * element_);
-    unit_bytes_ = Rounded(part * partial_);
-    received_bytes_ = Rounded(piece * partial_);
-    const size_t local = tree_.ranks_of[host_].size(), units = tree_.units_of[host_].size();
-    const size_t others = tree_.units.size() - units;
-    const size_t rail_bytes =
-        (local - 1) * given_bytes_ + units * unit_bytes_ + others * received_bytes_;
+    given_bytes_ = sums_.StrideOfGiven(part);
+    unit_bytes_ = sums_.StrideOfUnits(part);
+    received_bytes_ = sums_.StrideOfUnits(piece);
+    const size_t given = (sums_.ranks_here() - 1) * given_bytes_;
+    const size_t units = sums_.units_here() * unit_bytes_;
+    const size_t rail_bytes = given + units + sums_.units_elsewhere() * received_bytes_;
     for (int rail = 0; rail < rails_; ++rail) {
       if (tree_.RankOf(host_, rail) == group_.rank) rails_here_.push_back({.index = rail});
     }
-    const bool widens = partial_type_ != call_.type;
     unsigned char* place =
-        Scratch(group_, rails_here_.size() * rail_bytes +
-                            (widens ? local * unit_bytes_ + received_bytes_ : 0));
+        Scratch(group_, rails_here_.size() * rail_bytes + sums_.ScratchBytes(part, piece));
     for (Rail& rail : rails_here_) {
       rail.given = place;
-      rail.units = rail.given + (local - 1) * given_bytes_;
-      rail.received = rail.units + units * unit_bytes_;
+      rail.units = rail.given + given;
+      rail.received = rail.units + units;
       place += rail_bytes;
     }
-    if (!widens) return;
-    wide_ = place;
-    sum_ = wide_ + local * unit_bytes_;
+    sums_.UseScratch(place, part);
   }
 
   void Send(int to, const void* data, size_t bytes) {
@@ -137,36 +128,9 @@ class Hierarchical {
   }
 
   void AddUnits(int block) {
-    std::vector<const void*> inputs;
     for (const Rail& rail : rails_here_) {
-      const Range part = Part(block, rail.index);
-      unsigned char* out = rail.units;
-      for (const int index : tree_.units_of[host_]) {
-        const HostTree::Unit& unit = tree_.units[index];
-        inputs.clear();
-        for (int rank = unit.first; rank < unit.first + unit.ranks(); ++rank) {
-          const void* from = Contribution(rail, rank, part);
-          if (partial_type_ != call_.type) {
-            unsigned char* wide = wide_ + inputs.size() * unit_bytes_;
-            ToPartial(from, part.size(), call_.type, call_.op, wide);
-            from = wide;
-          }
-          inputs.push_back(from);
-        }
-        TreeReduce(out, inputs.data(), unit.splits, part.size(), partial_type_,
-                   PartialOp(call_.op));
-        out += unit_bytes_;
-      }
+      sums_.Add(Part(block, rail.index), rail.given, given_bytes_, rail.units, unit_bytes_);
     }
-  }
-  const void* Contribution(const Rail& rail, int rank, Range part) const {
-    if (rank == group_.rank) return in_ + part.begin * element_;
-    size_t place = 0;
-    for (const int other : tree_.ranks_of[host_]) {
-      if (other == rank) break;
-      place += other != group_.rank;
-    }
-    return rail.given + place * given_bytes_;
   }
 
   void CollectOnRails(int block) {
@@ -194,27 +158,9 @@ class Hierarchical {
     for (const Rail& rail : rails_here_) {
       const Range part = Part(block, rail.index);
       const Range mine = Piece(block, rail.index, host_);
-      std::vector<const void*> inputs(tree_.units.size());
-      const unsigned char* place = rail.received;
-      for (int host = 0; host < tree_.hosts(); ++host) {
-        if (host == host_) continue;
-        for (const int unit : tree_.units_of[host]) {
-          inputs[unit] = place;
-          place += received_bytes_;
-        }
-      }
-      place = rail.units + (mine.begin - part.begin) * partial_;
-      for (const int unit : tree_.units_of[host_]) {
-        inputs[unit] = place;
-        place += unit_bytes_;
-      }
-      char* const out = out_ + mine.begin * element_;
-      const bool widens = partial_type_ != call_.type;
-      void* const sum = widens ? static_cast<void*>(sum_) : out;
-      TreeReduce(sum, inputs.data(), tree_.splits, mine.size(), partial_type_, PartialOp(call_.op));
-      if (widens || call_.op == ReduceOp::kMean) {
-        FromPartial(sum, group_.size, mine.size(), call_.type, call_.op, out);
-      }
+      sums_.Combine(rail.received, received_bytes_,
+                    rail.units + (mine.begin - part.begin) * partial_, unit_bytes_, mine.size(),
+                    out_ + mine.begin * element_);
     }
   }
 
@@ -249,9 +195,8 @@ class Hierarchical {
   Group& group_;
   const Call& call_;
   const HostTree& tree_;
-  const size_t element_;  // bytes
-  const DataType partial_type_;
-  const size_t partial_;  // bytes of one
+  UnitSums sums_;
+  const size_t element_, partial_;  // bytes of one
   const int rails_;
   const char* const in_;
   char* const out_;
@@ -259,8 +204,6 @@ class Hierarchical {
   int blocks_ = 1;
   std::vector<Rail> rails_here_;
   size_t given_bytes_ = 0, unit_bytes_ = 0, received_bytes_ = 0;  // from one to the next
-  unsigned char* wide_ = nullptr;                                 // a unit's contributions, widened
-  unsigned char* sum_ = nullptr;                                  // a piece, not yet narrowed
   std::vector<Transfer> transfers_;
 };
 

@@ -66,6 +66,16 @@ double HostTree::SentByUnits(double widening) const {
   return (static_cast<double>(most) * widening + 1) * (hosts_count - 1) / hosts_count;
 }
 
+double HostTree::ScatteredByUnits(double widening) const {
+  const auto all = static_cast<double>(host_of.size());
+  double most = 0;
+  for (size_t host = 0; host < ranks_of.size(); ++host) {
+    const double others = all - static_cast<double>(ranks_of[host].size());
+    most = std::max(most, static_cast<double>(units_of[host].size()) * widening * others / all);
+  }
+  return most;
+}
+
 HostTree MakeHostTree(const std::vector<int>& splits, const std::vector<int>& hosts) {
   HostTree tree;
   std::map<int, int> numbers;

@@ -4,6 +4,7 @@
 // ranks placed host after host, and as many a host, each host is one. Threads: pure.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 namespace lepton::collectives {
@@ -38,6 +39,9 @@ struct HostTree {
   // of each unit travels, whose elements are `widening` times as wide, and one result.
   double SentByRanks() const;
   double SentByUnits(double widening) const;
+  // The same of a reduce-scatter, whose results stay where they are.
+  double ScatteredByRanks() const { return SentByRanks() / 2; }
+  double ScatteredByUnits(double widening) const;
 };
 
 // `splits`: TreeSplits of the ranks. hosts[r] names the host of rank r: any number for each.

@@ -12,7 +12,10 @@
 //                         shared memory (host_tree.h): with H hosts, R ranks on the largest and k+3
 //                         steps for k blocks, the largest sends 2*B*(H-1)/H to others instead of
 //                         2*B*R*(n-R)/n, where its ranks hold a subtree
-//   owner reduce-scatter  the first half of that: 1 step, (n-1) parts sent
+//   owner reduce-scatter  the first half of owner all-reduce: 1 step, (n-1) parts sent
+//   hierarchical reduce-scatter  hosts add up what they can of every part, and send its rank the
+//                         partial sums: k+1 steps for k blocks; a host whose ranks hold a subtree
+//                         sends the (n-R) parts of other hosts' ranks once, not R times
 //   exchange all-gather   1 step, (n-1)*B sent
 //   hierarchical all-gather  every rank's bytes once to each other host, and on from there: 2 steps
 //                         that overlap; a host of R ranks sends R*B*(H-1) to others, not R*B*(n-R)
@@ -32,6 +35,7 @@ Status TreeAllReduce(Group& group, const Call& call, Deadline deadline);
 Status OwnerAllReduce(Group& group, const Call& call, Deadline deadline);
 Status HierarchicalAllReduce(Group& group, const Call& call, Deadline deadline);
 Status OwnerReduceScatter(Group& group, const Call& call, Deadline deadline);
+Status HierarchicalReduceScatter(Group& group, const Call& call, Deadline deadline);
 Status ExchangeAllGather(Group& group, const Call& call, Deadline deadline);
 Status HierarchicalAllGather(Group& group, const Call& call, Deadline deadline);
 Status HierarchicalBroadcast(Group& group, const Call& call, Deadline deadline);

@@ -67,6 +67,12 @@ Status MeshCommunicator::Execute(const Call& call, Deadline deadline) {
     Transfer receive = Transfer::Recv(call.root, call.out, call.bytes());
     return mesh_->Run({&receive, 1}, deadline);
   }
+  if (call.operation == Operation::kSendRecv) {
+    Transfer both[] = {
+        Transfer::Send(call.root, call.in, call.bytes()),
+        Transfer::Recv(call.from, call.out, call.received * DataTypeSize(call.type))};
+    return mesh_->Run(both, deadline);
+  }
   return Choose(call).run(*group_, call, deadline);
 }
 

@@ -1,5 +1,6 @@
 #include "collectives/backends/queued_communicator.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -8,6 +9,14 @@
 #include "runtime/base/named_thread.h"
 
 namespace lepton::collectives {
+namespace {
+
+bool OfPairs(Operation operation) {
+  return operation == Operation::kSend || operation == Operation::kRecv ||
+         operation == Operation::kSendRecv;
+}
+
+}  // namespace
 
 // One asynchronous operation, shared by its handle and the queue.
 struct QueuedCommunicator::Pending {
@@ -117,6 +126,11 @@ HandlePtr QueuedCommunicator::AllReduceAsync(const void* in, void* out, size_t c
   return RunLater({Operation::kAllReduce, in, out, count, type, op, 0, /*patient=*/true});
 }
 
+HandlePtr QueuedCommunicator::ReduceScatterAsync(const void* in, void* out, size_t count,
+                                                 DataType type, ReduceOp op) {
+  return RunLater({Operation::kReduceScatter, in, out, count, type, op, 0, /*patient=*/true});
+}
+
 HandlePtr QueuedCommunicator::AllToAllAsync(const void* in, void* out, size_t count,
                                             DataType type) {
   return RunLater(
@@ -137,6 +151,18 @@ HandlePtr QueuedCommunicator::SendAsync(const void* data, size_t count, DataType
 HandlePtr QueuedCommunicator::RecvAsync(void* data, size_t count, DataType type, int peer) {
   return RunLater(
       {Operation::kRecv, nullptr, data, count, type, ReduceOp::kSum, peer, /*patient=*/true});
+}
+
+HandlePtr QueuedCommunicator::SendRecvAsync(const ToPeer& to, const FromPeer& from, DataType type) {
+  return RunLater({.operation = Operation::kSendRecv,
+                   .in = to.in,
+                   .out = from.out,
+                   .count = to.count,
+                   .type = type,
+                   .root = to.peer,
+                   .patient = true,
+                   .received = from.count,
+                   .from = from.peer});
 }
 
 HandlePtr QueuedCommunicator::RunLater(const Call& call) {
@@ -172,17 +198,22 @@ Status QueuedCommunicator::Check(const Call& call) const {
   bool needs_in = call.operation != Operation::kBarrier && call.operation != Operation::kRecv &&
                   (call.operation != Operation::kScatter || root);
   bool needs_out = call.operation != Operation::kBarrier && call.operation != Operation::kSend &&
+                   call.operation != Operation::kSendRecv &&
                    (call.operation != Operation::kGather || root);
   if (call.count > 0 && ((needs_in && call.in == nullptr) || (needs_out && call.out == nullptr))) {
     return bad("null buffer for " + std::to_string(call.count) + " elements");
   }
+  if (call.received > 0 && call.out == nullptr) return bad("null buffer for what is received");
   size_t limit = std::numeric_limits<ptrdiff_t>::max() / 8 / static_cast<size_t>(size_);
-  if (call.count > limit) return bad("count is beyond any memory");
-  if (call.root < 0 || call.root >= size_) {
-    return bad("rank " + std::to_string(call.root) + " is not in 0.." + std::to_string(size_ - 1));
+  if (std::max(call.count, call.received) > limit) return bad("count is beyond any memory");
+  for (const int rank : {call.root, call.from}) {
+    if (rank >= 0 && rank < size_) continue;
+    return bad("rank " + std::to_string(rank) + " is not in 0.." + std::to_string(size_ - 1));
   }
-  bool pair = call.operation == Operation::kSend || call.operation == Operation::kRecv;
-  if (pair && call.root == rank_) return bad("the peer is this rank itself");
+  if (OfPairs(call.operation) && call.root == rank_) return bad("the peer is this rank itself");
+  if (call.operation == Operation::kSendRecv && call.from == rank_) {
+    return bad("the peer is this rank itself");
+  }
   return {};
 }
 
@@ -210,7 +241,7 @@ Status QueuedCommunicator::Perform(const Call& call) {
   // Where ranks tell that they move, the watcher decides how long to wait.
   const bool watched = options_.link_timeout > Duration{};
   // What two ranks do is no measure of how far the others are.
-  const bool pair = call.operation == Operation::kSend || call.operation == Operation::kRecv;
+  const bool pair = OfPairs(call.operation);
   const MonotonicTime now = RealClock().Now();  // once: it is a good part of a short operation
   failure_->activity().Enter(/*all_ranks=*/!pair, now);
   Status status = Execute(call, watched ? Deadline::Never() : Deadline(now + options_.timeout));

@@ -37,10 +37,13 @@ class QueuedCommunicator : public Communicator {
   Status Recv(void* data, size_t count, DataType type, int peer) override;
   HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                            ReduceOp op) override;
+  HandlePtr ReduceScatterAsync(const void* in, void* out, size_t count, DataType type,
+                               ReduceOp op) override;
   HandlePtr AllToAllAsync(const void* in, void* out, size_t count, DataType type) override;
   HandlePtr AllGatherAsync(const void* in, void* out, size_t count, DataType type) override;
   HandlePtr SendAsync(const void* data, size_t count, DataType type, int peer) override;
   HandlePtr RecvAsync(void* data, size_t count, DataType type, int peer) override;
+  HandlePtr SendRecvAsync(const ToPeer& to, const FromPeer& from, DataType type) override;
   void Abort(Status cause) override;
 
  protected:

@@ -287,6 +287,35 @@ TEST_P(HostsTest, BitsAreTheTreesWhereRanksHoldLeavesOrNone) {
   }
 }
 
+// Every rank's part is its host's and the others' partial sums; several blocks of the longest.
+TEST_P(HostsTest, PartsOfScatteredSumsHaveTheTreesBits) {
+  const auto results = Run([](Communicator& comm) -> std::string {
+    uint64_t seed = 300;
+    for (const size_t count : {size_t{0}, size_t{1}, size_t{1021}, size_t{30001}, size_t{150003}}) {
+      for (const auto& [type, op] : {std::pair{DataType::kFloat32, ReduceOp::kSum},
+                                     std::pair{DataType::kBFloat16, ReduceOp::kSum},
+                                     std::pair{DataType::kBFloat16, ReduceOp::kRoundedSum},
+                                     std::pair{DataType::kUInt8, ReduceOp::kMean},
+                                     std::pair{DataType::kFloat16, ReduceOp::kMax}}) {
+        const auto rank = static_cast<size_t>(comm.rank());
+        auto in = MakeInput(comm.rank(), ++seed, count * static_cast<size_t>(comm.size()), type);
+        const size_t bytes = count * DataTypeSize(type);
+        std::vector<unsigned char> out(bytes);
+        const auto expected = ExpectedReduction(comm.size(), seed, rank * count, count, type, op);
+        Status status = comm.ReduceScatter(in.data(), out.data(), count, type, op);
+        if (!status.ok()) return status.ToString();
+        if (out != expected) return "wrong bits: " + std::to_string(count);
+        unsigned char* const mine = in.data() + rank * bytes;
+        status = comm.ReduceScatter(in.data(), mine, count, type, op);
+        if (!status.ok()) return status.ToString();
+        if (!std::equal(expected.begin(), expected.end(), mine)) return "wrong bits in place";
+      }
+    }
+    return "";
+  });
+  for (const auto& result : results) EXPECT_EQ(result, "");
+}
+
 // From every root, and into memory where the own part lies already.
 TEST_P(HostsTest, WhatIsCopiedIsWhatWasGiven) {
   const auto results = Run([](Communicator& comm) -> std::string {
@@ -346,13 +375,18 @@ TEST(HostTreeTest, UnitsAreTheLargestSubtreesOfAHost) {
   EXPECT_EQ(even.SentByRanks(), 4);  // 2 * 4 * 4 / 8
   EXPECT_EQ(even.SentByUnits(1), 1);
   EXPECT_EQ(even.SentByUnits(2), 1.5);
+  EXPECT_EQ(even.ScatteredByRanks(), 2);
+  EXPECT_EQ(even.ScatteredByUnits(1), 0.5);  // 4 of 8 parts
+  EXPECT_EQ(even.ScatteredByUnits(2), 1);
+  EXPECT_EQ(tree_of({0, 1, 1, 1, 1}).ScatteredByUnits(1), 0.8);  // of the one rank; 3 * 1 / 5
 }
 
 TEST(AlgorithmListTest, LongSumsOfSeveralHostsAreHierarchicalWhereThatSendsLess) {
   auto failure = Failure::Make(1).value();
   LinkMesh mesh({}, failure, Waiter(*failure, nullptr, true));
   const auto name_of = [&](const std::vector<int>& hosts, size_t count,
-                           DataType type = DataType::kFloat32) {
+                           DataType type = DataType::kFloat32,
+                           Operation operation = Operation::kAllReduce) {
     const auto size = static_cast<int>(hosts.size());
     Group group{.rank = 0,
                 .size = size,
@@ -361,9 +395,7 @@ TEST(AlgorithmListTest, LongSumsOfSeveralHostsAreHierarchicalWhereThatSendsLess)
                 .leaves = size,
                 .splits = TreeSplits(size, size)};
     group.host_tree = MakeHostTree(group.splits, hosts);
-    return ChooseAlgorithm(group,
-                           {.operation = Operation::kAllReduce, .count = count, .type = type})
-        .name;
+    return ChooseAlgorithm(group, {.operation = operation, .count = count, .type = type}).name;
   };
   constexpr size_t kMany = 1 << 20;
   EXPECT_EQ(name_of({0, 0, 1, 1}, kMany), "hierarchical");
@@ -372,6 +404,16 @@ TEST(AlgorithmListTest, LongSumsOfSeveralHostsAreHierarchicalWhereThatSendsLess)
   EXPECT_EQ(name_of({0, 0, 0, 0}, kMany), "owner");
   EXPECT_EQ(name_of({0, 1, 2, 3}, kMany), "owner");
   EXPECT_EQ(name_of({0, 1, 0, 1}, kMany, DataType::kBFloat16), "owner");  // two wide units a host
+  const auto scatter_of = [&](const std::vector<int>& hosts, size_t count,
+                              DataType type = DataType::kFloat32) {
+    return name_of(hosts, count, type, Operation::kReduceScatter);
+  };
+  EXPECT_EQ(scatter_of({0, 0, 1, 1}, kMany), "hierarchical");
+  EXPECT_EQ(scatter_of({0, 0, 1, 1}, 1 << 12), "hierarchical");  // 64 KiB together
+  EXPECT_EQ(scatter_of({0, 0, 1, 1}, 1 << 11), "owner");
+  EXPECT_EQ(scatter_of({0, 0, 1, 1}, kMany, DataType::kBFloat16), "owner");  // as much, but wider
+  EXPECT_EQ(scatter_of({0, 1, 0, 1}, kMany), "owner");
+  EXPECT_EQ(scatter_of({0, 1, 2, 3}, kMany), "owner");
 }
 
 TEST(AlgorithmListTest, EveryOperationHasOneForEveryCall) {

@@ -63,7 +63,13 @@ std::string ReduceScatterCase(const Case& c, ReduceOp op) {
   if (!wrong.empty()) return wrong;
   unsigned char* const mine = in.data() + begin * DataTypeSize(c.type);
   status = c.comm.ReduceScatter(in.data(), mine, c.count, c.type, op);
-  return c.Verdict("reduce-scatter in place", status, {mine, mine + c.bytes()}, expected);
+  wrong = c.Verdict("reduce-scatter in place", status, {mine, mine + c.bytes()}, expected);
+  if (!wrong.empty()) return wrong;
+  in = MakeInput(c.comm.rank(), c.seed, total, c.type);
+  std::fill(out.begin(), out.end(), 0xee);
+  HandlePtr handle = c.comm.ReduceScatterAsync(in.data(), out.data(), c.count, c.type, op);
+  status = handle->Wait(Deadline::Never());
+  return c.Verdict("reduce-scatter, asynchronous,", status, out, expected);
 }
 
 std::string AllGatherCase(const Case& c) {
@@ -185,8 +191,18 @@ std::string SendRecvCase(const Case& c) {
   if (c.comm.rank() == 0) first = c.comm.SendAsync(mine.data(), c.count, c.type, next);
   status = first->Wait(Deadline::In(std::chrono::seconds(60)));
   if (status.ok()) status = second->Wait(Deadline::In(std::chrono::seconds(60)));
-  return c.Verdict("send and recv, asynchronous,", status, got,
-                   MakeInput(previous, c.seed, c.count, c.type));
+  wrong = c.Verdict("send and recv, asynchronous,", status, got,
+                    MakeInput(previous, c.seed, c.count, c.type));
+  if (!wrong.empty()) return wrong;
+  // Odd ranks send nothing.
+  const auto count_of = [&c](int rank) { return rank % 2 == 0 ? c.count : 0; };
+  got.assign(count_of(previous) * DataTypeSize(c.type), 0xee);
+  HandlePtr both =
+      c.comm.SendRecvAsync({mine.data(), count_of(c.comm.rank()), next},
+                           {got.data(), got.size() / DataTypeSize(c.type), previous}, c.type);
+  status = both->Wait(Deadline::In(std::chrono::seconds(60)));
+  return c.Verdict("send and recv at once", status, got,
+                   MakeInput(previous, c.seed, count_of(previous), c.type));
 }
 
 // All but two ranks, or one, hold no leaves for a while, and add nothing.
@@ -240,6 +256,9 @@ std::string CheckBadArguments(Communicator& comm) {
   if (!invalid(comm.Send(&x, 1, DataType::kFloat32, comm.rank()))) {
     return "a send to oneself was accepted";
   }
+  const auto both = comm.SendRecvAsync({&x, 1, (comm.rank() + 1) % comm.size()},
+                                       {&x, 1, comm.rank()}, DataType::kFloat32);
+  if (!invalid(both->Wait(Deadline::Never()))) return "a receipt from oneself was accepted";
   Status status = comm.AllReduce(&x, &x, 1, DataType::kFloat32, ReduceOp::kSum);
   if (!status.ok()) return "a bad argument broke the group: " + status.ToString();
   return x == static_cast<float>(comm.size()) ? "" : "wrong sum after bad arguments";

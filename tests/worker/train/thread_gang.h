@@ -122,7 +122,21 @@ class ThreadCommunicator final : public collectives::Communicator {
   Status Barrier() override { return gang_->Meet(); }
   void Abort(Status cause) override { gang_->Abort(cause); }
 
-  Status ReduceScatter(const void*, void*, size_t, DataType, ReduceOp) override { return Unused(); }
+  Status ReduceScatter(const void* in, void* out, size_t count, DataType type,
+                       ReduceOp op) override {
+    const char* data = static_cast<const char*>(in);
+    const size_t bytes = count * ElementSize(type);
+    return gang_->Exchange(
+        rank_, {data, data + bytes * static_cast<size_t>(size())}, [&](const auto& inputs) {
+          std::vector<const void*> parts;
+          for (const auto& input : inputs) {
+            parts.push_back(input.data() + static_cast<size_t>(rank_) * bytes);
+          }
+          collectives::TreeReduce(out, parts.data(),
+                                  collectives::TreeSplits(size(), leaves_, holders_), count, type,
+                                  op);
+        });
+  }
   Status AllGather(const void* in, void* out, size_t count, DataType type) override {
     const char* data = static_cast<const char*>(in);
     const size_t bytes = count * ElementSize(type);
@@ -161,6 +175,11 @@ class ThreadCommunicator final : public collectives::Communicator {
     ++asynchronous;
     return std::make_unique<DoneHandle>(AllReduce(in, out, count, type, op));
   }
+  collectives::HandlePtr ReduceScatterAsync(const void* in, void* out, size_t count, DataType type,
+                                            ReduceOp op) override {
+    ++asynchronous;
+    return std::make_unique<DoneHandle>(ReduceScatter(in, out, count, type, op));
+  }
   collectives::HandlePtr AllToAllAsync(const void* in, void* out, size_t count,
                                        DataType type) override {
     ++asynchronous;
@@ -172,6 +191,12 @@ class ThreadCommunicator final : public collectives::Communicator {
   }
   collectives::HandlePtr RecvAsync(void* data, size_t count, DataType type, int peer) override {
     return std::make_unique<DoneHandle>(Recv(data, count, type, peer));
+  }
+  collectives::HandlePtr SendRecvAsync(const ToPeer& to, const FromPeer& from,
+                                       DataType type) override {
+    Status status = Send(to.in, to.count, type, to.peer);
+    if (status.ok()) status = Recv(from.out, from.count, type, from.peer);
+    return std::make_unique<DoneHandle>(status);
   }
   void HoldLeaves(int holders) override { holders_ = holders; }
 

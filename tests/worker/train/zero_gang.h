@@ -39,8 +39,8 @@ struct Death {
 // Calls go through to the threads' gang, until the planned death.
 class MortalCommunicator final : public collectives::Communicator {
  public:
-  MortalCommunicator(std::shared_ptr<ThreadGang> gang, int rank, const Death& death)
-      : gang_(gang), inner_(gang, rank, kShards), death_(death) {}
+  MortalCommunicator(std::shared_ptr<ThreadGang> gang, int rank, int shards, const Death& death)
+      : gang_(gang), inner_(gang, rank, shards), death_(death) {}
   bool dead() const { return dead_; }
   int calls() const { return calls_; }
 
@@ -85,12 +85,20 @@ class MortalCommunicator final : public collectives::Communicator {
     if (!status.ok()) Garble(data, count * collectives::DataTypeSize(type));
     return status;
   }
-  Status ReduceScatter(const void*, void*, size_t, DataType, ReduceOp) override { return Unused(); }
+  Status ReduceScatter(const void* in, void* out, size_t count, DataType type,
+                       ReduceOp op) override {
+    return Together(out, count * collectives::DataTypeSize(type),
+                    [&](void* to) { return inner_.ReduceScatter(in, to, count, type, op); });
+  }
   Status Gather(const void*, void*, size_t, DataType, int) override { return Unused(); }
   Status Scatter(const void*, void*, size_t, DataType, int) override { return Unused(); }
   collectives::HandlePtr AllReduceAsync(const void* in, void* out, size_t count, DataType type,
                                         ReduceOp op) override {
     return std::make_unique<Finished>(AllReduce(in, out, count, type, op));
+  }
+  collectives::HandlePtr ReduceScatterAsync(const void* in, void* out, size_t count, DataType type,
+                                            ReduceOp op) override {
+    return std::make_unique<Finished>(ReduceScatter(in, out, count, type, op));
   }
   collectives::HandlePtr AllToAllAsync(const void* in, void* out, size_t count,
                                        DataType type) override {
@@ -106,6 +114,12 @@ class MortalCommunicator final : public collectives::Communicator {
   }
   collectives::HandlePtr RecvAsync(void* data, size_t count, DataType type, int peer) override {
     return std::make_unique<Finished>(Recv(data, count, type, peer));
+  }
+  collectives::HandlePtr SendRecvAsync(const ToPeer& to, const FromPeer& from,
+                                       DataType type) override {
+    Status status = Send(to.in, to.count, type, to.peer);
+    if (status.ok()) status = Recv(from.out, from.count, type, from.peer);
+    return std::make_unique<Finished>(status);
   }
   void HoldLeaves(int holders) override { inner_.HoldLeaves(holders); }
   void Abort(Status cause) override { gang_->Abort(std::move(cause)); }
@@ -295,7 +309,7 @@ class ZeroTraining {
     std::vector<std::unique_ptr<MortalCommunicator>> ranks;
     std::vector<std::thread> threads;
     for (int rank = 0; rank < size; ++rank) {
-      ranks.push_back(std::make_unique<MortalCommunicator>(gang, rank, death));
+      ranks.push_back(std::make_unique<MortalCommunicator>(gang, rank, spec_.shards(), death));
     }
     for (int rank = 0; rank < size; ++rank) {
       threads.emplace_back([&, rank] { TakePart(*members[rank], *ranks[rank]); });
