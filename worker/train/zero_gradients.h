@@ -7,8 +7,9 @@
 // m mod n's, in round m / n. So they come to a slice's owner in their order, a round at a time: it
 // adds pieces to the sum of their shard, and shards in their tree, with few partial sums
 // (tree_fold.h has the tree). A stripe of the model (zero_layout.h) goes out when all of its
-// gradients are there, in one all-to-all, while the backward pass goes on. Behind the last round
-// owners give their sums to their buddies. Losses, statistics and the ranks' wishes come from all
+// gradients are there, in one all-to-all, while the backward pass goes on; or in a reduce-scatter,
+// where the tree over a round's shards is that over the ranks. In the last round owners give their
+// sums to their buddies, stripe by stripe. Losses, statistics and the ranks' wishes come from all
 // to all, piece by piece.
 // Bytes sent by a rank of n, with G of gradient: G/n * (n-1) for each of the VK/n rounds, and G/n
 // to its buddy.
@@ -18,6 +19,7 @@
 // before a communicator goes, call Abandon.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -57,7 +59,10 @@ class ZeroGradients {
   uint64_t bytes() const;
 
  private:
-  // What a stripe's all-to-all sends or receives: a part for each rank, all of one size.
+  // A loss's sum and count, to the bit, in what an all-gather of floats carries.
+  using LossBits = std::array<float, 4>;
+  // What a stripe's all-to-all sends or receives: a part for each rank, all of one size. Of a
+  // reduce-scatter one part is received.
   using Staging = std::vector<float>;
   struct Partial {
     int64_t shards = 0;
@@ -69,7 +74,6 @@ class ZeroGradients {
     std::vector<Partial> partials;     // of this rank's part; the last may lack pieces of a shard
     std::vector<float> own, mirrored;  // the sums
     std::vector<std::vector<float>> spare;  // memory for any of these
-    std::vector<float> Take(int64_t size);
     void Recycle();
   };
   struct InFlight {
@@ -81,13 +85,18 @@ class ZeroGradients {
   void OnReady(size_t parameter);
   void Pack(int64_t begin, std::span<const float> values);
   void PassWithoutRows();
-  Staging MakeStaging(int stripe);
+  Staging MakeStaging(int stripe, int parts);
+  bool Summed(int64_t round) const;
   void BeginRound();
   void SendReady();
   Status WaitForOldest();
   void Fold(InFlight& done);
-  Status Mirror();
+  void Mirror(int number);
+  Status WaitForMirrors();
   Result<StepSums> ShareRest(const Wishes& wishes, uint64_t digest);
+  // Of memory that is there the smallest that is large enough, since parts differ by a block; or
+  // what takes the largest one's place.
+  static std::vector<float> TakeFrom(std::vector<std::vector<float>>& spare, int64_t size);
   int64_t PartSize(int stripe) const;  // the largest of the stripe's parts
   int64_t micro_batches() const { return int64_t{shards_} * pieces_; }
   int64_t rounds() const { return (micro_batches() + gang_->size() - 1) / gang_->size(); }
@@ -96,7 +105,8 @@ class ZeroGradients {
   const int shards_, pieces_;
   const bool visits_;
   const int64_t trained_;
-  bool blank_ = false;  // the pass computes nothing: its gradients are zeros
+  bool sums_in_rounds_ = false;  // the group's tree over ranks is that over a full round's shards
+  bool blank_ = false;           // the pass computes nothing: its gradients are zeros
   std::vector<float> zeros_;
   collectives::Communicator* gang_ = nullptr;
   ZeroLayout layout_;
@@ -105,7 +115,8 @@ class ZeroGradients {
   int next_ = 0;  // stripes behind it have gone out in this round
   Status failed_;
   std::vector<Stripe> stripes_;
-  std::vector<InFlight> in_flight_;  // the oldest first
+  std::vector<InFlight> in_flight_;              // the oldest first
+  std::vector<collectives::HandlePtr> mirrors_;  // stripes' sums between this rank and its buddies
   std::vector<Staging> spare_;
   std::vector<float> rest_;  // of this rank's micro-batches: statistics, and the loss's bits
 };

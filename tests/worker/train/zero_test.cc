@@ -35,10 +35,22 @@ TEST_P(ZeroBits, GivesTheBitsOfTheWholeStateForAnyNumberOfRanks) {
   }
 }
 
+// From stage 2 on the group adds up a round where its shards are a subtree of all; with every
+// number of shards and ranks some rounds are, or none, or the last one is not full.
+TEST_P(ZeroBits, RoundsThatTheGroupAddsUpDoNotShow) {
+  for (const int shards : {1, 2, 3, 5, 6, 7, 8}) {
+    const std::string more = fmt::format("elastic: {{logical_shards: {}}}, {}", shards, kAdam);
+    const std::string whole = Undisturbed(more);
+    for (const int ranks : {1, 2, 3, 4, 5}) {
+      EXPECT_TRUE(Undisturbed(more, stage(), ranks) == whole)
+          << ranks << " ranks, " << shards << " shards";
+    }
+  }
+}
+
 // From stage 2 on the pieces of one shard are several ranks'; a rank may have some of a shard,
 // none, or rows in none of its own.
 TEST_P(ZeroBits, PiecesOfAShardOnSeveralRanksDoNotShow) {
-  if (stage() < 2) return;
   for (const std::string more :
        {"accumulate: 2, optimizer: {name: adamw, lr: 0.01}, precision: bf16",
         "accumulate: 3, batch_size: 10, optimizer: {name: sgd, lr: 0.1, momentum: 0.9}",
