@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "runtime/kernels/cpu/attention/ahead.h"
 #include "runtime/kernels/cpu/attention/attention_shape.h"
 #include "runtime/kernels/cpu/attention/flash.h"
 #include "runtime/kernels/cpu/attention/operand.h"
@@ -13,6 +14,9 @@ namespace {
 using gemm::kPanelColumns;
 using gemm::Micro;
 using graph::KernelContext;
+
+// Rows ahead of need, after a block: few, or they would wait for each other.
+constexpr int64_t kFetchedBackward = 14;
 
 // The queries of one key head, tile by tile, against all its keys.
 class BackwardHead {
@@ -33,8 +37,10 @@ class BackwardHead {
                   ? context.input(places.bias).as<float>() + image * s.keys
                   : nullptr) {}
 
-  void Run() {
+  // `more`: the thread takes the next key head afterwards.
+  void Run(bool more) {
     const TileScope scope(micro_);
+    Expect(more);
     dk_ = Zeros(work().dk, PaddedTo(s_.keys, micro_.block_rows) * wide_);
     dv_ = Zeros(work().dv, PaddedTo(s_.keys, micro_.block_rows) * wide_);
     for (int64_t member = 0; member < s_.group(); ++member) {
@@ -52,9 +58,10 @@ class BackwardHead {
 
  private:
   struct Work {
+    Ahead ahead;
     Packed q_turned, q, dy_turned, dy, k_turned;
     LeftRows k, v;
-    Storage dk, dv, dq, scores, slopes, p_left, ds_left, ds, dots, log_sums, row, turned;
+    Storage dk, dv, dq, scores, slopes, p_left, ds_left, ds, dots, log_sums, turned;
   };
   static Work& work() {
     thread_local Work work;
@@ -71,10 +78,34 @@ class BackwardHead {
     return {view.as<char>() + offset * static_cast<int64_t>(DTypeSize(dtype_)), dtype_, pitch,
             count, s_.size};
   }
-  const float* Widened(const TensorView& view, int64_t offset, float* row) const {
-    if (view.type.dtype == DType::kF32) return view.as<float>() + offset;
-    simd::BestLoops().to_f32(s_.size, view.as<uint16_t>() + offset, row);
-    return row;
+
+  // The gradients of this key head, and the inputs of the next.
+  void Expect(bool more) const {
+    Ahead& ahead = work().ahead;
+    ahead.Clear();
+    const auto add = [&](const TensorView& view, int64_t offset, int64_t pitch, int64_t rows,
+                         int64_t heads) {
+      const auto element = static_cast<int64_t>(DTypeSize(dtype_));
+      ahead.Add(view.as<char>() + offset * element, rows, heads * s_.size * element,
+                pitch * element);
+    };
+    const int64_t group = s_.group();
+    const auto q = [&](const TensorView& view, int64_t image, int64_t kv_head) {
+      add(view, s_.QueryOffset(image, kv_head * group, 0), s_.q_pitch, s_.queries, group);
+    };
+    q(context_.output(places_.dq), image_, kv_head_);
+    add(context_.output(places_.dk), s_.KeyOffset(image_, kv_head_, 0), s_.kv_pitch, s_.keys, 1);
+    add(context_.output(places_.dv), s_.ValueOffset(image_, kv_head_, 0), s_.kv_pitch, s_.keys, 1);
+    if (!more) return;
+    const int64_t next = image_ * s_.kv_heads + kv_head_ + 1;
+    const int64_t image = next / s_.kv_heads, kv_head = next % s_.kv_heads;
+    q(context_.input(places_.q), image, kv_head);
+    for (const int input : {places_.dy, places_.y}) {
+      add(context_.input(input), s_.OutputOffset(image, kv_head * group, 0), s_.y_pitch(),
+          s_.queries, group);
+    }
+    add(context_.input(places_.k), s_.KeyOffset(image, kv_head, 0), s_.kv_pitch, s_.keys, 1);
+    add(context_.input(places_.v), s_.ValueOffset(image, kv_head, 0), s_.kv_pitch, s_.keys, 1);
   }
 
   // Queries [first, first + kTile) of one head.
@@ -105,14 +136,17 @@ class BackwardHead {
   void PrepareStatistics(int64_t head, int64_t first, int64_t count, int64_t at) {
     float* dots = Zeros(work().dots, kTile);
     float* log_sums = Zeros(work().log_sums, kTile);
-    float* rows = work().row.Get<float>(2 * s_.size);
     std::copy_n(context_.input(places_.log_sum).as<float>() +
                     (image_ * s_.heads + head) * s_.queries + first,
                 count, log_sums);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t offset = at + i * s_.y_pitch();
-      dots[i] = simd::BestLoops().dot(s_.size, Widened(context_.input(places_.dy), offset, rows),
-                                      Widened(context_.input(places_.y), offset, rows + s_.size));
+    const TensorView& dy = context_.input(places_.dy);
+    const TensorView& y = context_.input(places_.y);
+    if (dtype_ == DType::kBF16) {
+      simd::BestLoops().dot_rows_bf16(count, s_.size, dy.as<uint16_t>() + at, y.as<uint16_t>() + at,
+                                      s_.y_pitch(), dots);
+    } else {
+      simd::BestLoops().dot_rows(count, s_.size, dy.as<float>() + at, y.as<float>() + at,
+                                 s_.y_pitch(), dots);
     }
   }
 
@@ -151,17 +185,22 @@ class BackwardHead {
     for (int64_t query = from; query < to; query += kPanelColumns) {
       const int64_t panel = query / kPanelColumns;
       work().k.Multiply(micro_, row, rows, work().q_turned.inner(), work().q_turned.unit(panel), s);
+      work().ahead.Fetch(kFetchedBackward);
       work().v.Multiply(micro_, row, rows, work().dy_turned.inner(), work().dy_turned.unit(panel),
                         dp);
+      work().ahead.Fetch(kFetchedBackward);
       const int64_t place = (query - from) / kPanelColumns * unit;
       char* ds =
           work().ds.Get<char>(0) + (panel * padded_keys + row) * kPanelColumns * micro_.element;
       Slopes({first, count, key + row, rows, query}, s, dp, p_left + place, ds_left + place, ds);
+      work().ahead.Fetch(kFetchedBackward);
     }
     for (int64_t panel = 0; panel < panels_; ++panel) {
       const int64_t at = (key + row) * wide_ + panel * block_floats();
       micro_.multiply(rows, to - from, p_left, work().dy.from(micro_, panel, from), dv_ + at, true);
+      work().ahead.Fetch(kFetchedBackward);
       micro_.multiply(rows, to - from, ds_left, work().q.from(micro_, panel, from), dk_ + at, true);
+      work().ahead.Fetch(kFetchedBackward);
     }
   }
 
@@ -219,6 +258,7 @@ class BackwardHead {
         micro_.multiply(std::min(micro_.block_rows, s_.size - row), PaddedTo(end, kPanelColumns),
                         work().k_turned.unit(row / micro_.block_rows), ds,
                         dq + query * padded_size_ + row * kPanelColumns, true);
+        work().ahead.Fetch(kFetchedBackward);
       }
     }
   }
@@ -256,7 +296,7 @@ void BackwardHeads(const KernelContext& context, const AttentionPlaces& places) 
   const AttentionShape s(context, places);
   ComputeLoop(s.batch * s.kv_heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      BackwardHead(context, places, s, i / s.kv_heads, i % s.kv_heads).Run();
+      BackwardHead(context, places, s, i / s.kv_heads, i % s.kv_heads).Run(i + 1 < end);
     }
   });
 }

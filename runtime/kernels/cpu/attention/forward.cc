@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 
+#include "runtime/kernels/cpu/attention/ahead.h"
 #include "runtime/kernels/cpu/attention/attention_shape.h"
 #include "runtime/kernels/cpu/attention/flash.h"
 #include "runtime/kernels/cpu/attention/operand.h"
@@ -16,6 +17,9 @@ namespace {
 using gemm::kPanelColumns;
 using gemm::Micro;
 using graph::KernelContext;
+
+// Rows ahead of need, after a block: few, or they would wait for each other.
+constexpr int64_t kFetchedForward = 18;
 
 const Micro& MicroOf(DType dtype) {
   return dtype == DType::kBF16 ? gemm::Bf16Micro() : gemm::F32Micro();
@@ -45,8 +49,10 @@ class ForwardHead {
                   ? context.input(places.bias).as<float>() + image * s.keys
                   : nullptr) {}
 
-  void Run() {
+  // `more`: the thread takes the next head afterwards.
+  void Run(bool more) {
     const TileScope scope(micro_);
+    Expect(more);
     const int64_t kv_head = head_ / s_.group();
     const int64_t k_at = s_.KeyOffset(image_, kv_head, 0);
     const int64_t v_at = s_.ValueOffset(image_, kv_head, 0);
@@ -59,6 +65,7 @@ class ForwardHead {
 
  private:
   struct Work {
+    Ahead ahead;
     LeftRows keys;
     Packed values, queries;
     Storage scores, pairs, sums, turned;
@@ -66,6 +73,25 @@ class ForwardHead {
   static Work& work() {
     thread_local Work work;
     return work;
+  }
+
+  // This head's results and the next one's inputs.
+  void Expect(bool more) const {
+    Ahead& ahead = work().ahead;
+    ahead.Clear();
+    const auto add = [&](const TensorView& view, int64_t offset, int64_t pitch, int64_t rows) {
+      const auto element = static_cast<int64_t>(DTypeSize(dtype_));
+      ahead.Add(view.as<char>() + offset * element, rows, s_.size * element, pitch * element);
+    };
+    add(context_.output(0), s_.OutputOffset(image_, head_, 0), s_.y_pitch(), s_.queries);
+    if (!more) return;
+    const int64_t next = image_ * s_.heads + head_ + 1;
+    const int64_t image = next / s_.heads, head = next % s_.heads;
+    add(context_.input(places_.q), s_.QueryOffset(image, head, 0), s_.q_pitch, s_.queries);
+    if (head % s_.group() != 0) return;
+    const int64_t kv_head = head / s_.group();
+    add(context_.input(places_.v), s_.ValueOffset(image, kv_head, 0), s_.kv_pitch, s_.keys);
+    add(context_.input(places_.k), s_.KeyOffset(image, kv_head, 0), s_.kv_pitch, s_.keys);
   }
 
   // 32 queries from `first` on; what is missing of them is computed on zeros and not stored.
@@ -93,14 +119,17 @@ class ForwardHead {
       work().keys.Multiply(micro_, key + row, std::min(micro_.block_rows, keys - row),
                            work().queries.inner(), work().queries.unit(0),
                            scores + row * kPanelColumns);
+      work().ahead.Fetch(kFetchedForward);
     }
     FindMasks(first, count, key, keys);
     const char* probabilities = Probabilities(key, keys, scores, sums);
+    work().ahead.Fetch(kFetchedForward);
     const int64_t inner = dtype_ == DType::kBF16 ? PaddedTo(keys, kPanelColumns) : keys;
     for (int64_t row = 0; row < s_.size; row += micro_.block_rows) {
       micro_.multiply(std::min(micro_.block_rows, s_.size - row), inner,
                       work().values.block_from(micro_, row / micro_.block_rows, key), probabilities,
                       sums + row * kPanelColumns, true);
+      work().ahead.Fetch(kFetchedForward);
     }
   }
 
@@ -205,7 +234,7 @@ void ForwardHeads(const KernelContext& context, const AttentionPlaces& places) {
   const AttentionShape s(context, places);
   ComputeLoop(s.batch * s.heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      ForwardHead(context, places, s, i / s.heads, i % s.heads).Run();
+      ForwardHead(context, places, s, i / s.heads, i % s.heads).Run(i + 1 < end);
     }
   });
 }

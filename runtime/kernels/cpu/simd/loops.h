@@ -140,7 +140,11 @@ struct Loops {
   // One row; adds to the gradient of gain.
   void (*rms_norm_grad)(int64_t n, const float* x, const float* gain, float rstd, const float* dy,
                         float* dx, float* dgain);
-  float (*dot)(int64_t count, const float* a, const float* b);
+  // y[i] = row i of a times row i of b; rows of both lie `pitch` numbers apart. Of f32 or bf16.
+  void (*dot_rows)(int64_t rows, int64_t n, const float* a, const float* b, int64_t pitch,
+                   float* y);
+  void (*dot_rows_bf16)(int64_t rows, int64_t n, const uint16_t* a, const uint16_t* b,
+                        int64_t pitch, float* y);
   Unary* accumulate;  // y += x
   void (*softmax)(int64_t rows, int64_t n, const float* x, float* y);
   void (*log_softmax)(int64_t rows, int64_t n, const float* x, float* y);
