@@ -224,5 +224,29 @@ TEST(Product, AWholeLeftSideChangesNoBit) {
   }
 }
 
+// As gradients of weights are computed whose right side is the larger one.
+TEST(Product, OfTurnedMatricesHasTheSameBits) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const Extents& e : {Extents{33, 70, 600}, Extents{384, 1200, 1000}}) {
+      const Matrix a(e.rows, e.inner, dtype, true, 1), b(e.inner, e.columns, dtype, false, 2);
+      const Product plain(e.rows, e.columns, e.inner, dtype, a.source, b.source);
+      Buffer packed(plain.packed_bytes());
+      plain.PackRight(b.tensor.data.data(), packed.data());
+      std::vector<float> wanted(e.rows * e.columns), got(wanted.size());
+      plain.Run(a.tensor.data.data(), packed.data(),
+                StoreFinisher(wanted.data(), DType::kF32, e.columns));
+      const auto turned = [](const Source& source) {
+        return Source{source.dtype, source.column_stride, source.row_stride};
+      };
+      const Product product(e.columns, e.rows, e.inner, dtype, turned(b.source), turned(a.source));
+      Buffer turned_packed(product.packed_bytes());
+      product.PackRight(a.tensor.data.data(), turned_packed.data());
+      product.Run(b.tensor.data.data(), turned_packed.data(),
+                  TurnedStoreFinisher(got.data(), e.columns, dtype));
+      EXPECT_TRUE(SameBits(got, wanted)) << e.rows << " x " << e.columns;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace lepton::kernels::gemm

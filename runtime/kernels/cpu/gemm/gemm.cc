@@ -119,7 +119,9 @@ Product::Grid Product::MakeGrid(int threads) const {
     most_rows = RoundUp(CeilDiv(rows_, threads * kTasksPerThread), block_rows);
   } else {
     grid.order = Order::kByInner;
-    most_rows = RoundUp(std::min(kPartRows, CeilDiv(rows_, threads)), block_rows);
+    // As many parts for each thread.
+    const int64_t parts = RoundUp(CeilDiv(rows_, kPartRows), threads);
+    most_rows = RoundUp(CeilDiv(rows_, parts), block_rows);
     most_panels = std::max<int64_t>(1, kPartBytes / (most_rows * kPanelColumns * 4));
   }
   grid.chunks = CeilDiv(rows_, most_rows);
@@ -303,6 +305,12 @@ void StoreFinisher::Finish(int64_t first_row, int64_t rows, int64_t first_column
   } else {
     loops.copy_rows(rows, columns, block, kPanelColumns, static_cast<float*>(c_) + at, pitch_);
   }
+}
+
+void TurnedStoreFinisher::Finish(int64_t first_row, int64_t rows, int64_t first_column,
+                                 int64_t columns, float* block) const {
+  const Micro& micro = product_ == DType::kBF16 ? Bf16Micro() : F32Micro();
+  micro.turn(rows, columns, block, c_ + first_column * pitch_ + first_row, pitch_);
 }
 
 }  // namespace lepton::kernels::gemm

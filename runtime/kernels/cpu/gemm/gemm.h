@@ -127,4 +127,19 @@ class StoreFinisher final : public Finisher {
   const int64_t pitch_;
 };
 
+// Stores the transpose of the product, in f32: of a product of turned matrices the wanted one.
+class TurnedStoreFinisher final : public Finisher {
+ public:
+  // c [columns, rows], with `pitch` floats from row to row.
+  TurnedStoreFinisher(float* c, int64_t pitch, DType product)
+      : c_(c), pitch_(pitch), product_(product) {}
+  void Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,
+              float* block) const override;
+
+ private:
+  float* const c_;
+  const int64_t pitch_;
+  const DType product_;
+};
+
 }  // namespace lepton::kernels::gemm

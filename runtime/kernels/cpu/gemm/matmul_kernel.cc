@@ -30,8 +30,14 @@ struct Operands {
         dtype(request.inputs[0].dtype) {
     if (!request.frozen.empty()) frozen = request.frozen[1];
     if (batch > 1) frozen = {};
+    turned = batch == 1 && !is_frozen() && request.followers.empty() && transpose_a &&
+             !transpose_b && columns > rows;
   }
 
+  Product MakeProduct() const {
+    return turned ? Product(columns, rows, inner, dtype, {dtype, 1, columns}, {dtype, rows, 1})
+                  : Product(rows, columns, inner, dtype, Left(), Right());
+  }
   Source Left() const { return transpose_a ? Source{dtype, 1, rows} : Source{dtype, inner, 1}; }
   Source Right() const {
     const DType type = is_frozen() ? frozen.type.dtype : dtype;
@@ -48,13 +54,14 @@ struct Operands {
   const int64_t rows, columns, inner;  // of each
   const DType dtype;
   graph::FrozenInput frozen;  // the right side
+  // A gradient of weights is computed as its transpose where its right side is the larger one: the
+  // left side is packed where it is used, the right side whole and before. The bits are the same.
+  bool turned = false;
 };
 
 class MatmulKernel final : public graph::Kernel {
  public:
-  explicit MatmulKernel(const KernelRequest& request)
-      : op_(request),
-        product_(op_.rows, op_.columns, op_.inner, op_.dtype, op_.Left(), op_.Right()) {
+  explicit MatmulKernel(const KernelRequest& request) : op_(request), product_(op_.MakeProduct()) {
     if (!request.followers.empty()) {
       program_.emplace(request.followers, request.node->outputs[0], request.types, request.kept);
     }
@@ -74,8 +81,8 @@ class MatmulKernel final : public graph::Kernel {
   }
 
   void Run(const KernelContext& context) override {
-    const void* a = context.input(0).data;
-    const void* b = context.input(1).data;
+    const void* a = context.input(op_.turned ? 1 : 0).data;
+    const void* b = context.input(op_.turned ? 0 : 1).data;
     const void* packed = pack_ == nullptr ? context.workspace() : pack_->data.data();
     if (pack_ == nullptr) product_.PackRight(b, context.workspace());
     void* left = product_.left_bytes() == 0
@@ -83,6 +90,10 @@ class MatmulKernel final : public graph::Kernel {
                      : static_cast<char*>(context.workspace()) + RightBytes();
     if (program_) {
       product_.Run(a, packed, ProgramFinisher(*program_, context, op_.columns), left);
+    } else if (op_.turned) {
+      product_.Run(a, packed,
+                   TurnedStoreFinisher(context.output(0).as<float>(), op_.columns, op_.dtype),
+                   left);
     } else {
       product_.Run(a, packed, StoreFinisher(context.output(0).data, DType::kF32, op_.columns),
                    left);
