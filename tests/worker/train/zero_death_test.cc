@@ -72,6 +72,24 @@ TEST_P(Zero, OneDeathAmongThePiecesOfAShardCostsNothing) {
   }
 }
 
+// The sums of a slice's stripes go to the buddy by messages, in the middle of the backward pass.
+TEST_P(Zero, OneDeathBetweenTwoMessagesToBuddiesCostsNothing) {
+  if (stage() < 2) return;
+  const std::string calm = Undisturbed();
+  for (const int ranks : {2, 3, 4}) {
+    for (int message = 0; message < (striped() ? 20 : 6); message += striped() ? 3 : 1) {
+      ZeroTraining training = Training();
+      for (int rank = 0; rank < ranks; ++rank) training.Add();
+      training.Group({.victim = message % ranks, .message = message});
+      const std::string where =
+          fmt::format("rank {} of {} dies at message {}", message % ranks, ranks, message);
+      ASSERT_EQ(training.members.size(), static_cast<size_t>(ranks - 1)) << where;
+      training.Group();
+      training.ExpectAll(calm, where);
+    }
+  }
+}
+
 // A second rank dies while the others recover from the first one's death.
 TEST_P(Zero, ADeathInTheRecoveryCostsNothingUnlessTheBuddyWasTheFirst) {
   const std::string calm = Undisturbed();
