@@ -176,6 +176,8 @@ void Product::ByBlock(const Task& task) const {
     if (!direct) PackLeft(task.a, row, rows, 0, padded_inner_, left);
     for (int64_t panel = task.first_panel; panel < task.first_panel + task.panels; ++panel) {
       const char* right = static_cast<const char*>(task.packed_b) + panel * panel_bytes();
+      const int64_t column = panel * kPanelColumns;
+      task.finisher->Expect(row, rows, column, std::min(kPanelColumns, columns_ - column));
       for (int64_t k = 0; k < padded_inner_; k += micro_.chunk) {
         const int64_t inner = std::min(micro_.chunk, padded_inner_ - k);
         const char* right_chunk = right + k * kPanelColumns * micro_.element;

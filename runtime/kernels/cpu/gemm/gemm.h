@@ -35,6 +35,10 @@ struct Source {
 // Takes finished blocks of c. Threads: called from several at once, for disjoint blocks.
 class Finisher {
  public:
+  // Before the block is multiplied: fetches what Finish will read and write, whose rows lie too far
+  // apart for the CPU to foresee.
+  virtual void Expect(int64_t /*first_row*/, int64_t /*rows*/, int64_t /*first_column*/,
+                      int64_t /*columns*/) const {}
   // `block`: [rows, kPanelColumns], of which the first `columns` count; the finisher may write to
   // it.
   virtual void Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,

@@ -16,6 +16,10 @@ class ProgramFinisher final : public Finisher {
                   int64_t width)
       : program_(program), context_(context), width_(width) {}
 
+  void Expect(int64_t first_row, int64_t rows, int64_t first_column,
+              int64_t columns) const override {
+    program_.Prefetch(context_, {first_row, rows, first_column, columns, width_, kPanelColumns});
+  }
   void Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,
               float* block) const override {
     constexpr int64_t kRows = pointwise::kBlockElements / kPanelColumns;

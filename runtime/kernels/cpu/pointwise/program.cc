@@ -171,6 +171,24 @@ void Program::FreeAfterLastUse() {
   registers_ = used;
 }
 
+void Program::Prefetch(const graph::KernelContext& context, const Block& block) const {
+  constexpr int64_t kLine = 64;
+  for (const Step& step : steps_) {
+    const bool whole =
+        step.kind == Kind::kLoad || step.kind == Kind::kAddLoaded || step.kind == Kind::kStore;
+    if (!whole) continue;
+    const TensorView& view = context.value(step.value);
+    const auto element = static_cast<int64_t>(DTypeSize(view.type.dtype));
+    const char* row =
+        view.as<char>() + (block.first_row * block.width + block.first_column) * element;
+    for (int64_t i = 0; i < block.rows; ++i, row += block.width * element) {
+      for (int64_t byte = 0; byte < block.columns * element; byte += kLine) {
+        __builtin_prefetch(row + byte);
+      }
+    }
+  }
+}
+
 void Program::Run(const graph::KernelContext& context, const Block& block, float* registers,
                   float* given) const {
   const simd::Loops& loops = simd::BestLoops();

@@ -37,6 +37,8 @@ class Program {
   // instead, if a value is given.
   void Run(const graph::KernelContext& context, const Block& block, float* registers,
            float* given) const;
+  // Fetches what Run will read and write of the block's place in whole matrices.
+  void Prefetch(const graph::KernelContext& context, const Block& block) const;
   int registers() const { return registers_; }
   bool reads_rows() const { return reads_rows_; }
 
