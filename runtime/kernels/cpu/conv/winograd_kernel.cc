@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "runtime/kernels/cpu/bf16_sums.h"
 #include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/conv/pixel_target.h"
 #include "runtime/kernels/cpu/conv/scratch.h"
 #include "runtime/kernels/cpu/conv/winograd_tiles.h"
 #include "runtime/kernels/cpu/conv_shape.h"
@@ -21,6 +23,7 @@ using graph::KernelContext;
 using graph::KernelRequest;
 
 constexpr int64_t kLanes = 16;            // of the loops
+constexpr int64_t kLine = 64;             // of a cache, bytes
 constexpr int64_t kGroupBytes = 1 << 19;  // of transformed tiles at a time: they stay in L2
 constexpr int64_t kLeastChannels = 16;    // below, transforming costs what multiplying saves
 constexpr int64_t kWeightsAtOnce = 32;    // channels that go in, of a block's weights
@@ -38,32 +41,35 @@ class WinogradKernel final : public graph::Kernel {
         tiles_(grid_, in_channels_, forward ? s.in_h : s.out_h, forward ? s.in_w : s.out_w,
                forward ? s.window.h.before : 2 - s.window.h.before,
                forward ? s.window.w.before : 2 - s.window.w.before, TileTransform::Of::kInputs),
+        pairs_(request.inputs[0].dtype == DType::kBF16),
         panels_(CeilDiv(grid_.tiles(), kPanelColumns)),
-        micro_(gemm::F32Micro()),
+        micro_(pairs_ ? gemm::Bf16Micro() : gemm::F32Micro()),
         blocks_(CeilDiv(out_channels_, micro_.block_rows)),
-        frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue) {
+        frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue),
+        follower_(request) {
     if (!frozen_) return;
     pack_ = request.packs == nullptr
                 ? std::make_shared<graph::Pack>(graph::Pack{Buffer(WeightBytes())})
-                : request.packs->Get(request.frozen[1].value,
-                                     std::string("winograd ") + (forward ? "forward" : "backward"),
-                                     WeightBytes());
+                : request.packs->Get(
+                      request.frozen[1].value,
+                      std::string("winograd ") + micro_.name + (forward ? " forward" : " backward"),
+                      WeightBytes());
   }
 
   size_t workspace_bytes() const override { return frozen_ ? 0 : WeightBytes(); }
 
   void Prepare(const KernelContext& context) override {
     if (!frozen_ || (pack_->version == context.version() && context.version() != 0)) return;
-    TransformWeights(context.input(1).as<float>(), pack_->data.as<float>());
+    TransformWeights(context.input(1), pack_->data.as<char>());
     pack_->version = context.version();
   }
 
   void Run(const KernelContext& context) override {
-    float* weights = frozen_ ? pack_->data.as<float>() : static_cast<float*>(context.workspace());
-    if (!frozen_) TransformWeights(context.input(1).as<float>(), weights);
-    const float* x = context.input(0).as<float>();
-    float* y = context.output(0).as<float>();
-    const int64_t fitting = kGroupBytes / (PanelFloats() * int64_t{sizeof(float)});
+    char* weights = frozen_ ? pack_->data.as<char>() : static_cast<char*>(context.workspace());
+    if (!frozen_) TransformWeights(context.input(1), weights);
+    const TensorView& x = context.input(0);
+    const PixelTarget y = follower_.Target(context);
+    const int64_t fitting = kGroupBytes / PanelBytes();
     const int64_t wanted = CeilDiv(panels_, 2 * ThreadPool::Compute().threads());
     const int64_t group = std::clamp<int64_t>(std::min(fitting, wanted), 1, panels_);
     ComputeLoop(CeilDiv(panels_, group), 1, [&](int64_t begin, int64_t end) {
@@ -75,68 +81,97 @@ class WinogradKernel final : public graph::Kernel {
 
  private:
   // Of one product and block: what the block of weights holds.
-  int64_t BlockFloats() const { return micro_.block_rows * in_channels_; }
-  size_t WeightBytes() const { return blocks_ * kProducts * BlockFloats() * sizeof(float); }
+  int64_t BlockBytes() const { return micro_.block_rows * in_channels_ * micro_.element; }
+  size_t WeightBytes() const { return blocks_ * kProducts * BlockBytes(); }
   // Of one product and panel. The products' beginnings must not all fall into the same ways of a
   // cache, hence one line more than it holds.
-  int64_t ProductFloats() const { return (in_channels_ + 1) * kPanelColumns; }
-  int64_t PanelFloats() const { return kProducts * ProductFloats(); }
+  int64_t ProductBytes() const { return in_channels_ * kPanelColumns * micro_.element + kLine; }
+  int64_t PanelBytes() const { return kProducts * ProductBytes(); }
 
-  // To [blocks][products][in][rows of a block].
-  void TransformWeights(const float* weights, float* to) const {
+  // To [blocks][products][in][rows of a block]; in bf16 to blocks as the micro-kernel packs them.
+  void TransformWeights(const TensorView& weights, char* to) const {
     ComputeLoop(blocks_, 1, [&](int64_t begin, int64_t end) {
       auto* taps =
           reinterpret_cast<float*>(ThreadMemory<0>(kWeightsAtOnce * kWinogradTaps * kLanes * 4));
       const int64_t rows = micro_.block_rows;
+      auto* some = reinterpret_cast<float*>(
+          ThreadMemory<1>(pairs_ ? kProducts * kWeightsAtOnce * rows * 4 : 0));
       for (int64_t block = begin; block < end; ++block) {
+        char* const packed = to + block * kProducts * BlockBytes();
         for (int64_t in = 0; in < in_channels_; in += kWeightsAtOnce) {
           const int64_t count = std::min(kWeightsAtOnce, in_channels_ - in);
-          for (int64_t row = 0; row < rows; ++row) {
-            TakeTaps(weights, block * rows + row, in, count, taps + row);
+          float* const u = pairs_ ? some : reinterpret_cast<float*>(packed) + in * rows;
+          const int64_t pitch = (pairs_ ? count : in_channels_) * rows;
+          for (int64_t first = 0; first < rows; first += kLanes) {
+            const int64_t lanes = std::min(kLanes, rows - first);
+            for (int64_t row = 0; row < lanes; ++row) {
+              TakeTaps(weights, block * rows + first + row, in, count, taps + row);
+            }
+            simd::BestLoops().winograd_weights(count, lanes, rows, taps, u + first, pitch);
           }
-          simd::BestLoops().winograd_weights(
-              count, rows, taps, to + block * kProducts * BlockFloats() + in * rows, BlockFloats());
+          for (int64_t k = 0; pairs_ && k < kProducts; ++k) {
+            micro_.pack_blocks({u + k * pitch, {DType::kF32, 1, rows}, 0, rows, count, count},
+                               packed + k * BlockBytes() + in * rows * micro_.element);
+          }
         }
       }
     });
   }
 
   // The taps of an output channel and `count` inputs; 0 of a channel that is not there.
-  void TakeTaps(const float* weights, int64_t out, int64_t in, int64_t count, float* to) const {
+  void TakeTaps(const TensorView& weights, int64_t out, int64_t in, int64_t count,
+                float* to) const {
     if (out >= out_channels_) {
       for (int64_t i = 0; i < count * kWinogradTaps; ++i) to[i * kLanes] = 0;
-      return;
-    }
-    if (forward_) {
-      const float* from = weights + (out * in_channels_ + in) * kWinogradTaps;
-      for (int64_t i = 0; i < count * kWinogradTaps; ++i) to[i * kLanes] = from[i];
-      return;
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      const float* from = weights + ((in + i) * out_channels_ + out) * kWinogradTaps;
-      for (int64_t tap = 0; tap < kWinogradTaps; ++tap) {
-        to[(i * kWinogradTaps + tap) * kLanes] = from[kWinogradTaps - 1 - tap];
-      }
+    } else if (weights.type.dtype == DType::kBF16) {
+      TakeTaps(weights.as<uint16_t>(), out, in, count, to);
+    } else {
+      TakeTaps(weights.as<float>(), out, in, count, to);
     }
   }
 
+  template <typename Number>
+  void TakeTaps(const Number* weights, int64_t out, int64_t in, int64_t count, float* to) const {
+    if (forward_) {
+      const Number* from = weights + (out * in_channels_ + in) * kWinogradTaps;
+      for (int64_t i = 0; i < count * kWinogradTaps; ++i) to[i * kLanes] = ToF32(from[i]);
+      return;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const Number* from = weights + ((in + i) * out_channels_ + out) * kWinogradTaps;
+      for (int64_t tap = 0; tap < kWinogradTaps; ++tap) {
+        to[(i * kWinogradTaps + tap) * kLanes] = ToF32(from[kWinogradTaps - 1 - tap]);
+      }
+    }
+  }
+  static float ToF32(float number) { return number; }
+  static float ToF32(uint16_t number) { return BF16::ToFloat({number}); }
+
   // `count` panels of tiles, all channels.
-  void Panels(const float* x, const float* weights, int64_t first, int64_t count, float* y) const {
-    auto* v = reinterpret_cast<float*>(ThreadMemory<1>(count * PanelFloats() * 4));
+  void Panels(const TensorView& x, const char* weights, int64_t first, int64_t count,
+              const PixelTarget& y) const {
+    char* const v = ThreadMemory<1>(count * PanelBytes());
     const int64_t rows = micro_.block_rows;
     auto* c = reinterpret_cast<float*>(ThreadMemory<2>(kProducts * rows * kPanelColumns * 4));
     std::vector<std::vector<TileRun>> runs(count);
     for (int64_t panel = 0; panel < count; ++panel) {
-      runs[panel] = grid_.Runs((first + panel) * kPanelColumns, kPanelColumns);
-      tiles_.Run(x, (first + panel) * kPanelColumns, kPanelColumns, 0, in_channels_,
-                 v + panel * PanelFloats(), ProductFloats(), kPanelColumns);
+      const int64_t tile = (first + panel) * kPanelColumns;
+      runs[panel] = grid_.Runs(tile, kPanelColumns);
+      char* const to = v + panel * PanelBytes();
+      if (pairs_) {
+        tiles_.RunPairs(x.as<uint16_t>(), tile, reinterpret_cast<uint16_t*>(to),
+                        ProductBytes() / 2);
+      } else {
+        tiles_.Run(x.as<float>(), tile, kPanelColumns, 0, in_channels_,
+                   reinterpret_cast<float*>(to), ProductBytes() / 4, kPanelColumns);
+      }
     }
     for (int64_t block = 0; block < blocks_; ++block) {
       const int64_t channels = std::min(rows, out_channels_ - block * rows);
       for (int64_t panel = 0; panel < count; ++panel) {
         for (int64_t k = 0; k < kProducts; ++k) {
-          micro_.multiply(channels, in_channels_, weights + (block * kProducts + k) * BlockFloats(),
-                          v + panel * PanelFloats() + k * ProductFloats(),
+          micro_.multiply(channels, in_channels_, weights + (block * kProducts + k) * BlockBytes(),
+                          v + panel * PanelBytes() + k * ProductBytes(),
                           c + k * rows * kPanelColumns, false);
         }
         Store(c, runs[panel], block * rows, channels, y);
@@ -146,17 +181,24 @@ class WinogradKernel final : public graph::Kernel {
 
   // Of `channels` output channels from `first` on: c [products][rows of a block][tiles].
   void Store(const float* c, const std::vector<TileRun>& runs, int64_t first, int64_t channels,
-             float* y) const {
-    alignas(64) float top[2 * kPanelColumns], bottom[2 * kPanelColumns];
+             const PixelTarget& y) const {
+    constexpr int64_t kPixels = 2 * kPanelColumns;  // of a line
+    alignas(64) float lines[2 * kPixels];
+    alignas(64) uint16_t narrow[2 * kPixels];
     for (int64_t row = 0; row < channels; ++row) {
       simd::BestLoops().winograd_out(kPanelColumns, c + row * kPanelColumns,
-                                     micro_.block_rows * kPanelColumns, top, bottom);
+                                     micro_.block_rows * kPanelColumns, lines, lines + kPixels);
+      if (y.narrow != nullptr) simd::BestLoops().to_bf16(2 * kPixels, lines, narrow);
       for (const TileRun& run : runs) {
-        float* to = y + ((run.image * out_channels_ + first + row) * out_h_ + 2 * run.y) * out_w_ +
-                    2 * run.x;
+        const int64_t to =
+            ((run.image * out_channels_ + first + row) * out_h_ + 2 * run.y) * out_w_ + 2 * run.x;
         const int64_t count = std::min(2 * run.count, out_w_ - 2 * run.x);
-        CopyFew(top + 2 * run.lane, count, to);
-        if (2 * run.y + 1 < out_h_) CopyFew(bottom + 2 * run.lane, count, to + out_w_);
+        const int64_t height = std::min<int64_t>(2, out_h_ - 2 * run.y);
+        for (int64_t line = 0; line < height; ++line) {
+          const int64_t from = line * kPixels + 2 * run.lane;
+          if (y.wide != nullptr) CopyFew(lines + from, count, y.wide + to + line * out_w_);
+          if (y.narrow != nullptr) CopyFew(narrow + from, count, y.narrow + to + line * out_w_);
+        }
       }
     }
   }
@@ -165,10 +207,12 @@ class WinogradKernel final : public graph::Kernel {
   const int64_t in_channels_, out_channels_, out_h_, out_w_;
   const TileGrid grid_;
   const TileTransform tiles_;  // of what goes in
+  const bool pairs_;           // bf16, with Bf16Sums::kPairs
   const int64_t panels_;
   const Micro& micro_;
   const int64_t blocks_;
   const bool frozen_;
+  const PixelFollower follower_;
   std::shared_ptr<graph::Pack> pack_;
 };
 
@@ -192,6 +236,23 @@ bool CanRun(const KernelRequest& request) {
          std::min(s.out_h, s.out_w) >= 2;
 }
 
+// In bf16 where sums go pair by pair: tile units multiply so much faster that the transforms would
+// take longer than what they save.
+bool CanRunPairs(const KernelRequest& request) {
+  const ConvShape s = ShapeOf(request);
+  const int64_t in = IsForward(request) ? s.in_channels : s.out_channels;
+  return CurrentBf16Sums() == Bf16Sums::kPairs && CanRun(request) && in % kWeightsAtOnce == 0 &&
+         PixelFollower::CanRun(request);
+}
+
+// With fewer channels packing takes longer than what is saved.
+bool CanRunPairsOfTiles(const KernelRequest& request) {
+  constexpr int64_t kLeast = 128;
+  const ConvShape s = ShapeOf(request);
+  return CurrentBf16Sums() == Bf16Sums::kPairs && CanRun(request) &&
+         std::min(s.in_channels, s.out_channels) >= kLeast;
+}
+
 std::unique_ptr<graph::Kernel> Create(const KernelRequest& request) {
   return std::make_unique<WinogradKernel>(request, ShapeOf(request), IsForward(request));
 }
@@ -204,9 +265,15 @@ std::vector<graph::KernelEntry> WinogradKernels() {
     graph::KernelEntry entry{op, DType::kF32, "winograd", &CanRun, &Create};
     entry.packs = 1;
     entries.push_back(entry);
+    entry = {op, DType::kBF16, "winograd", &CanRunPairs, &Create};
+    entry.packs = 1;
+    entry.fuses = true;
+    entries.push_back(entry);
   }
   entries.push_back(
       {"conv2d_weight_grad", DType::kF32, "winograd", &CanRun, &CreateWinogradWeights});
+  entries.push_back({"conv2d_weight_grad", DType::kBF16, "winograd", &CanRunPairsOfTiles,
+                     &CreateWinogradWeights});
   return entries;
 }
 

@@ -93,30 +93,63 @@ void TileTransform::AddGroup(const TileRun* begin, const TileRun* end, Span& spa
   span.size += lines * pitch_;
 }
 
-void TileTransform::Run(const float* x, int64_t first, int64_t count, int64_t first_channel,
-                        int64_t channels, float* v, int64_t product_pitch, int64_t pitch) const {
-  const simd::Loops& loops = simd::BestLoops();
-  const auto transform = of_ == Of::kInputs ? loops.winograd_in : loops.winograd_gradient;
-  const int64_t whole = grid_.tiles() / kSpanTiles, image = channels_ * height_ * width_;
+simd::TileSpan TileTransform::SpanOf(int64_t first, int64_t* begin) const {
+  const int64_t index = first / kSpanTiles, whole = grid_.tiles() / kSpanTiles;
+  const auto period = static_cast<int64_t>(spans_.size());
+  const Span& span = index < whole ? spans_[index % period] : last_;
+  const int64_t images = index < whole ? index / period * period_images_ : 0;
+  *begin = images * channels_ * height_ * width_;
+  return {kSpanTiles / kVectorTiles,
+          piece_,
+          span.places.data(),
+          pitch_,
+          span.size,
+          span.lines.data(),
+          static_cast<int64_t>(span.lines.size())};
+}
+
+template <typename Number>
+void TileTransform::RunLoop(typename simd::TileLoops<Number>::Loop* transform, const Number* x,
+                            int64_t first, int64_t count, int64_t first_channel, int64_t channels,
+                            Number* v, int64_t product_pitch, int64_t pitch) const {
   for (int64_t tile = 0; tile < count; tile += kSpanTiles) {
-    const int64_t index = (first + tile) / kSpanTiles;
-    if (index * kSpanTiles >= grid_.tiles()) {
+    if (first + tile >= grid_.tiles()) {
       for (int64_t k = 0; k < kProducts; ++k) {
         for (int64_t c = 0; c < channels; ++c) {
-          std::memset(v + k * product_pitch + c * pitch + tile, 0, (count - tile) * 4);
+          std::memset(v + k * product_pitch + c * pitch + tile, 0, (count - tile) * sizeof(Number));
         }
       }
       return;
     }
-    const auto period = static_cast<int64_t>(spans_.size());
-    const Span& span = index < whole ? spans_[index % period] : last_;
-    const int64_t images = index < whole ? index / period * period_images_ : 0;
-    transform({kSpanTiles / kVectorTiles, piece_, span.places.data(), pitch_, span.size,
-               span.lines.data(), static_cast<int64_t>(span.lines.size())},
-              channels, x + images * image + first_channel * height_ * width_, height_ * width_,
+    int64_t begin = 0;
+    const simd::TileSpan span = SpanOf(first + tile, &begin);
+    transform(span, channels, x + begin + first_channel * height_ * width_, height_ * width_,
               reinterpret_cast<float*>(ThreadMemory<3>(2 * span.size * 4)), v + tile, product_pitch,
               pitch);
   }
+}
+
+void TileTransform::Run(const float* x, int64_t first, int64_t count, int64_t first_channel,
+                        int64_t channels, float* v, int64_t product_pitch, int64_t pitch) const {
+  const auto& loops = simd::BestLoops().tiles;
+  RunLoop(of_ == Of::kInputs ? loops.inputs : loops.gradients, x, first, count, first_channel,
+          channels, v, product_pitch, pitch);
+}
+
+void TileTransform::Run(const uint16_t* x, int64_t first, int64_t count, int64_t first_channel,
+                        int64_t channels, uint16_t* v, int64_t product_pitch, int64_t pitch) const {
+  const auto& loops = simd::BestLoops().tiles_bf16;
+  RunLoop(of_ == Of::kInputs ? loops.inputs : loops.gradients, x, first, count, first_channel,
+          channels, v, product_pitch, pitch);
+}
+
+void TileTransform::RunPairs(const uint16_t* x, int64_t first, uint16_t* panels,
+                             int64_t product_pitch) const {
+  int64_t begin = 0;
+  const simd::TileSpan span = SpanOf(first, &begin);
+  simd::BestLoops().winograd_in_pairs(span, channels_, x + begin, height_ * width_,
+                                      reinterpret_cast<float*>(ThreadMemory<3>(4 * span.size * 4)),
+                                      panels, product_pitch);
 }
 
 }  // namespace lepton::kernels::conv

@@ -31,9 +31,10 @@ struct TileGrid {
 };
 
 // Short stretches, mostly: a call of memcpy would take longer.
-inline void CopyFew(const float* from, int64_t count, float* to) {
+template <typename Number>
+void CopyFew(const Number* from, int64_t count, Number* to) {
   int64_t i = 0;
-  for (; i + 8 <= count; i += 8) std::memcpy(to + i, from + i, 32);
+  for (; i + 8 <= count; i += 8) std::memcpy(to + i, from + i, 8 * sizeof(Number));
   for (; i < count; ++i) to[i] = from[i];
 }
 
@@ -41,8 +42,8 @@ class TileTransform {
  public:
   // Of images [channels, height, width], before which `before` lines and columns are 0.
   enum class Of {
-    kInputs,     // pixels (2 y - before, 2 x - before) and on, 4 x 4, by simd::Loops::winograd_in
-    kGradients,  // 2 x 2, by winograd_gradient
+    kInputs,     // pixels (2 y - before, 2 x - before) and on, 4 x 4, by TileLoops::inputs
+    kGradients,  // 2 x 2, by TileLoops::gradients
   };
   TileTransform(const TileGrid& grid, int64_t channels, int64_t height, int64_t width,
                 int64_t before_h, int64_t before_w, Of of);
@@ -52,6 +53,12 @@ class TileTransform {
   // there are not are 0. Uses ThreadMemory<3>.
   void Run(const float* x, int64_t first, int64_t count, int64_t first_channel, int64_t channels,
            float* v, int64_t product_pitch, int64_t pitch) const;
+  // The same of bf16, rounded to bf16.
+  void Run(const uint16_t* x, int64_t first, int64_t count, int64_t first_channel, int64_t channels,
+           uint16_t* v, int64_t product_pitch, int64_t pitch) const;
+  // All channels of kSpanTiles tiles, of which the first is there, of images of bf16: number k as a
+  // panel of a product at panels + k * product_pitch. Of kInputs. Uses ThreadMemory<3>.
+  void RunPairs(const uint16_t* x, int64_t first, uint16_t* panels, int64_t product_pitch) const;
 
  private:
   struct Span {
@@ -59,6 +66,12 @@ class TileTransform {
     std::vector<simd::TileSpan::Line> lines;
     int64_t size = 0;
   };
+  template <typename Number>
+  void RunLoop(typename simd::TileLoops<Number>::Loop* transform, const Number* x, int64_t first,
+               int64_t count, int64_t first_channel, int64_t channels, Number* v,
+               int64_t product_pitch, int64_t pitch) const;
+  // The one that begins at a tile, as whose channels all lie, and where in x its images begin.
+  simd::TileSpan SpanOf(int64_t first, int64_t* begin) const;
   // The tiles of `runs`, which are those of one span.
   Span MakeSpan(const std::vector<TileRun>& runs) const;
   // One image's runs, with the lines that they need.

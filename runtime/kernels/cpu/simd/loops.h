@@ -58,6 +58,17 @@ struct TileSpan {
   int64_t line_count;
 };
 
+// Tiles of minimal filtering, of f32 or (uint16_t) bf16: number k of tile i of channel c to
+// v[k * product_pitch + c * channel_pitch + i]. Channels of x lie x_pitch apart; `copied`: memory
+// for 2 * span.size floats.
+template <typename Number>
+struct TileLoops {
+  using Loop = void(const TileSpan& span, int64_t channels, const Number* x, int64_t x_pitch,
+                    float* copied, Number* v, int64_t product_pitch, int64_t channel_pitch);
+  Loop* inputs;     // of the 4 x 4 pixels of x
+  Loop* gradients;  // of the 2 x 2 pixels of dy
+};
+
 // Batch normalisation, on one channel's pixels, of f32 or (uint16_t) bf16, of which all is computed
 // in f32; sums in double, of parts in single.
 template <typename Number>
@@ -197,21 +208,21 @@ struct Loops {
 
   // Convolutions of F(2 x 2, 3 x 3) (conv/winograd_kernel.h). Products are numbered 4 * row +
   // column of a tile of 4 x 4.
-  //   winograd_in: number k of tile i of channel c to v[k * product_pitch + c * channel_pitch + i];
-  //     channels of x lie x_pitch apart; `copied`: memory for 2 * span.size floats;
+  //   winograd_in_pairs: as TileLoops::inputs of bf16, of 32 tiles and an even number of
+  //     channels: number k to panel + k * product_pitch, as a panel of a product (gemm/micro.h)
+  //     with channels as its `inner`; `copied`: memory for 4 * span.size floats;
   //   winograd_weights: taps [count][9][16] of up to 16 output channels, of which `width` are kept,
-  //     to u[k * pitch + i * width + channel];
+  //     to u[k * pitch + i * stride + channel]; a stride below 16 is the width;
   //   winograd_out: from m[k * pitch + i] to both lines of output pixels, two of a tile each;
   //     `count` is rounded up to 16, reading and writing.
-  void (*winograd_in)(const TileSpan& span, int64_t channels, const float* x, int64_t x_pitch,
-                      float* copied, float* v, int64_t product_pitch, int64_t channel_pitch);
-  void (*winograd_weights)(int64_t count, int64_t width, const float* taps, float* u,
-                           int64_t pitch);
+  TileLoops<float> tiles;
+  TileLoops<uint16_t> tiles_bf16;
+  void (*winograd_in_pairs)(const TileSpan& span, int64_t channels, const uint16_t* x,
+                            int64_t x_pitch, float* copied, uint16_t* panel, int64_t product_pitch);
+  void (*winograd_weights)(int64_t count, int64_t width, int64_t stride, const float* taps,
+                           float* u, int64_t pitch);
   void (*winograd_out)(int64_t count, const float* m, int64_t pitch, float* top, float* bottom);
-  //   winograd_gradient: as winograd_in, of the tiles' four pixels of dy;
   //   winograd_taps: from m[k * pitch + i] to taps[tap * count + i].
-  void (*winograd_gradient)(const TileSpan& span, int64_t channels, const float* x, int64_t x_pitch,
-                            float* copied, float* v, int64_t product_pitch, int64_t channel_pitch);
   void (*winograd_taps)(int64_t count, const float* m, int64_t pitch, float* taps);
 };
 

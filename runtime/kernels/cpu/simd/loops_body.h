@@ -398,10 +398,11 @@ constexpr Loops MakeLoops(const char* name) {
           QuantizeFoursLoop,
           QuantizeRowLoop,
           FromInt32RowsLoop,
-          TransformSpanLoop<false>,
+          {TransformSpanLoop<false, float>, TransformSpanLoop<true, float>},
+          {TransformSpanLoop<false, uint16_t>, TransformSpanLoop<true, uint16_t>},
+          TransformPairsLoop,
           WinogradWeightsLoop,
           WinogradOutLoop,
-          TransformSpanLoop<true>,
           WinogradTapsLoop};
 }
 
