@@ -8,34 +8,26 @@
 #include "worker/train/train_loop_impl.h"
 
 namespace lepton::worker {
-namespace {
 
-using collectives::DataType;
+void TrainLoop::Impl::CheckpointPart::Set(const storage::Digest& written) {
+  std::memcpy(digest, written.data(), std::min(sizeof(digest), written.size()));
+}
 
-// What a rank has of a checkpoint, as ranks ask each other.
-struct CheckpointPart {
-  uint64_t step = 0;     // 0: nothing
-  int64_t slice = 0;     // or kManifest
-  char digest[64] = {};  // empty: it could not be written
+storage::Digest TrainLoop::Impl::CheckpointPart::Get() const {
+  return {digest, strnlen(digest, sizeof(digest))};
+}
 
-  void Set(const storage::Digest& written) {
-    std::memcpy(digest, written.data(), std::min(sizeof(digest), written.size()));
-  }
-  storage::Digest Get() const { return {digest, strnlen(digest, sizeof(digest))}; }
-};
-static_assert(std::is_trivially_copyable_v<CheckpointPart>);
-
-Result<std::vector<CheckpointPart>> TellEachOther(const CheckpointPart& mine,
-                                                  collectives::Communicator& ranks) {
-  std::vector<CheckpointPart> all(static_cast<size_t>(ranks.size()), mine);
-  if (ranks.size() == 1) return all;
+Result<std::vector<TrainLoop::Impl::CheckpointPart>> TrainLoop::Impl::TellEachOther(
+    const CheckpointPart& mine) {
+  static_assert(std::is_trivially_copyable_v<CheckpointPart>);
+  std::vector<CheckpointPart> all(static_cast<size_t>(all_ranks().size()), mine);
+  if (all.size() == 1) return all;
   LEPTON_RETURN_IF_ERROR(
-      ranks.AllGather(&mine, all.data(), sizeof(CheckpointPart), DataType::kUInt8)
+      all_ranks()
+          .AllGather(&mine, all.data(), sizeof(CheckpointPart), collectives::DataType::kUInt8)
           .WithContext("what is written of a checkpoint"));
   return all;
 }
-
-}  // namespace
 
 Status TrainLoop::Impl::CheckpointNow(Write how) {
   // A training's checkpoints are compared by their figures only where the best are kept.
@@ -85,9 +77,8 @@ bool TrainLoop::Impl::SliceIsWritten() const {
          (!writing_.valid() || writing_.wait_for(Duration::zero()) == std::future_status::ready);
 }
 
-// All slices are durable, or are waited for: rank 0 begins the manifest. No slice is of a rank with
-// other parameters than its peers: the digests of a step's sums come before what else they tell.
-Status TrainLoop::Impl::GatherSlices() {
+// All ranks: this one's part once it is durable, and those of the others, by rank.
+Result<std::vector<TrainLoop::Impl::CheckpointPart>> TrainLoop::Impl::AwaitParts() {
   CheckpointPart mine;
   Status written;
   if (writing_step_ == state_.pending_step) {
@@ -96,8 +87,15 @@ Status TrainLoop::Impl::GatherSlices() {
     written = TakeWritten();
     if (written.ok()) mine.Set(written_);
   }
-  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointPart> all, TellEachOther(mine, all_ranks()));
+  LEPTON_ASSIGN_OR_RETURN(std::vector<CheckpointPart> all, TellEachOther(mine));
   LEPTON_RETURN_IF_ERROR(written);
+  return all;
+}
+
+// All slices are durable, or are waited for: rank 0 begins the manifest. No slice is of a rank with
+// other parameters than its peers: the digests of a step's sums come before what else they tell.
+Status TrainLoop::Impl::GatherSlices() {
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointPart> all, AwaitParts());
   std::vector<storage::Digest> slices(static_cast<size_t>(state_.pending_slices));
   for (size_t rank = 0; rank < all.size(); ++rank) {
     const CheckpointPart& part = all[rank];
@@ -127,18 +125,10 @@ Status TrainLoop::Impl::GatherSlices() {
 Status TrainLoop::Impl::FinishCheckpoint() {
   if (state_.pending_step == 0) return Status::Ok();
   if (state_.pending_slices > 0) LEPTON_RETURN_IF_ERROR(GatherSlices());
-  CheckpointPart mine;
-  Status written;
-  if (writing_step_ == state_.pending_step) {
-    mine = {.step = writing_step_, .slice = kManifest};
-    if (writing_.valid()) writing_.wait();
-    written = TakeWritten();
-    if (written.ok()) mine.Set(written_);
-  }
-  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointPart> all, TellEachOther(mine, all_ranks()));
-  LEPTON_RETURN_IF_ERROR(written);
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointPart> all, AwaitParts());
+  // A rank may still have a slice of it, if it has not heard that the manifest was begun.
   const auto writer = std::find_if(all.begin(), all.end(), [&](const CheckpointPart& part) {
-    return part.step == state_.pending_step;
+    return part.step == state_.pending_step && part.slice == kManifest;
   });
   if (writer != all.end() && writer->Get().empty()) {
     return Aborted(fmt::format("rank {} could not write the checkpoint of step {}",
@@ -156,9 +146,8 @@ Status TrainLoop::Impl::FinishCheckpoint() {
 // lacks some is done again behind the next step, or behind this one if it is this one's.
 Status TrainLoop::Impl::FindPending() {
   if (state_.pending_step == 0) return Status::Ok();
-  LEPTON_ASSIGN_OR_RETURN(
-      const std::vector<CheckpointPart> all,
-      TellEachOther({.step = writing_step_, .slice = writing_slice_}, all_ranks()));
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointPart> all,
+                          TellEachOther({.step = writing_step_, .slice = writing_slice_}));
   std::vector<bool> there(static_cast<size_t>(state_.pending_slices));
   bool manifest = false;
   for (const CheckpointPart& part : all) {

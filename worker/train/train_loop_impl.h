@@ -109,6 +109,16 @@ class TrainLoop::Impl {
   enum class Write { kNow, kBesideSteps };
   Status CheckpointNow(Write how);
   Status BeginCheckpoint();
+  // What a rank has of a checkpoint, as ranks ask each other.
+  struct CheckpointPart {
+    uint64_t step = 0;     // 0: nothing
+    int64_t slice = 0;     // or kManifest
+    char digest[64] = {};  // empty: it could not be written
+    void Set(const storage::Digest& written);
+    storage::Digest Get() const;
+  };
+  Result<std::vector<CheckpointPart>> TellEachOther(const CheckpointPart& mine);
+  Result<std::vector<CheckpointPart>> AwaitParts();
   Status TakeWritten();
   bool SliceIsWritten() const;
   Status GatherSlices();

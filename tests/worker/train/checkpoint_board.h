@@ -51,6 +51,10 @@ class CheckpointBoard {
   }
   Done AddWhole(uint64_t step, const Slices& slices) { return AddManifest(step, {Keep(slices)}); }
 
+  bool IsManifest(const storage::Digest& digest) {
+    std::lock_guard lock(mutex_);
+    return !kept_.contains(digest) && whole.contains(std::stoull(digest));
+  }
   // Those that the other has too are the same.
   void ExpectAsIn(const CheckpointBoard& other, const std::string& where) const {
     for (const auto& [step, tensors] : whole) {

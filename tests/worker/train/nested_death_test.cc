@@ -260,6 +260,10 @@ TEST_P(NestedDeath, CostsNothingAsLongAsSomebodyHasTheState) {
     left += end == Schedule::End::kLeft;
     if (end == Schedule::End::kDone) training.ExpectAll(calm, schedule.text());
     training.board->ExpectAsIn(*checkpoints, schedule.text());
+    for (const auto& member : training.members) {
+      const storage::Digest& last = member->outcome.last_checkpoint;
+      EXPECT_TRUE(last.empty() || training.board->IsManifest(last)) << schedule.text();
+    }
     compared += training.board->whole.size();
     if (end == Schedule::End::kLeft) {
       EXPECT_TRUE(training.gone.back()->loop->parting().saved) << schedule.text();
