@@ -47,6 +47,9 @@ Status TrainLoop::Impl::BeginCheckpoint() {
   state_.pending_step = state_.step;
   state_.pending_slices = count > 1 ? count : 0;
   state_.pending_metrics = state_.evaluated_step == state_.step ? state_.metrics : Metrics();
+  // What it may still write is of one that is lost, perhaps of this step and cut otherwise.
+  writing_ = {};
+  writing_step_ = 0;
   if (number >= count) return Status::Ok();
   writing_ = count > 1
                  ? observer_.BeginSlice(state_.step, number, mine.slices)
