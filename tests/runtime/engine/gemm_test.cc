@@ -248,5 +248,32 @@ TEST(Product, OfTurnedMatricesHasTheSameBits) {
   }
 }
 
+// The left side as a block and as a panel.
+TEST(Product, OfTwoPanelsHasTheSameBits) {
+  constexpr int64_t kRows = kPanelColumns;
+  const MicroList micros = Bf16Micros(Bf16Sums::kPairs);
+  for (const int64_t inner : {32, 96, 256}) {
+    const Matrix a(kRows, inner, DType::kBF16, false, 1);
+    const Matrix b(inner, kPanelColumns, DType::kBF16, false, 2);
+    for (int m = 0; m < micros.count; ++m) {
+      const Micro& micro = *micros.micros[m];
+      ASSERT_EQ(micro.block_rows, kRows);
+      ASSERT_NE(micro.multiply_panels, nullptr) << micro.name;
+      std::vector<uint16_t> block(kRows * inner), left(block.size()), right(block.size());
+      const void* rows = a.tensor.data.data();
+      micro.pack_blocks({rows, a.source, 0, kRows, inner, inner}, block.data());
+      micro.pack_panels({rows, {DType::kBF16, 1, inner}, 0, kRows, inner, inner}, left.data());
+      micro.pack_panels({b.tensor.data.data(), b.source, 0, kPanelColumns, inner, inner},
+                        right.data());
+      std::vector<float> wanted(kRows * kPanelColumns, 0.5f), got = wanted;
+      for (const bool add : {true, false, true}) {
+        micro.multiply(kRows, inner, block.data(), right.data(), wanted.data(), add);
+        micro.multiply_panels(inner, left.data(), right.data(), got.data(), add);
+        EXPECT_TRUE(SameBits(got, wanted)) << micro.name << " " << inner << " " << add;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace lepton::kernels::gemm

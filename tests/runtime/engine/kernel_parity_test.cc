@@ -362,6 +362,58 @@ TEST(VectorKernels, RoundToBf16BitForBit) {
   }
 }
 
+// Whose pixels come in stretches of 16 and of fewer; results as wide as they may be.
+TEST(VectorKernels, TilesOfBf16AreTransformedBitForBit) {
+  using Turned = kernels::simd::TurnedTiles;
+  constexpr int64_t kPlaces = 150, kPlane = 60, kChannels = 64, kNumbers = 64 * 32;
+  std::vector<Turned::Stretch> stretches = {{3, 16, {}}, {20, 16, {}}, {41, 7, {}}};
+  std::vector<int32_t> zeros, tiles;
+  std::vector<bool> filled(kPlaces);
+  for (Turned::Stretch& stretch : stretches) {
+    for (int32_t i = 0; i < stretch.count; ++i) {
+      stretch.to[i] = static_cast<int32_t>((stretch.from + i) * 7 % kPlaces);
+      filled[stretch.to[i]] = true;
+    }
+  }
+  for (int32_t place = 0; place < kPlaces; ++place) {
+    if (!filled[place]) zeros.push_back(place);
+  }
+  for (int32_t tile = 0; tile < 32; ++tile) tiles.push_back(tile * 3);
+  const Turned turned{stretches.data(), 3,  zeros.data(), static_cast<int64_t>(zeros.size()),
+                      tiles.data(),     10, kPlaces};
+  HostTensor x = RandomTensor({DType::kBF16, {kChannels, kPlane}}, 1, -1, 1);
+  HostTensor m = RandomTensor({DType::kF32, {16, 32, 32}}, 2, -1, 1);
+  std::vector<int32_t> places(64);
+  for (int32_t i = 0; i < 64; ++i) places[i] = 2 * i;
+  using Halves = std::vector<uint16_t>;
+  std::vector<Halves> first;
+  for (const kernels::simd::Loops* loops : LoopSets()) {
+    const auto* numbers = x.data.as<uint16_t>();
+    std::vector<float> room(kPlaces * 32), pixels(128 * 32);
+    std::vector<Halves> got;
+    for (const int64_t channels : {32, 64}) {
+      got.emplace_back(16 * kNumbers);
+      loops->turned_tiles.to_blocks(turned, channels, numbers, kPlane, room.data(),
+                                    got.back().data(), kNumbers);
+    }
+    for (const auto to_panel :
+         {loops->turned_tiles.inputs_to_panel, loops->turned_tiles.gradients_to_panel}) {
+      for (const int64_t channels : {32, 5}) {
+        got.emplace_back(16 * kNumbers);
+        to_panel(turned, channels, numbers, kPlane, room.data(), got.back().data(), kNumbers);
+      }
+    }
+    loops->turned_tiles.to_pixels(32, m.data.as<float>(), 32 * 32, places.data(), pixels.data());
+    for (const int64_t count : {128, 37}) {
+      got.emplace_back(32 * 128);
+      loops->turned_tiles.pixels_to_bf16(count, count == 37 ? 29 : 32, pixels.data(),
+                                         got.back().data(), 128);
+    }
+    if (first.empty()) first = got;
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i], first[i]) << loops->name << " " << i;
+  }
+}
+
 // The pieces meet, and end: from beyond the last on both sides.
 TEST(VectorKernels, GeluAndItsGradientAreExactToSingle) {
   constexpr double kPi = std::numbers::pi;

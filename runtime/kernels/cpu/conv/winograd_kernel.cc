@@ -88,7 +88,7 @@ class WinogradKernel final : public graph::Kernel {
   int64_t ProductBytes() const { return in_channels_ * kPanelColumns * micro_.element + kLine; }
   int64_t PanelBytes() const { return kProducts * ProductBytes(); }
 
-  // To [blocks][products][in][rows of a block]; in bf16 to blocks as the micro-kernel packs them.
+  // To [blocks][products][in][rows of a block]; in bf16 to panels as the micro-kernel packs them.
   void TransformWeights(const TensorView& weights, char* to) const {
     ComputeLoop(blocks_, 1, [&](int64_t begin, int64_t end) {
       auto* taps =
@@ -110,7 +110,7 @@ class WinogradKernel final : public graph::Kernel {
             simd::BestLoops().winograd_weights(count, lanes, rows, taps, u + first, pitch);
           }
           for (int64_t k = 0; pairs_ && k < kProducts; ++k) {
-            micro_.pack_blocks({u + k * pitch, {DType::kF32, 1, rows}, 0, rows, count, count},
+            micro_.pack_panels({u + k * pitch, {DType::kF32, rows, 1}, 0, rows, count, count},
                                packed + k * BlockBytes() + in * rows * micro_.element);
           }
         }
@@ -147,20 +147,23 @@ class WinogradKernel final : public graph::Kernel {
   static float ToF32(float number) { return number; }
   static float ToF32(uint16_t number) { return BF16::ToFloat({number}); }
 
-  // `count` panels of tiles, all channels.
+  // `count` panels of tiles, all channels. Of f32 the weights are the left side. Of bf16 the tiles
+  // are, as whose rows their channels are computed side by side, and so come out.
   void Panels(const TensorView& x, const char* weights, int64_t first, int64_t count,
               const PixelTarget& y) const {
     char* const v = ThreadMemory<1>(count * PanelBytes());
     const int64_t rows = micro_.block_rows;
     auto* c = reinterpret_cast<float*>(ThreadMemory<2>(kProducts * rows * kPanelColumns * 4));
     std::vector<std::vector<TileRun>> runs(count);
+    std::vector<TilePixels> pixels;
     for (int64_t panel = 0; panel < count; ++panel) {
       const int64_t tile = (first + panel) * kPanelColumns;
       runs[panel] = grid_.Runs(tile, kPanelColumns);
       char* const to = v + panel * PanelBytes();
       if (pairs_) {
-        tiles_.RunPairs(x.as<uint16_t>(), tile, reinterpret_cast<uint16_t*>(to),
+        tiles_.ToBlocks(x.as<uint16_t>(), tile, reinterpret_cast<uint16_t*>(to),
                         ProductBytes() / 2);
+        pixels.emplace_back(runs[panel], out_h_, out_w_, out_channels_);
       } else {
         tiles_.Run(x.as<float>(), tile, kPanelColumns, 0, in_channels_,
                    reinterpret_cast<float*>(to), ProductBytes() / 4, kPanelColumns);
@@ -170,34 +173,56 @@ class WinogradKernel final : public graph::Kernel {
       const int64_t channels = std::min(rows, out_channels_ - block * rows);
       for (int64_t panel = 0; panel < count; ++panel) {
         for (int64_t k = 0; k < kProducts; ++k) {
-          micro_.multiply(channels, in_channels_, weights + (block * kProducts + k) * BlockBytes(),
-                          v + panel * PanelBytes() + k * ProductBytes(),
-                          c + k * rows * kPanelColumns, false);
+          const char* const u = weights + (block * kProducts + k) * BlockBytes();
+          const char* const tiles = v + panel * PanelBytes() + k * ProductBytes();
+          float* const to = c + k * rows * kPanelColumns;
+          if (pairs_) {
+            micro_.multiply(kSpanTiles, in_channels_, tiles, u, to, false);
+          } else {
+            micro_.multiply(channels, in_channels_, u, tiles, to, false);
+          }
         }
-        Store(c, runs[panel], block * rows, channels, y);
+        if (pairs_) {
+          StoreTurned(c, pixels[panel], block * rows, channels, y);
+        } else {
+          Store(c, runs[panel], block * rows, channels, y.wide);
+        }
+      }
+    }
+  }
+
+  // Of `channels` output channels from `first` on: c [products][tiles][channels].
+  void StoreTurned(const float* c, const TilePixels& to, int64_t first, int64_t channels,
+                   const PixelTarget& y) const {
+    alignas(64) float pixels[4 * kSpanTiles * kPanelColumns];
+    const simd::TurnedTileLoops& loops = simd::BestLoops().turned_tiles;
+    loops.to_pixels(to.tiles(), c, kSpanTiles * kPanelColumns, to.places(), pixels);
+    const int64_t plane = out_h_ * out_w_;
+    for (const TilePixels::Stretch& stretch : to.stretches()) {
+      const float* const from = pixels + stretch.from * kPanelColumns;
+      const PixelTarget at = y + (stretch.to + first * plane);
+      if (at.wide != nullptr) micro_.turn(stretch.count, channels, from, at.wide, plane);
+      if (at.narrow != nullptr) {
+        loops.pixels_to_bf16(stretch.count, channels, from, at.narrow, plane);
       }
     }
   }
 
   // Of `channels` output channels from `first` on: c [products][rows of a block][tiles].
   void Store(const float* c, const std::vector<TileRun>& runs, int64_t first, int64_t channels,
-             const PixelTarget& y) const {
+             float* y) const {
     constexpr int64_t kPixels = 2 * kPanelColumns;  // of a line
     alignas(64) float lines[2 * kPixels];
-    alignas(64) uint16_t narrow[2 * kPixels];
     for (int64_t row = 0; row < channels; ++row) {
       simd::BestLoops().winograd_out(kPanelColumns, c + row * kPanelColumns,
                                      micro_.block_rows * kPanelColumns, lines, lines + kPixels);
-      if (y.narrow != nullptr) simd::BestLoops().to_bf16(2 * kPixels, lines, narrow);
       for (const TileRun& run : runs) {
         const int64_t to =
             ((run.image * out_channels_ + first + row) * out_h_ + 2 * run.y) * out_w_ + 2 * run.x;
         const int64_t count = std::min(2 * run.count, out_w_ - 2 * run.x);
         const int64_t height = std::min<int64_t>(2, out_h_ - 2 * run.y);
         for (int64_t line = 0; line < height; ++line) {
-          const int64_t from = line * kPixels + 2 * run.lane;
-          if (y.wide != nullptr) CopyFew(lines + from, count, y.wide + to + line * out_w_);
-          if (y.narrow != nullptr) CopyFew(narrow + from, count, y.narrow + to + line * out_w_);
+          CopyFew(lines + line * kPixels + 2 * run.lane, count, y + to + line * out_w_);
         }
       }
     }
@@ -247,7 +272,7 @@ bool CanRunPairs(const KernelRequest& request) {
 
 // With fewer channels packing takes longer than what is saved.
 bool CanRunPairsOfTiles(const KernelRequest& request) {
-  constexpr int64_t kLeast = 128;
+  constexpr int64_t kLeast = 64;
   const ConvShape s = ShapeOf(request);
   return CurrentBf16Sums() == Bf16Sums::kPairs && CanRun(request) &&
          std::min(s.in_channels, s.out_channels) >= kLeast;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -30,11 +31,34 @@ struct TileGrid {
   std::vector<TileRun> Runs(int64_t first, int64_t count) const;
 };
 
+// Where the output pixels of up to kSpanTiles tiles go: each tile's first to places in an array,
+// which are stretches of a channel's pixels.
+class TilePixels {
+ public:
+  struct Stretch {
+    int64_t from, count;  // in the array
+    int64_t to;           // in y's first channel
+  };
+  // Of y [images, channels, height, width].
+  TilePixels(const std::vector<TileRun>& runs, int64_t height, int64_t width, int64_t channels);
+
+  int64_t tiles() const { return tiles_; }
+  // Of each tile: its upper left pixel, its lower left one.
+  const int32_t* places() const { return places_.data(); }
+  const std::vector<Stretch>& stretches() const { return stretches_; }
+
+ private:
+  void Add(int64_t from, int64_t count, int64_t to);
+
+  int64_t tiles_ = 0;
+  std::array<int32_t, 2 * kSpanTiles> places_;
+  std::vector<Stretch> stretches_;
+};
+
 // Short stretches, mostly: a call of memcpy would take longer.
-template <typename Number>
-void CopyFew(const Number* from, int64_t count, Number* to) {
+inline void CopyFew(const float* from, int64_t count, float* to) {
   int64_t i = 0;
-  for (; i + 8 <= count; i += 8) std::memcpy(to + i, from + i, 8 * sizeof(Number));
+  for (; i + 8 <= count; i += 8) std::memcpy(to + i, from + i, 8 * sizeof(float));
   for (; i < count; ++i) to[i] = from[i];
 }
 
@@ -42,8 +66,8 @@ class TileTransform {
  public:
   // Of images [channels, height, width], before which `before` lines and columns are 0.
   enum class Of {
-    kInputs,     // pixels (2 y - before, 2 x - before) and on, 4 x 4, by TileLoops::inputs
-    kGradients,  // 2 x 2, by TileLoops::gradients
+    kInputs,     // pixels (2 y - before, 2 x - before) and on, 4 x 4
+    kGradients,  // 2 x 2
   };
   TileTransform(const TileGrid& grid, int64_t channels, int64_t height, int64_t width,
                 int64_t before_h, int64_t before_w, Of of);
@@ -53,29 +77,30 @@ class TileTransform {
   // there are not are 0. Uses ThreadMemory<3>.
   void Run(const float* x, int64_t first, int64_t count, int64_t first_channel, int64_t channels,
            float* v, int64_t product_pitch, int64_t pitch) const;
-  // The same of bf16, rounded to bf16.
-  void Run(const uint16_t* x, int64_t first, int64_t count, int64_t first_channel, int64_t channels,
-           uint16_t* v, int64_t product_pitch, int64_t pitch) const;
-  // All channels of kSpanTiles tiles, of which the first is there, of images of bf16: number k as a
-  // panel of a product at panels + k * product_pitch. Of kInputs. Uses ThreadMemory<3>.
-  void RunPairs(const uint16_t* x, int64_t first, uint16_t* panels, int64_t product_pitch) const;
+  // Of images of bf16 kSpanTiles tiles from `first` on, of which the first is there: as
+  // simd::TurnedTileLoops has them. Use ThreadMemory<3>.
+  void ToBlocks(const uint16_t* x, int64_t first, uint16_t* blocks, int64_t product_pitch) const;
+  void ToPanel(const uint16_t* x, int64_t first, int64_t first_channel, int64_t channels,
+               uint16_t* panel, int64_t product_pitch) const;
 
  private:
   struct Span {
     std::vector<int32_t> places;
     std::vector<simd::TileSpan::Line> lines;
     int64_t size = 0;
+    // Of bf16, in the same places.
+    std::vector<simd::TurnedTiles::Stretch> stretches;
+    std::vector<int32_t> zeros, tiles;
   };
-  template <typename Number>
-  void RunLoop(typename simd::TileLoops<Number>::Loop* transform, const Number* x, int64_t first,
-               int64_t count, int64_t first_channel, int64_t channels, Number* v,
-               int64_t product_pitch, int64_t pitch) const;
   // The one that begins at a tile, as whose channels all lie, and where in x its images begin.
-  simd::TileSpan SpanOf(int64_t first, int64_t* begin) const;
+  const Span& SpanOf(int64_t first, int64_t* begin) const;
+  simd::TurnedTiles Turned(const Span& span) const;
   // The tiles of `runs`, which are those of one span.
   Span MakeSpan(const std::vector<TileRun>& runs) const;
   // One image's runs, with the lines that they need.
   void AddGroup(const TileRun* begin, const TileRun* end, Span& span) const;
+  // What bf16 needs, from places and lines.
+  void AddTurned(Span& span) const;
 
   const TileGrid grid_;
   const int64_t channels_, height_, width_, before_h_, before_w_;

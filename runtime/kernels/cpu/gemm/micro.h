@@ -63,6 +63,10 @@ struct Micro {
   // For threads: called before a series of multiply calls and after it.
   void (*enter)();
   void (*leave)();
+  // bf16 with Bf16Sums::kPairs only, else null. With the bits of `multiply`, the left side a panel
+  // too, whose columns are the 32 rows.
+  void (*multiply_panels)(int64_t inner, const void* left, const void* panel, float* c,
+                          bool add) = nullptr;
 };
 
 // The best that this CPU has; for bf16, with the sums of CurrentBf16Sums().

@@ -49,8 +49,9 @@ struct Sums {
   }
 };
 
-// Rows at `left`, `pitch` elements apart; those of the next step `advance` elements further.
-template <int kCount>
+// Rows at `left`, `pitch` elements apart, their pairs kPairPitch; those of the next step `advance`
+// elements further.
+template <int kCount, int64_t kPairPitch = 2>
 LEPTON_INLINE void MultiplyRows(int64_t steps, const uint16_t* left, int64_t pitch, int64_t advance,
                                 const uint16_t* panel, float* c, bool add) {
   Sums<kCount> sums;
@@ -64,7 +65,7 @@ LEPTON_INLINE void MultiplyRows(int64_t steps, const uint16_t* left, int64_t pit
 #pragma GCC unroll 2
     for (int64_t pair = 0; pair < kPairs; ++pair) {
       const uint16_t* right = panel + pair * kStep;
-      sums.Add(left + 2 * pair, pitch, _mm512_loadu_si512(right),
+      sums.Add(left + kPairPitch * pair, pitch, _mm512_loadu_si512(right),
                _mm512_loadu_si512(right + kTile));
     }
   }
@@ -98,6 +99,16 @@ void MultiplyWhere(int64_t inner, const void* rows, int64_t pitch, const void* p
   for (int64_t row = 0; row < kBlockRows; row += kRows) {
     MultiplyRows<kRows>(inner / kStep, static_cast<const uint16_t*>(rows) + row * pitch, pitch,
                         kStep, static_cast<const uint16_t*>(panel), c + row * kPanelColumns, add);
+  }
+}
+
+void MultiplyPanels(int64_t inner, const void* left, const void* panel, float* c, bool add) {
+  constexpr int64_t kColumns = 16;  // of a tile
+  for (int64_t row = 0; row < kBlockRows; row += kRows) {
+    MultiplyRows<kRows, kStep>(
+        inner / kStep,
+        static_cast<const uint16_t*>(left) + row / kColumns * kTile + row % kColumns * 2, 2,
+        2 * kTile, static_cast<const uint16_t*>(panel), c + row * kPanelColumns, add);
   }
 }
 
@@ -147,6 +158,7 @@ const Micro kPairsAvx512Bf16 = {
     },
     MultiplyShifted,
     Nothing,
-    Nothing};
+    Nothing,
+    MultiplyPanels};
 
 }  // namespace lepton::kernels::gemm

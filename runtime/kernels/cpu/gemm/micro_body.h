@@ -22,7 +22,6 @@ namespace {
 #define LEPTON_REGISTER_BYTES 16
 #endif
 typedef uint32_t Words __attribute__((vector_size(64)));
-typedef int32_t Picks __attribute__((vector_size(64)));
 constexpr int64_t kLanes = 16;
 typedef float Floats __attribute__((vector_size(LEPTON_REGISTER_BYTES)));
 typedef uint32_t FloatBits __attribute__((vector_size(LEPTON_REGISTER_BYTES)));
@@ -85,55 +84,7 @@ LEPTON_INLINE Reader ReadRight(const Part& part) {
       bf16, part.source.column_stride, part.source.row_stride};
 }
 
-// Those of the words of a, then b, that `picks` numbers.
-LEPTON_INLINE Words Shuffle(const Words& a, const Words& b, const Picks& picks) {
-#if defined(__clang__)
-  Words picked;
-  for (int64_t i = 0; i < kLanes; ++i)
-    picked[i] = picks[i] < kLanes ? a[picks[i]] : b[picks[i] - kLanes];
-  return picked;
-#else
-  return __builtin_shuffle(a, b, picks);
-#endif
-}
-
-// Where lane i of a pair of rows comes from, when their squares of `half` words beside the diagonal
-// change places.
-constexpr int32_t LowPick(int32_t i, int32_t half) {
-  return (i & half) != 0 ? 16 + i - half : i;
-}
-constexpr int32_t HighPick(int32_t i, int32_t half) {
-  return (i & half) != 0 ? 16 + i : i + half;
-}
-#define LEPTON_PICKS(pick, half)                                                              \
-  {                                                                                           \
-    pick(0, half), pick(1, half), pick(2, half), pick(3, half), pick(4, half), pick(5, half), \
-        pick(6, half), pick(7, half), pick(8, half), pick(9, half), pick(10, half),           \
-        pick(11, half), pick(12, half), pick(13, half), pick(14, half), pick(15, half)        \
-  }
-
-template <int32_t kHalf>
-LEPTON_INLINE void TransposeStage(Words (&rows)[kLanes]) {
-  const Picks low = LEPTON_PICKS(LowPick, kHalf);
-  const Picks high = LEPTON_PICKS(HighPick, kHalf);
-#pragma GCC unroll 16
-  for (int64_t i = 0; i < kLanes; ++i) {
-    if ((i & kHalf) != 0) continue;
-    const Words a = rows[i];
-    const Words b = rows[i + kHalf];
-    rows[i] = Shuffle(a, b, low);
-    rows[i + kHalf] = Shuffle(a, b, high);
-  }
-}
-#undef LEPTON_PICKS
-
-// 16 rows of 16 words: rows become columns.
-LEPTON_INLINE void Transpose(Words (&rows)[kLanes]) {
-  TransposeStage<1>(rows);
-  TransposeStage<2>(rows);
-  TransposeStage<4>(rows);
-  TransposeStage<8>(rows);
-}
+#include "runtime/kernels/cpu/simd/transpose_body.inc"
 
 // A block of C to [columns][rows].
 void TurnBlock(int64_t rows, int64_t columns, const float* c, float* to, int64_t pitch) {
@@ -172,7 +123,7 @@ void Nothing() {}
 #define LEPTON_GEMM_BF16(name, pairs)                                                             \
   {                                                                                               \
     name, kBf16Rows, kStep, 512, 2, PackBf16Blocks, PackBf16Panels, MultiplyBf16<pairs>, nullptr, \
-        PackBf16Rows, TurnBlock, nullptr, Nothing, Nothing                                        \
+        PackBf16Rows, TurnBlock, nullptr, Nothing, Nothing, pairs ? MultiplyPanels : nullptr      \
   }
 
 }  // namespace

@@ -58,15 +58,50 @@ struct TileSpan {
   int64_t line_count;
 };
 
-// Tiles of minimal filtering, of f32 or (uint16_t) bf16: number k of tile i of channel c to
+// Tiles of minimal filtering: number k of tile i of channel c to
 // v[k * product_pitch + c * channel_pitch + i]. Channels of x lie x_pitch apart; `copied`: memory
 // for 2 * span.size floats.
-template <typename Number>
-struct TileLoops {
-  using Loop = void(const TileSpan& span, int64_t channels, const Number* x, int64_t x_pitch,
-                    float* copied, Number* v, int64_t product_pitch, int64_t channel_pitch);
-  Loop* inputs;     // of the 4 x 4 pixels of x
-  Loop* gradients;  // of the 2 x 2 pixels of dy
+using TileLoop = void(const TileSpan& span, int64_t channels, const float* x, int64_t x_pitch,
+                      float* copied, float* v, int64_t product_pitch, int64_t channel_pitch);
+
+// 32 tiles of a channel of images of bf16, whose pixels are brought to where 32 channels lie side
+// by side, and how to find them there.
+struct TurnedTiles {
+  struct Stretch {  // up to 16 pixels side by side
+    int64_t from;   // in the channel of the first image
+    int32_t count;
+    int32_t to[16];  // their places
+  };
+  const Stretch* stretches;
+  int64_t stretch_count;
+  const int32_t* zeros;  // places that are 0
+  int64_t zero_count;
+  const int32_t* tiles;  // places of their first pixels
+  int64_t pitch;         // places from line to line
+  int64_t places;        // in all
+};
+
+// Products are numbered 4 * row + column of a tile of 4 x 4; blocks and panels are those of
+// gemm/micro.h, product_pitch numbers from product to product. `turned`: memory for 32 *
+// tiles.places floats.
+struct TurnedTileLoops {
+  // The 4 x 4 pixels of x, as 32 rows of a left side whose inner axis are the channels, which are a
+  // multiple of 32.
+  void (*to_blocks)(const TurnedTiles& tiles, int64_t channels, const uint16_t* x, int64_t x_pitch,
+                    float* turned, uint16_t* blocks, int64_t product_pitch);
+  // As a step of the inner axis of a panel whose columns are up to 32 channels, those that are
+  // missing 0: of the 4 x 4 pixels of x, of the 2 x 2 pixels of dy.
+  using ToPanel = void(const TurnedTiles& tiles, int64_t channels, const uint16_t* x,
+                       int64_t x_pitch, float* turned, uint16_t* panel, int64_t product_pitch);
+  ToPanel* inputs_to_panel;
+  ToPanel* gradients_to_panel;
+  // From m[k * pitch + 32 * tile + channel] to both lines of output pixels [place][32 channels];
+  // places[2 * tile] and the next one are those of a tile's left pixels.
+  void (*to_pixels)(int64_t count, const float* m, int64_t pitch, const int32_t* places,
+                    float* pixels);
+  // pixels [count][32], rounded, to y[channel * y_pitch + i].
+  void (*pixels_to_bf16)(int64_t count, int64_t channels, const float* pixels, uint16_t* y,
+                         int64_t y_pitch);
 };
 
 // Batch normalisation, on one channel's pixels, of f32 or (uint16_t) bf16, of which all is computed
@@ -208,17 +243,14 @@ struct Loops {
 
   // Convolutions of F(2 x 2, 3 x 3) (conv/winograd_kernel.h). Products are numbered 4 * row +
   // column of a tile of 4 x 4.
-  //   winograd_in_pairs: as TileLoops::inputs of bf16, of 32 tiles and an even number of
-  //     channels: number k to panel + k * product_pitch, as a panel of a product (gemm/micro.h)
-  //     with channels as its `inner`; `copied`: memory for 4 * span.size floats;
   //   winograd_weights: taps [count][9][16] of up to 16 output channels, of which `width` are kept,
   //     to u[k * pitch + i * stride + channel]; a stride below 16 is the width;
   //   winograd_out: from m[k * pitch + i] to both lines of output pixels, two of a tile each;
   //     `count` is rounded up to 16, reading and writing.
-  TileLoops<float> tiles;
-  TileLoops<uint16_t> tiles_bf16;
-  void (*winograd_in_pairs)(const TileSpan& span, int64_t channels, const uint16_t* x,
-                            int64_t x_pitch, float* copied, uint16_t* panel, int64_t product_pitch);
+  //   tile_inputs: of the 4 x 4 pixels of x; tile_gradients: of the 2 x 2 pixels of dy.
+  TileLoop* tile_inputs;
+  TileLoop* tile_gradients;
+  TurnedTileLoops turned_tiles;
   void (*winograd_weights)(int64_t count, int64_t width, int64_t stride, const float* taps,
                            float* u, int64_t pitch);
   void (*winograd_out)(int64_t count, const float* m, int64_t pitch, float* top, float* bottom);

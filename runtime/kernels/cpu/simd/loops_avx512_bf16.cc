@@ -10,8 +10,7 @@ void UseBf16Instructions(Loops& loops) {
   loops.score_exp = ScoreExpLoop;
   loops.slopes_bf16 = SlopesBf16Loop;
   loops.channels_bf16 = MakeChannelLoops<uint16_t>();
-  loops.tiles_bf16 = {TransformSpanLoop<false, uint16_t>, TransformSpanLoop<true, uint16_t>};
-  loops.winograd_in_pairs = TransformPairsLoop;
+  loops.turned_tiles = MakeTurnedTileLoops();
 }
 
 }  // namespace lepton::kernels::simd

@@ -19,6 +19,7 @@ namespace {
 // Sixteen floats; the compiler cuts them into whatever registers there are.
 typedef float Lanes __attribute__((vector_size(64)));
 typedef double WideLanes __attribute__((vector_size(128)));
+typedef uint32_t Words __attribute__((vector_size(64)));
 constexpr int64_t kLanes = 16;
 
 LEPTON_INLINE Lanes Load(const float* x) {
@@ -335,6 +336,15 @@ void ScaleRowsLoop(int64_t rows, int64_t columns, const float* __restrict factor
 
 #include "runtime/kernels/cpu/simd/loops_body_winograd.inc"
 
+#include "runtime/kernels/cpu/simd/transpose_body.inc"
+
+#include "runtime/kernels/cpu/simd/loops_body_winograd_bf16.inc"
+
+constexpr TurnedTileLoops MakeTurnedTileLoops() {
+  return {TilesToBlocksLoop, TilesToPanelLoop<false>, TilesToPanelLoop<true>, TilesToPixelsLoop,
+          PixelsToBf16Loop};
+}
+
 constexpr Loops MakeLoops(const char* name) {
   return {name,
           AddLoop,
@@ -398,9 +408,9 @@ constexpr Loops MakeLoops(const char* name) {
           QuantizeFoursLoop,
           QuantizeRowLoop,
           FromInt32RowsLoop,
-          {TransformSpanLoop<false, float>, TransformSpanLoop<true, float>},
-          {TransformSpanLoop<false, uint16_t>, TransformSpanLoop<true, uint16_t>},
-          TransformPairsLoop,
+          TransformSpanLoop<false>,
+          TransformSpanLoop<true>,
+          MakeTurnedTileLoops(),
           WinogradWeightsLoop,
           WinogradOutLoop,
           WinogradTapsLoop};
