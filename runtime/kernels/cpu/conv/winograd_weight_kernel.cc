@@ -17,7 +17,7 @@ using gemm::Micro;
 using graph::KernelContext;
 using graph::KernelRequest;
 
-constexpr int64_t kTileBytes = 1 << 23;  // of transformed tiles at a time
+constexpr int64_t kTileBytes = 1 << 21;  // of transformed tiles at a time: they stay in the caches
 constexpr int64_t kStepTiles = 256;      // that are multiplied at a time
 constexpr int64_t kPad = 32;  // numbers, lest all products begin in the same ways of a cache
 
