@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
+#include <vector>
 
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/conv/conv_rows.h"
@@ -20,6 +22,7 @@ using gemm::Micro;
 using graph::KernelContext;
 using graph::KernelRequest;
 
+constexpr int64_t kMostBlockRows = 32;
 constexpr int64_t kPixelChunk = 512;  // weights' gradient: pixels at a time
 constexpr int64_t kPartFloats = 1 << 18;
 
@@ -43,37 +46,32 @@ void ChannelsLast(const Micro& micro, const void* from, int64_t images, int64_t 
   });
 }
 
-// y from x and the weights, or dx from dy and the weights with their taps in reverse.
+// y from x and the weights, or dx from dy and the weights with their taps in reverse: phase by
+// phase of the stride, as each has pixels that meet the same taps, at stride 1.
 class PixelKernel final : public graph::Kernel {
  public:
   PixelKernel(const KernelRequest& request, const ConvShape& s, bool forward)
-      : s_(s),
+      : images_(s.images),
         frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue),
         micro_(gemm::Bf16Micro()),
         in_channels_(forward ? s.in_channels : s.out_channels),
         out_channels_(forward ? s.out_channels : s.in_channels),
         in_pixels_(forward ? s.in_h * s.in_w : s.out_h * s.out_w),
-        rows_(forward ? Axis::Forward(s.window.h, s.in_h, s.out_h)
-                      : Axis::Backward(s.window.h, s.in_h, s.out_h),
-              forward ? Axis::Forward(s.window.w, s.in_w, s.out_w)
-                      : Axis::Backward(s.window.w, s.in_w, s.out_w),
-              in_channels_),
+        out_pixels_(forward ? s.out_h * s.out_w : s.in_h * s.in_w),
         weights_(forward, s.window.h.extent * s.window.w.extent, in_channels_, out_channels_),
-        product_(micro_, rows_, out_channels_),
         follower_(request) {
+    MakePhases(s, forward);
     if (!frozen_) return;
     const std::string layout = std::string("conv ") + (forward ? "forward " : "backward ") +
-                               std::to_string(product_.inner()) + " " +
-                               std::to_string(out_channels_);
+                               std::to_string(phases_.size()) + " " +
+                               std::to_string(packed_bytes_) + " " + std::to_string(out_channels_);
     pack_ = request.packs == nullptr
-                ? std::make_shared<graph::Pack>(graph::Pack{Buffer(product_.packed_bytes())})
-                : request.packs->Get(request.frozen[1].value, layout, product_.packed_bytes());
+                ? std::make_shared<graph::Pack>(graph::Pack{Buffer(packed_bytes_)})
+                : request.packs->Get(request.frozen[1].value, layout, packed_bytes_);
   }
 
   // The images with their channels last, and the packed weights where they are not kept.
-  size_t workspace_bytes() const override {
-    return ImageBytes() + (frozen_ ? 0 : static_cast<size_t>(product_.packed_bytes()));
-  }
+  size_t workspace_bytes() const override { return ImageBytes() + (frozen_ ? 0 : packed_bytes_); }
 
   void Prepare(const KernelContext& context) override {
     if (!frozen_) return;
@@ -84,58 +82,145 @@ class PixelKernel final : public graph::Kernel {
 
   void Run(const KernelContext& context) override {
     auto* images = static_cast<uint16_t*>(context.workspace());
-    ChannelsLast(micro_, context.input(0).data, s_.images, in_channels_, in_pixels_, images);
+    ChannelsLast(micro_, context.input(0).data, images_, in_channels_, in_pixels_, images);
     char* packed =
         frozen_ ? pack_->data.as<char>() : static_cast<char*>(context.workspace()) + ImageBytes();
     if (!frozen_) PackWeights(context.input(1), packed);
     const PixelTarget y = follower_.Target(context);
-    product_.Run(images, packed, s_.images * rows_.pixels(),
-                 [&](float* c, int64_t first, int64_t count) { Store(c, first, count, y); });
+    if (has_gaps_) Zero(y);
+    for (const Phase& phase : phases_) {
+      phase.product.Run(
+          images, packed + phase.weights, images_ * phase.rows.pixels(),
+          [&](float* c, int64_t first, int64_t count) { Store(phase, c, first, count, y); });
+    }
   }
 
  private:
-  size_t ImageBytes() const { return RoundUp(s_.images * in_pixels_ * in_channels_ * 2, 64); }
+  struct Phase {
+    Rows rows;
+    UnfoldedProduct<uint16_t> product;
+    std::vector<int64_t> taps;    // numbers in a window
+    int64_t weights;              // where its packed weights begin, in bytes
+    std::vector<int32_t> places;  // of its pixels in y's plane; none: one after the other
+  };
 
-  // The right side [taps * in channels, out channels], by way of a matrix of each panel's columns
+  void MakePhases(const ConvShape& s, bool forward) {
+    const ops::Window& w = s.window;
+    if (forward) {
+      AddPhase(Axis::Forward(w.h, s.in_h, s.out_h), Axis::Forward(w.w, s.in_w, s.out_w),
+               std::vector<int64_t>(w.h.extent * w.w.extent), {});
+      std::iota(phases_[0].taps.begin(), phases_[0].taps.end(), 0);
+      return;
+    }
+    for (int64_t h = 0; h < std::min(w.h.stride, s.in_h); ++h) {
+      for (int64_t v = 0; v < std::min(w.w.stride, s.in_w); ++v) {
+        std::vector<int64_t> rows, columns, taps;
+        const TapLine down = TapLine::Backward(w.h, s.in_h, s.out_h, h, rows);
+        const TapLine across = TapLine::Backward(w.w, s.in_w, s.out_w, v, columns);
+        for (const int64_t row : rows) {
+          for (const int64_t column : columns) taps.push_back(row * w.w.extent + column);
+        }
+        if (taps.empty()) {
+          has_gaps_ = true;
+          continue;
+        }
+        std::vector<int32_t> places;
+        for (int64_t y = h; y < s.in_h && w.h.stride * w.w.stride > 1; y += w.h.stride) {
+          for (int64_t x = v; x < s.in_w; x += w.w.stride) {
+            places.push_back(static_cast<int32_t>(y * s.in_w + x));
+          }
+        }
+        AddPhase(Axis::Of(down), Axis::Of(across), std::move(taps), std::move(places));
+      }
+    }
+  }
+
+  void AddPhase(const Axis& h, const Axis& w, std::vector<int64_t> taps,
+                std::vector<int32_t> places) {
+    const Rows rows(h, w, in_channels_);
+    phases_.push_back({rows, UnfoldedProduct<uint16_t>(micro_, rows, out_channels_),
+                       std::move(taps), static_cast<int64_t>(packed_bytes_), std::move(places)});
+    packed_bytes_ += phases_.back().product.packed_bytes();
+  }
+
+  size_t ImageBytes() const { return RoundUp(images_ * in_pixels_ * in_channels_ * 2, 64); }
+
+  // The right sides [taps * in channels, out channels], by way of a matrix of each panel's columns
   // whose inner axis is contiguous.
   void PackWeights(const TensorView& weights, char* packed) const {
-    ComputeLoop(product_.panels(), 1, [&](int64_t begin, int64_t end) {
-      auto* turned =
-          reinterpret_cast<uint16_t*>(ThreadMemory<0>(kPanelColumns * rows_.columns() * 2));
+    ComputeLoop(CeilDiv(out_channels_, kPanelColumns), 1, [&](int64_t begin, int64_t end) {
+      const int64_t length = weights_.length();
+      auto* rows = reinterpret_cast<uint16_t*>(ThreadMemory<0>(kPanelColumns * length * 2));
+      auto* some = reinterpret_cast<uint16_t*>(ThreadMemory<1>(kPanelColumns * length * 2));
       for (int64_t panel = begin; panel < end; ++panel) {
         const int64_t column = panel * kPanelColumns;
         const int64_t columns = std::min(kPanelColumns, out_channels_ - column);
-        weights_.Take(weights, column, columns, turned);
-        micro_.pack_panels({turned,
-                            {DType::kBF16, 1, rows_.columns()},
-                            0,
-                            columns,
-                            rows_.columns(),
-                            product_.inner()},
-                           packed + panel * product_.panel_bytes());
+        weights_.Take(weights, column, columns, rows);
+        for (const Phase& phase : phases_) {
+          const int64_t inner = phase.rows.columns();
+          for (int64_t row = 0; row < columns; ++row) {
+            for (size_t i = 0; i < phase.taps.size(); ++i) {
+              std::memcpy(some + row * inner + static_cast<int64_t>(i) * in_channels_,
+                          rows + row * length + phase.taps[i] * in_channels_, in_channels_ * 2);
+            }
+          }
+          micro_.pack_panels(
+              {some, {DType::kBF16, 1, inner}, 0, columns, inner, phase.product.inner()},
+              packed + phase.weights + panel * phase.product.panel_bytes());
+        }
       }
     });
   }
 
+  void Zero(const PixelTarget& y) const {
+    const int64_t count = images_ * out_channels_ * out_pixels_;
+    if (y.wide != nullptr) std::fill_n(y.wide, count, 0.0f);
+    if (y.narrow != nullptr) std::fill_n(y.narrow, count, uint16_t{0});
+  }
+
   // A block's panels to [images, channels, pixels]; a block may go over several images.
-  void Store(float* c, int64_t first, int64_t count, const PixelTarget& y) const {
-    const int64_t pixels = rows_.pixels();
-    ForImagesAndPanels(c, micro_.block_rows, first, count, pixels, out_channels_,
+  void Store(const Phase& phase, float* c, int64_t first, int64_t count,
+             const PixelTarget& y) const {
+    ForImagesAndPanels(c, micro_.block_rows, first, count, phase.rows.pixels(), out_channels_,
                        [&](const float* sums, int64_t run, int64_t channels, int64_t image,
                            int64_t pixel, int64_t channel) {
-                         StoreTurned(micro_, sums, run, channels, pixels,
-                                     y + ((image * out_channels_ + channel) * pixels + pixel));
+                         const PixelTarget to = y + (image * out_channels_ + channel) * out_pixels_;
+                         if (phase.places.empty()) {
+                           StoreTurned(micro_, sums, run, channels, out_pixels_, to + pixel);
+                         } else {
+                           Scatter(sums, run, channels, phase.places.data() + pixel, to);
+                         }
                        });
   }
 
-  const ConvShape s_;
+  // c [count, channels], at most a block, to these places of each channel.
+  void Scatter(const float* c, int64_t count, int64_t channels, const int32_t* places,
+               const PixelTarget& y) const {
+    float turned[kPanelColumns * kMostBlockRows];
+    micro_.turn(count, channels, c, turned, kMostBlockRows);
+    const auto scatter = [&](const auto* from, auto* to) {
+      for (int64_t channel = 0; channel < channels; ++channel) {
+        for (int64_t i = 0; i < count; ++i) {
+          to[channel * out_pixels_ + places[i]] = from[channel * kMostBlockRows + i];
+        }
+      }
+    };
+    if (y.wide != nullptr) scatter(turned, y.wide);
+    if (y.narrow == nullptr) return;
+    uint16_t halves[kPanelColumns * kMostBlockRows];
+    simd::BestLoops().to_bf16_rows(channels, count, turned, kMostBlockRows, halves, kMostBlockRows);
+    scatter(halves, y.narrow);
+  }
+
+  const int64_t images_;
   const bool frozen_;
   const Micro& micro_;
-  const int64_t in_channels_, out_channels_, in_pixels_;
-  const Rows rows_;
+  const int64_t in_channels_, out_channels_, in_pixels_, out_pixels_;
   const WeightRows weights_;
-  const UnfoldedProduct<uint16_t> product_;
   const PixelFollower follower_;
+  std::vector<Phase> phases_;
+  bool has_gaps_ = false;  // pixels that no tap meets
+  size_t packed_bytes_ = 0;
   std::shared_ptr<graph::Pack> pack_;
 };
 

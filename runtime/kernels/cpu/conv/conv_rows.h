@@ -8,27 +8,33 @@
 #include <cstdint>
 #include <cstring>
 
+#include "runtime/kernels/cpu/conv/planes.h"
 #include "runtime/kernels/cpu/conv_shape.h"
 
 namespace lepton::kernels::conv {
 
-// Along one axis output pixel p and tap i see input (p * stride + i * dilation - before) / divisor,
-// if that is a whole number and within the image.
+// Along one axis output pixel p and tap i see input p * stride + i * dilation - before, if that is
+// within the image.
 struct Axis {
-  int64_t in, out, taps, stride, dilation, before, divisor;
+  int64_t in, out, taps, stride, dilation, before;
 
   static Axis Forward(const ops::WindowAxis& w, int64_t in, int64_t out) {
-    return {in, out, w.extent, w.stride, w.dilation, w.before, 1};
+    return {in, out, w.extent, w.stride, w.dilation, w.before};
   }
-  // From the gradient of y to that of x, with the taps in reverse.
-  static Axis Backward(const ops::WindowAxis& w, int64_t in, int64_t out) {
-    return {out, in, w.extent, 1, w.dilation, w.Span() - 1 - w.before, w.stride};
+  // Of a line whose taps are equally far apart, as those of TapLine::Backward.
+  static Axis Of(const TapLine& line) {
+    const auto taps = static_cast<int64_t>(line.offsets.size());
+    return {line.in,
+            line.out,
+            taps,
+            1,
+            taps > 1 ? line.offsets[1] - line.offsets[0] : 1,
+            taps > 0 ? -line.offsets[0] : 0};
   }
   // -1: nothing there.
   int64_t At(int64_t p, int64_t tap) const {
     const int64_t place = p * stride + tap * dilation - before;
-    if (place < 0 || (divisor > 1 && place % divisor != 0)) return -1;
-    return place / divisor < in ? place / divisor : -1;
+    return place < in ? std::max<int64_t>(place, -1) : -1;
   }
 };
 
@@ -71,7 +77,7 @@ class Rows {
   template <typename Number>
   void CopyRow(const Number* image, int64_t y, int64_t x, const Start& start, int64_t left,
                Number* to) const {
-    const bool together = w_.dilation == 1 && w_.divisor == 1;
+    const bool together = w_.dilation == 1;
     int64_t tap_y = start.tap_y, tap_x = start.tap_x, channel = start.channel;
     while (left > 0) {
       const int64_t source_y = h_.At(y, tap_y);

@@ -4,6 +4,7 @@
 #include <limits>
 #include <memory>
 
+#include "runtime/kernels/cpu/bf16_sums.h"
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/conv/pixel_target.h"
 #include "runtime/kernels/cpu/conv/planes.h"
@@ -319,13 +320,14 @@ bool CanShiftPixels(const KernelRequest& request) {
     return false;
   const int64_t in = forward ? s.in_channels : s.out_channels;
   const int64_t out = forward ? s.out_channels : s.in_channels;
-  // Unfolded, dx of a stride is mostly multiplied with zeros.
   if (forward && !HasUnitStrides(s) && !(IsOnePixel(s) && in % kStepChannels == 0)) return false;
   const int64_t height = forward ? s.out_h : s.in_h, width = forward ? s.out_w : s.in_w;
+  // VDPBF16PS loads both sides again for every few channels, and here from far apart.
+  const bool far = CurrentBf16Sums() == Bf16Sums::kPairs && !IsOnePixel(s);
   const bool wide = forward || HasUnitStrides(s)
                         ? width >= 8 || (width >= 4 && height * width % kTileColumns == 0 &&
                                          in % kStepChannels == 0)
-                        : width >= 4 * s.window.w.stride;
+                        : width >= (far ? 8 : 4) * s.window.w.stride;
   return wide && (in % kStepChannels == 0 || TakesRows(s, in)) && out % kBlockRows == 0;
 }
 

@@ -157,8 +157,7 @@ const TileTransform::Span& TileTransform::SpanOf(int64_t first, int64_t* begin) 
 void TileTransform::Run(const float* x, int64_t first, int64_t count, int64_t first_channel,
                         int64_t channels, float* v, int64_t product_pitch, int64_t pitch) const {
   const simd::Loops& loops = simd::BestLoops();
-  simd::TileLoop* const transform =
-      of_ == Of::kInputs ? loops.tile_inputs : loops.tile_gradients;
+  simd::TileLoop* const transform = of_ == Of::kInputs ? loops.tile_inputs : loops.tile_gradients;
   for (int64_t tile = 0; tile < count; tile += kSpanTiles) {
     if (first + tile >= grid_.tiles()) {
       for (int64_t k = 0; k < kProducts; ++k) {
@@ -184,9 +183,12 @@ void TileTransform::Run(const float* x, int64_t first, int64_t count, int64_t fi
 }
 
 simd::TurnedTiles TileTransform::Turned(const Span& span) const {
-  return {span.stretches.data(), static_cast<int64_t>(span.stretches.size()),
-          span.zeros.data(),     static_cast<int64_t>(span.zeros.size()),
-          span.tiles.data(),     pitch_,
+  return {span.stretches.data(),
+          static_cast<int64_t>(span.stretches.size()),
+          span.zeros.data(),
+          static_cast<int64_t>(span.zeros.size()),
+          span.tiles.data(),
+          pitch_,
           span.size};
 }
 

@@ -46,8 +46,8 @@ class WinogradWeightKernel final : public graph::Kernel {
   // [products][panels of channels], packed; sums [products][panels][blocks] of a block times a
   // panel.
   size_t workspace_bytes() const override {
-    return kProducts * ((XNumbers() + DyNumbers()) * sizeof(Number) +
-                        ProductFloats() * sizeof(float));
+    return kProducts *
+           ((XNumbers() + DyNumbers()) * sizeof(Number) + ProductFloats() * sizeof(float));
   }
 
   void Run(const KernelContext& context) override {
@@ -130,7 +130,7 @@ class WinogradWeightKernel final : public graph::Kernel {
     }
     const int64_t first = panel * kPanelColumns;
     transform.ToPanel(images, tile + span * kSpanTiles, first,
-                       std::min(kPanelColumns, channels - first), to, numbers);
+                      std::min(kPanelColumns, channels - first), to, numbers);
   }
 
   // One of the products, a chunk of tiles: sums (+)= dy * x.
@@ -157,10 +157,9 @@ class WinogradWeightKernel final : public graph::Kernel {
     for (int64_t k = 0; k < chunk_; k += kStepTiles) {
       for (int64_t panel = 0; panel < panels_; ++panel) {
         for (int64_t block = 0; block < blocks_; ++block) {
-          micro_.multiply_panels(
-              kStepTiles, dy + block * panel_numbers + k * kPanelColumns,
-              x + panel * panel_numbers + k * kPanelColumns,
-              sums + (panel * blocks_ + block) * BlockFloats(), add || k > 0);
+          micro_.multiply_panels(kStepTiles, dy + block * panel_numbers + k * kPanelColumns,
+                                 x + panel * panel_numbers + k * kPanelColumns,
+                                 sums + (panel * blocks_ + block) * BlockFloats(), add || k > 0);
         }
       }
     }
