@@ -387,9 +387,11 @@ TEST(VectorKernels, TilesOfBf16AreTransformedBitForBit) {
   for (int32_t i = 0; i < 64; ++i) places[i] = 2 * i;
   using Halves = std::vector<uint16_t>;
   std::vector<Halves> first;
+  int sets = 0;
   for (const kernels::simd::Loops* loops : LoopSets()) {
     const auto* numbers = x.data.as<uint16_t>();
-    std::vector<float> room(kPlaces * 32), pixels(128 * 32);
+    // What memory held does not matter.
+    std::vector<float> room(kPlaces * 32, static_cast<float>(++sets)), pixels(128 * 32);
     std::vector<Halves> got;
     for (const int64_t channels : {32, 64}) {
       got.emplace_back(16 * kNumbers);

@@ -91,6 +91,9 @@ class PlaneFollowers {
   int64_t BlockOf(int64_t count) const {
     return std::min(count, pointwise::kBlockElements / line_ * line_);
   }
+  void Fetch(const KernelContext& context, int64_t first, int64_t count) const {
+    program_->Prefetch(context, {first / line_, count / line_, 0, line_, line_, line_});
+  }
   // `values`: what the anchor computed of [first, first + count), unrounded.
   void Run(const KernelContext& context, int64_t first, int64_t count, float* values) const {
     alignas(64) float rounded[pointwise::kBlockElements];
@@ -118,9 +121,11 @@ class Normalizer {
   int64_t planes() const { return planes_; }
   int64_t pixels() const { return pixels_; }
 
-  // A plane; `scale` is its channel's.
+  // A plane; `scale` is its channel's. What follows is fetched of plane `next` meanwhile, unless
+  // that is negative.
   template <typename Number>
-  void Plane(const KernelContext& context, const ChannelScale& scale, int64_t plane) const {
+  void Plane(const KernelContext& context, const ChannelScale& scale, int64_t plane,
+             int64_t next = -1) const {
     const int64_t first = plane * pixels_;
     if (!followers_.any()) {
       NormalizeInto(scale, context.input(0).as<Number>() + first, pixels_,
@@ -131,6 +136,7 @@ class Normalizer {
     alignas(64) float values[pointwise::kBlockElements];
     for (int64_t i = 0; i < pixels_; i += block) {
       const int64_t count = std::min(block, pixels_ - i);
+      if (next >= 0) followers_.Fetch(context, next * pixels_ + i, count);
       NormalizeTo(scale, context.input(0).as<Number>() + first + i, count, values);
       followers_.Run(context, first + i, count, values);
     }
@@ -233,7 +239,9 @@ class BatchNorm final : public graph::Kernel {
     const Channel channel(context.input(0).shape(), c);
     if (normalizer_.fuses()) {
       for (int64_t image = 0; image < channel.images; ++image) {
-        normalizer_.template Plane<Number>(context, scale, image * channel.stride + c);
+        const int64_t plane = image * channel.stride + c;
+        normalizer_.template Plane<Number>(
+            context, scale, plane, image + 1 < channel.images ? plane + channel.stride : -1);
       }
       return scale;
     }
