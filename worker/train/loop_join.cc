@@ -28,7 +28,7 @@ constexpr int64_t kFloat = sizeof(float);
 // long that all of the state does. In elements.
 int64_t TrainLoop::Impl::JoinPiece() const {
   if (rounds_) return std::numeric_limits<int64_t>::max() / 2;
-  const int64_t sums = exchange_ ? exchange_->payload_bytes() : 0;
+  const int64_t sums = exchange_ ? exchange_->payload_bytes() : zero_->layout().elements() * kFloat;
   return std::max(run_.spec.gradients.bucket_bytes, sums / 2) / kFloat;
 }
 
@@ -59,12 +59,18 @@ bool TrainLoop::Impl::JoinsBesideSteps(std::span<const int64_t> own,
   return FloatsIn(SharedState()) * kFloat > run_.spec.gradients.bucket_bytes;
 }
 
+// To compute a rank needs the weights.
+int TrainLoop::Impl::whole_ranks() const {
+  if (joining_->open()) return joining_->whole();
+  return zero_ ? zero_->with_whole_weights() : gang_->size();
+}
+
 // To the ranks that have the state; they alone hold leaves of the sums.
 void TrainLoop::Impl::DealShards() {
-  const int ranks = whole_ranks();
+  const int ranks = dealt_among_ = whole_ranks();
   gang_->HoldLeaves(ranks);
   if (zero_gradients_) {
-    micro_batches_ = ZeroGradients::MicroBatchesOf(gang_->rank(), gang_->size(), shards_, pieces_);
+    micro_batches_ = ZeroGradients::MicroBatchesOf(gang_->rank(), ranks, shards_, pieces_);
   } else {
     const auto [begin, end] = collectives::LeavesOf(gang_->rank(), ranks, shards_);
     my_shards_.resize(static_cast<size_t>(end - begin));
@@ -78,8 +84,10 @@ void TrainLoop::Impl::DealShards() {
                   BatchFeeder::Plan{state_.step, run_.last_step, micro_batches_});
 }
 
-// Behind a step. Who leaves must not take the state along, and at the end all have it.
+// Behind a step. Who leaves must not take the state along, and at the end all have it. Of a state
+// in slices each stripe that went over is a cut-over of its own, behind the step that took it.
 Status TrainLoop::Impl::MayCutOver() {
+  if (zero_ && dealt_among_ != whole_ranks()) DealShards();
   if (!joining_->open()) return Status::Ok();
   const bool waits = joining_->done() || wishes_.leave > 0 || state_.step >= run_.last_step;
   return waits ? FinishJoin() : Status::Ok();

@@ -21,6 +21,7 @@ Result<uint64_t> TrainLoop::Impl::Enter(collectives::Communicator& gang, bool ha
   if (exchange_) exchange_->Abandon();
   if (zero_gradients_) zero_gradients_->Abandon();
   if (zero_weights_) zero_weights_->Abandon();
+  if (zero_) zero_->AbandonMoves();
   joining_->Close();
   gang_ = tensor_ ? &tensor_->data() : &gang;
   if (tensor_) LEPTON_RETURN_IF_ERROR(tensor_->ShareUndivided(run_.program));
@@ -131,20 +132,28 @@ Result<uint64_t> TrainLoop::Impl::SettleParts(bool has_state) {
     // At the start what a rank has is nobody's but its own until all have met; then it counts.
     has_loop_state_ = has_loop_state_ || !meeting.fresh;
   }
-  LEPTON_ASSIGN_OR_RETURN(const uint64_t weights, zero_->ShareWeights(*gang_, meeting));
-  LEPTON_ASSIGN_OR_RETURN(meets_to_part_, PartAsTheyMeet(meeting));
-  if (meets_to_part_) return weights;
-  LEPTON_ASSIGN_OR_RETURN(const uint64_t state, zero_->ShareState(*gang_, meeting));
+  uint64_t moved = 0;
+  if (zero_->JoinsBesideSteps(meeting)) {
+    // What follows a step, or ends the run, needs the weights before the next step brings them.
+    const bool at_once = !state_.step_closed || state_.step >= run_.last_step;
+    LEPTON_ASSIGN_OR_RETURN(moved, zero_->ShareAmongHolders(*gang_, meeting, at_once));
+  } else {
+    LEPTON_ASSIGN_OR_RETURN(moved, zero_->ShareWeights(*gang_, meeting));
+    LEPTON_ASSIGN_OR_RETURN(meets_to_part_, PartAsTheyMeet(meeting));
+    if (meets_to_part_) return moved;
+    LEPTON_ASSIGN_OR_RETURN(const uint64_t state, zero_->ShareState(*gang_, meeting));
+    moved += state;
+  }
   if (zero_weights_) LEPTON_RETURN_IF_ERROR(VisitWeights(meeting));
   const StateBytes mine = bytes();
   LOG(INFO) << fmt::format(
       "parallel.zero {}: rank {} of {}, buddy of rank {}, keeps {} bytes of weights, {} of "
-      "gradients "
-      "and {} of the optimizer's state, which has {}",
+      "gradients and {} of the optimizer's state, which has {}{}",
       run_.spec.parallel.zero, gang_->rank(), gang_->size(),
       MirroredBy(gang_->rank(), gang_->size()), mine.weights, mine.gradients, mine.optimizer,
-      zero_->state_elements() * static_cast<int64_t>(sizeof(float)));
-  return weights + state;
+      zero_->state_elements() * static_cast<int64_t>(sizeof(float)),
+      zero_->joining() ? "; ranks join, and get theirs beside the steps" : "");
+  return moved;
 }
 
 // Stage 3: from here on the rank has the weights of its slices alone. In the first group nobody

@@ -22,6 +22,7 @@ void Accumulate(const nn::LossSum& loss, nn::LossSum& total) {
 Status TrainLoop::Impl::TakeStep() {
   if (state_.step == 0 || Passed(source_.steps_per_epoch())) state_.epoch_loss = {};
   if (joining_->open()) joining_->SendPiece();
+  if (zero_) zero_->BeginMoves(*gang_, JoinPiece() * static_cast<int64_t>(sizeof(float)));
   const Result<SplitLoss> local_loss = ComputeStep();
   if (!local_loss.ok()) {
     return Abort(local_loss.status().WithContext(fmt::format("step {}", state_.step + 1)));
@@ -32,6 +33,7 @@ Status TrainLoop::Impl::TakeStep() {
   if (joining_->open()) LEPTON_RETURN_IF_ERROR(joining_->TakePiece());
   if (!std::isfinite(sums.loss.sum)) return NotFinite("loss", sums.loss.sum);
   if (zero_) {
+    LEPTON_RETURN_IF_ERROR(zero_->TakeMoves());
     reduced_ = sums;
     LEPTON_ASSIGN_OR_RETURN(state_.gradient_norm, ApplyParts());
   } else if (rounds_) {
@@ -89,7 +91,7 @@ Result<SplitLoss> TrainLoop::Impl::LocalGradient() {
 
 // The same where nobody keeps a gradient, nor a loss: they go to all as they are computed.
 Result<SplitLoss> TrainLoop::Impl::PassGradients() {
-  zero_gradients_->Begin(*gang_, zero_->layout());
+  zero_gradients_->Begin(*gang_, zero_->next_layout(), whole_ranks());
   for (const auto [shard, piece] : micro_batches_) {
     LEPTON_ASSIGN_OR_RETURN(const nn::LossSum loss, PieceGradient(state_.step, shard, piece));
     zero_gradients_->After(loss, has_rows_);
@@ -108,8 +110,9 @@ Result<SplitLoss> TrainLoop::Impl::ComputeStep() {
 
 Result<StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
   // One joiner after another: who is about to have the state does not begin anew.
+  const bool joining = joining_->open() || (zero_ && zero_->joining());
   const Wishes wishes{observer_.StopRequested(), observer_.LeaveRequested(),
-                      !joining_->open() && observer_.RegroupRequested(), SliceIsWritten()};
+                      !joining && observer_.RegroupRequested(), SliceIsWritten()};
   leaves_ = wishes.leave;
   const uint64_t digest = gang_->size() > 1 ? DigestOf(run_.program.weights()) : 0;
   if (zero_gradients_) return zero_gradients_->Reduce(wishes, digest);
@@ -159,12 +162,12 @@ Result<double> TrainLoop::Impl::ApplyParts() {
 Status TrainLoop::Impl::GatherParts() {
   LEPTON_ASSIGN_OR_RETURN(const int slice, zero_->GatherWeights(*gang_));
   if (slice < 0) return Status::Ok();
-  LEPTON_ASSIGN_OR_RETURN(const std::string tensor, zero_->FindTensor(slice, *gang_));
-  observer_.Diverged({.step = state_.step, .tensor = tensor, .ranks = gang_->size()});
+  LEPTON_ASSIGN_OR_RETURN(const ZeroState::Difference found, zero_->FindTensor(slice, *gang_));
+  observer_.Diverged({.step = state_.step, .tensor = found.tensor, .ranks = gang_->size()});
   return DataLoss(fmt::format(
       "ranks {} and {}, which mirror each other, do not hold the same parameters after step {}: {} "
       "differs; {}",
-      slice, BuddyOf(slice, gang_->size()), state_.step, tensor, LastGood()));
+      slice, found.buddy, state_.step, found.tensor, LastGood()));
 }
 
 // On all ranks, which see the same sums.

@@ -23,10 +23,8 @@ TrainLoop::Impl::Impl(const TrainRun& run, TrainObserver& observer)
       loss_fold_(std::tuple_size_v<SplitLoss>) {
   const int stage = run.spec.parallel.zero;
   if (stage > 0) {
-    const int stripes =
-        stage == 1 ? 1
-                   : StripesFor(TrainedElements(run.program.parameters()),
-                                run.spec.gradients.bucket_bytes, run.spec.resources.max_workers);
+    const int stripes = StripesFor(TrainedElements(run.program.parameters()),
+                                   run.spec.gradients.bucket_bytes, run.spec.resources.max_workers);
     zero_.emplace(run.program, stripes, run.first_step, run.first_state, stage == 3);
     if (stage == 3) zero_weights_.emplace(*zero_, run.spec.gradients.bucket_bytes);
   }

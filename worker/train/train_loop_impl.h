@@ -83,7 +83,7 @@ class TrainLoop::Impl {
   int64_t JoinPiece() const;
   std::vector<std::span<float>> StateColumns();
   void DealShards();
-  int whole_ranks() const { return joining_->open() ? joining_->whole() : gang_->size(); }
+  int whole_ranks() const;
   Status MayCutOver();
   Status FinishJoin();
   Status CutOver();
@@ -148,6 +148,7 @@ class TrainLoop::Impl {
   bool took_part_ = false;                 // in a group before
   bool whole_ = true;                      // weights, optimiser and loop state are of one place
   bool has_loop_state_ = false;            // zero_: a peer's
+  int dealt_among_ = 0;                    // the first ranks, which compute
   std::vector<int> my_shards_;             // whole ones; not with zero_gradients_
   std::vector<MicroBatch> micro_batches_;  // of this rank, in each step
   std::optional<BatchFeeder> feeder_;

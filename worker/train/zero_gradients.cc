@@ -37,6 +37,7 @@ ZeroGradients::~ZeroGradients() {
 
 std::vector<MicroBatch> ZeroGradients::MicroBatchesOf(int rank, int ranks, int shards, int pieces) {
   std::vector<MicroBatch> mine;
+  if (rank >= ranks) return mine;
   for (int number = rank; number < shards * pieces; number += ranks) {
     mine.push_back({number / pieces, number % pieces});
   }
@@ -51,7 +52,7 @@ int64_t ZeroGradients::PartSize(int stripe) const {
   return most;
 }
 
-void ZeroGradients::Begin(Communicator& gang, const ZeroLayout& layout) {
+void ZeroGradients::Begin(Communicator& gang, const ZeroLayout& layout, int workers) {
   Abandon();
   if (layout.ranks() != layout_.ranks() || layout.stripes() != layout_.stripes() ||
       gang.rank() != rank_) {
@@ -60,12 +61,13 @@ void ZeroGradients::Begin(Communicator& gang, const ZeroLayout& layout) {
   }
   gang_ = &gang;
   rank_ = gang.rank();
+  workers_ = workers;
   layout_ = layout;
   stripes_.resize(static_cast<size_t>(layout.stripes()));
   const int ranks = gang.size();
   const bool subtrees = ranks == shards_ || std::has_single_bit(static_cast<unsigned>(ranks));
   sums_in_rounds_ =
-      pieces_ == 1 && subtrees &&
+      pieces_ == 1 && workers == ranks && subtrees &&
       collectives::TreeSplits(ranks, shards_) == collectives::TreeSplits(ranks, ranks);
   for (Stripe& stripe : stripes_) stripe.Recycle();
   rest_.clear();

@@ -12,7 +12,8 @@
 // sums to their buddies, stripe by stripe. Losses, statistics and the ranks' wishes come from all
 // to all, piece by piece.
 // Bytes sent by a rank of n, with G of gradient: G/n * (n-1) for each of the VK/n rounds, and G/n
-// to its buddy.
+// to its buddy. Ranks that join and lack weights compute nothing: n are the others, the first ones,
+// in what is said of micro-batches and rounds.
 //
 // The bits are those of GradientExchange without compression.
 // Threads: one caller. The program and each step's communicator outlive it; after an error, or
@@ -42,14 +43,14 @@ class ZeroGradients {
   ZeroGradients(nn::TrainingProgram& program, int shards, int pieces, bool visits = false);
   ~ZeroGradients();
 
-  // What is this rank's in a group, in order.
+  // What is this rank's where so many ranks compute, in order.
   static std::vector<MicroBatch> MicroBatchesOf(int rank, int ranks, int shards, int pieces);
 
-  // A step, in the group that `layout` is of: Begin; for each of this rank's micro-batches run the
-  // program's ForwardBackward and call After with its loss, or not `computed` for one without rows;
-  // Reduce. Then Of has the sums of what this rank holds, and the program's gradients() those of
-  // the statistics, until the next Begin.
-  void Begin(collectives::Communicator& gang, const ZeroLayout& layout);
+  // A step, in the group that `layout` is of and in which the first `workers` ranks compute: Begin;
+  // for each of this rank's micro-batches run the program's ForwardBackward and call After with its
+  // loss, or not `computed` for one without rows; Reduce. Then Of has the sums of what this rank
+  // holds, and the program's gradients() those of the statistics, until the next Begin.
+  void Begin(collectives::Communicator& gang, const ZeroLayout& layout, int workers);
   void After(const nn::LossSum& loss, bool computed = true);
   Result<StepSums> Reduce(const Wishes& wishes, uint64_t digest);
   std::span<const float> Of(const Elements& part) const;
@@ -99,7 +100,7 @@ class ZeroGradients {
   static std::vector<float> TakeFrom(std::vector<std::vector<float>>& spare, int64_t size);
   int64_t PartSize(int stripe) const;  // the largest of the stripe's parts
   int64_t micro_batches() const { return int64_t{shards_} * pieces_; }
-  int64_t rounds() const { return (micro_batches() + gang_->size() - 1) / gang_->size(); }
+  int64_t rounds() const { return (micro_batches() + workers_ - 1) / workers_; }
 
   nn::TrainingProgram& program_;
   const int shards_, pieces_;
@@ -110,7 +111,7 @@ class ZeroGradients {
   std::vector<float> zeros_;
   collectives::Communicator* gang_ = nullptr;
   ZeroLayout layout_;
-  int rank_ = 0;
+  int rank_ = 0, workers_ = 1;
   int64_t round_ = 0;
   int next_ = 0;  // stripes behind it have gone out in this round
   Status failed_;

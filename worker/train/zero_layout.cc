@@ -48,12 +48,29 @@ Elements ZeroLayout::stripe(int number) const {
   return Blocks(blocks * number / stripes_, blocks * (number + 1) / stripes_);
 }
 
+ZeroLayout ZeroLayout::Joined(int ranks, int over) const {
+  ZeroLayout joined = *this;
+  joined.ranks_ = ranks;
+  joined.over_ = over;
+  return joined;
+}
+
+int ZeroLayout::buddy(int rank, int stripe) const {
+  return rank < holders(stripe) ? BuddyOf(rank, holders(stripe)) : rank;
+}
+
+int ZeroLayout::mirrored(int rank, int stripe) const {
+  return rank < holders(stripe) ? MirroredBy(rank, holders(stripe)) : rank;
+}
+
 Elements ZeroLayout::part(int rank, int stripe) const {
+  const int among = holders(stripe);
+  if (rank >= among) return {};
   const int64_t all = NormBlocks(elements_);
   const int64_t first = all * stripe / stripes_;
   const int64_t blocks = all * (stripe + 1) / stripes_ - first;
-  const int64_t position = (rank + stripe) % ranks_;
-  return Blocks(first + blocks * position / ranks_, first + blocks * (position + 1) / ranks_);
+  const int64_t position = (rank + stripe) % among;
+  return Blocks(first + blocks * position / among, first + blocks * (position + 1) / among);
 }
 
 std::vector<Elements> ZeroLayout::slice(int rank) const {
@@ -78,14 +95,11 @@ int64_t ZeroLayout::largest_slice() const {
 
 std::vector<Elements> ZeroLayout::HeldBy(int rank) const {
   std::vector<Elements> held = slice(rank);
-  const int mirrored = MirroredBy(rank, ranks_);
-  if (mirrored == rank) return held;
-  for (const Elements& part : slice(mirrored)) held.push_back(part);
+  for (int i = 0; i < stripes_; ++i) {
+    const int other = mirrored(rank, i);
+    if (const Elements one = part(other, i); other != rank && !one.empty()) held.push_back(one);
+  }
   return held;
-}
-
-bool ZeroLayout::Holds(int rank, int slice) const {
-  return rank == slice || BuddyOf(slice, ranks_) == rank;
 }
 
 int StripesFor(int64_t elements, int64_t stripe_bytes, int most_ranks) {

@@ -13,6 +13,8 @@ using collectives::Communicator;
 using collectives::DataType;
 
 // What a rank says of itself as ranks meet. A rank with more parts than fit says less than it has.
+// Of one that has the sums of a step: `parts` count before it, and `after`, which lie behind them,
+// once it is applied, since stripes move in a step.
 struct ZeroRecord {
   static constexpr size_t kMaxParts = 512;
   int64_t place = -1;
@@ -23,10 +25,24 @@ struct ZeroRecord {
   double norm = 0;
   int64_t first_step = 0;
   int64_t leaves = 0;
-  int64_t parts = 0;
+  int64_t statistics = 0;
+  int64_t parts = 0, after = 0;
   Elements part[kMaxParts];
 
   uint64_t step() const { return static_cast<uint64_t>(place) / 2; }
+  // Returns how many fit.
+  int64_t Add(const Elements& at, int64_t before) {
+    if (before == static_cast<int64_t>(kMaxParts)) return 0;
+    part[before] = at;
+    return 1;
+  }
+  std::vector<Elements> Held(bool follows) const {
+    constexpr auto kMost = static_cast<int64_t>(kMaxParts);
+    const int64_t first = std::clamp<int64_t>(parts, 0, kMost);
+    const int64_t second = std::clamp<int64_t>(after, 0, kMost - first);
+    return follows ? std::vector<Elements>(part + first, part + first + second)
+                   : std::vector<Elements>(part, part + first);
+  }
 };
 static_assert(std::is_trivially_copyable_v<ZeroRecord>);
 
@@ -41,11 +57,11 @@ Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine)
                     .reduced = reduced_,
                     .norm = mine.norm,
                     .first_step = static_cast<int64_t>(first_step_),
-                    .leaves = mine.leaves};
-  for (const Piece& piece : pieces_) {
-    if (record.parts < static_cast<int64_t>(ZeroRecord::kMaxParts)) {
-      record.part[record.parts++] = piece.at;
-    }
+                    .leaves = mine.leaves,
+                    .statistics = statistics_};
+  for (const Piece& piece : pieces_) record.parts += record.Add(piece.at, record.parts);
+  for (const Piece& piece : moves_ ? moves_->pieces : pieces_) {
+    if (reduced_) record.after += record.Add(piece.at, record.parts + record.after);
   }
   std::vector<ZeroRecord> all(ranks);
   LEPTON_RETURN_IF_ERROR(
@@ -79,6 +95,7 @@ Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine)
     const int64_t place = follows ? 2 * static_cast<int64_t>(meeting.step) : one.place;
     meeting.behind += place != newest;
     meeting.current.push_back(there || follows);
+    meeting.statistics.push_back((there || follows) && one.statistics != 0);
     // With stage 3 what was there at first includes the weights.
     meeting.sources.push_back(static_cast<uint64_t>(one.first_step) == meeting.step &&
                               (!with_weights_ || (there && one.whole != 0)));
@@ -87,9 +104,7 @@ Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine)
     meeting.held.emplace_back();
     if (!there && !follows) continue;
     if (there && one.whole != 0) meeting.whole.push_back(static_cast<int>(rank));
-    const auto parts = static_cast<size_t>(
-        std::clamp<int64_t>(one.parts, 0, static_cast<int64_t>(ZeroRecord::kMaxParts)));
-    meeting.held.back().assign(one.part, one.part + parts);
+    meeting.held.back() = one.Held(follows);
   }
   const auto rank = static_cast<size_t>(gang.rank());
   meeting.follow =
@@ -103,9 +118,12 @@ Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine)
         "are gone, both buddies: going on from the last checkpoint",
         part.begin, part.end, meeting.step));
   }
-  if (!meeting.follow) reduced_ = false;
+  if (!meeting.follow) {
+    reduced_ = false;
+    moves_.reset();
+  }
   if (!meeting.current[rank]) {
-    whole_ = false;
+    whole_ = statistics_ = false;
     pieces_.clear();
   }
   return meeting;
@@ -134,7 +152,7 @@ Result<uint64_t> ZeroState::ShareWeights(Communicator& gang, const Meeting& meet
   for (const Elements& part : parts) {
     const bool statistics = part.begin >= layout_.elements();
     const int from = !whole.empty() ? whole[0]
-                     : statistics   ? FirstOf(meeting.current)
+                     : statistics   ? FirstOf(meeting.statistics)
                                     : FirstHolder(meeting.held, part);
     // What it holds itself is the same, and must not be in danger if the group breaks.
     const auto& held = meeting.held[static_cast<size_t>(gang.rank())];
@@ -150,23 +168,25 @@ Result<uint64_t> ZeroState::ShareWeights(Communicator& gang, const Meeting& meet
       std::copy(staging_.begin(), staging_.end(), now.begin());
     }
   }
-  whole_ = true;
+  whole_ = statistics_ = true;
   return lacking * static_cast<uint64_t>(all) * sizeof(float);
 }
 
-// Stage 3: all that a rank has beside its slices.
+// All that a rank has beside weights and slices.
 Result<uint64_t> ZeroState::ShareStatistics(Communicator& gang, const Meeting& meeting) {
   const int64_t all = nn::ElementsOf(program_.parameters());
   const std::span<float> mine = ProgramWeights({layout_.elements(), all});
-  const auto lacking = std::count(meeting.current.begin(), meeting.current.end(), false);
-  if (lacking == 0 || mine.empty()) return 0;
-  staging_.assign(mine.begin(), mine.end());
-  LEPTON_RETURN_IF_ERROR(
-      gang.Broadcast(staging_.data(), staging_.size(), DataType::kFloat32, FirstOf(meeting.current))
-          .WithContext("statistics"));
-  if (!meeting.current[static_cast<size_t>(gang.rank())]) {
-    std::copy(staging_.begin(), staging_.end(), mine.begin());
+  const auto lacking = std::count(meeting.statistics.begin(), meeting.statistics.end(), false);
+  if (lacking > 0 && !mine.empty()) {
+    staging_.assign(mine.begin(), mine.end());
+    LEPTON_RETURN_IF_ERROR(gang.Broadcast(staging_.data(), staging_.size(), DataType::kFloat32,
+                                          FirstOf(meeting.statistics))
+                               .WithContext("statistics"));
+    if (!meeting.statistics[static_cast<size_t>(gang.rank())]) {
+      std::copy(staging_.begin(), staging_.end(), mine.begin());
+    }
   }
+  statistics_ = true;
   return static_cast<uint64_t>(lacking) * mine.size_bytes();
 }
 

@@ -13,6 +13,7 @@ using collectives::DataType;
 }  // namespace
 
 Result<uint64_t> ZeroState::ShareState(Communicator& gang, const Meeting& meeting) {
+  lack_weights_ = false;
   const ZeroLayout layout(layout_.elements(), gang.size(), layout_.stripes());
   std::vector<std::vector<Elements>> wanted;
   for (int rank = 0; rank < gang.size(); ++rank) wanted.push_back(layout.HeldBy(rank));
@@ -76,10 +77,9 @@ std::vector<ZeroState::Move> ZeroState::MovesOf(const Meeting& meeting,
   return moves;
 }
 
-Status ZeroState::Recut(Communicator& gang, const Meeting& meeting,
-                        const std::vector<std::vector<Elements>>& wanted, uint64_t* moved) {
+std::vector<ZeroState::Piece> ZeroState::PiecesFor(const std::vector<Elements>& wanted) const {
   std::vector<Piece> made;
-  for (const Elements& part : wanted[static_cast<size_t>(gang.rank())]) {
+  for (const Elements& part : wanted) {
     const Piece* const old = Find(part);
     if (old != nullptr && old->at == part) {
       made.push_back(*old);  // the same numbers, not a copy
@@ -88,6 +88,12 @@ Status ZeroState::Recut(Communicator& gang, const Meeting& meeting,
                                 static_cast<size_t>(components_ * part.size()))});
     }
   }
+  return made;
+}
+
+Status ZeroState::Recut(Communicator& gang, const Meeting& meeting,
+                        const std::vector<std::vector<Elements>>& wanted, uint64_t* moved) {
+  std::vector<Piece> made = PiecesFor(wanted[static_cast<size_t>(gang.rank())]);
   for (const Move& move : components_ > 0 ? MovesOf(meeting, wanted) : std::vector<Move>()) {
     if (move.from != move.to) {
       *moved += static_cast<uint64_t>(components_ * move.part.size()) * sizeof(float);

@@ -15,7 +15,10 @@ namespace {
 using collectives::Communicator;
 using collectives::DataType;
 
-constexpr size_t kDigestPairFloats = 4;  // two 64-bit digests, bit by bit
+// A rank's slice in the stripes of each number of holders (ZeroLayout::holders), and the one that
+// it mirrors there: 64-bit digests, bit by bit.
+constexpr size_t kDigests = 4;
+constexpr size_t kDigestFloats = 2 * kDigests;
 
 // The parts of elements [offset, offset + count) of a slice, and where each is among them.
 std::vector<std::pair<Elements, int64_t>> WithinSlice(const std::vector<Elements>& slice,
@@ -78,15 +81,16 @@ Result<double> ZeroState::AgreeOnNorm(Communicator& gang, const GradientOf& grad
   const auto blocks = [](const Elements& part) {
     return (part.size() + nn::kNormBlock - 1) / nn::kNormBlock;
   };
+  const ZeroLayout& layout = next_layout();
   int64_t most = 1;
-  for (int rank = 0; rank < layout_.ranks(); ++rank) {
+  for (int rank = 0; rank < layout.ranks(); ++rank) {
     int64_t its = 0;
-    for (const Elements& part : layout_.slice(rank)) its += blocks(part);
+    for (const Elements& part : layout.slice(rank)) its += blocks(part);
     most = std::max(most, its);
   }
   const auto count = static_cast<size_t>(most);
-  std::vector<double> mine, all(count * static_cast<size_t>(layout_.ranks())), squares;
-  for (const Elements& part : layout_.slice(rank_)) {
+  std::vector<double> mine, all(count * static_cast<size_t>(layout.ranks())), squares;
+  for (const Elements& part : layout.slice(rank_)) {
     const std::vector<double> sums = nn::SquaresOfBlocks(gradient(part));
     mine.insert(mine.end(), sums.begin(), sums.end());
   }
@@ -94,12 +98,12 @@ Result<double> ZeroState::AgreeOnNorm(Communicator& gang, const GradientOf& grad
   LEPTON_RETURN_IF_ERROR(gang.AllGather(mine.data(), all.data(), count, DataType::kInt64)
                              .WithContext("the gradient's norm"));
   // In the order of the elements, as one rank adds them.
-  std::vector<int64_t> next(static_cast<size_t>(layout_.ranks()));
-  for (int stripe = 0; stripe < layout_.stripes(); ++stripe) {
-    for (int position = 0; position < layout_.ranks(); ++position) {
-      const int rank = layout_.OwnerAt(position, stripe);
+  std::vector<int64_t> next(static_cast<size_t>(layout.ranks()));
+  for (int stripe = 0; stripe < layout.stripes(); ++stripe) {
+    for (int position = 0; position < layout.holders(stripe); ++position) {
+      const int rank = layout.OwnerAt(position, stripe);
       int64_t& at = next[static_cast<size_t>(rank)];
-      const int64_t end = at + blocks(layout_.part(rank, stripe));
+      const int64_t end = at + blocks(layout.part(rank, stripe));
       for (; at < end; ++at) squares.push_back(all[static_cast<size_t>(most * rank + at)]);
     }
   }
@@ -108,6 +112,7 @@ Result<double> ZeroState::AgreeOnNorm(Communicator& gang, const GradientOf& grad
 
 void ZeroState::Update(uint64_t step, double norm, const GradientOf& gradient) {
   whole_ = false;
+  AdoptMoves();
   for (const Piece& piece : pieces_) {
     const std::span<float> state = *piece.state;
     nn::TrainingProgram::Part part{piece.at.begin, gradient(piece.at), state};
@@ -132,26 +137,32 @@ bool ZeroState::HoldsEverySlice() const {
   return true;
 }
 
-uint64_t ZeroState::DigestOfSlice(int rank) const {
-  uint64_t digest = 0;
-  for (const Elements& part : layout_.slice(rank)) {
+std::vector<uint64_t> ZeroState::DigestsOfSlice(bool mirrored) const {
+  std::vector<uint64_t> digests(kDigests / 2);
+  for (int stripe = 0; stripe < layout_.stripes(); ++stripe) {
+    const int rank = mirrored ? layout_.mirrored(rank_, stripe) : rank_;
+    const Elements part = layout_.part(rank, stripe);
+    if (part.empty()) continue;
+    uint64_t& digest = digests[stripe < layout_.stripes_over() ? 0 : 1];
     digest = digest * 0x9E3779B97F4A7C15u + DigestOf(WeightsOf(part));
   }
-  return digest;
+  return digests;
 }
 
 Result<int> ZeroState::GatherWeights(Communicator& gang) {
   if (gang.size() == 1) return -1;
-  const uint64_t digests[] = {DigestOfSlice(rank_), DigestOfSlice(MirroredBy(rank_, gang.size()))};
-  // Two ranks hold everything, and with stage 3 nobody wants it.
-  const int64_t largest = gang.size() == 2 || with_weights_ ? 0 : layout_.largest_slice();
+  std::vector<uint64_t> digests = DigestsOfSlice(/*mirrored=*/false);
+  for (const uint64_t digest : DigestsOfSlice(/*mirrored=*/true)) digests.push_back(digest);
+  // Where all hold everything nobody lacks any, and with stage 3 nobody wants it.
+  const bool wanted = !with_weights_ && (!layout_.everywhere() || lack_weights_);
+  const int64_t largest = wanted ? layout_.largest_slice() : 0;
   for (int64_t offset = 0; offset == 0 || offset < largest; offset += kZeroChunk) {
-    const size_t header = offset == 0 ? kDigestPairFloats : 0;
+    const size_t header = offset == 0 ? kDigestFloats : 0;
     const int64_t count = std::min(kZeroChunk, largest - offset);
     const size_t each = header + static_cast<size_t>(count);
     staging_.resize(each);
     gathered_.resize(each * static_cast<size_t>(gang.size()));
-    if (header > 0) std::memcpy(staging_.data(), digests, sizeof(digests));
+    if (header > 0) std::memcpy(staging_.data(), digests.data(), kDigests * sizeof(uint64_t));
     for (const auto& [part, at] : WithinSlice(layout_.slice(rank_), offset, count)) {
       const std::span<const float> mine = WeightsOf(part);
       std::copy(mine.begin(), mine.end(), staging_.begin() + static_cast<ptrdiff_t>(header) + at);
@@ -161,33 +172,40 @@ Result<int> ZeroState::GatherWeights(Communicator& gang) {
             .WithContext("updated weights"));
     const auto from = [&](int rank) { return gathered_.data() + each * static_cast<size_t>(rank); };
     for (int rank = 0; rank < gang.size() && header > 0; ++rank) {
-      uint64_t owner[2], buddy[2];
-      std::memcpy(owner, from(rank), sizeof(owner));
-      std::memcpy(buddy, from(BuddyOf(rank, gang.size())), sizeof(buddy));
-      if (owner[0] != buddy[1]) return rank;
+      for (const int stripe : {0, layout_.stripes() - 1}) {
+        const size_t over = stripe < layout_.stripes_over() ? 0 : 1;
+        const int mirror = layout_.buddy(rank, stripe);
+        uint64_t owner[kDigests], buddy[kDigests];
+        std::memcpy(owner, from(rank), sizeof(owner));
+        std::memcpy(buddy, from(mirror), sizeof(buddy));
+        if (mirror != rank && owner[over] != buddy[kDigests / 2 + over]) return rank;
+      }
     }
     for (int rank = 0; rank < gang.size(); ++rank) {
-      if (layout_.Holds(rank_, rank)) continue;
+      if (rank == rank_) continue;
       for (const auto& [part, at] : WithinSlice(layout_.slice(rank), offset, count)) {
+        if (Find(part) != nullptr) continue;
         std::copy_n(from(rank) + header + at, part.size(), WeightsOf(part).begin());
       }
     }
   }
   whole_ = !with_weights_;
+  lack_weights_ = false;
   return -1;
 }
 
-Result<std::string> ZeroState::FindTensor(int slice, Communicator& gang) {
+Result<ZeroState::Difference> ZeroState::FindTensor(int slice, Communicator& gang) {
   std::vector<int64_t> mine;
-  std::vector<std::string> names;
+  std::vector<Difference> parts;
   for (const nn::ParameterView& view : program_.parameters()) {
-    for (const Elements& at : layout_.slice(slice)) {
+    for (int stripe = 0; stripe < layout_.stripes(); ++stripe) {
+      const Elements at = layout_.part(slice, stripe);
       const Elements part{std::max(at.begin, view.offset),
                           std::min(at.end, view.offset + view.size)};
       if (part.empty()) continue;
-      names.push_back(view.name);
+      parts.push_back({view.name, layout_.buddy(slice, stripe)});
       // Of the two who hold it; the others only learn the name.
-      const bool held = layout_.Holds(rank_, slice);
+      const bool held = layout_.Holds(rank_, slice, stripe);
       mine.push_back(held ? static_cast<int64_t>(DigestOf(WeightsOf(part))) : 0);
     }
   }
@@ -197,10 +215,10 @@ Result<std::string> ZeroState::FindTensor(int slice, Communicator& gang) {
   const auto of = [&](int rank, size_t i) {
     return all[mine.size() * static_cast<size_t>(rank) + i];
   };
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (of(slice, i) != of(BuddyOf(slice, gang.size()), i)) return names[i];
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (of(slice, i) != of(parts[i].buddy, i)) return parts[i];
   }
-  return std::string("no tensor any more");
+  return Difference{"no tensor any more", layout_.buddy(slice, 0)};
 }
 
 }  // namespace lepton::worker

@@ -14,6 +14,11 @@
 // Ranks meet in a new group: Meet; Follow where it says so; ShareWeights; ShareState, which cuts
 // the slices anew. What a rank held stays until all have what they are to hold.
 //
+// Ranks that join get their slices beside the steps (zero_join.cc, docs/decisions/join.md): a step
+// takes some stripes of the layout over to all ranks. BeginMoves sends their state, as it is before
+// the step, while the step computes; its gradient goes to the new holders; behind its sums the
+// new pieces are there, and from the commit on they count.
+//
 // Threads: one caller. Errors of collective calls are the communicator's; the state is still that
 // of the last call that returned OK, or of a later one.
 #pragma once
@@ -21,6 +26,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -48,13 +54,32 @@ class ZeroState {
 
   // ---- a step; `scale` as of TrainingProgram::ApplyGradients
   void Reduced(double scale);
-  // Collective. The gradient's norm: not applied yet.
+  // Collective. The gradient's norm: not applied yet. Of the layout after the step.
   Result<double> AgreeOnNorm(collectives::Communicator& gang, const GradientOf& gradient);
   void Update(uint64_t step, double norm, const GradientOf& gradient);
   // Collective. -1, or the slice of which owner and buddy hold different weights.
   Result<int> GatherWeights(collectives::Communicator& gang);
-  // Collective, once that is so: the first tensor in which they differ.
-  Result<std::string> FindTensor(int slice, collectives::Communicator& gang);
+  // Collective, once that is so: the first tensor in which they differ, and who mirrors it.
+  struct Difference {
+    std::string tensor;
+    int buddy = 0;
+  };
+  Result<Difference> FindTensor(int slice, collectives::Communicator& gang);
+
+  // ---- ranks join beside the steps
+  // Before anything else of a step is sent: stripes' state goes on its way, as much as `bytes` are
+  // for the rank that gets or sends the most, one stripe at least. Nothing where nobody joins.
+  void BeginMoves(collectives::Communicator& gang, int64_t bytes);
+  // Behind the step's sums, before Reduced: it has arrived.
+  Status TakeMoves();
+  // A group is over, with or without an error.
+  void AbandonMoves();
+  bool joining() const { return layout_.joining(); }
+  // How many ranks have whole weights in the first step of ranks that join: the others get them
+  // with the step's update, and hold no slice before. As many as the group has if none lacks any.
+  int with_whole_weights() const {
+    return lack_weights_ ? layout_.holders_before() : layout_.ranks();
+  }
 
   // ---- ranks meet
   struct Mine {
@@ -77,14 +102,22 @@ class ZeroState {
     std::vector<std::vector<Elements>> held;  // by rank: what is of use of the state, after Follow
     std::vector<bool> sources;                // by rank: can make the state anew
     std::vector<bool> current;                // by rank: at the step, after Follow
+    std::vector<bool> statistics;             // by rank: has those of the step, after Follow
     std::vector<bool> stays;                  // by rank: does not leave
     int leaving() const;                      // ranks
+    int holders() const;                      // ranks up to the last one that holds anything
   };
   // Collective. kInternal, on all ranks alike, when a part is lost: nobody that lives holds it.
   Result<Meeting> Meet(collectives::Communicator& gang, const Mine& mine);
   // Both collective; they return the bytes that moved to ranks which lacked them.
   Result<uint64_t> ShareWeights(collectives::Communicator& gang, const Meeting& meeting);
   Result<uint64_t> ShareState(collectives::Communicator& gang, const Meeting& meeting);
+  // Whether those that hold nothing get it beside the steps. All ranks see alike.
+  bool JoinsBesideSteps(const Meeting& meeting) const;
+  // Then, instead of these two: slices are cut among the holders, and the others get what no slice
+  // has. With `whole_weights` weights come at once too. The bytes include those beside the steps.
+  Result<uint64_t> ShareAmongHolders(collectives::Communicator& gang, const Meeting& meeting,
+                                     bool whole_weights);
   // Before ranks leave: `stays` by rank. What they hold goes to those that stay, as in their group.
   // Collective; kOk means that all have what they are to hold. At the end of a group, or instead of
   // ShareState in one that meets for this alone.
@@ -109,6 +142,8 @@ class ZeroState {
   void DropWhole() { whole_ = false; }
 
   const ZeroLayout& layout() const { return layout_; }
+  // Once the step is committed that is under way.
+  const ZeroLayout& next_layout() const { return moves_ ? moves_->layout : layout_; }
   int64_t state_elements() const { return per_element_ * layout_.elements(); }  // of all ranks
   int64_t held_bytes() const;         // of the optimiser's state
   int64_t held_weight_bytes() const;  // stage 3
@@ -128,7 +163,22 @@ class ZeroState {
     int from = 0, to = 0;
     bool anew = false;
   };
+  // Stripes that go over to all ranks in the step under way. `pieces`: all that the rank is to
+  // hold; what it holds already is the same numbers, not a copy.
+  struct Moves {
+    struct OnItsWay {
+      Move move;
+      std::vector<float> state;
+      collectives::HandlePtr handle;  // goes first
+    };
+    ZeroLayout layout;
+    std::vector<Piece> pieces;
+    std::vector<OnItsWay> under_way;
+  };
+  std::vector<Move> MovesBetween(const ZeroLayout& from, const ZeroLayout& to) const;
+  int NextStripes(int64_t bytes) const;
   Result<uint64_t> ShareStatistics(collectives::Communicator& gang, const Meeting& meeting);
+  std::vector<Piece> PiecesFor(const std::vector<Elements>& wanted) const;
   static std::vector<Move> MovesOf(const Meeting& meeting,
                                    const std::vector<std::vector<Elements>>& wanted);
   Status Run(collectives::Communicator& gang, const Move& move, std::vector<Piece>& to);
@@ -143,7 +193,8 @@ class ZeroState {
   bool HoldsEverySlice() const;
   std::span<float> WeightsOf(const Elements& part) const;
   std::span<float> ProgramWeights(const Elements& part) const;
-  uint64_t DigestOfSlice(int rank) const;
+  std::vector<uint64_t> DigestsOfSlice(bool mirrored) const;
+  void AdoptMoves();
 
   nn::TrainingProgram& program_;
   const uint64_t first_step_;
@@ -154,7 +205,10 @@ class ZeroState {
   ZeroLayout layout_;          // of the group that the rank is in
   int rank_ = 0;               // in it
   std::vector<Piece> pieces_;  // in a group: as its layout says
+  std::optional<Moves> moves_;
   bool whole_ = true;          // the weights; else only those of pieces_
+  bool lack_weights_ = false;  // some ranks of the group, until the next update
+  bool statistics_ = true;     // are there
   bool reduced_ = false;
   double scale_ = 1;
   std::vector<float> staging_, gathered_;

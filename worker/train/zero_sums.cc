@@ -59,8 +59,8 @@ void ZeroGradients::Fold(InFlight& done) {
   for (Partial& partial : stripe.partials) {
     open.push_back({partial.shards, partial.sum.data(), &partial});
   }
-  const int64_t first = done.round * gang_->size();
-  const int64_t end = std::min(first + gang_->size(), micro_batches());
+  const int64_t first = done.round * workers_;
+  const int64_t end = std::min(first + workers_, micro_batches());
   const auto merge = [&open, size] {
     while (open.size() > 1 && open[open.size() - 2].shards == open.back().shards) {
       AddInto(open[open.size() - 2].sum, open.back().sum, size);
@@ -107,13 +107,12 @@ void ZeroGradients::Fold(InFlight& done) {
 
 // The sums of a stripe, as soon as they are there: all ranks come to this in the same order.
 void ZeroGradients::Mirror(int number) {
-  const int rank = gang_->rank(), ranks = gang_->size();
-  if (ranks == 1) return;
+  const int mirrored = layout_.mirrored(rank_, number);
+  if (mirrored == rank_) return;
   Stripe& stripe = stripes_[static_cast<size_t>(number)];
-  const int mirrored = MirroredBy(rank, ranks);
   stripe.mirrored = TakeFrom(stripe.spare, layout_.part(mirrored, number).size());
   mirrors_.push_back(gang_->SendRecvAsync(
-      {stripe.own.data(), stripe.own.size(), BuddyOf(rank, ranks)},
+      {stripe.own.data(), stripe.own.size(), layout_.buddy(rank_, number)},
       {stripe.mirrored.data(), stripe.mirrored.size(), mirrored}, collectives::DataType::kFloat32));
 }
 
@@ -130,6 +129,7 @@ Status ZeroGradients::WaitForMirrors() {
 // Small, and every rank wants all of it.
 Result<StepSums> ZeroGradients::ShareRest(const Wishes& wishes, uint64_t digest) {
   const auto ranks = static_cast<size_t>(gang_->size());
+  const auto workers = static_cast<size_t>(workers_);
   const size_t statistics = program_.gradients().size();
   const size_t leaf = statistics + std::tuple_size_v<SplitLoss>;
   static_assert(std::tuple_size_v<SplitLoss> == std::tuple_size_v<LossBits>);
@@ -146,7 +146,7 @@ Result<StepSums> ZeroGradients::ShareRest(const Wishes& wishes, uint64_t digest)
   for (size_t number = 0, shard = 0; shard < static_cast<size_t>(shards_); ++shard) {
     nn::LossSum loss;
     for (int piece = 0; piece < pieces_; ++piece, ++number) {
-      const float* const from = all.data() + number % ranks * each + number / ranks * leaf;
+      const float* const from = all.data() + number % workers * each + number / workers * leaf;
       if (piece == 0) std::copy_n(from, statistics, of_shard.begin());
       if (piece > 0) AddInto(of_shard.data(), from, static_cast<int64_t>(statistics));
       LossBits bits;
@@ -173,11 +173,10 @@ Result<StepSums> ZeroGradients::ShareRest(const Wishes& wishes, uint64_t digest)
 }
 
 std::span<const float> ZeroGradients::Of(const Elements& part) const {
-  const int mirrored = MirroredBy(rank_, layout_.ranks());
   for (int i = 0; i < layout_.stripes(); ++i) {
     const Stripe& stripe = stripes_[static_cast<size_t>(i)];
     for (const auto& [holder, sums] :
-         {std::pair(rank_, &stripe.own), std::pair(mirrored, &stripe.mirrored)}) {
+         {std::pair(rank_, &stripe.own), std::pair(layout_.mirrored(rank_, i), &stripe.mirrored)}) {
       const Elements at = layout_.part(holder, i);
       if (!at.Has(part) || static_cast<int64_t>(sums->size()) != at.size()) continue;
       return std::span(*sums).subspan(static_cast<size_t>(part.begin - at.begin),

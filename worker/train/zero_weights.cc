@@ -64,7 +64,7 @@ Status ZeroWeights::Bring(int64_t begin, std::span<float> to) {
   for (int64_t at = begin; at < end; at += kMostGathered) {
     const Elements range = NextOf(at, end - at);
     float* const place = to.data() + (at - begin);
-    if (gang_->size() > 2) {
+    if (!state_.layout().everywhere()) {
       LEPTON_RETURN_IF_ERROR(Finish(range, place).WithContext("weights"));
       continue;
     }
@@ -79,7 +79,7 @@ Status ZeroWeights::Bring(int64_t begin, std::span<float> to) {
 }
 
 void ZeroWeights::Expect(int64_t begin, int64_t size) {
-  if (gang_->size() > 2 && handle_ == nullptr) Start(NextOf(begin, size));
+  if (!state_.layout().everywhere() && handle_ == nullptr) Start(NextOf(begin, size));
 }
 
 void ZeroWeights::Start(const Elements& range) {
@@ -139,7 +139,7 @@ Result<bool> ZeroWeights::OthersForward() {
 
 // Before each pass of an evaluation all say whether they have one.
 Result<bool> ZeroWeights::AnyOf(bool mine) {
-  if (gang_->size() <= 2) return false;  // all hold everything: nobody needs to take part
+  if (state_.layout().everywhere()) return false;  // all hold everything: nobody needs to take part
   const int64_t say = mine ? 1 : 0;
   std::vector<int64_t> all(static_cast<size_t>(gang_->size()));
   const progress::Waiting waiting;

@@ -233,13 +233,13 @@ class ZeroTraining {
   explicit ZeroTraining(const std::string& more, uint64_t steps = 5, int hidden = 230,
                         int layers = 2)
       : spec_(*spec::ParseJobSpec(fmt::format(
-            "{{kind: train, dataset: {{name: made}}, {}seed: 5, steps: {}, {}{}resources: "
-            "{{max_workers: 5}}, {}{}}}",
+            "{{kind: train, dataset: {{name: made}}, {}seed: 5, steps: {}, {}{}{}{}{}}}",
             more.find("batch_size") == more.npos ? "batch_size: 16, " : "", steps,
             more.find("checkpoint") == more.npos ? "checkpoint: {every_steps: 1000}, " : "",
             more.find("elastic") == more.npos
                 ? fmt::format("elastic: {{logical_shards: {}}}, ", kShards)
                 : "",
+            more.find("resources") == more.npos ? "resources: {max_workers: 5}, " : "",
             more.find("model:") == more.npos
                 ? fmt::format("model: {{hidden: [{}]}}, ",
                               fmt::join(std::vector<int>(layers, hidden), ", "))

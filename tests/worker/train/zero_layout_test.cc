@@ -29,7 +29,7 @@ TEST(ZeroLayout, EverySliceHasAnOwnerAndABuddyAndEveryRankTwoSlices) {
       std::map<int, int> holders;
       for (int rank = 0; rank < ranks; ++rank) {
         EXPECT_EQ(layout.HeldBy(rank).size(), static_cast<size_t>(stripes * std::min(2, ranks)));
-        for (int slice = 0; slice < ranks; ++slice) holders[slice] += layout.Holds(rank, slice);
+        for (int slice = 0; slice < ranks; ++slice) holders[slice] += layout.Holds(rank, slice, 0);
       }
       for (const auto& [slice, count] : holders) EXPECT_EQ(count, std::min(2, ranks)) << slice;
     }
