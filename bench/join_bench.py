@@ -3,7 +3,8 @@
 step without. A GPT on three workers, which a fourth joins and leaves again and again; the text is this
 repository's own.
 
-  bench/join_bench.py [--joins 5] [--large] [--rate 1gbit] [--compression bf16] [--context 128] [--steps]
+  bench/join_bench.py [--joins 5] [--large] [--rate 1gbit] [--compression bf16] [--context 128]
+                      [--zero 3] [--steps]
 
 --large: 6 layers x 384, 10.8 million parameters, instead of 4 x 128. --rate: workers in network namespaces of
 their own, whose links tc's token buckets shape both ways; needs root, ip and tc. A release build ($LEPTON for
@@ -38,6 +39,7 @@ def arguments():
     parser.add_argument("--rate", default="")
     parser.add_argument("--compression", default="none")
     parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--zero", type=int, default=0, choices=range(4), help="parallel.zero")
     parser.add_argument("--steps", action="store_true", help="print each step's milliseconds")
     return parser.parse_args()
 
@@ -49,7 +51,8 @@ def spec(text, options):
                         "context": options.context},
             "model": {"arch": "transformer", "style": "gpt2", "layers": layers, "heads": 4, "width": width},
             "optimizer": {"name": "adamw", "lr": 0.001}, "gradients": {"compression": options.compression},
-            "batch_size": 12, "steps": 1_000_000, "seed": 3, "checkpoint": {"every_steps": 10_000_000},
+            "parallel": {"zero": options.zero}, "batch_size": 12, "steps": 1_000_000, "seed": 3,
+            "checkpoint": {"every_steps": 10_000_000},
             "resources": {"min_workers": 1, "max_workers": 4},
             "elastic": {"logical_shards": 12, "recovery_budget": "30s"}}
 
@@ -143,7 +146,7 @@ def main():
         during.sort()
         p99 = during[min(len(during) - 1, int(0.99 * len(during)))]
         print(f"{'large' if options.large else 'small'}, {options.rate or 'one host'}, {options.compression}, context "
-              f"{options.context}: a step of three: median {median:.0f} ms; {restored / 1e6:.0f} MB of state, "
+              f"{options.context}, zero {options.zero}: a step of three: median {median:.0f} ms; {restored / 1e6:.0f} MB of state, "
               f"{options.joins} joins: the first step with a joiner, median {statistics.median(joins):.0f} ms, worst "
               f"{max(joins):.0f} ms, {max(joins) / median:.2f} x; {len(during)} steps from a worker's start to {STEPS_AFTER} "
               f"behind its join: median {statistics.median(during):.0f} ms, p99 {p99:.0f} ms, {p99 / median:.2f} x")

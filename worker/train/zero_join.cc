@@ -16,9 +16,16 @@ using collectives::DataType;
 
 namespace {
 
-std::vector<std::vector<Elements>> HeldByAll(const ZeroLayout& layout) {
-  std::vector<std::vector<Elements>> held;
-  for (int rank = 0; rank < layout.ranks(); ++rank) held.push_back(layout.HeldBy(rank));
+// Of one stripe, by rank.
+std::vector<std::vector<Elements>> HeldOf(const ZeroLayout& layout, int stripe) {
+  std::vector<std::vector<Elements>> held(static_cast<size_t>(layout.ranks()));
+  for (int rank = 0; rank < layout.ranks(); ++rank) {
+    const Elements own = layout.part(rank, stripe);
+    if (own.empty()) continue;
+    held[static_cast<size_t>(rank)].push_back(own);
+    const int buddy = layout.buddy(rank, stripe);
+    if (buddy != rank) held[static_cast<size_t>(buddy)].push_back(own);
+  }
   return held;
 }
 
@@ -58,52 +65,59 @@ Result<uint64_t> ZeroState::ShareAmongHolders(Communicator& gang, const Meeting&
     LEPTON_ASSIGN_OR_RETURN(bytes, ShareWeights(gang, meeting));
   }
   const ZeroLayout among(layout_.elements(), holders, layout_.stripes());
-  std::vector<std::vector<Elements>> wanted = HeldByAll(among);
-  wanted.resize(static_cast<size_t>(gang.size()));
+  std::vector<std::vector<Elements>> wanted(static_cast<size_t>(gang.size()));
+  for (int rank = 0; rank < holders; ++rank) wanted[static_cast<size_t>(rank)] = among.HeldBy(rank);
   LEPTON_RETURN_IF_ERROR(Recut(gang, meeting, wanted, &bytes));
   layout_ = among.Joined(gang.size(), 0);
   rank_ = gang.rank();
   lack_weights_ = lack;
-  for (const Move& move : MovesBetween(layout_, among.Joined(gang.size(), layout_.stripes()))) {
-    bytes += static_cast<uint64_t>(components_ * move.part.size()) * sizeof(float);
+  for (int stripe = 0; stripe < layout_.stripes(); ++stripe) {
+    for (const Move& move : MovesOfStripe(stripe)) bytes += BytesOf(move);
   }
   return bytes;
 }
 
-// What ranks of one layout lack of the other.
-std::vector<ZeroState::Move> ZeroState::MovesBetween(const ZeroLayout& from,
-                                                     const ZeroLayout& to) const {
+// What ranks lack of a stripe's cut among all of them.
+std::vector<ZeroState::Move> ZeroState::MovesOfStripe(int stripe) const {
   Meeting meeting;
-  meeting.held = HeldByAll(from);
+  meeting.held = HeldOf(layout_, stripe);
   meeting.sources.assign(meeting.held.size(), false);
-  std::vector<Move> moves = MovesOf(meeting, HeldByAll(to));
+  const ZeroLayout over = layout_.Joined(layout_.ranks(), layout_.stripes());
+  std::vector<Move> moves = MovesOf(meeting, HeldOf(over, stripe));
   std::erase_if(moves, [](const Move& move) { return move.from == move.to; });
   return moves;
 }
 
-int ZeroState::NextStripes(int64_t bytes) const {
-  const int left = layout_.stripes() - layout_.stripes_over();
-  std::map<std::pair<int, bool>, int64_t> elements;  // by rank, and whether it gets them
-  int64_t most = 1;
-  for (const Move& move :
-       MovesBetween(layout_, layout_.Joined(layout_.ranks(), layout_.stripes()))) {
-    for (const auto& end : {std::pair(move.from, false), std::pair(move.to, true)}) {
-      most = std::max(most, elements[end] += move.part.size());
+uint64_t ZeroState::BytesOf(const Move& move) const {
+  return static_cast<uint64_t>(components_ * move.part.size()) * sizeof(float);
+}
+
+// Of the layout once a step has taken stripes over, and their moves.
+ZeroLayout ZeroState::NextStripes(uint64_t bytes, std::vector<Move>* moves) const {
+  int over = layout_.stripes_over();
+  std::map<std::pair<int, bool>, uint64_t> passed;  // by rank, and whether it gets them
+  for (uint64_t most = 0; over < layout_.stripes(); ++over) {
+    const std::vector<Move> next = MovesOfStripe(over);
+    for (const Move& move : next) {
+      for (const auto& end : {std::pair(move.from, false), std::pair(move.to, true)}) {
+        most = std::max(most, passed[end] += BytesOf(move));
+      }
     }
+    if (most > bytes && over > layout_.stripes_over()) break;
+    moves->insert(moves->end(), next.begin(), next.end());
   }
-  const int64_t all = most * components_ * static_cast<int64_t>(sizeof(float));
-  if (all <= bytes) return left;
-  return static_cast<int>(std::max<int64_t>(1, bytes * left / all));
+  return layout_.Joined(layout_.ranks(), over);
 }
 
 void ZeroState::BeginMoves(Communicator& gang, int64_t bytes) {
   // Whoever gets a slice updates it in this step, with weights that it must have.
   if (!layout_.joining() || lack_weights_) return;
-  const ZeroLayout next =
-      layout_.Joined(layout_.ranks(), layout_.stripes_over() + NextStripes(bytes));
+  std::vector<Move> moves;
+  const ZeroLayout next = NextStripes(static_cast<uint64_t>(bytes), &moves);
   moves_.emplace(Moves{next, PiecesFor(next.HeldBy(rank_)), {}});
+  if (components_ == 0) return;
   // Of its own: copies, where parts are cut otherwise.
-  for (const Piece& piece : components_ > 0 ? moves_->pieces : std::vector<Piece>()) {
+  for (const Piece& piece : moves_->pieces) {
     for (const Piece& held : pieces_) {
       const Elements both{std::max(piece.at.begin, held.at.begin),
                           std::min(piece.at.end, held.at.end)};
@@ -111,8 +125,6 @@ void ZeroState::BeginMoves(Communicator& gang, int64_t bytes) {
       PutPart(both, PartOf(both), moves_->pieces);
     }
   }
-  if (components_ == 0) return;
-  const std::vector<Move> moves = MovesBetween(layout_, next);
   moves_->under_way.reserve(moves.size());
   for (const Move& move : moves) {
     if (move.from == rank_) {

@@ -175,8 +175,9 @@ class ZeroState {
     std::vector<Piece> pieces;
     std::vector<OnItsWay> under_way;
   };
-  std::vector<Move> MovesBetween(const ZeroLayout& from, const ZeroLayout& to) const;
-  int NextStripes(int64_t bytes) const;
+  std::vector<Move> MovesOfStripe(int stripe) const;
+  uint64_t BytesOf(const Move& move) const;
+  ZeroLayout NextStripes(uint64_t bytes, std::vector<Move>* moves) const;
   Result<uint64_t> ShareStatistics(collectives::Communicator& gang, const Meeting& meeting);
   std::vector<Piece> PiecesFor(const std::vector<Elements>& wanted) const;
   static std::vector<Move> MovesOf(const Meeting& meeting,
