@@ -7,6 +7,8 @@
 #include "runtime/graph/autodiff.h"
 #include "runtime/graph/executor.h"
 #include "runtime/graph/passes/simplify.h"
+#include "runtime/kernels/cpu/bf16_sums.h"
+#include "runtime/kernels/cpu/simd/loops.h"
 #include "runtime/kernels/kernel_list_cpu.h"
 #include "runtime/ops/op_list.h"
 #include "tests/runtime/engine/op_cases.h"
@@ -164,6 +166,66 @@ TEST(ConvolutionFusion, AConvolutionRoundsAsItStores) {
           << width << " " << stride << " " << wide;
       EXPECT_THAT(names, Contains(HasSubstr("conv2d+cast")));
       EXPECT_THAT(names_apart, Not(Contains(HasSubstr("conv2d+cast"))));
+    }
+  }
+}
+
+// A convolution and a chain behind it, which reads a whole image of f32, a mask of bf16 and, if
+// `row`, a line again and again.
+std::string Chained(bool fuse, const Shape& x_shape, bool row, std::vector<std::string>& names) {
+  Graph graph(ops::OpList());
+  const int64_t channels = x_shape[1];
+  const ValueId x = graph.AddInput("x", {DType::kBF16, x_shape});
+  const ValueId weights = graph.AddInput("weights", {DType::kBF16, {40, channels, 3, 3}});
+  const Shape shape({kB, 40, x_shape[2], x_shape[3]});
+  const ValueId other = graph.AddInput("other", F32(shape));
+  const ValueId mask = graph.AddInput("mask", {DType::kBF16, shape});
+  const ValueId line = graph.AddInput("line", F32({x_shape[3]}));
+  ValueId y = graph
+                  .Add("conv2d", {x, weights},
+                       {{"strides", std::vector<int64_t>{1, 1}},
+                        {"pads", std::vector<int64_t>{1, 1, 1, 1}}})
+                  .value();
+  y = graph.Add("add", {other, y}).value();
+  if (row) y = graph.Add("bias_add", {y, line}).value();
+  y = graph.Add("relu", {y}).value();
+  EXPECT_TRUE(graph.AddOutput(y, false).ok());
+  const ValueId narrow = graph.Add("cast", {y}, {{"to", "bf16"}}).value();
+  EXPECT_TRUE(graph.AddOutput(graph.Add("relu_grad", {mask, narrow}).value(), false).ok());
+  Executor executor(graph, kernels::CpuKernels(), {}, {.fuse = fuse});
+  Plan* plan = executor.PlanForBatch(5).value();
+  names = plan->KernelNames();
+  std::vector<HostTensor> data;
+  for (const ValueId value : {x, weights, other, mask, line}) {
+    const TensorType& type = graph.type(value);
+    data.push_back(RandomTensor({type.dtype, type.shape.WithBatch(5)}, 7 + data.size(), -1, 1));
+  }
+  size_t next = 0;
+  for (const ValueId value : {x, weights, other, mask, line}) {
+    plan->Bind(value, data[next++].data.data());
+  }
+  plan->RunPrologue({1, 2, 3});
+  plan->Run({1, 2, 3});
+  std::string bytes;
+  for (const Output& output : graph.outputs()) {
+    const TensorView& view = plan->view(output.value);
+    bytes.append(view.as<char>(), view.type.bytes());
+  }
+  return bytes;
+}
+
+// Whole planes at a time, lines, and parts of lines; the last channels fill no block.
+TEST(ConvolutionFusion, AChainGivesTheBitsOfOneNodeAfterTheOther) {
+  for (const Shape& x : {Shape({kB, 32, 4, 4}), Shape({kB, 32, 6, 11}), Shape({kB, 64, 8, 16}),
+                         Shape({kB, 32, 3, 90})}) {
+    for (const bool row : {false, true}) {
+      std::vector<std::string> names, names_apart;
+      EXPECT_TRUE(Chained(true, x, row, names) == Chained(false, x, row, names_apart))
+          << x.ToString() << (row ? " with a row" : "");
+      if (!row && kernels::CurrentBf16Sums() == kernels::Bf16Sums::kPairs &&
+          kernels::simd::CpuHasAvx2()) {
+        EXPECT_THAT(names, Contains(HasSubstr("conv2d+add+relu+cast+relu_grad"))) << x.ToString();
+      }
     }
   }
 }

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "runtime/kernels/cpu/bf16_sums.h"
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/conv/pixel_target.h"
+#include "runtime/kernels/cpu/conv/plane_program.h"
 #include "runtime/kernels/cpu/conv/scratch.h"
 #include "runtime/kernels/cpu/conv/winograd_tiles.h"
 #include "runtime/kernels/cpu/conv_shape.h"
@@ -47,6 +49,7 @@ class WinogradKernel final : public graph::Kernel {
         blocks_(CeilDiv(out_channels_, micro_.block_rows)),
         frozen_(!request.frozen.empty() && request.frozen[1].value != graph::kNoValue),
         follower_(request) {
+    if (!PixelFollower::CanRun(request)) program_.emplace(request);
     if (!frozen_) return;
     pack_ = request.packs == nullptr
                 ? std::make_shared<graph::Pack>(graph::Pack{Buffer(WeightBytes())})
@@ -67,14 +70,13 @@ class WinogradKernel final : public graph::Kernel {
   void Run(const KernelContext& context) override {
     char* weights = frozen_ ? pack_->data.as<char>() : static_cast<char*>(context.workspace());
     if (!frozen_) TransformWeights(context.input(1), weights);
-    const TensorView& x = context.input(0);
-    const PixelTarget y = follower_.Target(context);
+    const PixelTarget y = program_ ? PixelTarget{} : follower_.Target(context);
     const int64_t fitting = kGroupBytes / PanelBytes();
     const int64_t wanted = CeilDiv(panels_, 2 * ThreadPool::Compute().threads());
     const int64_t group = std::clamp<int64_t>(std::min(fitting, wanted), 1, panels_);
     ComputeLoop(CeilDiv(panels_, group), 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        Panels(x, weights, i * group, std::min(group, panels_ - i * group), y);
+        Panels(context, weights, i * group, std::min(group, panels_ - i * group), y);
       }
     });
   }
@@ -149,8 +151,9 @@ class WinogradKernel final : public graph::Kernel {
 
   // `count` panels of tiles, all channels. Of f32 the weights are the left side. Of bf16 the tiles
   // are, as whose rows their channels are computed side by side, and so come out.
-  void Panels(const TensorView& x, const char* weights, int64_t first, int64_t count,
+  void Panels(const KernelContext& context, const char* weights, int64_t first, int64_t count,
               const PixelTarget& y) const {
+    const TensorView& x = context.input(0);
     char* const v = ThreadMemory<1>(count * PanelBytes());
     const int64_t rows = micro_.block_rows;
     auto* c = reinterpret_cast<float*>(ThreadMemory<2>(kProducts * rows * kPanelColumns * 4));
@@ -172,6 +175,7 @@ class WinogradKernel final : public graph::Kernel {
     for (int64_t block = 0; block < blocks_; ++block) {
       const int64_t channels = std::min(rows, out_channels_ - block * rows);
       for (int64_t panel = 0; panel < count; ++panel) {
+        if (program_) FetchForProgram(context, pixels[panel], block * rows, channels);
         for (int64_t k = 0; k < kProducts; ++k) {
           const char* const u = weights + (block * kProducts + k) * BlockBytes();
           const char* const tiles = v + panel * PanelBytes() + k * ProductBytes();
@@ -183,7 +187,7 @@ class WinogradKernel final : public graph::Kernel {
           }
         }
         if (pairs_) {
-          StoreTurned(c, pixels[panel], block * rows, channels, y);
+          StoreTurned(context, c, pixels[panel], block * rows, channels, y);
         } else {
           Store(c, runs[panel], block * rows, channels, y.wide);
         }
@@ -192,19 +196,42 @@ class WinogradKernel final : public graph::Kernel {
   }
 
   // Of `channels` output channels from `first` on: c [products][tiles][channels].
-  void StoreTurned(const float* c, const TilePixels& to, int64_t first, int64_t channels,
-                   const PixelTarget& y) const {
+  void StoreTurned(const KernelContext& context, const float* c, const TilePixels& to,
+                   int64_t first, int64_t channels, const PixelTarget& y) const {
     alignas(64) float pixels[4 * kSpanTiles * kPanelColumns];
     const simd::TurnedTileLoops& loops = simd::BestLoops().turned_tiles;
     loops.to_pixels(to.tiles(), c, kSpanTiles * kPanelColumns, to.places(), pixels);
     const int64_t plane = out_h_ * out_w_;
     for (const TilePixels::Stretch& stretch : to.stretches()) {
       const float* const from = pixels + stretch.from * kPanelColumns;
+      if (program_) RunProgram(context, stretch, from, first, channels);
       const PixelTarget at = y + (stretch.to + first * plane);
       if (at.wide != nullptr) micro_.turn(stretch.count, channels, from, at.wide, plane);
       if (at.narrow != nullptr) {
         loops.pixels_to_bf16(stretch.count, channels, from, at.narrow, plane);
       }
+    }
+  }
+
+  void FetchForProgram(const KernelContext& context, const TilePixels& to, int64_t first,
+                       int64_t channels) const {
+    const int64_t plane = out_h_ * out_w_;
+    for (const TilePixels::Stretch& stretch : to.stretches()) {
+      program_->Fetch(context, stretch.to / plane + first, channels, stretch.to % plane,
+                      stretch.count);
+    }
+  }
+
+  // pixels [stretch.count][channels].
+  void RunProgram(const KernelContext& context, const TilePixels::Stretch& stretch,
+                  const float* pixels, int64_t first, int64_t channels) const {
+    alignas(64) float turned[PlaneProgram::kPlanes * PlaneProgram::kPixels];
+    const int64_t plane = out_h_ * out_w_;
+    for (int64_t i = 0; i < stretch.count; i += PlaneProgram::kPixels) {
+      const int64_t count = std::min(PlaneProgram::kPixels, stretch.count - i);
+      micro_.turn(count, channels, pixels + i * kPanelColumns, turned, count);
+      program_->Run(context, stretch.to / plane + first, channels, stretch.to % plane + i, count,
+                    turned);
     }
   }
 
@@ -238,6 +265,7 @@ class WinogradKernel final : public graph::Kernel {
   const int64_t blocks_;
   const bool frozen_;
   const PixelFollower follower_;
+  std::optional<PlaneProgram> program_;  // what follows, where that is more than a cast
   std::shared_ptr<graph::Pack> pack_;
 };
 
@@ -267,7 +295,7 @@ bool CanRunPairs(const KernelRequest& request) {
   const ConvShape s = ShapeOf(request);
   const int64_t in = IsForward(request) ? s.in_channels : s.out_channels;
   return CurrentBf16Sums() == Bf16Sums::kPairs && CanRun(request) && in % kWeightsAtOnce == 0 &&
-         PixelFollower::CanRun(request);
+         (PixelFollower::CanRun(request) || PlaneProgram::CanRun(request));
 }
 
 // With fewer channels packing takes longer than what is saved.
