@@ -27,8 +27,12 @@ class ShiftedWeightKernel final : public graph::Kernel {
   explicit ShiftedWeightKernel(const ConvShape& s)
       : s_(s),
         micro_(gemm::Bf16Micro()),
-        planes_(TapLine::Forward(s.window.h, s.in_h, s.out_h),
-                TapLine::Forward(s.window.w, s.in_w, s.out_w)),
+        read_h_(IsOnePixel(s) ? s.window.h.stride : 1),
+        read_w_(IsOnePixel(s) ? s.window.w.stride : 1),
+        planes_(read_h_ > 1 ? TapLine{s.out_h, s.out_h, {0}}
+                            : TapLine::Forward(s.window.h, s.in_h, s.out_h),
+                read_w_ > 1 ? TapLine{s.out_w, s.out_w, {0}}
+                            : TapLine::Forward(s.window.w, s.in_w, s.out_w)),
         taps_(s.window.h.extent * s.window.w.extent),
         panels_(s.out_channels / kPanelColumns),
         rows_(taps_ * s.in_channels),
@@ -95,7 +99,12 @@ class ShiftedWeightKernel final : public graph::Kernel {
       const uint16_t* from = x + channel * s_.in_h * s_.in_w + planes_.skip();
       planes_.Fill(first, lines, x_pitch_, planes + channel * x_pitch_,
                    [&](int64_t line, uint16_t* to) {
-                     std::memcpy(to, from + line * s_.in_w, planes_.columns() * 2);
+                     const uint16_t* at = from + line * read_h_ * s_.in_w;
+                     if (read_w_ == 1) {
+                       std::memcpy(to, at, planes_.columns() * 2);
+                     } else {
+                       for (int64_t i = 0; i < planes_.columns(); ++i) to[i] = at[i * read_w_];
+                     }
                    });
     }
   }
@@ -177,6 +186,7 @@ class ShiftedWeightKernel final : public graph::Kernel {
 
   const ConvShape s_;
   const Micro& micro_;
+  const int64_t read_h_, read_w_;  // from pixel to pixel of x, for windows of 1 x 1; else 1
   const Planes planes_;
   const int64_t taps_, panels_, rows_, blocks_;
   const bool whole_;     // channels make whole blocks
@@ -187,7 +197,10 @@ class ShiftedWeightKernel final : public graph::Kernel {
 
 bool CanShiftWeights(const KernelRequest& request) {
   const ConvShape s(request.inputs[1].shape, request.inputs[2].shape, *request.attributes);
-  return HasPixels(s) && HasUnitStrides(s) && s.out_w >= 16 &&
+  // Of windows of 1 x 1 whole images go without a border: where they are as long as a step, they
+  // may be narrow, too.
+  const bool whole = IsOnePixel(s) && s.out_h * s.out_w % 32 == 0;
+  return HasPixels(s) && (whole || (HasUnitStrides(s) && s.out_w >= 16)) &&
          (s.in_channels % kBlockRows == 0 || TakesRows(s, s.in_channels)) &&
          s.out_channels % kPanelColumns == 0;
 }
