@@ -292,6 +292,50 @@ TEST(FrozenParameters, AreRoundedWhileTheyArePacked) {
   EXPECT_TRUE(block.has_prologue);
 }
 
+// Weights that bf16 can hold, frozen as f32 or given as bf16: whole blocks of channels, and not.
+TEST(FrozenParameters, OfConvolutionsGiveTheBitsOfTheSameNumbersInBf16) {
+  const Attributes attributes = {{"strides", std::vector<int64_t>{1, 1}},
+                                 {"pads", std::vector<int64_t>{1, 1, 1, 1}}};
+  for (const Shape& extents : {Shape({64, 96, 3, 3}), Shape({96, 32, 3, 3}), Shape({32, 40, 3, 3}),
+                               Shape({48, 64, 3, 3})}) {
+    HostTensor narrow = RandomTensor({DType::kBF16, extents}, 5, -1, 1);
+    HostTensor wide = engine_test::MakeTensor(F32(extents));
+    for (int64_t i = 0; i < extents.elements(); ++i) {
+      wide.floats()[i] = BF16::ToFloat(narrow.data.as<BF16>()[i]);
+    }
+    for (const bool forward : {true, false}) {
+      std::string wanted;
+      for (const bool frozen : {false, true}) {
+        Graph graph(ops::OpList());
+        const ValueId x = graph.AddInput("x", {DType::kBF16, {kB, extents[1], 6, 8}});
+        const ValueId dy = graph.AddInput("dy", {DType::kBF16, {kB, extents[0], 6, 8}});
+        const ValueId weights = frozen ? graph.AddParameter("weights", F32(extents))
+                                       : graph.AddInput("weights", narrow.type);
+        const ValueId used =
+            frozen ? graph.Add("cast", {weights}, {{"to", "bf16"}}).value() : weights;
+        const ValueId y = forward
+                              ? graph.Add("conv2d", {x, used}, attributes).value()
+                              : graph.Add("conv2d_input_grad", {dy, used, x}, attributes).value();
+        EXPECT_TRUE(graph.AddOutput(y, false).ok());
+        Executor executor(graph, kernels::CpuKernels(), {}, {.frozen_parameters = true});
+        Plan* plan = executor.PlanForBatch(3).value();
+        EXPECT_FALSE(plan->has_prologue());
+        HostTensor x_data = RandomTensor({DType::kBF16, {3, extents[1], 6, 8}}, 1, -1, 1);
+        HostTensor dy_data = RandomTensor({DType::kBF16, {3, extents[0], 6, 8}}, 2, -1, 1);
+        plan->Bind(x, x_data.data.data());
+        plan->Bind(dy, dy_data.data.data());
+        plan->Bind(weights, frozen ? wide.data.data() : narrow.data.data());
+        plan->RunPrologue({1, 2, 3}, 1);
+        plan->Run({1, 2, 3});
+        const TensorView& view = plan->view(y);
+        const std::string bytes(view.as<char>(), view.type.bytes());
+        if (!frozen) wanted = bytes;
+        EXPECT_TRUE(bytes == wanted) << extents.ToString() << (forward ? "" : ", dx");
+      }
+    }
+  }
+}
+
 TEST(FrozenParameters, AreSharedByPlansAndPackedOnceForAVersion) {
   Graph graph(ops::OpList());
   const ValueId x = graph.AddInput("x", F32({kB, 40}));

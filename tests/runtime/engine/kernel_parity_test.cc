@@ -411,6 +411,14 @@ TEST(VectorKernels, TilesOfBf16AreTransformedBitForBit) {
       loops->turned_tiles.pixels_to_bf16(count, count == 37 ? 29 : 32, pixels.data(),
                                          got.back().data(), 128);
     }
+    std::vector<float> taps(32 * 9 * 16);
+    loops->turned_tiles.channels_of_taps(32 * 9, m.data.as<float>(), 700, taps.data());
+    EXPECT_EQ(taps[200 * 16 + 3], m.data.as<float>()[3 * 700 + 200]) << loops->name;
+    for (const int64_t pitch : {16, -16}) {
+      got.emplace_back(16 * kNumbers);
+      loops->turned_tiles.weights_to_panel(32, taps.data() + (pitch < 0 ? 8 * 16 : 0), pitch,
+                                           got.back().data(), kNumbers);
+    }
     if (first.empty()) first = got;
     for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i], first[i]) << loops->name << " " << i;
   }

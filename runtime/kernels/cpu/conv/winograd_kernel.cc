@@ -90,34 +90,59 @@ class WinogradKernel final : public graph::Kernel {
   int64_t ProductBytes() const { return in_channels_ * kPanelColumns * micro_.element + kLine; }
   int64_t PanelBytes() const { return kProducts * ProductBytes(); }
 
-  // To [blocks][products][in][rows of a block]; in bf16 to panels as the micro-kernel packs them.
+  // To [blocks][products][in][rows of a block]; in bf16 to panels (gemm/micro.h).
   void TransformWeights(const TensorView& weights, char* to) const {
     ComputeLoop(blocks_, 1, [&](int64_t begin, int64_t end) {
       auto* taps =
           reinterpret_cast<float*>(ThreadMemory<0>(kWeightsAtOnce * kWinogradTaps * kLanes * 4));
       const int64_t rows = micro_.block_rows;
-      auto* some = reinterpret_cast<float*>(
-          ThreadMemory<1>(pairs_ ? kProducts * kWeightsAtOnce * rows * 4 : 0));
       for (int64_t block = begin; block < end; ++block) {
         char* const packed = to + block * kProducts * BlockBytes();
         for (int64_t in = 0; in < in_channels_; in += kWeightsAtOnce) {
           const int64_t count = std::min(kWeightsAtOnce, in_channels_ - in);
-          float* const u = pairs_ ? some : reinterpret_cast<float*>(packed) + in * rows;
-          const int64_t pitch = (pairs_ ? count : in_channels_) * rows;
           for (int64_t first = 0; first < rows; first += kLanes) {
             const int64_t lanes = std::min(kLanes, rows - first);
-            for (int64_t row = 0; row < lanes; ++row) {
-              TakeTaps(weights, block * rows + first + row, in, count, taps + row);
+            const bool turned = TakeTaps(weights, block * rows + first, lanes, in, count, taps);
+            if (pairs_) {
+              simd::BestLoops().turned_tiles.weights_to_panel(
+                  count, turned ? taps + (kWinogradTaps - 1) * kLanes : taps,
+                  turned ? -kLanes : kLanes,
+                  reinterpret_cast<uint16_t*>(packed) + in * rows + first * kPanelColumns,
+                  BlockBytes() / 2);
+            } else {
+              simd::BestLoops().winograd_weights(
+                  count, lanes, rows, taps, reinterpret_cast<float*>(packed) + in * rows + first,
+                  in_channels_ * rows);
             }
-            simd::BestLoops().winograd_weights(count, lanes, rows, taps, u + first, pitch);
-          }
-          for (int64_t k = 0; pairs_ && k < kProducts; ++k) {
-            micro_.pack_panels({u + k * pitch, {DType::kF32, rows, 1}, 0, rows, count, count},
-                               packed + k * BlockBytes() + in * rows * micro_.element);
           }
         }
       }
     });
+  }
+
+  // The taps of up to 16 output channels from `out` on and `count` inputs: [count][taps][16].
+  // Whether those of each window are left in reverse.
+  bool TakeTaps(const TensorView& weights, int64_t out, int64_t lanes, int64_t in, int64_t count,
+                float* to) const {
+    const auto turn = simd::BestLoops().turned_tiles.channels_of_taps;
+    const bool whole = pairs_ && out + kLanes <= out_channels_ && count == kWeightsAtOnce &&
+                       weights.type.dtype == DType::kF32;
+    if (whole && forward_) {
+      static_assert(kWeightsAtOnce * kWinogradTaps % kLanes == 0);
+      turn(count * kWinogradTaps, weights.as<float>() + (out * in_channels_ + in) * kWinogradTaps,
+           in_channels_ * kWinogradTaps, to);
+      return false;
+    }
+    // Numbers behind the last ones must not be read.
+    if (whole && (in + count < in_channels_ || out + kLanes < out_channels_)) {
+      for (int64_t i = 0; i < count; ++i) {
+        turn(kWinogradTaps, weights.as<float>() + ((in + i) * out_channels_ + out) * kWinogradTaps,
+             kWinogradTaps, to + i * kWinogradTaps * kLanes);
+      }
+      return true;
+    }
+    for (int64_t row = 0; row < lanes; ++row) TakeTaps(weights, out + row, in, count, to + row);
+    return false;
   }
 
   // The taps of an output channel and `count` inputs; 0 of a channel that is not there.

@@ -102,6 +102,13 @@ struct TurnedTileLoops {
   // pixels [count][32], rounded, to y[channel * y_pitch + i].
   void (*pixels_to_bf16)(int64_t count, int64_t channels, const float* pixels, uint16_t* y,
                          int64_t y_pitch);
+  // 16 rows of `columns` numbers to to[column][16]; reads up to 15 numbers behind each row.
+  void (*channels_of_taps)(int64_t columns, const float* from, int64_t pitch, float* to);
+  // Transformed weights of 16 output channels and `count` input channels, an even number, as half
+  // the columns of a panel. taps [count][9][16]: those of an input begin at taps[0], tap_pitch
+  // apart.
+  void (*weights_to_panel)(int64_t count, const float* taps, int64_t tap_pitch, uint16_t* panel,
+                           int64_t product_pitch);
 };
 
 // Batch normalisation, on one channel's pixels, of f32 or (uint16_t) bf16, of which all is computed

@@ -342,7 +342,7 @@ void ScaleRowsLoop(int64_t rows, int64_t columns, const float* __restrict factor
 
 constexpr TurnedTileLoops MakeTurnedTileLoops() {
   return {TilesToBlocksLoop, TilesToPanelLoop<false>, TilesToPanelLoop<true>, TilesToPixelsLoop,
-          PixelsToBf16Loop};
+          PixelsToBf16Loop,  ChannelsOfTapsLoop,      WeightsToPanelLoop};
 }
 
 constexpr Loops MakeLoops(const char* name) {
