@@ -60,7 +60,7 @@ void PrintJob(const json& job) {
                           "progress.total_steps",
                           "progress.epoch",
                           "progress.samples_per_second",
-                          "shards.shards",
+                          "shards.count",
                           "shards.done",
                           "shards.shard_rows",
                           "shards.taken_over",

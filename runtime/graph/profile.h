@@ -15,8 +15,8 @@ class Profile {
     int64_t runs = 0;
     double seconds = 0;
     double fastest = 0;  // seconds of the run that other work on the machine slowed least
-    double flops = 0;  // of the products within; 0 for none
-    double bytes = 0;  // of the anchor's inputs and outputs
+    double flops = 0;    // of the products within; 0 for none
+    double bytes = 0;    // of the anchor's inputs and outputs
   };
   void Add(const std::string& name, double seconds, double flops, double bytes) {
     Line& line = lines_[name];

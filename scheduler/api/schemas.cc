@@ -66,7 +66,7 @@ void AddJobs(json& all) {
   const json shards = Object({{"rows", kInteger},
                               {"rows_done", kInteger},
                               {"shard_rows", kInteger},
-                              {"shards", kInteger},
+                              {"count", kInteger},
                               {"done", kInteger},
                               {"taken_over", kInteger},
                               {"doubled", kInteger},

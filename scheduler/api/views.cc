@@ -104,7 +104,7 @@ json ShardsView(const scheduler::Job& job) {
   json view = {{"rows", shards.rows()},
                {"rows_done", shards.rows_done()},
                {"shard_rows", shards.shard_rows()},
-               {"shards", count},
+               {"count", count},
                {"done", shards.done()},
                {"taken_over", shards.taken_over()},
                {"doubled", shards.doubled()},

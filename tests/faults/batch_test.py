@@ -76,7 +76,7 @@ class BatchTest(ClusterTest):
         self.assertTrue(text == self.calm, "other bytes than undisturbed")
         self.assertEqual(job["shards"]["differing"], 0)
         self.assertEqual(job["shards"]["rows_done"], len(self.data))
-        print({k: job["shards"][k] for k in ("shards", "taken_over", "doubled", "done_twice")},
+        print({k: job["shards"][k] for k in ("count", "taken_over", "doubled", "done_twice")},
               [r["reason_code"] for r in job.get("recoveries", [])],
               f"{job['result']['metrics']['seconds']:.1f} s", flush=True)
         return job
@@ -85,7 +85,7 @@ class BatchTest(ClusterTest):
 class Disturbed(BatchTest):
     def test_a_death_a_stop_a_join_and_the_coordinators_death_in_one_run(self):
         job_id = self.start()
-        total = self.cluster.job(job_id)["shards"]["shards"]
+        total = self.cluster.job(job_id)["shards"]["count"]
         alive = self.alive(job_id)
         os.kill(alive[0]["pid"], signal.SIGKILL)
         self.at_shard(job_id, total // 6)
