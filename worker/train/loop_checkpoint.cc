@@ -49,7 +49,8 @@ Status TrainLoop::Impl::BeginCheckpoint() {
   state_.pending_metrics = state_.evaluated_step == state_.step ? state_.metrics : Metrics();
   // What it may still write is of one that is lost, perhaps of this step and cut otherwise.
   writing_ = {};
-  writing_step_ = 0;
+  writing_step_ = kept_step_ = 0;
+  state_.manifest_slices = 0;
   if (number >= count) return Status::Ok();
   writing_ = count > 1
                  ? observer_.BeginSlice(state_.step, number, mine.slices)
@@ -114,7 +115,11 @@ Status TrainLoop::Impl::GatherSlices() {
     return Aborted(
         fmt::format("a slice of the checkpoint of step {} is gone", state_.pending_step));
   }
-  state_.pending_slices = 0;
+  state_.manifest_slices = std::exchange(state_.pending_slices, 0);
+  if (writing_step_ == state_.pending_step) {
+    kept_step_ = writing_step_;
+    kept_slice_ = writing_slice_;
+  }
   writing_step_ = 0;
   if (!leader()) return Status::Ok();
   writing_ = observer_.BeginManifest(state_.pending_step, state_.pending_metrics, slices);
@@ -146,25 +151,42 @@ Status TrainLoop::Impl::FinishCheckpoint() {
 }
 
 // As a group has met: whether somebody writes each part of the one that was on its way. One that
-// lacks some is done again behind the next step, or behind this one if it is this one's.
+// lacks some is done again behind the next step, or behind this one if it is this one's. So is one
+// that was written, but by ranks of which some are gone: nobody here knows whether a slice has come
+// to the coordinator or was lost with a machine.
 Status TrainLoop::Impl::FindPending() {
   if (state_.pending_step == 0) return Status::Ok();
   LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointPart> all,
-                          TellEachOther({.step = writing_step_, .slice = writing_slice_}));
-  std::vector<bool> there(static_cast<size_t>(state_.pending_slices));
+                          TellEachOther({.step = writing_step_,
+                                         .slice = writing_slice_,
+                                         .kept_step = kept_step_,
+                                         .kept_slice = kept_slice_}));
+  const int64_t count = std::max(state_.pending_slices, state_.manifest_slices);
+  std::vector<bool> there(static_cast<size_t>(count));
+  const auto see = [&](uint64_t step, int64_t slice) {
+    if (step == state_.pending_step && slice >= 0 && slice < count) {
+      there[static_cast<size_t>(slice)] = true;
+    }
+  };
   bool manifest = false;
   for (const CheckpointPart& part : all) {
-    if (part.step != state_.pending_step) continue;
-    if (part.slice == kManifest) manifest = true;
-    if (part.slice >= 0 && part.slice < state_.pending_slices) {
-      there[static_cast<size_t>(part.slice)] = true;
-    }
+    manifest = manifest || (part.step == state_.pending_step && part.slice == kManifest);
+    see(part.step, part.slice);
+    see(part.kept_step, part.kept_slice);
   }
-  // Whoever writes it has all slices, though others have not heard of that.
-  if (manifest) state_.pending_slices = 0;
-  const bool slices =
-      state_.pending_slices > 0 && std::find(there.begin(), there.end(), false) == there.end();
-  if (manifest || slices) return Status::Ok();
+  const bool slices = std::find(there.begin(), there.end(), false) == there.end();
+  if (manifest) {
+    // Whoever writes it has all slices, though others have not heard of that.
+    state_.pending_slices = 0;
+    state_.manifest_slices = count;
+    if (slices) return Status::Ok();
+    LOG(INFO) << "a rank is gone that wrote a slice of the checkpoint of step "
+              << state_.pending_step
+              << ", perhaps before its worker had passed it on: another follows";
+    state_.checkpoint_due = true;
+    return Status::Ok();
+  }
+  if (state_.pending_slices > 0 && slices) return Status::Ok();
   LOG(WARNING) << "the checkpoint of step " << state_.pending_step
                << " is lost with a rank that wrote some of it; another follows";
   if (state_.pending_step == state_.step) state_.step_closed = false;

@@ -75,6 +75,7 @@ void Numbers(Archive& archive, State& state) {
   archive.Number(state.good_step);
   archive.Number(state.pending_step);
   archive.Number(state.pending_slices);
+  archive.Number(state.manifest_slices);
   archive.Number(state.checkpoint_due);
   archive.Number(state.evaluated_step);
   for (auto* loss : {&state.epoch_loss, &state.report_loss}) {

@@ -25,10 +25,11 @@ struct LoopState {
   double gradient_norm = 0;
   std::map<std::string, double> metrics;
   std::string last_checkpoint;
-  uint64_t pending_step = 0;   // of a checkpoint that is written beside the steps; 0: none
-  int64_t pending_slices = 0;  // of it, that ranks write; 0: a rank writes the manifest
+  uint64_t pending_step = 0;    // of a checkpoint that is written beside the steps; 0: none
+  int64_t pending_slices = 0;   // of it, that ranks write; 0: a rank writes the manifest
+  int64_t manifest_slices = 0;  // that the manifest names
   std::map<std::string, double> pending_metrics;  // the manifest's
-  bool checkpoint_due = false;                    // that of an earlier step was lost with a writer
+  bool checkpoint_due = false;  // that of an earlier step was lost with a writer, or may be
 
   // Where a rank stands: a greater place has all that a smaller one has.
   int64_t place() const { return static_cast<int64_t>(step) * 2 + (step_closed ? 1 : 0); }

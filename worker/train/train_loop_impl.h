@@ -111,8 +111,10 @@ class TrainLoop::Impl {
   Status BeginCheckpoint();
   // What a rank has of a checkpoint, as ranks ask each other.
   struct CheckpointPart {
-    uint64_t step = 0;     // 0: nothing
-    int64_t slice = 0;     // or kManifest
+    uint64_t step = 0;  // 0: nothing
+    int64_t slice = 0;  // or kManifest
+    uint64_t kept_step = 0;
+    int64_t kept_slice = 0;
     char digest[64] = {};  // empty: it could not be written
     void Set(const storage::Digest& written);
     storage::Digest Get() const;
@@ -174,6 +176,8 @@ class TrainLoop::Impl {
   storage::Digest written_;
   uint64_t writing_step_ = 0;  // 0: nothing
   int writing_slice_ = kManifest;
+  uint64_t kept_step_ = 0;  // of the newest manifest that names a slice of this rank's
+  int kept_slice_ = 0;
   int64_t samples_ = 0, reported_samples_ = 0;
   MonotonicTime started_{}, reported_{};
 };

@@ -1,9 +1,12 @@
 // Checkpoints that are written beside the steps: who waits for them, and what becomes of those that
 // fail or lose their writer.
+#include <fmt/format.h>
+#include <glog/logging.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/worker/train/recording_loop.h"
+#include "tests/worker/train/zero_gang.h"
 
 namespace lepton::worker {
 namespace {
@@ -167,6 +170,27 @@ TEST_F(LoopCheckpoint, ASliceThatFailsEndsItsRankWithTheErrorAndTheOthersWithIts
     EXPECT_THAT(ranks[1].status.message(), HasSubstr("checkpoint of step 5: the disk is full"));
     EXPECT_EQ(ranks[0].status.code(), StatusCode::kAborted) << ranks[0].status.ToString();
     EXPECT_TRUE(ranks[0].observer.checkpoints.empty());
+  }
+}
+
+// Its slice was durable with its worker, and nobody knows whether it got any further.
+TEST(SlicedCheckpoint, AnotherFollowsWhereARankIsGoneThatWroteASliceOfTheNewest) {
+  FLAGS_minloglevel = 2;
+  constexpr uint64_t kMet = 6;  // behind the manifest of step 4
+  for (const int stage : {0, 1, 3}) {
+    for (const int lost : {-1, 0, 2}) {
+      testing::ZeroTraining training(
+          fmt::format("parallel: {{zero: {}}}, checkpoint: {{every_steps: 4}}", stage), 12, 230);
+      for (int rank = 0; rank < 3; ++rank) training.Add().observer.regroup_at = kMet;
+      training.Group();
+      if (lost >= 0) training.members.erase(training.members.begin() + lost);
+      training.Group();
+      training.ExpectAll(training.Weights(*training.members[0]), "with checkpoints");
+      const auto& whole = training.board->whole;
+      EXPECT_EQ(whole.contains(kMet + 1), lost >= 0) << stage << ", " << lost;
+      EXPECT_EQ(whole.size(), lost >= 0 ? 3u : 2u) << "steps 4 and 8, and another once";
+      EXPECT_EQ(training.board->most_slices, 3u);
+    }
   }
 }
 

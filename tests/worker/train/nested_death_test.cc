@@ -30,6 +30,7 @@ struct Kind {
   int zero;
   bool at_once;  // a joiner has all of the state as soon as it has met the others
   int seeds;
+  bool joins_beside = false;  // with slices
 };
 
 constexpr Kind kKinds[] = {
@@ -46,12 +47,12 @@ constexpr Kind kKinds[] = {
     {"Zero1", "parallel: {zero: 1}, gradients: {bucket_bytes: 65536}, checkpoint: {every_steps: 1}",
      5, 230, 1, true, 100},
     {"Zero2", "parallel: {zero: 2}, gradients: {bucket_bytes: 65536}", 5, 230, 2, true, 100},
-    {"Zero2InStripes", "parallel: {zero: 2}, gradients: {bucket_bytes: 65536}", 5, 560, 2, true,
-     10},
+    {"Zero2InStripes", "parallel: {zero: 2}, gradients: {bucket_bytes: 65536}", 5, 560, 2, true, 10,
+     true},
     {"Zero3", "parallel: {zero: 3}, gradients: {bucket_bytes: 65536}, checkpoint: {every_steps: 2}",
      5, 230, 3, true, 100},
-    {"Zero3InStripes", "parallel: {zero: 3}, gradients: {bucket_bytes: 65536}", 5, 560, 3, true,
-     10},
+    {"Zero3InStripes", "parallel: {zero: 3}, gradients: {bucket_bytes: 65536}", 5, 560, 3, true, 10,
+     true},
 };
 
 // Who can go on from what, seen from outside.
@@ -67,8 +68,14 @@ class Holders {
   }
   // Behind it.
   void Over(const ZeroTraining& training) {
-    if (kind_.at_once) whole_.insert(training.entered.begin(), training.entered.end());
+    if (kind_.at_once && !kind_.joins_beside)
+      whole_.insert(training.entered.begin(), training.entered.end());
     if (training.entered.empty()) return;
+    // Who has joined gets its slices beside the steps, and a run is over before that is certain:
+    // the cut is among those that began it, or some more.
+    holders_ = 0;
+    while (holders_ < met_.size() && whole_.count(met_[holders_]) > 0) ++holders_;
+    holders_ = kind_.joins_beside ? std::max<size_t>(holders_, 1) : met_.size();
     layout_ = met_;
     std::set<int> left;
     for (const auto* list : {&training.members, &training.gone}) {
@@ -80,6 +87,7 @@ class Holders {
       }
     }
     std::erase_if(layout_, [&](int number) { return left.count(number) > 0; });
+    holders_ = std::min(holders_, layout_.size());
   }
   // Nobody that lives has the state, or some slice of it.
   bool Lost(const ZeroTraining& training) const {
@@ -90,10 +98,12 @@ class Holders {
     // Before a group has met all have what they began with.
     if (kind_.zero == 0 || layout_.empty())
       return std::none_of(whole_.begin(), whole_.end(), lives);
-    const int ranks = static_cast<int>(layout_.size());
     const auto rank_lives = [&](int rank) { return lives(layout_[static_cast<size_t>(rank)]); };
-    for (int rank = 0; rank < ranks; ++rank) {
-      if (!rank_lives(rank) && !rank_lives(BuddyOf(rank, ranks))) return true;
+    for (size_t among = holders_; among <= layout_.size(); ++among) {
+      const int ranks = static_cast<int>(among);
+      for (int rank = 0; rank < ranks; ++rank) {
+        if (!rank_lives(rank) && !rank_lives(BuddyOf(rank, ranks))) return true;
+      }
     }
     return false;
   }
@@ -106,6 +116,7 @@ class Holders {
   const Kind& kind_;
   std::set<int> whole_;
   std::vector<int> met_, layout_;  // by rank: of the newest group; of the newest that has met
+  size_t holders_ = 0;             // of these: the first ones have slices for certain
 };
 
 // One run, hurt by what the seed decides.
