@@ -189,7 +189,9 @@ Status TrainLoop::Impl::FindPending() {
   if (state_.pending_slices > 0 && slices) return Status::Ok();
   LOG(WARNING) << "the checkpoint of step " << state_.pending_step
                << " is lost with a rank that wrote some of it; another follows";
-  if (state_.pending_step == state_.step) state_.step_closed = false;
+  // Not before who has just joined has what it is to write a slice of.
+  const bool all_whole = whole_ranks() == gang_->size();
+  if (state_.pending_step == state_.step && all_whole) state_.step_closed = false;
   state_.checkpoint_due = true;
   state_.pending_step = 0;
   state_.pending_slices = 0;

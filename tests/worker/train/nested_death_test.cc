@@ -47,12 +47,14 @@ constexpr Kind kKinds[] = {
     {"Zero1", "parallel: {zero: 1}, gradients: {bucket_bytes: 65536}, checkpoint: {every_steps: 1}",
      5, 230, 1, true, 100},
     {"Zero2", "parallel: {zero: 2}, gradients: {bucket_bytes: 65536}", 5, 230, 2, true, 100},
-    {"Zero2InStripes", "parallel: {zero: 2}, gradients: {bucket_bytes: 65536}", 5, 560, 2, true, 10,
-     true},
+    {"Zero2InStripes",
+     "parallel: {zero: 2}, gradients: {bucket_bytes: 65536}, checkpoint: {every_steps: 1}", 5, 560,
+     2, true, 10, true},
     {"Zero3", "parallel: {zero: 3}, gradients: {bucket_bytes: 65536}, checkpoint: {every_steps: 2}",
      5, 230, 3, true, 100},
-    {"Zero3InStripes", "parallel: {zero: 3}, gradients: {bucket_bytes: 65536}", 5, 560, 3, true, 10,
-     true},
+    {"Zero3InStripes",
+     "parallel: {zero: 3}, gradients: {bucket_bytes: 65536}, checkpoint: {every_steps: 2}", 5, 560,
+     3, true, 10, true},
 };
 
 // Who can go on from what, seen from outside.
