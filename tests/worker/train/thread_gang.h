@@ -153,7 +153,7 @@ class ThreadCommunicator final : public collectives::Communicator {
   Status Recv(void* data, size_t count, DataType type, int peer) override {
     LEPTON_ASSIGN_OR_RETURN(const std::vector<char> bytes, gang_->Take(peer, rank_));
     if (bytes.size() != count * ElementSize(type)) return InvalidArgument("a message's size");
-    std::memcpy(data, bytes.data(), bytes.size());
+    if (!bytes.empty()) std::memcpy(data, bytes.data(), bytes.size());
     return Status::Ok();
   }
   // At once: a rank waits for the others where it calls this.
