@@ -77,14 +77,42 @@ int ListDeployments(const Globals& globals) {
   return kExitOk;
 }
 
-int Change(const Globals& globals, const std::string& method, const std::string& name,
-           const std::string& verb, const json& body) {
+// Its replicas answer what they have taken on first.
+Status WaitUntilGone(ApiClient& client, const std::string& name) {
+  ProgressLine progress;
+  const Deadline deadline = Deadline::In(std::chrono::seconds(60));
+  for (;;) {
+    const Result<json> deployment = client.Get("/v1/deployments/" + UrlEncode(name));
+    if (deployment.status().code() == StatusCode::kNotFound) return Status::Ok();
+    LEPTON_RETURN_IF_ERROR(deployment.status());
+    progress.Show(name + " " + Text(*deployment, "state") + "  " + Text(*deployment, "replicas") +
+                  " replicas");
+    if (deadline.Expired()) {
+      return DeadlineExceeded("deployment " + name +
+                              " is still being deleted after 60s; its replicas are stopped as soon "
+                              "as their workers answer");
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+}
+
+int Remove(const Globals& globals, const std::string& name, bool no_wait) {
   Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
   if (!client.ok()) return Fail(client.status());
-  const Result<json> done =
-      (*client)->Send(method, "/v1/deployments/" + UrlEncode(name) + verb, body);
+  Status done = (*client)->Send("DELETE", "/v1/deployments/" + UrlEncode(name), nullptr).status();
+  if (done.ok() && !no_wait) done = WaitUntilGone(**client, name);
+  if (!done.ok()) return Fail(done);
+  std::printf("deployment %s %s\n", name.c_str(), no_wait ? "is being deleted" : "deleted");
+  return kExitOk;
+}
+
+int Scale(const Globals& globals, const std::string& name, int replicas) {
+  Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
+  if (!client.ok()) return Fail(client.status());
+  const Result<json> done = (*client)->Send("POST", "/v1/deployments/" + UrlEncode(name) + ":scale",
+                                            {{"replicas", replicas}});
   if (!done.ok()) return Fail(done.status());
-  std::printf("deployment %s %s\n", name.c_str(), method == "DELETE" ? "deleted" : "changed");
+  std::printf("deployment %s changed\n", name.c_str());
   return kExitOk;
 }
 
@@ -116,14 +144,13 @@ void AddDeploy(CLI::App& app, Globals& globals) {
             [&globals] { return ListDeployments(globals); });
   auto name = std::make_shared<std::string>();
   auto replicas = std::make_shared<int>(1);
-  CLI::App* remove = AddAction(*command, globals, "rm", "Stop serving", [&globals, name] {
-    return Change(globals, "DELETE", *name, "", nullptr);
-  });
+  auto no_wait = std::make_shared<bool>(false);
+  CLI::App* remove = AddAction(*command, globals, "rm", "Stop serving",
+                               [=, &globals] { return Remove(globals, *name, *no_wait); });
   remove->add_option("name", *name, "The deployment's name")->required();
-  CLI::App* scale =
-      AddAction(*command, globals, "scale", "Change the number of replicas", [=, &globals] {
-        return Change(globals, "POST", *name, ":scale", {{"replicas", *replicas}});
-      });
+  remove->add_flag("--no-wait", *no_wait, "Do not wait for the replicas to end");
+  CLI::App* scale = AddAction(*command, globals, "scale", "Change the number of replicas",
+                              [=, &globals] { return Scale(globals, *name, *replicas); });
   scale->add_option("name", *name, "The deployment's name")->required();
   scale->add_option("replicas", *replicas, "How many")->required()->check(CLI::Range(0, 64));
 }

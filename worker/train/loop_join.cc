@@ -62,7 +62,7 @@ bool TrainLoop::Impl::JoinsBesideSteps(std::span<const int64_t> own,
 // To compute a rank needs the weights.
 int TrainLoop::Impl::whole_ranks() const {
   if (joining_->open()) return joining_->whole();
-  return zero_ ? zero_->with_whole_weights() : gang_->size();
+  return zero_ ? zero_->with_whole_weights(gang_->size()) : gang_->size();
 }
 
 // To the ranks that have the state; they alone hold leaves of the sums.

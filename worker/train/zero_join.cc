@@ -156,6 +156,7 @@ Status ZeroState::TakeMoves() {
 // A rank that has the sums of the step may have to follow the others, and needs what has come.
 void ZeroState::AbandonMoves() {
   if (moves_ && !reduced_) moves_.reset();
+  lack_weights_ = false;
 }
 
 // Behind the commit.

@@ -76,9 +76,9 @@ class ZeroState {
   void AbandonMoves();
   bool joining() const { return layout_.joining(); }
   // How many ranks have whole weights in the first step of ranks that join: the others get them
-  // with the step's update, and hold no slice before. As many as the group has if none lacks any.
-  int with_whole_weights() const {
-    return lack_weights_ ? layout_.holders_before() : layout_.ranks();
+  // with the step's update, and hold no slice before. All of the group's if none lacks any.
+  int with_whole_weights(int ranks) const {
+    return lack_weights_ ? layout_.holders_before() : ranks;
   }
 
   // ---- ranks meet
