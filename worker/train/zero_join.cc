@@ -1,7 +1,5 @@
 // Ranks that join get their slices beside the steps of the others, stripe by stripe.
 // docs/decisions/join.md says why it is done so.
-#include <glog/logging.h>
-
 #include <algorithm>
 #include <map>
 #include <utility>
