@@ -9,22 +9,22 @@
 
 namespace lepton::worker {
 
-void TrainLoop::Impl::CheckpointPart::Set(const storage::Digest& written) {
+void TrainLoop::Impl::CheckpointShare::Set(const storage::Digest& written) {
   std::memcpy(digest, written.data(), std::min(sizeof(digest), written.size()));
 }
 
-storage::Digest TrainLoop::Impl::CheckpointPart::Get() const {
+storage::Digest TrainLoop::Impl::CheckpointShare::Get() const {
   return {digest, strnlen(digest, sizeof(digest))};
 }
 
-Result<std::vector<TrainLoop::Impl::CheckpointPart>> TrainLoop::Impl::TellEachOther(
-    const CheckpointPart& mine) {
-  static_assert(std::is_trivially_copyable_v<CheckpointPart>);
-  std::vector<CheckpointPart> all(static_cast<size_t>(all_ranks().size()), mine);
+Result<std::vector<TrainLoop::Impl::CheckpointShare>> TrainLoop::Impl::TellEachOther(
+    const CheckpointShare& mine) {
+  static_assert(std::is_trivially_copyable_v<CheckpointShare>);
+  std::vector<CheckpointShare> all(static_cast<size_t>(all_ranks().size()), mine);
   if (all.size() == 1) return all;
   LEPTON_RETURN_IF_ERROR(
       all_ranks()
-          .AllGather(&mine, all.data(), sizeof(CheckpointPart), collectives::DataType::kUInt8)
+          .AllGather(&mine, all.data(), sizeof(CheckpointShare), collectives::DataType::kUInt8)
           .WithContext("what is written of a checkpoint"));
   return all;
 }
@@ -49,15 +49,15 @@ Status TrainLoop::Impl::BeginCheckpoint() {
   state_.pending_metrics = state_.evaluated_step == state_.step ? state_.metrics : Metrics();
   // What it may still write is of one that is lost, perhaps of this step and cut otherwise.
   writing_ = {};
-  writing_step_ = kept_step_ = 0;
+  writes_ = kept_ = {};
   state_.manifest_slices = 0;
   if (number >= count) return Status::Ok();
   writing_ = count > 1
                  ? observer_.BeginSlice(state_.step, number, mine.slices)
                  : observer_.BeginCheckpoint(state_.step, state_.pending_metrics, mine.slices);
   written_.clear();
-  writing_step_ = state_.step;
-  writing_slice_ = count > 1 ? number : kManifest;
+  writes_.step = state_.step;
+  if (count > 1) writes_ = {state_.step, number, count};
   return Status::Ok();
 }
 
@@ -67,8 +67,8 @@ Status TrainLoop::Impl::TakeWritten() {
   if (writing_.wait_for(Duration::zero()) != std::future_status::ready) return Status::Ok();
   Result<storage::Digest> result = writing_.get();
   if (!result.ok()) {
-    const uint64_t step = std::exchange(writing_step_, 0);
-    return result.status().WithContext(fmt::format("checkpoint of step {}", step));
+    const CheckpointPart failed = std::exchange(writes_, {});
+    return result.status().WithContext(fmt::format("checkpoint of step {}", failed.step));
   }
   written_ = *std::move(result);
   return Status::Ok();
@@ -76,22 +76,21 @@ Status TrainLoop::Impl::TakeWritten() {
 
 // What its peers hear in a step's sums.
 bool TrainLoop::Impl::SliceIsWritten() const {
-  const bool has = state_.pending_slices > 0 && writing_step_ == state_.pending_step;
-  return has &&
+  return writes_.IsSliceOf(state_.pending_step, state_.pending_slices) &&
          (!writing_.valid() || writing_.wait_for(Duration::zero()) == std::future_status::ready);
 }
 
 // All ranks: this one's part once it is durable, and those of the others, by rank.
-Result<std::vector<TrainLoop::Impl::CheckpointPart>> TrainLoop::Impl::AwaitParts() {
-  CheckpointPart mine;
+Result<std::vector<TrainLoop::Impl::CheckpointShare>> TrainLoop::Impl::AwaitParts() {
+  CheckpointShare mine;
   Status written;
-  if (writing_step_ == state_.pending_step) {
-    mine = {.step = writing_step_, .slice = writing_slice_};
+  if (writes_.step == state_.pending_step) {
+    mine.writes = writes_;
     if (writing_.valid()) writing_.wait();
     written = TakeWritten();
     if (written.ok()) mine.Set(written_);
   }
-  LEPTON_ASSIGN_OR_RETURN(std::vector<CheckpointPart> all, TellEachOther(mine));
+  LEPTON_ASSIGN_OR_RETURN(std::vector<CheckpointShare> all, TellEachOther(mine));
   LEPTON_RETURN_IF_ERROR(written);
   return all;
 }
@@ -99,14 +98,13 @@ Result<std::vector<TrainLoop::Impl::CheckpointPart>> TrainLoop::Impl::AwaitParts
 // All slices are durable, or are waited for: rank 0 begins the manifest. No slice is of a rank with
 // other parameters than its peers: the digests of a step's sums come before what else they tell.
 Status TrainLoop::Impl::GatherSlices() {
-  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointPart> all, AwaitParts());
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointShare> all, AwaitParts());
   std::vector<storage::Digest> slices(static_cast<size_t>(state_.pending_slices));
   for (size_t rank = 0; rank < all.size(); ++rank) {
-    const CheckpointPart& part = all[rank];
-    if (part.step != state_.pending_step || part.slice < 0) continue;
-    if (part.slice >= state_.pending_slices) continue;
-    slices[static_cast<size_t>(part.slice)] = part.Get();
-    if (part.Get().empty()) {
+    const CheckpointPart& its = all[rank].writes;
+    if (!its.IsSliceOf(state_.pending_step, state_.pending_slices)) continue;
+    slices[static_cast<size_t>(its.slice)] = all[rank].Get();
+    if (all[rank].Get().empty()) {
       return Aborted(fmt::format("rank {} could not write its slice of the checkpoint of step {}",
                                  rank, state_.pending_step));
     }
@@ -115,17 +113,16 @@ Status TrainLoop::Impl::GatherSlices() {
     return Aborted(
         fmt::format("a slice of the checkpoint of step {} is gone", state_.pending_step));
   }
-  state_.manifest_slices = std::exchange(state_.pending_slices, 0);
-  if (writing_step_ == state_.pending_step) {
-    kept_step_ = writing_step_;
-    kept_slice_ = writing_slice_;
+  if (writes_.IsSliceOf(state_.pending_step, state_.pending_slices)) {
+    kept_ = writes_;
+    kept_digest_ = written_;
   }
-  writing_step_ = 0;
+  state_.manifest_slices = std::exchange(state_.pending_slices, 0);
+  writes_ = {};
   if (!leader()) return Status::Ok();
   writing_ = observer_.BeginManifest(state_.pending_step, state_.pending_metrics, slices);
   written_.clear();
-  writing_step_ = state_.pending_step;
-  writing_slice_ = kManifest;
+  writes_.step = state_.pending_step;
   return Status::Ok();
 }
 
@@ -133,17 +130,17 @@ Status TrainLoop::Impl::GatherSlices() {
 Status TrainLoop::Impl::FinishCheckpoint() {
   if (state_.pending_step == 0) return Status::Ok();
   if (state_.pending_slices > 0) LEPTON_RETURN_IF_ERROR(GatherSlices());
-  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointPart> all, AwaitParts());
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointShare> all, AwaitParts());
   // A rank may still have a slice of it, if it has not heard that the manifest was begun.
-  const auto writer = std::find_if(all.begin(), all.end(), [&](const CheckpointPart& part) {
-    return part.step == state_.pending_step && part.slice == kManifest;
+  const auto writer = std::find_if(all.begin(), all.end(), [&](const CheckpointShare& its) {
+    return its.writes.IsManifestOf(state_.pending_step);
   });
   if (writer != all.end() && writer->Get().empty()) {
     return Aborted(fmt::format("rank {} could not write the checkpoint of step {}",
                                writer - all.begin(), state_.pending_step));
   }
   const uint64_t step = std::exchange(state_.pending_step, 0);
-  writing_step_ = 0;
+  writes_ = {};
   if (writer == all.end()) return Status::Ok();
   state_.last_checkpoint = writer->Get();
   state_.good_step = step;
@@ -156,23 +153,17 @@ Status TrainLoop::Impl::FinishCheckpoint() {
 // to the coordinator or was lost with a machine.
 Status TrainLoop::Impl::FindPending() {
   if (state_.pending_step == 0) return Status::Ok();
-  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointPart> all,
-                          TellEachOther({.step = writing_step_,
-                                         .slice = writing_slice_,
-                                         .kept_step = kept_step_,
-                                         .kept_slice = kept_slice_}));
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<CheckpointShare> all,
+                          TellEachOther({.writes = writes_, .kept = kept_}));
   const int64_t count = std::max(state_.pending_slices, state_.manifest_slices);
   std::vector<bool> there(static_cast<size_t>(count));
-  const auto see = [&](uint64_t step, int64_t slice) {
-    if (step == state_.pending_step && slice >= 0 && slice < count) {
-      there[static_cast<size_t>(slice)] = true;
-    }
-  };
   bool manifest = false;
-  for (const CheckpointPart& part : all) {
-    manifest = manifest || (part.step == state_.pending_step && part.slice == kManifest);
-    see(part.step, part.slice);
-    see(part.kept_step, part.kept_slice);
+  for (const CheckpointShare& its : all) {
+    manifest = manifest || its.writes.IsManifestOf(state_.pending_step);
+    for (const CheckpointPart& part : {its.writes, its.kept}) {
+      if (!part.IsSliceOf(state_.pending_step, count)) continue;
+      there[static_cast<size_t>(part.slice)] = true;
+    }
   }
   const bool slices = std::find(there.begin(), there.end(), false) == there.end();
   if (manifest) {
@@ -186,7 +177,15 @@ Status TrainLoop::Impl::FindPending() {
     state_.checkpoint_due = true;
     return Status::Ok();
   }
-  if (state_.pending_slices > 0 && slices) return Status::Ok();
+  if (state_.pending_slices > 0 && slices) {
+    // If this rank alone had heard that all are durable, it has its own to tell of again.
+    if (kept_.IsSliceOf(state_.pending_step, count)) {
+      writing_ = {};
+      writes_ = std::exchange(kept_, {});
+      written_ = kept_digest_;
+    }
+    return Status::Ok();
+  }
   LOG(WARNING) << "the checkpoint of step " << state_.pending_step
                << " is lost with a rank that wrote some of it; another follows";
   // Not before who has just joined has what it is to write a slice of.
@@ -200,9 +199,10 @@ Status TrainLoop::Impl::FindPending() {
 
 Status TrainLoop::Impl::Salvage() {
   if (writing_.valid()) writing_.wait();
-  const bool whole = TakeWritten().ok() && writing_step_ > 0 && writing_slice_ == kManifest;
-  if (whole) state_.good_step = writing_step_;
-  writing_step_ = 0;
+  if (TakeWritten().ok() && writes_.step > 0 && writes_.IsManifestOf(writes_.step)) {
+    state_.good_step = writes_.step;
+  }
+  writes_ = {};
   if (!run_.checkpoints || !whole_ || state_.step <= state_.good_step) return Status::Ok();
   if (zero_ && !zero_->HoldsAll()) {
     LOG(WARNING) << "step " << state_.step << ": this rank's slices alone make no checkpoint";

@@ -109,18 +109,27 @@ class TrainLoop::Impl {
   enum class Write { kNow, kBesideSteps };
   Status CheckpointNow(Write how);
   Status BeginCheckpoint();
-  // What a rank has of a checkpoint, as ranks ask each other.
+  // The manifest, or one of so many slices.
   struct CheckpointPart {
+    static constexpr int64_t kManifest = -1;
     uint64_t step = 0;  // 0: nothing
-    int64_t slice = 0;  // or kManifest
-    uint64_t kept_step = 0;
-    int64_t kept_slice = 0;
-    char digest[64] = {};  // empty: it could not be written
+    int64_t slice = kManifest;
+    int64_t slices = 0;
+    bool IsManifestOf(uint64_t of) const { return step == of && slice == kManifest; }
+    // Ranks that met again may have cut the state of one step in several ways.
+    bool IsSliceOf(uint64_t of, int64_t cut) const {
+      return step == of && slices == cut && slice >= 0 && slice < cut;
+    }
+  };
+  // What a rank has of a checkpoint, as ranks ask each other.
+  struct CheckpointShare {
+    CheckpointPart writes, kept;
+    char digest[64] = {};  // of what it writes; empty: it could not be written
     void Set(const storage::Digest& written);
     storage::Digest Get() const;
   };
-  Result<std::vector<CheckpointPart>> TellEachOther(const CheckpointPart& mine);
-  Result<std::vector<CheckpointPart>> AwaitParts();
+  Result<std::vector<CheckpointShare>> TellEachOther(const CheckpointShare& mine);
+  Result<std::vector<CheckpointShare>> AwaitParts();
   Status TakeWritten();
   bool SliceIsWritten() const;
   Status GatherSlices();
@@ -171,13 +180,11 @@ class TrainLoop::Impl {
   bool meets_to_part_ = false;  // the group is for those that leave alone
   Parting parting_;             // as the newest Run ended
   // What this rank writes of a checkpoint: on its way, or its digest once durable.
-  static constexpr int kManifest = -1;
+  CheckpointPart writes_;
   TrainObserver::CheckpointDone writing_;
   storage::Digest written_;
-  uint64_t writing_step_ = 0;  // 0: nothing
-  int writing_slice_ = kManifest;
-  uint64_t kept_step_ = 0;  // of the newest manifest that names a slice of this rank's
-  int kept_slice_ = 0;
+  CheckpointPart kept_;  // its slice that the newest manifest names
+  storage::Digest kept_digest_;
   int64_t samples_ = 0, reported_samples_ = 0;
   MonotonicTime started_{}, reported_{};
 };

@@ -194,6 +194,72 @@ TEST(SlicedCheckpoint, AnotherFollowsWhereARankIsGoneThatWroteASliceOfTheNewest)
   }
 }
 
+// All live that wrote slices. One of them alone has heard of all digests when the group breaks, for
+// a rank dies that wrote none: it joined later, or the state is too small for so many slices.
+TEST(SlicedCheckpoint, WhoAloneHasHeardOfAllSlicesGoesBackToItsOwn) {
+  FLAGS_minloglevel = 2;
+  struct Case {
+    int stage, hidden, layers;
+    bool joins;
+    size_t slices;
+  };
+  for (const Case& one : {Case{0, 8, 1, false, 2}, Case{0, 230, 2, true, 3},
+                          Case{1, 230, 2, true, 3}, Case{3, 230, 2, true, 3}}) {
+    const auto meet = [&] {
+      testing::ZeroTraining training(
+          fmt::format("parallel: {{zero: {}}}, gradients: {{bucket_bytes: 1048576}}, "
+                      "checkpoint: {{every_steps: 2}}",
+                      one.stage),
+          7, one.hidden, one.layers);
+      for (int rank = 0; rank < 3; ++rank) training.Add().observer.regroup_at = 3;
+      training.Group();
+      // The checkpoint of step 2 is on its way.
+      EXPECT_TRUE(training.board->whole.empty());
+      if (one.joins) training.Add(/*has_state=*/false);
+      return training;
+    };
+    testing::ZeroTraining calm = meet();
+    const int calls = calm.Group();
+    calm.ExpectAll(calm.Weights(*calm.members[0]), "calm");
+    const int victim = static_cast<int>(calm.members.size()) - 1;
+    for (int call = 0; call < calls; ++call) {
+      const std::string where = fmt::format("stage {}, {} ranks, rank {} dies in call {} of {}",
+                                            one.stage, victim + 1, victim, call, calls);
+      testing::ZeroTraining training = meet();
+      training.Group({.call = call, .victim = victim, .lucky = 0b0010});
+      EXPECT_GE(training.board->most_slices, training.board->whole.empty() ? 0 : one.slices);
+      training.Group();
+      training.ExpectAll(calm.Weights(*calm.members[0]), where);
+      training.board->ExpectAsIn(*calm.board, where);
+      if (HasFailure()) return;
+    }
+  }
+}
+
+// The group broke as it met, and one rank alone has not heard that the checkpoint is begun anew, by
+// fewer ranks: what it still writes is cut otherwise.
+TEST(SlicedCheckpoint, ASliceOfAnotherCutIsNoPartOfIt) {
+  FLAGS_minloglevel = 2;
+  for (const int stage : {0, 1, 3}) {
+    for (int call = 0; call < 12; ++call) {
+      testing::ZeroTraining training(
+          fmt::format("parallel: {{zero: {}}}, gradients: {{bucket_bytes: 1048576}}, "
+                      "checkpoint: {{every_steps: 2}}",
+                      stage),
+          5, 230);
+      for (int rank = 0; rank < 4; ++rank) training.Add().observer.regroup_at = 2;
+      training.Group();  // the checkpoint of step 2 is on its way
+      training.members.pop_back();
+      training.Group({.call = call, .victim = testing::Death::kNobody, .lucky = 0b011});
+      training.Group();
+      const std::string where = fmt::format("stage {}, call {}", stage, call);
+      training.ExpectAll(training.Weights(*training.members[0]), where);
+      EXPECT_EQ(training.board->whole.count(2), 1u) << where;
+      if (HasFailure()) return;
+    }
+  }
+}
+
 // A stop: its own checkpoint, in slices, at once.
 TEST_F(LoopCheckpoint, AStopWaitsForAllSlices) {
   slice_bytes_ = 1;

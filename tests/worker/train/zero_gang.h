@@ -30,6 +30,8 @@ inline constexpr int kRows = 96;
 // still get the result. Or it dies before its message number `message`. Buffers of calls that fail
 // are garbage, as the contract has it.
 struct Death {
+  static constexpr int kNobody = -1;  // as victim: the group breaks by itself
+
   int call = -1;  // none
   int victim = 0;
   unsigned lucky = 0;  // bit by rank
