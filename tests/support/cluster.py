@@ -1,7 +1,7 @@
 """A real Lepton cluster for tests: processes, sockets and signals, nothing simulated.
 
 Needs only Python's standard library and $LEPTON, the binary. Everything a cluster starts dies with
-it, and every wait has a deadline.
+it, also when the test itself is killed, and every wait has a deadline.
 """
 import json
 import os
@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 import urllib.error
@@ -18,7 +19,13 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LEPTON = os.environ.get("LEPTON", str(ROOT / "build/release/lepton"))
 DATA = ROOT / "scripts/data"
+# What began on the main thread ends with this process, however it ends: the kernel sees to that.
+DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 FINAL = {"SUCCEEDED", "FAILED", "CANCELLED"}
+
+# A time limit's SIGTERM is like Ctrl-C: what was begun is taken down.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def wait_until(condition, timeout=30.0, what="the condition", interval=0.02):
@@ -94,7 +101,9 @@ class Cluster:
     # ---- processes ----
     def spawn(self, log, *args, env=None, prefix=()):
         with open(self.folder / log, "ab") as out:
-            return subprocess.Popen([*prefix, LEPTON, *map(str, args)], stdout=out, stderr=out,
+            # Of another thread's children the kernel would take the thread's end for ours.
+            bond = DIES_WITH_US if threading.current_thread() is threading.main_thread() else []
+            return subprocess.Popen([*bond, *prefix, LEPTON, *map(str, args)], stdout=out, stderr=out,
                                     stdin=subprocess.DEVNULL, start_new_session=True, cwd=self.folder,
                                     env={**os.environ, **(env or {})})
 
