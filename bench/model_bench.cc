@@ -1,15 +1,14 @@
 // Our side of the comparison of models with PyTorch; bench/model_torch.py drives both.
 //   model_bench MODEL PRECISION check FOLDER   writes the batch, the weights (weights.bin, by the
-//   names
-//                                              and shapes of weights.txt) and the losses of five
-//                                              steps
+//                                              names and shapes of weights.txt) and the losses of
+//                                              five steps
 //   model_bench MODEL PRECISION step N         the milliseconds of N training steps, one a line
 //   model_bench MODEL PRECISION forward N      the same for the forward pass, also in int8
-//   model_bench MODEL PRECISION profile N      a roofline of N steps: what each kernel took, and
-//   how
-//                                              near that is to the limit of arithmetic and memory
-//                                              that this process measures first; what is furthest
-//                                              above its limit comes first
+//   model_bench MODEL PRECISION profile N [forward]
+//                                              a roofline of N steps, or forward passes: what each
+//                                              kernel took, and how near that is to the limit of
+//                                              arithmetic and memory that this process measures
+//                                              first; what is furthest above its limit comes first
 //   model_bench gpt PRECISION curve FOLDER N TEXT
 //                                              trains N steps on the characters of a text file (65
 //                                              different ones), with warm-up, cosine and clipping;
@@ -336,11 +335,12 @@ void PrintProfile(const lepton::graph::Profile& profile, int steps, const Limits
     std::string name;
   };
   std::vector<Row> rows;
-  double total = 0, fastest = 0;
+  double total = 0, fastest = 0, least = 0;
   for (const auto& [name, line] : profile.lines()) {
     const double limit = std::max(line.flops / limits.flops, line.bytes / limits.bytes) / steps;
     rows.push_back({line.seconds / steps, limit, line, name});
     total += line.seconds / steps;
+    least += limit;
     fastest += line.fastest * line.runs / steps;
   }
   std::sort(rows.begin(), rows.end(),
@@ -355,7 +355,8 @@ void PrintProfile(const lepton::graph::Profile& profile, int steps, const Limits
         1e-9 * row.line.flops / row.line.seconds, 1e-9 * row.line.bytes / row.line.seconds,
         row.name);
   }
-  std::cout << fmt::format("{:9.3f} ms (fastest {:8.3f}) in all\n", 1e3 * total, 1e3 * fastest);
+  std::cout << fmt::format("{:9.3f} ms (fastest {:8.3f}) in all; at their limits {:.3f} ms\n",
+                           1e3 * total, 1e3 * fastest, 1e3 * least);
 }
 
 }  // namespace
@@ -364,14 +365,16 @@ int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   if (arguments.size() >= 3) {
     const std::string& what = arguments[2];
-    if (what == "profile" && arguments.size() == 4) {
+    const bool forward = arguments.size() == 5 && arguments[4] == "forward";
+    if (what == "profile" && (arguments.size() == 4 || forward)) {
       lepton::graph::Profile profile;
-      Bench bench(arguments[0], arguments[1], &profile);
-      for (int i = 0; i < 3; ++i) bench.Step(i);
+      Bench bench(arguments[0], arguments[1], &profile, 0, forward);
+      const auto run = [&](int i) { forward ? bench.Forward() : static_cast<void>(bench.Step(i)); };
+      for (int i = 0; i < 3; ++i) run(i);
       profile = {};
       const int steps = std::max(1, std::atoi(arguments[3].c_str()));
       const Limits limits = MeasureLimits(arguments[1]);
-      for (int i = 0; i < steps; ++i) bench.Step(3 + i);
+      for (int i = 0; i < steps; ++i) run(3 + i);
       PrintProfile(profile, steps, limits);
       return 0;
     }
@@ -396,6 +399,6 @@ int main(int argc, char** argv) {
   }
   std::cerr << "usage: model_bench mlp|resnet18|gpt|gpt_bytes f32|bf16|int8 check FOLDER | step N "
                "| forward N | "
-               "profile N | start\n";
+               "profile N [forward] | start\n";
   return 2;
 }

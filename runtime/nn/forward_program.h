@@ -47,6 +47,8 @@ class ForwardProgram {
   // On the host, with transient packs: from here on each pass asks `visits` for what it reads, and
   // `statistic` for where the parameters are that do not visit. Both outlive the program.
   void Visit(WeightVisits* visits, std::function<const float*(size_t)> statistic);
+  // Where the times of passes on the host go; outlives the program.
+  void Profile(graph::Profile* profile) { run_state_.profile = profile; }
   // How a divided model's ranks talk; outlives the program, or its use.
   void JoinTensorGroup(graph::TensorGroup* group) { run_state_.tensor = group; }
   // As a pass of Forward, but nothing is computed.

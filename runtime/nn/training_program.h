@@ -124,7 +124,7 @@ class TrainingProgram {
     TensorPlace tensor;
     bool distill = false;
     DistillOptions distill_options;
-    graph::Profile* profile = nullptr;  // of ForwardBackward; must outlive the program
+    graph::Profile* profile = nullptr;  // of ForwardBackward and Forward; must outlive the program
     // Where everything is computed and kept; null: on the host. Must outlive the program.
     kernels::DeviceBackend* backend = nullptr;
   };
