@@ -9,22 +9,49 @@
 #include "runtime/formats/onnx/import.h"
 #include "runtime/nn/int8_products.h"
 #include "runtime/nn/model_list.h"
+#include "runtime/nn/row_blocks.h"
 
 namespace lepton::nn {
 
 namespace {
+
+// Elements of the first input in each row.
+int64_t RowElements(const Batch& batch) {
+  const Shape& shape = batch.inputs.front().type.shape;
+  return std::max<int64_t>(1, shape.elements() / std::max<int64_t>(1, shape[0]));
+}
+
+bool OfTokens(const Batch& batch) {
+  return batch.inputs.front().type.dtype == DType::kI32;
+}
+
+bool OfFeatures(const Batch& batch) {
+  return !OfTokens(batch) && batch.inputs.front().type.shape.rank() < 4;
+}
 
 // Rows of the largest block: enough for the products to run at speed.
 int64_t MostRows(const Batch& batch) {
   constexpr int64_t kFeatures = 256;
   constexpr int64_t kTokens = 4096;
   constexpr int64_t kPixels = 1 << 18;
-  const Shape& shape = batch.inputs.front().type.shape;
-  const int64_t size = std::max<int64_t>(1, shape.elements() / std::max<int64_t>(1, shape[0]));
-  const bool tokens = batch.inputs.front().type.dtype == DType::kI32;
-  if (!tokens && shape.rank() < 4) return kFeatures;
-  const int64_t most = std::clamp<int64_t>((tokens ? kTokens : kPixels) / size, 1, kFeatures);
-  return static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(most)));
+  if (OfFeatures(batch)) return kFeatures;
+  const int64_t most = (OfTokens(batch) ? kTokens : kPixels) / RowElements(batch);
+  return static_cast<int64_t>(
+      std::bit_floor(static_cast<uint64_t>(std::clamp<int64_t>(most, 1, kFeatures))));
+}
+
+// `visited`: weights come from other ranks. Reading weights from memory takes as long as
+// multiplying with some ten rows, with AMX forty; packing them, where packs are not kept, as much
+// again.
+RowCosts CostsOf(const Batch& batch, bool on_device, bool visited) {
+  constexpr int64_t kHost = 64, kDevice = 2048, kVisited = int64_t{1} << 40;
+  RowCosts costs;
+  costs.block = visited ? kVisited : on_device ? kDevice : kHost;
+  if (!OfFeatures(batch)) {
+    const Shape& shape = batch.inputs.front().type.shape;
+    costs.row = RowElements(batch) / (OfTokens(batch) ? 1 : std::max<int64_t>(1, shape[1]));
+  }
+  return costs;
 }
 
 Buffer& Grown(Buffer& buffer, size_t bytes) {
@@ -270,9 +297,9 @@ Status ForwardProgram::Forward(const Batch& batch, std::span<float> logits) {
   LEPTON_RETURN_IF_ERROR(CheckBatch(signature_, batch));
   LEPTON_RETURN_IF_ERROR(CheckLogits(signature_, batch, logits));
   const int64_t most = MostRows(batch);
+  const RowCosts costs = CostsOf(batch, backend_ != nullptr, visits_ != nullptr);
   for (int64_t row = 0; row < batch.rows();) {
-    const auto left = static_cast<uint64_t>(batch.rows() - row);
-    const int64_t block = std::min(most, static_cast<int64_t>(std::bit_ceil(left)));
+    const int64_t block = NextBlockRows(batch.rows() - row, most, costs);
     LEPTON_RETURN_IF_ERROR(RunBlock(batch, row, block, logits));
     row += block;
   }

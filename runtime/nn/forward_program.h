@@ -1,7 +1,7 @@
 // The forward pass without dropout, shared by serving and by training's evaluation. A row gives the
 // same bits in any batch (a text: in any batch of texts padded to its length), because every kernel
-// computes a row by itself (docs/decisions/products.md). A batch runs in blocks of a few sizes,
-// powers of two, the last one padded, so that there are few plans and their memory is bounded.
+// computes a row by itself (docs/decisions/products.md). A batch runs in blocks of a few sizes
+// (row_blocks.h), so that there are few plans and their memory is bounded.
 // Ownership: borrows the weights it is bound to. Threads: one caller.
 #pragma once
 

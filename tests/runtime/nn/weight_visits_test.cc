@@ -162,7 +162,7 @@ TEST_P(WeightVisit, AsksInTheSameOrderWhateverTheShapes) {
   for (const auto* input : {many.get(), one.get()}) {
     std::vector<float> logits(
         static_cast<size_t>(Predictions(signature, input->batch) * signature.outputs));
-    // The rows run in blocks of powers of two.
+    // The rows may run in several blocks.
     shelf.forwards = 0;
     const auto brought = Brought([&] { return visited->Forward(input->batch, logits); });
     EXPECT_EQ(brought.size(), forward.size() * static_cast<size_t>(shelf.forwards));
