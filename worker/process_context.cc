@@ -14,6 +14,7 @@
 #include "collectives/split.h"
 #include "runtime/base/logging.h"
 #include "runtime/base/progress.h"
+#include "runtime/wire/valid_text.h"
 #include "worker/log_lines.h"
 
 namespace lepton::worker {
@@ -143,7 +144,8 @@ void ProcessContext::RequestLeave(const std::string& reason, bool at_once) {
   membership_->OnLeave(reason, at_once);
 }
 
-void ProcessContext::Report(const wire::TaskUp& up) {
+void ProcessContext::Report(wire::TaskUp up) {
+  wire::MakeTextValid(up);
   std::lock_guard lock(send_mutex_);
   const Status status = socket_->Send(up, Deadline::In(kSendLimit));
   if (!status.ok()) LOG(ERROR) << "report to the agent: " << status.ToString();

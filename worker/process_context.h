@@ -50,7 +50,7 @@ class ProcessContext final : public TaskContext {
   void RequestStop(const std::string& reason);
   void RequestLeave(const std::string& reason, bool at_once);
   int SendPulse();
-  void Report(const wire::TaskUp& up);
+  void Report(wire::TaskUp up);
   Result<wire::TaskGroup> AwaitGroup();
 
   wire::FrameSocket* const socket_;

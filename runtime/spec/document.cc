@@ -6,7 +6,7 @@
 #include <charconv>
 #include <sstream>
 
-#include "runtime/base/json.h"
+#include "runtime/base/json_text.h"
 #include "runtime/spec/job_spec.h"
 
 namespace lepton::spec {
@@ -133,29 +133,6 @@ class JsonBuilder final : public YAML::EventHandler {
   Status status_;
 };
 
-Result<json> JsonTextToJson(std::string_view text) {
-  // Depth first: a hostile "[[[[..." must not recurse.
-  size_t depth = 0;
-  bool quoted = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (quoted && c == '\\') ++i;
-    if (c == '"') quoted = !quoted;
-    if (quoted) continue;
-    if ((c == '{' || c == '[') && ++depth > kMaxDepth) {
-      return InvalidArgument("nested deeper than 32 levels");
-    }
-    if ((c == '}' || c == ']') && depth > 0) --depth;
-  }
-  try {
-    return json::parse(text);
-  } catch (const json::exception& error) {
-    std::string what = error.what();
-    if (const size_t at = what.find("at line"); at != std::string::npos) what = what.substr(at + 3);
-    return InvalidArgument("not valid JSON: " + what);
-  }
-}
-
 }  // namespace
 
 Result<json> DocumentToJson(std::string_view text) {
@@ -163,7 +140,7 @@ Result<json> DocumentToJson(std::string_view text) {
   const size_t first = text.find_first_not_of(" \t\r\n");
   if (first == std::string_view::npos) return InvalidArgument("the document is empty");
   if (text[first] == '{') {
-    Result<json> parsed = JsonTextToJson(text);
+    Result<json> parsed = ParseJson(text, kMaxDepth);
     // A YAML flow mapping also starts with '{': {kind: train}.
     if (parsed.ok() || text.find('"') != std::string_view::npos) return parsed;
   }

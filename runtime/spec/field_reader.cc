@@ -6,6 +6,7 @@
 
 #include "runtime/base/config.h"
 #include "runtime/base/json.h"
+#include "runtime/base/utf8.h"
 #include "runtime/spec/fields.h"
 
 namespace lepton::spec {
@@ -15,7 +16,7 @@ using nlohmann::json;
 
 std::string Shown(const json& value) {
   std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
-  if (text.size() > 60) text = text.substr(0, 57) + "...";
+  if (text.size() > 60) text = std::string(Utf8Prefix(text, 57)) + "...";
   return text;
 }
 

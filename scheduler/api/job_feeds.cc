@@ -127,7 +127,7 @@ class Follower : public std::enable_shared_from_this<Follower> {
 
   // On the state loop.
   void Start(const scheduler::State& state) {
-    api_.parts().watch.Watch(
+    ticket_ = api_.parts().watch.Watch(
         job_, [self = shared_from_this()](const scheduler::State& now) { return self->Wake(now); });
     KeepAlive();
     Wake(state);
@@ -216,8 +216,11 @@ class Follower : public std::enable_shared_from_this<Follower> {
   void KeepAlive() {
     api_.parts().loop.After(kKeepAlive, [weak = weak_from_this()](const scheduler::State&) {
       const auto self = weak.lock();
-      if (self != nullptr && self->stream_->open() && self->stream_->Write(":\n\n")) {
+      if (self == nullptr) return;
+      if (self->stream_->open() && self->stream_->Write(":\n\n")) {
         self->KeepAlive();
+      } else {
+        self->api_.parts().watch.Forget(self->job_, self->ticket_);
       }
     });
   }
@@ -225,6 +228,7 @@ class Follower : public std::enable_shared_from_this<Follower> {
   Api& api_;
   const Feed feed_;
   const JobId job_;
+  uint64_t ticket_ = 0;
   uint64_t after_;  // the loop's for events, the pump's for the rest
   const std::shared_ptr<http::Stream> stream_;
   std::mutex mutex_;

@@ -3,6 +3,7 @@
 
 #include <cerrno>
 
+#include "runtime/base/json_text.h"
 #include "scheduler/api/file_uri.h"
 #include "scheduler/api/handlers.h"
 #include "scheduler/api/job_inputs.h"
@@ -97,7 +98,7 @@ Result<ImportedModel> ImportModel(Api& api, const std::string& body) {
   if (body.empty() || body[0] != '{') {  // no ONNX file begins so
     bytes = body;
   } else {
-    const json document = json::parse(body, nullptr, /*allow_exceptions=*/false);
+    const json document = ParseJson(body).value_or(json());
     if (!document.is_object() || !document.contains("uri") || !document["uri"].is_string()) {
       return InvalidArgument(
           "uri: must be the file:// URI of an ONNX model, of a Hugging Face folder or of one that "

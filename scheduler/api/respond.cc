@@ -7,6 +7,7 @@
 #include <charconv>
 
 #include "runtime/base/config.h"
+#include "runtime/base/json_text.h"
 
 namespace lepton::api {
 
@@ -72,8 +73,9 @@ const std::string& Param(const http::Request& request, const std::string& name) 
 }
 
 Result<json> JsonBody(const http::Request& request, const std::vector<std::string>& known) {
-  json body = json::parse(request.body, nullptr, false);
-  if (body.is_discarded()) return InvalidArgument("the body is not JSON");
+  Result<json> parsed = ParseJson(request.body);
+  if (!parsed.ok()) return parsed.status().WithContext("the body");
+  json& body = *parsed;
   if (!body.is_object()) return InvalidArgument("the body is not a JSON object");
   for (const auto& [name, value] : body.items()) {
     if (std::find(known.begin(), known.end(), name) == known.end()) {
@@ -81,7 +83,7 @@ Result<json> JsonBody(const http::Request& request, const std::vector<std::strin
           fmt::format("{}: unknown field: known are {}", name, fmt::join(known, ", ")));
     }
   }
-  return body;
+  return std::move(body);
 }
 
 }  // namespace lepton::api

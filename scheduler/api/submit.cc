@@ -2,6 +2,7 @@
 // then submit (state loop). A refused spec leaves nothing in the journal.
 #include <fmt/format.h>
 
+#include "runtime/base/utf8.h"
 #include "scheduler/api/handlers.h"
 #include "scheduler/api/job_inputs.h"
 #include "scheduler/api/respond.h"
@@ -38,6 +39,9 @@ Result<SubmissionPtr> ParseSubmission(const http::Request& request) {
   submission->idempotency_key = request.Header("Idempotency-Key");
   if (submission->idempotency_key.size() > 255) {
     return InvalidArgument("Idempotency-Key: longer than 255 characters");
+  }
+  if (InvalidUtf8At(submission->idempotency_key)) {
+    return InvalidArgument("Idempotency-Key: must be UTF-8");
   }
   return submission;
 }

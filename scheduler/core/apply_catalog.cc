@@ -100,6 +100,7 @@ Status Applier::Created(const Deployment& created) {
   deployment = created;
   deployment.set_state(DEPLOYMENT_ACTIVE);
   deployment.set_created_ms(record_.wall_ms());
+  deployment.set_next_replica(state_.next_replica);
   AddRefs(state_, deployment);
   Event event;
   event.set_type("deployment");
@@ -139,6 +140,7 @@ Status Applier::Removed(const DeploymentRemoved& removed) {
   auto it = state_.deployments.find(removed.name());
   if (it == state_.deployments.end()) return NotThere("deployment", removed.name());
   DropRefs(state_, it->second);
+  state_.next_replica = std::max(state_.next_replica, it->second.next_replica());
   state_.deployments.erase(it);
   Event event;
   event.set_type("deployment");

@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "runtime/wire/valid_text.h"
 #include "scheduler/core/index.h"
 #include "scheduler/core/turn.h"
 #include "scheduler/search/searcher.h"
@@ -84,6 +85,8 @@ void Turn::Persist(Record record) {
   record.set_version(1);
   record.set_seq(state_.last_seq + 1);
   record.set_wall_ms(now_);
+  // Text that came from anywhere must not make the journal unreadable.
+  wire::MakeTextValid(record);
   std::vector<Event> events;
   const Status applied = Apply(record, state_, &events);
   CHECK(applied.ok()) << "the reactor made a record that does not fit: " << applied.ToString();

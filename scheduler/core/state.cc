@@ -175,6 +175,7 @@ std::string State::Snapshot() const {
   snapshot.set_last_seq(last_seq);
   snapshot.set_last_wall_ms(last_wall_ms);
   snapshot.set_next_job(next_job);
+  snapshot.set_next_replica(next_replica);
   for (const auto& [id, job] : jobs) *snapshot.add_jobs() = job;
   for (const auto& [id, gang] : gangs) *snapshot.add_gangs() = gang;
   for (const auto& [id, worker] : workers) *snapshot.add_workers() = worker;
@@ -197,6 +198,7 @@ Result<State> State::Restore(std::string_view bytes) {
   state.last_seq = snapshot.last_seq();
   state.last_wall_ms = snapshot.last_wall_ms();
   state.next_job = snapshot.next_job();
+  state.next_replica = snapshot.next_replica();
   for (Job& job : *snapshot.mutable_jobs()) {
     const JobId id(job.id());
     state.jobs[id] = std::move(job);

@@ -36,6 +36,9 @@ class State {
   uint64_t last_seq = 0;
   int64_t last_wall_ms = 0;
   uint64_t next_job = 1;
+  // Of a new deployment. Above those of all that are gone: workers do not start a task again whose
+  // id they have seen end.
+  uint32_t next_replica = 0;
   std::map<JobId, Job> jobs;
   std::map<std::string, Gang> gangs;  // those that may have living tasks, by Gang.id
   std::map<WorkerId, Worker> workers;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/base/utf8.h"
 #include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
 #include "scheduler/core/job_state.h"
@@ -117,11 +118,11 @@ void Turn::OnLog(const Gang& gang, const Task& task, const wire::TaskLog& log) {
     for (const spec::LogPolicy& policy : policies) compiled.emplace_back(policy.pattern);
   }
   for (const std::string& line : log.lines()) {
-    const std::string head = line.substr(0, kMaxPolicyLineBytes);
+    const std::string head(Utf8Prefix(line, kMaxPolicyLineBytes));
     for (size_t i = 0; i < policies.size(); ++i) {
       if (!std::regex_search(head, compiled[i])) continue;
       const std::string cause = fmt::format("rank {} on worker {} logged '{}'", task.rank(),
-                                            task.worker_id(), head.substr(0, 200));
+                                            task.worker_id(), Utf8Prefix(head, 200));
       if (policies[i].action == "fail_job") {
         return StopJob(id, JOB_FAILED, "LOG_POLICY", "ABORTED", cause);
       }

@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "runtime/base/json_text.h"
+
 namespace lepton::storage {
 namespace {
 
@@ -55,9 +57,10 @@ ManifestReader::ManifestReader(std::shared_ptr<const json> root, const json* at,
 Result<ManifestReader> ManifestReader::Parse(std::string_view text, std::string_view format,
                                              int version) {
   const std::string what(format);
-  auto root = std::make_shared<const json>(
-      json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false));
-  if (root->is_discarded() || !root->is_object()) {
+  Result<json> parsed = ParseJson(text);
+  if (!parsed.ok()) return parsed.status().WithContext(what + " manifest");
+  auto root = std::make_shared<const json>(std::move(*parsed));
+  if (!root->is_object()) {
     return InvalidArgument(what + " manifest: not a JSON object");
   }
   const auto found = root->find("format");

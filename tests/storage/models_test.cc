@@ -51,7 +51,7 @@ TEST(ModelManifestTest, BadDocumentsAreRefusedNamingTheField) {
     bad[key] = std::move(value);
     return ModelManifestFromJson(bad.dump());
   };
-  EXPECT_THAT(ModelManifestFromJson(""), Fails(StatusCode::kInvalidArgument, "not a JSON object"));
+  EXPECT_THAT(ModelManifestFromJson(""), Fails(StatusCode::kInvalidArgument, "not valid JSON"));
   EXPECT_THAT(ModelManifestFromJson("\xff"), Fails(StatusCode::kInvalidArgument, "not a JSON"));
   EXPECT_THAT(ModelManifestFromJson("{}"), Fails(StatusCode::kInvalidArgument, "another kind"));
   EXPECT_THAT(with("version", 3),

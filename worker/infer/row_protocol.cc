@@ -5,6 +5,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/json_text.h"
 #include "runtime/spec/fields.h"
 #include "worker/infer/model_runtime.h"
 #include "worker/infer/text_input.h"
@@ -104,7 +105,9 @@ Result<ModelRows> ParsePictures(const ServedModel& model, const Json& rows) {
 }  // namespace
 
 Result<ModelRows> ParseRows(const ServedModel& model, std::string_view body) {
-  const Json document = Json::parse(body, nullptr, /*allow_exceptions=*/false);
+  const Result<Json> parsed = ParseJson(body);
+  if (!parsed.ok()) return parsed.status().WithContext("body");
+  const Json& document = *parsed;
   if (!document.is_object()) return InvalidArgument("body: must be a JSON object");
   for (const auto& [key, value] : document.items()) {
     if (key != "rows") return InvalidArgument("body: no field \"" + key + "\"; only \"rows\"");

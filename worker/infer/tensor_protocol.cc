@@ -6,6 +6,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/json_text.h"
 #include "worker/infer/model_runtime.h"
 #include "worker/infer/tensor_data.h"
 #include "worker/infer/text_input.h"
@@ -280,7 +281,9 @@ Result<InferRequest> ParseInferRequest(const ServedModel& model, std::string_vie
   }
   const std::string_view text = body.substr(0, json_bytes.value_or(body.size()));
   const std::string_view binary = body.substr(text.size());
-  const Json document = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const Result<Json> parsed = ParseJson(text);
+  if (!parsed.ok()) return parsed.status().WithContext("body");
+  const Json& document = *parsed;
   if (!document.is_object()) return InvalidArgument("body: must be a JSON object");
   InferRequest request;
   if (document.contains("id")) {

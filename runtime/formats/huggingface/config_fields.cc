@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/base/utf8.h"
+
 namespace lepton::huggingface {
 namespace {
 
@@ -10,7 +12,7 @@ using nlohmann::json;
 
 std::string Shown(const json& value) {
   std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
-  if (text.size() > 60) text = text.substr(0, 57) + "...";
+  if (text.size() > 60) text = std::string(Utf8Prefix(text, 57)) + "...";
   return text;
 }
 

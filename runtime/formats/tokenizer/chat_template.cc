@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "runtime/base/utf8.h"
 #include "runtime/formats/tokenizer/template_functions.h"
 #include "runtime/formats/tokenizer/unicode.h"
 

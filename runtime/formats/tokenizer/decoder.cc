@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "runtime/base/utf8.h"
 #include "runtime/formats/tokenizer/normalizer.h"
 #include "runtime/formats/tokenizer/unicode.h"
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 
+#include "runtime/base/utf8.h"
 #include "runtime/formats/tokenizer/normalizer.h"
 #include "runtime/formats/tokenizer/unicode.h"
 

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "runtime/base/file.h"
+#include "runtime/base/utf8.h"
 #include "runtime/formats/tokenizer/definition.h"
 #include "runtime/formats/tokenizer/gpt2_scanner.h"
 #include "runtime/formats/tokenizer/unicode.h"

@@ -1,19 +1,12 @@
-// UTF-8 and the character classes that tokenisers ask for. Everything here but InvalidUtf8At takes
-// valid UTF-8.
+// UTF-8 and the character classes that tokenisers ask for. Everything here takes valid UTF-8.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 
 namespace lepton::tokenizer {
-
-// The byte position of the first malformed sequence (overlong, surrogate, beyond U+10FFFF, cut).
-std::optional<size_t> InvalidUtf8At(std::string_view text);
-// Malformed sequences become U+FFFD, one per maximal subpart (Unicode 3.9), as Rust's lossy reader.
-std::string ReplaceInvalidUtf8(std::string_view bytes);
 
 inline size_t Utf8Length(unsigned char lead) {
   return lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;

@@ -133,6 +133,27 @@ TEST(Deployments, DeleteStopsTheReplicasThenTheDeployment) {
   EXPECT_TRUE(sim.Last().status.ok());
 }
 
+TEST(Deployments, OneOfTheSameNameGivesItsReplicasOtherIds) {
+  Sim sim;
+  sim.Hello("w1");
+  sim.On(Deploy(1));
+  sim.Started("deploy-digits.n0");
+  sim.On(DeleteDeployment{"digits"});
+  sim.Finish("deploy-digits.n0", "CANCELLED");
+  EXPECT_THAT(sim.state().deployments, IsEmpty());
+  sim.On(Deploy(1));
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  EXPECT_EQ(sim.out.starts[0].second.task_id(), "deploy-digits.n1") << "workers remember n0's end";
+  sim.On(DeleteDeployment{"digits"});
+  sim.Finish("deploy-digits.n1", "CANCELLED");
+  sim.TakeSnapshot();
+  sim.Restart();
+  sim.Hello("w1");
+  sim.On(Deploy(1));
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  EXPECT_EQ(sim.out.starts[0].second.task_id(), "deploy-digits.n2");
+}
+
 TEST(Deployments, ComeBeforeJobsThatWait) {
   Sim sim;
   sim.Hello("w1");

@@ -275,6 +275,37 @@ TEST(LogPolicies, ExcludedWorkerIsNotUsedAgainForThisJob) {
   EXPECT_EQ(sim.out.starts[0].first, "w2");
 }
 
+// A record with text that is not UTF-8 could not be read back; the simulation reads each.
+TEST(LogPolicies, CutLinesBetweenCharacters) {
+  for (const char* action : {"exclude_worker", "fail_job"}) {
+    Sim sim;
+    sim.Hello("w1");
+    spec::JobSpec spec = Sim::Train();
+    spec.restart.log_policies = {{"bad", action}};
+    const std::string id = sim.Submit(spec);
+    sim.RunAll(id);
+    std::string line = "bad";
+    for (int i = 0; i < 600; ++i) line += "\u00e9";
+    sim.Log(id + ".a1.r0", line);
+    sim.StopAll();
+    if (std::string(action) == "fail_job") {
+      EXPECT_THAT(sim.job(id).error(), HasSubstr("\u00e9'"));
+    }
+  }
+}
+
+TEST(Journal, ReplacesTextThatIsNotUtf8) {
+  Sim sim;
+  sim.Hello("w1");
+  SubmitJob submit;
+  submit.spec = Sim::Train();
+  submit.idempotency_key = "a\xff z";
+  sim.On(submit);
+  ASSERT_TRUE(sim.Last().status.ok());
+  EXPECT_EQ(sim.job(sim.Last().id).idempotency_key(), "a\uFFFD z");
+  sim.Restart();
+}
+
 TEST(LogPolicies, FailJob) {
   Sim sim;
   sim.Hello("w1");

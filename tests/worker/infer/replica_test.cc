@@ -213,7 +213,7 @@ TEST_F(ReplicaTest, PredictsFromNamedColumns) {
 TEST_F(ReplicaTest, BadRowsAreRefusedByName) {
   Start("cross_entropy");
   const std::vector<std::pair<std::string, std::string>> table = {
-      {"", "body: must be a JSON object"},
+      {"", "body: not valid JSON"},
       {"{}", "rows: must be an array of at least one row"},
       {R"({"rows": []})", "rows: must be an array of at least one row"},
       {R"({"row": []})", "no field \"row\""},

@@ -1,0 +1,44 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "runtime/base/json_text.h"
+#include "runtime/base/utf8.h"
+
+namespace lepton {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(Utf8, InvalidSequencesAreFoundAndReplaced) {
+  EXPECT_EQ(InvalidUtf8At("plain text, and more of it"), std::nullopt);
+  EXPECT_EQ(InvalidUtf8At("\u00e4\u20ac\U0001F600"), std::nullopt);
+  const std::pair<const char*, size_t> cases[] = {{"a\xff", 1},
+                                                  {"\xc3", 0},
+                                                  {"\xc0\xaf", 0},
+                                                  {"12345678\xed\xa0\x80", 8},
+                                                  {"\xf4\x90\x80\x80", 0}};
+  for (const auto& [text, at] : cases) EXPECT_EQ(InvalidUtf8At(text), at) << text;
+  EXPECT_EQ(ReplaceInvalidUtf8("a\xff z"), "a\uFFFD z");
+  EXPECT_EQ(ReplaceInvalidUtf8("\xe2\x82"), "\uFFFD");
+}
+
+TEST(Utf8, PrefixesEndBetweenCharacters) {
+  const std::string text = "a\u00e9\u20ac\U0001F600";  // 1 + 2 + 3 + 4 bytes
+  const size_t whole[] = {0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10, 10};
+  for (size_t bytes = 0; bytes < std::size(whole); ++bytes) {
+    EXPECT_EQ(Utf8Prefix(text, bytes), text.substr(0, whole[bytes])) << bytes;
+  }
+}
+
+TEST(ParseJson, RefusesWhatWouldOverflowTheStack) {
+  EXPECT_EQ(ParseJson("{\"a\": [1, 2]}")->at("a").at(1), 2);
+  EXPECT_TRUE(ParseJson(std::string(64, '[') + std::string(64, ']')).ok());
+  const auto deep = ParseJson("{\"a\": " + std::string(1'000'000, '[') + "\"");
+  EXPECT_THAT(deep.status().message(), HasSubstr("nested deeper than 64 levels"));
+  EXPECT_TRUE(ParseJson("\"" + std::string(100, '[') + "\\\"[\"").ok()) << "in a text";
+  EXPECT_THAT(ParseJson("{\"a\": }").status().message(), HasSubstr("not valid JSON: line 1"));
+  EXPECT_FALSE(ParseJson("").ok());
+}
+
+}  // namespace
+}  // namespace lepton
