@@ -142,6 +142,8 @@ Result<json> ApiClient::List(const std::string& target) {
 
 Status ApiClient::Follow(const std::string& target,
                          const std::function<bool(const http::SseParser::Event&)>& on_event) {
+  // The coordinator writes at least every 10 s.
+  constexpr Duration kSilence = std::chrono::seconds(35);
   std::string last_id;
   auto last_success = RealClock().Now();
   for (;;) {
@@ -152,17 +154,21 @@ Status ApiClient::Follow(const std::string& target,
     request.target = target;
     request.headers = {{"Accept", "text/event-stream"}};
     if (!last_id.empty()) request.headers.emplace("Last-Event-ID", last_id);
-    const Status status =
-        client_.CallStreaming(request, Deadline::Never(), [&](std::string_view bytes) {
+    const Status status = client_.CallStreaming(
+        request, Deadline::Never(),
+        [&](std::string_view bytes) {
+          last_success = RealClock().Now();  // a quiet job's stream lives, too
           for (const auto& event : parser.Feed(bytes)) {
             if (!event.id.empty()) last_id = event.id;
-            last_success = RealClock().Now();
             if (!(wanted = on_event(event))) return false;
           }
           return true;
-        });
+        },
+        kSilence);
     if (!wanted) return Status::Ok();
-    if (!status.ok() && status.code() != StatusCode::kUnavailable) return status;
+    const bool broken = status.code() == StatusCode::kUnavailable ||
+                        status.code() == StatusCode::kDeadlineExceeded;
+    if (!status.ok() && !broken) return status;
     if (RealClock().Now() - last_success > std::chrono::minutes(1)) {
       return status.ok() ? Unavailable("the stream ended early") : status;
     }

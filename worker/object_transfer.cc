@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kRequestsAhead = 4;
 constexpr int kStalledAnswers = 5;  // of an upload, that do not move its offset
+constexpr Duration kAskAgainIn = std::chrono::milliseconds(100);  // where the coordinator is busy
 
 Status RemoteError(const std::string& code, const std::string& message) {
   return Status(StatusCodeFromName(code), message).WithContext("coordinator");
@@ -124,6 +125,12 @@ Result<ObjectTransfer::Answer> ObjectTransfer::Await(uint64_t request,
   return *std::move(answer);
 }
 
+// The coordinator has too many at once, or cannot store just now.
+void ObjectTransfer::Pause(const std::atomic<bool>& cancelled) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_until(lock, RealClock().Now() + kAskAgainIn, [&] { return Ended(cancelled); });
+}
+
 void ObjectTransfer::Drop(uint64_t request) {
   std::lock_guard lock(mutex_);
   requests_.erase(request);
@@ -153,7 +160,14 @@ class ObjectTransfer::Fetching {
         Restart();
         continue;
       }
-      LEPTON_RETURN_IF_ERROR(Take(*answer));
+      if (const Status taken = Take(*answer); AskAgain(taken)) {
+        if (!patience.Check().ok()) return taken;
+        Restart();
+        transfer_->Pause(cancelled);
+        continue;
+      } else if (!taken.ok()) {
+        return taken;
+      }
       patience.Moved();
     }
     return writer_->Finish(object_.digest()).status();
@@ -270,7 +284,11 @@ Status ObjectTransfer::Upload(const storage::Digest& digest, const std::atomic<b
     if (!answer->ack) return Internal(context + ": a fetch's answer to an upload");
     const wire::ObjectAck& ack = *answer->ack;
     if (!ack.error_code().empty()) {
-      return RemoteError(ack.error_code(), ack.error()).WithContext(context);
+      const Status refused = RemoteError(ack.error_code(), ack.error());
+      if (!AskAgain(refused) || !patience.Check().ok()) return refused.WithContext(context);
+      offset = 0;  // what it had of it is gone
+      Pause(cancelled);
+      continue;
     }
     if (ack.complete()) return Status::Ok();
     // Less than we sent: it restarted and asks for what it lost.

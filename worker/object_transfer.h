@@ -59,6 +59,7 @@ class ObjectTransfer {
   uint64_t Ask(wire::ToCoordinator message);
   // kUnavailable: ask again, on the new connection or since the answer is overdue.
   Result<Answer> Await(uint64_t request, const std::atomic<bool>& cancelled);
+  void Pause(const std::atomic<bool>& cancelled);
   void Drop(uint64_t request);
   Status FetchOnce(const wire::ObjectRef& object, const std::atomic<bool>& cancelled);
 

@@ -220,7 +220,6 @@ StepUse PlanBuilder::UseOf(const Plan::Step& step) const {
 Status PlanBuilder::PlaceValues() {
   std::vector<StepUse> uses;
   for (const Plan::Step& step : plan_->steps_) uses.push_back(UseOf(step));
-  // A view that is an output keeps its root to the end.
   plan_->memory_ = PlanMemory(graph_, uses, plan_->prologue_steps_, types_);
   LEPTON_ASSIGN_OR_RETURN(plan_->arena_,
                           Buffer::On(options_.accelerator, plan_->memory_.peak_bytes));

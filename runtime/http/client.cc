@@ -82,8 +82,8 @@ struct Client::Connection {
     return {};
   }
 
-  // Runs until `done` or the deadline; then the connection is given up.
-  Status RunUntil(const bool& done, Deadline deadline, std::string_view what) {
+  // Runs until `done` or the deadline, which may move meanwhile; then the connection is given up.
+  Status RunUntil(const bool& done, const Deadline& deadline, std::string_view what) {
     io.restart();
     while (!done && io.run_one_until(deadline.at()) > 0) {
     }
@@ -96,7 +96,7 @@ struct Client::Connection {
     return DeadlineExceeded(std::string(what) + ": no answer in time");
   }
 
-  Status Open(const Url& url, const ClientOptions& options, Deadline deadline) {
+  Status Open(const Url& url, const ClientOptions& options, const Deadline& deadline) {
     if (url.tls) LEPTON_RETURN_IF_ERROR(LoadTls(options));
     link = std::make_shared<ClientConnection>(io.get_executor());
     // Shared, since a completion may run after the deadline has ended this call.
@@ -111,7 +111,7 @@ struct Client::Connection {
   }
 
   Result<ClientConnection::Answer> Exchange(const Url& url, const std::string& wire, bool is_head,
-                                            Deadline deadline,
+                                            const Deadline& deadline,
                                             const ClientConnection::OnBytes& on_bytes) {
     auto outcome = std::make_shared<std::pair<bool, ClientConnection::Answer>>();
     link->Exchange(wire, is_head, on_bytes, [outcome](ClientConnection::Answer answer) {
@@ -122,7 +122,7 @@ struct Client::Connection {
   }
 
   Result<Response> Run(const Url& url, const ClientOptions& options, Request request,
-                       Deadline deadline, const ClientConnection::OnBytes& on_bytes) {
+                       const Deadline& deadline, const ClientConnection::OnBytes& on_bytes) {
     request.target = url.path_prefix + request.target;
     if (request.target.find_first_of(" \r\n") != std::string::npos) {
       return InvalidArgument("target: blanks must be percent-encoded");
@@ -158,9 +158,19 @@ Result<Response> Client::Call(const Request& request, Deadline deadline) {
 }
 
 Status Client::CallStreaming(const Request& request, Deadline deadline,
-                             const std::function<bool(std::string_view)>& on_bytes) {
-  LEPTON_ASSIGN_OR_RETURN(const Response response,
-                          connection_->Run(url_, options_, request, deadline, on_bytes));
+                             const std::function<bool(std::string_view)>& on_bytes,
+                             Duration silence) {
+  const auto next = [&] {
+    return silence == Duration::max() ? deadline
+                                      : Deadline(std::min(deadline.at(), Deadline::In(silence).at()));
+  };
+  Deadline limit = next();
+  LEPTON_ASSIGN_OR_RETURN(
+      const Response response,
+      connection_->Run(url_, options_, request, limit, [&](std::string_view bytes) {
+        limit = next();
+        return on_bytes(bytes);
+      }));
   return StatusFromResponse(response);
 }
 

@@ -31,9 +31,11 @@ class Client {
   // kUnavailable: could not connect or the connection broke. kDeadlineExceeded.
   Result<Response> Call(const Request& request, Deadline deadline);
   // Streams a response's body to `on_bytes` until it ends (OK), on_bytes returns false (kCancelled)
-  // or the deadline passes. A non-2xx answer is returned as its Status.
+  // or the deadline passes, or nothing comes for `silence` (kDeadlineExceeded). A non-2xx answer is
+  // returned as its Status.
   Status CallStreaming(const Request& request, Deadline deadline,
-                       const std::function<bool(std::string_view)>& on_bytes);
+                       const std::function<bool(std::string_view)>& on_bytes,
+                       Duration silence = Duration::max());
 
  private:
   struct Connection;

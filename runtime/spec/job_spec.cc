@@ -1,10 +1,10 @@
 #include "runtime/spec/job_spec.h"
 
 #include <cmath>
-#include <regex>
 
 #include "runtime/base/ids.h"
 #include "runtime/base/json.h"
+#include "runtime/base/pattern.h"
 #include "runtime/spec/job_spec_fields.h"
 
 namespace lepton::spec {
@@ -62,8 +62,9 @@ Status CheckSearch(const JobSpec& spec) {
   if (search.space.empty()) {
     return InvalidArgument("search.space: must name at least one dimension");
   }
-  // Every corner must make a valid spec, so that no trial fails for its path or its limits.
-  for (const bool high : {false, true}) {
+  // Both corners and every choice must make a valid spec, so that no trial fails for its path or
+  // its limits.
+  const auto corner = [&search](bool high) {
     std::map<std::string, std::string> values;
     for (const Dimension& d : search.space) {
       const bool whole = d.type == Dimension::Type::kInt || d.type == Dimension::Type::kLogInt;
@@ -74,8 +75,20 @@ Status CheckSearch(const JobSpec& spec) {
         values[d.path] = whole ? std::to_string(std::llround(value)) : json(value).dump();
       }
     }
-    const Result<JobSpec> trial = ApplyTrial(spec, values);
-    if (!trial.ok()) return trial.status().WithContext("search.space");
+    return values;
+  };
+  const auto check = [&spec](const std::map<std::string, std::string>& values) {
+    return ApplyTrial(spec, values).status().WithContext("search.space");
+  };
+  LEPTON_RETURN_IF_ERROR(check(corner(true)));
+  std::map<std::string, std::string> values = corner(false);
+  LEPTON_RETURN_IF_ERROR(check(values));
+  for (const Dimension& d : search.space) {
+    for (size_t i = 1; i + 1 < d.choices.size(); ++i) {
+      values[d.path] = d.choices[i];
+      LEPTON_RETURN_IF_ERROR(check(values));
+    }
+    if (!d.choices.empty()) values[d.path] = d.choices.front();
   }
   return Status::Ok();
 }
@@ -224,10 +237,8 @@ Status CheckTogether(const JobSpec& spec) {
     if (policy.pattern.empty() || policy.action.empty()) {
       return InvalidArgument(path + (policy.pattern.empty() ? "pattern" : "action") + ": missing");
     }
-    try {
-      const std::regex check(policy.pattern);
-    } catch (const std::regex_error& error) {
-      return InvalidArgument(path + "pattern: not a regular expression: " + error.what());
+    if (const auto pattern = Pattern::Compile(policy.pattern); !pattern.ok()) {
+      return pattern.status().WithContext(path + "pattern");
     }
   }
   if (spec.distill) {

@@ -97,6 +97,8 @@ void GetProcessMetrics(Api& api, http::Request, http::ResponderPtr responder) {
   api.parts().loop.Read([&api, responder](const scheduler::State& state) {
     SetGauges(state);
     SetShardGauges(state);
+    metrics::Gauge("lepton_job_watchers", "Long polls and followed feeds that wait for a job.")
+        .Set(static_cast<double>(api.parts().watch.size()));
     api.parts().pool.Submit([responder] {
       responder->Send(
           http::Response::Text(200, metrics::Expose(), "text/plain; version=0.0.4; charset=utf-8"));

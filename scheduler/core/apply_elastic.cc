@@ -137,7 +137,8 @@ void Applier::OnEndpoint(Gang& gang, Task& task, const wire::TaskEndpoint& endpo
 
 // For people: a rank that is far behind is named, and waited for.
 void Applier::OnStraggler(Gang& gang, const wire::TaskStraggler& told) {
-  if (told.epoch() != gang.epoch() || static_cast<int>(told.seat()) >= gang.tasks_size()) return;
+  if (told.epoch() != gang.epoch()) return;
+  if (std::cmp_greater_equal(told.seat(), gang.tasks_size())) return;
   const Task& slow = gang.tasks(static_cast<int>(told.seat()));
   Event event = MembershipEvent(gang, "RUNNING", "RUNNING");
   event.set_reason_code("SLOW");

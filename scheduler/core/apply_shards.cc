@@ -67,7 +67,7 @@ void Applier::OnShardDone(Gang& gang, Task& task, const wire::TaskShardDone& don
   task.set_shard_reports(task.shard_reports() + 1);
   Job* job = FindJob(gang.job_id());
   Shards* shards = job == nullptr ? nullptr : job->mutable_shards();
-  const bool known = shards != nullptr && static_cast<int>(done.shard()) < shards->results_size();
+  const bool known = shards != nullptr && std::cmp_less(done.shard(), shards->results_size());
   if (!gang.sharded() || !known || !done.error_code().empty() || done.object().empty()) return;
   const int64_t now = record_.wall_ms();
   const bool in_progress = !task.shards().empty() && task.shards(0) == done.shard();
@@ -173,7 +173,7 @@ Status Applier::Dealt(const ShardsDealt& dealt) {
   std::vector<std::string> with(static_cast<size_t>(job->shards().results_size()));
   uint32_t taken_over = 0;
   for (const ShardsDealt::Hand& hand : dealt.hands()) {
-    if (static_cast<int>(hand.seat()) >= gang->tasks_size()) {
+    if (std::cmp_greater_equal(hand.seat(), gang->tasks_size())) {
       return DataLoss(fmt::format("record {}: no seat {}", record_.seq(), hand.seat()));
     }
     Task& task = *gang->mutable_tasks(static_cast<int>(hand.seat()));

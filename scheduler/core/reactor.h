@@ -7,12 +7,12 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <regex>
 #include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "runtime/base/pattern.h"
 #include "scheduler/core/effects.h"
 #include "scheduler/core/inputs.h"
 #include "scheduler/core/state.h"
@@ -56,7 +56,7 @@ class Reactor {
   bool dirty_ = true;                                   // slots or wishes changed: schedule
   std::map<WorkerId, int64_t> unconfirmed_;             // lost at this time unless Hello comes
   std::unordered_map<std::string, uint64_t> seen_seq_;  // newest report per task, logs included
-  std::map<JobId, std::vector<std::regex>> policies_;   // compiled log_policies
+  std::map<JobId, std::vector<Pattern>> policies_;      // compiled log_policies
 };
 
 }  // namespace lepton::scheduler

@@ -20,11 +20,9 @@ int64_t Ms(Duration duration) {
 
 Status CheckPolicies(const spec::JobSpec& spec) {
   for (const spec::LogPolicy& policy : spec.restart.log_policies) {
-    try {
-      std::regex compiled(policy.pattern);
-    } catch (const std::regex_error& error) {
-      return InvalidArgument(
-          fmt::format("restart.log_policies: '{}': {}", policy.pattern, error.what()));
+    if (const auto pattern = Pattern::Compile(policy.pattern); !pattern.ok()) {
+      return pattern.status().WithContext(
+          fmt::format("restart.log_policies: '{}'", policy.pattern));
     }
   }
   return Status::Ok();

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <glog/logging.h>
 
 #include <algorithm>
 #include <utility>
@@ -13,7 +14,7 @@
 namespace lepton::scheduler {
 namespace {
 
-constexpr size_t kMaxPolicyLineBytes = 1024;  // std::regex recurses: long lines would overflow
+constexpr size_t kMaxPolicyLineBytes = 1024;
 
 bool IsWaitingSeat(const Task& task) {
   return IsAlive(task) && (task.group_epoch() == 0 || IsListening(task));
@@ -113,14 +114,23 @@ void Turn::OnLog(const Gang& gang, const Task& task, const wire::TaskLog& log) {
   if (gang.job_id().empty() || gang.state() == GANG_STOPPING || !state_.active.contains(id)) return;
   const std::vector<spec::LogPolicy>& policies = state_.Spec(id).restart.log_policies;
   if (policies.empty()) return;
-  std::vector<std::regex>& compiled = reactor_.policies_[id];
+  std::vector<Pattern>& compiled = reactor_.policies_[id];
   if (compiled.empty()) {
-    for (const spec::LogPolicy& policy : policies) compiled.emplace_back(policy.pattern);
+    for (const spec::LogPolicy& policy : policies) {
+      // Checked on submission; what another release took and this does not finds nothing.
+      Result<Pattern> pattern = Pattern::Compile(policy.pattern);
+      compiled.push_back(pattern.ok() ? std::move(*pattern) : Pattern::Compile("(?!)").value());
+    }
   }
   for (const std::string& line : log.lines()) {
     const std::string head(Utf8Prefix(line, kMaxPolicyLineBytes));
     for (size_t i = 0; i < policies.size(); ++i) {
-      if (!std::regex_search(head, compiled[i])) continue;
+      Result<bool> found = compiled[i].Found(head);
+      if (!found.ok()) {
+        LOG_EVERY_N(WARNING, 100) << id << ": restart.log_policies '" << policies[i].pattern
+                                  << "': " << found.status().message();
+      }
+      if (!std::move(found).value_or(false)) continue;
       const std::string cause = fmt::format("rank {} on worker {} logged '{}'", task.rank(),
                                             task.worker_id(), Utf8Prefix(head, 200));
       if (policies[i].action == "fail_job") {

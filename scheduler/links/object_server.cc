@@ -149,8 +149,10 @@ wire::ObjectAck ObjectServer::ServePut(Peer& peer, const wire::ObjectPut& put) {
         InvalidArgument(fmt::format("total_bytes: {} does not fit a chunk of {} bytes at {}",
                                     put.total_bytes(), put.data().size(), put.offset())));
   }
-  if (objects_.Has(put.digest())) {
-    keeper_.Touch(put.digest());
+  // It must not be collected before the worker names it: once touched it stays, if it is still
+  // there.
+  const auto there = [&] { return objects_.Has(put.digest()); };
+  if (there() && (keeper_.Touch(put.digest()), there())) {
     peer.uploads.erase(put.digest());
     ack.set_offset(put.total_bytes());
     ack.set_complete(true);

@@ -74,8 +74,9 @@ void History::Add(const JobId& job, int trial, const wire::TaskReport& report) {
     Append(logs_, job, report,
            Dump({{"t", report.wall_ms()}, {"task", report.task_id()}, {"lines", lines}}));
   }
+  // Of a gang, whoever leads it reports metrics: seat 0 may be gone.
   if (report.has_progress() && !report.progress().metrics().empty() &&
-      report.task_id().ends_with(".r0") && IsNew(metrics_, job, report)) {
+      IsNew(metrics_, job, report)) {
     json values = json::object();
     for (const auto& [key, value] : report.progress().metrics()) {
       if (std::isfinite(value)) values[key] = value;

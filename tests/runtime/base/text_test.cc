@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/base/json_text.h"
+#include "runtime/base/pattern.h"
 #include "runtime/base/utf8.h"
 
 namespace lepton {
@@ -38,6 +39,25 @@ TEST(ParseJson, RefusesWhatWouldOverflowTheStack) {
   EXPECT_TRUE(ParseJson("\"" + std::string(100, '[') + "\\\"[\"").ok()) << "in a text";
   EXPECT_THAT(ParseJson("{\"a\": }").status().message(), HasSubstr("not valid JSON: line 1"));
   EXPECT_FALSE(ParseJson("").ok());
+}
+
+TEST(Pattern, FindsAndRefuses) {
+  const auto pattern = Pattern::Compile("CUDA error: \\d+$");
+  ASSERT_TRUE(pattern.ok()) << pattern.status().ToString();
+  EXPECT_TRUE(pattern->Found("E: CUDA error: 719").value());
+  EXPECT_FALSE(pattern->Found("E: CUDA error: none").value());
+  EXPECT_FALSE(pattern->Found("\xff").value()) << "bytes, whatever they are";
+  EXPECT_THAT(Pattern::Compile("(unclosed").status().message(),
+              HasSubstr("not a regular expression: missing closing parenthesis, at character 10"));
+  EXPECT_FALSE(Pattern::Compile(std::string(5000, 'a')).ok());
+}
+
+TEST(Pattern, GivesUpWhereASearchWouldTakeForever) {
+  const auto pattern = Pattern::Compile("(a+)+$");
+  ASSERT_TRUE(pattern.ok());
+  EXPECT_TRUE(pattern->Found(std::string(1000, 'a')).value());
+  const auto found = pattern->Found(std::string(1000, 'a') + "!");
+  EXPECT_EQ(found.status().code(), StatusCode::kResourceExhausted);
 }
 
 }  // namespace

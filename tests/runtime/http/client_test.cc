@@ -228,6 +228,27 @@ TEST(HttpStreaming, TheReaderMayGiveUpAndTheWriterLearnsOfIt) {
   EXPECT_EQ(writers_done, 2);
 }
 
+TEST(HttpStreaming, SilenceEndsACallButNotOneThatGoesOn) {
+  std::atomic<bool> done{false};
+  auto server = StartServer([&](Request, ResponderPtr responder) {
+    std::thread([&, stream = responder->StartStream(200, {})] {
+      for (int i = 0; i < 6; ++i) {
+        stream->Write(":\n\n");
+        std::this_thread::sleep_for(milliseconds(100));
+      }
+      while (!done) std::this_thread::sleep_for(milliseconds(1));  // the stream stays open
+    }).detach();
+  });
+  int pieces = 0;
+  Client client = ClientFor(*server);
+  const Status status = client.CallStreaming(
+      Get("/"), Deadline::In(seconds(30)), [&](std::string_view) { return ++pieces > 0; },
+      milliseconds(400));
+  done = true;
+  EXPECT_EQ(status.code(), StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(pieces, 6) << "which took longer than the silence that ends it";
+}
+
 TEST(HttpStreaming, AnErrorAnswerIsItsStatus) {
   auto server = StartServer([](Request, ResponderPtr responder) {
     responder->Send(Problem(NotFound("job j9: no such job")));

@@ -147,6 +147,9 @@ INSTANTIATE_TEST_SUITE_P(
                 "fail_job}]}}",
                 "restart.log_policies.0.pattern: not a regular expression"},
         Refusal{"{kind: train, dataset: digits, name: 'a b'}", "name: 'a b' is not a name"},
+        Refusal{"{kind: tune, dataset: digits, search: {space: {model.activation: {choice: [relu, "
+                "bogus, gelu]}}}}",
+                "search.space: model.activation: \"bogus\" is not one of"},
         Refusal{"{kind: train, dataset: digits, teacher: x@1}", "teacher: belongs to kind distill"},
         Refusal{"{kind: distill, dataset: digits}", "teacher: missing"},
         Refusal{"{kind: evaluate, dataset: digits}", "model.from: missing"},

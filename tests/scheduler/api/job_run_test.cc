@@ -217,6 +217,22 @@ TEST_F(JobRunTest, ALongPollAnswersAtTheStateOrAfterItsTime) {
   EXPECT_EQ(cluster_.Get("/v1/jobs/" + start.job_id() + "?wait=soon").Text("field"), "wait");
 }
 
+TEST_F(JobRunTest, LongPollsThatAreOverAreForgotten) {
+  const auto start = Start();
+  const auto waiting = [&] { return cluster_.Get("/metrics").body; };
+  std::vector<std::future<Answer>> polls;
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(cluster_.Get("/v1/jobs/" + start.job_id() + "?wait=1ms").status, 200);
+    polls.push_back(std::async(std::launch::async, [&] {
+      return cluster_.Get("/v1/jobs/" + start.job_id() + "?wait=2s");
+    }));
+  }
+  EXPECT_TRUE(Eventually(
+      [&] { return waiting().find("\nlepton_job_watchers 3\n") != std::string::npos; }));
+  for (auto& poll : polls) EXPECT_EQ(poll.get().Text("state"), "STARTING");
+  EXPECT_THAT(waiting(), testing::HasSubstr("\nlepton_job_watchers 0\n"));
+}
+
 TEST_F(JobRunTest, CancelStopsTheTask) {
   const auto start = Start();
   worker_->ReportStarted(start.task_id());

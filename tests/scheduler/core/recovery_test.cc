@@ -294,6 +294,20 @@ TEST(LogPolicies, CutLinesBetweenCharacters) {
   }
 }
 
+TEST(LogPolicies, OneThatIsTooDearIsNotFound) {
+  Sim sim;
+  sim.Hello("w1");
+  spec::JobSpec spec = Sim::Train();
+  spec.restart.log_policies = {{"(a+)+$", "fail_job"}, {"out of memory", "fail_job"}};
+  const std::string id = sim.Submit(spec);
+  sim.RunAll(id);
+  sim.Log(id + ".a1.r0", std::string(1000, 'a') + "!");
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+  sim.Log(id + ".a1.r0", std::string(500, 'a') + " out of memory");
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "FAILED");
+}
+
 TEST(Journal, ReplacesTextThatIsNotUtf8) {
   Sim sim;
   sim.Hello("w1");

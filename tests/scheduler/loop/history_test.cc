@@ -35,8 +35,9 @@ class HistoryTest : public testing::Test {
     report.mutable_log()->add_lines(line);
     Add(job, report);
   }
-  void Metric(const std::string& job, uint64_t step) {
+  void Metric(const std::string& job, uint64_t step, const std::string& seat = "r0") {
     wire::TaskReport report = Report(job);
+    report.set_task_id(job + ".a1." + seat);
     report.mutable_progress()->set_step(step);
     (*report.mutable_progress()->mutable_metrics())["loss"] = 1.0 / static_cast<double>(step);
     Add(job, report);
@@ -99,6 +100,12 @@ TEST_F(HistoryTest, ReportsThatComeAgainAreDropped) {
   history_->Add(JobId("j1"), -1, report);
   history_->Write();
   EXPECT_THAT(Lines("j1"), testing::ElementsAre("once"));
+}
+
+TEST_F(HistoryTest, MetricsGoOnWhenAnotherSeatLeads) {
+  Metric("j1", 1);
+  Metric("j1", 2, "r1");
+  EXPECT_EQ(Steps("j1"), (std::vector<uint64_t>{1, 2}));
 }
 
 TEST_F(HistoryTest, AJobsOldestLinesGiveWayToItsNewest) {

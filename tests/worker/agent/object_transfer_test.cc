@@ -236,6 +236,40 @@ TEST_F(ObjectTransferTest, UploadsArriveWhole) {
   }
 }
 
+TEST_F(ObjectTransferTest, ABusyCoordinatorIsAskedAgain) {
+  const std::string bytes = Bytes(3 * kMiB), other = Bytes(2 * kMiB);
+  ASSERT_TRUE(store_->Put(other).ok());
+  Collector collector;
+  int count = 0;
+  coordinator_ = [&](const wire::ToCoordinator& message) {
+    const bool busy = ++count % 3 == 2;
+    if (message.has_object_put()) {
+      wire::ObjectAck ack = busy ? wire::ObjectAck() : collector.Take(message.object_put());
+      ack.set_request(message.object_put().request());
+      if (busy) collector.bytes.clear(), ack.set_error_code("UNAVAILABLE");
+      return transfer_->OnAck(std::move(ack));
+    }
+    wire::ObjectData data = Answer(message.object_get(), bytes, wire::kObjectChunkBytes);
+    if (busy) data.clear_data(), data.set_error_code("UNAVAILABLE");
+    transfer_->OnData(std::move(data));
+  };
+  const Status fetched = transfer_->Fetch(Ref(bytes), cancelled_);
+  EXPECT_TRUE(fetched.ok()) << fetched.ToString();
+  count = 0;
+  const Status sent = transfer_->Upload(Sha256Hex(other), cancelled_);
+  EXPECT_TRUE(sent.ok()) << sent.ToString();
+  EXPECT_EQ(collector.bytes, other);
+  coordinator_ = [&](const wire::ToCoordinator& message) {
+    wire::ObjectData data;
+    data.set_request(message.object_get().request());
+    data.set_error_code("UNAVAILABLE");
+    data.set_error("too many object requests wait");
+    transfer_->OnData(std::move(data));
+  };
+  const Status never = transfer_->Fetch(Ref("x"), cancelled_);
+  EXPECT_NE(never.message().find("too many object requests wait"), std::string::npos);
+}
+
 TEST_F(ObjectTransferTest, AnUploadThatIsThereAlreadyCostsOneMessage) {
   const std::string bytes = Bytes(5 * kMiB);
   ASSERT_TRUE(store_->Put(bytes).ok());

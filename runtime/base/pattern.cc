@@ -1,0 +1,69 @@
+#include "runtime/base/pattern.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <string>
+
+namespace lepton {
+namespace {
+
+constexpr size_t kMostBytes = 4096;
+constexpr uint32_t kSteps = 200'000;  // a few milliseconds
+constexpr uint32_t kHeapKib = 4096;
+
+std::string Words(int error) {
+  PCRE2_UCHAR text[256];
+  const int length = pcre2_get_error_message(error, text, sizeof(text));
+  return length < 0 ? "error " + std::to_string(error)
+                    : std::string(reinterpret_cast<const char*>(text), length);
+}
+
+}  // namespace
+
+struct Pattern::Code {
+  pcre2_code* code = nullptr;
+  pcre2_match_context* context = nullptr;
+  ~Code() {
+    pcre2_match_context_free(context);
+    pcre2_code_free(code);
+  }
+};
+
+Pattern::Pattern(std::unique_ptr<Code> code) : code_(std::move(code)) {}
+Pattern::Pattern(Pattern&&) noexcept = default;
+Pattern& Pattern::operator=(Pattern&&) noexcept = default;
+Pattern::~Pattern() = default;
+
+Result<Pattern> Pattern::Compile(std::string_view text) {
+  if (text.size() > kMostBytes) {
+    return InvalidArgument("not a regular expression: longer than 4096 bytes");
+  }
+  int error = 0;
+  PCRE2_SIZE where = 0;
+  auto code = std::make_unique<Code>();
+  code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
+                             PCRE2_NEVER_BACKSLASH_C, &error, &where, nullptr);
+  if (code->code == nullptr) {
+    return InvalidArgument("not a regular expression: " + Words(error) + ", at character " +
+                           std::to_string(where + 1));
+  }
+  code->context = pcre2_match_context_create(nullptr);
+  if (code->context == nullptr) return ResourceExhausted("no memory for a regular expression");
+  pcre2_set_match_limit(code->context, kSteps);
+  pcre2_set_heap_limit(code->context, kHeapKib);
+  return Pattern(std::move(code));
+}
+
+Result<bool> Pattern::Found(std::string_view text) const {
+  const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(
+      pcre2_match_data_create(1, nullptr), &pcre2_match_data_free);
+  if (data == nullptr) return ResourceExhausted("no memory for a search");
+  const int count = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
+                                0, 0, data.get(), code_->context);
+  if (count == PCRE2_ERROR_NOMATCH) return false;
+  if (count < 0) return ResourceExhausted("the search gave up: " + Words(count));
+  return true;
+}
+
+}  // namespace lepton
