@@ -8,7 +8,8 @@ import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import Cluster, ClusterTest, DATA, LEPTON, lepton, long_spec, main, train_spec  # noqa: E402
+from cluster import (Cluster, ClusterTest, DATA, LEPTON, lepton, long_spec, main, train_spec,  # noqa: E402
+                     wait_until)
 
 VERBS = ("run coordinator worker submit ps describe logs watch cancel data model deploy predict key "
          "doctor completion").split()
@@ -81,6 +82,11 @@ class Verbs(ClusterTest):
         self.cli("deploy", "scale", "digits", 1)
         self.cli("deploy", "rm", "digits")
         self.assertNotIn("digits", self.cli("deploy", "ls"))
+        # The name is free at once, also for workers that remember the first one's replicas.
+        self.cli("deploy", "digits", "--model", "digits@prod")
+        self.assertIn("LABEL", self.cli("predict", "digits", "--input", DATA / "digits.csv", "--limit", 1))
+        self.assertIn("digits", self.cli("deploy", "rm", "digits", "--no-wait"))
+        wait_until(lambda: "digits" not in self.cli("deploy", "ls"), 20, "the deployment's end")
 
     def test_jobs_are_listed_described_logged_watched_and_cancelled(self):
         spec = self.cluster.folder / "long.json"
