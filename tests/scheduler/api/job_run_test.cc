@@ -227,8 +227,8 @@ TEST_F(JobRunTest, LongPollsThatAreOverAreForgotten) {
       return cluster_.Get("/v1/jobs/" + start.job_id() + "?wait=2s");
     }));
   }
-  EXPECT_TRUE(Eventually(
-      [&] { return waiting().find("\nlepton_job_watchers 3\n") != std::string::npos; }));
+  EXPECT_TRUE(
+      Eventually([&] { return waiting().find("\nlepton_job_watchers 3\n") != std::string::npos; }));
   for (auto& poll : polls) EXPECT_EQ(poll.get().Text("state"), "STARTING");
   EXPECT_THAT(waiting(), testing::HasSubstr("\nlepton_job_watchers 0\n"));
 }
