@@ -166,8 +166,8 @@ Status ApiClient::Follow(const std::string& target,
         },
         kSilence);
     if (!wanted) return Status::Ok();
-    const bool broken = status.code() == StatusCode::kUnavailable ||
-                        status.code() == StatusCode::kDeadlineExceeded;
+    const bool broken =
+        status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kDeadlineExceeded;
     if (!status.ok() && !broken) return status;
     if (RealClock().Now() - last_success > std::chrono::minutes(1)) {
       return status.ok() ? Unavailable("the stream ended early") : status;

@@ -161,16 +161,16 @@ Status Client::CallStreaming(const Request& request, Deadline deadline,
                              const std::function<bool(std::string_view)>& on_bytes,
                              Duration silence) {
   const auto next = [&] {
-    return silence == Duration::max() ? deadline
-                                      : Deadline(std::min(deadline.at(), Deadline::In(silence).at()));
+    return silence == Duration::max()
+               ? deadline
+               : Deadline(std::min(deadline.at(), Deadline::In(silence).at()));
   };
   Deadline limit = next();
-  LEPTON_ASSIGN_OR_RETURN(
-      const Response response,
-      connection_->Run(url_, options_, request, limit, [&](std::string_view bytes) {
-        limit = next();
-        return on_bytes(bytes);
-      }));
+  LEPTON_ASSIGN_OR_RETURN(const Response response, connection_->Run(url_, options_, request, limit,
+                                                                    [&](std::string_view bytes) {
+                                                                      limit = next();
+                                                                      return on_bytes(bytes);
+                                                                    }));
   return StatusFromResponse(response);
 }
 

@@ -38,9 +38,8 @@ bool IsValid(const Message& message) {
         continue;
       }
       const std::string& text =
-          field->is_repeated()
-              ? reflection.GetRepeatedStringReference(message, field, i, &scratch)
-              : reflection.GetStringReference(message, field, &scratch);
+          field->is_repeated() ? reflection.GetRepeatedStringReference(message, field, i, &scratch)
+                               : reflection.GetStringReference(message, field, &scratch);
       if (InvalidUtf8At(text)) return false;
     }
   }

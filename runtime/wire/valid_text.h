@@ -6,8 +6,8 @@
 
 namespace lepton::wire {
 
-// Every string in `message`, at any depth, has U+FFFD in place of what is not UTF-8; of a map's keys
-// that become one, one stays. A message without such bytes is not touched.
+// Every string in `message`, at any depth, has U+FFFD in place of what is not UTF-8; of a map's
+// keys that become one, one stays. A message without such bytes is not touched.
 void MakeTextValid(google::protobuf::Message& message);
 
 }  // namespace lepton::wire

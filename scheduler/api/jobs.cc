@@ -122,14 +122,15 @@ void StartWait(Api& api, const std::shared_ptr<Wait>& wait, Duration limit) {
   api.parts().loop.Read([&api, wait, limit, answer](const scheduler::State& state) {
     const scheduler::Job* job = state.FindJob(wait->id);
     if (job == nullptr || wait->Over(*job) || limit.count() <= 0) return answer(state);
-    const uint64_t ticket = api.parts().watch.Watch(wait->id, [&api, wait, answer](const scheduler::State& now) {
-      const scheduler::Job* current = now.FindJob(wait->id);
-      if (wait->answered || wait->responder->cancelled()) return false;
-      const bool over = current == nullptr || wait->Over(*current);
-      if (!over && !api.parts().watch.closing()) return true;
-      answer(now);
-      return false;
-    });
+    const uint64_t ticket =
+        api.parts().watch.Watch(wait->id, [&api, wait, answer](const scheduler::State& now) {
+          const scheduler::Job* current = now.FindJob(wait->id);
+          if (wait->answered || wait->responder->cancelled()) return false;
+          const bool over = current == nullptr || wait->Over(*current);
+          if (!over && !api.parts().watch.closing()) return true;
+          answer(now);
+          return false;
+        });
     api.parts().loop.After(limit, [&api, wait, ticket, answer](const scheduler::State& now) {
       api.parts().watch.Forget(wait->id, ticket);
       answer(now);
