@@ -157,7 +157,7 @@ TEST(DatasetManifestTest, BadDocumentsAreRefusedNamingTheField) {
     bad[nlohmann::json::json_pointer(pointer)] = std::move(value);
     return DatasetManifestFromJson(bad.dump());
   };
-  EXPECT_THAT(DatasetManifestFromJson("{"), Fails(StatusCode::kInvalidArgument, "not a JSON"));
+  EXPECT_THAT(DatasetManifestFromJson("{"), Fails(StatusCode::kInvalidArgument, "not valid JSON"));
   EXPECT_THAT(DatasetManifestFromJson("[]"), Fails(StatusCode::kInvalidArgument, "not a JSON"));
   EXPECT_THAT(with("/format", "lepton.model"), Fails(StatusCode::kInvalidArgument, "another kind"));
   EXPECT_THAT(with("/version", 3), Fails(StatusCode::kFailedPrecondition, "version 3"));

@@ -52,7 +52,7 @@ TEST(ModelManifestTest, BadDocumentsAreRefusedNamingTheField) {
     return ModelManifestFromJson(bad.dump());
   };
   EXPECT_THAT(ModelManifestFromJson(""), Fails(StatusCode::kInvalidArgument, "not valid JSON"));
-  EXPECT_THAT(ModelManifestFromJson("\xff"), Fails(StatusCode::kInvalidArgument, "not a JSON"));
+  EXPECT_THAT(ModelManifestFromJson("\xff"), Fails(StatusCode::kInvalidArgument, "not valid JSON"));
   EXPECT_THAT(ModelManifestFromJson("{}"), Fails(StatusCode::kInvalidArgument, "another kind"));
   EXPECT_THAT(with("version", 3),
               Fails(StatusCode::kFailedPrecondition, "version 3, but this program reads up to 2"));
