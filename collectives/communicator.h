@@ -125,6 +125,10 @@ class Communicator {
   // first all ranks hold leaves.
   virtual void HoldLeaves(int holders) = 0;
 
+  // OK, or why the group is over: for one that does something long between two operations. Where a
+  // back-end cannot tell, the next operation does. Any thread.
+  virtual Status status() const { return {}; }
+
   // Who is waited for now; nobody where ranks do not tell (Options::link_timeout). Any thread.
   virtual std::vector<Straggler> Stragglers() const { return {}; }
 

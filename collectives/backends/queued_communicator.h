@@ -44,6 +44,7 @@ class QueuedCommunicator : public Communicator {
   HandlePtr SendAsync(const void* data, size_t count, DataType type, int peer) override;
   HandlePtr RecvAsync(void* data, size_t count, DataType type, int peer) override;
   HandlePtr SendRecvAsync(const ToPeer& to, const FromPeer& from, DataType type) override;
+  Status status() const override { return failure_->raised() ? failure_->cause() : Status(); }
   void Abort(Status cause) override;
 
  protected:

@@ -50,6 +50,21 @@ Status ResumeWhole(const storage::ObjectStore& objects, const storage::Digest& d
   return Status::Ok();
 }
 
+// What a slice of the optimiser's state, `per_element` components of `trained` elements, has of a
+// part.
+void PutState(const storage::CheckpointSlice& slice, int64_t trained, int64_t per_element,
+              const Elements& part, std::span<float> state) {
+  const int64_t end = slice.begin + static_cast<int64_t>(slice.values.size());
+  for (int64_t c = 0; c < per_element; ++c) {
+    const int64_t from = std::max(slice.begin, c * trained + part.begin);
+    const int64_t to = std::min(end, c * trained + part.end);
+    if (from >= to) continue;
+    std::copy(slice.values.begin() + (from - slice.begin),
+              slice.values.begin() + (to - slice.begin),
+              state.begin() + c * part.size() + (from - c * trained - part.begin));
+  }
+}
+
 // parallel.zero: the weights now, the optimiser's state when it is known which parts are this
 // rank's.
 Status ResumeParts(const storage::ObjectStore& objects, const storage::Digest& digest,
@@ -74,19 +89,13 @@ Status ResumeParts(const storage::ObjectStore& objects, const storage::Digest& d
   LEPTON_RETURN_IF_ERROR(CheckSize("weights", found_weights, size));
   LEPTON_RETURN_IF_ERROR(CheckSize("optimizer", found_state, per_element * trained));
   session.first_step = info.step;
-  session.first_state = [&objects, digest, trained, per_element](const Elements& part,
-                                                                 std::span<float> state) {
+  session.first_state = [&objects, digest, trained, per_element](
+                            std::span<const WantedState> wanted,
+                            const std::function<Status()>& go_on) {
     const auto put = [&](const storage::CheckpointSlice& slice) {
+      LEPTON_RETURN_IF_ERROR(go_on());
       if (slice.tensor != "optimizer") return Status::Ok();
-      const int64_t end = slice.begin + static_cast<int64_t>(slice.values.size());
-      for (int64_t c = 0; c < per_element; ++c) {
-        const int64_t from = std::max(slice.begin, c * trained + part.begin);
-        const int64_t to = std::min(end, c * trained + part.end);
-        if (from >= to) continue;
-        std::copy(slice.values.begin() + (from - slice.begin),
-                  slice.values.begin() + (to - slice.begin),
-                  state.begin() + c * part.size() + (from - c * trained - part.begin));
-      }
+      for (const auto& [part, state] : wanted) PutState(slice, trained, per_element, part, state);
       return Status::Ok();
     };
     return storage::ReadCheckpointSlices(objects, digest, put).status();

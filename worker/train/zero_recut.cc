@@ -56,6 +56,7 @@ std::vector<ZeroState::Move> ZeroState::MovesOf(const Meeting& meeting,
                                                 const std::vector<std::vector<Elements>>& wanted) {
   std::vector<Move> moves;
   for (size_t to = 0; to < wanted.size(); ++to) {
+    const auto of_others = static_cast<ptrdiff_t>(moves.size());
     for (const Elements& range : wanted[to]) {
       const size_t first = moves.size();
       for (const Elements& part : CutAtParts(range, meeting.held)) {
@@ -73,6 +74,9 @@ std::vector<ZeroState::Move> ZeroState::MovesOf(const Meeting& meeting,
         }
       }
     }
+    // What is made anew side by side, to be made at once.
+    std::stable_partition(moves.begin() + of_others, moves.end(),
+                          [](const Move& move) { return !move.anew; });
   }
   return moves;
 }
@@ -94,11 +98,24 @@ std::vector<ZeroState::Piece> ZeroState::PiecesFor(const std::vector<Elements>& 
 Status ZeroState::Recut(Communicator& gang, const Meeting& meeting,
                         const std::vector<std::vector<Elements>>& wanted, uint64_t* moved) {
   std::vector<Piece> made = PiecesFor(wanted[static_cast<size_t>(gang.rank())]);
-  for (const Move& move : components_ > 0 ? MovesOf(meeting, wanted) : std::vector<Move>()) {
-    if (move.from != move.to) {
-      *moved += static_cast<uint64_t>(components_ * move.part.size()) * sizeof(float);
+  std::vector<Move> moves;
+  if (components_ > 0) moves = MovesOf(meeting, wanted);
+  for (size_t first = 0, behind = 0; first < moves.size(); first = behind) {
+    const Move& move = moves[first];
+    // What one rank makes anew for one.
+    const auto another = [&](const Move& next) {
+      return !next.anew || next.from != move.from || next.to != move.to;
+    };
+    const auto end =
+        std::find_if(moves.begin() + static_cast<ptrdiff_t>(first) + 1, moves.end(), another);
+    behind = move.anew ? static_cast<size_t>(end - moves.begin()) : first + 1;
+    const std::span<const Move> some = std::span(moves).subspan(first, behind - first);
+    for (const Move& one : some) {
+      if (one.from == one.to) continue;
+      *moved += static_cast<uint64_t>(components_ * one.part.size()) * sizeof(float);
     }
-    LEPTON_RETURN_IF_ERROR(Run(gang, move, made).WithContext("slices"));
+    const Status done = move.anew ? RunAnew(gang, some, made) : Run(gang, move, made);
+    LEPTON_RETURN_IF_ERROR(done.WithContext("slices"));
   }
   // Only when all have what they are to hold may anybody forget what it held.
   const Status met = gang.size() > 1 ? gang.Barrier() : Status::Ok();
@@ -114,12 +131,9 @@ Status ZeroState::Run(Communicator& gang, const Move& move, std::vector<Piece>& 
   const int rank = gang.rank();
   if (move.from != rank && move.to != rank) return Status::Ok();
   const auto is_there = [&](const Piece& piece) { return piece.state == Find(move.part)->state; };
-  const bool kept =
-      move.from == move.to && !move.anew && std::any_of(to.begin(), to.end(), is_there);
-  if (kept) return Status::Ok();
+  if (move.from == move.to && std::any_of(to.begin(), to.end(), is_there)) return Status::Ok();
   std::vector<float> state(static_cast<size_t>(components_ * move.part.size()));
-  if (move.from == rank && move.anew) LEPTON_RETURN_IF_ERROR(Load(move.part, state));
-  if (move.from == rank && !move.anew) state = PartOf(move.part);
+  if (move.from == rank) state = PartOf(move.part);
   if (move.from == move.to) {
     PutPart(move.part, state, to);
     return Status::Ok();
@@ -129,6 +143,35 @@ Status ZeroState::Run(Communicator& gang, const Move& move, std::vector<Piece>& 
   }
   LEPTON_RETURN_IF_ERROR(gang.Recv(state.data(), state.size(), DataType::kFloat32, move.from));
   PutPart(move.part, state, to);
+  return Status::Ok();
+}
+
+// All from one rank to one: a checkpoint is read once for them, into what is to hold it, or into
+// two slices' worth of memory for another.
+Status ZeroState::RunAnew(Communicator& gang, std::span<const Move> moves, std::vector<Piece>& to) {
+  const int rank = gang.rank(), from = moves.front().from, receiver = moves.front().to;
+  if (from != rank && receiver != rank) return Status::Ok();
+  std::vector<std::vector<float>> passing(moves.size());
+  std::vector<WantedState> wanted;
+  for (size_t i = 0; i < moves.size(); ++i) {
+    const Elements& part = moves[i].part;
+    const auto place = std::find_if(to.begin(), to.end(), [&](const Piece& piece) {
+      return receiver == rank && piece.at == part && Find(part) == nullptr;
+    });
+    if (place == to.end()) passing[i].resize(static_cast<size_t>(components_ * part.size()));
+    wanted.push_back({part, place == to.end() ? passing[i] : *place->state});
+  }
+  if (from == rank) LEPTON_RETURN_IF_ERROR(Load(gang, wanted));
+  for (size_t i = 0; i < moves.size(); ++i) {
+    const auto& [part, state] = wanted[i];
+    if (receiver != rank) {
+      LEPTON_RETURN_IF_ERROR(gang.Send(state.data(), state.size(), DataType::kFloat32, receiver));
+    } else if (from != rank) {
+      LEPTON_RETURN_IF_ERROR(gang.Recv(state.data(), state.size(), DataType::kFloat32, from));
+    }
+    if (receiver == rank && !passing[i].empty()) PutPart(part, state, to);
+    passing[i] = {};
+  }
   return Status::Ok();
 }
 
@@ -201,14 +244,19 @@ void ZeroState::PutPart(const Elements& part, std::span<const float> state,
   }
 }
 
-Status ZeroState::Load(const Elements& part, std::span<float> state) const {
-  if (with_weights_) {
-    program_.ReadWeights(part.begin, state.last(static_cast<size_t>(part.size())));
-    state = state.first(static_cast<size_t>(per_element_ * part.size()));
+Status ZeroState::Load(Communicator& gang, std::span<const WantedState> wanted) const {
+  std::vector<WantedState> of_optimizer;
+  for (const auto& [part, state] : wanted) {
+    const auto size = static_cast<size_t>(part.size());
+    of_optimizer.push_back({part, state.first(static_cast<size_t>(per_element_) * size)});
+    if (with_weights_) program_.ReadWeights(part.begin, state.last(size));
+    if (!first_)
+      std::fill(of_optimizer.back().state.begin(), of_optimizer.back().state.end(), 0.0f);
   }
-  if (first_) return first_(part, state).WithContext("the optimizer's state");
-  std::fill(state.begin(), state.end(), 0.0f);
-  return Status::Ok();
+  if (!first_) return Status::Ok();
+  // It may take long, and nobody waits for who has not come to a group that is over.
+  return first_(of_optimizer, [&gang] { return gang.status(); })
+      .WithContext("the optimizer's state");
 }
 
 }  // namespace lepton::worker

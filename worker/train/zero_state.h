@@ -38,9 +38,15 @@
 
 namespace lepton::worker {
 
-// Fills in the optimiser's state of a part, at the step that the run began at: component by
-// component, as TrainingProgram::Part has it.
-using StateSource = std::function<Status(const Elements& part, std::span<float> state)>;
+// Fills in the optimiser's state of parts, at the step that the run began at: component by
+// component, as TrainingProgram::Part has it. Reads what there is once, however many are wanted,
+// and ends with the error of `go_on`, which it asks now and then.
+struct WantedState {
+  Elements part;
+  std::span<float> state;
+};
+using StateSource = std::function<Status(std::span<const WantedState> wanted,
+                                         const std::function<Status()>& go_on)>;
 
 class ZeroState {
  public:
@@ -183,9 +189,11 @@ class ZeroState {
   static std::vector<Move> MovesOf(const Meeting& meeting,
                                    const std::vector<std::vector<Elements>>& wanted);
   Status Run(collectives::Communicator& gang, const Move& move, std::vector<Piece>& to);
+  Status RunAnew(collectives::Communicator& gang, std::span<const Move> moves,
+                 std::vector<Piece>& to);
   Status Recut(collectives::Communicator& gang, const Meeting& meeting,
                const std::vector<std::vector<Elements>>& wanted, uint64_t* moved);
-  Status Load(const Elements& part, std::span<float> state) const;
+  Status Load(collectives::Communicator& gang, std::span<const WantedState> wanted) const;
   const Piece* Find(const Elements& part) const;
   StatePart ViewOf(const Elements& part) const;
   std::vector<float> PartOf(const Elements& part) const;

@@ -34,6 +34,11 @@ class ThreadGang {
     changed_.notify_all();
   }
 
+  Status status() {
+    const std::lock_guard lock(mutex_);
+    return cause_.ok() ? cause_ : Aborted(cause_.message());
+  }
+
   // Shows every rank's bytes to every rank: `read` runs between two barriers.
   Status Exchange(int rank, std::vector<char> bytes,
                   const std::function<void(const std::vector<std::vector<char>>&)>& read) {
@@ -120,6 +125,7 @@ class ThreadCommunicator final : public collectives::Communicator {
     });
   }
   Status Barrier() override { return gang_->Meet(); }
+  Status status() const override { return gang_->status(); }
   void Abort(Status cause) override { gang_->Abort(cause); }
 
   Status ReduceScatter(const void* in, void* out, size_t count, DataType type,

@@ -124,6 +124,7 @@ class MortalCommunicator final : public collectives::Communicator {
     return std::make_unique<Finished>(status);
   }
   void HoldLeaves(int holders) override { inner_.HoldLeaves(holders); }
+  Status status() const override { return gang_->status(); }
   void Abort(Status cause) override { gang_->Abort(std::move(cause)); }
 
  private:
@@ -345,7 +346,8 @@ class ZeroTraining {
 
   std::unique_ptr<CheckpointBoard> board = std::make_unique<CheckpointBoard>();
   std::vector<std::unique_ptr<Member>> members, gone;
-  std::vector<int> entered;  // whose Enter was OK in the newest group, the dead among them
+  worker::StateSource first_state;  // parallel.zero; null: zeros
+  std::vector<int> entered;         // whose Enter was OK in the newest group, the dead among them
 
  private:
   void TakePart(Member& member, collectives::Communicator& gang) {
@@ -356,7 +358,8 @@ class ZeroTraining {
                                                                        .outer = member.outer.get(),
                                                                        .gang = gang,
                                                                        .last_step = steps_,
-                                                                       .slice_bytes = 1000});
+                                                                       .slice_bytes = 1000,
+                                                                       .first_state = first_state});
       member.loop = std::make_unique<worker::TrainLoop>(*member.run, member.observer);
     }
     member.entered = false;

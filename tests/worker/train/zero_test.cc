@@ -2,9 +2,11 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <atomic>
 #include <iostream>
 
 #include "tests/worker/train/zero_stages.h"
+#include "worker/train/zero_layout.h"
 
 namespace lepton::worker {
 namespace {
@@ -220,6 +222,48 @@ TEST_P(ZeroBits, BuddiesThatComputeOtherwiseEndTheJobBeforeAnybodyElseHasIt) {
       EXPECT_EQ(member->observer.diverged->agreeing, 0);
     }
   }
+}
+
+// A checkpoint is read once by each rank that meets, however many parts of it are the rank's.
+TEST_P(ZeroBits, WhatTheRunBeginsWithIsReadOnce) {
+  for (const int ranks : {1, 2, 3}) {
+    ZeroTraining training = Training();
+    std::atomic<int> reads = 0;
+    std::atomic<int64_t> elements = 0;
+    training.first_state = [&](std::span<const WantedState> wanted, const auto& go_on) {
+      ++reads;
+      for (const auto& [part, state] : wanted) {
+        elements += part.size();
+        std::fill(state.begin(), state.end(), 0.0f);
+      }
+      return go_on();
+    };
+    for (int rank = 0; rank < ranks; ++rank) training.Add();
+    training.Group();
+    training.ExpectAll(Undisturbed(), fmt::format("{} ranks", ranks));
+    EXPECT_EQ(reads, ranks);
+    const int64_t all = TrainedElements(training.members[0]->program->parameters());
+    EXPECT_EQ(elements, std::min(ranks, 2) * all);
+  }
+}
+
+// Whoever reads for long sees that it need not any more.
+TEST_P(ZeroBits, WhoReadsWhatTheRunBeginsWithEndsWithTheGroup) {
+  ZeroTraining training = Training();
+  std::atomic<int> fails = 0, told = 0;
+  training.first_state = [&](std::span<const WantedState>, const auto& go_on) -> Status {
+    if (fails++ == 0) return DataLoss("a slice is torn");
+    Status status;
+    for (int i = 0; i < 3000 && status.ok(); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      status = go_on();
+    }
+    told += status.code() == StatusCode::kAborted;
+    return status;
+  };
+  for (int rank = 0; rank < 3; ++rank) training.Add();
+  training.Group();
+  EXPECT_EQ(told, 2);
 }
 
 }  // namespace
