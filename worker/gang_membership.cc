@@ -17,7 +17,7 @@ constexpr Duration kLongestMeeting = std::chrono::minutes(10);
 // the next one meets: two link time-outs, and the rest of the budget is for going on without one of
 // them.
 constexpr int kLinkTimeoutsInBudget = 4;
-// A group in which nobody computes, no byte moves and nobody dies waits for a disk, or for ever.
+// A group in which nobody computes, no byte moves and nobody dies waits for ever.
 constexpr int kBudgetsOfStillness = 3;
 constexpr int kBudgetsBetweenSlowEvents = 10;  // about one seat
 
@@ -214,10 +214,11 @@ void GangMembership::TellStragglers(const collectives::Communicator& gang,
   }
 }
 
-// Without it the coordinator would take a rank that computes for long for one that hangs.
+// Without it the coordinator would take a rank that computes or stores for long for one that hangs.
 void GangMembership::TellBusy(uint64_t epoch) {
   const MonotonicTime now = RealClock().Now();
-  const uint64_t ticks = progress::Now().ticks;
+  const progress::Look look = progress::Now();
+  const uint64_t ticks = look.ticks + look.moves;
   if (now - busy_told_ < link_timeout() || ticks == busy_ticks_) return;
   busy_told_ = now;
   busy_ticks_ = ticks;

@@ -128,7 +128,8 @@ int Watcher::SendPulse() {
     next_pulse_ = now + pulse_every_;
     const progress::Look look = progress::Now();
     const Activity& activity = failure_->activity();
-    const Pulse pulse{look.ticks + activity.moves(), activity.begun(), look.computing ? 1u : 0u, 0};
+    const Pulse pulse{look.ticks + look.moves + activity.moves(), activity.begun(),
+                      look.computing ? 1u : 0u, 0};
     Send(kPulse, std::string(reinterpret_cast<const char*>(&pulse), sizeof(pulse)));
     See(key_.rank, pulse.ticks, pulse.begun, look.computing);
     CheckMoving();
@@ -150,8 +151,8 @@ void Watcher::See(int rank, uint64_t ticks, uint64_t begun, bool computing) {
   look = {ticks, begun, computing, still ? look.moved : RealClock().Now()};
 }
 
-// A rank that is stuck is killed by its agent, and one that is slow moves: what is left is a group
-// in which all wait, for a disk, or for each other.
+// A rank that is stuck is killed by its agent, and one that is slow moves, as does a disk: what is
+// left is a group in which all wait for each other, or for a disk that hangs.
 void Watcher::CheckMoving() {
   const std::optional<MonotonicTime> since = failure_->activity().since();
   if (!since || failure_->raised()) return;

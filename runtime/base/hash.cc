@@ -5,7 +5,15 @@
 
 #include <cstdlib>
 
+#include "runtime/base/progress.h"
+
 namespace lepton {
+namespace {
+
+// Takes a millisecond or so, or as long as a mapped file's pages need to come.
+constexpr size_t kPiece = size_t{1} << 20;
+
+}  // namespace
 
 struct Sha256::Context {
   EVP_MD_CTX* md = EVP_MD_CTX_new();
@@ -19,7 +27,12 @@ Sha256::~Sha256() {
 }
 
 void Sha256::Update(const void* bytes, size_t size) {
-  EVP_DigestUpdate(context_->md, bytes, size);
+  const char* at = static_cast<const char*>(bytes);
+  for (; size > kPiece; at += kPiece, size -= kPiece) {
+    EVP_DigestUpdate(context_->md, at, kPiece);
+    progress::Moved();
+  }
+  EVP_DigestUpdate(context_->md, at, size);
 }
 
 std::string Sha256::FinalHex() {

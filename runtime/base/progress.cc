@@ -7,7 +7,11 @@
 namespace lepton::progress {
 namespace {
 
-std::atomic<uint64_t> tick_count{0};
+std::atomic<uint64_t> tick_count{0}, move_count{0};
+
+void Count(std::atomic<uint64_t>& counter) {
+  counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
 
 // Of the span that lives.
 std::mutex span_mutex;
@@ -18,7 +22,11 @@ uint64_t span_number = 0;
 }  // namespace
 
 void Tick() {
-  tick_count.store(tick_count.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  Count(tick_count);
+}
+
+void Moved() {
+  Count(move_count);
 }
 
 Computing::Computing(std::string_view what, uint64_t number) {
@@ -48,6 +56,7 @@ Waiting::~Waiting() {
 Look Now() {
   Look look;
   look.ticks = tick_count.load(std::memory_order_relaxed);
+  look.moves = move_count.load(std::memory_order_relaxed);
   const std::lock_guard lock(span_mutex);
   look.computing = span_lives;
   if (span_lives) look.doing = std::string(span_what) + " " + std::to_string(span_number);

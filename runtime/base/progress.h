@@ -12,6 +12,9 @@ namespace lepton::progress {
 
 // Something was done: a kernel ran, a piece of data was read.
 void Tick();
+// Bytes went to a disk or came from one. Counted apart: a training thread that stands still beside
+// a thread that writes is stuck, but a group in which all wait for a slow disk is not.
+void Moved();
 
 // While one lives, ticks are due. Between them the work waits, for peers, disks or orders, which
 // have deadlines of their own. One at a time.
@@ -38,6 +41,7 @@ class Waiting {
 
 struct Look {
   uint64_t ticks = 0;
+  uint64_t moves = 0;
   bool computing = false;
   std::string doing;  // "step 17", empty between
 };

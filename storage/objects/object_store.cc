@@ -11,12 +11,14 @@
 #include "runtime/base/file.h"
 #include "runtime/base/hash.h"
 #include "runtime/base/logging.h"
+#include "runtime/base/progress.h"
 
 namespace lepton::storage {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr time_t kStaleSeconds = 3600;
+constexpr size_t kReadPiece = size_t{1} << 20;
 
 Status CheckDigest(const Digest& digest) {
   if (IsDigest(digest)) return Status::Ok();
@@ -50,12 +52,14 @@ Result<std::string> ReadAt(const OpenObject& object, uint64_t offset, size_t max
   std::string bytes(std::min<uint64_t>(max_bytes, object.size - offset), '\0');
   size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t n = ::pread(object.fd.get(), bytes.data() + done, bytes.size() - done,
-                              static_cast<off_t>(offset + done));
+    const ssize_t n =
+        ::pread(object.fd.get(), bytes.data() + done, std::min(kReadPiece, bytes.size() - done),
+                static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return ErrnoStatus(errno, Label(digest));
     if (n == 0) break;  // cut short meanwhile
     done += static_cast<size_t>(n);
+    progress::Moved();
   }
   bytes.resize(done);
   return bytes;

@@ -1,7 +1,8 @@
 // Immutable bytes under their SHA-256. Layout: <root>/objects/ab/abcdef... ; writes go to a file in
 // <root>/tmp, are fsynced and renamed, so a crash leaves no partial object. The checksum is
 // verified on read. A text that is not a digest is kInvalidArgument everywhere, so that no request
-// can leave the root. Threads: any; several processes may share a root.
+// can leave the root. What reads or writes much shows in pieces that it moves (progress::Moved).
+// Threads: any; several processes may share a root.
 #pragma once
 
 #include <chrono>

@@ -12,6 +12,7 @@
 
 #include "runtime/base/file.h"
 #include "runtime/base/hash.h"
+#include "runtime/base/progress.h"
 #include "storage/objects/object_store.h"
 #include "tests/storage/small_disk.h"
 #include "tests/storage/status_matchers.h"
@@ -49,6 +50,29 @@ TEST_F(ObjectStoreTest, GivesBackWhatWasPutUnderItsSha256) {
     EXPECT_EQ(store_->Get(*digest).value(), bytes);
   }
   EXPECT_EQ(FilesIn("tmp"), 0u);
+}
+
+// Others wait for who moves a large object, and see that it does.
+TEST_F(ObjectStoreTest, WhatIsLargeMovesInPieces) {
+  constexpr uint64_t kPieces = 40;
+  std::string bytes((kPieces << 20) + 1, 'x');
+  for (size_t i = 0; i < bytes.size(); i += 4096) bytes[i] = static_cast<char>(i >> 12);
+  const auto moves = [](const auto& act) {
+    const uint64_t before = progress::Now().moves;
+    act();
+    return progress::Now().moves - before;
+  };
+  Digest digest;
+  EXPECT_GE(moves([&] { digest = store_->Put(bytes).value(); }), 2 * kPieces) << "hash and write";
+  EXPECT_GE(moves([&] { EXPECT_EQ(store_->Put(bytes).value(), digest); }), kPieces) << "hash";
+  EXPECT_GE(moves([&] { EXPECT_EQ(store_->Get(digest).value(), bytes); }), 2 * kPieces);
+  EXPECT_GE(moves([&] { EXPECT_EQ(store_->Map(digest).value().bytes(), bytes); }), kPieces);
+  EXPECT_GE(moves([&] {
+              const auto writer = store_->NewObject().value();
+              for (int i = 0; i < 3; ++i) ASSERT_THAT(writer->Append("a"), IsOk());
+              ASSERT_THAT(writer->Finish(Sha256Hex("aaa")), IsOk());
+            }),
+            3u);
 }
 
 TEST_F(ObjectStoreTest, MapsWhatWasPutAndFindsDamageOnlyWhenAskedTo) {

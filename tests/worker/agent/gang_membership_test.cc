@@ -4,9 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <future>
+#include <thread>
 #include <vector>
 
 #include "collectives/transport/member_address.h"
+#include "runtime/base/file.h"
+#include "storage/objects/object_store.h"
 #include "tests/support/silent_port.h"
 
 namespace lepton::worker {
@@ -79,6 +84,64 @@ TEST(GangMembership, AJoinerSaysWhichMembersItCannotReach) {
   EXPECT_EQ(tested.Next("", {}).status().code(), StatusCode::kCancelled);
   ASSERT_EQ(told.unreachable_size(), 1);
   EXPECT_EQ(told.unreachable(0).seat(), 5u);
+}
+
+// Behind the last step, say, in which the leader stores the model: its disk is slow, but it moves.
+TEST(GangMembership, WhoStoresIsWaitedForAndSaysThatItIsBusy) {
+  TempFolder folder;
+  const auto store = storage::ObjectStore::Open(folder.path()).value();
+  const auto object = store->NewObject().value();
+  spec::JobSpec spec;
+  spec.elastic.recovery_budget = std::chrono::milliseconds(400);
+  wire::StartTask start;
+  start.set_group_token("0123456789abcdef");
+  std::array<std::promise<std::string>, 2> told;
+  std::array<std::atomic<int>, 2> busy{};
+  std::array<std::unique_ptr<GangMembership>, 2> ranks;
+  for (size_t rank = 0; rank < 2; ++rank) {
+    ranks[rank] = std::make_unique<GangMembership>(
+        start, spec, "127.0.0.1", [&, rank](const wire::TaskUp& up) {
+          if (up.has_endpoint()) told[rank].set_value(up.endpoint().address());
+          busy[rank] += up.has_busy();
+        });
+  }
+  std::array<std::future<Result<Membership::Group>>, 2> joins;
+  for (size_t rank = 0; rank < 2; ++rank) {
+    joins[rank] = std::async(std::launch::async, [&, rank] { return ranks[rank]->Next("", {}); });
+  }
+  const std::string addresses[] = {told[0].get_future().get(), told[1].get_future().get()};
+  std::array<std::shared_ptr<collectives::Communicator>, 2> gangs;
+  for (size_t rank = 0; rank < 2; ++rank) {
+    wire::TaskGroup members;
+    members.set_epoch(1);
+    members.set_rank(static_cast<uint32_t>(rank));
+    for (const std::string& address : addresses) members.add_members()->set_address(address);
+    ranks[rank]->OnGroup(members);
+  }
+  for (size_t rank = 0; rank < 2; ++rank) {
+    const auto joined = joins[rank].get();
+    ASSERT_TRUE(joined.ok()) << joined.status().ToString();
+    gangs[rank] = joined->gang;
+  }
+  std::future<Status> waits = std::async(std::launch::async, [&] { return gangs[1]->Barrier(); });
+  for (int i = 0; i < 75; ++i) {  // more than 7 budgets
+    std::this_thread::sleep_for(spec.elastic.recovery_budget / 10);
+    ASSERT_TRUE(object->Append("a").ok());
+  }
+  const Status met = gangs[0]->Barrier();
+  EXPECT_TRUE(met.ok()) << met.ToString();
+  const Status waited = waits.get();
+  EXPECT_TRUE(waited.ok()) << waited.ToString();
+
+  ranks[0]->OnGroup(LeaveFor(2));
+  ranks[0]->Watch();
+  const int first = busy[0];
+  std::this_thread::sleep_for(spec.elastic.recovery_budget);
+  ranks[0]->Watch();
+  EXPECT_EQ(busy[0], first) << "nothing has moved";
+  ASSERT_TRUE(object->Append("a").ok());
+  ranks[0]->Watch();
+  EXPECT_EQ(busy[0], first + 1);
 }
 
 // A rank that was in a group and is told to leave while it waits for the next one. With slices of
