@@ -133,6 +133,15 @@ void Applier::OnEndpoint(Gang& gang, Task& task, const wire::TaskEndpoint& endpo
   Recovery& open = *gang.mutable_recovery();
   const int64_t left = endpoint.left_wall_ms();
   if (open.detected_ms() == 0 || left < open.detected_ms()) open.set_detected_ms(left);
+  // Another rank, which knew less or was on its way out, told of the group's end first.
+  const bool late = gang.forming() && endpoint.left_epoch() + 1 == gang.epoch();
+  if (!endpoint.corrupt() || !late || open.reason_code() == "CORRUPT") return;
+  open.set_reason_code("CORRUPT");
+  open.set_cause(endpoint.cause());
+  Event event = MembershipEvent(gang, "REGROUPING", "REGROUPING");
+  event.set_reason_code("CORRUPT");
+  event.set_cause(endpoint.cause());
+  Happened(std::move(event), FindJob(gang.job_id()));
 }
 
 // For people: a rank that is far behind is named, and waited for.

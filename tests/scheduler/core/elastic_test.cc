@@ -289,6 +289,26 @@ TEST_F(ElasticGang, AGroupThatLostBytesOnTheWayIsCalledCorruptAndMeetsAgain) {
   EXPECT_THAT(Members(), ElementsAre(0, 1));
 }
 
+TEST_F(ElasticGang, CorruptionIsNamedAlsoWhereALeaverWasFirstToTell) {
+  Start(1, 3);
+  sim.Endpoint(Seat(2), 1, "it leaves");
+  EXPECT_EQ(sim.out.events.back().reason_code(), "GROUP_BROKEN");
+  wire::TaskReport report;
+  report.mutable_endpoint()->set_address("fresh");
+  report.mutable_endpoint()->set_left_epoch(1);
+  report.mutable_endpoint()->set_left_wall_ms(sim.now);
+  report.mutable_endpoint()->set_cause("from rank 1: corrupt bytes");
+  report.mutable_endpoint()->set_corrupt(true);
+  sim.Report(Seat(0), report);
+  ASSERT_THAT(sim.out.events, Not(IsEmpty()));
+  EXPECT_EQ(sim.out.events[0].reason_code(), "CORRUPT");
+  EXPECT_EQ(gang().epoch(), 2u) << "the same fault";
+  sim.Report(Seat(1), report);
+  for (const Event& event : sim.out.events) EXPECT_NE(event.reason_code(), "CORRUPT") << "known";
+  sim.Recovered(Seat(0), 8);
+  EXPECT_EQ(sim.job(id).recoveries(0).reason_code(), "CORRUPT");
+}
+
 TEST_F(ElasticGang, ARankWithoutRoomForItsCheckpointIsGoneOnWithout) {
   Start(1, 3);
   sim.Finish(Seat(0), "RESOURCE_EXHAUSTED", "checkpoint of step 9: No space left on device");
