@@ -7,11 +7,17 @@
 #include "collectives/transport/socket.h"
 
 namespace lepton::collectives {
+namespace {
+
+constexpr Duration kBusyPause = std::chrono::milliseconds(50);
+
+}  // namespace
 
 Dial::Dial(Target target, const GroupKey* key, ConnectionKind kind, Duration patience, int attempts)
     : target_(std::move(target)),
       key_(key),
       kind_(kind),
+      patience_(patience),
       attempt_(patience / std::max(1, attempts)),
       give_up_(RealClock().Now() + patience) {
   TryAgain();
@@ -47,7 +53,9 @@ Dial::State Dial::Advance() {
   }
   if (state_ == State::kTalking) {
     const Result<bool> done = handshake_->Advance(socket_.get());
-    if (!done.ok()) {
+    if (!done.ok() && handshake_->busy()) {
+      OnBusy(done.status());
+    } else if (!done.ok()) {
       Fail(done.status());
     } else if (*done) {
       state_ = State::kDone;
@@ -84,6 +92,15 @@ void Dial::OnError(int error) {
   }
   last_error_ = std::strerror(error);
   socket_.Reset();
+}
+
+// As long as the meeting lasts: it can be reached, and has not judged this rank.
+void Dial::OnBusy(const Status& refused) {
+  state_ = State::kConnecting;
+  socket_.Reset();
+  last_error_ = refused.message();
+  next_attempt_ = RealClock().Now() + kBusyPause;
+  give_up_ = next_attempt_ + patience_;
 }
 
 void Dial::Fail(Status status) {

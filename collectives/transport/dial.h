@@ -4,7 +4,7 @@
 //   CONNECTING --stands--> TALKING --proved--> DONE        a probe is DONE as soon as it stands
 //    |  ^ tries again while its patience lasts
 //    v  |
-//   (no way, no answer)                     FAILED: refused by the peer, or unreachable
+//   (no way, no answer; the peer is busy)   FAILED: refused by the peer, or unreachable
 //
 // Threads: one.
 #pragma once
@@ -48,6 +48,8 @@ class Dial {
   // kFailed. kUnavailable: nobody listens there, or it went away. kDeadlineExceeded: no connection
   // came about. Else as of ConnectorHandshake.
   const Status& status() const { return status_; }
+  // What hindered the newest attempt; empty if nothing did.
+  const std::string& trouble() const { return last_error_; }
   // No connection came about, and nobody refused one.
   bool unreachable() const { return unreachable_; }
 
@@ -56,12 +58,13 @@ class Dial {
   void TryAgain();
   void OnConnected();
   void OnError(int error);
+  void OnBusy(const Status& refused);
   void Fail(Status status);
 
   Target target_;
   const GroupKey* key_;
   ConnectionKind kind_;
-  Duration attempt_;
+  Duration patience_, attempt_;
   MonotonicTime give_up_, next_attempt_{};
   State state_ = State::kConnecting;
   UniqueFd socket_;

@@ -40,9 +40,24 @@ Status SendWhole(int fd, const void* data, size_t size) {
   return Unavailable(ErrnoStatus(sent < 0 ? errno : EPIPE, "send").message());
 }
 
-Status Refused(int peer, uint32_t verdict) {
-  return PermissionDenied("rank " + std::to_string(peer) + " refused us: wrong or late " +
-                          VerdictName(static_cast<Verdict>(verdict)));
+const char* WhyRefused(uint32_t verdict) {
+  switch (static_cast<Verdict>(verdict)) {
+    case Verdict::kWrongEpoch:
+      return "another epoch: the coordinator has formed a newer group, or this rank is ahead";
+    case Verdict::kWrongGroup:
+      return "another group: it counts other ranks than this one does";
+    case Verdict::kDuplicate:
+      return "duplicate: a process with this rank is connected already";
+    case Verdict::kLate:
+      return "late: its group has met";
+    case Verdict::kWrongToken:
+      return "wrong token: its group is another job's, or another attempt's";
+    case Verdict::kBusy:
+      return "busy: too many connections to its port prove nothing; keep other programs, a port "
+             "scanner perhaps, from the ports of tasks";
+    default:
+      return "malformed: it understood nothing, as if of another version of this program";
+  }
 }
 
 }  // namespace
@@ -107,7 +122,7 @@ Result<bool> ConnectorHandshake::Advance(int fd) {
   }
   LEPTON_ASSIGN_OR_RETURN(const bool whole, Receive(fd, &verdict_, sizeof(verdict_)));
   if (!whole) return false;
-  if (verdict_ != static_cast<uint32_t>(Verdict::kAccepted)) return Refused(peer_, verdict_);
+  if (verdict_ != static_cast<uint32_t>(Verdict::kAccepted)) return Refused(verdict_);
   return true;
 }
 
@@ -117,7 +132,7 @@ Status ConnectorHandshake::OnChallenge(int fd) {
                             "'s address answers in another protocol");
   }
   if (challenge_.verdict != static_cast<uint32_t>(Verdict::kAccepted)) {
-    return Refused(peer_, challenge_.verdict);
+    return Refused(challenge_.verdict);
   }
   if (!Equal(challenge_.proof, ProofFor(key_, "acceptor", hello_, challenge_.nonce))) {
     return PermissionDenied("rank " + std::to_string(peer_) + " does not know the group's token");
@@ -126,6 +141,11 @@ Status ConnectorHandshake::OnChallenge(int fd) {
   Fill(proof.proof, ProofFor(key_, "connector", hello_, challenge_.nonce));
   proved_ = true;
   return SendWhole(fd, &proof, sizeof(proof));
+}
+
+Status ConnectorHandshake::Refused(uint32_t verdict) {
+  busy_ = verdict == static_cast<uint32_t>(Verdict::kBusy);
+  return PermissionDenied("rank " + std::to_string(peer_) + " refused us: " + WhyRefused(verdict));
 }
 
 // True when the message is complete.

@@ -32,7 +32,7 @@ enum class Verdict : uint32_t {
   kLate,
   kWrongToken,
   kMalformed,
-  kBusy,  // too many unfinished handshakes
+  kBusy,  // too many unfinished handshakes: the connector tries again
 };
 // "epoch", "token": the `reason` label of lepton_collectives_refused_total.
 const char* VerdictName(Verdict verdict);
@@ -78,10 +78,13 @@ class ConnectorHandshake {
   // Call when readable. True when done. kPermissionDenied, saying why, when refused or when the
   // acceptor does not know the token; kUnavailable when it goes away.
   Result<bool> Advance(int fd);
+  // It was refused for others' sake: another connection may be accepted.
+  bool busy() const { return busy_; }
 
  private:
   Result<bool> Receive(int fd, void* message, size_t size);
   Status OnChallenge(int fd);
+  Status Refused(uint32_t verdict);
 
   const GroupKey& key_;
   const int peer_;
@@ -90,6 +93,7 @@ class ConnectorHandshake {
   uint32_t verdict_ = 0;
   size_t received_ = 0;  // of the current message
   bool proved_ = false;
+  bool busy_ = false;
 };
 
 // The acceptor's side as a state machine, so that a stranger who connects and keeps silent holds up

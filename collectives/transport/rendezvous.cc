@@ -13,7 +13,7 @@
 namespace lepton::collectives {
 namespace {
 
-constexpr size_t kMaxUnfinished = 64;
+constexpr size_t kMaxUnfinished = 64;  // besides one for each of the group
 constexpr int kLivenessMs = 50;
 constexpr int kAttempts = 3;  // of a connection, within the link's time-out
 
@@ -115,7 +115,10 @@ Status Joiner::ConnectAll(ConnectionKind kind) {
       for (const Dial& dial : dials_) late.push_back(dial.peer());
       std::string who = late.size() == 1 ? "rank" : "ranks";
       for (int peer : late) who += " " + std::to_string(peer);
-      return DeadlineExceeded(who + " did not come in time");
+      who += " did not come in time";
+      const auto hindered = std::find_if(dials_.begin(), dials_.end(),
+                                         [](const Dial& dial) { return !dial.trouble().empty(); });
+      return DeadlineExceeded(hindered == dials_.end() ? who : who + ": " + hindered->trouble());
     }
     Note(CheckAlive());
     Sleep();
@@ -209,7 +212,9 @@ void Joiner::AcceptStrangers() {
       return Slot(from, kind).valid() ? Verdict::kDuplicate : Verdict::kAccepted;
     };
     strangers_.emplace_back(std::move(fd), out_.key, judge);
-    if (strangers_.size() > kMaxUnfinished) {
+    // Who came while this rank was not here yet has said who it is, or has nothing to say.
+    if (strangers_.size() > kMaxUnfinished + out_.control.size()) AdvanceStrangers();
+    if (strangers_.size() > kMaxUnfinished + out_.control.size()) {
       strangers_.front().Refuse(Verdict::kBusy);
       strangers_.pop_front();
     }

@@ -23,6 +23,7 @@ constexpr int kAbort = 2;
 constexpr int kPulse = 3;
 constexpr int kPulsesInTime = 5;  // within the link's time-out
 constexpr size_t kMaxPayload = 2048;
+constexpr size_t kMaxLate = 16;
 
 struct FrameHeader {
   uint32_t type;
@@ -250,11 +251,16 @@ void Watcher::OnListener() {
     UniqueFd fd = AcceptFrom(listener_.socket);
     if (!fd.valid()) break;
     late_.emplace_back(std::move(fd), key_, [](int, ConnectionKind) { return Verdict::kLate; });
-    if (late_.size() > 16) {
+    if (late_.size() > kMaxLate) AdvanceLate();
+    if (late_.size() > kMaxLate) {
       late_.front().Refuse(Verdict::kBusy);
       late_.pop_front();
     }
   }
+  AdvanceLate();
+}
+
+void Watcher::AdvanceLate() {
   late_.remove_if([](AcceptorHandshake& stranger) { return stranger.Advance(); });
 }
 

@@ -63,6 +63,7 @@ class Watcher {
   void Forget(int rank);
   void Break(const std::string& message);
   void OnListener();
+  void AdvanceLate();
   void Send(int type, const std::string& payload);
 
   GroupKey key_;

@@ -1,10 +1,13 @@
 // Who gets into a group: members that know the token and the epoch, in time, and nobody else.
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <set>
 #include <thread>
@@ -12,6 +15,7 @@
 #include "collectives/backends/native_backend.h"
 #include "collectives/transport/handshake.h"
 #include "collectives/transport/member_address.h"
+#include "collectives/transport/rendezvous.h"
 #include "collectives/transport/socket.h"
 #include "runtime/base/metrics.h"
 #include "tests/support/silent_port.h"
@@ -208,6 +212,90 @@ TEST_F(JoinTest, SilentAndBabblingStrangersHoldUpNobody) {
   EXPECT_TRUE(first.ok()) << first.status().ToString();
   EXPECT_TRUE(second.ok()) << second.status().ToString();
   EXPECT_GE(Refusals("malformed"), before + 1);
+}
+
+// They are all in the queue of its port when it comes.
+TEST(RendezvousTest, ARankThatComesLastFindsAllOfALargeGroup) {
+  constexpr int kRanks = 80;
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  if (files.rlim_max < kRanks * kRanks) GTEST_SKIP() << "needs a limit of 6400 open files";
+  files.rlim_cur = std::max<rlim_t>(files.rlim_cur, kRanks * kRanks);
+  setrlimit(RLIMIT_NOFILE, &files);
+  std::vector<Listener> listeners;
+  std::vector<MemberAddress> members;
+  for (int rank = 0; rank < kRanks; ++rank) {
+    listeners.push_back(ListenOn("127.0.0.1").value());
+    const Listener& own = listeners.back();
+    members.push_back({"native", "", "here", getpid(), own.host, own.port});
+  }
+  std::vector<Status> met(kRanks);
+  std::vector<JoinedGroup> groups(kRanks);  // nobody leaves before all have met
+  const auto join = [&](int rank) {
+    const GroupSpec group{rank, kRanks, 1, kToken, std::vector<std::string>(kRanks)};
+    auto joined = Rendezvous(std::move(listeners[static_cast<size_t>(rank)]), group, members,
+                             TransportChoice::kNone, {}, Deadline::In(std::chrono::seconds(60)));
+    met[static_cast<size_t>(rank)] = joined.status();
+    if (joined.ok()) groups[static_cast<size_t>(rank)] = *std::move(joined);
+  };
+  const double before = Refusals("busy");
+  std::vector<std::thread> threads;
+  for (int rank = 1; rank < kRanks; ++rank) threads.emplace_back(join, rank);
+  std::this_thread::sleep_for(milliseconds(200));
+  join(0);
+  for (std::thread& thread : threads) thread.join();
+  for (const Status& status : met) ASSERT_TRUE(status.ok()) << status.ToString();
+  EXPECT_EQ(Refusals("busy"), before);
+}
+
+// They came behind it, and it is the first that is sent away.
+TEST_F(JoinTest, WhoIsRefusedForACrowdOfStrangersTriesAgain) {
+  Member a = NewMember(), b = NewMember();
+  const std::vector<std::string> members{a.address, b.address};
+  const MemberAddress target = MemberAddress::Decode(a.address, "native").value();
+  Result<std::unique_ptr<Communicator>> second = Internal("not run");
+  std::thread early([&] { second = Join(std::move(b), 1, members); });
+  std::this_thread::sleep_for(milliseconds(200));
+  std::vector<UniqueFd> crowd;
+  for (int i = 0; i < 200; ++i) {
+    auto fd = ConnectTo(target.host, target.port, Deadline::In(milliseconds(1000)));
+    ASSERT_TRUE(fd.ok());
+    crowd.push_back(std::move(*fd));
+  }
+  const auto first = Join(std::move(a), 0, members);
+  early.join();
+  EXPECT_TRUE(first.ok()) << first.status().ToString();
+  EXPECT_TRUE(second.ok()) << second.status().ToString();
+}
+
+TEST_F(JoinTest, ThePortOfARankThatIsAlwaysBusyIsNamed) {
+  const Listener crowded = ListenOn("127.0.0.1").value();
+  Member b = NewMember();
+  const std::vector<std::string> members{
+      MemberAddress{"native", "", "another host", getpid(), crowded.host, crowded.port}.Encode(),
+      b.address};
+  Status refused;
+  std::atomic<bool> over = false;
+  std::thread joiner([&] {
+    refused = Join(std::move(b), 1, members, milliseconds(500)).status();
+    over = true;
+  });
+  const GroupKey key{kToken, 1, 2, 0};
+  int tries = 0;
+  while (!over) {
+    pollfd waiting{crowded.socket.get(), POLLIN, 0};
+    if (poll(&waiting, 1, 20) <= 0) continue;
+    AcceptorHandshake dialer(AcceptFrom(crowded.socket), key,
+                             [](int, ConnectionKind) { return Verdict::kAccepted; });
+    dialer.Refuse(Verdict::kBusy);
+    ++tries;
+  }
+  joiner.join();
+  EXPECT_GT(tries, 1);
+  EXPECT_EQ(refused.code(), StatusCode::kDeadlineExceeded) << refused.ToString();
+  EXPECT_NE(refused.message().find("rank 0 refused us: busy: "), std::string::npos)
+      << refused.ToString();
+  EXPECT_NE(refused.message().find("keep other programs"), std::string::npos);
 }
 
 TEST_F(JoinTest, TokenNeverTravels) {
