@@ -19,7 +19,7 @@ ShmLink::ShmLink(std::shared_ptr<SharedSegment> segment, std::shared_ptr<const F
 Result<size_t> ShmLink::TrySend(const void* data, size_t size) {
   bool left = failure_->HasLeft(peer_rank_);
   uint64_t written = out_.written.load(std::memory_order_relaxed);
-  uint64_t read = out_.read.load(std::memory_order_acquire);
+  uint64_t read = out_.read.load(std::memory_order_seq_cst);  // a look: see collectives/README.md
   size_t moved = std::min(size, kRingBytes - static_cast<size_t>(written - read));
   if (moved == 0) {
     if (left && size > 0) return Unavailable("it left the group");

@@ -94,7 +94,7 @@ class GradientExchange {
   nn::TrainingProgram& program_;
   const Options options_;
   std::vector<Bucket> buckets_;
-  std::vector<size_t> bucket_of_;  // by parameter; statistics: the last
+  std::vector<size_t> bucket_of_;  // by parameter; not of statistics, for which nobody waits
   int64_t trained_ = 0;            // elements; statistics lie behind
 
   collectives::Communicator* gang_ = nullptr;
