@@ -1,6 +1,7 @@
 // What a rank's communicator is doing, for its watcher to tell the peers: how many operations of
-// all ranks it has begun, since when the one that runs does, and whether bytes move. Threads: Enter
-// and Leave by the one that runs the operations, the rest any.
+// all ranks it has begun, and since when the one that runs does. That its bytes move counts for all
+// communicators of the process: a rank that is late to one group may be busy in another. Threads:
+// Enter and Leave by the one that runs the operations, the rest any.
 #pragma once
 
 #include <atomic>
@@ -8,6 +9,7 @@
 #include <optional>
 
 #include "runtime/base/clock.h"
+#include "runtime/base/progress.h"
 
 namespace lepton::collectives {
 
@@ -15,13 +17,13 @@ class Activity {
  public:
   void Enter(bool all_ranks, MonotonicTime now) {
     since_ns_.store(now.time_since_epoch().count(), std::memory_order_relaxed);
-    if (all_ranks) Count(begun_);
+    // One thread at a time writes: no need for a locked addition.
+    if (all_ranks) begun_.store(begun() + 1, std::memory_order_relaxed);
   }
   void Leave() { since_ns_.store(0, std::memory_order_relaxed); }
-  void Moved() { Count(moves_); }
+  static void Moved() { progress::Moved(); }
 
   uint64_t begun() const { return begun_.load(std::memory_order_relaxed); }
-  uint64_t moves() const { return moves_.load(std::memory_order_relaxed); }
   // When the operation that runs began; none runs: empty.
   std::optional<MonotonicTime> since() const {
     const int64_t ns = since_ns_.load(std::memory_order_relaxed);
@@ -30,12 +32,7 @@ class Activity {
   }
 
  private:
-  // One thread at a time writes: no need for a locked addition.
-  static void Count(std::atomic<uint64_t>& counter) {
-    counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  }
-
-  std::atomic<uint64_t> begun_{0}, moves_{0};
+  std::atomic<uint64_t> begun_{0};
   std::atomic<int64_t> since_ns_{0};
 };
 

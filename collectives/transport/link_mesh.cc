@@ -38,7 +38,7 @@ Status LinkMesh::Run(std::span<Transfer> transfers, Deadline deadline) {
   while (!AllDone(transfers)) {
     LEPTON_ASSIGN_OR_RETURN(bool moved, Progress(transfers));
     if (moved) {
-      failure_->activity().Moved();
+      Activity::Moved();
       idle = 0;
       yields = waiter_.yields();
       continue;

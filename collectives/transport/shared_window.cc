@@ -50,6 +50,7 @@ void SharedWindow::Publish(uint64_t signature) {
   SlotHeader& mine = slot(rank_);
   mine.signature.store(signature, std::memory_order_relaxed);
   mine.posted.store(round_, std::memory_order_seq_cst);
+  Activity::Moved();
   RingPeers();
 }
 
@@ -73,6 +74,7 @@ Status SharedWindow::WaitAllPublished(Deadline deadline) {
 
 void SharedWindow::PublishReduced() {
   slot(rank_).reduced.store(round_, std::memory_order_seq_cst);
+  Activity::Moved();
   RingPeers();
 }
 

@@ -92,8 +92,8 @@ void Watcher::Send(int type, const std::string& payload) {
   frame.append(payload, 0, header.bytes);
   std::lock_guard lock(send_mutex_);
   for (Peer& peer : peers_) {
-    // A frame always fits the buffer of a connection that carries a handful of them in its life. A
-    // peer that cannot be told has died or will find the connection closed.
+    // A peer whose watcher has not read for so long that its buffer is full of pulses gets no more:
+    // it learns that the group is over as the connection closes, as one does that has died.
     if (peer.control.valid()) {
       (void)!send(peer.control.get(), frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     }
@@ -129,8 +129,7 @@ int Watcher::SendPulse() {
     next_pulse_ = now + pulse_every_;
     const progress::Look look = progress::Now();
     const Activity& activity = failure_->activity();
-    const Pulse pulse{look.ticks + look.moves + activity.moves(), activity.begun(),
-                      look.computing ? 1u : 0u, 0};
+    const Pulse pulse{look.ticks + look.moves, activity.begun(), look.computing ? 1u : 0u, 0};
     Send(kPulse, std::string(reinterpret_cast<const char*>(&pulse), sizeof(pulse)));
     See(key_.rank, pulse.ticks, pulse.begun, look.computing);
     CheckMoving();

@@ -12,8 +12,8 @@ namespace lepton::progress {
 
 // Something was done: a kernel ran, a piece of data was read.
 void Tick();
-// Bytes went to a disk or came from one. Counted apart: a training thread that stands still beside
-// a thread that writes is stuck, but a group in which all wait for a slow disk is not.
+// Bytes went to a disk or a peer, or came from one. Counted apart: a training thread that stands
+// still beside a thread that writes is stuck, but a group in which all wait for a slow disk is not.
 void Moved();
 
 // While one lives, ticks are due. Between them the work waits, for peers, disks or orders, which

@@ -70,6 +70,26 @@ TEST_P(PatienceTest, AGroupThatStandsStillIsOver) {
   EXPECT_GE(exceeded, 1);
 }
 
+// One may take longer than anybody is patient with those that stand still.
+TEST_P(PatienceTest, ASumMovesAsItGoesOn) {
+  constexpr size_t kCount = size_t{4} << 20;
+  for (const int size : {2, 3}) {
+    GangOptions options = Watched(&backend_);
+    options.size = size;
+    options.communicator.timeout = std::chrono::seconds(60);
+    const auto results = RunGang(options, [](Communicator& comm) -> std::string {
+      std::vector<float> values(kCount, 1);
+      const uint64_t before = progress::Now().moves;
+      const Status sum =
+          comm.AllReduce(values.data(), values.data(), kCount, DataType::kFloat32, ReduceOp::kSum);
+      const uint64_t moves = progress::Now().moves - before;
+      if (!sum.ok()) return sum.ToString();
+      return moves >= 16 ? "" : "moved " + std::to_string(moves) + " times in 16 MiB";
+    });
+    for (const std::string& result : results) EXPECT_EQ(result, "");
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Transports, PatienceTest,
                          testing::Values(TransportChoice::kShm, TransportChoice::kTcp),
                          [](const auto& info) {
