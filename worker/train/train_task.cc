@@ -10,8 +10,14 @@ namespace lepton::worker {
 Status RunTrain(TaskContext& context) {
   LEPTON_ASSIGN_OR_RETURN(TrainSession session, OpenSession(context));
   if (session.first_step > session.stop_step) {
-    return FailedPrecondition(fmt::format("the checkpoint is of step {}, behind the end at step {}",
-                                          session.first_step, session.stop_step));
+    const char* const field = session.stop_step < session.total_steps
+                                  ? "labels.lepton.stop_at_step or .stop_at_epoch"
+                              : context.spec().steps > 0 ? "steps"
+                                                         : "epochs";
+    return FailedPrecondition(fmt::format(
+        "{}: the run ends at step {}, but the checkpoint that it goes on from is of step "
+        "{}: raise {}, or begin without the checkpoint",
+        field, session.stop_step, session.first_step, field));
   }
   if (context.membership() != nullptr) return TrainElastically(context, session);
   LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<collectives::Communicator> gang,

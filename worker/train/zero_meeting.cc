@@ -1,6 +1,7 @@
 #include "worker/train/zero_state.h"
 
 #include <fmt/format.h>
+#include <glog/logging.h>
 
 #include <algorithm>
 
@@ -12,7 +13,10 @@ namespace {
 using collectives::Communicator;
 using collectives::DataType;
 
-// What a rank says of itself as ranks meet. A rank with more parts than fit says less than it has.
+// What a rank says of itself as ranks meet. A rank with more parts than fit says less than it has:
+// so many come together only where several handovers fail one after another, each of which leaves
+// what has come beside what was there (KeepBoth). If nobody else has the rest, the job starts again
+// from its checkpoint.
 // Of one that has the sums of a step: `parts` count before it, and `after`, which lie behind them,
 // once it is applied, since stripes move in a step.
 struct ZeroRecord {
@@ -62,6 +66,11 @@ Result<ZeroState::Meeting> ZeroState::Meet(Communicator& gang, const Mine& mine)
   for (const Piece& piece : pieces_) record.parts += record.Add(piece.at, record.parts);
   for (const Piece& piece : moves_ ? moves_->pieces : pieces_) {
     if (reduced_) record.after += record.Add(piece.at, record.parts + record.after);
+  }
+  if (record.parts + record.after == static_cast<int64_t>(ZeroRecord::kMaxParts)) {
+    LOG(WARNING) << "parallel.zero: this rank holds " << pieces_.size()
+                 << " parts of the state after meetings that failed, and can tell of "
+                 << ZeroRecord::kMaxParts;
   }
   std::vector<ZeroRecord> all(ranks);
   LEPTON_RETURN_IF_ERROR(

@@ -49,6 +49,31 @@ class TrainTaskTest : public testing::TaskTest {
   }
 };
 
+TEST_F(TrainTaskTest, ACheckpointBehindTheEndIsRefusedNamingWhatEndsTheRun) {
+  wire::StartTask start = Start(testing::BlobsCsv(303, 3));
+  const std::vector<Rank> stopped =
+      Train(Spec(kBlobs), start, 1, [](FakeTask& task) { task.stop_at_checkpoint = 15; });
+  start.set_resume_checkpoint(stopped[0].task->checkpoints.back().manifest());
+  spec::JobSpec shorter = Spec(kBlobs);
+  shorter.epochs = 1;
+  const auto refused = [&](const spec::JobSpec& spec) {
+    const Status status = Train(spec, start)[0].status;
+    EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition) << status.ToString();
+    return status.message();
+  };
+  EXPECT_THAT(refused(shorter), HasSubstr("raise epochs, or begin without the checkpoint"));
+  shorter.steps = 7;
+  EXPECT_THAT(
+      refused(shorter),
+      HasSubstr(fmt::format("steps: the run ends at step 7, but the checkpoint that it goes "
+                            "on from is of step {}",
+                            stopped[0].task->checkpoints.back().step())));
+  shorter.steps = 100;
+  shorter.labels["lepton.stop_at_step"] = "4";
+  EXPECT_THAT(refused(shorter),
+              HasSubstr("labels.lepton.stop_at_step or .stop_at_epoch: the run ends at step 4"));
+}
+
 TEST_F(TrainTaskTest, LearnsAndStoresAModelWithItsLineage) {
   const wire::StartTask start = Start(testing::BlobsCsv(303, 3));
   const std::vector<Rank> ranks = Train(Spec(kBlobs), start);
