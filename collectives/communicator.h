@@ -43,8 +43,8 @@ using HandlePtr = std::unique_ptr<Handle>;
 
 struct Options {
   // Default deadline of each operation. With link_timeout, how long none of the group's ranks may
-  // have moved (runtime/base/progress.h, or bytes of an operation) before one that waits gives up:
-  // a rank that is slow is waited for as long as it moves.
+  // have moved (runtime/base/progress.h), nor those of this process's other groups, before one that
+  // waits gives up: a rank that is slow is waited for as long as it moves.
   Duration timeout = std::chrono::seconds(30);
   // Positive: ranks write to each other all the time, and what the peer's host does not acknowledge
   // for so long breaks the group: a cut cable is found in this time, an operation under way or not.

@@ -17,8 +17,6 @@ constexpr Duration kLongestMeeting = std::chrono::minutes(10);
 // the next one meets: two link time-outs, and the rest of the budget is for going on without one of
 // them.
 constexpr int kLinkTimeoutsInBudget = 4;
-// A group in which nobody computes, no byte moves and nobody dies waits for ever.
-constexpr int kBudgetsOfStillness = 3;
 constexpr int kBudgetsBetweenSlowEvents = 10;  // about one seat
 
 }  // namespace

@@ -16,6 +16,10 @@
 
 namespace lepton::worker {
 
+// A group in which nobody computes, no byte moves and nobody dies for so many recovery budgets
+// waits for ever.
+inline constexpr int kBudgetsOfStillness = 3;
+
 class GangMembership final : public Membership {
  public:
   using Report = std::function<void(const wire::TaskUp&)>;

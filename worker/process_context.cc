@@ -28,6 +28,7 @@ using std::chrono::seconds;
 constexpr Duration kMeetingLimit = minutes(10);
 constexpr Duration kJoinLimit = seconds(60);
 constexpr Duration kSendLimit = seconds(30);
+constexpr int kLinkTimeouts = 4;  // within the time that a group may stand still
 
 UniqueFd TerminationSignals() {
   sigset_t set;
@@ -190,18 +191,20 @@ Result<std::unique_ptr<collectives::Communicator>> ProcessContext::JoinGang() {
       return Internal("the gang's list of members is not complete");
     }
   }
-  return backend->Join(std::move(endpoint), group, GangOptions(), Deadline::In(kJoinLimit));
+  return backend->Join(std::move(endpoint), group, GangOptions(spec_), Deadline::In(kJoinLimit));
 }
 
 Result<std::unique_ptr<collectives::Communicator>> ProcessContext::JoinGroup(
     collectives::Communicator& gang, int color, int leaves) {
-  return collectives::Split(gang, color, bind_address_, GangOptions(), Deadline::In(kJoinLimit),
-                            leaves);
+  return collectives::Split(gang, color, bind_address_, GangOptions(spec_),
+                            Deadline::In(kJoinLimit), leaves);
 }
 
-collectives::Options ProcessContext::GangOptions() const {
+collectives::Options GangOptions(const spec::JobSpec& spec) {
   collectives::Options options;
-  options.timeout = std::max<Duration>(options.timeout, spec_.elastic.recovery_budget);
+  options.timeout =
+      std::max<Duration>(options.timeout, kBudgetsOfStillness * spec.elastic.recovery_budget);
+  options.link_timeout = options.timeout / kLinkTimeouts;
   return options;
 }
 

@@ -44,7 +44,6 @@ class ProcessContext final : public TaskContext {
   void Finish(const Status& status);
 
  private:
-  collectives::Options GangOptions() const;
   void Listen();
   void OnOrder(wire::TaskDown order);
   void RequestStop(const std::string& reason);
@@ -74,5 +73,10 @@ class ProcessContext final : public TaskContext {
   std::unique_ptr<ShardOrders> shards_;         // of one that takes shards
   std::thread listener_;
 };
+
+// Of a gang whose ranks start again from a checkpoint if one is lost. As in one that goes on,
+// nobody is limited who moves; one that stands still is given more time, for the way back is
+// longer.
+collectives::Options GangOptions(const spec::JobSpec& spec);
 
 }  // namespace lepton::worker

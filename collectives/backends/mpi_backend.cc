@@ -19,7 +19,7 @@ namespace lepton::collectives {
 namespace {
 
 constexpr int kTag = 1;
-constexpr size_t kMaxMessage = size_t{1} << 30;  // MPI counts are ints
+constexpr size_t kMaxMessage = size_t{16} << 20;  // what moves is seen a message at a time
 constexpr Duration kPatientLook = std::chrono::microseconds(100);
 
 // All calls into MPI, whose threading level is MPI_THREAD_SERIALIZED.
@@ -85,6 +85,7 @@ class MpiMesh final : public Mesh {
   std::shared_ptr<Failure> failure_;
   bool patient_ = false;
   std::vector<MPI_Request> requests_;
+  std::vector<int> done_;  // of them, in one look
 };
 
 Status MpiMesh::Start(std::span<Transfer> transfers) {
@@ -106,15 +107,21 @@ Status MpiMesh::Start(std::span<Transfer> transfers) {
 
 Status MpiMesh::Run(std::span<Transfer> transfers, Deadline deadline) {
   LEPTON_RETURN_IF_ERROR(Start(transfers));
+  done_.resize(requests_.size());
+  size_t under_way = requests_.size();
   for (int tries = 0;; ++tries) {
     int done = 0;
-    {
+    if (under_way > 0) {
       std::lock_guard lock(mpi_mutex);
-      int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
-                             MPI_STATUSES_IGNORE);
-      LEPTON_RETURN_IF_ERROR(MpiStatus(code, "MPI_Testall"));
+      int code = MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &done,
+                              done_.data(), MPI_STATUSES_IGNORE);
+      LEPTON_RETURN_IF_ERROR(MpiStatus(code, "MPI_Testsome"));
     }
-    if (done != 0) {
+    if (done > 0) {
+      Activity::Moved();
+      under_way -= static_cast<size_t>(done);
+    }
+    if (under_way == 0) {
       for (Transfer& t : transfers) t.done = t.bytes;
       return {};
     }

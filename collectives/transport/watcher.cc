@@ -36,6 +36,19 @@ struct Pulse {
   uint32_t reserved;
 };
 
+// When this process last saw anybody move, itself or a peer in any of its groups. Ranks of one
+// group may wait for one that waits in another, where somebody moves whom they do not see: the
+// groups of a split, of which the parent sees all.
+std::atomic<int64_t> newest_move_ns{0};
+
+void SawMove(MonotonicTime now) {
+  newest_move_ns.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+}
+
+MonotonicTime NewestMove() {
+  return MonotonicTime(Duration(newest_move_ns.load(std::memory_order_relaxed)));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Watcher>> Watcher::Start(JoinedGroup& group,
@@ -148,15 +161,17 @@ void Watcher::See(int rank, uint64_t ticks, uint64_t begun, bool computing) {
   std::lock_guard lock(looks_mutex_);
   Look& look = looks_[static_cast<size_t>(rank)];
   const bool still = look.ticks == ticks && look.begun == begun && look.moved != MonotonicTime{};
-  look = {ticks, begun, computing, still ? look.moved : RealClock().Now()};
+  const MonotonicTime now = RealClock().Now();
+  if (!still) SawMove(now);
+  look = {ticks, begun, computing, still ? look.moved : now};
 }
 
 // A rank that is stuck is killed by its agent, and one that is slow moves, as does a disk: what is
-// left is a group in which all wait for each other, or for a disk that hangs.
+// left are groups in which all wait for each other, or for a disk that hangs.
 void Watcher::CheckMoving() {
   const std::optional<MonotonicTime> since = failure_->activity().since();
   if (!since || failure_->raised()) return;
-  MonotonicTime moved = *since;
+  MonotonicTime moved = std::max(*since, NewestMove());
   {
     std::lock_guard lock(looks_mutex_);
     for (const Look& look : looks_) moved = std::max(moved, look.moved);

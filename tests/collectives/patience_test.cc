@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "collectives/backends/native_backend.h"
+#include "collectives/split.h"
 #include "runtime/base/progress.h"
 #include "tests/collectives/gang.h"
 
@@ -88,6 +89,31 @@ TEST_P(PatienceTest, ASumMovesAsItGoesOn) {
     });
     for (const std::string& result : results) EXPECT_EQ(result, "");
   }
+}
+
+// Rank 2 waits for rank 1, which waits for rank 0, which is in no group with rank 2 but the first.
+TEST_P(PatienceTest, WhoMovesIsWaitedForByThoseOfOtherGroupsToo) {
+  const auto results = RunGang(Watched(&backend_), [this](Communicator& all) -> std::string {
+    const auto part = [&](bool takes_part) {
+      return Split(all, takes_part ? 0 : -1, "127.0.0.1", Watched(&backend_).communicator,
+                   Deadline::In(std::chrono::seconds(20)));
+    };
+    const auto first = part(all.rank() < 2), second = part(all.rank() > 0);
+    if (!first.ok() || !second.ok()) {
+      return first.status().ToString() + second.status().ToString();
+    }
+    for (int i = 0; i < 60 && all.rank() == 0; ++i) {
+      std::this_thread::sleep_for(milliseconds(20));
+      progress::Tick();
+    }
+    for (const auto* group : {&first, &second}) {
+      if (**group == nullptr) continue;
+      if (Status met = (**group)->Barrier(); !met.ok()) return met.ToString();
+    }
+    const Status met = all.Barrier();
+    return met.ok() ? "" : met.ToString();
+  });
+  for (const std::string& result : results) EXPECT_EQ(result, "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Transports, PatienceTest,

@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import Cluster, ClusterTest, main, wait_until  # noqa: E402
@@ -88,6 +89,19 @@ class Divided(ClusterTest):
         self.assertLess(int(found[1]), BUDGET_S * 1000)
         calm = c.wait_job(c.submit(self.spec(c, epochs=20)), timeout=90)
         self.assertEqual(job["result"]["weights_sha256"], calm["result"]["weights_sha256"])
+
+    def test_a_rank_that_is_slow_is_waited_for_as_long_as_it_moves(self):
+        c = Cluster(workers=3, slots=1)
+        self.addCleanup(c.stop)
+        gate = c.folder / "gate"
+        c.start_worker("slow", env={"LEPTON_TEST_TRAIN_FAULT": f"gate@5:{gate}"})
+        c.wait_for_workers(4)
+        job_id = c.submit(self.spec(c, epochs=4))
+        wait_until(lambda: pathlib.Path(f"{gate}.reached").exists(), 30, "the gate")
+        time.sleep(36)  # the others may not move for 30 s, if this one does not either
+        gate.touch()
+        job = c.wait_job(job_id, timeout=90)
+        self.assertEqual((job["state"], job["attempt"]), ("SUCCEEDED", 1), job)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@
 #include "runtime/base/file.h"
 #include "storage/objects/object_store.h"
 #include "tests/support/silent_port.h"
+#include "worker/process_context.h"
 
 namespace lepton::worker {
 namespace {
@@ -142,6 +143,18 @@ TEST(GangMembership, WhoStoresIsWaitedForAndSaysThatItIsBusy) {
   ASSERT_TRUE(object->Append("a").ok());
   ranks[0]->Watch();
   EXPECT_EQ(busy[0], first + 1);
+}
+
+TEST(GangMembership, AGangThatStartsAgainLimitsNobodyWhoMovesEither) {
+  spec::JobSpec spec;
+  for (const int budget_s : {2, 10, 60}) {
+    spec.elastic.recovery_budget = std::chrono::seconds(budget_s);
+    const collectives::Options options = GangOptions(spec);
+    EXPECT_GT(options.link_timeout, Duration{}) << "the watcher decides how long to wait";
+    EXPECT_GE(options.timeout, std::chrono::seconds(30));
+    EXPECT_GE(options.timeout, 3 * spec.elastic.recovery_budget);
+    EXPECT_LT(2 * options.link_timeout, options.timeout);
+  }
 }
 
 // A rank that was in a group and is told to leave while it waits for the next one. With slices of
