@@ -66,7 +66,8 @@ def gpt(p, tokens):
     b, t = tokens.shape
     wte = p["transformer.wte.weight"]
     x = F.embedding(tokens, wte) + p["transformer.wpe.weight"][:t]
-    mask = torch.full((t, t), -math.inf).triu(1)
+    masks = {kind: torch.full((t, t), -math.inf, dtype=kind).triu(1)
+             for kind in (torch.float32, torch.bfloat16)}
 
     def dense(name, x):  # GPT-2 keeps these weights [in, out]
         return F.linear(x, p[name + ".weight"].t(), p[name + ".bias"])
@@ -79,7 +80,7 @@ def gpt(p, tokens):
         q, k, v = dense(n + "attn.c_attn", norm(n + "ln_1", x)).split(width, 2)
         q, k, v = (z.view(b, t, heads, width // heads).transpose(1, 2) for z in (q, k, v))
         a = q @ k.transpose(-2, -1) / math.sqrt(width // heads)
-        y = F.softmax(a + mask, -1).to(v.dtype) @ v
+        y = F.softmax(a + masks[a.dtype], -1).to(v.dtype) @ v
         x = x + dense(n + "attn.c_proj", y.transpose(1, 2).reshape(b, t, width))
         x = x + dense(n + "mlp.c_proj", F.gelu(dense(n + "mlp.c_fc", norm(n + "ln_2", x))))
     return F.linear(norm("transformer.ln_f", x), wte)
@@ -118,13 +119,16 @@ class Torch:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
             return self.forward(self.params, self.x)
 
-    def step(self, clip=float("inf")):
+    def step(self, clip=None):
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.logits()
         loss = F.cross_entropy(logits.float().flatten(0, -2), self.y)
         loss.backward()
         # Our step also measures the gradient's norm, to stop on what is not finite.
-        torch.nn.utils.clip_grad_norm_(self.trained, clip)
+        if clip is None:
+            torch.norm(torch.stack([torch.norm(p.grad) for p in self.trained]))
+        else:
+            torch.nn.utils.clip_grad_norm_(self.trained, clip)
         self.optimizer.step()
         return loss.item()
 

@@ -12,17 +12,18 @@ namespace lepton::graph {
 
 class Executor {
  public:
-  static constexpr size_t kMaxPlans = 8;
+  static constexpr size_t kMostPlans = 8;
 
   Executor(const Graph& graph, const KernelTable& kernels, Device device = {},
-           PlanOptions options = {})
+           PlanOptions options = {}, size_t most_plans = kMostPlans)
       : graph_(graph),
         kernels_(kernels),
         device_(device),
         options_(options),
+        most_plans_(most_plans),
         packs_(options.transient_packs) {}
 
-  // The plan for these input types: from the cache, or made now. Valid until kMaxPlans other shapes
+  // The plan for these input types: from the cache, or made now. Valid until `most_plans` other shapes
   // were asked for. `*made` (may be null) says whether it is new and so has nothing bound yet.
   Result<Plan*> PlanFor(std::span<const TensorType> inputs, bool* made = nullptr);
   // The one that was asked for last; null: none was.
@@ -42,6 +43,7 @@ class Executor {
   const KernelTable& kernels_;
   const Device device_;
   const PlanOptions options_;
+  const size_t most_plans_;
   PackCache packs_;
   std::list<Cached> plans_;  // the last used first
 };

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include "runtime/base/thread_pool.h"
 #include "runtime/formats/onnx/import.h"
 #include "runtime/nn/int8_products.h"
 #include "runtime/nn/model_list.h"
@@ -35,7 +36,9 @@ int64_t MostRows(const Batch& batch) {
   constexpr int64_t kTokens = 4096;
   constexpr int64_t kPixels = 1 << 18;
   if (OfFeatures(batch)) return kFeatures;
-  const int64_t most = (OfTokens(batch) ? kTokens : kPixels) / RowElements(batch);
+  int64_t most = (OfTokens(batch) ? kTokens : kPixels) / RowElements(batch);
+  // Some kernels give each thread images of its own.
+  if (!OfTokens(batch)) most = std::max<int64_t>(most, ThreadPool::Compute().threads());
   return static_cast<int64_t>(
       std::bit_floor(static_cast<uint64_t>(std::clamp<int64_t>(most, 1, kFeatures))));
 }
@@ -53,6 +56,10 @@ RowCosts CostsOf(const Batch& batch, bool on_device, bool visited) {
   }
   return costs;
 }
+
+// Plans are kept for so many sizes of batches and lengths of texts: without gradients they are
+// small.
+constexpr size_t kMostPlans = 16;
 
 Buffer& Grown(Buffer& buffer, size_t bytes) {
   if (buffer.size() < bytes) buffer = Buffer(bytes);
@@ -108,7 +115,8 @@ ForwardProgram::ForwardProgram(const Signature& signature, const std::string& pr
     : signature_(signature),
       graph_(onnx::ImportOps()),
       builder_(graph_, /*training=*/false, precision, tensor),
-      executor_(graph_, KernelsOf(backend), {}, PlanOptionsOf(backend, transient_packs)),
+      executor_(graph_, KernelsOf(backend), {}, PlanOptionsOf(backend, transient_packs),
+                kMostPlans),
       backend_(backend) {}
 
 Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(

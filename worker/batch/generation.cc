@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "worker/data/examples.h"
 
@@ -26,8 +27,9 @@ class Growing {
         numbers_(numbers),
         buffer_(model.signature()),
         texts_(prompts.size()),
-        said_(prompts.size()),
-        ended_(prompts.size()) {
+        prompt_of_(prompts.size()),
+        said_(prompts.size()) {
+    std::iota(prompt_of_.begin(), prompt_of_.end(), size_t{0});
     for (size_t i = 0; i < prompts.size(); ++i) {
       texts_[i].ids = prompts[i];
       if (texts_[i].ids.empty()) texts_[i].ids = {0};
@@ -35,8 +37,7 @@ class Growing {
   }
 
   Result<std::vector<std::vector<uint32_t>>> Run() {
-    for (int64_t token = 0; token < options_.max_tokens; ++token) {
-      if (std::all_of(ended_.begin(), ended_.end(), [](bool ended) { return ended; })) break;
+    for (int64_t token = 0; token < options_.max_tokens && !texts_.empty(); ++token) {
       LEPTON_RETURN_IF_ERROR(Step(token));
     }
     return std::move(said_);
@@ -53,20 +54,21 @@ class Growing {
     const int64_t outputs = model_.outputs();
     logits_.resize(buffer_.rows() * buffer_.sequence() * outputs);
     LEPTON_RETURN_IF_ERROR(model_.Forward(buffer_.batch(), logits_));
+    size_t going = 0;  // those that have not ended move up
     for (size_t i = 0; i < texts_.size(); ++i) {
-      if (ended_[i]) continue;
       const auto last = static_cast<int64_t>(i) * buffer_.sequence() +
                         static_cast<int64_t>(texts_[i].ids.size()) - 1;
-      const uint32_t next =
-          ChooseToken(std::span<const float>(logits_).subspan(last * outputs, outputs),
-                      options_.temperature, UniformDraw(options_.seed, numbers_[i], token));
-      if (model_.encoder() != nullptr && model_.encoder()->IsEnd(next)) {
-        ended_[i] = true;
-        continue;
-      }
-      said_[i].push_back(next);
+      const uint32_t next = ChooseToken(
+          std::span<const float>(logits_).subspan(last * outputs, outputs), options_.temperature,
+          UniformDraw(options_.seed, numbers_[prompt_of_[i]], token));
+      if (model_.IsEnd(next)) continue;
+      said_[prompt_of_[i]].push_back(next);
       texts_[i].ids.push_back(static_cast<int32_t>(next));
+      if (going != i) texts_[going] = std::move(texts_[i]);
+      prompt_of_[going++] = prompt_of_[i];
     }
+    texts_.resize(going);
+    prompt_of_.resize(going);
     return Status::Ok();
   }
 
@@ -74,9 +76,9 @@ class Growing {
   const spec::GenerateSpec& options_;
   const std::span<const int64_t> numbers_;
   BatchBuffer buffer_;
-  std::vector<TokenText> texts_;
+  std::vector<TokenText> texts_;  // that have not ended
+  std::vector<size_t> prompt_of_;
   std::vector<std::vector<uint32_t>> said_;
-  std::vector<bool> ended_;
   std::vector<float> logits_;
 };
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "worker/data/length_groups.h"
 #include "worker/train/evaluation.h"
 
 namespace lepton::worker {
@@ -40,15 +41,26 @@ Result<std::string> RowAsker::Ask(int64_t first, int64_t last, TokenSums* sums) 
 Status RowAsker::AskBlock(int64_t first, int64_t last, std::string* out, TokenSums* sums) {
   numbers_.resize(last - first);
   std::iota(numbers_.begin(), numbers_.end(), first);
-  LEPTON_RETURN_IF_ERROR(examples_.Fill(0, numbers_, buffer_));
+  std::vector<RowAnswer> answers(numbers_.size());
+  for (const std::vector<int64_t>& together : GroupsByLength(examples_, numbers_)) {
+    LEPTON_ASSIGN_OR_RETURN(std::vector<RowAnswer> some, AskTogether(together, sums));
+    for (size_t i = 0; i < together.size(); ++i) answers[together[i] - first] = std::move(some[i]);
+  }
+  for (const RowAnswer& answer : answers) writer_.Append(answer, out);
+  return Status::Ok();
+}
+
+Result<std::vector<RowAnswer>> RowAsker::AskTogether(std::span<const int64_t> examples,
+                                                     TokenSums* sums) {
+  LEPTON_RETURN_IF_ERROR(examples_.Fill(0, examples, buffer_));
   const nn::Batch batch = buffer_.batch();
   const int64_t outputs = model_.outputs();
   logits_.resize(nn::Predictions(model_.signature(), batch) * outputs);
   LEPTON_RETURN_IF_ERROR(model_.Forward(batch, logits_));
 
-  std::vector<RowAnswer> answers(numbers_.size());
+  std::vector<RowAnswer> answers(examples.size());
   for (size_t i = 0; i < answers.size(); ++i) {
-    answers[i].row = examples_.row_number(numbers_[i]);
+    answers[i].row = examples_.row_number(examples[i]);
     if (file_of_) answers[i].file = file_of_(answers[i].row);
     if (model_.signature().per_token) continue;
     const auto logits = std::span<const float>(logits_).subspan(i * outputs, outputs);
@@ -60,8 +72,7 @@ Status RowAsker::AskBlock(int64_t first, int64_t last, std::string* out, TokenSu
   }
   if (model_.signature().per_token) LEPTON_RETURN_IF_ERROR(AnswerTokens(answers, sums));
   if (generate_.max_tokens > 0) LEPTON_RETURN_IF_ERROR(AddGenerated(answers));
-  for (const RowAnswer& answer : answers) writer_.Append(answer, out);
-  return Status::Ok();
+  return answers;
 }
 
 Status RowAsker::AnswerTokens(std::vector<RowAnswer>& answers, TokenSums* sums) {

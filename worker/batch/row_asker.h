@@ -32,6 +32,8 @@ class RowAsker {
 
  private:
   Status AskBlock(int64_t first, int64_t last, std::string* out, TokenSums* sums);
+  // Of examples that are computed together.
+  Result<std::vector<RowAnswer>> AskTogether(std::span<const int64_t> examples, TokenSums* sums);
   Status AnswerTokens(std::vector<RowAnswer>& answers, TokenSums* sums);
   Status AddGenerated(std::vector<RowAnswer>& answers);
 

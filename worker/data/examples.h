@@ -34,6 +34,9 @@ class Examples {
   // Answers that a model gives for one example, at most: 1, or one a token.
   virtual int64_t predictions() const { return 1; }
 
+  // Tokens that Fill makes of it alone, padding included; 1 where all are of one size.
+  virtual int64_t padded_length(int64_t) const { return 1; }
+
   // About how much Fill writes for one example: whether it is worth a thread.
   virtual int64_t example_bytes() const = 0;
 

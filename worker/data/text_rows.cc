@@ -45,8 +45,8 @@ class TextFiller {
 int64_t PaddedLength(int64_t length, int64_t context) {
   int64_t padded = 16;
   for (int64_t step = 16; padded < length; padded += step) {
-    // From 64 on, steps are half of a power of two.
-    while (padded >= 4 * step) step *= 2;
+    // From 128 on, steps are a quarter of a power of two.
+    while (padded >= 8 * step) step *= 2;
   }
   return std::clamp<int64_t>(padded, 1, std::max<int64_t>(1, context));
 }

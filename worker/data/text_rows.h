@@ -18,7 +18,8 @@ struct TokenRows {
   int64_t size(int64_t row) const { return ends[row] - begin(row); }
 };
 
-// `length` tokens padded: 16, 32, 48, 64, 96, 128, 192, 256, 384, ..., at most `context`.
+// `length` tokens padded: by steps of 16 to 128, then four to each doubling (160, 192, 224, 256,
+// 320, ...), at most `context`. Each length is a plan; what is padded is computed.
 int64_t PaddedLength(int64_t length, int64_t context);
 
 class TextRows final : public Examples {
@@ -36,6 +37,9 @@ class TextRows final : public Examples {
   Status Fill(uint64_t epoch, std::span<const int64_t> examples, BatchBuffer& out) const override;
   int64_t row_number(int64_t example) const override { return row_numbers_[example]; }
   int64_t predictions() const override { return next_token_ ? context_ : 1; }
+  int64_t padded_length(int64_t example) const override {
+    return PaddedLength(rows_->size(row_numbers_[example]), context_);
+  }
   int64_t example_bytes() const override { return context_ * 8; }
 
  private:

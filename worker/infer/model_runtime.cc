@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/base/json_text.h"
 #include "worker/data/normalize.h"
 #include "worker/train/model_files.h"
 
@@ -68,6 +69,26 @@ Result<int64_t> NumbersOfRow(const storage::ModelManifest& manifest,
   return static_cast<int64_t>(features);
 }
 
+// eos_token_id of the kept files, a number or several; generation_config.json goes first.
+Result<std::vector<uint32_t>> EndTokens(const storage::ObjectStore& objects,
+                                        const storage::ModelManifest& manifest) {
+  std::vector<uint32_t> ends;
+  for (const char* name : {"generation_config.json", "config.json"}) {
+    const auto kept = manifest.files.find(name);
+    if (kept == manifest.files.end()) continue;
+    LEPTON_ASSIGN_OR_RETURN(const std::string text, objects.Get(kept->second));
+    const nlohmann::json config = ParseJson(text).value_or(nlohmann::json());
+    const auto found = config.is_object() ? config.find("eos_token_id") : config.end();
+    if (found == config.end()) continue;
+    const nlohmann::json ids = found->is_array() ? *found : nlohmann::json::array({*found});
+    for (const nlohmann::json& id : ids) {
+      if (id.is_number_unsigned()) ends.push_back(id.get<uint32_t>());
+    }
+    if (!ends.empty()) break;
+  }
+  return ends;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const storage::ObjectStore& objects,
@@ -90,9 +111,15 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const storage::ObjectStor
     LEPTON_ASSIGN_OR_RETURN(model->encoder_,
                             TextEncoder::Load(objects, stored.manifest.input.tokenizer));
   }
+  LEPTON_ASSIGN_OR_RETURN(model->ends_, EndTokens(objects, stored.manifest));
   model->manifest_ = std::move(stored.manifest);
   model->buffer_ = std::make_unique<BatchBuffer>(model->signature_);
   return model;
+}
+
+bool LoadedModel::IsEnd(uint32_t id) const {
+  return std::find(ends_.begin(), ends_.end(), id) != ends_.end() ||
+         (encoder_ != nullptr && encoder_->IsEnd(id));
 }
 
 Status LoadedModel::FillRows(const ModelRows& rows) {

@@ -53,6 +53,9 @@ class LoadedModel {
   int64_t outputs() const { return signature_.outputs; }
   // Of a model of texts whose tokenizer is known; else nullptr.
   const std::shared_ptr<const TextEncoder>& encoder() const { return encoder_; }
+  // Whether generation ends at this token: the model's eos_token_id, as a Hugging Face folder says
+  // it, or the tokenizer's own end of a text.
+  bool IsEnd(uint32_t id) const;
 
   // `logits`: [rows, outputs]. kInvalidArgument for rows of another kind or size. Not for language
   // models, whose answers are per token.
@@ -73,6 +76,7 @@ class LoadedModel {
   nn::Signature signature_;
   int64_t numbers_ = 0;
   std::shared_ptr<const TextEncoder> encoder_;
+  std::vector<uint32_t> ends_;  // what the model says; the encoder knows more
   // What the program's weights lie in; declared before it.
   std::vector<std::shared_ptr<const MappedFile>> mapped_;
   nn::WeightPointers weights_;

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "runtime/base/progress.h"
+#include "worker/data/length_groups.h"
 
 namespace lepton::worker {
 namespace {
@@ -45,38 +46,53 @@ class Measurement {
   int64_t blocks() const { return (rows_ + block_rows_ - 1) / block_rows_; }
 
   Status Measure(int64_t block, Tally& tally) {
-    const int64_t outputs = program_.signature().outputs;
     const int64_t first = block * block_rows_;
     numbers_.resize(std::min(block_rows_, rows_ - first));
     std::iota(numbers_.begin(), numbers_.end(), first);
-    LEPTON_RETURN_IF_ERROR(examples_.Fill(0, numbers_, buffer_));
+    nn::LossSum loss;
+    double squares = 0;
+    // Each forward pass may bring all weights from other ranks.
+    const bool visits = program_.weights_begin() > 0;
+    const auto groups =
+        visits ? std::vector<std::vector<int64_t>>{numbers_} : GroupsByLength(examples_, numbers_);
+    for (const std::vector<int64_t>& together : groups) {
+      LEPTON_RETURN_IF_ERROR(MeasureTogether(block, together, tally, loss, squares));
+    }
+    tally.LossBits(block) = std::bit_cast<int64_t>(loss.sum);
+    tally.Predictions(block) = static_cast<int64_t>(loss.count);
+    tally.SquaresBits(block) = std::bit_cast<int64_t>(squares);
+    return Status::Ok();
+  }
+
+ private:
+  Status MeasureTogether(int64_t block, std::span<const int64_t> together, Tally& tally,
+                         nn::LossSum& sum, double& squares) {
+    const int64_t outputs = program_.signature().outputs;
+    LEPTON_RETURN_IF_ERROR(examples_.Fill(0, together, buffer_));
     const nn::Batch batch = buffer_.batch();
     const int64_t predictions = nn::Predictions(program_.signature(), batch);
     logits_.resize(predictions * outputs);
     LEPTON_ASSIGN_OR_RETURN(const nn::LossSum loss,
                             program_.Evaluate(batch, buffer_.targets(), logits_));
-    tally.LossBits(block) = std::bit_cast<int64_t>(loss.sum);
-    tally.Predictions(block) = static_cast<int64_t>(loss.count);
-    double squares = 0;
+    sum.sum += loss.sum;
+    sum.count += loss.count;
     for (int64_t i = 0; i < predictions; ++i) {
       const auto row = std::span<const float>(logits_).subspan(i * outputs, outputs);
       if (kind_ == Evaluation::Kind::kTokens) {
         if (buffer_.classes[i] == nn::kNoTarget) continue;
         tally.Correct(block) += PredictedClass(row) == buffer_.classes[i];
       } else if (kind_ == Evaluation::Kind::kClasses) {
-        const int32_t actual = examples_.classes()[first + i];
+        const int32_t actual = examples_.classes()[together[i]];
         ++tally.ClassRows()[actual];
         if (PredictedClass(row) == actual) ++tally.ClassCorrect()[actual];
       } else {
-        const double error = double{logits_[i]} - double{examples_.values()[first + i]};
+        const double error = double{logits_[i]} - double{examples_.values()[together[i]]};
         squares += error * error;
       }
     }
-    tally.SquaresBits(block) = std::bit_cast<int64_t>(squares);
     return Status::Ok();
   }
 
- private:
   nn::TrainingProgram& program_;
   const Examples& examples_;
   const Evaluation::Kind kind_;
@@ -131,7 +147,7 @@ void Conclude(Tally& tally, const Examples& examples, Evaluation& result) {
 }  // namespace
 
 int32_t PredictedClass(std::span<const float> logits) {
-  if (logits.size() == 1) return logits[0] >= 0 ? 1 : 0;
+  if (logits.size() == 1) return logits[0] > 0 ? 1 : 0;
   return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 

@@ -145,19 +145,50 @@ constexpr char kGpt[] =
     "16}, "
     "model: {arch: transformer, layers: 1, heads: 2, width: 32}, optimizer: {lr: 0.01}}";
 
-TEST_F(BatchTaskTest, LanguageModelsSayHowLikelyRowsAreAndGoOn) {
-  std::string text;
-  for (int i = 0; i < 60; ++i) text += "abcdefgh";
-  Train(ImportAs("text", text), kGpt, "bytes");
-  start_.set_dataset_manifest(ImportAs("csv", "id,text\n1,abcdefghab\n2,hgfedcba\n3,cd\n4,a\n"));
-  const std::string lines =
-      Ask("output: jsonl, generate: {max_tokens: 6}", 2, 1, 0, "{name: data, text: text}");
+std::vector<nlohmann::json> JsonLines(const std::string& lines) {
   std::vector<nlohmann::json> rows;
   for (size_t begin = 0; begin < lines.size();) {
     const size_t end = lines.find('\n', begin);
     rows.push_back(nlohmann::json::parse(lines.substr(begin, end - begin)));
     begin = end + 1;
   }
+  return rows;
+}
+
+// Texts of several lengths are computed in several batches.
+TEST_F(BatchTaskTest, TextsHaveTheAnswersInOrderThatEachHasAlone) {
+  std::string text;
+  for (int i = 0; i < 200; ++i) text += "abcdefgh";
+  Train(ImportAs("text", text),
+        "{kind: train, loss: next_token, batch_size: 4, epochs: 2, dataset: {name: data, context: "
+        "128}, model: {arch: transformer, layers: 1, heads: 2, width: 32}, optimizer: {lr: 0.01}}",
+        "bytes");
+  const auto ask = [&](const std::vector<size_t>& lengths) {
+    std::string csv = "text\n";
+    for (const size_t length : lengths) csv += text.substr(length % 5, length) + "\n";
+    start_.set_dataset_manifest(ImportAs("csv", csv));
+    return JsonLines(Ask("output: jsonl, generate: {max_tokens: 3, temperature: 0}", 1, 1, 0,
+                         "{name: data, text: text}"));
+  };
+  const std::vector<size_t> lengths = {90, 5, 120, 60, 6, 61, 7, 119, 30, 31};
+  const std::vector<nlohmann::json> together = ask(lengths);
+  ASSERT_EQ(together.size(), lengths.size());
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    std::vector<nlohmann::json> alone = ask({lengths[i]});
+    ASSERT_EQ(alone.size(), 1u);
+    EXPECT_EQ(together[i]["row"], i);
+    alone[0]["row"] = i;
+    EXPECT_EQ(together[i], alone[0]);
+  }
+}
+
+TEST_F(BatchTaskTest, LanguageModelsSayHowLikelyRowsAreAndGoOn) {
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += "abcdefgh";
+  Train(ImportAs("text", text), kGpt, "bytes");
+  start_.set_dataset_manifest(ImportAs("csv", "id,text\n1,abcdefghab\n2,hgfedcba\n3,cd\n4,a\n"));
+  const std::vector<nlohmann::json> rows = JsonLines(
+      Ask("output: jsonl, generate: {max_tokens: 6}", 2, 1, 0, "{name: data, text: text}"));
   ASSERT_EQ(rows.size(), 4u);
   EXPECT_EQ(rows[0]["tokens"], 9);
   EXPECT_LT(rows[0]["perplexity"].get<double>(), 1.5);

@@ -6,6 +6,7 @@
 
 #include "tests/storage/status_matchers.h"
 #include "tests/worker/data/tiny_tokenizer.h"
+#include "worker/data/length_groups.h"
 #include "worker/data/text_encoder.h"
 #include "worker/data/text_rows.h"
 #include "worker/data/token_files.h"
@@ -184,10 +185,29 @@ TEST_F(TextTest, TheLengthsOfBatchesAreFew) {
   for (int64_t length = 0; length <= 1000; ++length) {
     const int64_t padded = PaddedLength(length, 1000);
     EXPECT_GE(padded, length);
-    EXPECT_LE(padded, std::max<int64_t>(16, length * 2));
+    EXPECT_LE(padded, std::max<int64_t>(16 + length, length * 5 / 4));
     if (lengths.empty() || lengths.back() != padded) lengths.push_back(padded);
   }
-  EXPECT_THAT(lengths, ElementsAre(16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000));
+  EXPECT_THAT(lengths, ElementsAre(16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384,
+                                   448, 512, 640, 768, 896, 1000));
+}
+
+TEST_F(TextTest, TextsOfOneLengthGoTogether) {
+  std::vector<std::string> texts(40, std::string(200, 'x'));
+  for (int i = 0; i < 20; ++i) texts[2 * i] = "short";
+  texts[7] = std::string(180, 'x');  // alone, and padded to 192 as easily to 224
+  const auto rows = Rows(TextColumn("text", texts), nullptr, *Bytes(), 300).value();
+  std::vector<int64_t> numbers(40);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  const TextRows examples(rows, numbers, 300, /*next_token=*/false);
+  const auto groups = GroupsByLength(examples, numbers);
+  ASSERT_EQ(groups.size(), 2u);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(groups[0][i], 2 * i);
+  EXPECT_EQ(groups[1].size(), 20u);
+  EXPECT_EQ(groups[1][0], 7);
+  const TableExamples table({0, 1, 2}, {0, 0, 0}, 1);
+  EXPECT_THAT(GroupsByLength(table, std::vector<int64_t>{2, 0, 1}),
+              ElementsAre(ElementsAre(2, 0, 1)));
 }
 
 TEST_F(TextTest, LanguageModelsLearnTextsTokenByToken) {

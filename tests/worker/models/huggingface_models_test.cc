@@ -13,6 +13,7 @@
 #include "tests/worker/data/tiny_tokenizer.h"
 #include "tests/worker/train/fake_task.h"
 #include "worker/evaluate/evaluate_task.h"
+#include "worker/infer/model_runtime.h"
 #include "worker/train/model_files.h"
 #include "worker/train/train_task.h"
 
@@ -20,6 +21,7 @@ namespace lepton::worker {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::Rank;
 
@@ -104,6 +106,25 @@ TEST_F(FolderModelsTest, PicturesSizesComeFromThePreprocessor) {
   ASSERT_TRUE(ExportFolder(*objects_, stored.manifest, out).ok());
   EXPECT_EQ(Answer(MustImport(out).manifest, expected), answer);
   EXPECT_THAT(ReadFile(out / "model.safetensors").value(), HasSubstr("num_batches_tracked"));
+}
+
+TEST_F(FolderModelsTest, TextsEndWhereTheFolderSaysSo) {
+  const fs::path folder = Copy("llama3-lm", "ends");
+  std::ofstream(folder / "generation_config.json") << R"({"eos_token_id": [5, 7]})";
+  const auto ends = [&] {
+    const auto model = LoadedModel::Load(*objects_, MustImport(folder).manifest).value();
+    std::vector<uint32_t> ids;
+    for (uint32_t id = 0; id < 30; ++id) {
+      if (model->IsEnd(id)) ids.push_back(id);
+    }
+    return ids;
+  };
+  EXPECT_THAT(ends(), ElementsAre(5, 7));
+  fs::remove(folder / "generation_config.json");
+  nlohmann::json config = nlohmann::json::parse(ReadFile(folder / "config.json").value());
+  config["eos_token_id"] = 9;
+  std::ofstream(folder / "config.json") << config.dump();
+  EXPECT_THAT(ends(), ElementsAre(9));
 }
 
 TEST_F(FolderModelsTest, WeightsThatAreNotTheConfigsAreNamed) {
