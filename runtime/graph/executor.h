@@ -23,8 +23,9 @@ class Executor {
         most_plans_(most_plans),
         packs_(options.transient_packs) {}
 
-  // The plan for these input types: from the cache, or made now. Valid until `most_plans` other shapes
-  // were asked for. `*made` (may be null) says whether it is new and so has nothing bound yet.
+  // The plan for these input types: from the cache, or made now. Valid until `most_plans` other
+  // shapes were asked for. `*made` (may be null) says whether it is new and so has nothing bound
+  // yet.
   Result<Plan*> PlanFor(std::span<const TensorType> inputs, bool* made = nullptr);
   // The one that was asked for last; null: none was.
   Plan* Latest() { return plans_.empty() ? nullptr : plans_.front().plan.get(); }
