@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Ports in use, a second coordinator, a read-only and a full disk: refused or reported, never lost."""
+"""Ports in use, a second coordinator, a read-only and a full disk: refused or reported, never lost. A slow disk is waited
+for."""
 import os
 import pathlib
 import shutil
@@ -11,7 +12,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import Cluster, lepton, main, train_spec, wait_until  # noqa: E402
+from cluster import Cluster, LEPTON, lepton, main, train_spec, wait_until  # noqa: E402
 
 
 def mount(folder, options):
@@ -99,6 +100,27 @@ class FullDisk(unittest.TestCase):
             cluster.stop()
             subprocess.run(["umount", folder], capture_output=True)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+class SlowDisk(unittest.TestCase):
+    def test_a_model_and_checkpoints_that_take_long_to_store_break_no_group(self):
+        library = pathlib.Path(LEPTON).parent / "tests/faults/liblepton_slow_disk.so"
+        if not library.exists():
+            self.skipTest(f"needs {library}, which is built with all tests")
+        cluster = Cluster(workers=0, slots=1)
+        try:
+            for name in ("a", "b"):
+                cluster.start_worker(name, env={"LD_PRELOAD": str(library), "LEPTON_TEST_MS_PER_MIB": "400"})
+            cluster.wait_for_workers(2)
+            # 16 MiB of weights, 48 of a checkpoint in two slices: 6 and 10 s, where a group may stand still for 3.
+            job = cluster.wait_job(cluster.submit(train_spec(
+                epochs=1, model={"hidden": [2000, 2000]}, checkpoint={"every_steps": 15},
+                resources={"max_workers": 2}, elastic={"logical_shards": 2, "recovery_budget": "1s"})), timeout=150)
+            events = [(e["reason_code"], e["message"]) for e in cluster.items(f"/v1/jobs/{job['id']}/events")]
+            self.assertEqual((job["state"], job["attempt"]), ("SUCCEEDED", 1), events)
+            self.assertTrue({reason for reason, _ in events}.isdisjoint({"GROUP_BROKEN", "HUNG", "RANK_LOST"}), events)
+        finally:
+            cluster.stop()
 
 
 if __name__ == "__main__":
