@@ -1,8 +1,5 @@
 // Attention, written out by others as products and a softmax per head, found again.
-#include <cmath>
-
 #include "runtime/formats/onnx/patterns.h"
-#include "runtime/graph/executor.h"
 
 namespace lepton::onnx::patterns {
 namespace {
@@ -42,77 +39,6 @@ std::optional<Heads> SplitHeads(Builder& b, Id y, const Ints& perm) {
   return heads;
 }
 
-// The value for an open sequence of that many, by the part of the graph that follows from
-// constants and positions alone; empty when there is more to it.
-std::vector<double> ValueForLength(Builder& b, Id id, int64_t length) {
-  const graph::Graph& graph = b.graph();
-  graph::Graph part(ImportOps());
-  std::map<Id, Id> place;
-  std::vector<std::pair<Id, HostTensor>> bound;
-  std::set<graph::NodeId> needed;
-  std::vector<Id> open = {id};
-  const auto bind = [&](Id value, HostTensor tensor) {
-    place[value] = part.AddParameter("known", tensor.type);
-    bound.emplace_back(place[value], std::move(tensor));
-  };
-  while (!open.empty()) {
-    const Id next = open.back();
-    open.pop_back();
-    if (place.contains(next)) continue;
-    if (b.IsConstant(next)) {
-      bind(next, b.Evaluate(next, "a mask"));
-    } else if (b.Producer(next, "index_range") != nullptr && b.shape(next)[0] == Shape::kSequence) {
-      std::vector<double> numbers;
-      for (int64_t i = 0; i < length; ++i) numbers.push_back(static_cast<double>(i));
-      bind(next, TensorOf(DType::kI32, Shape({length}), numbers));
-    } else {
-      const graph::NodeId producer = graph.value(next).producer;
-      if (producer == graph::kNoNode || needed.size() > 64) return {};
-      if (b.Producer(next, "repeat") != nullptr) return {};
-      needed.insert(producer);
-      for (const Id input : graph.nodes()[producer].inputs) open.push_back(input);
-    }
-  }
-  for (const graph::NodeId node_id : needed) {
-    const graph::Node& node = graph.nodes()[node_id];
-    std::vector<Id> inputs;
-    for (const Id input : node.inputs) inputs.push_back(place.at(input));
-    const auto outputs = Must(part.AddNode(node.op->name(), inputs, node.attributes));
-    for (size_t i = 0; i < outputs.size(); ++i) place.emplace(node.outputs[i], outputs[i]);
-  }
-  const Status added = needed.empty() ? Internal("") : part.AddOutput(place.at(id), false);
-  if (!added.ok()) return {};
-  const auto plan = Must(graph::Plan::Make(part, ImportKernels(), {}, {}));
-  for (auto& [value, tensor] : bound) plan->Bind(value, tensor.data.data());
-  plan->RunPrologue({});
-  plan->Run({});
-  const TensorView& view = plan->view(place.at(id));
-  return AsDoubles(HostTensor(view.type, view.data));
-}
-
-// Whether a mask lets each query see the keys up to its own place: `sees` says what an element
-// means.
-template <typename Sees>
-bool IsCausal(Builder& b, Id mask, const Sees& sees) {
-  const Shape& shape = b.shape(mask);
-  if (shape.rank() < 2 || shape.back() != shape[shape.rank() - 2]) return false;
-  for (int axis = 0; axis + 2 < shape.rank(); ++axis) {
-    if (shape[axis] != 1) return false;
-  }
-  const bool known = b.IsConstant(mask) && shape.back() > 1;
-  if (!known && shape.back() != Shape::kSequence) return false;
-  const int64_t length = known ? shape.back() : 9;
-  const std::vector<double> values =
-      known ? AsDoubles(b.Evaluate(mask, "a mask")) : ValueForLength(b, mask, length);
-  if (static_cast<int64_t>(values.size()) != length * length) return false;
-  for (int64_t query = 0; query < length; ++query) {
-    for (int64_t key = 0; key < length; ++key) {
-      if (sees(values[query * length + key]) != (key <= query)) return false;
-    }
-  }
-  return true;
-}
-
 struct Scores {
   Id queries = graph::kNoValue, keys = graph::kNoValue;
   bool swapped = false;  // keys are [.., keys, size]
@@ -121,9 +47,16 @@ struct Scores {
   Id mask = graph::kNoValue;  // what is added
 };
 
+constexpr double kHides = -1e4;  // what is added to a score, or taken for it, or less
+
 bool HidesAll(Builder& b, Id value) {
   const auto number = b.Number(value);
-  return number && *number <= -1e4;
+  return number && *number <= kHides;
+}
+
+// Of a mask that is added: what is seen has no bias.
+bool AddsNothing(double bias, bool seen) {
+  return seen ? bias == 0 : bias <= kHides;
 }
 
 // What goes into the softmax, taken apart.
@@ -141,7 +74,9 @@ std::optional<Scores> TakeApart(Builder& b, Id y) {
     if (const graph::Node* select = b.Producer(y, "select")) {
       // Either the keys that are seen are chosen, or those that are hidden.
       const int hidden = HidesAll(b, select->inputs[2]) ? 2 : 1;
-      const auto sees = [&](double chosen) { return (chosen != 0) == (hidden == 2); };
+      const auto sees = [&](double chosen, bool seen) {
+        return ((chosen != 0) == (hidden == 2)) == seen;
+      };
       if (scores.causal || scores.scale != 1 || !HidesAll(b, select->inputs[hidden]) ||
           !IsCausal(b, select->inputs[0], sees)) {
         return std::nullopt;
@@ -154,7 +89,7 @@ std::optional<Scores> TakeApart(Builder& b, Id y) {
     if (add == nullptr || scores.scale != 1) return std::nullopt;
     const int side = b.shape(add->inputs[0]) == b.shape(y) ? 1 : 0;  // of the mask
     const Id mask = add->inputs[side];
-    if (!scores.causal && IsCausal(b, mask, [](double bias) { return bias > -1e4; })) {
+    if (!scores.causal && IsCausal(b, mask, AddsNothing)) {
       scores.causal = true;
     } else if (scores.mask == graph::kNoValue) {
       scores.mask = mask;

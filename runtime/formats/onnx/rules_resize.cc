@@ -106,9 +106,32 @@ Id ResizeAxis(Builder& b, Id x, int axis, int64_t out, double scale, const Inter
   return b.Transpose(y, order);
 }
 
+// What is interpolated in, and back to the type that it was: the specification's own
+// implementation cuts integers towards zero. Beyond the ends of the type they stay at them.
+DType TypeBetween(DType type) {
+  if (!IsFloating(type)) return DType::kF64;
+  return type == DType::kF64 ? type : DType::kF32;
+}
+Id CutTo(Builder& b, Id x, DType type) {
+  if (b.dtype(x) == type) return x;
+  if (!IsFloating(type)) {
+    // Sums of weights that are 1 give a little less at times: 99.99999999999999 is 100.
+    constexpr double kSlack = 1e-9;
+    x = b.Add(x, b.Mul(b.Unary("sign", x), kSlack));
+  }
+  return b.Convert(x, type);
+}
+
+// The length that a scale gives: of the whole axis, or of the box of it that is cut out.
+int64_t Scaled(int64_t extent, double scale, double part) {
+  const double length = static_cast<double>(extent) * part * scale;
+  return static_cast<int64_t>(std::floor(std::max(0.0, length) + 1e-9));
+}
+
 void Resize(Call& c) {
   Builder& b = c.b;
   Id x = c.in(0);
+  const DType type = b.dtype(x);
   Interpolation how{c.Text("mode", "nearest"),
                     c.Text("coordinate_transformation_mode", "half_pixel"),
                     c.Text("nearest_mode", "round_prefer_floor"),
@@ -148,18 +171,17 @@ void Resize(Call& c) {
     }
   }
   if (scales.size() != n) FailInvalid("scales: must have one number per axis");
+  if (how.mode != "nearest") x = b.Convert(x, TypeBetween(type));
   for (size_t i = 0; i < n; ++i) {
     const int axis = static_cast<int>(axes[i]);
     if (!(scales[i] > 0 && scales[i] < 1e6)) FailInvalid("scales: must be above 0");
-    const int64_t out =
-        sizes.empty() ? static_cast<int64_t>(
-                            std::floor(scales[i] * static_cast<double>(b.shape(x)[axis]) + 1e-9))
-                      : sizes[i];
     const bool crop = !box.empty();
+    const double part = crop ? box[i + n] - box[i] : 1;
+    const int64_t out = sizes.empty() ? Scaled(b.shape(x)[axis], scales[i], part) : sizes[i];
     if (!crop && scales[i] == 1 && out == b.shape(x)[axis]) continue;
     x = ResizeAxis(b, x, axis, out, scales[i], how, crop ? box[i] : 0, crop ? box[i + n] : 1);
   }
-  c.Set(0, x);
+  c.Set(0, how.mode == "nearest" ? x : CutTo(b, x, type));
 }
 
 constexpr Rule kRules[] = {
