@@ -53,6 +53,13 @@ void Builder::CheckSize(const TensorType& type) {
   }
 }
 
+void Builder::CheckElements(int64_t count, DType dtype) const {
+  const int64_t bytes = options_.limits.value_bytes;
+  if (count <= bytes / static_cast<int64_t>(DTypeSize(dtype))) return;
+  Fail(ResourceExhausted("a value of " + std::to_string(count) + " elements; at most " +
+                         std::to_string(bytes) + " bytes"));
+}
+
 std::vector<Id> Builder::Nodes(std::string_view op, std::vector<Id> inputs, Attributes attributes) {
   if (static_cast<int64_t>(graph_.nodes().size()) >= options_.limits.nodes) {
     Fail(ResourceExhausted("more than " + std::to_string(options_.limits.nodes) + " nodes"));

@@ -64,6 +64,8 @@ class Builder {
   const graph::Node* Producer(Id id, std::string_view op) const;
   void set_context(std::string name) { context_ = std::move(name); }
   const ImportOptions& options() const { return options_; }
+  // Fails when a value of so many elements would be beyond the limits: before it is made.
+  void CheckElements(int64_t count, DType dtype) const;
 
   // -- open extents
   static bool IsMark(int64_t number) { return number == kBatchMark || number == kSequenceMark; }

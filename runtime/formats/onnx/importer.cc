@@ -132,10 +132,14 @@ int64_t Importer::Version(const std::string& domain) const {
   FailInvalid("the model uses operators of '" + domain + "' without naming their version");
 }
 
-void Importer::Apply(const onnx_proto::NodeProto& node) {
+void Importer::CountNode() {
   if (++applied_ > options_.limits.nodes) {
     Fail(ResourceExhausted("more than " + std::to_string(options_.limits.nodes) + " nodes"));
   }
+}
+
+void Importer::Apply(const onnx_proto::NodeProto& node) {
+  CountNode();
   const std::string domain = node.domain() == "ai.onnx" ? "" : node.domain();
   const Rule* rule = FindRule(domain, node.op_type());
   if (rule == nullptr) {
@@ -174,6 +178,7 @@ std::vector<Ref> Importer::Subgraph(const onnx_proto::GraphProto& graph,
     FailInvalid("a subgraph with " + std::to_string(graph.input_size()) + " inputs is given " +
                 std::to_string(arguments.size()));
   }
+  CountNode();  // a turn of a loop is one too, or a loop without any would have no end
   scopes_.emplace_back();
   for (int i = 0; i < graph.input_size(); ++i) {
     scopes_.back()[graph.input(i).name()] = std::move(arguments[i]);

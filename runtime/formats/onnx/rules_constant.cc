@@ -88,6 +88,8 @@ void EyeLike(Call& c) {
                          ? Must(DTypeFromCode(static_cast<int32_t>(c.Int("dtype", 1))))
                          : c.b.dtype(x);
   const int64_t rows = c.b.shape(x)[0], columns = c.b.shape(x)[1], k = c.Int("k", 0);
+  if (rows < 0 || columns < 0) FailUnsupported("a table of an open extent");
+  c.b.CheckElements(rows * columns, DType::kF64);  // the shape's product is one of 64 bits
   std::vector<double> numbers(rows * columns, 0);
   for (int64_t row = 0; row < rows; ++row) {
     if (row + k >= 0 && row + k < columns) numbers[row * columns + row + k] = 1;
@@ -99,6 +101,7 @@ void OneHot(Call& c) {
   const double depth = c.Number(1, "depth");
   if (!(depth >= 0 && depth <= 1e9)) FailInvalid("depth: must be between 0 and 1e9");
   const auto classes = static_cast<int64_t>(depth);
+  c.b.CheckElements(classes, DType::kI64);
   const Id indices = c.b.Convert(c.in(0), DType::kI64);
   const int rank = c.b.rank(indices);
   const int axis = c.b.Axis(c.Int("axis", -1), rank + 1);
@@ -117,6 +120,7 @@ void OneHot(Call& c) {
 void Window(Call& c, const std::vector<double>& weights) {
   const double size = c.Number(0, "size");
   if (!(size >= 0 && size <= 1e8)) FailInvalid("size: must be between 0 and 1e8");
+  c.b.CheckElements(static_cast<int64_t>(size), DType::kF64);
   const double n = c.Int("periodic", 1) != 0 ? size : size - 1;
   std::vector<double> numbers(static_cast<size_t>(size));
   for (size_t i = 0; i < numbers.size(); ++i) {

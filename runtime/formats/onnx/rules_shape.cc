@@ -112,7 +112,8 @@ void Split(Call& c) {
   }
 }
 
-// All of it, or so many from either end; an axis has at least as many.
+// All of it, or its first or its last element, which an axis has whatever its length. Of other
+// slices the length says how much there is.
 void SliceOpenAxis(Builder& b, Id& x, int axis, int64_t start, int64_t end, int64_t step) {
   constexpr int64_t kSmall = 1 << 20;
   const bool to_end = end >= Builder::ToMark(b.shape(x)[axis]);
@@ -124,6 +125,9 @@ void SliceOpenAxis(Builder& b, Id& x, int axis, int64_t start, int64_t end, int6
   if (!front && !back) FailUnsupported("this slice of an open axis");
   for (int64_t i = start; i < (back && to_end ? 0 : end); i += step) chosen.push_back(i);
   if (chosen.empty()) FailUnsupported("an empty slice of an open axis");
+  if (chosen.size() > 1 || (chosen[0] != 0 && chosen[0] != -1)) {
+    FailUnsupported("this slice of an open axis, which is there if the axis is long enough");
+  }
   x = b.Take(x, b.Constant(TensorOf(chosen)), axis);
 }
 
@@ -205,9 +209,15 @@ void Tile(Call& c) {
 }
 
 // Which element each one of a padded axis comes from.
-Ints PadSource(int64_t extent, int64_t before, int64_t after, const std::string& mode) {
+Ints PadSource(Builder& b, int64_t extent, int64_t before, int64_t after, const std::string& mode) {
+  if (extent < 0) FailUnsupported("padding an open axis, mode " + mode);
+  if (extent == 0) FailInvalid("pads: an empty axis has nothing to pad with, mode " + mode);
+  // Each is within the axis or the limits, so that their sum is a number.
+  b.CheckElements(std::max(before, after), DType::kI64);
+  before = std::max(before, -extent);
+  after = std::max(after, -extent);
+  b.CheckElements(extent + before + after, DType::kI64);
   Ints source;
-  if (extent + before + after > (int64_t{1} << 31)) FailInvalid("pads: too large");
   const int64_t period = std::max<int64_t>(1, 2 * (extent - 1));
   for (int64_t i = -before; i < extent + after; ++i) {
     int64_t at = std::clamp<int64_t>(i, 0, extent - 1);
@@ -243,7 +253,7 @@ void Pad(Call& c) {
   for (int axis = 0; axis < rank; ++axis) {
     if (before[axis] == 0 && after[axis] == 0) continue;
     const Id source =
-        c.b.Constant(TensorOf(PadSource(c.b.shape(x)[axis], before[axis], after[axis], mode)));
+        c.b.Constant(TensorOf(PadSource(c.b, c.b.shape(x)[axis], before[axis], after[axis], mode)));
     x = c.b.Node("take", {x, source}, {{"axis", int64_t{axis}}});
   }
   c.Set(0, x);

@@ -1,5 +1,6 @@
 // What is not a sound model ends in a Status: no crash, no unbounded memory.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <fstream>
 
@@ -67,6 +68,13 @@ ImportOptions Small() {
 
 Status ImportStatus(const ModelProto& model, const ImportOptions& options = Small()) {
   return Import(model, {}, options).status();
+}
+
+// The most memory that this process has had so far.
+int64_t PeakBytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} << 10;
 }
 
 testing::AssertionResult Says(const Status& status, std::string_view text) {
@@ -191,6 +199,47 @@ TEST(Onnx, EndlessLoopsEnd) {
   node->add_output("next");
   for (const char* name : {"go", "next"}) body->add_output()->set_name(name);
   EXPECT_TRUE(Says(ImportStatus(model), "more than 1000 nodes"));
+}
+
+// A body without a node, whose condition stays true.
+TEST(Onnx, EmptyLoopsEnd) {
+  ModelProto model = SmallModel();
+  auto* loop = AddNode(model, "Loop", {"", "", "x"}, "z");
+  auto* attribute = loop->add_attribute();
+  attribute->set_name("body");
+  auto* body = attribute->mutable_g();
+  for (const char* name : {"i", "go", "carried"}) body->add_input()->set_name(name);
+  for (const char* name : {"go", "carried"}) body->add_output()->set_name(name);
+  const Status status = ImportStatus(model);
+  EXPECT_TRUE(Says(status, "more than 1000 nodes"));
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+}
+
+// What an operator makes of a number in the model is weighed before there is memory for it.
+TEST(Onnx, HugeNumbersTakeNoMemory) {
+  const auto refused = [](const std::string& op, const std::vector<int64_t>& numbers,
+                          const std::string& mode) {
+    ModelProto model = SmallModel();
+    TensorProto* tensor = AddInitializer(model, "n", {static_cast<int64_t>(numbers.size())});
+    tensor->set_data_type(7);
+    for (const int64_t number : numbers) tensor->add_int64_data(number);
+    auto* node = AddNode(model, op, {"x", "n"}, "z");
+    if (op == "OneHot") node->add_input("v");
+    if (!mode.empty()) {
+      auto* attribute = node->add_attribute();
+      attribute->set_name("mode");
+      attribute->set_s(mode);
+    }
+    const int64_t before = PeakBytes();
+    const Status status = ImportStatus(model);
+    EXPECT_LT(PeakBytes() - before, int64_t{1} << 28) << op;
+    EXPECT_EQ(status.code(), StatusCode::kResourceExhausted) << op << status.ToString();
+    return Says(status, "at most 1048576");
+  };
+  EXPECT_TRUE(refused("OneHot", {1'000'000'000}, ""));
+  EXPECT_TRUE(refused("Pad", {0, 0, 0, 300'000'000}, "edge"));
+  EXPECT_TRUE(refused("Pad", {0, INT64_MAX, 0, INT64_MAX}, "wrap"));
+  EXPECT_TRUE(refused("Pad", {0, 300'000'000, 0, 0}, "constant"));
 }
 
 TEST(Onnx, DeepNestingIsRefused) {

@@ -11,6 +11,7 @@
 #include "runtime/formats/onnx/import.h"
 #include "runtime/formats/onnx/onnx.pb.h"
 #include "runtime/graph/passes/live_nodes.h"
+#include "tests/runtime/onnx/one_node.h"
 
 namespace lepton::onnx {
 namespace {
@@ -139,6 +140,47 @@ TEST(OnnxOpen, WhatMergesTheBatchSaysSo) {
   const Status status = Import(golden.proto, {}, options).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition) << status.ToString();
   EXPECT_NE(status.message().find("open extent"), std::string::npos) << status.ToString();
+}
+
+void ExpectRefused(const Status& status, const std::string& why) {
+  EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition) << status.ToString();
+  EXPECT_NE(status.message().find(why), std::string::npos) << status.ToString();
+}
+
+// A slice ends where the axis does, and an axis that is open may end anywhere: only its first and
+// its last element are there whatever its length.
+TEST(OnnxOpen, SlicesOfAnOpenAxisThatDependOnItsLengthAreRefused) {
+  const auto sliced = [](int64_t start, int64_t end, int64_t step) {
+    OneNode node("Slice", 13, {-1, -1});
+    node.Integers({start}).Integers({end}).Integers({1}).Integers({step});
+    return node.RunOpen({2, 3}, {1, 2, 3, 4, 5, 6});
+  };
+  ExpectValues(sliced(0, 1, 1), {1, 4});
+  ExpectValues(sliced(0, 4, 4), {1, 4});
+  ExpectValues(sliced(-1, INT64_MAX, 1), {3, 6});
+  ExpectValues(sliced(0, INT64_MAX, 1), {1, 2, 3, 4, 5, 6});
+  for (const auto& [start, end] : std::vector<std::pair<int64_t, int64_t>>{
+           {0, 5}, {0, 2}, {1, 2}, {-2, -1}, {-5, INT64_MAX}}) {
+    ExpectRefused(sliced(start, end, 1).status(), "slice of an open axis");
+  }
+}
+
+TEST(OnnxOpen, PadsOfAnOpenAxisByItsElementsAreRefused) {
+  for (const char* mode : {"reflect", "edge", "wrap"}) {
+    OneNode node("Pad", 19, {-1, -1});
+    node.Set("mode", mode).Integers({0, 1, 0, 1});
+    ExpectRefused(node.RunOpen({1, 3}, {1, 2, 3}).status(), "padding an open axis");
+  }
+}
+
+TEST(OnnxOpen, PadsOfAnEmptyAxisByItsElementsAreRefused) {
+  for (const char* mode : {"reflect", "edge", "wrap"}) {
+    OneNode node("Pad", 19, {2, 0});
+    node.Set("mode", mode).Integers({0, 1, 0, 1});
+    const Status status = node.Run({}).status();
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << mode << status.ToString();
+    EXPECT_NE(status.message().find("empty axis"), std::string::npos) << status.ToString();
+  }
 }
 
 }  // namespace
