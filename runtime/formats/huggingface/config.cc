@@ -222,6 +222,9 @@ std::string CanonicalTensorName(const Config& config, std::string_view name) {
     if (!EndsWith(canonical, old_end)) return;
     canonical.replace(canonical.size() - old_end.size(), old_end.size(), new_end);
   };
+  const bool pooled =
+      config.task != Task::kTokenClassification && config.task != Task::kImageClassification;
+  if (!pooled && !family->pooler.empty() && StartsWith(canonical, family->pooler)) return "";
   rename("LayerNorm.gamma", "LayerNorm.weight");
   rename("LayerNorm.beta", "LayerNorm.bias");
   return canonical;

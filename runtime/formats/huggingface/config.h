@@ -49,7 +49,7 @@ Result<std::string> WriteConfig(const spec::ModelSpec& model, Config::Task task,
 
 // The name that our models give to a tensor of such a folder: files of base models leave out the
 // body's prefix, old ones say gamma and beta. Empty for a tensor that is not a weight of the model:
-// a buffer that follows from the config, or a head that is not used.
+// a buffer that follows from the config, or a head or a pooler that is not used.
 std::string CanonicalTensorName(const Config& config, std::string_view name);
 
 }  // namespace lepton::huggingface

@@ -49,6 +49,11 @@ std::string ActivationTo(std::string_view ours) {
   return "";
 }
 
+bool ConfigFields::IsNull(const char* key) const {
+  const auto found = object_.find(key);
+  return found != object_.end() && found->is_null();
+}
+
 const json* ConfigFields::Take(const char* key) {
   taken_.insert(key);
   const auto found = object_.find(key);

@@ -32,6 +32,8 @@ class ConfigFields {
   void MustBe(const char* key, const nlohmann::json& wanted);
   // Options that do not change what a model computes.
   void PassOver(std::initializer_list<const char*> keys);
+  // Whether the option is there as JSON's null: for those where that is not the same as absent.
+  bool IsNull(const char* key) const;
   // The option itself, null when absent or JSON's null.
   const nlohmann::json* Take(const char* key);
 

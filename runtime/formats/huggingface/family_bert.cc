@@ -124,6 +124,7 @@ Family BertFamily() {
   f.heads = {"classifier."};
   f.unused_heads = {"cls."};
   f.buffers = {"embeddings.position_ids", "embeddings.token_type_ids"};
+  f.pooler = "bert.pooler.";
   return f;
 }
 

@@ -65,7 +65,7 @@ void ReadWindow(ConfigFields& fields, spec::TransformerSpec& t) {
   const bool qwen = t.style != "mistral";
   bool used = !qwen;
   if (qwen) fields.Bool("use_sliding_window", used);
-  int64_t window = qwen ? 4096 : 0;
+  int64_t window = fields.IsNull("sliding_window") ? 0 : 4096;
   fields.Integer("sliding_window", window, 1, 1 << 30);
   int64_t from = qwen ? 28 : 0;
   if (qwen) fields.Integer("max_window_layers", from, 0, 1 << 20);

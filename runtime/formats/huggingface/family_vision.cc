@@ -163,6 +163,7 @@ Family VitFamily() {
   f.write = &WriteVit;
   f.body = "vit.";
   f.heads = {"classifier."};
+  f.pooler = "vit.pooler.";
   return f;
 }
 

@@ -1,6 +1,7 @@
 #include "runtime/formats/huggingface/folder.h"
 
 #include <fcntl.h>
+#include <glog/logging.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -113,13 +114,18 @@ Result<Shard> ReadShard(const OpenFile& open, const Config& config, const std::s
     }
   }
   Shard shard{name, {}};
+  int64_t passed_over = 0;
+  std::string first_passed_over;
   for (safetensors::TensorPlace& place : layout.tensors) {
     if (listed != nullptr && !listed->contains(place.name)) {
       return InvalidArgument(name + ": \"" + place.name + "\" is not in " + kIndex);
     }
     const std::string stored = place.name;
     place.name = CanonicalTensorName(config, stored);
-    if (place.name.empty()) continue;
+    if (place.name.empty()) {
+      if (passed_over++ == 0) first_passed_over = stored;
+      continue;
+    }
     if (place.dtype != "F32" && place.dtype != "F16" && place.dtype != "BF16") {
       return InvalidArgument(name + ": \"" + stored + "\": dtype " + place.dtype +
                              " is not supported: must be F32, F16 or BF16");
@@ -128,6 +134,11 @@ Result<Shard> ReadShard(const OpenFile& open, const Config& config, const std::s
       return InvalidArgument(name + ": \"" + stored + "\": a tensor of this name was there before");
     }
     shard.tensors.push_back(std::move(place));
+  }
+  if (passed_over > 0) {
+    LOG(INFO) << name << ": " << passed_over << " tensors are passed over, which a "
+              << config.architecture << " does not have: \"" << first_passed_over << "\""
+              << (passed_over > 1 ? ", ..." : "");
   }
   return shard;
 }

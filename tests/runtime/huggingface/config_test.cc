@@ -137,6 +137,24 @@ TEST(HuggingFaceConfig, MissingOptionsAreTheFamilysDefaults) {
   EXPECT_THAT(classes->labels, testing::ElementsAre("LABEL_0", "LABEL_1"));
 }
 
+// null says that there is no window; an option that is left out says nothing.
+TEST(HuggingFaceConfig, AWindowIsTheFamilysUnlessItIsNull) {
+  const auto window = [](const json& options) {
+    json config = options;
+    config["architectures"] = {options["model_type"] == "mistral" ? "MistralForCausalLM"
+                                                                  : "Qwen2ForCausalLM"};
+    return ParseConfig(config.dump()).value().model.transformer.window;
+  };
+  EXPECT_EQ(window({{"model_type", "mistral"}}), 4096);
+  EXPECT_EQ(window({{"model_type", "mistral"}, {"sliding_window", nullptr}}), 0);
+  EXPECT_EQ(window({{"model_type", "mistral"}, {"sliding_window", 7}}), 7);
+  const json qwen = {{"model_type", "qwen2"}, {"use_sliding_window", true}};
+  EXPECT_EQ(window(qwen), 4096);
+  json none = qwen;
+  none["sliding_window"] = nullptr;
+  EXPECT_EQ(window(none), 0);
+}
+
 TEST(HuggingFaceConfig, NewerFormsOfRopeAndWindowsAreRead) {
   json config = GoldenConfig("qwen3-lm");
   config.erase("rope_theta");

@@ -90,6 +90,35 @@ INSTANTIATE_TEST_SUITE_P(Goldens, FolderModel,
                                            "llama-biases-lm", "llama-texts", "mistral-lm",
                                            "qwen2-lm", "qwen3-lm", "vit-images", "vit-base"));
 
+// Files of token classifiers still have the pooler of the model that they were tuned from.
+TEST_F(FolderModelsTest, APoolerThatTheClassDoesNotHaveIsPassedOver) {
+  const fs::path golden = huggingface::Golden("bert-tokens"), folder = Copy("bert-tokens", "more");
+  const std::string bytes = ReadFile(golden / "model.safetensors").value();
+  std::vector<safetensors::TensorView> tensors = safetensors::Parse(bytes).value().tensors;
+  int64_t width = 0;
+  for (const auto& tensor : tensors) {
+    if (tensor.name == "bert.embeddings.LayerNorm.weight") width = tensor.shape[0];
+  }
+  ASSERT_GT(width, 0);
+  const std::string numbers(width * width * sizeof(float), '\0');
+  for (const auto& [name, shape] : std::map<std::string, std::vector<int64_t>>{
+           {"bert.pooler.dense.weight", {width, width}}, {"bert.pooler.dense.bias", {width}}}) {
+    const size_t size = sizeof(float) * width * (shape.size() == 2 ? width : 1);
+    tensors.push_back({name, "F32", shape, std::string_view(numbers).substr(0, size)});
+  }
+  std::ofstream(folder / "model.safetensors", std::ios::binary)
+      << safetensors::Serialize(tensors, {{"format", "pt"}}).value();
+  const StoredFolder stored = MustImport(folder), without = MustImport(golden);
+  EXPECT_EQ(stored.content.weights_sha256, without.content.weights_sha256);
+  EXPECT_EQ(stored.content.parameters, without.content.parameters);
+  // A pooler that is another class's own is not passed over.
+  std::string config = ReadFile(folder / "config.json").value();
+  const std::string from = "BertForTokenClassification", to = "BertForSequenceClassification";
+  std::ofstream(folder / "config.json") << config.replace(config.find(from), from.size(), to);
+  const StoredFolder pooled = MustImport(folder);
+  EXPECT_EQ(pooled.content.parameters, stored.content.parameters + width * (width + 1));
+}
+
 TEST_F(FolderModelsTest, PicturesSizesComeFromThePreprocessor) {
   const fs::path folder = Copy("resnet-basic", "resnet");
   std::ofstream(folder / "preprocessor_config.json")
