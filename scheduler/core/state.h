@@ -98,6 +98,7 @@ class State {
   std::vector<Route> Routes(const std::string& deployment) const;
 
   // ---- snapshot ----
+  // Empty for more than 2 GiB.
   std::string Snapshot() const;
   // kDataLoss: not a snapshot, or one that contradicts itself. kFailedPrecondition: newer version.
   static Result<State> Restore(std::string_view bytes);

@@ -45,12 +45,14 @@ StateLoop::~StateLoop() {
 Status StateLoop::Rebuild() {
   State state;
   LEPTON_ASSIGN_OR_RETURN(const auto snapshot, metadata_.ReadSnapshot());
-  snapshot_seq_ = 0;
+  snapshot_seq_ = snapshot_bytes_ = journal_bytes_ = 0;
   if (snapshot) {
     LEPTON_ASSIGN_OR_RETURN(state, State::Restore(snapshot->state));
     snapshot_seq_ = snapshot->seq;
+    snapshot_bytes_ = snapshot->state.size();
   }
   LEPTON_RETURN_IF_ERROR(metadata_.Replay(snapshot_seq_, [&](uint64_t seq, std::string_view bytes) {
+    journal_bytes_ += bytes.size();
     return ApplyBytes(bytes, state).WithContext(fmt::format("journal record {}", seq));
   }));
   if (state.last_seq != metadata_.last_seq()) {
@@ -193,6 +195,7 @@ void StateLoop::RunItems(std::vector<Item> items) {
     if (!appended.ok()) return Fail(items, appended.status());
     commits.Observe(Seconds(RealClock().Now() - start));
     records.Increment(static_cast<double>(batch.records().size()));
+    for (const std::string& record : batch.records()) journal_bytes_ += record.size();
   }
   batch.Perform(*sink_, reactor_->state(), keeper_);
 }
@@ -223,11 +226,19 @@ void StateLoop::Fail(std::vector<Item>& items, const Status& status) {
 void StateLoop::MaybeSnapshot() {
   const State& state = reactor_->state();
   if (state.last_seq - snapshot_seq_ < options_.snapshot_every_records) return;
+  if (journal_bytes_ < snapshot_bytes_) return;
   if (RealClock().Now() < refuse_until_) return;
-  const Status status = metadata_.WriteSnapshot(state.last_seq, state.Snapshot(), state.last_seq);
+  static auto& sizes = metrics::Gauge("lepton_snapshot_bytes", "Size of the newest snapshot.");
+  const std::string bytes = state.Snapshot();
+  const Status status = bytes.empty()
+                            ? ResourceExhausted("the state is larger than 2 GiB")
+                            : metadata_.WriteSnapshot(state.last_seq, bytes, state.last_seq);
   if (!status.ok()) LOG(WARNING) << "snapshot: " << status.ToString() << "; replay stays longer";
+  if (status.ok()) sizes.Set(static_cast<double>(bytes.size()));
   // Also after a failure, so that it is tried again some records later and not on every batch.
   snapshot_seq_ = state.last_seq;
+  if (!bytes.empty()) snapshot_bytes_ = bytes.size();
+  journal_bytes_ = 0;
 }
 
 }  // namespace lepton::scheduler

@@ -47,6 +47,7 @@ class LoopSink {
 
 struct LoopOptions {
   ReactorOptions reactor;
+  // And as many bytes as the last snapshot had: a large state is not written again and again.
   uint64_t snapshot_every_records = 5000;
   Duration retry_after = std::chrono::seconds(1);
   size_t max_batch = 1024;
@@ -120,6 +121,8 @@ class StateLoop {
   // The loop's thread only.
   std::unique_ptr<Reactor> reactor_;
   uint64_t snapshot_seq_ = 0;
+  uint64_t snapshot_bytes_ = 0;  // of the newest
+  uint64_t journal_bytes_ = 0;   // since
   MonotonicTime refuse_until_{};
   MonotonicTime next_tick_{};  // not before, so that a timer that stays due cannot spin
   Status refused_with_;

@@ -17,7 +17,7 @@ class FailingStore final : public storage::MetadataStore {
  public:
   explicit FailingStore(std::unique_ptr<storage::MetadataStore> real) : real_(std::move(real)) {}
   std::atomic<bool> fail{false};
-  std::atomic<int> appends{0};
+  std::atomic<int> appends{0}, snapshots{0};
 
   Result<uint64_t> Append(const std::vector<std::string>& records) override {
     if (fail) return ResourceExhausted("metadata: no space left on device");
@@ -30,6 +30,7 @@ class FailingStore final : public storage::MetadataStore {
     return real_->Replay(after, on_record);
   }
   Status WriteSnapshot(uint64_t seq, std::string_view state, uint64_t keep_after) override {
+    ++snapshots;
     return real_->WriteSnapshot(seq, state, keep_after);
   }
   Result<std::optional<Snapshot>> ReadSnapshot() const override { return real_->ReadSnapshot(); }
@@ -166,6 +167,16 @@ TEST_F(StateLoopTest, ASnapshotShortensReplayWithoutChangingTheState) {
   ASSERT_TRUE(snapshot.ok());
   ASSERT_TRUE(snapshot->has_value());
   EXPECT_GE((*snapshot)->seq, 20u);
+  Open();
+  EXPECT_EQ(Datasets(), before);
+}
+
+TEST_F(StateLoopTest, ALargerStateIsWrittenLessOften) {
+  Open(/*snapshot_every=*/1);
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(Post("d" + std::to_string(i)).get().ok());
+  const auto before = Datasets();
+  EXPECT_GE(store_->snapshots, 4);
+  EXPECT_LE(store_->snapshots, 16) << "each is as large as all before";
   Open();
   EXPECT_EQ(Datasets(), before);
 }
