@@ -8,6 +8,7 @@ namespace lepton::storage {
 namespace {
 
 constexpr char kFormat[] = "lepton.model";
+constexpr char kShortest[] = "shortest";
 constexpr int kVersion = 2;  // 1: features only, without "input"
 
 // A spec that does not parse is kept as text, so that nothing is lost on the way.
@@ -25,6 +26,7 @@ nlohmann::json InputToJson(const ModelInput& in) {
                 {"mean", NumbersToJson(in.mean)},
                 {"scale", NumbersToJson(in.scale)},
                 {"fit", in.fit}});
+    if (in.fit == kShortest) out["edge"] = in.edge;
   }
   if (in.kind == "tokens") {
     out.update({{"vocabulary", in.vocabulary},
@@ -46,6 +48,7 @@ void ReadInput(ManifestReader& reader, ModelInput* in) {
     reader.Read("mean", &in->mean);
     reader.Read("scale", &in->scale);
     reader.Read("fit", &in->fit);
+    if (in->fit == kShortest) reader.Read("edge", &in->edge);
   } else if (in->kind == "tokens") {
     reader.Read("vocabulary", &in->vocabulary);
     reader.Read("context", &in->context);
@@ -77,6 +80,9 @@ Status CheckInput(const ModelInput& in) {
     if (!sized(in.channels) || !sized(in.height) || !sized(in.width) ||
         in.mean.size() != channels || in.scale.size() != channels) {
       return InvalidArgument("lepton.model manifest: input: sizes, mean and scale do not agree");
+    }
+    if (in.fit == kShortest && (!sized(in.edge) || in.edge < in.height || in.edge < in.width)) {
+      return InvalidArgument("lepton.model manifest: input: edge is below height or width");
     }
     return CheckScales("input: channel", in.mean, in.scale);
   }

@@ -20,7 +20,10 @@ struct ModelInput {
   // images: of files (a byte is 0 to 1), or of the columns `feature_names` of a table.
   int64_t channels = 0, height = 0, width = 0;
   std::vector<double> mean, scale;  // a channel: (raw - mean) / scale
-  std::string fit = "stretch";      // stretch | crop: how files get their size
+  // How files get their size: stretch | crop, the largest middle part of that shape | shortest, the
+  // shorter side becomes `edge`, and the middle of that is cut out.
+  std::string fit = "stretch";
+  int64_t edge = 0;  // shortest: not below height and width
   // tokens
   int64_t vocabulary = 0, context = 0;
   bool per_token = false;       // a language model

@@ -94,6 +94,15 @@ TEST(ModelManifestTest, InputsOfEveryKindReadBack) {
   ASSERT_THAT(back, IsOk());
   EXPECT_EQ(ToJson(*back), ToJson(m));
   EXPECT_EQ(back->input.mean, m.input.mean);
+  m.input.fit = "shortest";
+  m.input.edge = 9;
+  back = ModelManifestFromJson(ToJson(m).dump());
+  ASSERT_THAT(back, IsOk());
+  EXPECT_EQ(back->input.edge, 9);
+  m.input.edge = 7;
+  EXPECT_THAT(ModelManifestFromJson(ToJson(m).dump()),
+              Fails(StatusCode::kInvalidArgument, "edge is below"));
+  m.input.edge = 9;
   m.input.mean = {0.5};
   EXPECT_THAT(ModelManifestFromJson(ToJson(m).dump()),
               Fails(StatusCode::kInvalidArgument, "do not agree"));

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kBytesAtOnce = 16 << 20;
 
-Status WritePictures(const StoredImages& images, const ImageShape& shape, const std::string& fit,
+Status WritePictures(const StoredImages& images, const ImageShape& shape, const PictureFit& fit,
                      const PrepareProgress& progress, int fd) {
   const int64_t count = images.index.size();
   const int64_t at_once = std::clamp<int64_t>(kBytesAtOnce / shape.size(), 1, 4096);
@@ -52,12 +52,12 @@ Result<StoredImages> LoadImages(const storage::ObjectStore& objects,
 }
 
 Result<std::vector<uint8_t>> PixelsOfFile(std::string_view file, const ImageShape& shape,
-                                          const std::string& fit) {
+                                          const PictureFit& fit) {
   LEPTON_ASSIGN_OR_RETURN(const image::Image decoded, image::Decode(file, shape.channels));
-  const image::Image sized =
-      fit == "crop" ? image::Resize(decoded, shape.width, shape.height,
-                                    image::CentredBox(decoded, shape.width, shape.height))
-                    : image::Resize(decoded, shape.width, shape.height);
+  image::Box box{0, 0, static_cast<double>(decoded.width), static_cast<double>(decoded.height)};
+  if (fit.how == "crop") box = image::CentredBox(decoded, shape.width, shape.height);
+  if (fit.how == "shortest") box = image::MiddleBox(decoded, shape.width, shape.height, fit.edge);
+  const image::Image sized = image::Resize(decoded, shape.width, shape.height, box);
   std::vector<uint8_t> planes(shape.size());
   for (int64_t channel = 0; channel < shape.channels; ++channel) {
     for (int64_t i = 0; i < shape.plane(); ++i) {
@@ -69,10 +69,11 @@ Result<std::vector<uint8_t>> PixelsOfFile(std::string_view file, const ImageShap
 
 Result<std::shared_ptr<const PixelStore>> PixelsOfImages(
     const StoredImages& images, const storage::DatasetManifest& manifest, const ImageShape& shape,
-    const std::string& fit, DerivedFiles& derived, const PrepareProgress& progress) {
+    const PictureFit& fit, DerivedFiles& derived, const PrepareProgress& progress) {
   const std::string recipe =
       fmt::format("pictures 1 {} {} {}x{}x{} {}", manifest.source, manifest.table, shape.channels,
-                  shape.height, shape.width, fit);
+                  shape.height, shape.width, fit.how) +
+      (fit.how == "shortest" ? fmt::format(" {}", fit.edge) : "");
   LEPTON_ASSIGN_OR_RETURN(const auto file, derived.Open(recipe, [&](int fd) {
     return WritePictures(images, shape, fit, progress, fd);
   }));

@@ -19,13 +19,19 @@ struct StoredImages {
 Result<StoredImages> LoadImages(const storage::ObjectStore& objects,
                                 const storage::DatasetManifest& manifest);
 
-// `fit`: as of spec::PictureSpec. kInvalidArgument names the picture that cannot be read.
+// How pictures get their size: as storage::ModelInput says.
+struct PictureFit {
+  std::string how = "stretch";
+  int64_t edge = 0;
+};
+
+// kInvalidArgument names the picture that cannot be read.
 Result<std::shared_ptr<const PixelStore>> PixelsOfImages(
     const StoredImages& images, const storage::DatasetManifest& manifest, const ImageShape& shape,
-    const std::string& fit, DerivedFiles& derived, const PrepareProgress& progress);
+    const PictureFit& fit, DerivedFiles& derived, const PrepareProgress& progress);
 
 // One picture as the store has it: [channels, height, width].
 Result<std::vector<uint8_t>> PixelsOfFile(std::string_view file, const ImageShape& shape,
-                                          const std::string& fit);
+                                          const PictureFit& fit);
 
 }  // namespace lepton::worker

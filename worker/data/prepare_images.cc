@@ -38,6 +38,11 @@ ImageShape CommonSize(const storage::ImageIndex& index) {
   return {0, index.heights[0], index.widths[0]};
 }
 
+PictureFit FitOf(const DataRequest& request) {
+  if (request.like == nullptr) return {request.dataset.image.fit};
+  return {request.like->input.fit, request.like->input.edge};
+}
+
 Result<ImageShape> ChooseShape(const storage::ImageIndex& index, const DataRequest& request) {
   if (request.like != nullptr) {
     const storage::ModelInput& input = request.like->input;
@@ -84,7 +89,9 @@ Result<PreparedData> PreparedPictures(std::shared_ptr<const PixelStore> store,
   data.input.width = shape.width;
   data.input.mean = scale.mean;
   data.input.scale = scale.scale;
-  data.input.fit = request.like == nullptr ? request.dataset.image.fit : request.like->input.fit;
+  const PictureFit fit = FitOf(request);
+  data.input.fit = fit.how;
+  data.input.edge = fit.edge;
   const auto part = [&](const std::vector<int64_t>& rows, const Augmentation& augmentation) {
     auto examples = std::make_shared<ImageExamples>(store, rows, scale, augmentation);
     GiveLabels(labels, request.loss, rows, *examples);
@@ -104,10 +111,9 @@ Result<PreparedData> PrepareImages(const StoredDataset& dataset, const DataReque
   LEPTON_ASSIGN_OR_RETURN(const RowLabels labels,
                           LabelsOfFolders(dataset.manifest, images.index.labels, request));
   LEPTON_ASSIGN_OR_RETURN(const ImageShape shape, ChooseShape(images.index, request));
-  const std::string& fit =
-      request.like == nullptr ? request.dataset.image.fit : request.like->input.fit;
-  LEPTON_ASSIGN_OR_RETURN(auto store, PixelsOfImages(images, dataset.manifest, shape, fit,
-                                                     tools.derived, tools.progress));
+  LEPTON_ASSIGN_OR_RETURN(
+      auto store, PixelsOfImages(images, dataset.manifest, shape, FitOf(request), tools.derived,
+                                 tools.progress));
   return PreparedPictures(std::move(store), labels, request);
 }
 

@@ -69,6 +69,7 @@ Result<storage::ModelInput> DescribeImages(const Config& config, const Folder& f
   input.mean = preparation.mean;
   input.scale = preparation.scale;
   input.fit = preparation.fit;
+  input.edge = preparation.edge;
   if (image.height > 0 &&
       (preparation.height != image.height || preparation.width != image.width)) {
     return InvalidArgument(std::string(kPreprocessor) + ": size: is not the model's image_size");
@@ -235,7 +236,7 @@ Status WriteFurtherFiles(const storage::ObjectStore& objects, const StoredModel&
   const storage::ModelInput& in = manifest.input;
   return WriteFileAtomic(
       folder / kPreprocessor,
-      huggingface::WritePreprocessor({in.height, in.width, in.fit, in.mean, in.scale}));
+      huggingface::WritePreprocessor({in.height, in.width, in.fit, in.mean, in.scale, in.edge}));
 }
 
 Result<StoredFolder> ImportAny(storage::ObjectStore& objects, const huggingface::OpenFile& open) {

@@ -38,7 +38,8 @@ spec::DatasetSpec ChoosePictures(const spec::DatasetSpec& wanted,
   if (image.height > 0 || image.width > 0) return dataset;
   image.height = input.height;
   image.width = input.width;
-  image.fit = input.fit;
+  // What is trained on sees all of the middle; only the model as it came keeps a margin.
+  image.fit = input.fit == "shortest" ? "crop" : input.fit;
   return dataset;
 }
 

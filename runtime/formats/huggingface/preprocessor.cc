@@ -10,6 +10,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMaxSide = 16384;
+constexpr char kOurFit[] = "lepton_fit";  // a size that public processors do not have
 
 Status BadPreprocessor(const std::string& what) {
   return InvalidArgument("preprocessor_config.json: " + what);
@@ -31,7 +32,7 @@ Result<int64_t> Side(const json& value, const char* key) {
 // A size: a side, {"height": .., "width": ..} or {"shortest_edge": ..}.
 struct Size {
   int64_t height = 0, width = 0;
-  bool shortest = false;
+  bool shortest = false, number = false;
 };
 Result<Size> ReadSize(const json& value, const char* key) {
   Size size;
@@ -40,11 +41,85 @@ Result<Size> ReadSize(const json& value, const char* key) {
     LEPTON_ASSIGN_OR_RETURN(size.width, Side(value["width"], key));
     return size;
   }
+  if (value.is_object() && value.contains("longest_edge") && value.contains("shortest_edge")) {
+    return BadPreprocessor(std::string(key) + ": a longest_edge is not supported");
+  }
   const bool shortest = value.is_object() && value.contains("shortest_edge");
   LEPTON_ASSIGN_OR_RETURN(size.height, Side(shortest ? value["shortest_edge"] : value, key));
   size.width = size.height;
   size.shortest = shortest;
+  size.number = !shortest;
   return size;
+}
+
+// The class that prepares pictures; older files call it a feature extractor.
+std::string ProcessorOf(const json& document) {
+  for (const char* key : {"image_processor_type", "feature_extractor_type"}) {
+    const auto found = document.find(key);
+    if (found != document.end() && found->is_string()) return found->get<std::string>();
+  }
+  return "";
+}
+
+bool Given(const json& document, const char* key) {
+  const auto found = document.find(key);
+  return found != document.end() && !found->is_null();
+}
+
+// ConvNextImageProcessor, which ResNets have: small pictures are cut out of ones that are 1 /
+// crop_pct as large, others are stretched.
+Status ReadByShare(const json& document, int64_t side, ImagePreparation& p) {
+  constexpr int64_t kStretchedFrom = 384;
+  p.height = p.width = side;
+  if (side >= kStretchedFrom) return Status::Ok();
+  const json share = Given(document, "crop_pct") ? document["crop_pct"] : json(224.0 / 256);
+  const double part = share.is_number() ? share.get<double>() : 0;
+  const double edge = static_cast<double>(side) / part;
+  if (!(part > 0 && part <= 1 && edge <= static_cast<double>(kMaxSide))) {
+    return BadPreprocessor("crop_pct: is not a number above 0 and up to 1");
+  }
+  p.fit = "shortest";
+  p.edge = static_cast<int64_t>(edge);
+  return Status::Ok();
+}
+
+// How pictures get their size.
+Status ReadFit(const json& document, ImagePreparation& p) {
+  LEPTON_ASSIGN_OR_RETURN(const bool resizes, Flag(document, "do_resize", true));
+  if (!resizes) return BadPreprocessor("do_resize: false is not supported");
+  const auto found = document.find("size");
+  if (found == document.end()) return BadPreprocessor("size: missing");
+  LEPTON_ASSIGN_OR_RETURN(const Size size, ReadSize(*found, "size"));
+  const std::string processor = ProcessorOf(document);
+  const bool clip = processor.starts_with("CLIP") || processor.starts_with("Bit");
+  LEPTON_ASSIGN_OR_RETURN(const bool crops, Flag(document, "do_center_crop", clip));
+  const bool by_share = processor.starts_with("ConvNext") ||
+                        (!clip && !crops && Given(document, "crop_pct")) ||
+                        (processor.empty() && !crops && size.shortest);
+  if (by_share && (size.shortest || size.number)) return ReadByShare(document, size.height, p);
+  Size crop = size;
+  if (crops && Given(document, "crop_size")) {
+    LEPTON_ASSIGN_OR_RETURN(crop, ReadSize(document["crop_size"], "crop_size"));
+  } else if (crops && clip) {
+    crop.height = crop.width = 224;
+  }
+  p.height = crop.height;
+  p.width = crop.width;
+  if (crops && document.value(kOurFit, json()) == "crop") {
+    p.fit = "crop";
+    return Status::Ok();
+  }
+  if (!size.shortest && !(clip && size.number)) {
+    if (crop.height == size.height && crop.width == size.width) return Status::Ok();
+    return BadPreprocessor("do_center_crop: of a picture that was stretched is not supported");
+  }
+  if (!crops) {
+    return BadPreprocessor("do_center_crop: false is not supported with a shortest_edge");
+  }
+  p.fit = "shortest";
+  p.edge = size.height;
+  if (p.edge >= p.height && p.edge >= p.width) return Status::Ok();
+  return BadPreprocessor("crop_size: is larger than the shortest_edge, which is not supported");
 }
 
 // A number for each channel.
@@ -74,17 +149,7 @@ Result<ImagePreparation> ParsePreprocessor(std::string_view text, int64_t channe
   if (document.is_discarded() || !document.is_object())
     return BadPreprocessor("is not a JSON object");
   ImagePreparation p;
-  const auto size = document.find("size");
-  if (size == document.end()) return BadPreprocessor("size: missing");
-  LEPTON_ASSIGN_OR_RETURN(Size target, ReadSize(*size, "size"));
-  p.fit = target.shortest ? "crop" : "stretch";
-  LEPTON_ASSIGN_OR_RETURN(const bool crops, Flag(document, "do_center_crop", false));
-  if (crops && document.contains("crop_size")) {
-    LEPTON_ASSIGN_OR_RETURN(target, ReadSize(document["crop_size"], "crop_size"));
-    p.fit = "crop";
-  }
-  p.height = target.height;
-  p.width = target.width;
+  LEPTON_RETURN_IF_ERROR(ReadFit(document, p));
   p.mean.assign(channels, 0.0);
   p.scale.assign(channels, 1.0);
   LEPTON_ASSIGN_OR_RETURN(const bool normalizes, Flag(document, "do_normalize", true));
@@ -117,9 +182,11 @@ std::string WritePreprocessor(const ImagePreparation& p) {
                    {"resample", 2},
                    {"image_processor_type", "ViTImageProcessor"},
                    {"size", {{"height", p.height}, {"width", p.width}}}};
-  if (p.fit == "crop") {
+  if (p.fit == "crop") document[kOurFit] = p.fit;
+  if (p.fit != "stretch") {
+    const int64_t edge = p.fit == "crop" ? std::min(p.height, p.width) : p.edge;
     document["image_processor_type"] = "CLIPImageProcessor";
-    document["size"] = {{"shortest_edge", std::min(p.height, p.width)}};
+    document["size"] = {{"shortest_edge", edge}};
     document["do_center_crop"] = true;
     document["crop_size"] = {{"height", p.height}, {"width", p.width}};
   }

@@ -14,12 +14,15 @@ namespace lepton::huggingface {
 // bilinearly, whatever filter the file names.
 struct ImagePreparation {
   int64_t height = 0, width = 0;
-  std::string fit = "stretch";  // stretch: both sides as they are; crop: the shorter one, then the
-                                // middle
+  // stretch: both sides as they are; shortest: the shorter side becomes `edge`, then the middle;
+  // crop: the largest middle part of the shape, which public processors do not have.
+  std::string fit = "stretch";
   std::vector<double> mean, scale;
+  int64_t edge = 0;
 };
 
-// kInvalidArgument: "preprocessor_config.json: size: ...".
+// What the processor that the file names would do; one that resizes or crops in another way is
+// refused. kInvalidArgument: "preprocessor_config.json: size: ...".
 Result<ImagePreparation> ParsePreprocessor(std::string_view json, int64_t channels);
 
 // The file for a model of ours.

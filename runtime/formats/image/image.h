@@ -44,6 +44,11 @@ struct Box {
 // The largest centred part of a picture with the shape of width x height.
 Box CentredBox(const Image& image, int64_t width, int64_t height);
 
+// The part that a centred width x height is of the picture after its shorter side became `edge`,
+// which is not below either: the longer side and the place are whole pixels there, as torchvision
+// and Hugging Face's processors have them.
+Box MiddleBox(const Image& image, int64_t width, int64_t height, int64_t edge);
+
 // Bilinear with a filter that widens when shrinking ("antialiased"), in the fixed-point arithmetic
 // of Pillow's resize, so that pictures have the bits that models elsewhere were trained on.
 Image Resize(const Image& image, int64_t width, int64_t height);

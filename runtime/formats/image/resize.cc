@@ -97,6 +97,17 @@ Box CentredBox(const Image& image, int64_t width, int64_t height) {
   return {(w - box_w) / 2, (h - box_h) / 2, (w + box_w) / 2, (h + box_h) / 2};
 }
 
+Box MiddleBox(const Image& image, int64_t width, int64_t height, int64_t edge) {
+  const int64_t shorter = std::min(image.width, image.height);
+  const auto resized = [&](int64_t side) { return edge * side / shorter; };
+  const int64_t w = resized(image.width), h = resized(image.height);
+  const int64_t left = (w - width) / 2, top = (h - height) / 2;
+  const double x = static_cast<double>(image.width) / static_cast<double>(w);
+  const double y = static_cast<double>(image.height) / static_cast<double>(h);
+  return {static_cast<double>(left) * x, static_cast<double>(top) * y,
+          static_cast<double>(left + width) * x, static_cast<double>(top + height) * y};
+}
+
 Image Resize(const Image& image, int64_t width, int64_t height, const Box& box) {
   const bool rows = width != image.width || box.left != 0 || box.right != double(image.width);
   const bool columns = height != image.height || box.top != 0 || box.bottom != double(image.height);

@@ -119,5 +119,23 @@ TEST_F(ImageTest, TheCentredBoxHasTheShapeAskedFor) {
   EXPECT_EQ(box.bottom, 20);
 }
 
+// Of a picture that is not square the middle is what is left when all of it was resized first.
+TEST_F(ImageTest, TheMiddleBoxIsTheMiddleOfTheWholeResized) {
+  for (const auto& [width, height] : {std::pair{40, 24}, {25, 41}}) {
+    Image image{width, height, 3, {}};
+    for (int i = 0; i < width * height * 3; ++i) image.pixels.push_back(i * 7 % 251);
+    const int w = width > height ? 26 : 16, h = width > height ? 16 : 26;  // 16 * 40 / 24, 41 / 25
+    const Image whole = Resize(image, w, h);
+    const Image part = Resize(image, 14, 13, MiddleBox(image, 14, 13, 16));
+    ASSERT_EQ(part.pixels.size(), 14 * 13 * 3);
+    for (int y = 0; y < 13; ++y) {
+      for (int x = 0; x < 14; ++x) {
+        const int from = ((y + (h - 13) / 2) * w + x + (w - 14) / 2) * 3;
+        EXPECT_EQ(part.pixels[(y * 14 + x) * 3], whole.pixels[from]) << x << " " << y;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace lepton::image

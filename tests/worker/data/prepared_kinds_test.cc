@@ -12,6 +12,7 @@
 #include "tests/worker/data/tiny_tokenizer.h"
 #include "tests/worker/train/fake_task.h"
 #include "worker/data/image_examples.h"
+#include "worker/data/picture_file.h"
 #include "worker/data/token_windows.h"
 
 namespace lepton::worker {
@@ -101,6 +102,30 @@ TEST_F(PreparedKindsTest, PicturesOfFoldersAreSplitSizedAndNormalised) {
   const double byte = (row >= 20 ? 200 : 40);
   EXPECT_NEAR(buffer.batch().inputs[0].span<const float>()[0], (byte / 255 - 0.5) / 0.25, 0.4);
   EXPECT_THAT(buffer.values, ElementsAre(row >= 20 ? 1.0f : 0.0f));
+}
+
+// A wide picture with a white middle and a black frame: how much of the frame is left says which
+// part was cut out.
+TEST_F(PreparedKindsTest, PicturesAreCutOutAsTheirFitSays) {
+  constexpr int kWide = 48, kHigh = 32;
+  std::vector<uint8_t> rgb(3 * kWide * kHigh, 0);
+  for (int y = 4; y < kHigh - 4; ++y) {
+    for (int x = 12; x < kWide - 12; ++x) {
+      for (int c = 0; c < 3; ++c) rgb[(y * kWide + x) * 3 + c] = 255;
+    }
+  }
+  const std::string file = pictures::PngOf(kWide, kHigh, rgb);
+  const auto black = [&](const PictureFit& fit) {
+    const auto pixels = PixelsOfFile(file, {1, 24, 24}, fit).value();
+    return std::count_if(pixels.begin(), pixels.end(), [](uint8_t pixel) { return pixel < 128; });
+  };
+  // The shorter side as it is: its middle 24 x 24 pixels are white.
+  EXPECT_EQ(black({"shortest", 32}), 0);
+  // All of it as 24 x 24: a frame of 3 pixels.
+  EXPECT_EQ(black({"shortest", 24}), 24 * 24 - 18 * 18);
+  EXPECT_EQ(black({"crop"}), 24 * 24 - 18 * 18);
+  // The white part is half as wide as the picture and three quarters as high.
+  EXPECT_EQ(black({"stretch"}), 24 * 24 - 12 * 18);
 }
 
 TEST_F(PreparedKindsTest, OnlyTrainingPicturesAreAugmented) {

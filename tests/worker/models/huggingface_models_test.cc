@@ -125,7 +125,8 @@ TEST_F(FolderModelsTest, PicturesSizesComeFromThePreprocessor) {
       << R"({"size": {"shortest_edge": 24}, "image_mean": [0.1, 0.2, 0.3], "image_std": 0.5})";
   const StoredFolder stored = MustImport(folder);
   EXPECT_EQ(stored.content.input.height, 24);
-  EXPECT_EQ(stored.content.input.fit, "crop");
+  EXPECT_EQ(stored.content.input.fit, "shortest");
+  EXPECT_EQ(stored.content.input.edge, 27);  // 24 of 27 pixels are 224 of 256
   EXPECT_EQ(stored.content.input.scale, (std::vector<double>{0.5, 0.5, 0.5}));
   huggingface::Expected expected(folder);
   const std::vector<float> answer = Answer(stored.manifest, expected);
@@ -133,7 +134,10 @@ TEST_F(FolderModelsTest, PicturesSizesComeFromThePreprocessor) {
   for (size_t i = 0; i < answer.size(); ++i) EXPECT_NEAR(answer[i], reference[i], 1e-4);
   const fs::path out = scratch_.path() / "out";
   ASSERT_TRUE(ExportFolder(*objects_, stored.manifest, out).ok());
-  EXPECT_EQ(Answer(MustImport(out).manifest, expected), answer);
+  const StoredFolder again = MustImport(out);
+  EXPECT_EQ(Answer(again.manifest, expected), answer);
+  EXPECT_EQ(again.content.input.fit, "shortest");
+  EXPECT_EQ(again.content.input.edge, 27);
   EXPECT_THAT(ReadFile(out / "model.safetensors").value(), HasSubstr("num_batches_tracked"));
 }
 
