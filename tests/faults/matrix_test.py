@@ -82,8 +82,14 @@ class Bench:
                 number = self.hosts.add()
                 worker = self.start_worker(self.hosts.address_of(number), self.hosts.command(number))
                 self.host_of[worker.lepton_name] = number
-        wait_until(lambda: [w["state"] for w in self.cluster.items("/v1/workers")].count("UP") == RANKS, 20,
-                   "the whole pool")
+        # A job is over in two seconds: a worker that still ends a task of the one before would miss it.
+        def idle(worker):
+            return worker["state"] == "UP" and worker["slots_used"] == 0
+        wait_until(lambda: sum(map(idle, self.cluster.items("/v1/workers"))) == RANKS, 20, "the whole pool, idle")
+        # A link that was cut may be silent for seconds more, until its host sends again what was lost.
+        needs_all = train_spec(epochs=1, resources={"min_workers": RANKS, "max_workers": RANKS})
+        self.cluster.wait_job(self.cluster.submit(needs_all), timeout=30)
+        wait_until(lambda: sum(map(idle, self.cluster.items("/v1/workers"))) == RANKS, 20, "the whole pool, idle")
 
 
 # ---- the faults: of a task ----
