@@ -234,11 +234,13 @@ void StateLoop::MaybeSnapshot() {
                             ? ResourceExhausted("the state is larger than 2 GiB")
                             : metadata_.WriteSnapshot(state.last_seq, bytes, state.last_seq);
   if (!status.ok()) LOG(WARNING) << "snapshot: " << status.ToString() << "; replay stays longer";
-  if (status.ok()) sizes.Set(static_cast<double>(bytes.size()));
   // Also after a failure, so that it is tried again some records later and not on every batch.
   snapshot_seq_ = state.last_seq;
-  if (!bytes.empty()) snapshot_bytes_ = bytes.size();
+  if (!status.ok() && !bytes.empty()) return;
   journal_bytes_ = 0;
+  if (bytes.empty()) return;
+  snapshot_bytes_ = bytes.size();
+  sizes.Set(static_cast<double>(bytes.size()));
 }
 
 }  // namespace lepton::scheduler

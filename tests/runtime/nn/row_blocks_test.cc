@@ -3,7 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <set>
+#include <string>
 #include <vector>
+
+#include "runtime/nn/model_list.h"
+#include "runtime/nn/training_program.h"
 
 namespace lepton::nn {
 namespace {
@@ -48,6 +53,39 @@ TEST(RowBlocks, CostNoMoreThanOnePaddedBlockOrNoPaddingAtAll) {
       EXPECT_LE(cost, rows * costs.row + std::popcount(whole) * costs.block) << rows;
     }
   }
+}
+
+// A forward pass says by the shapes of its kernels in which blocks it ran.
+TEST(RowBlocks, AreWhatAForwardPassRunsIn) {
+  graph::Profile profile;
+  spec::ModelSpec model;
+  model.arch = "transformer";
+  model.transformer.style = "gpt2";
+  model.transformer.layers = 1;
+  model.transformer.heads = 2;
+  model.transformer.width = 32;
+  const DataShape data{.kind = DataShape::Kind::kTokens,
+                       .vocabulary = 50,
+                       .context = 64,
+                       .outputs = 50,
+                       .per_token = true};
+  TrainingProgram::Options options;
+  options.model = ResolveModel(model, data).value();
+  options.profile = &profile;
+  const Signature signature = MakeSignature(options.model, data).value();
+  const auto program = TrainingProgram::Build(signature, options).value();
+  std::vector<int32_t> tokens(12 * 64, 1);
+  Batch batch;
+  batch.inputs.push_back({tokens.data(), {DType::kI32, Shape({12, 64})}});
+  std::vector<float> logits(Predictions(signature, batch) * signature.outputs);
+  ASSERT_TRUE(program->Forward(batch, logits).ok());
+  std::set<std::string> rows;
+  for (const auto& [name, line] : profile.lines()) {
+    for (const char* block : {"[4, 64, 32]", "[8, 64, 32]", "[12, 64, 32]", "[16, 64, 32]"}) {
+      if (name.find(block) != std::string::npos) rows.insert(block);
+    }
+  }
+  EXPECT_EQ(rows, (std::set<std::string>{"[4, 64, 32]", "[8, 64, 32]"}));
 }
 
 }  // namespace
