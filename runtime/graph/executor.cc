@@ -16,7 +16,7 @@ Result<Plan*> Executor::PlanFor(std::span<const TensorType> inputs, bool* made) 
     return plans_.front().plan.get();
   }
   LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan,
-                          Plan::Make(graph_, kernels_, device_, inputs, options_, &packs_));
+                          Plan::Make(graph_, kernels_, device_, inputs, options_, &packs_, arena_));
   plans_.push_front({{inputs.begin(), inputs.end()}, std::move(plan)});
   if (plans_.size() > most_plans_) plans_.pop_back();
   if (made != nullptr) *made = true;
@@ -27,10 +27,10 @@ Result<Plan*> Executor::PlanForBatch(int64_t batch, bool* made) {
   return PlanFor(InputTypesForBatch(graph_, batch), made);
 }
 
-size_t Executor::largest_arena() const {
-  size_t most = 0;
-  for (const Cached& cached : plans_) most = std::max(most, cached.plan->memory().peak_bytes);
-  return most;
+size_t Executor::plan_bytes() const {
+  size_t sum = 0;
+  for (const Cached& cached : plans_) sum += cached.plan->own_bytes();
+  return sum;
 }
 
 }  // namespace lepton::graph

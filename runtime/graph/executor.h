@@ -1,6 +1,7 @@
-// Keeps the plans of a graph that were used last, by the shapes of its inputs. Ownership: the graph
-// and the kernel table must outlive the executor; a Plan belongs to its executor. Threads: one
-// caller at a time; kernels use ThreadPool::Compute().
+// Keeps the plans of a graph that were used last, by the shapes of its inputs. On the host they
+// compute in one arena, one at a time. Ownership: the graph and the kernel table must outlive the
+// executor; a Plan belongs to its executor. Threads: one caller at a time, for all executors that
+// share an arena; kernels use ThreadPool::Compute().
 #pragma once
 
 #include <list>
@@ -12,16 +13,18 @@ namespace lepton::graph {
 
 class Executor {
  public:
-  static constexpr size_t kMostPlans = 8;
+  static constexpr size_t kMostPlans = 8;  // few, where each has memory of its own
 
   Executor(const Graph& graph, const KernelTable& kernels, Device device = {},
-           PlanOptions options = {}, size_t most_plans = kMostPlans)
+           PlanOptions options = {}, size_t most_plans = kMostPlans,
+           std::shared_ptr<Arena> arena = std::make_shared<Arena>())
       : graph_(graph),
         kernels_(kernels),
         device_(device),
         options_(options),
         most_plans_(most_plans),
-        packs_(options.transient_packs) {}
+        packs_(options.transient_packs),
+        arena_(std::move(arena)) {}
 
   // The plan for these input types: from the cache, or made now. Valid until `most_plans` other
   // shapes were asked for. `*made` (may be null) says whether it is new and so has nothing bound
@@ -30,8 +33,9 @@ class Executor {
   // The one that was asked for last; null: none was.
   Plan* Latest() { return plans_.empty() ? nullptr : plans_.front().plan.get(); }
   Result<Plan*> PlanForBatch(int64_t batch, bool* made = nullptr);
-  // Of the largest plan's arena, in bytes.
-  size_t largest_arena() const;
+  // What plans compute in, and what they keep from run to run; on an accelerator all is theirs.
+  size_t arena_bytes() const { return arena_->bytes(); }
+  size_t plan_bytes() const;
   // Of packed copies of parameters.
   size_t pack_bytes() const { return packs_.bytes(); }
 
@@ -46,6 +50,7 @@ class Executor {
   const PlanOptions options_;
   const size_t most_plans_;
   PackCache packs_;
+  const std::shared_ptr<Arena> arena_;
   std::list<Cached> plans_;  // the last used first
 };
 

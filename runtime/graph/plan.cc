@@ -59,8 +59,32 @@ void WaitFor(Accelerator* accelerator) {
 
 Result<std::unique_ptr<Plan>> Plan::Make(const Graph& graph, const KernelTable& kernels,
                                          const Device& device, std::span<const TensorType> inputs,
-                                         const PlanOptions& options, PackCache* packs) {
-  return PlanBuilder(graph, kernels, device, options, packs).Build(inputs);
+                                         const PlanOptions& options, PackCache* packs,
+                                         std::shared_ptr<Arena> arena) {
+  return PlanBuilder(graph, kernels, device, options, packs, std::move(arena)).Build(inputs);
+}
+
+void Plan::TakeArena() {
+  if (arena_ == nullptr) return;
+  char* const arena = arena_->Reserve(memory_.peak_bytes - memory_.kept_bytes);
+  if (arena != placed_) Place(own_.as<char>(), arena);
+  placed_ = arena;
+}
+
+void Plan::Place(char* own, char* shared) {
+  const auto at = [&](size_t offset) {
+    return offset < memory_.kept_bytes ? own + offset : shared + (offset - memory_.kept_bytes);
+  };
+  for (size_t i = 0; i < views_.size(); ++i) {
+    const size_t offset = memory_.offsets[static_cast<size_t>(roots_[i])];
+    if (offset == kNotInArena) continue;
+    views_[i].data = at(offset);
+    if (frozen_sources_[i] == kNoValue) frozen_views_[i].data = views_[i].data;
+  }
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const size_t offset = memory_.workspace_offsets[i];
+    if (offset != kNotInArena) steps_[i].workspace = at(offset);
+  }
 }
 
 void Plan::Bind(ValueId value, void* data) {
@@ -112,6 +136,7 @@ void Plan::RunPrologue(const RunState& state, uint64_t version) {
 }
 
 void Plan::PreparePrologue(const RunState& state, uint64_t version) {
+  TakeArena();
   if (run_state_ != nullptr) SendRunState(state, *run_state_);
   RunSteps(0, prologue_steps_, state);
   for (const Step& step : steps_) {
@@ -142,6 +167,7 @@ void Plan::RunSteps(size_t first, size_t last, const RunState& state, const Outp
 }
 
 void Plan::Run(const RunState& state, const OutputReady& ready) {
+  TakeArena();
   if (state.profile != nullptr) return RunProfiled(state, ready);
   if (accelerator_ != nullptr) return RunQueued(state);
   RunSteps(prologue_steps_, steps_.size(), state, ready);
@@ -150,6 +176,7 @@ void Plan::Run(const RunState& state, const OutputReady& ready) {
 void Plan::RunVisiting(const RunState& state, const ParametersNeeded& needed,
                        const OutputReady& ready) {
   CHECK(transient_packs_ && accelerator_ == nullptr);
+  TakeArena();
   RunSteps(0, steps_.size(), state, ready, needed);
 }
 

@@ -1,5 +1,6 @@
 // A graph made ready for concrete input shapes: nodes simplified and grouped into steps, a kernel
-// for each, and a place in one arena for every value that somebody reads.
+// for each, and a place in one arena for every value that somebody reads; on the host, plans of one
+// executor share theirs.
 //
 //   Simplify (passes/simplify.h)        equal values are computed once
 //   ScheduleLiveNodes (live_nodes.h)    what nobody needs goes; what depends on parameters only is
@@ -19,6 +20,7 @@
 #include <memory>
 #include <string>
 
+#include "runtime/graph/arena.h"
 #include "runtime/graph/device_feed.h"
 #include "runtime/graph/kernel_table.h"
 #include "runtime/graph/passes/fusion.h"
@@ -46,12 +48,14 @@ struct PlanOptions {
 class Plan {
  public:
   // kInvalidArgument for shapes that do not fit the graph; kInternal for a missing kernel;
-  // kResourceExhausted when the accelerator is full. `packs` may be null.
+  // kResourceExhausted when the accelerator is full. `packs` may be null. `arena`, on the host, is
+  // shared with other plans; null: the plan has its own.
   static Result<std::unique_ptr<Plan>> Make(const Graph& graph, const KernelTable& kernels,
                                             const Device& device,
                                             std::span<const TensorType> inputs,
                                             const PlanOptions& options = {},
-                                            PackCache* packs = nullptr);
+                                            PackCache* packs = nullptr,
+                                            std::shared_ptr<Arena> arena = nullptr);
 
   // The memory of an input, a parameter or an external output, of the value's type and on the
   // plan's device; it must stay valid until the last run or the next Bind of the value.
@@ -85,10 +89,12 @@ class Plan {
   // The same calls in the same order, and nothing is computed.
   void Walk(const ParametersNeeded& needed, const OutputReady& ready = {}) const;
 
-  // Any bound value, or an output after a run. A value within a fused step has no memory: data is
-  // null.
+  // Any bound value, or an output after a run, until a plan runs that shares the arena. A value
+  // within a fused step has no memory: data is null.
   const TensorView& view(ValueId value) const { return views_[value]; }
   const MemoryPlan& memory() const { return memory_; }
+  // Of memory that is this plan's alone: what stays from run to run, and all on an accelerator.
+  size_t own_bytes() const { return own_.size(); }
   // Whether the last run was queued as recorded work.
   bool replays() const { return recorded_ != nullptr; }
   bool has_prologue() const { return prologue_steps_ > 0; }
@@ -109,6 +115,8 @@ class Plan {
     void* workspace = nullptr;
   };
   Plan() = default;
+  void TakeArena();
+  void Place(char* own, char* shared);
   void PreparePrologue(const RunState& state, uint64_t version);
   void Prepare(const Step& step, const RunState& state, uint64_t version);
   void RunSteps(size_t first, size_t last, const RunState& state, const OutputReady& ready = {},
@@ -130,8 +138,12 @@ class Plan {
   std::vector<Step> steps_;
   size_t prologue_steps_ = 0;
   MemoryPlan memory_;
-  Buffer arena_;
-  uint64_t version_ = 0;  // of the parameters that the prologue ran for
+  // Offsets below memory_.kept_bytes lie in own_, the others in arena_; on an accelerator all in
+  // own_.
+  Buffer own_;
+  std::shared_ptr<Arena> arena_;  // on the host
+  const char* placed_ = nullptr;  // where the views take arena_ to be
+  uint64_t version_ = 0;          // of the parameters that the prologue ran for
   bool transient_packs_ = false;
 
   // On an accelerator.

@@ -221,8 +221,11 @@ Status PlanBuilder::PlaceValues() {
   std::vector<StepUse> uses;
   for (const Plan::Step& step : plan_->steps_) uses.push_back(UseOf(step));
   plan_->memory_ = PlanMemory(graph_, uses, plan_->prologue_steps_, types_);
-  LEPTON_ASSIGN_OR_RETURN(plan_->arena_,
-                          Buffer::On(options_.accelerator, plan_->memory_.peak_bytes));
+  const bool on_host = options_.accelerator == nullptr;
+  LEPTON_ASSIGN_OR_RETURN(
+      plan_->own_, Buffer::On(options_.accelerator,
+                              on_host ? plan_->memory_.kept_bytes : plan_->memory_.peak_bytes));
+  if (on_host) plan_->arena_ = arena_ == nullptr ? std::make_shared<Arena>() : arena_;
   if (options_.accelerator != nullptr) {
     plan_->accelerator_ = options_.accelerator;
     plan_->records_ = options_.record;
@@ -230,11 +233,7 @@ Status PlanBuilder::PlaceValues() {
                             DeviceFeed::Make(*options_.accelerator, sizeof(DeviceRunState)));
     plan_->run_state_ = std::make_unique<DeviceFeed>(std::move(run_state));
   }
-  char* const arena = plan_->arena_.as<char>();
-  for (size_t i = 0; i < types_.size(); ++i) {
-    const size_t offset = plan_->memory_.offsets[plan_->roots_[i]];
-    plan_->views_.push_back({offset == kNotInArena ? nullptr : arena + offset, types_[i]});
-  }
+  for (const TensorType& type : types_) plan_->views_.push_back({nullptr, type});
   plan_->in_memory_of_.resize(types_.size());
   plan_->stands_for_.resize(types_.size());
   for (size_t i = 0; i < types_.size(); ++i) {
@@ -248,10 +247,9 @@ Status PlanBuilder::PlaceValues() {
     const ValueId source = plan_->frozen_sources_[i];
     if (source != kNoValue) plan_->frozen_views_[i].type = types_[source];
   }
-  for (size_t i = 0; i < plan_->steps_.size(); ++i) {
-    const size_t offset = plan_->memory_.workspace_offsets[i];
-    if (offset != kNotInArena) plan_->steps_[i].workspace = arena + offset;
-  }
+  // On the host a run finds its place in the arena.
+  char* const own = plan_->own_.as<char>();
+  if (!on_host) plan_->Place(own, own + plan_->memory_.kept_bytes);
   return Status::Ok();
 }
 

@@ -11,12 +11,13 @@ namespace lepton::graph {
 class PlanBuilder {
  public:
   PlanBuilder(const Graph& graph, const KernelTable& kernels, const Device& device,
-              const PlanOptions& options, PackCache* packs)
+              const PlanOptions& options, PackCache* packs, std::shared_ptr<Arena> arena)
       : graph_(graph),
         kernels_(kernels),
         device_(options.accelerator == nullptr ? device : options.accelerator->device()),
         options_(options),
-        packs_(packs) {}
+        packs_(packs),
+        arena_(std::move(arena)) {}
 
   Result<std::unique_ptr<Plan>> Build(std::span<const TensorType> inputs);
 
@@ -44,6 +45,7 @@ class PlanBuilder {
   const Device device_;
   const PlanOptions options_;
   PackCache* const packs_;
+  const std::shared_ptr<Arena> arena_;  // null: the plan makes its own
 
   std::unique_ptr<Plan> plan_;
   std::vector<TensorType> types_;  // by value

@@ -57,9 +57,11 @@ RowCosts CostsOf(const Batch& batch, bool on_device, bool visited) {
   return costs;
 }
 
-// Plans are kept for so many sizes of batches and lengths of texts: without gradients they are
-// small.
-constexpr size_t kMostPlans = 16;
+// Plans are kept for so many sizes of batches and lengths of texts. On a device each has memory of
+// its own, small without gradients.
+size_t MostPlans(bool on_device) {
+  return on_device ? 16 : 64;
+}
 
 Buffer& Grown(Buffer& buffer, size_t bytes) {
   if (buffer.size() < bytes) buffer = Buffer(bytes);
@@ -111,24 +113,26 @@ graph::PlanOptions PlanOptionsOf(kernels::DeviceBackend* backend, bool transient
 
 ForwardProgram::ForwardProgram(const Signature& signature, const std::string& precision,
                                kernels::DeviceBackend* backend, bool transient_packs,
-                               TensorPlace tensor)
+                               TensorPlace tensor, std::shared_ptr<graph::Arena> arena)
     : signature_(signature),
       graph_(onnx::ImportOps()),
       builder_(graph_, /*training=*/false, precision, tensor),
       executor_(graph_, KernelsOf(backend), {}, PlanOptionsOf(backend, transient_packs),
-                kMostPlans),
+                MostPlans(backend != nullptr),
+                arena == nullptr ? std::make_shared<graph::Arena>() : std::move(arena)),
       backend_(backend) {}
 
 Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(
     const Signature& signature, const spec::ModelSpec& model, const std::string& precision,
-    kernels::DeviceBackend* backend, bool transient_packs, TensorPlace tensor) {
+    kernels::DeviceBackend* backend, bool transient_packs, TensorPlace tensor,
+    std::shared_ptr<graph::Arena> arena) {
   LEPTON_RETURN_IF_ERROR(CheckInferencePrecision(precision));
   if (precision == "int8" && backend != nullptr) {
     return InvalidArgument("precision: int8 is computed on the CPU only; use bf16 or f32 on " +
                            DeviceName(backend->device()));
   }
   std::unique_ptr<ForwardProgram> program(
-      new ForwardProgram(signature, precision, backend, transient_packs, tensor));
+      new ForwardProgram(signature, precision, backend, transient_packs, tensor, std::move(arena)));
   program->inputs_ = AddInputs(program->graph_, signature);
   LEPTON_ASSIGN_OR_RETURN(program->logits_,
                           BuildModel(program->builder_, signature, model, program->inputs_));

@@ -22,13 +22,12 @@ namespace lepton::nn {
 
 class ForwardProgram {
  public:
-  // kInvalidArgument for a model that cannot be built.
-  static Result<std::unique_ptr<ForwardProgram>> Build(const Signature& signature,
-                                                       const spec::ModelSpec& model,
-                                                       const std::string& precision,
-                                                       kernels::DeviceBackend* backend = nullptr,
-                                                       bool transient_packs = false,
-                                                       TensorPlace tensor = {});
+  // kInvalidArgument for a model that cannot be built. `arena`, on the host, is another program's
+  // that never runs at the same time; null: it has its own.
+  static Result<std::unique_ptr<ForwardProgram>> Build(
+      const Signature& signature, const spec::ModelSpec& model, const std::string& precision,
+      kernels::DeviceBackend* backend = nullptr, bool transient_packs = false,
+      TensorPlace tensor = {}, std::shared_ptr<graph::Arena> arena = {});
 
   const std::vector<ModelBuilder::Declared>& parameters() const { return builder_.parameters(); }
   int64_t parameter_elements() const { return builder_.parameter_elements(); }
@@ -60,10 +59,13 @@ class ForwardProgram {
   Status Forward(const Batch& batch, std::span<float> logits);
   // Of packed copies of the weights.
   size_t pack_bytes() const { return executor_.pack_bytes(); }
+  // What its plans keep, beside the arena.
+  size_t plan_bytes() const { return executor_.plan_bytes(); }
 
  private:
   ForwardProgram(const Signature& signature, const std::string& precision,
-                 kernels::DeviceBackend* backend, bool transient_packs, TensorPlace tensor);
+                 kernels::DeviceBackend* backend, bool transient_packs, TensorPlace tensor,
+                 std::shared_ptr<graph::Arena> arena);
   void Foresee(const graph::Plan& plan);
   std::span<const size_t> Needed(std::span<const graph::ValueId> values);
   bool BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values);

@@ -74,7 +74,7 @@ Status GraphTraining::Compile() {
       ForwardProgram::Build(
           signature_, options_.model,
           options_.inference_precision.empty() ? options_.precision : options_.inference_precision,
-          options_.backend, !options_.keeps_packs, options_.tensor));
+          options_.backend, !options_.keeps_packs, options_.tensor, arena_));
   forward_->Profile(options_.profile);
   if (options_.keeps_weights) MakeWeights();
   return Status::Ok();

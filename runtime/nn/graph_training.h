@@ -29,7 +29,8 @@ class GraphTraining final : public TrainingProgram {
         graph_(onnx::ImportOps()),
         builder_(graph_, /*training=*/true, options.precision, options.tensor),
         executor_(graph_, KernelsOf(options.backend), {},
-                  PlanOptionsOf(options.backend, !options.keeps_packs)) {}
+                  PlanOptionsOf(options.backend, !options.keeps_packs),
+                  options.backend == nullptr ? 32 : graph::Executor::kMostPlans, arena_) {}
 
   Status Compile();
 
@@ -58,7 +59,9 @@ class GraphTraining final : public TrainingProgram {
   }
   Status CollectWeights(const TakeWeights& take) override;
   size_t visiting_bytes() const override { return visits_ ? visits_->most_bytes() : 0; }
-  size_t arena_bytes() const override { return executor_.largest_arena(); }
+  size_t arena_bytes() const override {
+    return arena_->bytes() + executor_.plan_bytes() + forward_->plan_bytes();
+  }
   size_t pack_bytes() const override { return executor_.pack_bytes() + forward_->pack_bytes(); }
   double ApplyGradients(uint64_t step, double scale) override;
   int state_per_element() const override {
@@ -99,6 +102,8 @@ class GraphTraining final : public TrainingProgram {
   const Options options_;
   graph::Graph graph_;
   ModelBuilder builder_;
+  // Evaluation's too: the two never run at once.
+  const std::shared_ptr<graph::Arena> arena_ = std::make_shared<graph::Arena>();
   graph::Executor executor_;
   std::vector<graph::ValueId> inputs_;  // as signature_.inputs
   LossNodes loss_;

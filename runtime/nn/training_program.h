@@ -190,7 +190,7 @@ class TrainingProgram {
   // The most that was in memory at once of weights that came from a source.
   virtual size_t visiting_bytes() const { return 0; }
 
-  // What ForwardBackward works in, in bytes, as of the largest micro-batch so far.
+  // What ForwardBackward and Forward work in, in bytes, as of the largest batch so far.
   virtual size_t arena_bytes() const { return 0; }
   // Copies of the weights that kernels have packed, evaluation's too.
   virtual size_t pack_bytes() const { return 0; }

@@ -79,9 +79,19 @@ MemoryPlan PlanMemory(const Graph& graph, std::span<const StepUse> steps, size_t
   plan.lifetimes = FindLifetimes(graph, steps, prologue, types);
   plan.offsets.assign(graph.values().size(), kNotInArena);
   plan.workspace_offsets.assign(steps.size(), kNotInArena);
+  for (const StepUse& step : steps.first(prologue)) {
+    for (const ValueId output : step.writes) {
+      if (plan.lifetimes[output].first < 0) continue;
+      plan.offsets[output] = plan.kept_bytes;
+      plan.kept_bytes += plan.lifetimes[output].bytes;
+    }
+  }
   std::vector<Item> items;
   for (size_t i = 0; i < plan.lifetimes.size(); ++i) {
-    if (plan.lifetimes[i].first >= 0) items.push_back({plan.lifetimes[i], &plan.offsets[i]});
+    const bool placed = plan.offsets[i] != kNotInArena;
+    if (plan.lifetimes[i].first >= 0 && !placed) {
+      items.push_back({plan.lifetimes[i], &plan.offsets[i]});
+    }
   }
   for (size_t i = 0; i < steps.size(); ++i) {
     if (steps[i].workspace_bytes == 0) continue;
@@ -89,12 +99,13 @@ MemoryPlan PlanMemory(const Graph& graph, std::span<const StepUse> steps, size_t
     items.push_back(
         {{step, step, AlignedSize(steps[i].workspace_bytes)}, &plan.workspace_offsets[i]});
   }
-  plan.lower_bound_bytes = MostAliveBytes(items, steps.size());
+  plan.lower_bound_bytes = plan.kept_bytes + MostAliveBytes(items, steps.size());
   std::stable_sort(items.begin(), items.end(),
                    [](const Item& a, const Item& b) { return a.life.bytes > b.life.bytes; });
   Placement placement;
+  plan.peak_bytes = plan.kept_bytes;
   for (const Item& item : items) {
-    *item.offset = placement.Place(item.life);
+    *item.offset = plan.kept_bytes + placement.Place(item.life);
     plan.peak_bytes = std::max(plan.peak_bytes, *item.offset + item.life.bytes);
   }
   return plan;

@@ -1,7 +1,8 @@
-// Places every computed value in one arena. Values whose lifetimes do not meet share bytes. Greedy
-// by size (Pisarchyk and Lee 2020, "Efficient memory management for deep neural net inference"):
-// the largest value first, each at the lowest offset that is free during its whole life. Threads:
-// pure functions.
+// Places every computed value in one arena: those of the prologue, which stay from run to run, side
+// by side at its beginning, behind them the others. Values whose lifetimes do not meet share bytes.
+// Greedy by size (Pisarchyk and Lee 2020, "Efficient memory management for deep neural net
+// inference"): the largest value first, each at the lowest offset that is free during its whole
+// life. Threads: pure functions.
 #pragma once
 
 #include <cstddef>
@@ -33,6 +34,7 @@ struct MemoryPlan {
   std::vector<size_t> offsets;            // by value; kNotInArena
   std::vector<Lifetime> lifetimes;        // by value
   std::vector<size_t> workspace_offsets;  // by step; kNotInArena where it needs none
+  size_t kept_bytes = 0;                  // of the prologue's values: offsets below it
   size_t peak_bytes = 0;                  // the arena's size
   size_t lower_bound_bytes = 0;  // the most bytes alive at one step: no plan can be smaller
 };

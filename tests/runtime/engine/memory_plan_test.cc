@@ -178,5 +178,49 @@ TEST(MemoryPlan, ResultsDoNotDependOnWhatTheArenaHeld) {
   EXPECT_TRUE(SameBits(first, batch.gradients));
 }
 
+// A training graph's gradients for batches of several sizes, all of one executor.
+class SharedArena : public testing::Test {
+ protected:
+  SharedArena()
+      : training_({32, 48}, true, 0, "bf16"),
+        weights_(training_.builder.parameter_elements()),
+        x_(kMost * 24),
+        labels_(kMost, 4) {
+    for (size_t i = 0; i < x_.size(); ++i) x_[i] = static_cast<float>(i % 7) - 3;
+    nn::InitializeParameters(training_.builder.parameters(), 3, weights_);
+  }
+  std::vector<float> Gradients(Executor& executor, int64_t batch) {
+    Plan* const plan = executor.PlanForBatch(batch).value();
+    std::vector<float> gradients(weights_.size());
+    plan->Bind(training_.x, x_.data());
+    plan->Bind(training_.loss.targets, labels_.data());
+    for (size_t i = 0; i < training_.gradients.size(); ++i) {
+      const auto& parameter = training_.builder.parameters()[i];
+      plan->Bind(parameter.value, weights_.data() + parameter.view.offset);
+      plan->Bind(training_.gradients[i], gradients.data() + parameter.view.offset);
+    }
+    plan->RunPrologue({1, 2, 3}, 1);  // once for each plan: what it computes must stay
+    plan->Run({1, 2, 3});
+    return gradients;
+  }
+  static constexpr int64_t kMost = 300;
+  TrainingGraph training_;
+  std::vector<float> weights_, x_;
+  std::vector<int32_t> labels_;
+};
+
+TEST_F(SharedArena, PlansTakeTurnsInTheMemoryOfTheLargest) {
+  Executor shared(training_.graph, kernels::CpuKernels(), {}, {.fuse = false});
+  size_t largest = 0;
+  for (const int64_t batch : {7, 64, 300, 7, 1, 64, 300}) {
+    Executor alone(training_.graph, kernels::CpuKernels(), {}, {.fuse = false});
+    EXPECT_TRUE(SameBits(Gradients(shared, batch), Gradients(alone, batch))) << batch;
+    const MemoryPlan& memory = shared.PlanForBatch(batch).value()->memory();
+    EXPECT_GT(memory.kept_bytes, 0u) << "the prologue keeps nothing: the test shows little";
+    largest = std::max(largest, memory.peak_bytes - memory.kept_bytes);
+    EXPECT_EQ(shared.arena_bytes(), largest) << batch;
+  }
+}
+
 }  // namespace
 }  // namespace lepton::graph
