@@ -136,6 +136,8 @@ class Bench {
     if (!program_->Forward(batch_, logits_).ok()) std::abort();
   }
 
+  std::pair<size_t, size_t> largest_plan() const { return program_->largest_plan(); }
+
   // Batches of random windows of the first nine tenths; the loss of the last tenth at the end.
   bool Curve(const std::filesystem::path& folder, int64_t steps, const std::string& text) {
     const auto bytes = lepton::ReadFile(text, 1 << 26);
@@ -248,13 +250,17 @@ class Bench {
   Batch batch_;
 };
 
-void PrintPeak() {
+void PrintPeak(const Bench& bench) {
   // Not ru_maxrss, which begins with that of the process that started this one.
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
     if (line.rfind("VmHWM:", 0) != 0) continue;
     std::cout << fmt::format("peak_mib {}\n", std::atol(line.c_str() + 6) / 1024);
   }
+  const auto [arena, bound] = bench.largest_plan();
+  if (arena == 0) return;
+  std::cout << fmt::format("peak_arena_mib {:.1f} of at least {:.1f}\n", std::ldexp(arena, -20),
+                           std::ldexp(bound, -20));
 }
 
 double MillisecondsSinceProcessStart() {
@@ -283,7 +289,7 @@ void Time(Bench& bench, const std::string& what, int count) {
         std::chrono::steady_clock::now() - start;
     if (i >= kWarmUp) std::cout << fmt::format("{:.4f}\n", taken.count());
   }
-  PrintPeak();
+  PrintPeak(bench);
 }
 
 // What this machine does at most, with all threads: products of the precision (best of those of a

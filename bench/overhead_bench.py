@@ -48,7 +48,7 @@ def seconds_of(binary, text, precision, steps):
 def alone_ms(bench, precision):
     done = subprocess.run([bench, "gpt_bytes", precision, "step", "12"], check=True,
                           capture_output=True, text=True, env=os.environ | {"OMP_WAIT_POLICY": "passive"})
-    times = [float(line) for line in done.stdout.splitlines() if not line.startswith("peak_mib")]
+    times = [float(line) for line in done.stdout.splitlines() if not line.startswith("peak")]
     return statistics.median(times[2:])
 
 

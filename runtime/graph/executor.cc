@@ -27,6 +27,15 @@ Result<Plan*> Executor::PlanForBatch(int64_t batch, bool* made) {
   return PlanFor(InputTypesForBatch(graph_, batch), made);
 }
 
+std::pair<size_t, size_t> Executor::largest_plan() const {
+  std::pair<size_t, size_t> most;
+  for (const Cached& cached : plans_) {
+    const MemoryPlan& memory = cached.plan->memory();
+    most = std::max(most, {memory.peak_bytes, memory.lower_bound_bytes});
+  }
+  return most;
+}
+
 size_t Executor::plan_bytes() const {
   size_t sum = 0;
   for (const Cached& cached : plans_) sum += cached.plan->own_bytes();

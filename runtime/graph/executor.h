@@ -36,6 +36,8 @@ class Executor {
   // What plans compute in, and what they keep from run to run; on an accelerator all is theirs.
   size_t arena_bytes() const { return arena_->bytes(); }
   size_t plan_bytes() const;
+  // Of the plan that needs most memory: what it needs, and what no plan could need less than.
+  std::pair<size_t, size_t> largest_plan() const;
   // Of packed copies of parameters.
   size_t pack_bytes() const { return packs_.bytes(); }
 

@@ -18,6 +18,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "runtime/graph/arena.h"
@@ -142,8 +143,9 @@ class Plan {
   // own_.
   Buffer own_;
   std::shared_ptr<Arena> arena_;  // on the host
-  const char* placed_ = nullptr;  // where the views take arena_ to be
-  uint64_t version_ = 0;          // of the parameters that the prologue ran for
+  // Where the views take arena_ to be; none: nowhere yet.
+  std::optional<const char*> placed_;
+  uint64_t version_ = 0;  // of the parameters that the prologue ran for
   bool transient_packs_ = false;
 
   // On an accelerator.

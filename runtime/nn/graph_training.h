@@ -62,6 +62,7 @@ class GraphTraining final : public TrainingProgram {
   size_t arena_bytes() const override {
     return arena_->bytes() + executor_.plan_bytes() + forward_->plan_bytes();
   }
+  std::pair<size_t, size_t> largest_plan() const override { return executor_.largest_plan(); }
   size_t pack_bytes() const override { return executor_.pack_bytes() + forward_->pack_bytes(); }
   double ApplyGradients(uint64_t step, double scale) override;
   int state_per_element() const override {

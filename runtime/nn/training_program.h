@@ -192,6 +192,8 @@ class TrainingProgram {
 
   // What ForwardBackward and Forward work in, in bytes, as of the largest batch so far.
   virtual size_t arena_bytes() const { return 0; }
+  // Of the largest micro-batch's plan: what it needs, and the most that is alive at once in it.
+  virtual std::pair<size_t, size_t> largest_plan() const { return {}; }
   // Copies of the weights that kernels have packed, evaluation's too.
   virtual size_t pack_bytes() const { return 0; }
 

@@ -22,6 +22,8 @@ class Cast final : public PointwiseOp {
     return Types{{narrow ? DType::kBF16 : DType::kF32, inputs[0].shape}};
   }
 
+  bool cheap_again() const override { return true; }
+
   // The gradient is rounded where the value was, as PyTorch's autocast does, so that it can be kept
   // in bf16; but not that of a parameter.
   Result<Gradients> Gradient(Graph& graph, const Node& node,

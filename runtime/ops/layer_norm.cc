@@ -22,6 +22,8 @@ class LayerNorm final : public DifferentiableOp {
     return Types{inputs[0], statistic, statistic};
   }
 
+  bool cheap_again() const override { return true; }
+
   Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
     if (output_gradients[1] != kNoValue || output_gradients[2] != kNoValue) {

@@ -19,6 +19,8 @@ class RmsNorm final : public DifferentiableOp {
     return Types{inputs[0], {DType::kF32, x.WithoutAxis(x.rank() - 1)}};
   }
 
+  bool cheap_again() const override { return true; }
+
   Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
     if (output_gradients[1] != kNoValue) {

@@ -222,5 +222,20 @@ TEST_F(SharedArena, PlansTakeTurnsInTheMemoryOfTheLargest) {
   }
 }
 
+TEST(MemoryPlan, WhatParametersAloneSayNeedsNoArena) {
+  Graph graph(ops::OpList());
+  const ValueId p = graph.AddParameter("p", {DType::kF32, Shape({3})});
+  const ValueId sum = graph.Add("add", {p, p}).value();
+  ASSERT_TRUE(graph.AddOutput(sum, false).ok());
+  Executor executor(graph, kernels::CpuKernels());
+  Plan* const plan = executor.PlanFor({}).value();
+  std::vector<float> values = {1, 2, 3};
+  plan->Bind(p, values.data());
+  plan->RunPrologue({});
+  plan->Run({});
+  EXPECT_EQ(plan->view(sum).as<float>()[2], 6);
+  EXPECT_EQ(executor.arena_bytes(), 0u);
+}
+
 }  // namespace
 }  // namespace lepton::graph

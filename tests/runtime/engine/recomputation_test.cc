@@ -170,5 +170,80 @@ INSTANTIATE_TEST_SUITE_P(Images, CheapRecomputationOf,
                                   (info.param.bf16 ? "_bf16" : "_f32");
                          });
 
+// Pre-normalised blocks of a transformer without their attention.
+struct NormedNet {
+  NormedNet(const char* norm, bool bf16, bool recompute) : graph(ops::OpList()) {
+    x = graph.AddInput("x", F32({kB, kWidth}));
+    const auto narrow = [&](ValueId value) {
+      return bf16 ? graph.Add("cast", {value}, {{"to", "bf16"}}).value() : value;
+    };
+    ValueId stream = x;
+    std::vector<ValueId> wanted;
+    for (int block = 0; block < kBlocks; ++block) {
+      const auto weight = [&](const char* name, Shape shape) {
+        weights.push_back(graph.AddParameter(name + std::to_string(block), F32(std::move(shape))));
+        return weights.back();
+      };
+      std::vector<ValueId> normed = {stream, weight("gain", {kWidth})};
+      if (norm == std::string_view("layer_norm")) normed.push_back(weight("bias", {kWidth}));
+      const ValueId y = graph.AddNode(norm, normed, {{"epsilon", 1e-5}}).value()[0];
+      const ValueId product =
+          graph.Add("matmul", {narrow(y), narrow(weight("w", {kWidth, kWidth}))}).value();
+      stream = graph.Add("add", {stream, product}).value();
+    }
+    gradients = AddGradients(graph, graph.Add("mul", {stream, stream}).value(), weights,
+                             {.recompute_cheap = recompute})
+                    .value();
+    for (const ValueId gradient : gradients) {
+      EXPECT_TRUE(graph.AddOutput(gradient, false).ok());
+    }
+  }
+  std::string Run(int64_t batch, size_t* arena, int64_t* norms) {
+    Executor executor(graph, kernels::CpuKernels());
+    Plan* plan = executor.PlanForBatch(batch).value();
+    HostTensor input = RandomTensor({DType::kF32, Shape({batch, kWidth})}, 3);
+    plan->Bind(x, input.data.data());
+    std::vector<HostTensor> data;
+    for (const ValueId weight : weights) {
+      data.push_back(RandomTensor(graph.type(weight), 30 + data.size(), -0.5, 0.5));
+    }
+    for (size_t i = 0; i < weights.size(); ++i) plan->Bind(weights[i], data[i].data.data());
+    plan->RunPrologue({7, 8, 9});
+    plan->Run({7, 8, 9});
+    *arena = plan->memory().peak_bytes;
+    const std::vector<std::string> names = plan->KernelNames();
+    *norms = std::count_if(names.begin(), names.end(), [](const std::string& name) {
+      return name.find("_norm") != name.npos && name.find("_grad") == name.npos;
+    });
+    std::string bytes;
+    for (const ValueId gradient : gradients) {
+      const TensorView& view = plan->view(gradient);
+      bytes.append(view.as<char>(), view.type.bytes());
+    }
+    return bytes;
+  }
+  static constexpr int64_t kWidth = 48;
+  static constexpr int kBlocks = 6;
+  Graph graph;
+  ValueId x = kNoValue;
+  std::vector<ValueId> weights, gradients;
+};
+
+TEST(CheapRecomputation, NormalisedRowsAreMadeAgainWhereTheirProductsNeedThem) {
+  for (const char* norm : {"layer_norm", "rms_norm"}) {
+    for (const bool bf16 : {false, true}) {
+      constexpr int64_t kRows = 500;
+      size_t kept = 0, less = 0;
+      int64_t once = 0, twice = 0;
+      NormedNet keeping(norm, bf16, false), again(norm, bf16, true);
+      EXPECT_EQ(keeping.Run(kRows, &kept, &once), again.Run(kRows, &less, &twice)) << norm << bf16;
+      EXPECT_EQ(once, NormedNet::kBlocks) << norm << bf16;
+      EXPECT_EQ(twice, 2 * NormedNet::kBlocks) << norm << bf16;
+      const size_t value = kRows * NormedNet::kWidth * (bf16 ? 2 : 4);
+      EXPECT_LE(less + (NormedNet::kBlocks - 2) * value, kept) << norm << bf16;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace lepton::graph
