@@ -27,7 +27,7 @@ class PackCache {
     std::weak_ptr<Pack>& known = packs_[transient_ ? Key() : Key(value, layout)];
     std::shared_ptr<Pack> pack = known.lock();
     if (pack == nullptr) known = pack = std::make_shared<Pack>(Pack{Buffer(bytes)});
-    if (pack->data.size() < bytes) pack->data = Buffer(bytes);
+    if (pack->data.size() < bytes) *pack = {Buffer(bytes)};
     return pack;
   }
   // Of all packs that somebody holds.

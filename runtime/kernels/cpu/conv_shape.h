@@ -26,6 +26,17 @@ struct ConvShape {
     return out_channels * in_channels / groups * window.h.extent * window.w.extent;
   }
 
+  // What says how weights are packed for the window: equal text, equal window.
+  std::string WindowText() const {
+    std::string text = "groups " + std::to_string(groups);
+    for (const ops::WindowAxis& w : {window.h, window.w}) {
+      for (const int64_t number : {w.extent, w.stride, w.dilation, w.before, w.after}) {
+        text += " " + std::to_string(number);
+      }
+    }
+    return text;
+  }
+
   int64_t images, groups;
   int64_t in_channels, in_h, in_w;
   int64_t out_channels;

@@ -178,7 +178,8 @@ class PerImage final : public graph::Kernel {
     if (!frozen) return;
     const size_t bytes = pack_weights_.bytes();
     // What oneDNN makes of weights depends on the images too.
-    std::string layout = forward_ ? "onednn forward" : "onednn backward";
+    std::string layout = forward_ ? "onednn forward " : "onednn backward ";
+    layout += shape.WindowText();
     for (const int64_t extent : {shape.in_h, shape.in_w, shape.out_h, shape.out_w}) {
       layout += " " + std::to_string(extent);
     }

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <numbers>
 
+#include "runtime/kernels/cpu/gemm/micro.h"
 #include "runtime/kernels/cpu/simd/loops.h"
 #include "runtime/kernels/kernel_list_cpu.h"
 #include "runtime/ops/op_list.h"
@@ -245,6 +246,60 @@ TEST(Convolutions, MinimalFilteringLosesLittle) {
     std::printf("%s: errors %.2f times those of direct sums, %d shapes\n", op, filtered / direct,
                 compared);
     EXPECT_LT(filtered, 2.5 * direct) << op;
+  }
+}
+
+// So many channels that not one tile of all of them has a place in what a core keeps at hand.
+TEST(Convolutions, MinimalFilteringTakesVeryManyChannels) {
+  const std::vector<KernelEntry> entries = EntriesOf("conv2d_weight_grad", DType::kF32);
+  const Shape x({1, 16, 4, 4}), y({1, 1 << 15, 4, 4});
+  OpCase op_case = MakeCase(
+      "", {{"strides", std::vector<int64_t>{1, 1}}, {"pads", std::vector<int64_t>{1, 1, 1, 1}}}, {},
+      RandomTensor(F32(y), 1, -1, 1));
+  op_case.inputs.push_back(RandomTensor(F32(x), 2, -1, 1));
+  op_case.inputs.push_back(RandomTensor(F32({1 << 15, 16, 3, 3}), 3, -1, 1));
+  auto wanted = RunKernel(entries.back(), op_case, kParityState);
+  for (const KernelEntry& entry : entries) {
+    if (entry.implementation != "winograd" || !CanRun(entry, op_case)) continue;
+    auto got = RunKernel(entry, op_case, kParityState);
+    ExpectNear(got[0], wanted[0], 5e-4, "winograd");
+    return;
+  }
+  GTEST_SKIP() << "this CPU does not filter";
+}
+
+// Planes with such a border would not fit any memory.
+TEST(Convolutions, AWindowMuchLargerThanTheImageIsNotShifted) {
+  for (const char* op : {"conv2d", "conv2d_input_grad", "conv2d_weight_grad"}) {
+    for (const KernelEntry& entry : EntriesOf(op, DType::kBF16)) {
+      if (entry.implementation != "shifted") continue;
+      int taken = 0;
+      for (const int64_t dilation : {1, 1 << 20}) {
+        const Shape image({1, 32, 32, 32});
+        OpCase op_case =
+            MakeCase("",
+                     {{"strides", std::vector<int64_t>{1, 1}},
+                      {"dilations", std::vector<int64_t>{dilation, dilation}},
+                      {"pads", std::vector<int64_t>{dilation, dilation, dilation, dilation}}},
+                     {}, RandomTensor({DType::kBF16, image}, 1, -1, 1));
+        const TensorType weights{DType::kBF16, Shape({32, 32, 3, 3})};
+        if (op == std::string_view("conv2d_weight_grad")) {
+          op_case.inputs.push_back(RandomTensor({DType::kBF16, image}, 2, -1, 1));
+        }
+        op_case.inputs.push_back(RandomTensor(weights, 3, -1, 1));
+        if (op == std::string_view("conv2d_input_grad")) {
+          op_case.inputs.push_back(RandomTensor({DType::kBF16, image}, 2, -1, 1));
+        }
+        const bool takes = CanRun(entry, op_case);
+        if (dilation > 1) {
+          EXPECT_FALSE(takes) << op;
+        }
+        taken += takes;
+      }
+      const bool shifts = op == std::string_view("conv2d_weight_grad") ||
+                          kernels::gemm::Bf16Micro().multiply_shifted != nullptr;
+      EXPECT_EQ(taken, shifts ? 1 : 0) << op;
+    }
   }
 }
 

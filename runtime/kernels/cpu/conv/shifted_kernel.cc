@@ -53,8 +53,8 @@ class ShiftedPixelKernel final : public graph::Kernel {
     MakePhases(s, forward);
     if (!frozen_) return;
     const std::string layout = std::string("shifted conv ") + (forward ? "forward " : "backward ") +
-                               std::to_string(step_h_) + " " + std::to_string(step_w_) + " " +
-                               std::to_string(packed_bytes_) + " " + std::to_string(out_channels_);
+                               s.WindowText() + " " + std::to_string(packed_bytes_) + " " +
+                               std::to_string(out_channels_);
     pack_ = request.packs == nullptr
                 ? std::make_shared<graph::Pack>(graph::Pack{Buffer(packed_bytes_)})
                 : request.packs->Get(request.frozen[1].value, layout, packed_bytes_);
@@ -316,7 +316,7 @@ bool CanShiftPixels(const KernelRequest& request) {
   const Shape& x = request.inputs[forward ? 0 : 2].shape;
   const ConvShape s(x, request.inputs[1].shape, *request.attributes);
   if (gemm::Bf16Micro().multiply_shifted == nullptr || !PixelFollower::CanRun(request) ||
-      !HasPixels(s))
+      !HasPixels(s) || !HasSmallBorder(s))
     return false;
   const int64_t in = forward ? s.in_channels : s.out_channels;
   const int64_t out = forward ? s.out_channels : s.in_channels;

@@ -2,6 +2,8 @@
 // time.
 #pragma once
 
+#include <algorithm>
+
 #include "runtime/kernels/cpu/conv_shape.h"
 
 namespace lepton::kernels::conv {
@@ -23,6 +25,15 @@ inline bool IsOnePixel(const ConvShape& s) {
 
 inline bool HasPixels(const ConvShape& s) {
   return s.groups == 1 && s.images > 0 && s.out_h > 0 && s.out_w > 0;
+}
+
+// Taps that lie no further apart than the image is large: planes with their border (planes.h) are
+// then not much more than the image.
+inline bool HasSmallBorder(const ConvShape& s) {
+  const auto small = [](const ops::WindowAxis& w, int64_t in, int64_t out) {
+    return w.Span() - 1 <= 2 * std::max({in, out, int64_t{8}});
+  };
+  return small(s.window.h, s.in_h, s.out_h) && small(s.window.w, s.in_w, s.out_w);
 }
 
 // Few channels, of which every tap is made a row.

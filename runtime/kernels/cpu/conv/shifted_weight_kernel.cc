@@ -200,7 +200,7 @@ bool CanShiftWeights(const KernelRequest& request) {
   // Of windows of 1 x 1 whole images go without a border: where they are as long as a step, they
   // may be narrow, too.
   const bool whole = IsOnePixel(s) && s.out_h * s.out_w % 32 == 0;
-  return HasPixels(s) && (whole || (HasUnitStrides(s) && s.out_w >= 16)) &&
+  return HasPixels(s) && HasSmallBorder(s) && (whole || (HasUnitStrides(s) && s.out_w >= 16)) &&
          (s.in_channels % kBlockRows == 0 || TakesRows(s, s.in_channels)) &&
          s.out_channels % kPanelColumns == 0;
 }

@@ -37,10 +37,11 @@ class WinogradWeightKernel final : public graph::Kernel {
         dy_tiles_(grid_, s.out_channels, s.out_h, s.out_w, 0, 0, TileTransform::Of::kGradients),
         blocks_(CeilDiv(s.out_channels, micro_.block_rows)),
         panels_(CeilDiv(s.in_channels, kPanelColumns)),
-        chunk_(std::min(RoundUp(grid_.tiles(), kStepTiles),
-                        RoundUp(kTileBytes / (kProducts * int64_t{sizeof(Number)} *
-                                              (in_channels_ + out_channels_)),
-                                kStepTiles))) {}
+        chunk_(std::min(
+            RoundUp(grid_.tiles(), kStepTiles),
+            std::max(kStepTiles, RoundUp(kTileBytes / (kProducts * int64_t{sizeof(Number)} *
+                                                       (in_channels_ + out_channels_)),
+                                         kStepTiles)))) {}
 
   // Transformed tiles of a chunk, x's and dy's: of f32 [products][channels][tiles], of bf16
   // [products][panels of channels], packed; sums [products][panels][blocks] of a block times a

@@ -62,7 +62,7 @@ class PointwiseKernel final : public graph::Kernel {
 
 bool CanRun(const KernelRequest& request) {
   if (request.node == nullptr) return false;
-  return Program::CanRun(NodesOf(request), request.types) &&
+  return Program::CanRun(NodesOf(request), request.types, request.followers.empty()) &&
          graph::ReadOf(request.inputs[0], request.outputs[0].shape) == graph::PointwiseRead::kFull;
 }
 

@@ -23,24 +23,21 @@ bool IsDropout(const Node& node) {
   return node.op->name() == "dropout";
 }
 
-// Random numbers come in fours: blocks must begin at a multiple of them.
-bool CanDraw(const Shape& shape, size_t nodes) {
-  return nodes == 1 || shape.back() % 4 == 0;
-}
-
 bool IsFloat(const TensorType& type) {
   return type.dtype == DType::kF32 || type.dtype == DType::kBF16;
 }
 
 }  // namespace
 
-bool Program::CanRun(std::span<const Node* const> nodes, std::span<const TensorType> types) {
+bool Program::CanRun(std::span<const Node* const> nodes, std::span<const TensorType> types,
+                     bool flat) {
   for (const Node* node : nodes) {
     const TensorType& output = types[node->outputs[0]];
     const bool known =
         IsCast(*node) || IsDropout(*node) || FindFunction(node->op->name()) != nullptr;
     if (!known || !IsFloat(output)) return false;
-    if (IsDropout(*node) && !CanDraw(output.shape, nodes.size())) return false;
+    // Random numbers come in fours: rows must begin at a multiple of them.
+    if (IsDropout(*node) && !flat && output.shape.back() % 4 != 0) return false;
     for (const ValueId input : node->inputs) {
       if (graph::ReadOf(types[input], output.shape) == PointwiseRead::kNo) return false;
     }

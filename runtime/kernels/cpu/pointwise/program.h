@@ -25,8 +25,11 @@ struct Block {
 
 class Program {
  public:
-  // Whether every node is known and its inputs can be read block by block.
-  static bool CanRun(std::span<const graph::Node* const> nodes, std::span<const TensorType> types);
+  // Whether every node is known and its inputs can be read block by block. `flat`: all blocks begin
+  // at multiples of four elements of the flattened values, as dropout's random numbers must, even
+  // where rows do not.
+  static bool CanRun(std::span<const graph::Node* const> nodes, std::span<const TensorType> types,
+                     bool flat = false);
 
   // `nodes` in order; `given`: a value that the caller has computed into register 0 already, or
   // kNoValue. By value: `types`, and whether it is `kept` in memory.
