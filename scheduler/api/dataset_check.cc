@@ -261,6 +261,14 @@ Status CheckModelFits(std::string_view field, const std::string& name,
     return InvalidArgument(fmt::format("{}: {} needs columns that the dataset lacks: {}", field,
                                        name, Listed(absent)));
   }
+  // What learns on may get a head of its own.
+  const bool starts = field == "model.from" && spec.kind != spec::JobKind::kEvaluate &&
+                      spec.kind != spec::JobKind::kBatch;
+  if (model.labels_tokens() && !starts) {
+    return InvalidArgument(fmt::format(
+        "{}: {} gives a class per token, but rows have one answer: train one on it first", field,
+        name));
+  }
   if (spec.kind == spec::JobKind::kBatch) return Status::Ok();
   const std::string head = HeadOf(model);
   if (spec.kind == spec::JobKind::kEvaluate && head == "none") {
@@ -268,10 +276,7 @@ Status CheckModelFits(std::string_view field, const std::string& name,
         "{}: {} is a body without a head, which predicts nothing: train one on it first", field,
         name));
   }
-  // What learns on may get a head of its own.
-  if (field == "model.from" && spec.kind != spec::JobKind::kEvaluate && !head.empty()) {
-    return Status::Ok();
-  }
+  if (starts && !head.empty()) return Status::Ok();
   if (model.classes.empty() != facts.classes.empty()) {
     return InvalidArgument(fmt::format("{}: {} was trained with loss {}, this job has {}", field,
                                        name, model.loss, spec.loss));

@@ -26,7 +26,7 @@ struct ModelInput {
   int64_t edge = 0;  // shortest: not below height and width
   // tokens
   int64_t vocabulary = 0, context = 0;
-  bool per_token = false;       // a language model
+  bool per_token = false;       // a language model, or one of a class per token
   std::string tokenizer;        // "bytes", or the digest of a tokenizer.json; "" for ids alone
   std::string text, text_pair;  // columns of a table; "" for a stream
 };
@@ -58,6 +58,9 @@ struct ModelManifest {
   Digest teacher;  // manifest digest, distilled models
   int64_t steps = 0;
 
+  // Whether it gives a class per token of a text, as imported models may. No dataset has labels for
+  // that, so nothing but a start of training comes of such a model.
+  bool labels_tokens() const { return input.per_token && loss != "next_token"; }
   // The objects beside the manifest that a task needs to run the model.
   std::vector<Digest> Objects() const;
   // The same by their names in a folder: weights.safetensors, tokenizer.json, and `files`. Plain

@@ -78,7 +78,7 @@ class BatchRun {
 };
 
 PredictionWriter::Options WriterOptions(const spec::BatchSpec& batch,
-                                        const storage::ModelManifest& model,
+                                        const storage::ModelManifest& model, int64_t outputs,
                                         const StoredDataset& dataset) {
   PredictionWriter::Options options;
   options.format = batch.output.format;
@@ -86,6 +86,7 @@ PredictionWriter::Options WriterOptions(const spec::BatchSpec& batch,
                  : model.loss == "mse" ? PredictionWriter::Kind::kValues
                                        : PredictionWriter::Kind::kClasses;
   options.classes = model.classes;
+  options.values = outputs;
   options.files = dataset.manifest.kind == storage::DatasetKind::kImages;
   options.positions = dataset.manifest.kind == storage::DatasetKind::kText ||
                       dataset.manifest.kind == storage::DatasetKind::kTokens;
@@ -119,6 +120,9 @@ Status RunBatch(TaskContext& context) {
       LoadedModel::Load(context.objects(), context.start().model_manifest(), spec.precision);
   if (!model.ok()) return model.status().WithContext("model.from");
   const storage::ModelManifest& manifest = (*model)->manifest();
+  if (manifest.labels_tokens()) {
+    return InvalidArgument("model.from: the model gives a class per token, rows have one answer");
+  }
   if (spec.batch->generate.max_tokens > 0 && !manifest.input.per_token) {
     return InvalidArgument("generate: the model is no language model");
   }
@@ -144,7 +148,8 @@ Status RunBatch(TaskContext& context) {
     LEPTON_ASSIGN_OR_RETURN(images, LoadImages(context.objects(), dataset->manifest));
     file_of = [&images](int64_t row) { return images.index.Path(row); };
   }
-  const PredictionWriter writer(WriterOptions(*spec.batch, manifest, *dataset));
+  const PredictionWriter writer(
+      WriterOptions(*spec.batch, manifest, (*model)->outputs(), *dataset));
   RowAsker asker(**model, *examples, writer, spec.batch->generate, std::move(file_of));
   context.shards()->Ready(examples->rows(),
                           ShardRows(spec.batch->output.shard_rows, examples->rows(),

@@ -53,7 +53,10 @@ std::string PredictionWriter::Header() const {
   if (options_.format != "csv") return "";
   std::string header = RowName();
   if (options_.files) header += ",file";
-  if (options_.kind == Kind::kValues) header += ",value";
+  if (options_.kind == Kind::kValues && options_.values == 1) header += ",value";
+  if (options_.kind == Kind::kValues && options_.values > 1) {
+    for (int64_t i = 0; i < options_.values; ++i) header += ",value_" + std::to_string(i);
+  }
   if (options_.kind == Kind::kTokens) header += ",tokens,loss,perplexity";
   if (options_.kind == Kind::kClasses) {
     header += ",label";
@@ -91,7 +94,11 @@ void PredictionWriter::AppendJson(const RowAnswer& answer, std::string* out) con
   *out += std::string("{\"") + RowName() + "\":" + std::to_string(answer.row);
   if (options_.files) *out += ",\"file\":" + JsonText(answer.file);
   if (options_.kind == Kind::kValues) {
-    *out += ",\"value\":" + (answer.values.size() == 1 ? JsonNumber(answer.values[0]) : "null");
+    *out += options_.values == 1 ? ",\"value\":" : ",\"values\":[";
+    for (size_t i = 0; i < answer.values.size(); ++i) {
+      *out += (i > 0 ? "," : "") + JsonNumber(answer.values[i]);
+    }
+    if (options_.values != 1) *out += "]";
   }
   if (options_.kind == Kind::kTokens) {
     *out += ",\"tokens\":" + std::to_string(answer.tokens) +

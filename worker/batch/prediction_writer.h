@@ -1,6 +1,7 @@
 // Predictions as lines of CSV or JSON.
 //   classification    row, label, one probability a class
-//   regression        row, value
+//   regression        row, value; of a model with several outputs (a body without a head) all of
+//                     them: value_0, value_1, ... in CSV, {"values": [..]} in JSON
 //   language models   row (of a table) or position (in a stream), tokens, loss, perplexity, and
 //   with
 //                     generate the text that goes on from the row; loss is the mean over the row's
@@ -38,6 +39,7 @@ class PredictionWriter {
     std::string format = "csv";  // csv | jsonl
     Kind kind = Kind::kClasses;
     std::vector<std::string> classes;
+    int64_t values = 1;      // numbers of a row, for kValues
     bool files = false;      // rows have a file
     bool positions = false;  // rows are positions in a stream
     bool generated = false;

@@ -93,7 +93,8 @@ Status RowAsker::AnswerTokens(std::vector<RowAnswer>& answers, TokenSums* sums) 
   return Status::Ok();
 }
 
-// A row's own tokens are its prompt: all that have a target, and the last of those targets.
+// A row's own tokens are its prompt: the first, and what follows each as its target. What stands
+// behind the last target is padding.
 Status RowAsker::AddGenerated(std::vector<RowAnswer>& answers) {
   const int64_t sequence = buffer_.sequence();
   const nn::Batch batch = buffer_.batch();
@@ -101,14 +102,13 @@ Status RowAsker::AddGenerated(std::vector<RowAnswer>& answers) {
   std::vector<std::vector<int32_t>> prompts(answers.size());
   std::vector<int64_t> rows;
   for (size_t i = 0; i < answers.size(); ++i) {
+    const int64_t begin = static_cast<int64_t>(i) * sequence;
+    prompts[i].push_back(tokens[begin]);  // there even when nothing follows it
     for (int64_t t = 0; t < sequence; ++t) {
-      const int64_t at = static_cast<int64_t>(i) * sequence + t;
-      // The first token is there even when nothing follows it.
-      if (t > 0 && buffer_.classes[at - 1] == nn::kNoTarget) break;
-      prompts[i].push_back(tokens[at]);
+      const int32_t next = buffer_.classes[begin + t];
+      if (next == nn::kNoTarget) break;
+      prompts[i].push_back(next);
     }
-    const int32_t behind = buffer_.classes[(static_cast<int64_t>(i) + 1) * sequence - 1];
-    if (behind != nn::kNoTarget) prompts[i].push_back(behind);
     rows.push_back(answers[i].row);
   }
   LEPTON_ASSIGN_OR_RETURN(const auto said, Generate(model_, prompts, rows, generate_));

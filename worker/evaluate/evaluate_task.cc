@@ -28,6 +28,9 @@ Status RunEvaluate(TaskContext& context) {
   const wire::StartTask& start = context.start();
   Result<StoredModel> model = LoadModel(context.objects(), start.model_manifest());
   if (!model.ok()) return model.status().WithContext("model.from");
+  if (model->manifest.labels_tokens()) {
+    return InvalidArgument("model.from: the model gives a class per token, rows have one label");
+  }
   Result<StoredDataset> dataset = LoadDataset(context.objects(), start.dataset_manifest());
   if (!dataset.ok()) return dataset.status().WithContext("dataset");
   LEPTON_ASSIGN_OR_RETURN(const ExamplesPtr part, ChooseRows(context, *dataset, *model));

@@ -175,6 +175,24 @@ TEST(ModelFitTest, TeachersAndStartingModelsMustFitTheData) {
   EXPECT_THAT(CheckModelFits("teacher", "t@1", more, *facts, spec).message(),
               HasSubstr("teacher: t@1 has the classes a, b, c, d"));
 
+  // A class per token of a text: something to start from, and nothing else.
+  auto tokens = IrisModel();
+  tokens.input.kind = "tokens";
+  tokens.input.per_token = true;
+  tokens.feature_names = {};
+  tokens.model_spec_json = R"({"arch": "transformer"})";
+  DatasetFacts texts = *facts;
+  texts.input = "tokens";
+  EXPECT_TRUE(CheckModelFits("model.from", "m@1", tokens, texts, spec).ok());
+  for (const auto kind : {spec::JobKind::kBatch, spec::JobKind::kEvaluate}) {
+    spec::JobSpec asks;
+    asks.kind = kind;
+    EXPECT_THAT(CheckModelFits("model.from", "m@1", tokens, texts, asks).message(),
+                HasSubstr("model.from: m@1 gives a class per token"));
+  }
+  EXPECT_THAT(CheckModelFits("teacher", "t@1", tokens, texts, spec).message(),
+              HasSubstr("teacher: t@1 gives a class per token"));
+
   auto regression = IrisModel();
   regression.classes = {};
   regression.loss = "mse";

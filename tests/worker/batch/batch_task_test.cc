@@ -204,6 +204,14 @@ TEST_F(BatchTaskTest, LanguageModelsSayHowLikelyRowsAreAndGoOn) {
   EXPECT_GT(board_->loss(), 0);
   EXPECT_THAT(windows, StartsWith("position,tokens,loss,perplexity\n0,16,"));
   EXPECT_THAT(windows, HasSubstr("\n16,16,"));
+
+  // Full windows go on behind their last target, and so does the last one, which is not full.
+  const std::vector<nlohmann::json> parts =
+      JsonLines(Ask("output: jsonl, generate: {max_tokens: 4, temperature: 0}"));
+  ASSERT_EQ(parts.size(), 30u);
+  EXPECT_EQ(parts[0]["generated"], "bcde");
+  EXPECT_EQ(parts[29]["tokens"], 15);
+  EXPECT_EQ(parts[29]["generated"], "abcd");
 }
 
 TEST_F(BatchTaskTest, WhatAModelCannotDoIsRefused) {

@@ -40,6 +40,13 @@ TEST(PredictionWriter, ValuesTokensAndWhatIsNoNumber) {
   answer.values = {0.1f};
   const PredictionWriter values({.kind = PredictionWriter::Kind::kValues});
   EXPECT_EQ(values.Header() + Line(values, answer), "row,value\n0,0.1\n");
+  RowAnswer several;
+  several.values = {0.5f, std::nanf(""), -1};
+  PredictionWriter::Options three{.kind = PredictionWriter::Kind::kValues, .values = 3};
+  const PredictionWriter columns(three);
+  EXPECT_EQ(columns.Header() + Line(columns, several), "row,value_0,value_1,value_2\n0,0.5,,-1\n");
+  three.format = "jsonl";
+  EXPECT_EQ(Line(PredictionWriter(three), several), "{\"row\":0,\"values\":[0.5,null,-1]}\n");
   answer.tokens = 3;
   answer.loss = 0;
   answer.generated = "a\nb \x01";
