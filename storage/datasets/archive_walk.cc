@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "storage/datasets/file_walk.h"
+#include "storage/datasets/utf8_locale.h"
 
 namespace lepton::storage {
 namespace {
@@ -56,6 +57,7 @@ Result<std::string> ReadEntry(archive* reader, const std::string& path, uint64_t
 }  // namespace
 
 Status WalkArchive(ByteSource& archive, FileVisitor& visitor) {
+  const Utf8Locale names;
   const std::unique_ptr<struct archive, int (*)(struct archive*)> reader(archive_read_new(),
                                                                          archive_read_free);
   if (reader == nullptr) return ResourceExhausted("out of memory");

@@ -21,6 +21,7 @@ class ColumnBuilder {
 
   const std::string& name() const { return column_.name; }
   int64_t rows() const { return rows_; }
+  bool holds_text() const { return text_; }
 
   // A cell of a format without types, such as CSV: a missing mark, a number, else a text.
   void AddCell(std::string_view field);

@@ -9,6 +9,7 @@
 
 #include "storage/datasets/file_walk.h"
 #include "storage/datasets/picture_names.h"
+#include "storage/datasets/utf8_locale.h"
 
 namespace lepton::storage {
 namespace {
@@ -62,6 +63,7 @@ Result<std::string> PackFolder(const std::filesystem::path& folder, uint64_t lim
   const std::unique_ptr<struct archive, int (*)(struct archive*)> writer(archive_write_new(),
                                                                          archive_write_free);
   if (writer == nullptr) return ResourceExhausted("out of memory");
+  const Utf8Locale names;
   archive_write_set_format_pax_restricted(writer.get());
   archive_write_open(writer.get(), &out, nullptr, AppendTo, nullptr);
   Packer packer(writer.get(), out, limit_bytes);

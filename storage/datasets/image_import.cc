@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/utf8.h"
 #include "runtime/formats/image/image.h"
 #include "storage/datasets/file_walk.h"
 #include "storage/datasets/formats.h"
@@ -48,6 +49,9 @@ class ImageImporter final : public FileVisitor {
   }
 
   Status Visit(const std::string& path, std::string bytes) override {
+    if (InvalidUtf8At(path)) {
+      return InvalidArgument(ReplaceInvalidUtf8(path) + ": the name is not UTF-8: rename it");
+    }
     if (path.find('/') == path.npos) {
       return InvalidArgument(path +
                              ": lies outside of the classes: put each picture into the "

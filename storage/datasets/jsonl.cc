@@ -18,7 +18,8 @@ constexpr int64_t kExactIntegers = int64_t{1} << 53;
 // The columns in the order in which their keys came first.
 class Columns {
  public:
-  explicit Columns(const CsvOptions& options) : options_(options) {}
+  Columns(const CsvOptions& options, size_t bytes)
+      : options_(options), most_cells_(options.spare_cells + 4 * static_cast<int64_t>(bytes)) {}
 
   // The place of a key's column; a new one starts with missing cells. Rows tend to have the same
   // keys in the same order: `guess` is tried first.
@@ -30,6 +31,7 @@ class Columns {
     if (static_cast<int64_t>(builders_.size()) >= options_.max_columns) {
       return InvalidArgument("more than " + std::to_string(options_.max_columns) + " keys");
     }
+    LEPTON_RETURN_IF_ERROR(CheckCells(rows_ + 1, builders_.size() + 1));
     builders_.emplace_back(key);
     for (int64_t row = 0; row < rows_; ++row) builders_.back().AddMissing();
     return at->second;
@@ -37,11 +39,13 @@ class Columns {
   ColumnBuilder& operator[](size_t i) { return builders_[i]; }
   size_t size() const { return builders_.size(); }
 
-  void EndRow() {
+  Status EndRow() {
+    LEPTON_RETURN_IF_ERROR(CheckCells(rows_ + 1, builders_.size()));
     ++rows_;
     for (ColumnBuilder& column : builders_) {
       if (column.rows() < rows_) column.AddMissing();
     }
+    return Status::Ok();
   }
   int64_t rows() const { return rows_; }
 
@@ -58,7 +62,15 @@ class Columns {
   }
 
  private:
+  // Every line has a cell of every key, whether it holds the key or not.
+  Status CheckCells(int64_t rows, size_t keys) const {
+    if (rows * static_cast<int64_t>(keys) <= most_cells_) return Status::Ok();
+    return InvalidArgument(std::to_string(rows) + " rows of " + std::to_string(keys) +
+                           " keys are too many: most lines lack most of them");
+  }
+
   const CsvOptions& options_;
+  const int64_t most_cells_;
   std::vector<ColumnBuilder> builders_;
   std::unordered_map<std::string, size_t> places_;
   int64_t rows_ = 0;
@@ -84,13 +96,18 @@ class LineReader final : public nlohmann::json_sax<json> {
     return Value([value](ColumnBuilder& column) { column.AddNumber(value ? 1 : 0, true); });
   }
   bool number_integer(json::number_integer_t value) override {
-    return Number(static_cast<double>(value), value >= -kExactIntegers && value <= kExactIntegers);
+    return Integer(value, value >= -kExactIntegers && value <= kExactIntegers);
   }
   bool number_unsigned(json::number_unsigned_t value) override {
-    return Number(static_cast<double>(value), value <= uint64_t{kExactIntegers});
+    return Integer(value, value <= uint64_t{kExactIntegers});
   }
-  bool number_float(json::number_float_t value, const std::string&) override {
-    return Number(value, false);
+  // Also what an integer of 64 bits cannot hold.
+  bool number_float(json::number_float_t value, const std::string& written) override {
+    return Value([&](ColumnBuilder& column) {
+      const bool digits = written.find_first_of(".eE") == written.npos;
+      if (digits && column.holds_text()) return column.AddText(written);
+      column.AddNumber(value, false);
+    });
   }
   bool string(std::string& value) override {
     if (static_cast<int64_t>(value.size()) > options_.max_field_bytes) {
@@ -139,8 +156,12 @@ class LineReader final : public nlohmann::json_sax<json> {
     if (error_.empty()) error_ = std::move(what);
     return false;
   }
-  bool Number(double value, bool integer) {
-    return Value([value, integer](ColumnBuilder& column) { column.AddNumber(value, integer); });
+  template <typename Int>
+  bool Integer(Int value, bool exact) {
+    return Value([=](ColumnBuilder& column) {
+      if (column.holds_text()) return column.AddText(std::to_string(value));
+      column.AddNumber(static_cast<double>(value), exact);
+    });
   }
   template <typename Add>
   bool Value(const Add& add) {
@@ -171,7 +192,9 @@ Status ReadLines(std::string_view bytes, const CsvOptions& options, bool second,
     if (!read || !reader.error().empty()) {
       return InvalidArgument("line " + std::to_string(number) + ": " + reader.error());
     }
-    columns.EndRow();
+    if (const Status ended = columns.EndRow(); !ended.ok()) {
+      return ended.WithContext("line " + std::to_string(number));
+    }
     if (columns.rows() > options.max_rows) {
       return InvalidArgument("line " + std::to_string(number) + ": more than " +
                              std::to_string(options.max_rows) + " rows");
@@ -185,7 +208,7 @@ Status ReadLines(std::string_view bytes, const CsvOptions& options, bool second,
 Result<Table> ReadJsonl(std::string_view bytes, const CsvOptions& options) {
   if (bytes.starts_with("\xEF\xBB\xBF")) bytes.remove_prefix(3);
   LEPTON_RETURN_IF_ERROR(CheckUtf8(bytes));
-  Columns columns(options);
+  Columns columns(options, bytes.size());
   LEPTON_RETURN_IF_ERROR(ReadLines(bytes, options, /*second=*/false, columns));
   if (columns.rows() == 0) {
     return InvalidArgument("the file is empty: each line must be an object such as {\"a\": 1}");

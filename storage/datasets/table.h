@@ -53,13 +53,16 @@ struct CsvOptions {
   int64_t max_rows = 100'000'000;
   int64_t max_columns = 100'000;
   int64_t max_field_bytes = 1 << 20;
+  // Of JSON Lines, where a line need not hold all keys: so many cells are taken beyond 4 for each
+  // byte of the file. (In CSV a cell takes a byte at least.)
+  int64_t spare_cells = int64_t{64} << 20;
 };
 Result<Table> ReadCsv(std::string_view bytes, const CsvOptions& options = {});
 // JSON Lines: one object a line, a column a key, in the order in which keys come first. A key that
 // a line lacks, and null, is a missing cell; true is 1 and false 0; a text is a text even if it
-// looks like a number; a column with both holds texts. Empty lines are skipped. Errors name the
-// line and the key: for nested objects and lists, a key given twice, what is not JSON or not UTF-8.
-// `options.delimiter` does not matter.
+// looks like a number; a column with both holds texts, where integers keep all their digits. Empty
+// lines are skipped. Errors name the line and the key: for nested objects and lists, a key given
+// twice, what is not JSON or not UTF-8. `options.delimiter` does not matter.
 Result<Table> ReadJsonl(std::string_view bytes, const CsvOptions& options = {});
 
 // {"rows": n, "columns": [...]}, per column: name, type, count (present cells), missing; of numbers

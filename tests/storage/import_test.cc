@@ -285,6 +285,44 @@ TEST_F(ImportTest, ArchivesAreReadAsTheirFolders) {
   }
 }
 
+// Whatever the locale of the process is, which tests and servers leave at C.
+TEST_F(ImportTest, NamesOfAnyScriptArePackedAndRead) {
+  const std::string one = "schön/é.png", two = "猫/1.png";
+  Write("pets/" + one, pictures::Png(2, 2, 1));
+  Write("pets/" + two, pictures::Png(3, 3, 2));
+  const auto folder = ImportTree(folder_.path() / "pets");
+  ASSERT_THAT(folder, IsOk());
+  EXPECT_THAT(folder->manifest.classes, ElementsAre("schön", "猫"));
+  const auto packed = PackFolder(folder_.path() / "pets", 1 << 20);
+  ASSERT_THAT(packed, IsOk());
+  // A zip that says that its names are UTF-8, and one that says nothing.
+  std::string zip = Pack(
+      {{"sch__n/__.png", pictures::Png(2, 2, 1)}, {"___/1.png", pictures::Png(3, 3, 2)}}, true);
+  for (const auto& [from, to] :
+       std::map<std::string, std::string>{{"sch__n/__.png", one}, {"___/1.png", two}}) {
+    for (size_t at = 0; (at = zip.find(from, at)) != zip.npos; at += to.size()) {
+      zip.replace(at, to.size(), to);
+    }
+  }
+  std::string flagged = zip;
+  for (const auto& [header, flags] : {std::pair("PK\3\4", 6), std::pair("PK\1\2", 8)}) {
+    for (size_t at = 0; (at = flagged.find(header, at)) != flagged.npos; at += 4) {
+      flagged[at + flags + 1] |= 8;
+    }
+  }
+  for (const std::string& archive : {*packed, zip, flagged}) {
+    const auto imported = Import(archive, {.format = "images"});
+    ASSERT_THAT(imported, IsOk());
+    EXPECT_EQ(imported->manifest.classes, folder->manifest.classes);
+    EXPECT_EQ(imported->manifest.table, folder->manifest.table);
+  }
+}
+
+TEST_F(ImportTest, NamesThatAreNotUtf8AreRefused) {
+  Write("pets/sch\xF6n/1.png", pictures::Png(2, 2, 1));
+  EXPECT_THAT(ImportTree(folder_.path() / "pets"), Fails(kInvalid, "1.png: the name is not UTF-8"));
+}
+
 TEST_F(ImportTest, ArchivesThatLieOrLeadOutsideAreRefused) {
   const std::string png = pictures::Png(2, 2, 1);
   const auto error = [&](const std::vector<Entry>& entries) {

@@ -52,6 +52,16 @@ TEST(JsonlTest, NumbersAndTextsInOneColumnAreTexts) {
   EXPECT_THAT(Cells(*table->Find("z")), ElementsAre("0", "", "", ""));
 }
 
+TEST(JsonlTest, AmongTextsIntegersKeepAllTheirDigits) {
+  const auto table = ReadJsonl(
+      "{\"id\":9007199254740993}\n{\"id\":\"a\"}\n{\"id\":-1234567890123456789}\n"
+      "{\"id\":18446744073709551615}\n{\"id\":123456789012345678901234}\n{\"id\":1e3}\n");
+  ASSERT_THAT(table, IsOk());
+  EXPECT_THAT(Cells(*table->Find("id")),
+              ElementsAre("9007199254740993", "a", "-1234567890123456789", "18446744073709551615",
+                          "123456789012345678901234", "1000"));
+}
+
 TEST(JsonlTest, ATextThatLooksLikeANumberOrAMissingMarkIsAText) {
   const auto table = ReadJsonl("{\"a\":\"7\"}\n{\"a\":\"NA\"}\n");
   ASSERT_THAT(table, IsOk());
@@ -80,6 +90,28 @@ TEST(JsonlTest, ErrorsNameTheLineAndTheKey) {
   EXPECT_THAT(error("{\"a\":\"\\u0000\"}\n"), Fails(code, "line 1: \"a\" has a zero character"));
   EXPECT_THAT(error("\n \n"), Fails(code, "the file is empty"));
   EXPECT_THAT(error("{}\n"), Fails(code, "no keys"));
+}
+
+// A few bytes would become many cells: each line has one of each key.
+TEST(JsonlTest, CellsThatNoLineHoldsAreBounded) {
+  std::string wide = "{";
+  for (int key = 0; key < 1000; ++key)
+    wide += (key > 0 ? ",\"" : "\"") + std::to_string(key) + "\":0";
+  wide += "}\n";
+  std::string empty;
+  for (int line = 0; line < 1000; ++line) empty += "{}\n";
+  const auto size = static_cast<int64_t>(wide.size() + empty.size());
+  const CsvOptions tight{.spare_cells = 50'000};
+  const int64_t cells = tight.spare_cells + 4 * size;
+  const std::string row = std::to_string(cells / 1000 + 1), key = std::to_string(cells / 1001 + 1);
+  EXPECT_THAT(ReadJsonl(wide + empty, tight),
+              Fails(StatusCode::kInvalidArgument,
+                    "line " + row + ": " + row + " rows of 1000 keys are too many"));
+  // The other way around it is the keys that come last.
+  EXPECT_THAT(
+      ReadJsonl(empty + wide, tight),
+      Fails(StatusCode::kInvalidArgument, "line 1001: 1001 rows of " + key + " keys are too many"));
+  EXPECT_THAT(ReadJsonl(wide + empty), IsOk());
 }
 
 TEST(JsonlTest, LimitsHold) {
