@@ -2,8 +2,8 @@
 // lacks; programs that never call setlocale have "C", which is ASCII.
 #pragma once
 
-#include <clocale>
 #include <locale.h>
+#include <clocale>
 
 namespace lepton::storage {
 
