@@ -60,13 +60,26 @@ LowRank::LowRank(const std::vector<nn::ParameterView>& parameters, int rank, uin
 void LowRank::Reset(int mine, int shards) {
   shards_ = shards;
   residuals_.assign(mine, std::vector<float>(elements_, 0.0f));
-  // Any numbers that are not all in a hyperplane will do.
+  DrawRights(0, rights_.size());
+}
+
+// Any numbers that are not all in a hyperplane will do.
+void LowRank::DrawRights(size_t begin, size_t end) {
   const RandomKey key{seed_, 0x10f2, 0, 0};
-  for (size_t i = 0; i < rights_.size(); i += 4) {
+  for (size_t i = begin; i < end; ++i) {
     const auto bits = RandomBlock(key, static_cast<uint32_t>(i / 4));
-    for (size_t k = i; k < std::min(i + 4, rights_.size()); ++k) {
-      rights_[k] = static_cast<float>(bits[k - i]) / 2147483648.0f - 1.0f;
-    }
+    rights_[i] = static_cast<float>(bits[i % 4]) / 2147483648.0f - 1.0f;
+  }
+}
+
+// Of nothing comes nothing: a vector of zeros would stay so, step by step.
+void LowRank::DrawWhatIsZero(const Matrix& matrix) {
+  for (int k = 0; k < rank_; ++k) {
+    const auto begin = rights_.begin() + matrix.right + k * matrix.columns;
+    const auto end = begin + matrix.columns;
+    if (std::any_of(begin, end, [](float value) { return value != 0; })) continue;
+    DrawRights(static_cast<size_t>(begin - rights_.begin()),
+               static_cast<size_t>(end - rights_.begin()));
   }
 }
 
@@ -142,7 +155,8 @@ void LowRank::MultiplyLeft(const Matrix& matrix, const float* total, float* righ
       });
 }
 
-// Gram and Schmidt's way, modified. A vector that depends on those before it becomes 0.
+// Gram and Schmidt's way, modified. A vector that depends on those before it becomes 0, and so does
+// what goes with it of the right factor.
 void LowRank::Orthonormalize(const Matrix& matrix) {
   float* const left = lefts_.data() + matrix.left;
   for (int k = 0; k < rank_; ++k) {
@@ -194,6 +208,7 @@ void LowRank::Decompress(std::span<float> gradients) {
             }
           }
         });
+    DrawWhatIsZero(matrix);
   }
 }
 

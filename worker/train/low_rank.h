@@ -1,7 +1,8 @@
 // Gradients of matrices as products of two thin factors: PowerSGD (Vogels, Karimireddy and Jaggi
 // 2019), with the residual of every logical shard kept, so that nothing of a gradient is lost for
 // good. Per step and matrix G of [rows, columns], rank r, over shards s of V:
-//   left   = sum over s of (G_s + E_s) right      right: the last step's, at first random
+//   left   = sum over s of (G_s + E_s) right      right: the last step's; at first, and where that
+//                                                 is 0, random
 //   left   made orthonormal
 //   right  = sum over s of (G_s + E_s)^T left
 //   G      = left right^T                         what the optimiser sees
@@ -61,6 +62,8 @@ class LowRank {
   void MultiplyRight(const Matrix& matrix, const float* total, float* left) const;
   void MultiplyLeft(const Matrix& matrix, const float* total, float* right) const;
   void Orthonormalize(const Matrix& matrix);
+  void DrawRights(size_t begin, size_t end);
+  void DrawWhatIsZero(const Matrix& matrix);
 
   const int rank_;
   const uint64_t seed_;

@@ -85,6 +85,18 @@ TEST(LowRank, WhatIsLeftOutComesWithLaterSteps) {
   EXPECT_LT(Distance(mean, gradient), 0.12);
 }
 
+// A batch of one row, or of nothing to learn, leaves directions without anything in them.
+TEST(LowRank, ADirectionThatWasEmptyOnceIsUsedAgain) {
+  for (const int rank : {0, 1}) {
+    LowRank low_rank(OneMatrix(), 3, 9);
+    low_rank.Reset(1, 1);
+    Step(low_rank, MatrixOfRank(rank));
+    const auto gradient = MatrixOfRank(3);
+    Step(low_rank, gradient);  // the directions are looked for
+    EXPECT_LT(Distance(Step(low_rank, gradient), gradient), 1e-3) << rank;
+  }
+}
+
 TEST(LowRank, NaNIsNotHidden) {
   LowRank low_rank(OneMatrix(), 2, 9);
   low_rank.Reset(1, 1);
