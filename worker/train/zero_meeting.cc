@@ -184,9 +184,11 @@ Result<uint64_t> ZeroState::ShareWeights(Communicator& gang, const Meeting& meet
 // All that a rank has beside weights and slices.
 Result<uint64_t> ZeroState::ShareStatistics(Communicator& gang, const Meeting& meeting) {
   const int64_t all = nn::ElementsOf(program_.parameters());
-  const std::span<float> mine = ProgramWeights({layout_.elements(), all});
   const auto lacking = std::count(meeting.statistics.begin(), meeting.statistics.end(), false);
-  if (lacking > 0 && !mine.empty()) {
+  uint64_t bytes = 0;
+  // Not a look at the weights without need: a joiner would make them all.
+  if (lacking > 0 && layout_.elements() < all) {
+    const std::span<float> mine = ProgramWeights({layout_.elements(), all});
     staging_.assign(mine.begin(), mine.end());
     LEPTON_RETURN_IF_ERROR(gang.Broadcast(staging_.data(), staging_.size(), DataType::kFloat32,
                                           FirstOf(meeting.statistics))
@@ -194,9 +196,10 @@ Result<uint64_t> ZeroState::ShareStatistics(Communicator& gang, const Meeting& m
     if (!meeting.statistics[static_cast<size_t>(gang.rank())]) {
       std::copy(staging_.begin(), staging_.end(), mine.begin());
     }
+    bytes = static_cast<uint64_t>(lacking) * mine.size_bytes();
   }
   statistics_ = true;
-  return static_cast<uint64_t>(lacking) * mine.size_bytes();
+  return bytes;
 }
 
 }  // namespace lepton::worker
