@@ -23,10 +23,9 @@ std::vector<int> HostsOf(const std::vector<MemberAddress>& members) {
 
 Result<std::unique_ptr<MeshCommunicator>> MeshCommunicator::Make(
     std::string_view backend, const GroupSpec& group, const Options& options, ControlPlane& control,
-    std::unique_ptr<Mesh> mesh, std::unique_ptr<SharedWindow> window, std::string algorithm) {
+    std::unique_ptr<Mesh> mesh, std::unique_ptr<SharedWindow> window) {
   std::unique_ptr<MeshCommunicator> out(
       new MeshCommunicator(backend, group, options, control.failure));
-  out->algorithm_ = std::move(algorithm);
   out->mesh_ = std::move(mesh);
   out->window_ = std::move(window);
   if (group.size > 1) {

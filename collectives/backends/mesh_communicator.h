@@ -21,7 +21,7 @@ class MeshCommunicator final : public QueuedCommunicator {
   static Result<std::unique_ptr<MeshCommunicator>> Make(
       std::string_view backend, const GroupSpec& group, const Options& options,
       ControlPlane& control, std::unique_ptr<Mesh> mesh,
-      std::unique_ptr<SharedWindow> window = nullptr, std::string algorithm = "");
+      std::unique_ptr<SharedWindow> window = nullptr);
   ~MeshCommunicator() override { Drain(); }
 
   std::string_view backend() const override { return backend_; }
@@ -31,7 +31,9 @@ class MeshCommunicator final : public QueuedCommunicator {
   void HoldLeaves(int holders) override;
   // How this call would be done.
   std::string_view AlgorithmOf(const Call& call) const;
-  // The same on all ranks, between two operations. An algorithm that Make was given rules.
+  // The same on all ranks, between two operations: it is taken by name wherever it is usable.
+  void UseAlgorithm(std::string algorithm) { algorithm_ = std::move(algorithm); }
+  // The same on all ranks, between two operations. An algorithm that is named rules.
   void UseTable(std::shared_ptr<const TuningTable> table) { table_ = std::move(table); }
   // The same on all ranks: some host has more of them than cores.
   void SetCrowded() { group_->crowded = true; }

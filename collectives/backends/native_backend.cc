@@ -60,14 +60,15 @@ Transports MakeTransports(const GroupSpec& group, ControlPlane& control) {
 }
 
 // All ranks must choose alike: a table counts when all have it, and a host without enough cores
-// when there is one.
-Status AgreeOnChoices(MeshCommunicator& communicator, bool crowded,
-                      std::shared_ptr<const TuningTable> table) {
+// when there is one. Ranks that were told different algorithms cannot work together: each would
+// wait, or look, for what the others do not do.
+Status AgreeOnChoices(MeshCommunicator& communicator, bool crowded, const NativeOptions& native) {
   if (communicator.size() == 1) return {};
   struct Facts {
-    uint64_t table, crowded;
+    uint64_t table, crowded, algorithm;
   };
-  const Facts mine{table == nullptr ? 0 : table->digest(), crowded};
+  const Facts mine{native.table == nullptr ? 0 : native.table->digest(), crowded,
+                   std::hash<std::string>()(native.algorithm)};
   std::vector<Facts> all(static_cast<size_t>(communicator.size()));
   LEPTON_RETURN_IF_ERROR(
       communicator.AllGather(&mine, all.data(), sizeof(Facts) / sizeof(uint64_t), DataType::kInt64)
@@ -75,9 +76,16 @@ Status AgreeOnChoices(MeshCommunicator& communicator, bool crowded,
   if (std::any_of(all.begin(), all.end(), [](const Facts& f) { return f.crowded != 0; })) {
     communicator.SetCrowded();
   }
+  if (std::any_of(all.begin(), all.end(),
+                  [&](const Facts& f) { return f.algorithm != mine.algorithm; })) {
+    return FailedPrecondition(
+        "LEPTON_COLLECTIVES_ALGORITHM: must be the same on all ranks; here '" + native.algorithm +
+        "'");
+  }
+  communicator.UseAlgorithm(native.algorithm);
   const bool alike =
       std::all_of(all.begin(), all.end(), [&](const Facts& f) { return f.table == mine.table; });
-  if (mine.table != 0 && alike) communicator.UseTable(std::move(table));
+  if (mine.table != 0 && alike) communicator.UseTable(native.table);
   return {};
 }
 
@@ -115,11 +123,10 @@ Result<std::unique_ptr<Communicator>> NativeBackend::Join(std::unique_ptr<Endpoi
                                                           native.transport, options, deadline));
   Transports transports;
   if (group.size > 1) transports = MakeTransports(group, control);
-  LEPTON_ASSIGN_OR_RETURN(
-      auto communicator,
-      MeshCommunicator::Make(name(), group, options, control, std::move(transports.mesh),
-                             std::move(transports.window), native.algorithm));
-  LEPTON_RETURN_IF_ERROR(AgreeOnChoices(*communicator, transports.crowded, native.table));
+  LEPTON_ASSIGN_OR_RETURN(auto communicator, MeshCommunicator::Make(name(), group, options, control,
+                                                                    std::move(transports.mesh),
+                                                                    std::move(transports.window)));
+  LEPTON_RETURN_IF_ERROR(AgreeOnChoices(*communicator, transports.crowded, native));
   return std::unique_ptr<Communicator>(std::move(communicator));
 }
 

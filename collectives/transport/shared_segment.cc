@@ -85,6 +85,7 @@ Result<std::shared_ptr<SharedSegment>> SharedSegment::Create(int ranks, const st
   std::memcpy(header.tag, tag.data(), std::min(tag.size(), sizeof(header.tag)));
   std::memcpy(segment->base_, &header, sizeof(header));
   std::lock_guard lock(mappings_mutex);
+  std::erase_if(Mappings(), [](const auto& known) { return known.second.expired(); });
   Mappings()[info.st_ino] = segment;
   return segment;
 }

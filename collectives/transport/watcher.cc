@@ -107,9 +107,10 @@ void Watcher::Send(int type, const std::string& payload) {
   for (Peer& peer : peers_) {
     // A peer whose watcher has not read for so long that its buffer is full of pulses gets no more:
     // it learns that the group is over as the connection closes, as one does that has died.
-    if (peer.control.valid()) {
-      (void)!send(peer.control.get(), frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-    }
+    if (!peer.control.valid() || peer.full) continue;
+    const ssize_t sent =
+        send(peer.control.get(), frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    peer.full = sent > 0 && static_cast<size_t>(sent) < frame.size();
   }
 }
 

@@ -48,6 +48,7 @@ class Watcher {
     UniqueFd control;
     UniqueFd pidfd;
     std::string input;
+    bool full = false;  // a frame was cut short: what follows would not be understood
   };
   Watcher(JoinedGroup& group, std::shared_ptr<Failure> failure, const Options& options,
           UniqueFd stop);

@@ -244,6 +244,18 @@ class HostsTest : public testing::TestWithParam<std::tuple<std::string, std::str
   }
 };
 
+TEST(Algorithms, RanksThatWereToldDifferentOnesDoNotMeet) {
+  const NativeBackend sliced(NativeOptions{.algorithm = "shared_sliced"});
+  const NativeBackend usual(NativeOptions{});
+  GangOptions options{.size = 2, .ranks_as = RanksAs::kThreads};
+  options.backends = {&sliced, &usual};
+  const auto results = RunGang(
+      options, [](Communicator& comm) -> std::string { return AllReduceSizes(comm, {1 << 18}); });
+  for (const std::string& result : results) {
+    EXPECT_NE(result.find("LEPTON_COLLECTIVES_ALGORITHM"), result.npos) << result;
+  }
+}
+
 TEST_P(HostsTest, BitsAreTheTrees) {
   const auto results = Run([](Communicator& comm) {
     return AllReduceSizes(comm, {0, 1, 25, 1021, 70001, 600007});
