@@ -49,7 +49,7 @@ def run(binary, spec, gradients):
         if done.returncode != 0:
             raise SystemExit(done.stdout + done.stderr)
         log = next(pathlib.Path(folder).glob("lepton-runs/*/log.txt")).read_text()
-    figures = dict(re.findall(r"(\S+)=([0-9.]+)", done.stdout))
+    figures = dict(re.findall(r"(\S+)=([-+0-9.e]+)", done.stdout))
     figures["digest"] = re.search(r"sha256:(\w{6})", done.stdout).group(1)
     sent = re.search(r": (\d+) bytes a step, whole they are (\d+)", log)
     return figures, sent and (int(sent.group(1)), int(sent.group(2)))

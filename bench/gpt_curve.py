@@ -57,7 +57,7 @@ def main():
         with torch.no_grad():
             for of in starts[steps:]:
                 windows(of)
-                logits = peer.logits().float().flatten(0, -2)
+                logits = peer.logits(peer.params, training=False).float().flatten(0, -2)
                 total += F.cross_entropy(logits, peer.y, reduction="sum").item()
                 count += peer.y.numel()
         their_end = total / count

@@ -203,6 +203,10 @@ class Bench {
     const bool ok = WriteRaw(folder / "x.bin", batch_.inputs[0].data, input_bytes) &&
                     WriteRaw(folder / "y.bin", classes_.data(), classes_.size() * 4) &&
                     WriteWeights(folder);
+    Forward();
+    if (!WriteRaw(folder / "logits.bin", logits_.data(), logits_.size() * sizeof(float))) {
+      return false;
+    }
     std::ofstream losses(folder / "losses.txt");
     for (uint64_t step = 0; step < 5; ++step) losses << fmt::format("{}\n", Step(step));
     return ok;

@@ -3,8 +3,10 @@
 
 usage: model_torch.py [build/release/bench/model_bench] [MODEL ...]
 
-For each model (mlp, resnet18, gpt; see model_bench.cc) and precision: both sides first take five steps
-from the same weights on the same batch, and their losses must agree; then rounds time them in turn.
+For each model (mlp, resnet18, gpt; see model_bench.cc) and precision: both sides first answer the same
+batch with the same weights and take five steps from there, and their logits and losses must agree; then
+rounds time them in turn. Forward, PyTorch's batch norm uses its running statistics, and its weights are
+bf16 before the clock starts, as ours are.
 Prints medians, the median ratio of the rounds, and peak resident memory. All cores on both sides.
 Then how long a process takes from its start until its first step begins, weights in memory.
 PyTorch needs an optimised BLAS to be a fair peer (Debian: libopenblas0-pthread); with the reference
@@ -27,7 +29,7 @@ ROUNDS, STEPS = 5, {"mlp": 20, "resnet18": 3, "gpt": 3}
 BLAS = "/usr/lib/x86_64-linux-gnu/libblas.so.3"
 
 
-def mlp(p, x):
+def mlp(p, x, training):
     for i in range(3):
         x = F.linear(x, p[f"layers.{i}.weight"].t(), p[f"layers.{i}.bias"])
         if i < 2:
@@ -36,10 +38,10 @@ def mlp(p, x):
 
 
 class Resnet:
-    """Batch norm moves its running statistics as a module would."""
+    """In training batch norm moves its running statistics as a module would."""
 
-    def __call__(self, p, x):
-        self.p = p
+    def __call__(self, p, x, training):
+        self.p, self.training = p, training
         x = F.relu(self.conv_norm("resnet.embedder.embedder.", x, 1, 1))
         for stage in range(4):
             for block in range(2):
@@ -58,10 +60,10 @@ class Resnet:
         n = name + "normalization."
         return F.batch_norm(x, self.p[n + "running_mean"].detach(),
                             self.p[n + "running_var"].detach(), self.p[n + "weight"],
-                            self.p[n + "bias"], training=True, momentum=0.1)
+                            self.p[n + "bias"], training=self.training, momentum=0.1)
 
 
-def gpt(p, tokens):
+def gpt(p, tokens, training):
     heads, width = 6, 384
     b, t = tokens.shape
     wte = p["transformer.wte.weight"]
@@ -83,7 +85,7 @@ def gpt(p, tokens):
         y = F.softmax(a + masks[a.dtype], -1).to(v.dtype) @ v
         x = x + dense(n + "attn.c_proj", y.transpose(1, 2).reshape(b, t, width))
         x = x + dense(n + "mlp.c_proj", F.gelu(dense(n + "mlp.c_fc", norm(n + "ln_2", x))))
-    return F.linear(norm("transformer.ln_f", x), wte)
+    return F.linear(norm("transformer.ln_f", x), p.get("head", wte))
 
 
 MODELS = {"mlp": mlp, "resnet18": Resnet(), "gpt": gpt}
@@ -115,13 +117,13 @@ class Torch:
         self.y = torch.from_numpy(
             np.fromfile(os.path.join(folder, "y.bin"), dtype=np.int32).astype(np.int64))
 
-    def logits(self):
+    def logits(self, params, training):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
-            return self.forward(self.params, self.x)
+            return self.forward(params, self.x, training)
 
     def step(self, clip=None):
         self.optimizer.zero_grad(set_to_none=True)
-        logits = self.logits()
+        logits = self.logits(self.params, training=True)
         loss = F.cross_entropy(logits.float().flatten(0, -2), self.y)
         loss.backward()
         # Our step also measures the gradient's norm, to stop on what is not finite.
@@ -132,15 +134,36 @@ class Torch:
         self.optimizer.step()
         return loss.item()
 
+    def ready(self):
+        """Products and convolutions find their weights in the type that they compute in."""
+        self.given = dict(self.params)
+        if not self.bf16:
+            return
+        normed = [name for name in self.params if ".running_" in name]
+        norms = {name.rsplit(".", 1)[0] for name in normed}
+        for name, value in self.params.items():
+            layer = name.rsplit(".", 1)[0]
+            if layer in norms or ".ln_" in name or ".wpe." in name:
+                continue
+            narrow = value.detach().to(torch.bfloat16)
+            # The embedding's rows are the stream, which stays f32.
+            self.given["head" if ".wte." in name else name] = narrow
+
     def infer(self):
         with torch.no_grad():
-            self.logits()
+            return self.logits(self.given, training=False)
 
 
 def check(bench, model, precision, folder):
     subprocess.run([bench, model, precision, "check", folder], check=True)
     ours = [float(line) for line in open(os.path.join(folder, "losses.txt"))]
     peer = Torch(model, precision, folder)
+    peer.ready()
+    answers = peer.infer().float().flatten()
+    apart = torch.from_numpy(np.fromfile(os.path.join(folder, "logits.bin"), np.float32)) - answers
+    if not apart.abs().max() <= (0.05 if precision == "bf16" else 1e-3) * answers.abs().max():
+        sys.exit(f"{model} {precision}: logits differ by {apart.abs().max()}, the largest is "
+                 f"{answers.abs().max()}")
     theirs = [peer.step() for _ in ours]
     tolerance = 0.05 if precision == "bf16" else 2e-3
     for step, (a, b) in enumerate(zip(ours, theirs)):
@@ -151,6 +174,8 @@ def check(bench, model, precision, folder):
 
 def time_torch(model, precision, folder, what):
     peer = Torch(model, precision, folder)
+    if what == "forward":
+        peer.ready()
     run = peer.step if what == "step" else peer.infer
     for _ in range(2):
         run()

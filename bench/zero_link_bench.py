@@ -6,7 +6,8 @@ with one worker, whose link tc's token buckets shape both ways; its ranks share 
   bench/zero_link_bench.py [--hosts 2] [--ranks 2] [--rate 1gbit] [--stages 0 1 2 3] [--accumulate 1 4]
                            [--layers 16] [--width 512] [--steps 40] [--rounds 3]
 
---ranks: of a host. All stages must end with the same weights. Needs root, ip and tc."""
+--ranks: of a host. All stages must end with the same weights. The bytes are all that leaves a
+host during a job, by its steps: state at its start and end, reports and logs too. Needs root, ip and tc."""
 import argparse
 import pathlib
 import shutil
@@ -63,7 +64,7 @@ def main():
                                  args=["--data-address", hosts.address_of(numbers[-1])])
         cluster.wait_for_workers(arguments.hosts)
         print(f"{arguments.hosts} hosts of {arguments.ranks} ranks, {arguments.rate}, {arguments.layers} layers of "
-              f"{arguments.width}\n| accumulate | zero | ms a step | MB a step from a host |\n|---|---|---|---|",
+              f"{arguments.width}\n| accumulate | zero | ms a step | MB a step from a host, all told |\n|---|---|---|---|",
               flush=True)
         for pieces in arguments.accumulate:
             times, bytes_sent, weights = {}, {}, set()

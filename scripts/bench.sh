@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every bench with its peer, one after the other, and prints their ratios. Installs the peers
+# Runs the benches that have a peer or a limit of their own and need no choice of their user's, one after the
+# other, and prints their ratios; bench/README.md has the others. Installs the peers
 # (PyTorch) if they are missing. Quiet machine, please: nothing else should run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
