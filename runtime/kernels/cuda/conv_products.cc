@@ -3,6 +3,7 @@
 //   y dcolumns[image] [s, p] = weights^T [s, o] dy[image] [o, p]  and folded: dx dweights [o, s] =
 //   dy [o, images p] columns^T [images p, s]  dy turned so that images are inside
 // A window of one element that moves by one needs no columns: they are x.
+#include "runtime/base/logging.h"
 #include "runtime/kernels/cuda/conv_arguments.h"
 #include "runtime/kernels/cuda/cuda_kernel.h"
 #include "runtime/kernels/cuda/device/movement.h"
@@ -30,7 +31,8 @@ struct Columns {
 // One group only: each group would be a product of its own.
 bool CanMultiply(const KernelRequest& request) {
   const ConvArguments a = ConvArgumentsOf(request);
-  return a.groups == 1 && Columns(a).all * static_cast<int64_t>(sizeof(float)) <= kMostColumnBytes;
+  return a.groups == 1 && Columns(a).all > 0 &&
+         Columns(a).all * static_cast<int64_t>(sizeof(float)) <= kMostColumnBytes;
 }
 
 class ConvProduct : public graph::Kernel {
@@ -40,6 +42,7 @@ class ConvProduct : public graph::Kernel {
         a_(ConvArgumentsOf(request)),
         columns_(a_),
         product_(device_.products().Make(shape)) {
+    CHECK(product_ != nullptr) << "no plain product of a convolution's columns";
     library_bytes_ = AlignedSize(product_->workspace_bytes());
   }
   size_t workspace_bytes() const override { return library_bytes_ + own_bytes_; }

@@ -52,17 +52,27 @@ class CublasLtProduct final : public Product {
         b_(lt.MatrixLayoutDestroy),
         y_(lt.MatrixLayoutDestroy) {}
 
-  // False: no algorithm computes it so.
+  // False: no algorithm computes it so. What is folded into a product must be computed wherever it
+  // lies, or is computed apart; for a plain product there is no other way.
   bool Plan() {
-    return Ok(lt_.MatmulDescCreate(operation_.address(), CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
-           DescribeOperation() && DescribeLayouts() && FindAlgorithm(kAlignment, aligned_) &&
-           (FindAlgorithm(s_.bf16 ? sizeof(uint16_t) : sizeof(float), unaligned_) || true);
+    if (!Ok(lt_.MatmulDescCreate(operation_.address(), CUBLAS_COMPUTE_32F, CUDA_R_32F)) ||
+        !DescribeOperation() || !DescribeLayouts() || !FindAlgorithm(kAlignment, aligned_)) {
+      return false;
+    }
+    const bool narrow = s_.bf16 || s_.bf16_result;
+    has_unaligned_ = FindAlgorithm(narrow ? sizeof(uint16_t) : sizeof(float), unaligned_);
+    return has_unaligned_ || !(s_.bias || s_.residual || s_.bf16_result);
   }
 
   size_t workspace_bytes() const override { return workspace_; }
 
   void Run(const ProductOperands& o) override {
-    const bool aligned = Aligned(o.a) && Aligned(o.b) && Aligned(o.y) && Aligned(o.residual);
+    const bool aligned =
+        Aligned(o.a) && Aligned(o.b) && Aligned(o.y) && Aligned(o.bias) && Aligned(o.residual);
+    if (!aligned && !has_unaligned_) {
+      if (failed_.ok()) failed_ = Internal("cuBLASLt: no product of memory that is not aligned");
+      return;
+    }
     const cublasLtMatmulAlgo_t& algorithm = aligned ? aligned_ : unaligned_;
     if (s_.bias) Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, o.bias);
     const float alpha = 1;
@@ -70,7 +80,6 @@ class CublasLtProduct final : public Product {
     const cublasStatus_t status = lt_.Matmul(handle_, operation_, &alpha, o.b, b_, o.a, a_, &beta,
                                              s_.residual ? o.residual : o.y, y_, o.y, y_,
                                              &algorithm, o.workspace, workspace_, stream_);
-    // Where no algorithm takes memory that lies so, the library refuses, too.
     if (Ok(status) || !failed_.ok()) return;
     failed_ = Internal(std::string("cublasLtMatmul: ") + lt_.GetStatusString(status));
   }
@@ -85,8 +94,7 @@ class CublasLtProduct final : public Product {
     const cublasOperation_t of_b = s_.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasOperation_t of_a = s_.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasLtEpilogue_t epilogue =
-        s_.bias ? (s_.relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS)
-                : (s_.relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT);
+        s_.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
     const cudaDataType_t bias = s_.bf16_result ? CUDA_R_16BF : CUDA_R_32F;
     return Set(CUBLASLT_MATMUL_DESC_TRANSA, of_b) && Set(CUBLASLT_MATMUL_DESC_TRANSB, of_a) &&
            Set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue) &&
@@ -126,16 +134,24 @@ class CublasLtProduct final : public Product {
     };
     const uint64_t bytes = kWorkspaceBytes;
     if (!set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, bytes)) return false;
+    // By itself the library may add up parts that it has rounded to the result's type.
+    const uint32_t sums = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    if (s_.bf16_result && !set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, sums)) return false;
     for (const auto operand :
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
           CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
       if (!set(operand, alignment)) return false;
     }
+    // Of a bias the alignment is read off its address, which is not followed; none passes for the
+    // best (cublasLt.h, CUBLASLT_MATMUL_DESC_BIAS_POINTER).
+    const uint32_t bias_element = s_.bf16_result ? sizeof(uint16_t) : sizeof(float);
+    const auto bias = reinterpret_cast<void*>(uintptr_t{std::max(alignment, bias_element)});
+    if (s_.bias && !Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias)) return false;
     cublasLtMatmulHeuristicResult_t found = {};
     int count = 0;
     if (!Ok(lt_.MatmulAlgoGetHeuristic(handle_, operation_, b_, a_, y_, y_, preference, 1, &found,
                                        &count)) ||
-        count == 0) {
+        count == 0 || !Ok(found.state)) {
       return false;
     }
     algorithm = found.algo;
@@ -156,6 +172,7 @@ class CublasLtProduct final : public Product {
   Owned<cublasLtMatmulDesc_t> operation_;
   Layout a_, b_, y_;
   cublasLtMatmulAlgo_t aligned_ = {}, unaligned_ = {};
+  bool has_unaligned_ = false;
   size_t workspace_ = 0;
 };
 

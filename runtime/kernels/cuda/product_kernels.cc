@@ -1,5 +1,5 @@
 // Products with what follows them. Of the followers, those that the library computes in the same
-// pass (a bias, a residual, relu, rounding) are folded into it; the rest is one pointwise pass over
+// pass (a bias, a residual, rounding) are folded into it; the rest is one pointwise pass over
 // its result.
 #include <algorithm>
 
@@ -53,13 +53,10 @@ class Folding {
     if (op == "bias_add" && node.inputs[0] == result && folded == 0) {
       return shape.bias = true, bias = node.inputs[1], true;
     }
-    if (op == "add" && !shape.residual && !shape.relu) {
+    if (op == "add" && !shape.residual) {
       const ValueId other = node.inputs[node.inputs[0] == result ? 1 : 0];
       if (type(other) != type(result)) return false;
       return shape.residual = true, residual = other, true;
-    }
-    if (op == "relu" && !shape.relu && type(node.outputs[0]).dtype == DType::kF32) {
-      return shape.relu = true;
     }
     if (op == "cast" && !shape.residual) return shape.bf16_result = true;
     return false;
@@ -101,6 +98,7 @@ class ProductKernel final : public graph::Kernel {
   }
   // Any chain can follow: what the product cannot do is done after it.
   static bool CanRun(const KernelRequest& request) {
+    if (!CanMultiply(ShapeOf(request))) return false;
     return request.followers.empty() ||
            PointwiseChain::CanRun(request.followers, request.node->outputs[0], request.types);
   }

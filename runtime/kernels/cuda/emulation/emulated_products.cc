@@ -56,7 +56,6 @@ class EmulatedProduct final : public Product {
       float y = row[j];
       if (s.residual) y += static_cast<const float*>(o.residual)[start + j];
       if (s.bias) y += At(o.bias, s.bf16_result, j);
-      if (s.relu && y < 0) y = 0;
       if (s.bf16_result) {
         static_cast<BF16*>(o.y)[start + j] = BF16::FromFloat(y);
       } else {
@@ -73,7 +72,7 @@ class EmulatedProduct final : public Product {
 
 std::unique_ptr<Product> EmulatedProducts::Make(const ProductShape& shape) {
   CHECK(!(shape.residual && shape.bf16_result)) << "products.h: not asked for";
-  if (shape.bias || shape.residual || shape.relu || shape.bf16_result) {
+  if (shape.bias || shape.residual || shape.bf16_result) {
     if (refuse_) return nullptr;
     ++epilogues_;
   }
