@@ -14,7 +14,7 @@ Status MissingFrom(const std::string& what) {
 }
 
 Result<const CublasLt*> LoadOnce() {
-  void* const library = ::dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+  void* const library = OpenLibrary(kLibrary, LEPTON_CUDA_LIBRARIES);
   if (library == nullptr) return MissingFrom(::dlerror());
   static CublasLt functions;
   LibraryLoader loader(library);

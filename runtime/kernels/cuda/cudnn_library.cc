@@ -12,7 +12,7 @@ Status MissingFrom(const std::string& what) {
 }
 
 Result<const Cudnn*> LoadOnce() {
-  void* const library = ::dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+  void* const library = OpenLibrary(kLibrary, LEPTON_CUDA_LIBRARIES);
   if (library == nullptr) return MissingFrom(::dlerror());
   static Cudnn functions;
   LibraryLoader loader(library);

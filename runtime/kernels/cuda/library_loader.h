@@ -7,6 +7,14 @@
 
 namespace lepton::kernels::cuda {
 
+// `name` from where the dynamic loader looks (LD_LIBRARY_PATH, the system's folders), else from
+// `folder`. Null: dlerror says why.
+inline void* OpenLibrary(const std::string& name, const std::string& folder) {
+  void* const found = ::dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (found != nullptr) return found;
+  return ::dlopen((folder + "/" + name).c_str(), RTLD_NOW | RTLD_LOCAL);
+}
+
 // The functions of an open library, one by one.
 class LibraryLoader {
  public:
