@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "collectives/activity.h"
 #include "collectives/backends/mesh_communicator.h"
 #include "collectives/transport/socket.h"
 
@@ -29,6 +30,7 @@ struct NcclApi {
   decltype(&ncclGroupStart) group_start = nullptr;
   decltype(&ncclGroupEnd) group_end = nullptr;
   decltype(&ncclGetErrorString) error_string = nullptr;
+  decltype(&ncclGetLastError) last_error = nullptr;
   Status loaded;
 };
 
@@ -60,6 +62,7 @@ NcclApi LoadNccl() {
   find("ncclGroupStart", &api.group_start);
   find("ncclGroupEnd", &api.group_end);
   find("ncclGetErrorString", &api.error_string);
+  find("ncclGetLastError", &api.last_error);
   return api;
 }
 
@@ -73,17 +76,42 @@ Status CudaStatus(cudaError_t error, const char* what) {
   return Aborted(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
-// kInProgress is no error: a non-blocking communicator goes on in the background.
+// kInProgress is no error: a non-blocking communicator goes on in the background. The code alone
+// says "invalid usage" and the like; the cause is in the text of the process's last error.
 Status NcclStatus(ncclResult_t result, const char* what) {
   if (result == ncclSuccess || result == ncclInProgress) return {};
-  return Aborted(std::string(what) + ": " + Nccl().error_string(result));
+  std::string message = std::string(what) + ": " + Nccl().error_string(result);
+  const char* const cause = Nccl().last_error(nullptr);
+  if (cause != nullptr && *cause != '\0') message += std::string(": ") + cause;
+  return Aborted(message);
 }
+
+// A thread's device while it works for a mesh; then the one that it had, for its other work.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    status_ = CudaStatus(cudaGetDevice(&before_), "cudaGetDevice");
+    if (status_.ok()) status_ = CudaStatus(cudaSetDevice(device), "cudaSetDevice");
+    changed_ = status_.ok() && before_ != device;
+  }
+  ~OnDevice() {
+    if (changed_) cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  const Status& status() const { return status_; }
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+  Status status_;
+};
 
 size_t RoundUp(size_t bytes) {
   return (bytes + 255) / 256 * 256;
 }
 
-// A communicator, a stream and a pair of staging buffers. Uses `device` on whatever thread calls.
+// A communicator, a stream and a pair of staging buffers, on `device` whatever thread calls.
 class NcclMesh final : public Mesh {
  public:
   NcclMesh(int device, std::shared_ptr<Failure> failure)
@@ -113,7 +141,7 @@ class NcclMesh final : public Mesh {
 };
 
 NcclMesh::~NcclMesh() {
-  cudaSetDevice(device_);
+  const OnDevice on_device(device_);
   if (comm_ != nullptr && failure_->raised()) AbortComm();
   if (comm_ != nullptr) {
     Deadline deadline = Deadline::In(std::chrono::seconds(5));
@@ -133,7 +161,8 @@ void NcclMesh::AbortComm() {
 }
 
 Status NcclMesh::Connect(const ncclUniqueId& id, int rank, int size, Deadline deadline) {
-  LEPTON_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(device_), "cudaSetDevice"));
+  const OnDevice on_device(device_);
+  LEPTON_RETURN_IF_ERROR(on_device.status());
   LEPTON_RETURN_IF_ERROR(
       CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate"));
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
@@ -244,10 +273,13 @@ Status NcclMesh::Run(std::span<Transfer> transfers, Deadline deadline) {
   size_t total = 0;
   for (const Transfer& t : transfers) total += RoundUp(t.bytes);
   if (total == 0) return {};
-  LEPTON_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(device_), "cudaSetDevice"));
+  const OnDevice on_device(device_);
+  LEPTON_RETURN_IF_ERROR(on_device.status());
   LEPTON_RETURN_IF_ERROR(Reserve(total));
   LEPTON_RETURN_IF_ERROR(Enqueue(transfers, deadline));
+  Activity::Moved();
   LEPTON_RETURN_IF_ERROR(AwaitStream(transfers, deadline));
+  Activity::Moved();
   size_t at = 0;
   for (Transfer& t : transfers) {
     if (!t.send) std::memcpy(t.data, host_ + at, t.bytes);

@@ -2,8 +2,10 @@
 //
 // Bytes move by grouped ncclSend and ncclRecv on a non-blocking communicator; the reduction itself
 // is the library's own tree on the host, so that results have the same bits as every other
-// back-end's. One GPU a rank: the only visible one, else the rank's index among the ranks of its
-// host. A failure of the group ends in ncclCommAbort on every rank.
+// back-end's. One GPU a rank: the only visible one, which for a task is the one that its agent gave
+// it (worker/gpu_shares.h) and that it computes on; else the rank's index among the ranks of its
+// host. A thread's own device is as before after each call. A failure of the group ends in
+// ncclCommAbort on every rank.
 //
 // NCCL is loaded at first use (it is 200 MB and absent from most machines); the CUDA run time is
 // linked in statically and itself loads the driver at first use. So the binary runs anywhere.

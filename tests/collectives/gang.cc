@@ -96,6 +96,7 @@ bool ReadBytes(int fd, std::string* bytes) {
 
 // Address up, members down, "joined" up, result up.
 [[noreturn]] void ChildMain(const GangOptions& options, int rank, int fd, const RankBody& body) {
+  if (options.at_start) options.at_start(rank);
   std::string result;
   auto endpoint = BackendOf(options, rank).Listen("127.0.0.1");
   WriteBytes(fd, endpoint.ok() ? (*endpoint)->address() : "");

@@ -23,6 +23,8 @@ struct GangOptions {
   int leaves = 0;
   std::string token = "0123456789abcdef";
   std::vector<const Backend*> backends;  // by rank, if not all have the same
+  // Called in each rank's process before anything else.
+  std::function<void(int rank)> at_start;
   // Called in the parent once all ranks have joined, with their process ids (empty for threads).
   std::function<void(const std::vector<pid_t>&)> when_joined;
 };
