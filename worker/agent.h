@@ -36,6 +36,8 @@ struct AgentOptions {
   std::string worker_id;  // empty: <host name>-<4 hex digits>
   uint32_t slots = 0;     // tasks of one slot that fit at once; 0: the cores it may run on
   std::string device = "cpu";
+  // That this process sees. A task that asks for one has that with the fewest tasks, alone, by its
+  // CUDA_VISIBLE_DEVICES (gpu_shares.h).
   uint32_t gpus = 0;
   std::string bf16_sums;  // the CPU's native order (runtime/kernels/cpu/bf16_sums.h)
   LauncherInfo launcher;
@@ -52,6 +54,8 @@ struct AgentOptions {
   // Where workers of this host agree on who has which CPUs (cpu_shares.h). Empty: tasks run
   // anywhere.
   std::filesystem::path cpu_folder = {};
+  // Where they agree on who has which GPU. Empty: GpuShares::DefaultFolder().
+  std::filesystem::path gpu_folder = {};
   // Program and first arguments of a task process. Empty: {"/proc/self/exe", "task"}.
   std::vector<std::string> task_command;
   // After SIGTERM a task has this long (unless StopTask says otherwise) before SIGKILL; at most 3 s

@@ -24,6 +24,7 @@
 #include "storage/objects/object_store.h"
 #include "worker/agent.h"
 #include "worker/cpu_shares.h"
+#include "worker/gpu_shares.h"
 #include "worker/object_cache.h"
 #include "worker/object_transfer.h"
 #include "worker/report_outbox.h"
@@ -76,8 +77,10 @@ class Agent::Loop {
   // `leave`: ranks of elastic gangs have the time that their jobs give them to leave in, since
   // there is a coordinator for them to meet through.
   void StopAll(const std::string& reason, Status result, bool leave = false);
-  ChildProcess::Command TaskCommand(const wire::StartTask& start, const CpuShare& share) const;
+  ChildProcess::Command TaskCommand(const wire::StartTask& start, const CpuShare& share,
+                                    const GpuShare& gpu) const;
   std::shared_ptr<const CpuShare> TakeShare(int slots);
+  std::shared_ptr<const GpuShare> TakeGpu(const wire::StartTask& start);
   uint32_t UsedSlots() const;
   void RememberEnded(const std::string& task_id);
 
@@ -87,6 +90,7 @@ class Agent::Loop {
   std::unique_ptr<storage::ObjectStore> store_;
   std::unique_ptr<ObjectCache> cache_;
   std::optional<CpuShares> cpu_shares_;  // made with the first task
+  std::optional<GpuShares> gpu_shares_;  // with the first that asks for one
 
   UniqueFd wake_;
   std::atomic<bool> stop_requested_{false};

@@ -15,6 +15,7 @@ using std::chrono::milliseconds;
 
 constexpr size_t kEndedTasksKept = 4096;
 constexpr char kPmixStore[] = "PMIX_MCA_gds";
+constexpr char kVisibleGpus[] = "CUDA_VISIBLE_DEVICES";
 
 }  // namespace
 
@@ -36,11 +37,12 @@ void Agent::Loop::OnStartTask(wire::StartTask start) {
   std::vector<storage::Digest> inputs;
   for (const wire::ObjectRef& input : start.inputs()) inputs.push_back(input.digest());
   const std::shared_ptr<const CpuShare> share = TakeShare(static_cast<int>(start.slots()));
+  const std::shared_ptr<const GpuShare> gpu = TakeGpu(start);
   TaskRunner::Events events;
-  events.report = [this, hold = cache_->Keep(inputs), share](wire::TaskReport report) {
+  events.report = [this, hold = cache_->Keep(inputs), share, gpu](wire::TaskReport report) {
     Post([this, report = std::move(report)]() mutable { OnReport(std::move(report)); });
   };
-  ChildProcess::Command command = TaskCommand(start, *share);
+  ChildProcess::Command command = TaskCommand(start, *share, *gpu);
   runners_.emplace(task_id, std::make_unique<TaskRunner>(std::move(start), std::move(command),
                                                          objects_.get(), std::move(events)));
 }
@@ -52,8 +54,18 @@ std::shared_ptr<const CpuShare> Agent::Loop::TakeShare(int slots) {
   return cpu_shares_->Take(slots);
 }
 
-ChildProcess::Command Agent::Loop::TaskCommand(const wire::StartTask& start,
-                                               const CpuShare& share) const {
+std::shared_ptr<const GpuShare> Agent::Loop::TakeGpu(const wire::StartTask& start) {
+  if (!start.gpu() || options_.gpus == 0) return std::make_shared<GpuShare>();
+  if (!gpu_shares_) {
+    const auto& folder = options_.gpu_folder;
+    gpu_shares_.emplace(GpuNames(static_cast<int>(options_.gpus), std::getenv(kVisibleGpus)),
+                        folder.empty() ? GpuShares::DefaultFolder() : folder);
+  }
+  return gpu_shares_->Take();
+}
+
+ChildProcess::Command Agent::Loop::TaskCommand(const wire::StartTask& start, const CpuShare& share,
+                                               const GpuShare& gpu) const {
   ChildProcess::Command command;
   command.cpus = share.cpus;
   command.memory_node = share.node;
@@ -67,6 +79,7 @@ ChildProcess::Command Agent::Loop::TaskCommand(const wire::StartTask& start,
   // For the libraries that a task uses; idle threads of one task must not take another's cores.
   command.environment = {{"OMP_NUM_THREADS", std::to_string(start.slots())},
                          {"OMP_WAIT_POLICY", "passive"}};
+  if (!gpu.gpu.empty()) command.environment[kVisibleGpus] = gpu.gpu;
   // Of the processes of one rank that ask the launcher's PMIx, its shared-memory store answers the
   // first alone, and a task that uses MPI is a later one.
   if (std::getenv(kPmixStore) == nullptr) command.environment[kPmixStore] = "hash";

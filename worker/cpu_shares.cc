@@ -1,16 +1,10 @@
 #include "worker/cpu_shares.h"
 
-#include <fcntl.h>
 #include <hwloc.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <chrono>
 #include <map>
-#include <thread>
 #include <utility>
 
 namespace lepton::worker {
@@ -48,34 +42,9 @@ std::filesystem::path CpuShares::DefaultFolder() {
 
 CpuShares::CpuShares(std::vector<Cpu> cpus, std::filesystem::path folder)
     : cpus_(std::move(cpus)),
-      folder_(std::move(folder)),
+      locks_(std::move(folder)),
       several_nodes_(std::any_of(cpus_.begin(), cpus_.end(),
                                  [&](const Cpu& cpu) { return cpu.node != cpus_.front().node; })) {}
-
-// A folder of our own: somebody else's would let them stop us from working.
-bool CpuShares::HasFolder() const {
-  if (mkdir(folder_.c_str(), 0700) != 0 && errno != EEXIST) return false;
-  struct stat status;
-  return lstat(folder_.c_str(), &status) == 0 && S_ISDIR(status.st_mode) &&
-         status.st_uid == getuid();
-}
-
-// While one worker looks at what is free, others wait: it takes microseconds.
-UniqueFd CpuShares::AwaitTurn() const {
-  constexpr int kTries = 50;
-  for (int i = 0; i < kTries; ++i) {
-    if (UniqueFd turn = Lock("turn"); turn.valid()) return turn;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return UniqueFd();
-}
-
-UniqueFd CpuShares::Lock(const std::string& name) const {
-  const std::string path = folder_ / name;
-  UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file.valid() || flock(file.get(), LOCK_EX | LOCK_NB) != 0) return UniqueFd();
-  return file;
-}
 
 std::vector<int> CpuShares::OfNode(int node) const {
   std::vector<int> ids;
@@ -87,14 +56,14 @@ std::vector<int> CpuShares::OfNode(int node) const {
 
 std::shared_ptr<const CpuShare> CpuShares::Take(int count) const {
   auto share = std::make_shared<CpuShare>();
-  if (count < 1 || !HasFolder()) return share;
-  const UniqueFd turn = AwaitTurn();
+  if (count < 1 || !locks_.HasFolder()) return share;
+  const UniqueFd turn = locks_.AwaitTurn();
   if (!turn.valid()) return share;
   // All that are free, for a moment.
   std::vector<std::pair<Cpu, UniqueFd>> free;
   std::map<int, int> free_of_node;
   for (const Cpu& cpu : cpus_) {
-    UniqueFd lock = Lock("cpu-" + std::to_string(cpu.id));
+    UniqueFd lock = locks_.Try("cpu-" + std::to_string(cpu.id));
     if (!lock.valid()) continue;
     free.emplace_back(cpu, std::move(lock));
     ++free_of_node[cpu.node];

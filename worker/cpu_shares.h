@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "runtime/base/file.h"
+#include "worker/share_locks.h"
 
 namespace lepton::worker {
 
@@ -47,13 +48,10 @@ class CpuShares {
   static std::filesystem::path DefaultFolder();
 
  private:
-  bool HasFolder() const;
-  UniqueFd AwaitTurn() const;
-  UniqueFd Lock(const std::string& name) const;
   std::vector<int> OfNode(int node) const;
 
   const std::vector<Cpu> cpus_;
-  const std::filesystem::path folder_;
+  const ShareLocks locks_;
   const bool several_nodes_;
 };
 

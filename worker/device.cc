@@ -4,12 +4,11 @@
 
 namespace lepton::worker {
 
-Result<std::unique_ptr<kernels::DeviceBackend>> OpenDevice(const std::string& device, int rank) {
+Result<std::unique_ptr<kernels::DeviceBackend>> OpenDevice(const std::string& device) {
   if (device == "cpu") return std::unique_ptr<kernels::DeviceBackend>();
   const auto devices = kernels::cuda::ListCudaDevices();
   if (!devices.ok()) return devices.status().WithContext("resources.device: cuda");
-  const int index = rank % static_cast<int>(devices->size());
-  auto opened = kernels::cuda::OpenCudaDevice(index);
+  auto opened = kernels::cuda::OpenCudaDevice(kTasksGpu);
   if (!opened.ok()) return opened.status().WithContext("resources.device: cuda");
   return std::unique_ptr<kernels::DeviceBackend>(*std::move(opened));
 }

@@ -1,4 +1,4 @@
-// The device that a task computes on, from its spec (`resources.device`) and its place on the host.
+// The device that a task computes on, from its spec (`resources.device`).
 // Threads: one caller.
 #pragma once
 
@@ -10,9 +10,12 @@
 
 namespace lepton::worker {
 
-// Null for "cpu". For "cuda" the GPU that is this process's turn: ranks of a gang on one host take
-// its GPUs one after the other. kUnavailable says why there is none.
-Result<std::unique_ptr<kernels::DeviceBackend>> OpenDevice(const std::string& device, int rank);
+// The GPU of a task, as CUDA counts those that the process sees: its agent lets it see one
+// (gpu_shares.h).
+inline constexpr int kTasksGpu = 0;
+
+// Null for "cpu"; for "cuda" kTasksGpu. kUnavailable says why there is none.
+Result<std::unique_ptr<kernels::DeviceBackend>> OpenDevice(const std::string& device);
 
 // kUnavailable says why this host has no such device.
 Status CheckDevice(const std::string& device);

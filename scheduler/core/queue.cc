@@ -46,6 +46,10 @@ placement::GangRequest RequestOf(const spec::JobSpec& spec, const Job& job) {
   return request;
 }
 
+bool UsesGpu(const spec::JobSpec& spec) {
+  return spec.resources.device == "cuda" || spec.collectives == "nccl";
+}
+
 std::optional<int> PendingTrial(const Job& job, int64_t now_ms) {
   for (const Trial& trial : job.trials()) {
     if (trial.state() == TRIAL_PENDING && trial.retry_at_ms() <= now_ms) return trial.index();

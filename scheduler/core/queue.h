@@ -24,6 +24,9 @@ std::vector<placement::Seat> SeatsOf(const State& state, const std::set<WorkerId
 
 placement::GangRequest RequestOf(const spec::JobSpec& spec, const Job& job);
 
+// Its tasks are to have a GPU: to compute on, or for their collectives.
+bool UsesGpu(const spec::JobSpec& spec);
+
 // The first trial that was asked for and may start now.
 std::optional<int> PendingTrial(const Job& job, int64_t now_ms);
 // Whether an active tune job would start one more trial if it had the slots.

@@ -80,6 +80,7 @@ void Turn::FillStart(const Gang& gang, uint32_t slots, wire::StartTask* start) c
   start->set_stop_grace_ms(options_.stop_grace_ms);
   start->set_elastic(gang.elastic());
   start->set_sharded(gang.sharded());
+  start->set_gpu(!gang.job_id().empty() && UsesGpu(state_.Spec(JobId(gang.job_id()))));
   if (!gang.elastic() && (gang.job_id().empty() || gang.tasks_size() == 1)) return;
   const spec::JobSpec& spec = state_.Spec(JobId(gang.job_id()));
   if (!IsTraining(spec) && !gang.sharded()) return;

@@ -228,7 +228,7 @@ Result<TrainSession> OpenSession(TaskContext& context, const StoredModel* teache
   const wire::StartTask& start = context.start();
   const spec::JobSpec& spec = context.spec();
   TrainSession session;
-  LEPTON_ASSIGN_OR_RETURN(session.device, OpenDevice(spec.resources.device, start.rank()));
+  LEPTON_ASSIGN_OR_RETURN(session.device, OpenDevice(spec.resources.device));
   Result<StoredDataset> dataset = LoadDataset(context.objects(), start.dataset_manifest());
   if (!dataset.ok()) return dataset.status().WithContext("dataset");
   session.dataset = *std::move(dataset);

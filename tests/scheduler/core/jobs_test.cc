@@ -194,6 +194,28 @@ TEST(Jobs, MoreThanThePoolCouldEverHaveIsRefused) {
   EXPECT_TRUE(sim.TrySubmit(Sim::Train(2, 2)).ok());
 }
 
+TEST(Jobs, ThatComputeOnGpusHaveThemGivenByTheirWorkers) {
+  for (const auto& [device, collectives, gpu] :
+       {std::tuple("cpu", "auto", false), {"cuda", "auto", true}, {"cpu", "nccl", true}}) {
+    Sim sim;
+    for (const char* worker : {"w0", "w1"}) sim.Hello(worker, 1, "i1", {}, "", 2);
+    spec::JobSpec spec = Sim::Elastic(1, 3);
+    spec.resources.device = device;
+    spec.collectives = collectives;
+    const std::string id = sim.Submit(spec);
+    ASSERT_THAT(sim.out.starts, SizeIs(2));
+    EXPECT_EQ(sim.out.starts[0].second.gpu(), gpu) << device << ", " << collectives;
+    EXPECT_EQ(sim.out.starts[1].second.gpu(), gpu) << device << ", " << collectives;
+    if (collectives == std::string_view("nccl")) continue;  // nobody joins such a gang
+    sim.RunAll(id);
+    sim.Progress(id + ".a1.r0", 7);
+    sim.Hello("w2", 1, "i1", {}, "", 2);
+    ASSERT_THAT(sim.out.starts, SizeIs(1));
+    EXPECT_TRUE(sim.out.starts[0].second.joins());
+    EXPECT_EQ(sim.out.starts[0].second.gpu(), gpu) << device << ", " << collectives;
+  }
+}
+
 TEST(Jobs, RefusedBeforeAnythingIsStored) {
   Sim sim;
   spec::JobSpec spec = Sim::Train();

@@ -55,6 +55,14 @@ Status Echo(TaskContext& context) {
   return Status::Ok();
 }
 
+// Says which GPU it may use, and waits.
+Status Visible(TaskContext& context) {
+  const char* const gpus = std::getenv("CUDA_VISIBLE_DEVICES");
+  std::printf("gpu %s\n", gpus == nullptr ? "unset" : gpus);
+  while (!context.stop_requested()) std::this_thread::sleep_for(milliseconds(2));
+  return Cancelled("woken");
+}
+
 Status Sleep(TaskContext& context) {
   std::printf("asleep\n");
   while (!context.stop_requested()) std::this_thread::sleep_for(milliseconds(2));
@@ -177,11 +185,11 @@ std::string Argument(int argc, char** argv, const char* name) {
 
 const std::vector<TaskKind>& TestTaskKinds() {
   static const std::vector<TaskKind> kinds = {
-      {"echo", Echo},   {"sleep", Sleep},   {"stubborn", Stubborn}, {"steps", Steps},
-      {"crash", Crash}, {"exit", Exit},     {"throw", Throw},       {"memory", OutOfMemory},
-      {"fail", Fail},   {"chatty", Chatty}, {"family", Family},     {"garbage", Garbage},
-      {"gang", Gang},   {"stuck", Stuck},   {"crawls", Crawls},     {"waits", Waits},
-      {"parts", Parts},
+      {"echo", Echo},   {"sleep", Sleep},     {"stubborn", Stubborn}, {"steps", Steps},
+      {"crash", Crash}, {"exit", Exit},       {"throw", Throw},       {"memory", OutOfMemory},
+      {"fail", Fail},   {"chatty", Chatty},   {"family", Family},     {"garbage", Garbage},
+      {"gang", Gang},   {"stuck", Stuck},     {"crawls", Crawls},     {"waits", Waits},
+      {"parts", Parts}, {"visible", Visible},
   };
   return kinds;
 }
