@@ -20,16 +20,19 @@ Status FromCuda(cudaError_t error, const std::string& what) {
 class CudaFence final : public Fence {
  public:
   CudaFence(cudaStream_t stream, Status& error) : stream_(stream), error_(error) {
-    cudaEventCreateWithFlags(&event_, cudaEventDisableTiming);
+    Note(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "an event");
   }
-  ~CudaFence() override { cudaEventDestroy(event_); }
-  void Record() override { cudaEventRecord(event_, stream_); }
-  void Wait() override {
-    const Status status = FromCuda(cudaEventSynchronize(event_), "waiting for the device");
-    if (!status.ok()) error_ = status;
+  ~CudaFence() override {
+    if (event_ != nullptr) cudaEventDestroy(event_);
   }
+  void Record() override { Note(cudaEventRecord(event_, stream_), "record of an event"); }
+  void Wait() override { Note(cudaEventSynchronize(event_), "waiting for the device"); }
 
  private:
+  void Note(cudaError_t error, const char* what) {
+    if (error != cudaSuccess && error_.ok()) error_ = FromCuda(error, what);
+  }
+
   cudaStream_t stream_;
   Status& error_;
   cudaEvent_t event_ = nullptr;
@@ -97,11 +100,15 @@ class RealDevice final : public CudaDevice {
   void Note(cudaError_t error, const char* what) {
     if (error != cudaSuccess && error_.ok()) error_ = FromCuda(error, what);
   }
+  // A launch that failed has left its error with the thread: before others that are not the
+  // device's are dropped.
+  void NoteLaunches() { Note(cudaGetLastError(), "a launch"); }
 
   const int index_;
   cudaDeviceProp properties_ = {};
   cudaStream_t stream_ = nullptr;
   Status error_;
+  Status before_recording_;  // error_ as it was
   std::unique_ptr<Products> products_;
   std::unique_ptr<CudnnBackend> cudnn_;
   bool asked_for_cudnn_ = false;
@@ -164,6 +171,7 @@ CudnnBackend* RealDevice::cudnn() {
 }
 
 Result<void*> RealDevice::Allocate(size_t bytes) {
+  NoteLaunches();
   void* data = nullptr;
   const Status status = FromCuda(cudaMallocAsync(&data, bytes, stream_),
                                  std::to_string(bytes) + " bytes of " + DeviceName(device()));
@@ -176,34 +184,47 @@ Result<void*> RealDevice::Allocate(size_t bytes) {
 }
 
 Result<void*> RealDevice::AllocatePinned(size_t bytes) {
+  NoteLaunches();
   void* data = nullptr;
-  LEPTON_RETURN_IF_ERROR(
-      FromCuda(cudaMallocHost(&data, bytes), std::to_string(bytes) + " bytes of pinned memory"));
+  const Status status =
+      FromCuda(cudaMallocHost(&data, bytes), std::to_string(bytes) + " bytes of pinned memory");
+  if (!status.ok()) {
+    cudaGetLastError();
+    return status;
+  }
   return data;
 }
 
 Status RealDevice::Synchronize() {
-  Note(cudaGetLastError(), "a launch");
+  NoteLaunches();
   Note(cudaStreamSynchronize(stream_), "work on the device");
   return std::exchange(error_, Status::Ok());
 }
 
 Status RealDevice::BeginRecording() {
-  return FromCuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
-                  "begin of capture");
+  NoteLaunches();
+  before_recording_ = error_;
+  error_ = Status::Ok();
+  const Status begun = FromCuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
+                                "begin of capture");
+  if (begun.ok()) return begun;
+  cudaGetLastError();
+  error_ = before_recording_;
+  return begun;
 }
 
+// Nothing has run yet: what went wrong since BeginRecording is why there is no recording, and not
+// an error of the work, which the caller queues again step by step.
 Result<std::unique_ptr<RecordedWork>> RealDevice::EndRecording() {
+  NoteLaunches();
   cudaGraph_t graph = nullptr;
-  const cudaError_t captured = cudaStreamEndCapture(stream_, &graph);
-  if (captured != cudaSuccess) {
-    cudaGetLastError();
-    return FailedPrecondition(std::string("capture: ") + cudaGetErrorString(captured));
-  }
+  Note(cudaStreamEndCapture(stream_, &graph), "capture");
   cudaGraphExec_t executable = nullptr;
-  const Status status = FromCuda(cudaGraphInstantiate(&executable, graph, 0), "graph");
-  cudaGraphDestroy(graph);
-  LEPTON_RETURN_IF_ERROR(status);
+  if (error_.ok()) Note(cudaGraphInstantiate(&executable, graph, 0), "graph");
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  cudaGetLastError();
+  const Status recorded = std::exchange(error_, before_recording_);
+  if (!recorded.ok()) return FailedPrecondition(recorded.message());
   return std::unique_ptr<RecordedWork>(std::make_unique<CudaGraph>(executable, stream_));
 }
 

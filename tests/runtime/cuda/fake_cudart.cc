@@ -185,7 +185,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
-  ++TheFakeCuda().launches;
+  ++TheFakeCuda().graphs;
   for (const auto& piece : executable->work) piece();
   return cudaSuccess;
 }
@@ -208,8 +208,9 @@ void** __cudaRegisterFatBinary(void*) {
 void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
 void __cudaRegisterFunction() {}
-unsigned __cudaPushCallConfiguration() {
-  return 1;  // do not launch
+unsigned __cudaPushCallConfiguration(dim3, dim3, size_t, CUstream_st* stream) {
+  Do(stream, [] { ++TheFakeCuda().kernels; });
+  return 1;  // go no further
 }
 cudaError_t __cudaPopCallConfiguration() {
   return cudaSuccess;

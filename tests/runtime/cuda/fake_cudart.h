@@ -12,10 +12,11 @@ struct FakeCuda {
   std::atomic<int> devices{1};
   std::atomic<int> elsewhere{0};        // calls for a stream of another device
   std::atomic<int> not_ready{0};        // so often a stream that is asked still works
-  std::atomic<bool> no_capture{false};  // copies cannot be captured, as with a wrong library
+  std::atomic<bool> no_capture{false};  // what is queued cannot be captured
   std::atomic<bool> no_graph{false};    // captured graphs cannot be made into one that runs
   std::atomic<bool> no_memory{false};
-  std::atomic<int> launches{0};  // of graphs
+  std::atomic<int> kernels{0};  // that were launched, by graphs too
+  std::atomic<int> graphs{0};   // launches of such
 };
 FakeCuda& TheFakeCuda();
 // Puts an error where a kernel that cannot be launched does.
