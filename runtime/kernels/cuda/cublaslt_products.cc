@@ -11,6 +11,7 @@ namespace lepton::kernels::cuda {
 namespace {
 
 constexpr uint32_t kAlignment = 16;                   // bytes: of the widest loads
+constexpr size_t kWorkspaceAlignment = 256;           // bytes: cublasLtMatmul's documentation
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what Hopper's kernels want at most
 
 // One of cuBLASLt's descriptors, destroyed with its owner.
@@ -64,7 +65,10 @@ class CublasLtProduct final : public Product {
     return has_unaligned_ || !(s_.bias || s_.residual || s_.bf16_result);
   }
 
-  size_t workspace_bytes() const override { return workspace_; }
+  // With room to begin where the library wants it to: in an arena it may lie closer.
+  size_t workspace_bytes() const override {
+    return workspace_ == 0 ? 0 : workspace_ + kWorkspaceAlignment;
+  }
 
   void Run(const ProductOperands& o) override {
     const bool aligned =
@@ -79,7 +83,7 @@ class CublasLtProduct final : public Product {
     const float beta = s_.residual ? 1 : 0;
     const cublasStatus_t status = lt_.Matmul(handle_, operation_, &alpha, o.b, b_, o.a, a_, &beta,
                                              s_.residual ? o.residual : o.y, y_, o.y, y_,
-                                             &algorithm, o.workspace, workspace_, stream_);
+                                             &algorithm, AlignedWorkspace(o), workspace_, stream_);
     if (Ok(status) || !failed_.ok()) return;
     failed_ = Internal(std::string("cublasLtMatmul: ") + lt_.GetStatusString(status));
   }
@@ -157,6 +161,13 @@ class CublasLtProduct final : public Product {
     algorithm = found.algo;
     workspace_ = std::max(workspace_, found.workspaceSize);
     return true;
+  }
+
+  void* AlignedWorkspace(const ProductOperands& o) const {
+    if (workspace_ == 0) return nullptr;
+    const auto place = reinterpret_cast<uintptr_t>(o.workspace);
+    return reinterpret_cast<void*>((place + kWorkspaceAlignment - 1) / kWorkspaceAlignment *
+                                   kWorkspaceAlignment);
   }
 
   // What lies in a plan's arena is; parameters lie anywhere in their flat buffer.

@@ -26,7 +26,7 @@ struct ProductShape {
   friend bool operator==(const ProductShape&, const ProductShape&) = default;
 };
 
-// Each at a multiple of its elements' size; the workspace as the device's memory begins.
+// Each at a multiple of its elements' size; the workspace anywhere.
 struct ProductOperands {
   const void* a = nullptr;
   const void* b = nullptr;

@@ -76,6 +76,22 @@ TEST_F(CublasLtProducts, TakeOperandsWhereverTheyLie) {
   EXPECT_TRUE(failed.ok()) << failed.ToString();
 }
 
+TEST_F(CublasLtProducts, HaveTheirWorkspaceWhereTheLibraryWantsIt) {
+  fake->workspace_bytes = 1000;
+  const auto product = products->Make({.m = 4, .n = 2, .k = 50});
+  ASSERT_NE(product, nullptr);
+  alignas(256) static char memory[2048];
+  for (const int offset : {0, 64, 192}) {
+    ProductOperands operands = At(0);
+    operands.workspace = memory + offset;
+    product->Run(operands);
+    EXPECT_TRUE(failed.ok()) << offset << ": " << failed.ToString();
+    EXPECT_LE(static_cast<char*>(fake->last_workspace) + 1000,
+              memory + offset + product->workspace_bytes());
+    EXPECT_GE(fake->last_workspace, operands.workspace);
+  }
+}
+
 TEST_F(CublasLtProducts, NeverAddPartsThatWereRounded) {
   products->Make({.m = 4, .n = 8, .k = 4096, .bf16 = true, .bf16_result = true})->Run(At(0));
   EXPECT_EQ(fake->last_sums & (kInPlace | kInOutputType), 0u);

@@ -139,7 +139,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   found->algo.data[1] = bias ? AlignmentOf(BiasOf(Of(operation))) : 1;
   found->algo.data[2] = wished.Get<uint32_t>(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                                              CUBLASLT_REDUCTION_SCHEME_MASK);
-  found->workspaceSize = 0;
+  found->workspaceSize = state.workspace_bytes;
   found->state = state.bad_state ? CUBLAS_STATUS_NOT_SUPPORTED : CUBLAS_STATUS_SUCCESS;
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -148,7 +148,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
                               const void* a, cublasLtMatrixLayout_t, const void* b,
                               cublasLtMatrixLayout_t, const void*, const void* c,
                               cublasLtMatrixLayout_t, void* d, cublasLtMatrixLayout_t,
-                              const cublasLtMatmulAlgo_t* algorithm, void*, size_t, cudaStream_t) {
+                              const cublasLtMatmulAlgo_t* algorithm, void* workspace, size_t bytes,
+                              cudaStream_t) {
+  if (bytes < state.workspace_bytes || AlignmentOf(workspace) < 256) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  state.last_workspace = workspace;
   for (const void* operand : {a, b, c, static_cast<const void*>(d)}) {
     if (AlignmentOf(operand) < algorithm->data[0]) return CUBLAS_STATUS_INVALID_VALUE;
   }

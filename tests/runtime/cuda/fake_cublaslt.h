@@ -3,6 +3,7 @@
 // one.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace lepton::cuda_test {
@@ -10,8 +11,10 @@ namespace lepton::cuda_test {
 struct FakeCublasLt {
   uint32_t least_alignment = 0;  // no algorithm for operands that are aligned to fewer bytes
   bool refuses_bias = false;
-  bool bad_state = false;  // the heuristics find something, which is not to be used
+  size_t workspace_bytes = 0;  // that each algorithm wants, at a multiple of 256
+  bool bad_state = false;      // the heuristics find something, which is not to be used
 
+  void* last_workspace = nullptr;
   int products = 0;             // that ran
   uint32_t last_alignment = 0;  // what the algorithm of the last one wants of its operands
   uint32_t last_sums = 0;       // cublasLtReductionScheme_t's bits that it was free to use
