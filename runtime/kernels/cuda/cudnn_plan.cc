@@ -184,8 +184,9 @@ bool CudnnGraph::Takes(const CudnnDescriptor& config, const Wanted& wanted) cons
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13:
         return false;
+      case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4:  // of f32 its error would be the largest
       case CUDNN_NUMERICAL_NOTE_TENSOR_CORE:
-        if (wanted.f32_operands) return false;  // they would be rounded to TF32
+        if (wanted.f32_operands) return false;  // or they would be rounded to TF32
         break;
       default:
         break;

@@ -30,11 +30,19 @@ void RunThreadsInReverse(bool reverse) {
 bool IsEmulated() {
   return true;
 }
+FewBlocks::FewBlocks() : most_(15) {
+  kernels::cuda::emulation::LimitBlocks(most_);
+}
+FewBlocks::~FewBlocks() {
+  kernels::cuda::emulation::LimitBlocks(kernels::cuda::emulation::kMostBlocks);
+}
 #else
 void RunThreadsInReverse(bool) {}
 bool IsEmulated() {
   return false;
 }
+FewBlocks::FewBlocks() : most_(65535) {}
+FewBlocks::~FewBlocks() = default;
 #endif
 
 }  // namespace lepton::cuda_test

@@ -15,5 +15,18 @@ std::string WhyNoDevice();
 // In the emulation the threads of a block run from the last to the first; nothing on a GPU.
 void RunThreadsInReverse(bool reverse);
 bool IsEmulated();
+// How many blocks a grid takes along its second and third axes: few in the emulation while one
+// lives.
+class FewBlocks {
+ public:
+  FewBlocks();
+  ~FewBlocks();
+  FewBlocks(const FewBlocks&) = delete;
+  FewBlocks& operator=(const FewBlocks&) = delete;
+  int64_t most() const { return most_; }
+
+ private:
+  int64_t most_;
+};
 
 }  // namespace lepton::cuda_test

@@ -140,6 +140,117 @@ INSTANTIATE_TEST_SUITE_P(EveryKernel, CudaParity,
                            return name;
                          });
 
+const KernelEntry& EntryOf(std::string_view op, std::string_view implementation,
+                           DType dtype = DType::kBF16) {
+  for (const KernelEntry& entry : kernels::CudaKernels().entries()) {
+    if (entry.op == op && entry.dtype == dtype && entry.implementation == implementation) {
+      return entry;
+    }
+  }
+  ADD_FAILURE() << "no kernel " << implementation << " of " << op;
+  return kernels::CudaKernels().entries()[0];
+}
+
+// Of the whole tensor: its elements differ by what is rounded.
+void ExpectSmallDifference(HostTensor& got, HostTensor& wanted, const char* what) {
+  ASSERT_EQ(got.type, wanted.type) << what;
+  double difference = 0, length = 0;
+  for (int64_t i = 0; i < got.type.shape.elements(); ++i) {
+    const auto value = [&](HostTensor& tensor) -> double {
+      return tensor.type.dtype == DType::kBF16 ? BF16::ToFloat(tensor.data.as<BF16>()[i])
+                                               : tensor.data.as<float>()[i];
+    };
+    const double a = value(got), b = value(wanted);
+    difference += (a - b) * (a - b);
+    length += b * b;
+  }
+  EXPECT_GT(length, 0) << what;
+  EXPECT_LT(std::sqrt(difference / length), 0.02) << what;
+}
+
+// The parity of all kernels is of small cases, for which the library is not asked by itself: here
+// is the size that bench/gpu_bench.cc times. No reference on the host is fast enough; our own code,
+// which has its parity, is.
+TEST(CudaAttention, OfTheLibraryEqualsOursAtTheSizeOfTheBench) {
+  CudaDevice* const device = DeviceOrNull();
+  if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
+  if (device->attentions() == nullptr) GTEST_SKIP() << "there is no cuDNN here";
+  const bool small = IsEmulated();
+  const int64_t batch = small ? 1 : 8, tokens = small ? 70 : 1024;
+  const int64_t heads = small ? 2 : 12, size = small ? 16 : 64;
+  const int64_t least_work = device->attentions()->least_work();
+  if (small) device->attentions()->set_least_work(0);
+  const auto random = [&](int64_t width, uint64_t seed, double most) {
+    return engine_test::RandomTensor({DType::kBF16, {batch, tokens, width}}, seed, -most, most);
+  };
+  const graph::Attributes attributes = {
+      {"heads", heads}, {"kv_heads", heads}, {"causal", int64_t{1}}};
+  OpCase forward = engine_test::MakeCase("", attributes, {}, random(3 * heads * size, 91, 3));
+  const KernelEntry& library = EntryOf("packed_attention", "library");
+  ASSERT_TRUE(engine_test::CanRun(library, forward, device));
+  auto got = engine_test::RunKernel(library, forward, kCudaState, device);
+  auto ours = engine_test::RunKernel(EntryOf("packed_attention", "tensor cores"), forward,
+                                     kCudaState, device);
+  ExpectSmallDifference(got[0], ours[0], "y");
+  ExpectSmallDifference(got[1], ours[1], "logarithms of sums");
+  OpCase backward =
+      engine_test::MakeCase("", attributes, {}, std::move(forward.inputs[0]), std::move(ours[0]),
+                            std::move(ours[1]), random(heads * size, 92, 1));
+  const KernelEntry& gradient = EntryOf("packed_attention_grad", "library");
+  ASSERT_TRUE(engine_test::CanRun(gradient, backward, device));
+  auto slopes = engine_test::RunKernel(gradient, backward, kCudaState, device);
+  auto our_slopes = engine_test::RunKernel(EntryOf("packed_attention_grad", "tensor cores"),
+                                           backward, kCudaState, device);
+  ExpectSmallDifference(slopes[0], our_slopes[0], "gradient");
+  device->attentions()->set_least_work(least_work);
+}
+
+// More of what grows with a batch than a grid has along any axis but its first.
+TEST(CudaLaunches, TakeAnyBatch) {
+  CudaDevice* const device = DeviceOrNull();
+  if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
+  const FewBlocks few;
+  const int64_t many = few.most() + 2;
+  const auto check = [&](std::string_view op, OpCase op_case, double tolerance) {
+    auto got = engine_test::RunKernel(EntryOf(op, "own", DType::kF32), op_case, kCudaState, device);
+    auto wanted = engine_test::RunKernel(*ReferenceOf(op, DType::kF32), op_case, kCudaState);
+    ExpectClose(got[0], wanted[0], tolerance, std::string(op));
+  };
+  // One token of one head each.
+  check("packed_attention",
+        engine_test::MakeCase("", {{"heads", int64_t{1}}, {"kv_heads", int64_t{1}}}, {},
+                              engine_test::RandomTensor(engine_test::F32({many, 1, 3 * 2}), 93)),
+        1e-6);
+  check("gather_grad",
+        engine_test::MakeCase("", {{"axis", int64_t{1}}}, {},
+                              engine_test::RandomTensor(engine_test::F32({many, 3, 1}), 96),
+                              engine_test::RandomTensor({DType::kI32, {3}}, 97, 0, 2),
+                              engine_test::RandomTensor(engine_test::F32({many, 2, 1}), 98)),
+        1e-6);
+}
+
+// A mask may be minus infinity, and hide all of the keys that are looked at first.
+TEST(CudaAttention, ForgetsHiddenKeys) {
+  CudaDevice* const device = DeviceOrNull();
+  if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
+  constexpr int64_t kTokens = 70, kHidden = 40;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    OpCase op_case = engine_test::MakeCase(
+        "", {{"heads", int64_t{2}}, {"kv_heads", int64_t{2}}}, {},
+        engine_test::RandomTensor({dtype, {1, kTokens, 3 * 2 * 8}}, 94, -1, 1),
+        engine_test::RandomTensor(engine_test::F32({1, kTokens}), 95, -1, 1));
+    std::fill_n(op_case.inputs[1].floats().begin(), kHidden, -INFINITY);
+    auto wanted =
+        engine_test::RunKernel(*ReferenceOf("packed_attention", dtype), op_case, kCudaState);
+    for (const char* implementation : {"own", "tensor cores"}) {
+      if (dtype == DType::kF32 && implementation != std::string_view("own")) continue;
+      auto got = engine_test::RunKernel(EntryOf("packed_attention", implementation, dtype), op_case,
+                                        kCudaState, device);
+      ExpectClose(got[0], wanted[0], dtype == DType::kF32 ? 1e-4 : 3e-2, implementation);
+    }
+  }
+}
+
 // Whatever the CPU can run of the models' ops, in the types of training, the GPU can. Programs of
 // int8 are refused on a device (nn/forward_program.cc), and so are divided models
 // (nn/training_program.cc).

@@ -203,6 +203,43 @@ TEST(DevicePlan, ReplaysItsStepsWithOtherInputsAndOtherRandomNumbers) {
   ExpectAlike(graph.Run(*plan, 9, 30), graph.Run(*host_plan, 9, 30));
 }
 
+// A row's numbers follow from where it lies, also where rows are not whole groups of four.
+TEST(DevicePlan, DropsWhatTheHostDropsInRowsOfAnyWidth) {
+  CudaDevice* const device = DeviceOrNull();
+  if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
+  Graph graph(ops::OpList());
+  const ValueId x = graph.AddInput("x", F32({Shape::kBatch, 6}));
+  const ValueId w = graph.AddParameter("w", F32({6, 13}));
+  const ValueId product = graph.Add("matmul", {x, w}).value();
+  const ValueId y =
+      graph.Add("dropout", {product}, {{"rate", 0.5}, {"stream", int64_t{2}}}).value();
+  ASSERT_TRUE(graph.AddOutput(y, false).ok());
+  HostTensor input = RandomTensor(F32({5, 6}), 41), weights = RandomTensor(F32({6, 13}), 42);
+  const auto run = [&](CudaDevice* on) {
+    Executor executor(graph, on == nullptr ? kernels::CpuKernels() : on->kernels(), {},
+                      {.accelerator = on});
+    Plan* const plan = executor.PlanForBatch(5).value();
+    Buffer place = Buffer::On(on, weights.data.size()).value();
+    if (on == nullptr) {
+      std::memcpy(place.data(), weights.data.data(), weights.data.size());
+    } else {
+      on->CopyIn(place.data(), weights.data.data(), weights.data.size());
+      EXPECT_TRUE(on->Synchronize().ok());
+    }
+    plan->Bind(w, place.data());
+    EXPECT_TRUE(plan->Feed(x, input.data.data()).ok());
+    plan->RunPrologue({1, 4, 3});
+    plan->Run({1, 4, 3});
+    std::vector<float> result(5 * 13);
+    EXPECT_TRUE(plan->Fetch(y, result.data()).ok());
+    return result;
+  };
+  const auto got = run(device), wanted = run(nullptr);
+  for (size_t i = 0; i < got.size(); ++i) {
+    EXPECT_NEAR(got[i], wanted[i], 1e-5 * (1 + std::abs(wanted[i]))) << i;
+  }
+}
+
 TEST(DevicePlan, RecordsOnlyWhenAsked) {
   CudaDevice* const device = DeviceOrNull();
   if (device == nullptr) GTEST_SKIP() << WhyNoDevice();

@@ -5,7 +5,7 @@
 namespace lepton::kernels::cuda {
 namespace {
 
-// blockIdx: x a block of queries, y the head, z the image.
+// A block of queries of one head.
 template <int kColumns>
 __global__ void AttentionForward(const AttentionArguments a) {
   using Tile = AttentionTile<kColumns>;
@@ -16,9 +16,9 @@ __global__ void AttentionForward(const AttentionArguments a) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   float* const weights = values + kTile * Tile::kPitch + warp * kRows * kTile;
 
-  const int64_t head = blockIdx.y;
-  const AttentionHead h{blockIdx.z, head, head / (a.heads / a.kv_heads)};
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * Tile::kBlockRows;
+  const AttentionBlock block = BlockOf(a.queries, Tile::kBlockRows, a.heads);
+  const AttentionHead h = QueryHead(a, block);
+  const int64_t first = block.first;
   const int64_t last = first + Tile::kBlockRows < a.queries ? first + Tile::kBlockRows : a.queries;
   LoadRows({a.q, a.bf16}, QueryPlace(a, h, first), a.q_pitch, last - first, Tile::kBlockRows,
            a.size, Tile::kWidth, Tile::kWidth, queries);
@@ -45,9 +45,9 @@ __global__ void AttentionForward(const AttentionArguments a) {
       const bool sees = Sees(a, first + warp * kRows + r, key);
       const float score = sees ? scores[r] * a.scale + extra : -INFINITY;
       const float highest = fmaxf(top[r], WarpMax(score));
-      // Until a row has seen a key there is nothing to rescale.
+      // Until a row has seen a key there is nothing to rescale, and nothing to add.
       const float rescale = top[r] == -INFINITY ? 0.0f : expf(top[r] - highest);
-      const float weight = sees ? expf(score - highest) : 0.0f;
+      const float weight = score == -INFINITY ? 0.0f : expf(score - highest);
       sum[r] = sum[r] * rescale + WarpSum(weight);
       top[r] = highest;
       for (int c = 0; c < kColumns; ++c) y[r][c] *= rescale;
@@ -94,9 +94,9 @@ __global__ void AttentionQueryGrad(const AttentionArguments a) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   float* const weights = values + kTile * Tile::kPitch + warp * kRows * kTile;
 
-  const int64_t head = blockIdx.y;
-  const AttentionHead h{blockIdx.z, head, head / (a.heads / a.kv_heads)};
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * Tile::kBlockRows;
+  const AttentionBlock block = BlockOf(a.queries, Tile::kBlockRows, a.heads);
+  const AttentionHead h = QueryHead(a, block);
+  const int64_t first = block.first;
   const int64_t last = first + Tile::kBlockRows < a.queries ? first + Tile::kBlockRows : a.queries;
   LoadRows({a.q, a.bf16}, QueryPlace(a, h, first), a.q_pitch, last - first, Tile::kBlockRows,
            a.size, Tile::kWidth, Tile::kWidth, queries);
@@ -140,7 +140,7 @@ __global__ void AttentionQueryGrad(const AttentionArguments a) {
 }
 
 // dv = p dy and dk = dscore q, summed over queries and over the heads that share the keys, in
-// order. blockIdx: x a block of keys, y the head of keys, z the image.
+// order. A block of keys of one head of keys.
 template <int kColumns>
 __global__ void AttentionKeyGrad(const AttentionArguments a) {
   using Tile = AttentionTile<kColumns>;
@@ -154,8 +154,9 @@ __global__ void AttentionKeyGrad(const AttentionArguments a) {
   float* const dscores = weights + kRows * kTile;
 
   const int64_t group = a.heads / a.kv_heads;
-  AttentionHead h{blockIdx.z, 0, blockIdx.y};
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * Tile::kBlockRows;
+  const AttentionBlock block = BlockOf(a.keys, Tile::kBlockRows, a.kv_heads);
+  AttentionHead h{block.image, 0, block.head};
+  const int64_t first = block.first;
   const int64_t last = first + Tile::kBlockRows < a.keys ? first + Tile::kBlockRows : a.keys;
   LoadRows({a.k, a.bf16}, KeyPlace(a, h, first), a.kv_pitch, last - first, Tile::kBlockRows, a.size,
            Tile::kWidth, Tile::kWidth, keys);
@@ -218,18 +219,18 @@ size_t AttentionBytes(int rows, int weights) {
 
 template <int kColumns>
 void Forward(const AttentionArguments& a, Stream stream) {
-  const int64_t blocks = Blocks(a.queries, AttentionTile<kColumns>::kBlockRows);
-  Launch(AttentionForward<kColumns>, Grid{blocks, a.heads, a.batch}, kAttentionThreads,
-         AttentionBytes<kColumns>(1, 1), stream, a);
+  constexpr int64_t kRows = AttentionTile<kColumns>::kBlockRows;
+  Launch(AttentionForward<kColumns>, AttentionGrid(a.queries, kRows, a.heads, a.batch),
+         kAttentionThreads, AttentionBytes<kColumns>(1, 1), stream, a);
 }
 
 template <int kColumns>
 void Backward(const AttentionArguments& a, Stream stream) {
   constexpr int64_t kRows = AttentionTile<kColumns>::kBlockRows;
   RunAttentionDots(a, stream);
-  Launch(AttentionQueryGrad<kColumns>, Grid{Blocks(a.queries, kRows), a.heads, a.batch},
+  Launch(AttentionQueryGrad<kColumns>, AttentionGrid(a.queries, kRows, a.heads, a.batch),
          kAttentionThreads, AttentionBytes<kColumns>(2, 1), stream, a);
-  Launch(AttentionKeyGrad<kColumns>, Grid{Blocks(a.keys, kRows), a.kv_heads, a.batch},
+  Launch(AttentionKeyGrad<kColumns>, AttentionGrid(a.keys, kRows, a.kv_heads, a.batch),
          kAttentionThreads, AttentionBytes<kColumns>(2, 2), stream, a);
 }
 

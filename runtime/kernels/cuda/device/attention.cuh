@@ -26,6 +26,22 @@ struct AttentionHead {
   int64_t image, head, kv_head;
 };
 
+// A block of rows of one head of one image; blocks of a head, and heads of an image, side by side.
+inline Grid AttentionGrid(int64_t rows, int64_t per_block, int64_t heads, int64_t batch) {
+  return {Blocks(rows, per_block) * heads * batch};
+}
+struct AttentionBlock {
+  int64_t first, head, image;
+};
+__device__ inline AttentionBlock BlockOf(int64_t rows, int64_t per_block, int64_t heads) {
+  const int64_t blocks = Blocks(rows, per_block), index = blockIdx.x;
+  return {index % blocks * per_block, index / blocks % heads, index / blocks / heads};
+}
+__device__ inline AttentionHead QueryHead(const AttentionArguments& a,
+                                          const AttentionBlock& block) {
+  return {block.image, block.head, block.head / (a.heads / a.kv_heads)};
+}
+
 __device__ inline int64_t EndKey(const AttentionArguments& a, int64_t query) {
   return a.causal ? query + a.keys - a.queries + 1 : a.keys;
 }

@@ -93,8 +93,9 @@ __global__ void TensorForward(const AttentionArguments a) {
   Bf16* const keys = queries + Tile::kRowsSize;
   Bf16* const values = keys + Tile::kWalkSize;  // turned
   const int warp = threadIdx.x / kWarp;
-  const AttentionHead h{blockIdx.z, blockIdx.y, blockIdx.y / (a.heads / a.kv_heads)};
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kBlockRows;
+  const AttentionBlock block = BlockOf(a.queries, kBlockRows, a.heads);
+  const AttentionHead h = QueryHead(a, block);
+  const int64_t first = block.first;
   const int64_t last = first + kBlockRows < a.queries ? first + kBlockRows : a.queries;
   LoadTile<kWidth>(a.q, QueryPlace(a, h, first), a.q_pitch, last - first, kBlockRows, a.size,
                    queries, nullptr);
@@ -174,8 +175,9 @@ __global__ void TensorQueryGrad(const AttentionArguments a) {
   Bf16* const values = keys + Tile::kWalkSize;
   Bf16* const turned_keys = values + Tile::kWalkSize;
   const int warp = threadIdx.x / kWarp, own_rows = warp * kWarpRows * Tile::kPitch;
-  const AttentionHead h{blockIdx.z, blockIdx.y, blockIdx.y / (a.heads / a.kv_heads)};
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kBlockRows;
+  const AttentionBlock block = BlockOf(a.queries, kBlockRows, a.heads);
+  const AttentionHead h = QueryHead(a, block);
+  const int64_t first = block.first;
   const int64_t last = first + kBlockRows < a.queries ? first + kBlockRows : a.queries;
   LoadTile<kWidth>(a.q, QueryPlace(a, h, first), a.q_pitch, last - first, kBlockRows, a.size,
                    queries, nullptr);
@@ -222,8 +224,9 @@ __global__ void TensorKeyGrad(const AttentionArguments a) {
   Bf16* const turned_slopes = turned_queries + Tile::kTurnedSize;
   const int warp = threadIdx.x / kWarp, own_rows = warp * kWarpRows * Tile::kPitch;
   const int64_t group = a.heads / a.kv_heads;
-  AttentionHead h{blockIdx.z, 0, blockIdx.y};
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kBlockRows;
+  const AttentionBlock block = BlockOf(a.keys, kBlockRows, a.kv_heads);
+  AttentionHead h{block.image, 0, block.head};
+  const int64_t first = block.first;
   const int64_t last = first + kBlockRows < a.keys ? first + kBlockRows : a.keys;
   LoadTile<kWidth>(a.k, KeyPlace(a, h, first), a.kv_pitch, last - first, kBlockRows, a.size, keys,
                    nullptr);
@@ -272,16 +275,16 @@ template <int kWidth>
 void TensorBackward(const AttentionArguments& a, Stream stream) {
   using Tile = TensorTile<kWidth>;
   const size_t rows = 2 * Tile::kRowsSize, walk = 2 * Tile::kWalkSize;
-  Launch(TensorQueryGrad<kWidth>, Grid{Blocks(a.queries, kBlockRows), a.heads, a.batch},
+  Launch(TensorQueryGrad<kWidth>, AttentionGrid(a.queries, kBlockRows, a.heads, a.batch),
          kAttentionThreads, sizeof(Bf16) * (rows + walk + Tile::kTurnedSize), stream, a);
-  Launch(TensorKeyGrad<kWidth>, Grid{Blocks(a.keys, kBlockRows), a.kv_heads, a.batch},
+  Launch(TensorKeyGrad<kWidth>, AttentionGrid(a.keys, kBlockRows, a.kv_heads, a.batch),
          kAttentionThreads, sizeof(Bf16) * (rows + walk + 2 * Tile::kTurnedSize), stream, a);
 }
 
 template <int kWidth>
 void TensorForwardOf(const AttentionArguments& a, Stream stream) {
   using Tile = TensorTile<kWidth>;
-  Launch(TensorForward<kWidth>, Grid{Blocks(a.queries, kBlockRows), a.heads, a.batch},
+  Launch(TensorForward<kWidth>, AttentionGrid(a.queries, kBlockRows, a.heads, a.batch),
          kAttentionThreads, sizeof(Bf16) * (Tile::kRowsSize + Tile::kWalkSize + Tile::kTurnedSize),
          stream, a);
 }

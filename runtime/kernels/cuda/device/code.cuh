@@ -26,8 +26,9 @@ struct Grid {
   int64_t z = 1;
 };
 
-// Blocks of `per_block` that cover `count`.
-inline int64_t Blocks(int64_t count, int64_t per_block) {
+// Blocks of `per_block` that cover `count`. A grid has at most 65535 along y and z: what grows with
+// a batch lies along x.
+constexpr int64_t Blocks(int64_t count, int64_t per_block) {
   return (count + per_block - 1) / per_block;
 }
 

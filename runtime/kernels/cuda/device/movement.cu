@@ -84,7 +84,7 @@ __global__ void GatherGrad(AxisShape s, int64_t count, const int32_t* indices, c
                            float* dx) {
   __shared__ int matches[kMoveThreads];
   __shared__ int any;
-  const int64_t row = blockIdx.x, outer = blockIdx.y;
+  const int64_t index = blockIdx.x, row = index % s.extent, outer = index / s.extent;
   float* to = dx + (outer * s.extent + row) * s.inner;
   for (int64_t i = threadIdx.x; i < s.inner; i += blockDim.x) to[i] = 0;
   for (int64_t first = 0; first < count; first += blockDim.x) {
@@ -161,7 +161,7 @@ void RunGatherGrad(AxisShape shape, int64_t count, const int32_t* indices, const
                    float* dx, Stream stream) {
   const int64_t widest = count > shape.inner ? count : shape.inner;
   const int64_t warps = widest < kMoveThreads ? Blocks(widest, kWarp) : kMoveThreads / kWarp;
-  Launch(GatherGrad, Grid{shape.extent, shape.outer}, static_cast<int>(warps) * kWarp, 0, stream,
+  Launch(GatherGrad, Grid{shape.extent * shape.outer}, static_cast<int>(warps) * kWarp, 0, stream,
          shape, count, indices, dy, dx);
 }
 

@@ -25,6 +25,7 @@ struct Thread {
 };
 
 bool reversed = false;
+int64_t most_blocks = kMostBlocks;
 std::vector<Thread> threads;
 std::vector<unsigned char> shared_memory;
 
@@ -103,14 +104,18 @@ void RunGrid(const Shape& shape, const std::function<void()>& thread) {
 
 void Enqueue(Stream stream, const Shape& shape, std::function<void()> thread) {
   CHECK(shape.threads > 0 && shape.threads <= 1024) << shape.threads << " threads in a block";
-  CHECK_LT(shape.y, 65536);
-  CHECK_LT(shape.z, 65536);
+  CHECK_LE(shape.y, most_blocks) << "blocks along y";
+  CHECK_LE(shape.z, most_blocks) << "blocks along z";
   CHECK_LE(shape.shared_bytes, size_t{99} << 10) << "of shared memory";
   Enqueue(stream, [shape, thread = std::move(thread)] { RunGrid(shape, thread); });
 }
 
 void ReverseThreads(bool reverse) {
   reversed = reverse;
+}
+
+void LimitBlocks(int64_t most) {
+  most_blocks = most;
 }
 
 void* SharedMemory() {

@@ -43,6 +43,9 @@ void Enqueue(Stream stream, std::function<void()> work);
 void* SharedMemory();
 // Threads of a block run from the last to the first.
 void ReverseThreads(bool reverse);
+// What a grid takes along y and z. Fewer than a GPU does, so that a test need not run as many.
+inline constexpr int64_t kMostBlocks = 65535;
+void LimitBlocks(int64_t most);
 
 // What threads call.
 void BlockBarrier();
