@@ -2,7 +2,7 @@
 // shares of what the GPU can do at most. The device's first losses are compared with the host's
 // before anything is timed.
 //   gpu_bench [--layers 12] [--width 768] [--heads 12] [--context 1024] [--batch 8] [--steps 20]
-//             [--precision bf16] [--check 1]
+//             [--precision bf16] [--check 1] [--cudnn any|required]
 // The defaults are GPT-2 124M. Exits with 77, and says why, where there is no GPU.
 #include <fmt/format.h>
 
@@ -40,9 +40,9 @@ constexpr Ceiling kCeilings[] = {
 
 struct Arguments {
   std::map<std::string, std::string> values = {
-      {"layers", "12"},      {"width", "768"}, {"heads", "12"},
-      {"context", "1024"},   {"batch", "8"},   {"steps", "20"},
-      {"precision", "bf16"}, {"check", "1"},   {"vocabulary", "50257"}};
+      {"layers", "12"},        {"width", "768"}, {"heads", "12"},       {"context", "1024"},
+      {"batch", "8"},          {"steps", "20"},  {"precision", "bf16"}, {"check", "1"},
+      {"vocabulary", "50257"}, {"cudnn", "any"}};
   int64_t number(const std::string& name) const { return std::atoll(values.at(name).c_str()); }
 };
 
@@ -152,7 +152,12 @@ int Run(const Arguments& arguments) {
       ceiling = &known;
     }
   }
-  fmt::print("device: {}\n", device.description());
+  const bool has_cudnn = device.attentions() != nullptr;
+  fmt::print("device: {}, {} cuDNN\n", device.description(), has_cudnn ? "with" : "without");
+  if (!has_cudnn && arguments.values.at("cudnn") == "required") {
+    fmt::print("gpu_bench: cuDNN is required, and not there (see above)\n");
+    return 1;
+  }
   if (arguments.number("check") != 0 && !AgreesWithHost(arguments, device)) {
     fmt::print("gpu_bench: the device's losses are not the host's: nothing is timed\n");
     return 1;

@@ -4,8 +4,10 @@
 #   scripts/gpu_check.sh bundle [FOLDER]  builds and bundles (default: .bundle/gpu); no GPU needed
 #   scripts/gpu_check.sh                  the same, then runs it here
 #   LEPTON_SKIP_BUILD=1: what build/release has is bundled.
-#   FOLDER/run.sh [bench options]         on the machine with the GPU: tests, then bench; 0: all
-#                                         passed, 77: no GPU, else failed. CUDA_HOME: where CUDA is.
+#   FOLDER/run.sh [bench options]         on the machine with the GPU: bench, then tests; 0: all
+#                                         passed, 77: no GPU, else failed. CUDA_HOME: where CUDA is;
+#                                         LD_LIBRARY_PATH counts, and what pip has installed.
+#                                         --cudnn required: fails where cuDNN is not found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run_here=yes
@@ -48,6 +50,19 @@ for place in "${CUDA_HOME:-/usr/local/cuda}/lib" "${CUDA_HOME:-/usr/local/cuda}/
   /usr/local/nvidia/lib64 /usr/lib/x86_64-linux-gnu /lib/x86_64-linux-gnu /usr/lib64; do
   [ -d "$place" ] && vendor=$vendor:$place
 done
+# pip keeps each library of the vendor in a folder of its own.
+sites=$(python3 -c 'import site
+print("\n".join([*site.getsitepackages(), site.getusersitepackages()]))' 2>/dev/null)
+IFS='
+'
+for site in $sites; do
+  for place in "$site"/nvidia/*/lib; do
+    [ -d "$place" ] && vendor=$vendor:$place
+  done
+done
+unset IFS
+# What was asked for comes before what was found.
+vendor=${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}$vendor
 start() {
   program=$1
   shift

@@ -33,3 +33,16 @@ case $status in
   77) grep -q "skipped: " "$folder/run" && grep -q "no GPU" "$folder/run" ;;
   *) exit 1 ;;
 esac
+
+# Where the vendor's libraries may be: first what was asked for, at last what pip has installed.
+site="$folder/a site"
+mkdir -p "$site/nvidia/cudnn/lib" "$folder/bin"
+printf '#!/bin/sh\necho "%s"\n' "$site" >"$folder/bin/python3"
+chmod +x "$folder/bin/python3"
+env -i PATH="$folder/bin:/usr/bin:/bin" LD_LIBRARY_PATH=/asked/for sh -x "$folder/bundle/run.sh" \
+  --layers 1 --steps 1 --context 64 --batch 1 >"$folder/traced" 2>&1 || true
+if ! grep -q -- "--library-path .*lib:/asked/for:.*:$site/nvidia/cudnn/lib" "$folder/traced"; then
+  grep -- --library-path "$folder/traced" || cat "$folder/traced"
+  echo "run.sh does not look where it should"
+  exit 1
+fi
