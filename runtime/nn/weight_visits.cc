@@ -81,9 +81,9 @@ void WeightVisits::Bring(size_t number) {
   if (status_.ok()) ExpectNext();
 }
 
-// The largest buffer waits to be used again.
+// Its memory waits to be used again.
 void WeightVisits::Leave(std::list<Guest>::iterator guest) {
-  if (guest->data.size() > spare_.size()) spare_ = std::move(guest->data);
+  if (guest->data.size() > 0) spares_.push_back(std::move(guest->data));
   guests_.erase(guest);
 }
 
@@ -103,17 +103,29 @@ void WeightVisits::MakeRoom(size_t bytes) {
   }
 }
 
-// What waits, if it would not be much too large.
+// Of what waits the smallest that is large enough, if it would not be much too large. Else all that
+// waits goes: buckets of other sizes are coming.
 Buffer WeightVisits::Take(size_t bytes) {
-  if (bytes <= spare_.size() && spare_.size() <= 2 * bytes) {
-    return std::exchange(spare_, Buffer());
+  const auto fits = [&](const Buffer& buffer) {
+    return bytes <= buffer.size() && buffer.size() <= 2 * bytes;
+  };
+  const auto best =
+      std::min_element(spares_.begin(), spares_.end(), [&](const Buffer& a, const Buffer& b) {
+        if (fits(a) != fits(b)) return fits(a);
+        return a.size() < b.size();
+      });
+  if (best == spares_.end() || !fits(*best)) {
+    spares_.clear();
+    return Buffer(bytes);
   }
-  spare_ = Buffer();
-  return Buffer(bytes);
+  Buffer buffer = std::move(*best);
+  spares_.erase(best);
+  return buffer;
 }
 
 size_t WeightVisits::held_bytes() const {
-  size_t sum = spare_.size();
+  size_t sum = 0;
+  for (const Buffer& spare : spares_) sum += spare.size();
   for (const Guest& guest : guests_) sum += guest.data.size();
   return sum;
 }

@@ -67,7 +67,7 @@ class WeightVisits {
   std::vector<size_t> bucket_of_;  // by parameter; of statistics nothing
   WeightSource* source_ = nullptr;
   std::list<Guest> guests_;
-  Buffer spare_;
+  std::vector<Buffer> spares_;    // of guests that left
   uint64_t now_ = 0;              // counts calls of Touch
   std::vector<size_t> foreseen_;  // buckets, in the order of their coming in this pass
   size_t brought_ = 0;            // of them
