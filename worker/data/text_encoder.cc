@@ -10,25 +10,32 @@ constexpr std::string_view kBytes = "bytes";
 constexpr const char* kEndNames[] = {"<|endoftext|>", "</s>",       "<|end_of_text|>",
                                      "<|eot_id|>",    "<|im_end|>", "<eos>"};
 
-// Drops tokens that nobody added until `context` are left: always the last one of the type that has
-// most.
+// How many of two texts' tokens are kept when `room` are, as Hugging Face cuts the longest first:
+// the longer text is cut to what the shorter one leaves, or both to a half and the longer one to
+// the larger.
+std::array<int64_t, 2> Kept(int64_t first, int64_t second, int64_t room) {
+  if (first + second <= room) return {first, second};
+  int64_t shorter = std::min(first, second);
+  int64_t longer = std::max(shorter, room - shorter);
+  if (shorter + longer > room) {
+    shorter = room / 2;
+    longer = room - shorter;
+  }
+  return first > second ? std::array{longer, shorter} : std::array{shorter, longer};
+}
+
+// Drops the ends of the texts until `context` tokens are left; what was added stays.
 TokenText Cut(const tokenizer::Encoding& encoding, int64_t context) {
-  std::vector<bool> dropped(encoding.ids.size());
-  std::array<std::vector<size_t>, 2> own;  // places of each text's tokens
-  for (size_t i = 0; i < encoding.ids.size(); ++i) {
-    if (!encoding.special_mask[i]) own[encoding.type_ids[i] == 0 ? 0 : 1].push_back(i);
-  }
-  auto left = static_cast<int64_t>(encoding.ids.size());
-  for (; left > context; --left) {
-    std::vector<size_t>& longer = own[0].size() >= own[1].size() ? own[0] : own[1];
-    if (longer.empty()) break;
-    dropped[longer.back()] = true;
-    longer.pop_back();
-  }
+  const auto of = [&](int8_t sequence) {
+    return std::count(encoding.sequences.begin(), encoding.sequences.end(), sequence);
+  };
+  std::array<int64_t, 2> left = Kept(of(0), of(1), std::max<int64_t>(0, context - of(-1)));
   TokenText text;
   for (size_t i = 0; i < encoding.ids.size(); ++i) {
     // With more added tokens than the context holds, the end goes.
-    if (dropped[i] || static_cast<int64_t>(text.ids.size()) == context) continue;
+    const int8_t sequence = encoding.sequences[i];
+    if (sequence >= 0 && left[sequence]-- <= 0) continue;
+    if (static_cast<int64_t>(text.ids.size()) == context) break;
     text.ids.push_back(static_cast<int32_t>(encoding.ids[i]));
     text.types.push_back(static_cast<int32_t>(encoding.type_ids[i]));
   }
@@ -46,10 +53,10 @@ TokenText BytesOfText(std::string_view text, int64_t context) {
 
 // The longer one loses its end, one byte is for the zero between.
 TokenText BytesOfPair(std::string_view first, std::string_view second, int64_t context) {
-  while (static_cast<int64_t>(first.size() + second.size() + 1) > context &&
-         !(first.empty() && second.empty())) {
-    (first.size() >= second.size() ? first : second).remove_suffix(1);
-  }
+  const auto kept = Kept(static_cast<int64_t>(first.size()), static_cast<int64_t>(second.size()),
+                         std::max<int64_t>(0, context - 1));
+  first = first.substr(0, kept[0]);
+  second = second.substr(0, kept[1]);
   TokenText out;
   for (const char c : first) out.ids.push_back(static_cast<unsigned char>(c));
   out.ids.push_back(0);

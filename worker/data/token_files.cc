@@ -143,7 +143,7 @@ Result<std::shared_ptr<const TokenStream>> TokensOfText(const storage::ObjectSto
     return std::make_shared<const TokenStream>(
         std::make_shared<const MappedFile>(std::move(source)), 1, 0, size);
   }
-  const std::string recipe = fmt::format("tokens 1 {} {}", text, encoder.name());
+  const std::string recipe = fmt::format("tokens 2 {} {}", text, encoder.name());
   LEPTON_ASSIGN_OR_RETURN(const auto file, derived.Open(recipe, [&](int fd) {
     return WriteStream(source.bytes(), encoder, progress, fd);
   }));
@@ -159,7 +159,7 @@ Result<std::shared_ptr<const TokenRows>> TokensOfRows(const storage::Digest& tab
                                                       DerivedFiles& derived,
                                                       const PrepareProgress& progress) {
   const std::string recipe =
-      fmt::format("text rows 1 {} {} {} {}\n{}\n{}", table, encoder.name(), context,
+      fmt::format("text rows 2 {} {} {} {}\n{}\n{}", table, encoder.name(), context,
                   pair == nullptr ? 1 : 2, text.name, pair == nullptr ? "" : pair->name);
   LEPTON_ASSIGN_OR_RETURN(const auto file, derived.Open(recipe, [&](int fd) {
     return WriteRows(text, pair, encoder, context, progress, fd);

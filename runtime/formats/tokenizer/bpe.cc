@@ -103,6 +103,10 @@ class Bpe : public Model {
     TokenizeUncached(word, parts);
     size_t count = parts.size() - first;
     if (count > WordCache::kMaxTokens) return {};
+    // The cache has lengths alone, which must be those of parts in a row.
+    for (size_t i = first, at = 0; i < parts.size(); at = parts[i++].end) {
+      if (parts[i].begin != at) return {};
+    }
     for (size_t i = 0; i < count; ++i) {
       slot.ids[i] = parts[first + i].id;
       slot.lengths[i] = static_cast<uint8_t>(parts[first + i].end - parts[first + i].begin);
@@ -171,9 +175,12 @@ class Bpe : public Model {
     } else {
       MergeByHeap(symbols);
     }
+    // The bytes of an affix (byte_fallback) count as well and may lead out of the word: those are
+    // its last byte's.
+    const auto size = static_cast<uint32_t>(word.size());
     uint32_t at = 0;
     for (const Symbol& symbol : symbols) {
-      parts.push_back({symbol.id, at, at + symbol.length});
+      parts.push_back({symbol.id, std::min(at, size - 1), std::min(at + symbol.length, size)});
       at += symbol.length;
     }
   }

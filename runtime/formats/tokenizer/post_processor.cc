@@ -47,6 +47,7 @@ void AppendSequence(Encoding& out, Encoding from) {
   MoveAppend(out.offsets, from.offsets);
   MoveAppend(out.type_ids, from.type_ids);
   MoveAppend(out.special_mask, from.special_mask);
+  MoveAppend(out.sequences, from.sequences);
 }
 
 void AppendSpecial(Encoding& out, const TemplateItem& item) {
@@ -56,6 +57,7 @@ void AppendSpecial(Encoding& out, const TemplateItem& item) {
     out.offsets.push_back({});
     out.type_ids.push_back(item.type_id);
     out.special_mask.push_back(1);
+    out.sequences.push_back(-1);
   }
 }
 
@@ -65,6 +67,7 @@ Encoding PostProcessor::Apply(std::vector<Encoding> encodings, bool add_special_
   for (size_t i = 0; i < encodings.size(); ++i) {
     encodings[i].type_ids.assign(encodings[i].ids.size(), static_cast<uint32_t>(i));
     encodings[i].special_mask.assign(encodings[i].ids.size(), 0);
+    encodings[i].sequences.assign(encodings[i].ids.size(), static_cast<int8_t>(i));
     if (trim) Trim(encodings[i], trim->add_prefix_space);
   }
   const std::vector<TemplateItem>& items = encodings.size() == 1 ? single : pair;

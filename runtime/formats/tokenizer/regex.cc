@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "runtime/formats/tokenizer/regex_spelling.h"
 #include "runtime/formats/tokenizer/unicode.h"
 
 namespace lepton::tokenizer {
@@ -14,39 +15,9 @@ constexpr size_t kMaxPatternBytes = 16384;
 constexpr uint32_t kStepsPerMatch = 5'000'000;
 constexpr uint32_t kHeapKib = 64 * 1024;
 
-// PCRE2 counts U+180E as a space, Unicode and the reference (Oniguruma) do not: \s and \S are
-// spelled out. A \S inside brackets stays; there it cannot be spelled as a set.
-std::string SpellOutSpaces(std::string_view pattern) {
-  static constexpr std::string_view kSpace = R"(\p{Z}\t\n\x0b\f\r\x{85})";
-  std::string out;
-  bool in_class = false;
-  for (size_t i = 0; i < pattern.size(); ++i) {
-    char c = pattern[i];
-    if (c == '\\' && i + 1 < pattern.size()) {
-      char next = pattern[++i];
-      if (next == 's' || (next == 'S' && !in_class)) {
-        if (!in_class) out += next == 's' ? "[" : "[^";
-        out += kSpace;
-        if (!in_class) out += "]";
-      } else {
-        out += c;
-        out += next;
-      }
-      continue;
-    }
-    if (c == '[' && !in_class) {
-      in_class = true;
-      out += c;
-      if (i + 1 < pattern.size() && pattern[i + 1] == '^') out += pattern[++i];
-      if (i + 1 < pattern.size() && pattern[i + 1] == ']') out += pattern[++i];
-      continue;
-    }
-    if (c == ']') in_class = false;
-    out += c;
-  }
-  return out;
-}
-
+struct FreeCompile {
+  void operator()(pcre2_compile_context* context) const { pcre2_compile_context_free(context); }
+};
 struct FreeMatch {
   void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
 };
@@ -74,17 +45,17 @@ Regex::~Regex() = default;
 
 Result<std::unique_ptr<Regex>> Regex::Compile(std::string_view pattern) {
   if (pattern.size() > kMaxPatternBytes) return InvalidArgument("the regex is over 16 KiB long");
-  // Oniguruma's set intersection would silently mean something else here.
-  if (pattern.find("&&") != std::string_view::npos) {
-    return InvalidArgument("the regex uses '&&' (set intersection), which is not supported");
-  }
-  std::string spelled = SpellOutSpaces(pattern);
+  LEPTON_ASSIGN_OR_RETURN(const std::string spelled, SpellForPcre2(pattern));
+  const std::unique_ptr<pcre2_compile_context, FreeCompile> lines(
+      pcre2_compile_context_create(nullptr));
+  if (!lines) return ResourceExhausted("no memory for a regex");
+  pcre2_set_newline(lines.get(), PCRE2_NEWLINE_LF);
   int error = 0;
   PCRE2_SIZE where = 0;
   auto code = std::make_unique<Code>();
-  code->code =
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(spelled.data()), spelled.size(),
-                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &where, nullptr);
+  code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(spelled.data()), spelled.size(),
+                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
+                             &error, &where, lines.get());
   if (!code->code) {
     return InvalidArgument("the regex does not compile: " + Words(error) + " near '" +
                            spelled.substr(where < spelled.size() ? where : spelled.size(), 20) +
@@ -105,6 +76,8 @@ Status Regex::FindAll(std::string_view text, std::vector<Span>& matches) const {
   if (!data) return ResourceExhausted("no memory for a regex match");
   auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   const PCRE2_SIZE* found = pcre2_get_ovector_pointer(data.get());
+  // As the reference's finder: the first empty match behind one that is not empty does not count.
+  bool skip_empty = false;
   for (size_t at = 0; at <= text.size();) {
     int count = pcre2_match(code_->code, subject, text.size(), at, PCRE2_NO_UTF_CHECK, data.get(),
                             code_->context);
@@ -116,8 +89,11 @@ Status Regex::FindAll(std::string_view text, std::vector<Span>& matches) const {
     if (count < 0) return ResourceExhausted("the tokenizer's regex gave up: " + Words(count));
     size_t begin = found[0], end = found[1];
     if (begin > end || begin < at) return InvalidArgument("the regex uses \\K in a lookaround");
-    matches.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
     at = end;
+    if (begin != end || !skip_empty) {
+      matches.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
+    }
+    skip_empty = begin != end;
     if (begin == end) {
       if (at >= text.size()) break;
       NextCodePoint(text, at);

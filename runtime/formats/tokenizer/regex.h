@@ -1,4 +1,5 @@
-// A compiled PCRE2 pattern with the classes of Unicode. Threads: immutable; any thread may search.
+// A regex of tokenizer.json, compiled by PCRE2 to match as in Oniguruma. Threads: immutable; any
+// thread may search.
 #pragma once
 
 #include <memory>
@@ -12,7 +13,8 @@ namespace lepton::tokenizer {
 
 class Regex {
  public:
-  // kInvalidArgument with PCRE2's words and the position.
+  // kInvalidArgument for what PCRE2 cannot say (regex_spelling.h), or with its words and the
+  // position.
   static Result<std::unique_ptr<Regex>> Compile(std::string_view pattern);
   ~Regex();
   // All matches from left to right. kResourceExhausted when one takes too many steps.

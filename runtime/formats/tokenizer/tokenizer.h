@@ -30,8 +30,9 @@ struct Encoding {
   std::vector<uint32_t> ids;
   std::vector<std::string> tokens;
   std::vector<Offsets> offsets;
-  std::vector<uint32_t> type_ids;     // which sequence of a pair, as the post-processor says
+  std::vector<uint32_t> type_ids;     // as the post-processor says; not always one for each text
   std::vector<uint8_t> special_mask;  // 1 for what the post-processor added
+  std::vector<int8_t> sequences;      // the text it is of: 0 or 1; -1 for what was added
 };
 
 // "truncation" and "padding" of the file: read and handed to the caller, who batches; Encode never

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <chrono>
 #include <functional>
 #include <limits>
@@ -66,6 +67,15 @@ TEST(WordPieceTest, BertCutsWordsAndKeepsOffsetsInCodePoints) {
   EXPECT_EQ(tokenizer->vocab_size(), 10u);
   EXPECT_EQ(tokenizer->TokenToId("cafe"), 6u);
   EXPECT_EQ(tokenizer->IdToToken(6), "cafe");
+}
+
+TEST(PostProcessorTest, SequencesTellTheTextsApartWhateverTheirTypes) {
+  std::string json = kBert;
+  for (size_t at = 0; (at = json.find("\"type_id\":1", at)) != json.npos;) json[at + 10] = '0';
+  const auto pair = Load(json)->EncodePair("un", "cafe,").value();
+  EXPECT_EQ(pair.type_ids, (std::vector<uint32_t>{0, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(pair.sequences, (std::vector<int8_t>{-1, 0, -1, 1, 1, -1}));
+  EXPECT_EQ(Load(json)->EncodePair("un", "cafe", false)->sequences, (std::vector<int8_t>{0, 1}));
 }
 
 TEST(WordPieceTest, SpecialTokensInTheTextAreFound) {
@@ -133,6 +143,24 @@ TEST(BpeTest, ByteFallbackAndItsDecoder) {
   EXPECT_EQ(ShowText(*tokenizer, "hi é"), "▁hi@0-2 ▁@2-3 <0xC3>@3-4 <0xA9>@3-4 ");
   EXPECT_EQ(tokenizer->Decode({5, 1, 6, 7}).value(), "hi é");
   EXPECT_EQ(tokenizer->EncodeIds("xyz").value(), (std::vector<uint32_t>{1, 0}));
+}
+
+// An affix has bytes too, which are not in the text: they are its last character's.
+TEST(BpeTest, ByteFallbackOfAnAffixStaysInTheText) {
+  const auto with = [](const std::string& affix) {
+    return Load(R"({"model":{"type":"BPE","byte_fallback":true,)" + affix +
+                R"(,"vocab":{"<unk>":0,"<0xC3>":1,"<0xA9>":2,"<0x3C>":3,"<0x23>":4,"a":5,"a<":6},
+                "merges":[]}})");
+  };
+  const auto suffix = with(R"("end_of_word_suffix":"<")");
+  const auto prefix = with(R"("continuing_subword_prefix":"##")");
+  const std::string ends = "<0xC3>@0-1 <0xA9>@0-1 <0x3C>@0-1 ";
+  const std::string goes_on = "a@0-1 <0x23>@1-2 <0x23>@1-2 <0xC3>@1-2 <0xA9>@1-2 ";
+  for (int again = 0; again < 2; ++again) {  // the second time from the cache of words
+    EXPECT_EQ(ShowText(*suffix, "é"), ends);
+    EXPECT_EQ(ShowText(*prefix, "aé"), goes_on);
+    EXPECT_EQ(ShowText(*suffix, "a"), "a<@0-1 ");
+  }
 }
 
 TEST(BpeTest, AMegabyteWordTakesNoQuadraticTime) {
@@ -213,6 +241,88 @@ TEST(ScannerTest, AgreesWithTheRegexItReplaces) {
 }
 
 // The whole pipeline in front of a model whose tokens are single characters.
+// Matches as "begin-end" in bytes.
+std::string Matches(std::string_view pattern, std::string_view text) {
+  const auto regex = Regex::Compile(pattern);
+  if (!regex.ok()) return regex.status().message();
+  std::vector<Span> matches;
+  EXPECT_TRUE((*regex)->FindAll(text, matches).ok());
+  std::string out;
+  for (const Span& match : matches) {
+    out += std::to_string(match.begin) + "-" + std::to_string(match.end) + " ";
+  }
+  return out;
+}
+
+TEST(RegexTest, MeansWhatItDoesInOniguruma) {
+  const std::vector<std::array<std::string, 3>> cases = {
+      {R"(\w+)", "हिन्दी ab", "0-18 19-21 "},  // with its marks
+      {R"([\w-]+)", "नि-b c", "0-8 9-10 "},
+      {R"(\w+)", "Ⅷⓐ-½", "0-6 "},
+      {R"(\W+)", "नि--b", "6-8 "},
+      {R"(\b)", "test string", "0-0 4-4 5-5 11-11 "},
+      {R"(\b)", "नि न", "0-0 6-6 7-7 10-10 "},
+      {R"(\B)", "ab", "1-1 "},
+      {R"(\h+)", "xfag", "1-3 "},
+      {R"([\h-]+)", "x-ag", "1-3 "},
+      {R"(\v)", "a\n\v", "2-3 "},
+      {R"(\u0062+)", "abb", "1-3 "},
+      {R"([[:punct:]\s]+)", "a, b!", "1-3 4-5 "},
+      {R"([^[:space:][:alpha:]]+)", "ab 12\n3", "3-5 6-7 "},
+      {R"([[:^digit:]]+)", "ab1", "0-2 "},
+      {R"( ?[^(\s|[.,!?…。，、।۔،])]+)", "Hello, wörld (a|b).", "0-5 6-13 15-16 17-18 "},
+      {R"([a[bc]d]+)", "xabcdx", "1-5 "},
+      {R"([]a]+)", "]a[", "0-2 "},
+      {R"([\]\[]+)", "a[]", "1-3 "},
+      {R"(^ +)", "  a\n  b\n", "0-2 4-6 "},
+      {R"(a$)", "a\na", "0-1 2-3 "},
+      {R"(\Aa|a\z)", "a\na\na", "0-1 4-5 "},
+      {R"(.+)", "a\rb\nc", "0-3 4-5 "},
+      {R"(x{,2}y)", "xxxy", "1-4 "},
+      {R"(a{2,3}?)", "aaaa", "0-2 2-4 "},
+      {R"(a{b)", "a{b", "0-3 "},
+      {R"((?i:'S)|x)", "'s'SX", "0-2 2-4 "},
+      {R"((?i)a|b)", "AB", "0-1 1-2 "},
+      {R"(a&&b)", "a&&b", "0-4 "},
+      // An empty match right behind another is none; nor is the next one to come.
+      {R"(\d*)", "1a", "0-1 2-2 "},
+      {R"(\d*)", "a1bbb2", "0-0 1-2 3-3 4-4 5-6 "},
+      {R"(a|$)", "a b", "0-1 "},
+  };
+  for (const auto& [pattern, text, matches] : cases) {
+    EXPECT_EQ(Matches(pattern, text), matches) << pattern;
+  }
+}
+
+TEST(RegexTest, WhatItCannotSayIsRefused) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"(?m)a.b", "'(?m)'"},
+      {"(?x:a b)", "'(?x:'"},
+      {"a(?i)b|c", "'(?i)'"},
+      {"a{2}+", "'{2}+'"},
+      {"a{2}?", "'{2}?'"},
+      {"[a[^b]]", "a negated or empty set"},
+      {"[a-[b]]", "a hyphen"},
+      {"[[b]-z]", "a hyphen"},
+      {"[[:graph:]]", "'[:graph:]'"},
+      {R"([\W_])", "\\W in"},
+      {R"(\Qa\E)", "\\Q"},
+      {"(*CRLF)a", "'(*'"},
+      {"[a&&b]", "'&&'"},
+      {"[[:^word:]]", "'[:^word:]'"},
+  };
+  for (const auto& [pattern, words] : cases) {
+    const auto regex = Regex::Compile(pattern);
+    ASSERT_FALSE(regex.ok()) << pattern;
+    EXPECT_NE(regex.status().message().find(words), std::string::npos)
+        << pattern << ": " << regex.status().ToString();
+  }
+  for (const char* damaged :
+       {"[", "[[", "[[:", "\\", "(?", "(?#", "{", "a{1", "[\\", "\\p{", "[]"}) {
+    (void)Regex::Compile(damaged);
+  }
+}
+
 std::string Pieces(const std::string& normalizer, const std::string& pre, std::string_view text) {
   auto tokenizer = Load(R"({"normalizer":)" + normalizer + R"(,"pre_tokenizer":)" + pre +
                         R"(,"model":{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0]]}})");
@@ -233,6 +343,8 @@ TEST(StagesTest, NormalizersKeepOrigins) {
             "e@0-1 u@2-3 ");
   EXPECT_EQ(Pieces(R"({"type":"Replace","pattern":{"Regex":"b+"},"content":"-"})", split, "abbc d"),
             "a-c@0-4 d@5-6 ");
+  EXPECT_EQ(Pieces(R"({"type":"Replace","pattern":{"Regex":"\\d*"},"content":"X"})", "null", "1a"),
+            "XaX@0-2 ");
 }
 
 TEST(StagesTest, SplitBehaviours) {

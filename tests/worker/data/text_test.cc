@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "tests/storage/status_matchers.h"
@@ -74,6 +75,26 @@ TEST_F(TextTest, CutTextsKeepWhatTheTokenizerAdds) {
   EXPECT_THAT(pair.types, ElementsAre(0, 0, 0, 0, 0, 1, 1, 1));
   EXPECT_THAT(tiny->EncodeStream("the dog").value(), ElementsAre(4, 6));
   EXPECT_EQ(tiny->Decode({2, 4, 6, 3}).value(), "the dog");
+}
+
+// RoBERTa's pairs have one type for both texts.
+TEST_F(TextTest, TheLongerTextIsCutWhateverItsType) {
+  auto json = nlohmann::json::parse(testing::TinyTokenizerJson());
+  json["post_processor"]["type"] = "RobertaProcessing";
+  json["post_processor"]["trim_offsets"] = true;
+  json["post_processor"]["add_prefix_space"] = false;
+  const auto roberta = TextEncoder::Load(*objects_, objects_->Put(json.dump()).value()).value();
+  const TokenText pair = roberta->EncodePair("the cat sat on a mat", "dog ran", 10).value();
+  EXPECT_THAT(pair.ids, ElementsAre(2, 4, 5, 7, 10, 3, 3, 6, 8, 3));
+  EXPECT_THAT(pair.types, Each(0));
+  const TokenText other = roberta->EncodePair("dog ran", "the cat sat on a mat", 10).value();
+  EXPECT_THAT(other.ids, ElementsAre(2, 6, 8, 3, 3, 4, 5, 7, 10, 3));
+  // When both are cut to an odd number, the longer one has one more.
+  EXPECT_THAT(Tiny()->EncodePair("the cat sat on a mat", "dog ran on a mat", 8)->ids,
+              ElementsAre(2, 4, 5, 7, 3, 6, 8, 3));
+  EXPECT_THAT(Tiny()->EncodePair("dog ran on a mat", "the cat sat on a mat", 8)->ids,
+              ElementsAre(2, 6, 8, 3, 4, 5, 7, 3));
+  EXPECT_THAT(Tiny()->EncodePair("dog ran", "the cat", 2)->ids, ElementsAre(2, 3));
 }
 
 TEST_F(TextTest, ATokenizerThatIsNoneIsNamed) {
