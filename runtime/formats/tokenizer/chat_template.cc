@@ -213,8 +213,7 @@ class Interpreter {
         if (IsTrue(Eval(*e.args[0]))) return Eval(*e.args[1]);
         return e.args[2] ? Eval(*e.args[2]) : Undefined();
       case Kind::kSlice:
-        return Charge(Slice(Eval(*e.args[0]), e.args[1] ? Eval(*e.args[1]) : Undefined(),
-                            e.args[2] ? Eval(*e.args[2]) : Undefined(), e.line),
+        return Charge(Slice(Eval(*e.args[0]), Bound(e, 1), Bound(e, 2), Bound(e, 3), e.line),
                       e.line);
       case Kind::kCall:
         return Charge(Call(e), e.line);
@@ -224,6 +223,11 @@ class Interpreter {
         return ApplyTest(e.text, Eval(*e.args[0]));
     }
     return Undefined();
+  }
+
+  // Of a slice; undefined where it is left out.
+  TemplateValue Bound(const Expression& e, size_t i) {
+    return e.args[i] ? Eval(*e.args[i]) : Undefined();
   }
 
   TemplateValue Lookup(const Expression& e) {
@@ -348,6 +352,17 @@ class Interpreter {
   size_t budget_;
 };
 
+// "\r\n" and "\r" as "\n", as Jinja reads a source.
+std::string OneKindOfLines(std::string_view source) {
+  std::string out;
+  out.reserve(source.size());
+  for (size_t i = 0; i < source.size(); ++i) {
+    if (source[i] == '\r' && source.substr(i + 1).starts_with('\n')) continue;
+    out += source[i] == '\r' ? '\n' : source[i];
+  }
+  return out;
+}
+
 bool TooDeep(std::string_view json) {
   int depth = 0;
   bool in_string = false;
@@ -382,7 +397,7 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Parse(std::string_view sourc
   if (InvalidUtf8At(source)) return InvalidArgument("chat template: not UTF-8");
   try {
     auto impl = std::make_unique<Impl>();
-    impl->body = ParseTemplate(source);
+    impl->body = ParseTemplate(OneKindOfLines(source));
     return std::unique_ptr<ChatTemplate>(new ChatTemplate(std::move(impl)));
   } catch (const TemplateError& error) {
     return error.status.WithContext("chat template");
@@ -395,6 +410,8 @@ Result<std::string> ChatTemplate::Render(std::string_view variables_json) const 
   try {
     TemplateValue variables = TemplateValue::parse(variables_json);
     if (!variables.is_object()) return InvalidArgument("variables: must be a JSON object");
+    // The library always passes them: templates ask whether they are none.
+    for (const char* name : {"tools", "documents"}) variables.emplace(name, nullptr);
     return Interpreter(std::move(variables), variables_json.size()).Run(impl_->body);
   } catch (const TemplateError& error) {
     return error.status.WithContext("chat template");

@@ -3,11 +3,12 @@
 //   statements   set (also of a namespace's attribute), for (unpacking, `if`), if/elif/else
 //   expressions  literals, lists, dicts, == != < <= > >= in, and or not, + - * // % ~, a if b else
 //   c,
-//                x.y x[y] x[a:b], calls of namespace, raise_exception and a few string and dict
+//                x.y x[y] x[a:b:c], calls of namespace, raise_exception and a few string and dict
 //                methods
 //   loop         index index0 revindex revindex0 first last length
 //   tests        defined undefined none string number mapping iterable sequence boolean true false
 //   filters      trim upper lower length count default d tojson join string first last items
+// `tools` and `documents` are none where they are not given, as that library passes them.
 // Anything else is an error with its line, when the template is parsed where that can be seen then.
 // Threads: immutable after Parse. Hostile templates: nesting, steps and bytes are limited.
 #pragma once

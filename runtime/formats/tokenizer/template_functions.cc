@@ -94,6 +94,45 @@ std::string Join(const TemplateValue& value, const std::string& separator, int l
   return out;
 }
 
+constexpr size_t kMostParts = 1'000'000;
+
+// As Python's: without a separator at white space, of which there may be much.
+TemplateValue SplitText(std::string_view text, const Arguments& arguments, int line) {
+  const TemplateValue separator = arguments.Get(0, "sep"), most = arguments.Get(1, "maxsplit");
+  const bool blanks = separator.is_discarded() || separator.is_null();
+  if (!blanks && (!separator.is_string() || separator.get_ref<const std::string&>().empty())) {
+    FailAt(line, "split wants a separator");
+  }
+  if (!most.is_discarded() && !most.is_number_integer()) FailAt(line, "split wants a whole number");
+  int64_t left = most.is_discarded() || most.get<int64_t>() < 0 ? INT64_MAX : most.get<int64_t>();
+  TemplateValue out = TemplateValue::array();
+  const auto push = [&](std::string_view part) {
+    if (out.size() >= kMostParts) FailAt(line, "split makes more than a million parts");
+    out.push_back(std::string(part));
+  };
+  if (!blanks) {
+    const auto& between = separator.get_ref<const std::string&>();
+    for (size_t at; left-- > 0 && (at = text.find(between)) != text.npos;) {
+      push(text.substr(0, at));
+      text.remove_prefix(at + between.size());
+    }
+    push(text);
+    return out;
+  }
+  const auto run = [&](size_t at, bool blank) {  // its end
+    for (size_t next = at; at < text.size(); at = next) {
+      if (IsWhiteSpace(NextCodePoint(text, next)) != blank) break;
+    }
+    return at;
+  };
+  for (size_t at = run(0, true); at < text.size(); at = run(at, true)) {
+    const size_t end = left-- > 0 ? run(at, false) : text.size();
+    push(text.substr(at, end - at));
+    at = end;
+  }
+  return out;
+}
+
 std::string TextArgument(const Arguments& arguments, size_t index, const char* name, int line) {
   TemplateValue value = arguments.Get(index, name);
   return value.is_discarded() || value.is_null() ? "" : ToText(value, line);
@@ -190,6 +229,7 @@ TemplateValue CallMethod(const std::string& name, const TemplateValue& value,
   }
   if (value.is_string()) {
     const auto& text = value.get_ref<const std::string&>();
+    if (name == "split") return SplitText(text, arguments, line);
     std::string argument = TextArgument(arguments, 0, "", line);
     if (name == "strip") return std::string(Strip(text, argument, true, true));
     if (name == "lstrip") return std::string(Strip(text, argument, true, false));
@@ -202,24 +242,36 @@ TemplateValue CallMethod(const std::string& name, const TemplateValue& value,
 }
 
 TemplateValue Slice(const TemplateValue& value, const TemplateValue& begin,
-                    const TemplateValue& end, int line) {
-  auto count = static_cast<int64_t>(Length(value, line));
-  auto bound = [&](const TemplateValue& at, int64_t fallback) {
-    if (at.is_discarded() || at.is_null()) return fallback;
+                    const TemplateValue& end, const TemplateValue& step, int line) {
+  const auto given = [&](const TemplateValue& at) {
+    if (at.is_discarded() || at.is_null()) return false;
     if (!at.is_number_integer()) FailAt(line, "a slice wants whole numbers");
-    auto index = at.get<int64_t>();
-    return std::clamp<int64_t>(index < 0 ? index + count : index, 0, count);
+    return true;
   };
-  int64_t first = bound(begin, 0), last = bound(end, count);
+  const auto count = static_cast<int64_t>(Length(value, line));
+  // Steps over the end are all one.
+  const int64_t by = given(step) ? std::clamp(step.get<int64_t>(), -count - 1, count + 1) : 1;
+  if (by == 0) FailAt(line, "a slice wants a step that is not 0");
+  const int64_t lowest = by > 0 ? 0 : -1, highest = by > 0 ? count : count - 1;
+  const auto bound = [&](const TemplateValue& at, int64_t otherwise) {
+    if (!given(at)) return otherwise;
+    const auto index = at.get<int64_t>();
+    return std::clamp(index < 0 ? index + count : index, lowest, highest);
+  };
+  const int64_t first = bound(begin, by > 0 ? lowest : highest);
+  const int64_t last = bound(end, by > 0 ? highest : lowest);
+  const auto each = [&](const auto& take) {
+    for (int64_t i = first; by > 0 ? i < last : i > last; i += by) take(i);
+  };
   if (value.is_string()) {
     std::string out;
-    std::u32string chars = ToCodePoints(value.get_ref<const std::string&>());
-    for (int64_t i = first; i < last; ++i) AppendUtf8(chars[i], out);
+    const std::u32string chars = ToCodePoints(value.get_ref<const std::string&>());
+    each([&](int64_t i) { AppendUtf8(chars[i], out); });
     return out;
   }
   if (!value.is_array()) FailAt(line, "only strings and lists can be sliced");
   TemplateValue out = TemplateValue::array();
-  for (int64_t i = first; i < last; ++i) out.push_back(value[i]);
+  each([&](int64_t i) { out.push_back(value[i]); });
   return out;
 }
 

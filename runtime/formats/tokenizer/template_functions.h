@@ -25,8 +25,9 @@ TemplateValue ApplyFilter(const std::string& name, const TemplateValue& value,
 bool ApplyTest(const std::string& name, const TemplateValue& value);
 TemplateValue CallMethod(const std::string& name, const TemplateValue& value,
                          const Arguments& arguments, int line);
-// [first, behind last) of the code points of a string or the items of a list.
+// value[begin:end:step], of the code points of a string or the items of a list; bounds that are
+// undefined are Python's.
 TemplateValue Slice(const TemplateValue& value, const TemplateValue& begin,
-                    const TemplateValue& end, int line);
+                    const TemplateValue& end, const TemplateValue& step, int line);
 
 }  // namespace lepton::tokenizer

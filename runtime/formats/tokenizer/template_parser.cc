@@ -223,11 +223,12 @@ class ExpressionParser {
       return value;
     }
     ExpressionPtr end = Peek().text == "]" || Peek().text == ":" ? nullptr : Parse();
-    if (Peek().text == ":") FailAt(line(), "a slice with a step is not supported");
+    ExpressionPtr step = Symbol(":") && Peek().text != "]" ? Parse() : nullptr;
     Expect("]");
     value = Wrap(Kind::kSlice, "", std::move(value));
     value->args.push_back(std::move(begin));
     value->args.push_back(std::move(end));
+    value->args.push_back(std::move(step));
     return value;
   }
   void Arguments(Expression& call) {

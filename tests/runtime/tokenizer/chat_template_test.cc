@@ -45,6 +45,43 @@ TEST(ChatTemplateTest, ExpressionsAndScopes) {
             R"({"k": [1, "é\n", null]})");
 }
 
+// As Python has them; Qwen3's template goes through its messages from the end and cuts thoughts
+// out.
+TEST(ChatTemplateTest, SlicesWithStepsAndSplits) {
+  const auto text = [](const std::string& expression) {
+    const auto made =
+        Render("{{ (" + expression + ") | join(',') }}", R"({"l":[0,1,2,3,4],"s":"héllo"})");
+    return made.ok() ? *made : made.status().message();
+  };
+  EXPECT_EQ(text("l[::-1]"), "4,3,2,1,0");
+  EXPECT_EQ(text("l[3:0:-2]"), "3,1");
+  EXPECT_EQ(text("l[-9::2]"), "0,2,4");
+  EXPECT_EQ(text("l[9:-9:-3]"), "4,1");
+  EXPECT_EQ(text("l[1:4:]"), "1,2,3");
+  EXPECT_EQ(text("[s[::-1]]"), "olléh");
+  EXPECT_EQ(text("l[::0]"), "chat template: line 1: a slice wants a step that is not 0");
+  EXPECT_EQ(text("'a--b--'.split('--')"), "a,b,");
+  EXPECT_EQ(text("'a b  c'.split(' ', 1)"), "a,b  c");
+  EXPECT_EQ(text("' a\\n b '.split()"), "a,b");
+  EXPECT_EQ(text("'a b c'.split(none, 1)"), "a,b c");
+  EXPECT_EQ(text("''.split(',')"), "");
+  EXPECT_EQ(text("'a'.split('')"), "chat template: line 1: split wants a separator");
+  EXPECT_EQ(Render("{{ s.split('</think>')[-1].lstrip('\\n') }}",
+                   R"({"s":"<think>\nso\n</think>\n\nyes"})")
+                .value(),
+            "yes");
+}
+
+// What the transformers library always passes, and how Jinja reads lines.
+TEST(ChatTemplateTest, ToolsAreNoneAndLinesEndInOneWay) {
+  constexpr char kTools[] =
+      "{% if tools is not none %}tools{% endif %}{% if documents is defined and documents %}d"
+      "{% endif %}.";
+  EXPECT_EQ(Render(kTools).value(), ".");
+  EXPECT_EQ(Render(kTools, R"({"tools": [1], "documents": [2]})").value(), "toolsd.");
+  EXPECT_EQ(Render("a\r\n{% if true %}\r\nb\r{% endif %}\r\nc\r\n").value(), "a\nb\nc");
+}
+
 TEST(ChatTemplateTest, ErrorsNameTheLine) {
   EXPECT_EQ(Error("a\n{% macro f() %}"),
             "chat template: line 2: the statement 'macro' is not supported");
