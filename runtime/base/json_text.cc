@@ -1,30 +1,25 @@
 #include "runtime/base/json_text.h"
 
-#include <algorithm>
 #include <string>
 
 namespace lepton {
-namespace {
 
-// Of JSON; of other text some number.
-size_t Levels(std::string_view text) {
-  size_t level = 0, deepest = 0;
+bool NestedDeeper(std::string_view text, size_t levels) {
+  size_t level = 0;
   bool quoted = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (quoted && c == '\\') ++i;
     if (c == '"') quoted = !quoted;
     if (quoted) continue;
-    if (c == '{' || c == '[') deepest = std::max(deepest, ++level);
+    if ((c == '{' || c == '[') && ++level > levels) return true;
     if ((c == '}' || c == ']') && level > 0) --level;
   }
-  return deepest;
+  return false;
 }
 
-}  // namespace
-
 Result<nlohmann::json> ParseJson(std::string_view text, size_t most_levels) {
-  if (Levels(text) > most_levels) {
+  if (NestedDeeper(text, most_levels)) {
     return InvalidArgument("nested deeper than " + std::to_string(most_levels) + " levels");
   }
   try {

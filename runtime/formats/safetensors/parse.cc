@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "runtime/base/json_text.h"
 #include "runtime/formats/safetensors/safetensors.h"
 
 namespace lepton::safetensors {
@@ -12,6 +13,7 @@ using nlohmann::json;
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr size_t kMaxRank = 64;
+constexpr size_t kMostLevels = 8;
 
 Status Bad(const std::string& what) {
   return InvalidArgument("safetensors: " + what);
@@ -24,6 +26,10 @@ std::string Quoted(std::string_view name) {
 // The header's JSON. A duplicate key would silently win over the first, so it is looked for while
 // parsing.
 Result<json> ParseHeaderText(std::string_view text) {
+  // What is nested takes many times its bytes before it is refused.
+  if (NestedDeeper(text, kMostLevels)) {
+    return Bad("the header is nested deeper than " + std::to_string(kMostLevels) + " levels");
+  }
   std::set<std::string> top_level;
   std::string duplicate;
   const auto on_event = [&](int depth, json::parse_event_t event, json& parsed) {
