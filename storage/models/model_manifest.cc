@@ -27,6 +27,7 @@ nlohmann::json InputToJson(const ModelInput& in) {
                 {"scale", NumbersToJson(in.scale)},
                 {"fit", in.fit}});
     if (in.fit == kShortest) out["edge"] = in.edge;
+    if (in.resample != ModelInput().resample) out["resample"] = in.resample;
   }
   if (in.kind == "tokens") {
     out.update({{"vocabulary", in.vocabulary},
@@ -49,6 +50,10 @@ void ReadInput(ManifestReader& reader, ModelInput* in) {
     reader.Read("scale", &in->scale);
     reader.Read("fit", &in->fit);
     if (in->fit == kShortest) reader.Read("edge", &in->edge);
+    if (reader.Has("resample")) reader.Read("resample", &in->resample);
+    if (in->resample != "bilinear" && in->resample != "bicubic") {
+      reader.Fail("resample", "is not a filter");
+    }
   } else if (in->kind == "tokens") {
     reader.Read("vocabulary", &in->vocabulary);
     reader.Read("context", &in->context);

@@ -23,7 +23,8 @@ struct ModelInput {
   // How files get their size: stretch | crop, the largest middle part of that shape | shortest, the
   // shorter side becomes `edge`, and the middle of that is cut out.
   std::string fit = "stretch";
-  int64_t edge = 0;  // shortest: not below height and width
+  int64_t edge = 0;                   // shortest: not below height and width
+  std::string resample = "bilinear";  // or bicubic: the filter of files
   // tokens
   int64_t vocabulary = 0, context = 0;
   bool per_token = false;       // a language model, or one of a class per token

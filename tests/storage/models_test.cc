@@ -99,6 +99,13 @@ TEST(ModelManifestTest, InputsOfEveryKindReadBack) {
   back = ModelManifestFromJson(ToJson(m).dump());
   ASSERT_THAT(back, IsOk());
   EXPECT_EQ(back->input.edge, 9);
+  EXPECT_EQ(back->input.resample, "bilinear");
+  m.input.resample = "bicubic";
+  EXPECT_EQ(ModelManifestFromJson(ToJson(m).dump())->input.resample, "bicubic");
+  m.input.resample = "lanczos";
+  EXPECT_THAT(ModelManifestFromJson(ToJson(m).dump()),
+              Fails(StatusCode::kInvalidArgument, "resample"));
+  m.input.resample = "bilinear";
   m.input.edge = 7;
   EXPECT_THAT(ModelManifestFromJson(ToJson(m).dump()),
               Fails(StatusCode::kInvalidArgument, "edge is below"));

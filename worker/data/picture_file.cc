@@ -57,7 +57,9 @@ Result<std::vector<uint8_t>> PixelsOfFile(std::string_view file, const ImageShap
   image::Box box{0, 0, static_cast<double>(decoded.width), static_cast<double>(decoded.height)};
   if (fit.how == "crop") box = image::CentredBox(decoded, shape.width, shape.height);
   if (fit.how == "shortest") box = image::MiddleBox(decoded, shape.width, shape.height, fit.edge);
-  const image::Image sized = image::Resize(decoded, shape.width, shape.height, box);
+  const image::Image sized = image::Resize(
+      decoded, shape.width, shape.height, box,
+      fit.resample == "bicubic" ? image::Resampling::kBicubic : image::Resampling::kBilinear);
   std::vector<uint8_t> planes(shape.size());
   for (int64_t channel = 0; channel < shape.channels; ++channel) {
     for (int64_t i = 0; i < shape.plane(); ++i) {
@@ -73,7 +75,8 @@ Result<std::shared_ptr<const PixelStore>> PixelsOfImages(
   const std::string recipe =
       fmt::format("pictures 1 {} {} {}x{}x{} {}", manifest.source, manifest.table, shape.channels,
                   shape.height, shape.width, fit.how) +
-      (fit.how == "shortest" ? fmt::format(" {}", fit.edge) : "");
+      (fit.how == "shortest" ? fmt::format(" {}", fit.edge) : "") +
+      (fit.resample == "bilinear" ? "" : " " + fit.resample);
   LEPTON_ASSIGN_OR_RETURN(const auto file, derived.Open(recipe, [&](int fd) {
     return WritePictures(images, shape, fit, progress, fd);
   }));

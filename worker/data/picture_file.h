@@ -23,6 +23,7 @@ Result<StoredImages> LoadImages(const storage::ObjectStore& objects,
 struct PictureFit {
   std::string how = "stretch";
   int64_t edge = 0;
+  std::string resample = "bilinear";
 };
 
 // kInvalidArgument names the picture that cannot be read.

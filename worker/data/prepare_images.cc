@@ -39,8 +39,9 @@ ImageShape CommonSize(const storage::ImageIndex& index) {
 }
 
 PictureFit FitOf(const DataRequest& request) {
-  if (request.like == nullptr) return {request.dataset.image.fit};
-  return {request.like->input.fit, request.like->input.edge};
+  if (request.like == nullptr) return {.how = request.dataset.image.fit};
+  const storage::ModelInput& input = request.like->input;
+  return {input.fit, input.edge, input.resample};
 }
 
 Result<ImageShape> ChooseShape(const storage::ImageIndex& index, const DataRequest& request) {
@@ -92,6 +93,7 @@ Result<PreparedData> PreparedPictures(std::shared_ptr<const PixelStore> store,
   const PictureFit fit = FitOf(request);
   data.input.fit = fit.how;
   data.input.edge = fit.edge;
+  data.input.resample = fit.resample;
   const auto part = [&](const std::vector<int64_t>& rows, const Augmentation& augmentation) {
     auto examples = std::make_shared<ImageExamples>(store, rows, scale, augmentation);
     GiveLabels(labels, request.loss, rows, *examples);

@@ -52,8 +52,8 @@ Status DecodePicture(const ServedModel& model, const std::string& path, std::str
   const storage::ModelInput& input = model.manifest->input;
   const Result<std::string> file = FromBase64(base64);
   if (!file.ok()) return file.status().WithContext(path);
-  const Result<std::vector<uint8_t>> bytes =
-      PixelsOfFile(*file, {input.channels, input.height, input.width}, {input.fit, input.edge});
+  const Result<std::vector<uint8_t>> bytes = PixelsOfFile(
+      *file, {input.channels, input.height, input.width}, {input.fit, input.edge, input.resample});
   if (!bytes.ok()) return bytes.status().WithContext(path);
   for (const uint8_t byte : *bytes) pixels->push_back(byte / 255.0);
   return Status::Ok();

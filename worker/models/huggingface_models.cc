@@ -27,6 +27,12 @@ bool Has(const Folder& folder, const char* file) {
   return std::find(folder.files.begin(), folder.files.end(), file) != folder.files.end();
 }
 
+// As the families' own code takes a single label of which nothing is said.
+bool IsNumber(const Config& config) {
+  return config.problem_type.empty() && config.labels.size() == 1 &&
+         (config.task == Task::kTextClassification || config.task == Task::kImageClassification);
+}
+
 Status ChooseLoss(const Config& config, storage::ModelManifest& manifest) {
   manifest.classes = config.labels;
   manifest.loss = "cross_entropy";
@@ -34,16 +40,19 @@ Status ChooseLoss(const Config& config, storage::ModelManifest& manifest) {
     manifest.loss = "mse";  // numbers
   } else if (config.task == Task::kLanguageModel) {
     manifest.loss = "next_token";
-  } else if (config.problem_type == "regression" ||
+  } else if (config.problem_type == "regression" || IsNumber(config) ||
              config.problem_type == "multi_label_classification") {
     if (config.labels.size() != 1) {
       return InvalidArgument("config.json: problem_type: " + config.problem_type +
                              " with several outputs is not supported: must have one");
     }
-    const bool regression = config.problem_type == "regression";
-    manifest.loss = regression ? "mse" : "binary_cross_entropy";
-    manifest.classes.clear();
-    if (!regression) manifest.classes = {"not " + config.labels[0], config.labels[0]};
+    const bool binary = config.problem_type == "multi_label_classification";
+    const std::string& label = config.labels[0];
+    manifest.loss = binary ? "binary_cross_entropy" : "mse";
+    manifest.classes = config.classes;
+    if (binary && manifest.classes.empty()) {
+      manifest.classes = {huggingface::OtherClass(label), label};
+    }
   } else if (config.labels.size() < 2) {
     return InvalidArgument("config.json: id2label: a classification needs at least 2 labels");
   }
@@ -70,6 +79,7 @@ Result<storage::ModelInput> DescribeImages(const Config& config, const Folder& f
   input.scale = preparation.scale;
   input.fit = preparation.fit;
   input.edge = preparation.edge;
+  input.resample = preparation.resample;
   if (image.height > 0 &&
       (preparation.height != image.height || preparation.width != image.width)) {
     return InvalidArgument(std::string(kPreprocessor) + ": size: is not the model's image_size");
@@ -173,7 +183,7 @@ Result<std::string> ConfigOf(const storage::ObjectStore& objects, const StoredMo
     labels = {"LABEL_0"};
     problem = "regression";
   } else if (manifest.loss == "binary_cross_entropy") {
-    labels = {manifest.classes.size() == 2 ? manifest.classes[1] : "LABEL_0"};
+    if (labels.size() != 2) labels = {"LABEL_0"};
     problem = "multi_label_classification";
   }
   std::string original;
@@ -234,9 +244,9 @@ Status WriteFurtherFiles(const storage::ObjectStore& objects, const StoredModel&
   }
   if (manifest.input.kind != "images") return Status::Ok();
   const storage::ModelInput& in = manifest.input;
-  return WriteFileAtomic(
-      folder / kPreprocessor,
-      huggingface::WritePreprocessor({in.height, in.width, in.fit, in.mean, in.scale, in.edge}));
+  return WriteFileAtomic(folder / kPreprocessor,
+                         huggingface::WritePreprocessor({in.height, in.width, in.fit, in.mean,
+                                                         in.scale, in.edge, in.resample}));
 }
 
 Result<StoredFolder> ImportAny(storage::ObjectStore& objects, const huggingface::OpenFile& open) {

@@ -1,6 +1,7 @@
 #include "runtime/formats/huggingface/config.h"
 
 #include <algorithm>
+#include <set>
 
 #include "runtime/base/json.h"
 #include "runtime/formats/huggingface/family.h"
@@ -13,6 +14,8 @@ using spec::ModelSpec;
 using Task = Config::Task;
 
 constexpr size_t kMaxLabels = 1'000'000;
+constexpr char kClasses[] = "lepton_classes";  // of a binary model, whose folder has one label
+constexpr char kMultiLabel[] = "multi_label_classification";
 constexpr char kPool[] = "lepton_pool";  // an answer read from other tokens than the family does
 
 Status Bad(const std::string& what) {
@@ -66,6 +69,18 @@ bool Classifies(Task task) {
          task == Task::kImageClassification;
 }
 
+// Classes are told apart by their names: one that comes again (ImageNet has two cranes) gets its
+// number behind it.
+void MakeDistinct(std::vector<std::string>& labels) {
+  std::set<std::string> all(labels.begin(), labels.end()), seen;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    if (seen.insert(labels[i]).second) continue;
+    labels[i] += " (" + std::to_string(i) + ")";
+    while (!all.insert(labels[i]).second) labels[i] += "'";
+    seen.insert(labels[i]);
+  }
+}
+
 // {"0": "cat", "1": "dog"}; without it there are num_labels (2) that are called LABEL_0, LABEL_1.
 Status ReadLabels(const json& document, Config& config) {
   if (!Classifies(config.task)) return Status::Ok();
@@ -90,6 +105,21 @@ Status ReadLabels(const json& document, Config& config) {
     }
     config.labels.push_back(label->get<std::string>());
   }
+  MakeDistinct(config.labels);
+  return Status::Ok();
+}
+
+Status ReadClasses(ConfigFields& fields, Config& config) {
+  const json* const names = fields.Take(kClasses);
+  if (names == nullptr) return Status::Ok();
+  const bool two = names->is_array() && names->size() == 2 && (*names)[0].is_string() &&
+                   (*names)[1].is_string() && (*names)[0] != (*names)[1];
+  if (!two || config.problem_type != kMultiLabel || config.labels.size() != 1 ||
+      (*names)[1] != config.labels[0]) {
+    return Bad(std::string(kClasses) +
+               ": must be two names, of which the second is the one label of a " + kMultiLabel);
+  }
+  config.classes = names->get<std::vector<std::string>>();
   return Status::Ok();
 }
 
@@ -97,8 +127,7 @@ Status ReadProblem(const json& document, Config& config) {
   const auto problem = document.find("problem_type");
   if (problem == document.end() || problem->is_null()) return Status::Ok();
   const std::string text = problem->is_string() ? problem->get<std::string>() : problem->dump();
-  if (text != "regression" && text != "single_label_classification" &&
-      text != "multi_label_classification") {
+  if (text != "regression" && text != "single_label_classification" && text != kMultiLabel) {
     return Bad("problem_type: " + text +
                " is not supported: must be regression, single_label_classification or "
                "multi_label_classification");
@@ -122,6 +151,10 @@ bool EndsWith(std::string_view text, std::string_view end) {
 
 }  // namespace
 
+std::string OtherClass(const std::string& label) {
+  return "not " + label;
+}
+
 Result<Config> ParseConfig(std::string_view text) {
   LEPTON_ASSIGN_OR_RETURN(const json document, ParseDocument(text));
   LEPTON_ASSIGN_OR_RETURN(const Family* const family, FindFamily(document));
@@ -133,6 +166,7 @@ Result<Config> ParseConfig(std::string_view text) {
   LEPTON_RETURN_IF_ERROR(ReadProblem(document, config));
   ConfigFields fields(document);
   PassOverCommonOptions(fields);
+  LEPTON_RETURN_IF_ERROR(ReadClasses(fields, config));
   family->read(fields, config.model);
   std::string& pool = config.model.transformer.pool;
   fields.Text(kPool, pool);
@@ -164,7 +198,7 @@ Result<std::string> WriteConfig(const ModelSpec& model, Task task,
   if (!original.empty()) {
     LEPTON_ASSIGN_OR_RETURN(document, ParseDocument(original));
     for (const char* key : {"id2label", "label2id", "num_labels", "problem_type", "rope_parameters",
-                            "layer_types", "dtype"}) {
+                            "layer_types", "dtype", kClasses}) {
       document.erase(key);
     }
   }
@@ -174,10 +208,13 @@ Result<std::string> WriteConfig(const ModelSpec& model, Task task,
   document["torch_dtype"] = std::string(torch_dtype);
   if (Classifies(task)) {
     json names = json::object(), indices = json::object();
-    for (size_t i = 0; i < labels.size(); ++i) {
-      names[std::to_string(i)] = labels[i];
-      indices[labels[i]] = i;
+    const bool binary = problem_type == kMultiLabel && labels.size() == 2;
+    const std::vector<std::string> written = binary ? std::vector<std::string>{labels[1]} : labels;
+    for (size_t i = 0; i < written.size(); ++i) {
+      names[std::to_string(i)] = written[i];
+      indices[written[i]] = i;
     }
+    if (binary && labels[0] != OtherClass(labels[1])) document[kClasses] = labels;
     document["id2label"] = std::move(names);
     document["label2id"] = std::move(indices);
     if (!problem_type.empty()) document["problem_type"] = problem_type;

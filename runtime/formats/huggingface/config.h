@@ -28,19 +28,26 @@ struct Config {
   Task task = Task::kBase;
   // All sizes but those of a resnet's images, which config.json does not have.
   spec::ModelSpec model;
-  std::vector<std::string> labels;  // of a classification, by index
-  std::string problem_type;         // "", regression, single_label_classification,
-                                    // multi_label_classification
+  std::vector<std::string> labels;  // of a classification, by index; no two are alike
+  // "lepton_classes": the names of both classes of a binary model of ours, of which the folder's
+  // label is the second; empty elsewhere.
+  std::vector<std::string> classes;
+  std::string problem_type;  // "", regression, single_label_classification,
+                             // multi_label_classification
 };
 
 inline constexpr size_t kMaxConfigBytes = 1 << 20;
+
+// What the class of not being `label` is called where nobody named it.
+std::string OtherClass(const std::string& label);
 
 // kInvalidArgument: "config.json: rope_scaling.rope_type: yarn is not supported: must be ...".
 Result<Config> ParseConfig(std::string_view json);
 
 // The config.json of a model of ours, such that its family's public code loads it. `original`: the
 // config.json that the model came from, or empty: what it says besides is kept. `torch_dtype`: what
-// the weights are stored as.
+// the weights are stored as. `labels`: of a multi_label_classification one, or both classes of a
+// binary model.
 // kFailedPrecondition, with a reason, for a model that no family has: an mlp.
 Result<std::string> WriteConfig(const spec::ModelSpec& model, Config::Task task,
                                 const std::vector<std::string>& labels,

@@ -10,6 +10,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMaxSide = 16384;
+constexpr int kBilinear = 2, kBicubic = 3;
 constexpr char kOurFit[] = "lepton_fit";  // a size that public processors do not have
 
 Status BadPreprocessor(const std::string& what) {
@@ -83,6 +84,21 @@ Status ReadByShare(const json& document, int64_t side, ImagePreparation& p) {
   return Status::Ok();
 }
 
+// The filter, by its number in Pillow. CLIP's and BiT's processors are bicubic when nothing is
+// said.
+Status ReadFilter(const json& document, ImagePreparation& p) {
+  const std::string processor = ProcessorOf(document);
+  const bool cubic = processor.starts_with("CLIP") || processor.starts_with("Bit");
+  const json filter =
+      Given(document, "resample") ? document["resample"] : json(cubic ? kBicubic : kBilinear);
+  if (filter != kBilinear && filter != kBicubic) {
+    return BadPreprocessor("resample: " + filter.dump() +
+                           " is not supported: must be 2 (bilinear) or 3 (bicubic)");
+  }
+  p.resample = filter == kBicubic ? "bicubic" : "bilinear";
+  return Status::Ok();
+}
+
 // How pictures get their size.
 Status ReadFit(const json& document, ImagePreparation& p) {
   LEPTON_ASSIGN_OR_RETURN(const bool resizes, Flag(document, "do_resize", true));
@@ -150,6 +166,7 @@ Result<ImagePreparation> ParsePreprocessor(std::string_view text, int64_t channe
     return BadPreprocessor("is not a JSON object");
   ImagePreparation p;
   LEPTON_RETURN_IF_ERROR(ReadFit(document, p));
+  LEPTON_RETURN_IF_ERROR(ReadFilter(document, p));
   p.mean.assign(channels, 0.0);
   p.scale.assign(channels, 1.0);
   LEPTON_ASSIGN_OR_RETURN(const bool normalizes, Flag(document, "do_normalize", true));
@@ -179,7 +196,7 @@ std::string WritePreprocessor(const ImagePreparation& p) {
                    {"do_normalize", true},
                    {"image_mean", p.mean},
                    {"image_std", p.scale},
-                   {"resample", 2},
+                   {"resample", p.resample == "bicubic" ? kBicubic : kBilinear},
                    {"image_processor_type", "ViTImageProcessor"},
                    {"size", {{"height", p.height}, {"width", p.width}}}};
   if (p.fit == "crop") document[kOurFit] = p.fit;

@@ -10,8 +10,7 @@
 
 namespace lepton::huggingface {
 
-// x = (raw - mean) / scale for each channel, with raw from 0 to 1. A picture is resampled
-// bilinearly, whatever filter the file names.
+// x = (raw - mean) / scale for each channel, with raw from 0 to 1.
 struct ImagePreparation {
   int64_t height = 0, width = 0;
   // stretch: both sides as they are; shortest: the shorter side becomes `edge`, then the middle;
@@ -19,6 +18,7 @@ struct ImagePreparation {
   std::string fit = "stretch";
   std::vector<double> mean, scale;
   int64_t edge = 0;
+  std::string resample = "bilinear";  // or bicubic
 };
 
 // What the processor that the file names would do; one that resizes or crops in another way is

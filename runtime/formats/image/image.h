@@ -49,9 +49,12 @@ Box CentredBox(const Image& image, int64_t width, int64_t height);
 // and Hugging Face's processors have them.
 Box MiddleBox(const Image& image, int64_t width, int64_t height, int64_t edge);
 
-// Bilinear with a filter that widens when shrinking ("antialiased"), in the fixed-point arithmetic
-// of Pillow's resize, so that pictures have the bits that models elsewhere were trained on.
+enum class Resampling : uint8_t { kBilinear, kBicubic };
+
+// With a filter that widens when shrinking ("antialiased"), in the fixed-point arithmetic of
+// Pillow's resize, so that pictures have the bits that models elsewhere were trained on.
 Image Resize(const Image& image, int64_t width, int64_t height);
-Image Resize(const Image& image, int64_t width, int64_t height, const Box& box);
+Image Resize(const Image& image, int64_t width, int64_t height, const Box& box,
+             Resampling resampling = Resampling::kBilinear);
 
 }  // namespace lepton::image

@@ -1,6 +1,7 @@
 // Separable: all rows first, then all columns, each output sample a weighted mean of the inputs
-// under a triangle whose half width is the shrinking factor (at least one pixel). Weights are
-// rounded to 22 bits and sums to the nearest integer, as in Pillow's Resample.c.
+// under a triangle whose half width is the shrinking factor (at least one pixel), or a cubic curve
+// (Keys, a = -1/2) of twice that. Weights are rounded to 22 bits and sums to the nearest integer,
+// as in Pillow's Resample.c.
 #include <algorithm>
 #include <cmath>
 
@@ -18,10 +19,21 @@ struct Filter {
   int64_t width = 0;
 };
 
+// At a distance from the middle, in widened pixels.
+double Weight(Resampling resampling, double distance) {
+  const double x = std::abs(distance);
+  if (resampling == Resampling::kBilinear) return std::max(0.0, 1 - x);
+  constexpr double a = -0.5;
+  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+  return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
+}
+
 // Output sample i of `outputs` covers [begin, end) of an axis of `inputs` samples.
-Filter MakeFilter(int64_t inputs, double begin, double end, int64_t outputs) {
+Filter MakeFilter(int64_t inputs, double begin, double end, int64_t outputs,
+                  Resampling resampling) {
   const double scale = (end - begin) / static_cast<double>(outputs);
-  const double support = std::max(scale, 1.0);
+  const double widened = std::max(scale, 1.0);
+  const double support = resampling == Resampling::kBicubic ? 2 * widened : widened;
   Filter filter;
   filter.width = static_cast<int64_t>(std::ceil(support)) * 2 + 1;
   filter.weights.assign(outputs * filter.width, 0);
@@ -32,14 +44,13 @@ Filter MakeFilter(int64_t inputs, double begin, double end, int64_t outputs) {
     const int64_t high = std::min(inputs, static_cast<int64_t>(centre + support + 0.5));
     double sum = 0;
     for (int64_t x = low; x < high; ++x) {
-      const double distance = std::abs((static_cast<double>(x) - centre + 0.5) / support);
-      weights[x - low] = std::max(0.0, 1 - distance);
+      weights[x - low] = Weight(resampling, (static_cast<double>(x) - centre + 0.5) / widened);
       sum += weights[x - low];
     }
     for (int64_t x = low; x < high; ++x) {
       const double weight = sum > 0 ? weights[x - low] / sum : 0;
       filter.weights[i * filter.width + x - low] =
-          static_cast<int32_t>(weight * (1 << kPrecision) + 0.5);
+          static_cast<int32_t>(weight * (1 << kPrecision) + (weight < 0 ? -0.5 : 0.5));
     }
     filter.first.push_back(low);
     filter.count.push_back(high - low);
@@ -108,14 +119,18 @@ Box MiddleBox(const Image& image, int64_t width, int64_t height, int64_t edge) {
           static_cast<double>(left + width) * x, static_cast<double>(top + height) * y};
 }
 
-Image Resize(const Image& image, int64_t width, int64_t height, const Box& box) {
+Image Resize(const Image& image, int64_t width, int64_t height, const Box& box,
+             Resampling resampling) {
   const bool rows = width != image.width || box.left != 0 || box.right != double(image.width);
   const bool columns = height != image.height || box.top != 0 || box.bottom != double(image.height);
   if (!rows && !columns) return image;
+  const auto filter = [&](int64_t inputs, double begin, double end, int64_t outputs) {
+    return MakeFilter(inputs, begin, end, outputs, resampling);
+  };
   const Image between =
-      rows ? ResizeRows(image, MakeFilter(image.width, box.left, box.right, width), width) : image;
+      rows ? ResizeRows(image, filter(image.width, box.left, box.right, width), width) : image;
   if (!columns) return between;
-  return ResizeColumns(between, MakeFilter(image.height, box.top, box.bottom, height), height);
+  return ResizeColumns(between, filter(image.height, box.top, box.bottom, height), height);
 }
 
 Image Resize(const Image& image, int64_t width, int64_t height) {

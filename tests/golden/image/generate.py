@@ -24,6 +24,7 @@ FILES = [
     ("progressive.jpg", "RGB", (33, 24), {"quality": 80, "progressive": True}),
 ]
 SIZES = [(4, 4), (7, 3), (16, 20)]
+FILTERS = {"rgb": Image.BILINEAR, "bicubic": Image.BICUBIC}
 
 
 def sample(x, y, c):
@@ -70,11 +71,13 @@ def main():
         case = {"name": name, "width": size[0], "height": size[1], "file": b64(data),
                 "rgb": b64(colour.tobytes()), "grey": b64(grey.tobytes()), "resized": []}
         for width, height in SIZES:
-            small = colour.resize((width, height), Image.BILINEAR)
-            case["resized"].append({"width": width, "height": height, "rgb": b64(small.tobytes())})
+            small = {key: colour.resize((width, height), how) for key, how in FILTERS.items()}
+            case["resized"].append({"width": width, "height": height}
+                                   | {key: b64(image.tobytes()) for key, image in small.items()})
         box = (1.25, 0.5, size[0] - 1.5, size[1] - 0.25)
-        case["boxed"] = {"box": box, "width": 5, "height": 4,
-                         "rgb": b64(colour.resize((5, 4), Image.BILINEAR, box=box).tobytes())}
+        case["boxed"] = {"box": box, "width": 5, "height": 4}
+        for key, how in FILTERS.items():
+            case["boxed"][key] = b64(colour.resize((5, 4), how, box=box).tobytes())
         cases.append(case)
     pathlib.Path(__file__).with_name("cases.json").write_text(json.dumps(cases, indent=1) + "\n")
 

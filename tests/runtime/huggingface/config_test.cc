@@ -70,6 +70,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "quantization_config: is not known, and may change what the model computes"},
         Refusal{"bert-texts", R"({"auto_map": {"AutoModel": "x.Y"}})", "auto_map: is not known"},
         Refusal{"bert-texts", R"({"lepton_pool": "max"})", "lepton_pool: max is not supported"},
+        Refusal{"bert-texts", R"({"lepton_classes": ["no", "yes"]})",
+                "lepton_classes: must be two names"},
         Refusal{"gpt2-lm", R"({"scale_attn_weights": false})",
                 "scale_attn_weights: false is not supported: must be true"},
         Refusal{"gpt2-lm", R"({"scale_attn_by_inverse_layer_idx": true})",
@@ -104,6 +106,14 @@ TEST(HuggingFaceConfig, RefusesWhatIsNoConfig) {
   EXPECT_THAT(ParseConfig(std::string(2 << 20, ' ')).status().message(), HasSubstr("1 MiB"));
   const std::string deep = "{\"a\":" + std::string(100'000, '[') + std::string(100'000, ']') + "}";
   EXPECT_FALSE(ParseConfig(deep).ok());
+}
+
+// ImageNet's labels have two cranes.
+TEST(HuggingFaceConfig, RepeatedLabelsGetTheirNumber) {
+  json config = GoldenConfig("bert-texts");
+  config["id2label"] = {{"0", "crane"}, {"1", "crane"}, {"2", "crane (1)"}};
+  EXPECT_THAT(ParseConfig(config.dump())->labels,
+              testing::ElementsAre("crane", "crane (1)'", "crane (1)"));
 }
 
 TEST(HuggingFaceConfig, PassesOverWhatIsOff) {

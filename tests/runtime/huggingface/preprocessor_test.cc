@@ -74,6 +74,26 @@ TEST(Preprocessor, SizesMeanWhatTheProcessorMakesOfThem) {
   EXPECT_THAT(fit(R"("size": 224, "do_resize": false)"), HasSubstr("do_resize: false"));
 }
 
+// By number as Pillow counts, or as the processor does it when nothing is said.
+TEST(Preprocessor, TheFilterIsTakenOrRefusedByName) {
+  const auto filter = [](const std::string& options) {
+    const auto p = ParsePreprocessor("{\"do_normalize\": false, \"size\": 224" + options + "}", 3);
+    return p.ok() ? p->resample : std::string(p.status().message());
+  };
+  const std::string clip = R"(, "image_processor_type": "CLIPImageProcessor")";
+  const std::string bit = R"(, "feature_extractor_type": "BitFeatureExtractor")";
+  EXPECT_EQ(filter(""), "bilinear");
+  EXPECT_EQ(filter(R"(, "resample": null)"), "bilinear");
+  EXPECT_EQ(filter(R"(, "resample": 3)"), "bicubic");
+  EXPECT_EQ(filter(clip), "bicubic");
+  EXPECT_EQ(filter(bit), "bicubic");
+  EXPECT_EQ(filter(clip + R"(, "resample": 2)"), "bilinear");
+  for (const char* other : {"0", "1", "4", "2.5", "\"bicubic\""}) {
+    EXPECT_THAT(filter(std::string(", \"resample\": ") + other),
+                HasSubstr(std::string("resample: ") + other + " is not supported: must be 2"));
+  }
+}
+
 TEST(Preprocessor, NamesWhatIsWrong) {
   const auto says = [](const char* text) {
     return std::string(ParsePreprocessor(text, 3).status().message());

@@ -61,14 +61,21 @@ TEST_F(ImageTest, DecodesToThePixelsOfPillow) {
 TEST_F(ImageTest, ResizesToThePixelsOfPillow) {
   for (const auto& test : Cases()) {
     const Image image = Decode(FromBase64(test["file"]), 3).value();
-    for (const auto& wanted : test["resized"]) {
-      EXPECT_EQ(Pixels(Resize(image, wanted["width"], wanted["height"])), FromBase64(wanted["rgb"]))
-          << test["name"] << " to " << wanted["width"] << " x " << wanted["height"];
-    }
+    const Box all{0, 0, double(image.width), double(image.height)};
     const auto& boxed = test["boxed"];
     const Box box{boxed["box"][0], boxed["box"][1], boxed["box"][2], boxed["box"][3]};
-    EXPECT_EQ(Pixels(Resize(image, boxed["width"], boxed["height"], box)), FromBase64(boxed["rgb"]))
-        << test["name"];
+    for (const auto& [name, how] :
+         {std::pair("rgb", Resampling::kBilinear), std::pair("bicubic", Resampling::kBicubic)}) {
+      for (const auto& wanted : test["resized"]) {
+        EXPECT_EQ(Pixels(Resize(image, wanted["width"], wanted["height"], all, how)),
+                  FromBase64(wanted[name]))
+            << test["name"] << " to " << wanted["width"] << " x " << wanted["height"] << ", "
+            << name;
+      }
+      EXPECT_EQ(Pixels(Resize(image, boxed["width"], boxed["height"], box, how)),
+                FromBase64(boxed[name]))
+          << test["name"] << ", " << name;
+    }
   }
 }
 

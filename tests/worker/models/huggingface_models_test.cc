@@ -122,7 +122,8 @@ TEST_F(FolderModelsTest, APoolerThatTheClassDoesNotHaveIsPassedOver) {
 TEST_F(FolderModelsTest, PicturesSizesComeFromThePreprocessor) {
   const fs::path folder = Copy("resnet-basic", "resnet");
   std::ofstream(folder / "preprocessor_config.json")
-      << R"({"size": {"shortest_edge": 24}, "image_mean": [0.1, 0.2, 0.3], "image_std": 0.5})";
+      << R"({"size": {"shortest_edge": 24}, "image_mean": [0.1, 0.2, 0.3], "image_std": 0.5,
+             "resample": 3})";
   const StoredFolder stored = MustImport(folder);
   EXPECT_EQ(stored.content.input.height, 24);
   EXPECT_EQ(stored.content.input.fit, "shortest");
@@ -138,6 +139,7 @@ TEST_F(FolderModelsTest, PicturesSizesComeFromThePreprocessor) {
   EXPECT_EQ(Answer(again.manifest, expected), answer);
   EXPECT_EQ(again.content.input.fit, "shortest");
   EXPECT_EQ(again.content.input.edge, 27);
+  EXPECT_EQ(again.content.input.resample, "bicubic");
   EXPECT_THAT(ReadFile(out / "model.safetensors").value(), HasSubstr("num_batches_tracked"));
 }
 
@@ -245,6 +247,55 @@ TEST_F(FineTuneTest, ABodyLearnsANewTaskAndLeavesAsItsFamily) {
   EXPECT_EQ(config.labels, model.classes);
   EXPECT_EQ(ReadFile(folder / "tokenizer.json").value(), testing::TinyTokenizerJson());
   EXPECT_EQ(MustImport(folder).content.weights_sha256, model.weights_sha256);
+}
+
+TEST_F(FineTuneTest, ABinaryModelKeepsTheNamesOfBothItsClasses) {
+  const std::string yaml = std::string(kFineTune) + "loss: binary_cross_entropy\n";
+  const Rank done = Train(yaml, Body("bert-masked"), ManyTexts());
+  const fs::path folder = scratch_.path() / "tuned";
+  ASSERT_TRUE(ExportFolder(*objects_, done.task->result.model_manifest(), folder).ok());
+  const StoredFolder again = MustImport(folder);
+  EXPECT_THAT(again.content.classes, ElementsAre("no", "yes"));
+  EXPECT_EQ(again.content.loss, "binary_cross_entropy");
+
+  wire::StartTask start;
+  start.set_dataset_manifest(Import(ManyTexts()));
+  start.set_model_manifest(again.manifest);
+  start.set_tokenizer(tokenizer_);
+  const auto evaluated = RunGang(
+      RunEvaluate,
+      Spec("{kind: evaluate, dataset: {name: texts, text: text, label: label}, model: any@1}"),
+      start);
+  EXPECT_GT(evaluated[0].metric("test/accuracy"), 0.9) << evaluated[0].status.ToString();
+
+  // For other programs it has one label, and folders of others have no more.
+  nlohmann::json config = nlohmann::json::parse(ReadFile(folder / "config.json").value());
+  EXPECT_EQ(config["id2label"], nlohmann::json({{"0", "yes"}}));
+  config.erase("lepton_classes");
+  std::ofstream(folder / "config.json") << config.dump();
+  EXPECT_THAT(MustImport(folder).content.classes, ElementsAre("not yes", "yes"));
+}
+
+TEST_F(FineTuneTest, OneLabelOfNoProblemTypeIsANumber) {
+  std::string csv = ManyTexts();
+  for (const auto& [name, value] : {std::pair(",yes", ",1.5"), std::pair(",no", ",-0.25")}) {
+    for (size_t at = 0; (at = csv.find(name, at)) != csv.npos;) {
+      csv.replace(at, std::string(name).size(), value);
+    }
+  }
+  const Rank done = Train(std::string(kFineTune) + "loss: mse\n", Body("bert-masked"), csv);
+  const fs::path folder = scratch_.path() / "tuned";
+  ASSERT_TRUE(ExportFolder(*objects_, done.task->result.model_manifest(), folder).ok());
+  nlohmann::json config = nlohmann::json::parse(ReadFile(folder / "config.json").value());
+  config.erase("problem_type");
+  std::ofstream(folder / "config.json") << config.dump();
+  const StoredFolder again = MustImport(folder);
+  EXPECT_EQ(again.content.loss, "mse");
+  EXPECT_THAT(again.content.classes, ElementsAre());
+  config["problem_type"] = "single_label_classification";
+  std::ofstream(folder / "config.json") << config.dump();
+  EXPECT_THAT(ImportFolder(*objects_, huggingface::OpenFilesOf(folder).value()).status().message(),
+              HasSubstr("needs at least 2 labels"));
 }
 
 TEST_F(FineTuneTest, ALanguageModelTrainsOn) {
