@@ -174,6 +174,10 @@ void ManifestReader::ReadJson(const char* key, std::string* out) {
   if (const json* field = Field(key)) *out = DumpManifest(*field);
 }
 
+bool ManifestReader::Has(const char* key) const {
+  return at_->contains(key);
+}
+
 ManifestReader ManifestReader::ReadObject(const char* key) {
   static const json kNothing = json::object();
   const json* field = Field(key);

@@ -25,7 +25,7 @@ class ManifestReader {
   static Result<ManifestReader> Parse(std::string_view text, std::string_view format, int version);
 
   // For fields that are newer than their document.
-  bool Has(const char* key) const { return at_->contains(key); }
+  bool Has(const char* key) const;
   // Required fields.
   void Read(const char* key, std::string* out);
   void Read(const char* key, int64_t* out);
