@@ -1,8 +1,10 @@
 #include "cli/follow_job.h"
 
+#include <algorithm>
 #include <thread>
 
 #include "cli/output.h"
+#include "runtime/base/config.h"
 
 namespace lepton::cli {
 
@@ -18,6 +20,14 @@ int JobExitStatus(const json& job) {
   return state == "CANCELLED" ? kExitCancelled : kExitFailed;
 }
 
+Duration StopPatience(const json& job) {
+  using std::chrono::seconds;
+  constexpr Duration kLeast = seconds(5), kMostBudget = seconds(60), kAround = seconds(2);
+  const auto budget = ParseDuration(Text(job, "spec.elastic.recovery_budget"));
+  return budget.ok() ? std::max<Duration>(kLeast, std::min(*budget, kMostBudget) + kAround)
+                     : kLeast;
+}
+
 Result<json> FollowJob(ApiClient& client, const std::string& job_id,
                        const std::function<bool()>& stop, const std::function<Status()>& put_off) {
   ProgressLine progress;
@@ -27,10 +37,11 @@ Result<json> FollowJob(ApiClient& client, const std::string& job_id,
   const std::string waiting = target + "?wait=400ms";
   auto patience = Deadline::In(std::chrono::minutes(1));
   bool stopping = false;
+  json last;
   for (bool first = true;; first = false) {
     if (!stopping && stop()) {
       stopping = true;
-      patience = Deadline::In(std::chrono::seconds(5));
+      patience = Deadline::In(StopPatience(last));
       const Status asked =
           put_off ? put_off() : client.Send("POST", target + ":cancel", nullptr).status();
       if (!asked.ok()) return asked;
@@ -41,6 +52,7 @@ Result<json> FollowJob(ApiClient& client, const std::string& job_id,
       const std::string state = Text(*job, "state");
       if (IsFinal(state) || (stopping && put_off && state == "QUEUED")) return job;
       progress.Show(ProgressText(*job));
+      last = *job;
       if (!stopping) patience = Deadline::In(std::chrono::minutes(1));
     } else if (job.status().code() != StatusCode::kUnavailable &&
                job.status().code() != StatusCode::kDeadlineExceeded) {

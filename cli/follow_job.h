@@ -13,9 +13,13 @@ bool IsFinal(const std::string& state);  // SUCCEEDED, FAILED, CANCELLED
 // 0, 1 or 3 by the job's final state.
 int JobExitStatus(const nlohmann::json& job);
 
+// How long a job that is told to stop may take: 5 s, or what its ranks have to end their step and
+// hand over (elastic.recovery_budget, at most a minute) and a little.
+Duration StopPatience(const nlohmann::json& job);
+
 // Waits until the job is final, showing its progress on standard error. `stop` is asked every 400
 // ms; when it says true the job is cancelled, and the wait goes on until that is done (at most
-// 5 s). With `put_off` that is called instead, and the job may also be QUEUED in the end. Rides
+// StopPatience). With `put_off` that is called instead, and the job may also be QUEUED in the end. Rides
 // over a coordinator that is away for up to a minute.
 Result<nlohmann::json> FollowJob(
     ApiClient& client, const std::string& job_id,

@@ -2,8 +2,6 @@
 // workers in all ranks; only loopback ports while all ranks are on one host.
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
-#include <limits>
 #include <optional>
 #include <thread>
 
@@ -16,6 +14,7 @@
 #include "cli/output.h"
 #include "cli/recoveries.h"
 #include "cli/run_results.h"
+#include "cli/run_state.h"
 #include "cli/signals.h"
 #include "cli/spec_file.h"
 #include "runtime/base/logging.h"
@@ -34,9 +33,23 @@ using nlohmann::json;
 struct RunOptions {
   std::string file, out, chaos;
   int workers = 0, slots = 0;
-  bool resume = false;
+  bool must_resume = false, resume_if_any = false;
   bool onnx = false;
+
+  Resume resume() const {
+    return must_resume ? Resume::kMust : resume_if_any ? Resume::kIfAny : Resume::kNo;
+  }
 };
+
+// The command that goes on with a run of these options.
+std::string ResumeCommand(const RunOptions& options) {
+  std::string command = "lepton run " + ShellWord(options.file);
+  if (!options.out.empty()) command += " --out " + ShellWord(options.out);
+  if (options.workers > 0) command += " --workers " + std::to_string(options.workers);
+  if (options.slots > 0) command += " --slots " + std::to_string(options.slots);
+  if (options.onnx) command += " --onnx";
+  return command + " --resume";
+}
 
 // What rank 0 tells the others.
 struct Meeting {
@@ -89,35 +102,6 @@ int RunAsWorker(const Launch& launch, const RunOptions& options, StopSignals& si
   return signals.stopped() || agents.status().ok() ? kExitOk : Fail(agents.status());
 }
 
-// The slots that every worker has.
-int CommonSlots(const json& workers) {
-  int slots = std::numeric_limits<int>::max();
-  for (const json& worker : workers) slots = std::min(slots, worker.value("slots", 1));
-  return workers.empty() ? 1 : std::max(1, slots);
-}
-
-// The spec with as many workers as there are and all that each has, unless it says.
-json WithWorkers(const SpecFile& file, const json& workers) {
-  json document = file.document;
-  const bool gang = file.spec.kind == spec::JobKind::kTrain ||
-                    file.spec.kind == spec::JobKind::kDistill ||
-                    file.spec.kind == spec::JobKind::kBatch;
-  const auto says = [&](const char* field) {
-    return document.contains("resources") &&
-           (!document["resources"].is_object() || document["resources"].contains(field));
-  };
-  if (gang && !says("max_workers")) {
-    document["resources"]["max_workers"] = static_cast<int>(workers.size());
-  }
-  // A rank has a worker for itself, unless the spec wants more ranks than there are.
-  const size_t ranks =
-      says("max_workers") ? static_cast<size_t>(file.spec.resources.max_workers) : workers.size();
-  if (gang && ranks <= workers.size() && !says("slots_per_worker")) {
-    document["resources"]["slots_per_worker"] = CommonSlots(workers);
-  }
-  return document;
-}
-
 // Those that are up, once there are `count`.
 Result<json> WaitForWorkers(ApiClient& client, size_t count, StopSignals& signals) {
   const Deadline deadline = Deadline::In(std::chrono::seconds(60));
@@ -166,10 +150,7 @@ class EmbeddedRun {
       LEPTON_RETURN_IF_ERROR(worker::CheckDevice(file.spec.resources.device));
     }
     const fs::path state = folder_ / "state";
-    if (!options_.resume) {
-      std::error_code ignored;
-      fs::remove_all(state, ignored);
-    }
+    LEPTON_RETURN_IF_ERROR(PrepareState(state, options_.resume()));
     LEPTON_RETURN_IF_ERROR(MakeFolders(state));
     scheduler::CoordinatorOptions coordinator;
     coordinator.model_tools = MakeModelTools();
@@ -203,7 +184,8 @@ class EmbeddedRun {
   Result<json> Submit(const SpecFile& file) {
     LEPTON_ASSIGN_OR_RETURN(const json workers, WaitForWorkers(*client_, workers_, signals_));
     const std::string id = kRunId;
-    if (!options_.resume || !client_->Get("/v1/jobs/" + id).ok()) {
+    LEPTON_ASSIGN_OR_RETURN(const bool goes_on, GoesOn(file));
+    if (!goes_on) {
       const json document = WithWorkers(file, workers);
       const Result<http::Response> job =
           PostWithProgress(*client_, "job " + file.spec.name, "/v1/jobs?id=" + id, document.dump(),
@@ -221,6 +203,20 @@ class EmbeddedRun {
     return FollowJob(
         *client_, id, [this] { return signals_.Wait(Deadline::In(Duration::zero())); },
         [this] { return DrainWorkers(); });
+  }
+
+  // Whether the job is there already, and is to go on.
+  Result<bool> GoesOn(const SpecFile& file) {
+    if (options_.resume() == Resume::kNo) return false;
+    const Result<json> before = client_->Get(std::string("/v1/jobs/") + kRunId);
+    if (before.ok()) {
+      LEPTON_RETURN_IF_ERROR(CheckSameSpec(file, *before));
+      return true;
+    }
+    if (before.status().code() != StatusCode::kNotFound) return before.status();
+    if (options_.resume() == Resume::kIfAny) return false;
+    return NotFound("--resume: the run in " + folder_.string() +
+                    " ended before its job began; leave --resume out to begin");
   }
 
   // The job's tasks write a checkpoint and end, and it waits for workers that come with --resume.
@@ -262,9 +258,9 @@ class EmbeddedRun {
     if (!saved.ok()) return Fail(saved.WithContext("results"));
     const auto ranks = static_cast<size_t>(Number(job, "group.ranks"));
     if (!IsFinal(Text(job, "state"))) {
-      std::fprintf(stderr, "lepton: stopped at %s %s; `lepton run %s --resume` goes on\n",
+      std::fprintf(stderr, "lepton: stopped at %s %s; `%s` goes on\n",
                    job.contains("shards") ? "row" : "step", Text(job, "progress.step").c_str(),
-                   options_.file.c_str());
+                   ResumeCommand(options_).c_str());
       return kExitCancelled;
     }
     if (JobExitStatus(job) != kExitOk) {
@@ -369,7 +365,10 @@ void AddRun(CLI::App& app, Globals& globals) {
       "processes share a host. The last line, also of `-o json`, names the model, the SHA-256 "
       "over\n"
       "its weights, the workers, the steps and the metrics. The exit status is the job's.\n"
-      "Ctrl-C stops it after a checkpoint; --resume goes on from there, as after a kill.");
+      "Ctrl-C stops it after a checkpoint; --resume goes on from there, as after a kill. Without "
+      "it "
+      "an\n"
+      "earlier run in the folder makes place for the new one, unless it still goes on.");
   command->add_option("spec", options->file, "The job's spec (YAML or JSON)")->required();
   command->add_option("--workers", options->workers, "Local workers [one a core]")
       ->check(CLI::Range(1, 1024));
@@ -379,8 +378,13 @@ void AddRun(CLI::App& app, Globals& globals) {
   command->add_option("--chaos", options->chaos,
                       "Hurt its tasks on purpose: seed=N[,faults=N]; the result stays the same");
   command->add_flag("--onnx", options->onnx, "Leave the model as model.onnx too");
-  command->add_flag("--resume", options->resume,
-                    "Go on with the run that was stopped or killed there");
+  auto* resume = command->add_flag("--resume", options->must_resume,
+                                   "Go on with the run that was stopped or killed there, with the "
+                                   "same spec; of one that is over, its result again");
+  command
+      ->add_flag("--resume-if-any", options->resume_if_any,
+                 "The same, but begin where there is no run: for batch jobs that start again")
+      ->excludes(resume);
 }
 
 }  // namespace lepton::cli

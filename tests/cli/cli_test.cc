@@ -7,6 +7,7 @@
 #include "cli/follow_job.h"
 #include "cli/launch.h"
 #include "cli/output.h"
+#include "cli/run_state.h"
 #include "cli/spec_file.h"
 #include "runtime/base/file.h"
 
@@ -80,6 +81,47 @@ TEST(FollowJob, ResultLineCarriesTheDigestAndMetrics) {
   EXPECT_EQ(JobExitStatus(job), kExitOk);
   EXPECT_EQ(JobExitStatus({{"state", "FAILED"}}), kExitFailed);
   EXPECT_EQ(JobExitStatus({{"state", "CANCELLED"}}), kExitCancelled);
+}
+
+TEST(FollowJob, WaitsForWhatRanksHaveToHandOver) {
+  const auto patience = [](const char* budget) {
+    return StopPatience({{"spec", {{"elastic", {{"recovery_budget", budget}}}}}});
+  };
+  EXPECT_EQ(StopPatience(json::object()), std::chrono::seconds(5));
+  EXPECT_EQ(patience("500ms"), std::chrono::seconds(5));
+  EXPECT_GT(patience("30s"), std::chrono::seconds(30));
+  EXPECT_EQ(patience("1h"), std::chrono::seconds(62));
+}
+
+TEST(RunState, NamesTheFirstFieldThatDiffers) {
+  TempFolder folder;
+  const std::string path = folder.path() / "job.yaml";
+  const auto load = [&](const std::string& text) {
+    EXPECT_TRUE(WriteFileAtomic(path, "kind: train\ndataset: digits\n" + text).ok());
+    const Result<SpecFile> file = LoadSpecFile(path);
+    EXPECT_TRUE(file.ok()) << file.status().ToString();
+    return *file;
+  };
+  const SpecFile plain = load("");
+  const json workers = json::array({{{"slots", 4}}, {{"slots", 3}}});
+  const auto began = spec::JobSpecFromJson(WithWorkers(plain, workers));
+  ASSERT_TRUE(began.ok()) << began.status().ToString();
+  EXPECT_EQ(began->resources.max_workers, 2);
+  EXPECT_EQ(began->resources.slots_per_worker, 3);
+  const json job = {{"spec", spec::JobSpecToJson(*began)}};
+  EXPECT_TRUE(CheckSameSpec(plain, job).ok()) << CheckSameSpec(plain, job).ToString();
+  EXPECT_THAT(CheckSameSpec(load("optimizer: {lr: 0.5}\n"), job).message(),
+              HasSubstr("optimizer.lr: 0.5 now, 0.001 before"));
+  EXPECT_THAT(CheckSameSpec(load("resources: {max_workers: 3}\n"), job).message(),
+              HasSubstr("resources.max_workers: 3 now, 2 before"));
+  EXPECT_THAT(CheckSameSpec(load("deadline: 1h\n"), job).message(),
+              HasSubstr("deadline: \"1h\" now, null before"));
+}
+
+TEST(RunState, WordsOfACommandAreQuotedIfNeedBe) {
+  EXPECT_EQ(ShellWord("runs/a-1.yaml"), "runs/a-1.yaml");
+  EXPECT_EQ(ShellWord("my run's"), "'my run'\\''s'");
+  EXPECT_EQ(ShellWord(""), "''");
 }
 
 TEST(SpecFile, MakesDatasetPathsAbsoluteAndNamesTheFileInErrors) {

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -227,7 +228,7 @@ class Run(unittest.TestCase):
         spec = self.spec(epochs=1000)
         whole = lepton("run", spec, "--workers", 2, "--out", self.folder / "whole", cwd=self.folder)
         self.assertEqual(whole.returncode, 0, whole.stderr)
-        process = subprocess.Popen([LEPTON, "run", str(spec), "--workers", "2"], cwd=self.folder,
+        process = subprocess.Popen([LEPTON, "run", str(spec), "--workers", "2", "--out", "my run"], cwd=self.folder,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         wait_until(lambda: processes("task --task run.", self.folder), 30, "the job's tasks")
         time.sleep(0.7)
@@ -235,9 +236,68 @@ class Run(unittest.TestCase):
         _, says = process.communicate(timeout=15)
         self.assertEqual(process.returncode, 3, says)
         self.assertRegex(says, r"stopped at step \d+; `lepton run .* --resume` goes on")
-        resumed = lepton("run", spec, "--workers", 2, "--resume", cwd=self.folder)
+        # The very command that it names.
+        _, *hint = shlex.split(says.split("`")[1])
+        asked = json.loads(spec.read_text())
+        spec.write_text(json.dumps(asked | {"epochs": 1001}))
+        another = lepton(*hint, cwd=self.folder)
+        self.assertEqual(another.returncode, 1, another.stdout)
+        self.assertIn("the run began with another spec (epochs: 1001 now, 1000 before)", another.stderr)
+        spec.write_text(json.dumps(asked))
+        resumed = lepton(*hint, cwd=self.folder)
         self.assertEqual(resumed.returncode, 0, resumed.stderr)
         self.assertEqual(self.digest(resumed.stdout), self.digest(whole.stdout))
+        self.assertFalse((self.folder / "lepton-runs").exists())
+
+    def test_resume_needs_a_run_unless_it_may_begin_one(self):
+        spec = self.spec(epochs=1)
+        done = lepton("run", spec, "--workers", 1, "--resume", cwd=self.folder)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn(f"there is no run in {self.folder}/lepton-runs/test to go on with", done.stderr)
+        self.assertFalse((self.folder / "lepton-runs").exists())
+        begun = lepton("run", spec, "--workers", 1, "--resume-if-any", cwd=self.folder)
+        self.assertEqual(begun.returncode, 0, begun.stderr)
+        # The workers that the first one chose are no difference.
+        for flag in ("--resume", "--resume-if-any"):
+            again = lepton("run", spec, "--workers", 2, flag, cwd=self.folder)
+            self.assertEqual(again.returncode, 0, again.stderr)
+            self.assertEqual(self.digest(again.stdout), self.digest(begun.stdout))
+
+    def test_what_no_run_made_is_left_alone(self):
+        notes = self.folder / "o/state/notes.txt"
+        notes.parent.mkdir(parents=True)
+        notes.write_text("mine")
+        for flags in ([], ["--resume-if-any"]):
+            done = lepton("run", self.spec(epochs=1), "--out", "o", *flags, cwd=self.folder)
+            self.assertEqual(done.returncode, 1, done.stdout)
+            self.assertIn("notes.txt: no run made this", done.stderr)
+            self.assertEqual(notes.read_text(), "mine")
+        # Nor is another coordinator's data folder taken for a run's.
+        notes.rename(notes.parent / "coordinator.json")
+        self.assertEqual(lepton("run", self.spec(epochs=1), "--out", "o", cwd=self.folder).returncode, 1)
+        (notes.parent / "coordinator.json").unlink()
+        for _ in range(2):  # an empty folder, and that of a run that died as it began
+            done = lepton("run", self.spec(epochs=1), "--out", "o", cwd=self.folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertFalse((notes.parent / "pool.key.tmp.1.1").exists())
+            (notes.parent / "pool.key.tmp.1.1").write_text("half a key")
+
+    def test_a_folder_is_one_runs_at_a_time(self):
+        spec = self.folder / "long.json"
+        spec.write_text(json.dumps(long_spec()))
+        first = subprocess.Popen([LEPTON, "run", str(spec), "--workers", "1"], cwd=self.folder,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            wait_until(lambda: processes("task --task run.", self.folder), 30, "the job's tasks")
+            for flags in ([], ["--resume"]):
+                second = lepton("run", spec, "--workers", 1, *flags, cwd=self.folder)
+                self.assertEqual(second.returncode, 1, second.stdout)
+                self.assertIn(f"another run uses {self.folder}/lepton-runs/test", second.stderr)
+            self.assertIsNone(first.poll())
+        finally:
+            first.send_signal(signal.SIGINT)
+            _, says = first.communicate(timeout=30)
+        self.assertEqual(first.returncode, 3, says)
 
     def test_a_refused_run_leaves_nothing_behind(self):
         done = lepton("run", self.spec(dataset={"uri": "file:///nowhere/none.csv", "label": "x"}),
