@@ -4,7 +4,6 @@
 #include "cli/model_tools.h"
 #include "cli/signals.h"
 #include "runtime/base/config.h"
-#include "runtime/base/json.h"
 #include "runtime/base/logging.h"
 #include "scheduler/coordinator.h"
 
@@ -92,15 +91,10 @@ int RunCoordinator(const Globals& globals, const std::string& file,
   Result<scheduler::CoordinatorOptions> options = ReadOptions(config);
   if (!options.ok()) return Fail(options.status());
   options->model_tools = MakeModelTools();
+  options->address_file = options->data_dir / "coordinator.json";
   Result<std::unique_ptr<scheduler::Coordinator>> coordinator =
       scheduler::Coordinator::Start(*options);
   if (!coordinator.ok()) return Fail(coordinator.status());
-  // How workers and clients on this file system find it, also with picked ports.
-  const nlohmann::json where = {{"http", (*coordinator)->url()},
-                                {"link", (*coordinator)->link_endpoint()}};
-  const Status written =
-      WriteFileAtomic(options->data_dir / "coordinator.json", where.dump(2) + "\n");
-  if (!written.ok()) return Fail(written);
   std::printf("lepton coordinator: %s\nworkers join with: lepton worker --join %s\n",
               (*coordinator)->url().c_str(), std::filesystem::absolute(options->data_dir).c_str());
   std::fflush(stdout);

@@ -26,6 +26,22 @@ struct WorkerOptions {
   std::vector<std::string> labels;
 };
 
+bool IsLocal(const std::string& endpoint) {
+  return endpoint.find("//127.") != std::string::npos ||
+         endpoint.find("//localhost") != std::string::npos;
+}
+
+// What the coordinator of a data folder has left there for workers.
+Result<std::string> EndpointIn(const std::string& folder) {
+  const std::string path = folder + "/coordinator.json";
+  LEPTON_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, 1 << 20));
+  const json where = json::parse(text, nullptr, false);
+  if (!where.is_object() || !where.contains("link") || !where["link"].is_string()) {
+    return DataLoss(path + ": not a coordinator's address");
+  }
+  return where["link"].get<std::string>();
+}
+
 // The link's endpoint and the pool's key, from --join's folder or from the two flags.
 Status FindCoordinator(const WorkerOptions& options, worker::AgentOptions* agent) {
   std::string folder = options.join;
@@ -37,15 +53,19 @@ Status FindCoordinator(const WorkerOptions& options, worker::AgentOptions* agent
     agent->coordinator =
         options.link.find("://") == std::string::npos ? "tcp://" + options.link : options.link;
   } else {
-    const Result<std::string> text = ReadFile(folder + "/coordinator.json");
-    if (!text.ok()) {
-      return text.status().WithContext(
+    const Result<std::string> endpoint = EndpointIn(folder);
+    if (!endpoint.ok()) {
+      return endpoint.status().WithContext(
           "no coordinator to join: give --join its data folder, or --link host:port and "
           "--pool-key");
     }
-    const json where = json::parse(*text, nullptr, false);
-    if (!where.is_object()) return DataLoss(folder + "/coordinator.json: not JSON");
-    agent->coordinator = where.value("link", std::string());
+    agent->coordinator = *endpoint;
+    // What this worker has told its peers of itself holds only on loopback, if that is where it is.
+    agent->find_coordinator = [folder = std::filesystem::absolute(folder).string(),
+                               local = IsLocal(*endpoint)]() -> std::string {
+      const Result<std::string> now = EndpointIn(folder);
+      return now.ok() && (IsLocal(*now) || !local) ? *now : "";
+    };
   }
   const std::string key_file = options.pool_key.empty() ? folder + "/pool.key" : options.pool_key;
   LEPTON_ASSIGN_OR_RETURN(agent->key, wire::LoadPoolKey(key_file));
@@ -75,10 +95,8 @@ Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options) {
   const Result<int64_t> cache_limit = ParseBytes(options.cache_limit);
   if (!cache_limit.ok()) return cache_limit.status().WithContext("--cache-limit");
   agent.cache_limit_bytes = static_cast<uint64_t>(*cache_limit);
-  const bool local = agent.coordinator.find("//127.") != std::string::npos ||
-                     agent.coordinator.find("//localhost") != std::string::npos;
   agent.data_address = !options.data_address.empty() ? options.data_address
-                       : local                       ? "127.0.0.1"
+                       : IsLocal(agent.coordinator)  ? "127.0.0.1"
                                                      : HostAddress();
   for (const std::string& label : options.labels) {
     const size_t equals = label.find('=');
@@ -147,7 +165,8 @@ void AddWorker(CLI::App& app, Globals& globals) {
       "  lepton worker --link head:7601 --pool-key pool.key --label rack=a\n"
       "Stops on SIGTERM or SIGINT: tasks first, within 5 s. A rank of an elastic job has its "
       "job's\n"
-      "elastic.recovery_budget to end its step and hand over, if that is longer (at most 60 s).");
+      "elastic.recovery_budget to end its step and hand over, if that is longer (at most 60 s).\n"
+      "While the coordinator is away, tasks go on; with --join it is found on another port, too.");
   command->add_option("--join", options->join,
                       "The coordinator's data folder, which has its address and the pool's key "
                       "[$LEPTON_DATA_DIR or ./lepton-data]");

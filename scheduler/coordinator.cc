@@ -7,6 +7,7 @@
 
 #include "runtime/base/file.h"
 #include "runtime/base/hash.h"
+#include "runtime/base/json.h"
 #include "runtime/http/server.h"
 #include "scheduler/api/api.h"
 #include "scheduler/api/bind_check.h"
@@ -61,6 +62,8 @@ class CoordinatorImpl final : public Coordinator, private LoopSink {
 
  private:
   Status OpenStores();
+  Status Announce();
+  void Hide();
   Status OpenLoop(const wire::ServerKey& key);
   Status OpenLink(const wire::ServerKey& key);
   Status OpenHttp();
@@ -122,11 +125,24 @@ Status CoordinatorImpl::OpenStores() {
   LEPTON_RETURN_IF_ERROR(MakeFolders(options_.data_dir, 0700));
   LEPTON_ASSIGN_OR_RETURN(auto lock, LockFolder(options_.data_dir));
   lock_ = std::make_unique<FileLock>(std::move(lock));
+  Hide();
   LEPTON_ASSIGN_OR_RETURN(metadata_, storage::MetadataStore::Open(options_.data_dir / "metadata"));
   LEPTON_ASSIGN_OR_RETURN(objects_, storage::ObjectStore::Open(options_.data_dir));
   LEPTON_ASSIGN_OR_RETURN(keys_, api::KeyStore::Open(*metadata_, RealClock()));
   history_ = std::make_unique<History>(*metadata_, RealClock(), options_.history);
   return history_->Load();
+}
+
+Status CoordinatorImpl::Announce() {
+  if (options_.address_file.empty()) return Status::Ok();
+  const nlohmann::json where = {{"http", url()}, {"link", link_endpoint()}};
+  return WriteFileAtomic(options_.address_file, where.dump(2) + "\n");
+}
+
+// Only while the lock is held: it may be another coordinator's.
+void CoordinatorImpl::Hide() {
+  std::error_code ignored;
+  if (!options_.address_file.empty()) fs::remove(options_.address_file, ignored);
 }
 
 Status CoordinatorImpl::OpenLoop(const wire::ServerKey& key) {
@@ -213,6 +229,7 @@ Status CoordinatorImpl::Open() {
   LEPTON_RETURN_IF_ERROR(OpenLink(key));
   loop_->Start(*this);
   LEPTON_RETURN_IF_ERROR(OpenHttp());
+  LEPTON_RETURN_IF_ERROR(Announce());
   // What a stopped coordinator had let go but not deleted yet.
   pool_->Submit([this] { loop_->keeper().ForgetStored(*objects_); });
   LOG(INFO) << "coordinator at " << url() << ", workers at " << link_endpoint() << ", data in "
@@ -222,6 +239,7 @@ Status CoordinatorImpl::Open() {
 
 void CoordinatorImpl::Stop(Duration grace) {
   std::call_once(stopped_, [&] {
+    if (lock_) Hide();
     // Followed feeds and long polls end now rather than hold up the server for all of `grace`.
     if (loop_) loop_->Read([this](const State& state) { watch_.Close(state); });
     if (server_) server_->Stop(grace);

@@ -45,6 +45,10 @@ struct CoordinatorOptions {
   HistoryLimits history;                                // of log lines and metric points
   uint64_t snapshot_every_records = 5000;
   int http_threads = 2;
+  // Where those who share this file system learn the addresses, {"http": ..., "link": ...}: made
+  // when they are served, deleted by Stop, and one that was killed leaves it until the next one
+  // begins. Empty: none.
+  std::filesystem::path address_file = {};
   api::ModelTools model_tools;  // given by whoever knows models
 };
 

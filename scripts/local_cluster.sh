@@ -9,22 +9,41 @@ cd "$(dirname "$0")/.."
 lepton=${LEPTON:-$PWD/build/release/lepton}
 dir=${LEPTON_CLUSTER_DIR:-/tmp/lepton-cluster-$(id -un)}
 
+# Its log is of this start only.
+serves() { grep -q "lepton coordinator:" "$dir/coordinator.log" && [ -s "$dir/data/coordinator.json" ]; }
+
+# The processes of `up` that are left: their numbers may be others' by now.
+ours() {
+  [ -f "$dir/pids" ] || return 0
+  local pid
+  for pid in $(cat "$dir/pids"); do
+    if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -e " $dir/data "; then echo "$pid"; fi
+  done
+}
+
 up() {
   local workers=${1:-2}
   [ -x "$lepton" ] || { echo "local_cluster: build first: scripts/build.sh" >&2; exit 1; }
   mkdir -p "$dir"
-  if [ -f "$dir/pids" ] && kill -0 $(cat "$dir/pids") 2>/dev/null; then
+  if [ -n "$(ours)" ]; then
     echo "local_cluster: already up in $dir; 'down' stops it" >&2
     exit 1
   fi
   : >"$dir/pids"
   setsid "$lepton" coordinator --data-dir "$dir/data" --http-port "${LEPTON_PORT:-0}" --link-port 0 \
     --file-roots "$PWD:/tmp" >"$dir/coordinator.log" 2>&1 </dev/null &
-  echo $! >>"$dir/pids"
-  for _ in $(seq 100); do
-    [ -s "$dir/data/coordinator.json" ] && grep -q "lepton coordinator:" "$dir/coordinator.log" && break
+  local coordinator=$!
+  echo $coordinator >>"$dir/pids"
+  for _ in $(seq 300); do
+    if serves || ! kill -0 $coordinator 2>/dev/null; then break; fi
     sleep 0.1
   done
+  if ! serves; then
+    echo "local_cluster: the coordinator did not start:" >&2
+    tail -5 "$dir/coordinator.log" >&2
+    down
+    exit 1
+  fi
   for i in $(seq "$workers"); do
     setsid "$lepton" worker --join "$dir/data" --slots "${LEPTON_SLOTS:-2}" --name "local-$i" \
       >"$dir/worker-$i.log" 2>&1 </dev/null &
@@ -40,18 +59,21 @@ up() {
 
 down() {
   [ -f "$dir/pids" ] || exit 0
-  kill $(cat "$dir/pids") 2>/dev/null || true
+  local pids
+  pids=$(ours)
+  [ -z "$pids" ] || kill $pids 2>/dev/null || true
   for _ in $(seq 50); do
-    kill -0 $(cat "$dir/pids") 2>/dev/null || break
+    pids=$(ours)
+    [ -n "$pids" ] || break
     sleep 0.1
   done
-  kill -9 $(cat "$dir/pids") 2>/dev/null || true
+  [ -z "$pids" ] || kill -9 $pids 2>/dev/null || true
   rm -f "$dir/pids"
 }
 
 case "${1:-}" in
   up) up "${2:-2}" ;;
   down) down ;;
-  status) [ -f "$dir/pids" ] && ps -o pid,etime,args -p "$(paste -sd, "$dir/pids")" || echo "not up" ;;
+  status) [ -f "$dir/pids" ] && [ -n "$(ours)" ] && ps -o pid,etime,args -p "$(ours | paste -sd,)" || echo "not up" ;;
   *) sed -n '2,6p' "$0"; exit 2 ;;
 esac

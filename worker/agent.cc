@@ -126,7 +126,7 @@ int Agent::Loop::NextTimeoutMs() const {
   MonotonicTime next = last_heard_ + lease_ / 2;
   if (link_ == Link::kServing) next = std::min(next, next_heartbeat_);
   if (link_ == Link::kGreeting) next = greeted_ + kGreetingLimit;
-  if (link_ == Link::kConnecting) next = MonotonicTime::max();
+  if (link_ == Link::kConnecting) next = next_look_;
   next = std::min(next, drain_until_);
   if (phase_ == Phase::kStopping) {
     next = std::min(next, give_up_at_);
@@ -140,6 +140,7 @@ int Agent::Loop::NextTimeoutMs() const {
 void Agent::Loop::OnTime(MonotonicTime now) {
   WatchLink(now);
   if (link_ == Link::kServing && now >= next_heartbeat_) SendHeartbeat();
+  if (link_ == Link::kConnecting) LookForCoordinator(now);
   if (phase_ == Phase::kDraining && now >= drain_until_) {
     StopAll("the worker is drained", Status::Ok());
   }

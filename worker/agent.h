@@ -9,6 +9,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -32,6 +33,9 @@ LauncherInfo DetectLauncher();
 
 struct AgentOptions {
   std::string coordinator;  // "tcp://host:port"
+  // Asked for that again, once a second while there is no connection: a coordinator that starts
+  // anew may have another port. Empty, or what it says is: it stays. On Run's thread.
+  std::function<std::string()> find_coordinator = {};
   wire::PoolKey key;
   std::string worker_id;  // empty: <host name>-<4 hex digits>
   uint32_t slots = 0;     // tasks of one slot that fit at once; 0: the cores it may run on

@@ -16,6 +16,11 @@ using std::chrono::milliseconds;
 
 // A restarted worker under its old name waits until the coordinator gives the old one up.
 constexpr Duration kRefusedRetry = milliseconds(500);
+// Without a connection: how often to look for the coordinator's address, and to say that it is
+// away.
+constexpr Duration kLookEvery = std::chrono::seconds(1);
+constexpr Duration kQuiet = std::chrono::seconds(5);
+constexpr Duration kComplainEvery = std::chrono::minutes(1);
 
 }  // namespace
 
@@ -192,10 +197,28 @@ void Agent::Loop::SendGoodbye() {
   channel_->Send(message);
 }
 
+// Reading an address is the one thing that this thread may wait for: while nobody is there to talk
+// to.
+void Agent::Loop::LookForCoordinator(MonotonicTime now) {
+  if (now < next_look_) return;
+  next_look_ = now + kLookEvery;
+  const std::string found = options_.find_coordinator ? options_.find_coordinator() : "";
+  if (!found.empty() && found != options_.coordinator) {
+    LOG(INFO) << "the coordinator is at " << found << " now, no longer at " << options_.coordinator;
+    options_.coordinator = found;
+    channel_->Reconnect(found);
+  }
+  if (now - last_heard_ < kQuiet || now < next_complaint_) return;
+  next_complaint_ = now + kComplainEvery;
+  const auto silent = std::chrono::floor<std::chrono::seconds>(now - last_heard_);
+  LOG(WARNING) << options_.coordinator << ": no coordinator for " << FormatDuration(silent)
+               << "; trying on";
+}
+
 void Agent::Loop::LoseLink() {
   link_ = Link::kConnecting;
   objects_->OnDisconnected();
-  channel_->Reconnect();
+  channel_->Reconnect("");
 }
 
 }  // namespace lepton::worker

@@ -67,6 +67,7 @@ class Agent::Loop {
   void SendReports();
   void SendGoodbye();
   void LoseLink();
+  void LookForCoordinator(MonotonicTime now);
 
   // The tasks: agent_tasks.cc
   void OnStartTask(wire::StartTask start);
@@ -103,6 +104,7 @@ class Agent::Loop {
   Duration heartbeat_ = std::chrono::seconds(1);
   Duration lease_ = std::chrono::seconds(10);
   MonotonicTime next_heartbeat_{};
+  MonotonicTime next_look_{}, next_complaint_{};
   uint64_t heartbeats_ = 0;
   int rejections_ = 0;
 

@@ -93,8 +93,9 @@ class DealerChannel {
                                                         ConnectionHandlers connection = {});
   virtual ~DealerChannel() = default;
   virtual void Send(const ToCoordinator& message) = 0;
-  // Drops the connection and its queue and connects anew, under a new peer id.
-  virtual void Reconnect() = 0;
+  // Drops the connection and its queue and connects anew, under a new peer id; to `endpoint` unless
+  // it is empty.
+  virtual void Reconnect(const std::string& endpoint) = 0;
 };
 
 // Length-prefixed (4 bytes little-endian) messages over a stream socket: agent <-> task process.

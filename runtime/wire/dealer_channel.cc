@@ -44,7 +44,7 @@ class ZmqDealerChannel final : public DealerChannel {
     return Status::Ok();
   }
   void Send(const ToCoordinator& message) override;
-  void Reconnect() override;
+  void Reconnect(const std::string& endpoint) override;
 
  private:
   Status Open();
@@ -57,7 +57,7 @@ class ZmqDealerChannel final : public DealerChannel {
   void Flush();
   void FlushBeforeClosing();
 
-  const std::string endpoint_;
+  std::string endpoint_;  // the channel thread's own, once it runs
   const PoolKey key_;
   const Handler handler_;
   const ConnectionHandlers connection_;
@@ -73,6 +73,7 @@ class ZmqDealerChannel final : public DealerChannel {
   std::mutex mutex_;
   bool stopping_ = false;
   bool reconnect_ = false;
+  std::string next_endpoint_;  // empty: the same
   std::deque<ZmqMessage> waiting_;
   size_t waiting_bytes_ = 0;
   std::thread thread_;
@@ -113,10 +114,11 @@ void ZmqDealerChannel::Send(const ToCoordinator& message) {
   wake_.Wake();
 }
 
-void ZmqDealerChannel::Reconnect() {
+void ZmqDealerChannel::Reconnect(const std::string& endpoint) {
   {
     std::lock_guard lock(mutex_);
     reconnect_ = true;
+    if (!endpoint.empty()) next_endpoint_ = endpoint;
     waiting_.clear();
     waiting_bytes_ = 0;
   }
@@ -148,7 +150,10 @@ void ZmqDealerChannel::Loop() {
 bool ZmqDealerChannel::TakeWork() {
   std::unique_lock lock(mutex_);
   const bool reconnect = std::exchange(reconnect_, false);
-  if (reconnect) sending_.clear();
+  if (reconnect) {
+    sending_.clear();
+    if (!next_endpoint_.empty()) endpoint_ = std::exchange(next_endpoint_, {});
+  }
   // What waits while there is no connection stays counted, which bounds it.
   if (connected_ || stopping_) {
     for (ZmqMessage& frame : waiting_) sending_.push_back(std::move(frame));

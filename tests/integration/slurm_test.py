@@ -4,14 +4,127 @@ import json
 import os
 import pathlib
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import LEPTON, ROOT, lepton, main, train_spec, wait_until  # noqa: E402
+from cluster import LEPTON, ROOT, lepton, main, processes, train_spec, wait_until  # noqa: E402
 from slurm import Slurm, Unavailable  # noqa: E402
+
+
+# What pool.sbatch calls of Slurm, on this machine alone.
+STUBS = {
+    "scontrol": """#!/bin/sh
+[ "$2" = hostnames ] && echo here || echo "NodeAddr=127.0.0.1 x"
+""",
+    "srun": """#!/bin/sh
+while :; do case $1 in -w) shift 2 ;; -*) shift ;; *) break ;; esac; done
+exec "$@"
+""",
+}
+
+
+class PoolScript(unittest.TestCase):
+    """pool.sbatch without Slurm: where a pool has been before."""
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lepton-test."))
+        self.data = self.folder / "data"
+        for name, text in STUBS.items():
+            (self.folder / name).write_text(text)
+            (self.folder / name).chmod(0o755)
+        self.env = {**os.environ, "LEPTON": LEPTON, "SLURM_JOB_NODELIST": "here", "LEPTON_HOST_ADDRESS": "127.0.0.1",
+                    "PATH": f"{self.folder}:{os.environ['PATH']}"}
+        self.pools = []
+
+    def tearDown(self):
+        for pool in self.pools:
+            try:
+                os.killpg(pool.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            pool.wait(10)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self, *args):
+        self.pools.append(subprocess.Popen(
+            [str(ROOT / "scripts/slurm/pool.sbatch"), str(self.data), *args], env=self.env, cwd=self.folder,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True))
+        return self.pools[-1]
+
+    def worker_is_up(self):
+        where = self.data / "coordinator.json"
+        try:
+            url = json.loads(where.read_text())["http"]
+        except OSError:
+            return None
+        listed = lepton("worker", "ls", "-o", "json", "--coordinator", url)
+        return listed.returncode == 0 and [w for w in json.loads(listed.stdout) if w["state"] == "UP"] and url
+
+    def test_a_pool_starts_again_where_one_was_killed(self):
+        first = self.start()
+        url = wait_until(self.worker_is_up, 30, "the first pool's worker")
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait(10)
+        self.assertTrue((self.data / "coordinator.json").exists())
+        second = self.start()
+        self.assertNotEqual(wait_until(self.worker_is_up, 30, "the second pool's worker"), url)
+        second.terminate()
+        output, _ = second.communicate(timeout=30)
+        self.assertEqual(second.returncode, 0, output)
+        # One that stopped by itself leaves no address behind.
+        self.assertFalse((self.data / "coordinator.json").exists())
+
+    def test_a_pool_ends_with_its_coordinator(self):
+        refused = self.start("--lease", "1ms")
+        output, _ = refused.communicate(timeout=30)
+        self.assertEqual(refused.returncode, 1, output)
+        self.assertIn("the coordinator did not start", output)
+        pool = self.start()
+        wait_until(self.worker_is_up, 30, "the pool's worker")
+        for pid in processes(f"coordinator --data-dir {self.data}"):
+            os.kill(pid, signal.SIGKILL)
+        output, _ = pool.communicate(timeout=30)
+        self.assertNotEqual(pool.returncode, 0, output)
+        self.assertIn("the coordinator ended", output)
+        self.assertEqual(processes(str(self.data)), [])
+
+
+class LocalCluster(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="lepton-test.")
+        self.env = {**os.environ, "LEPTON": LEPTON, "LEPTON_CLUSTER_DIR": self.folder}
+
+    def tearDown(self):
+        self.script("down")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def script(self, *args, **env):
+        return subprocess.run([ROOT / "scripts/local_cluster.sh", *args], env={**self.env, **env}, timeout=60,
+                              capture_output=True, text=True)
+
+    def test_it_says_when_the_coordinator_does_not_start(self):
+        up = self.script("up", "1", LEPTON_LEASE="1ms")
+        self.assertEqual(up.returncode, 1, up.stdout)
+        self.assertIn("lease", up.stderr)
+        up = self.script("up", "1")
+        self.assertEqual(up.returncode, 0, up.stderr)
+        self.assertIn("export LEPTON_COORDINATOR=http://", up.stdout)
+
+    def test_down_ends_its_own_processes_only(self):
+        other = subprocess.Popen(["sleep", "60"])
+        try:
+            # The number of a process of an old `up` is another's by now.
+            pathlib.Path(self.folder, "pids").write_text(f"{other.pid}\n")
+            self.assertIn("not up", self.script("status").stdout)
+            self.assertEqual(self.script("down").returncode, 0)
+            self.assertIsNone(other.poll())
+        finally:
+            other.kill()
+            other.wait(10)
 
 
 class SlurmTest(unittest.TestCase):

@@ -109,7 +109,7 @@ class Cluster:
 
     def start_coordinator(self, http_port=0, link_port=0):
         where = self.data / "coordinator.json"
-        if where.exists():
+        if where.exists():  # of one that was killed
             old = json.loads(where.read_text())
             http_port = int(old["http"].rsplit(":", 1)[1])
             link_port = int(old["link"].rsplit(":", 1)[1])

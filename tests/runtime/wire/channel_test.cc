@@ -349,7 +349,7 @@ TEST(ChannelTest, ReconnectGivesANewPeerId) {
   Client client(server.endpoint(), keys.pool);
   client.channel->Send(Heartbeat(1));
   ASSERT_TRUE(client.gate.Wait([&] { return client.messages.size() == 1; }));
-  client.channel->Reconnect();
+  client.channel->Reconnect("");
   client.channel->Send(Heartbeat(2));
   ASSERT_TRUE(client.gate.Wait([&] { return client.messages.size() == 2; }));
   EXPECT_EQ(server.peers.size(), 2u);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <mutex>
 #include <thread>
 
 #include "tests/worker/agent/running_agent.h"
@@ -90,6 +91,29 @@ TEST(AgentLinkTest, ARefusalThatMayPassIsTriedAgain) {
   coordinator.Change([](auto& behaviour) { behaviour.refuse_code.clear(); });
   EXPECT_TRUE(coordinator.AwaitWelcomed());
   EXPECT_TRUE(agent.Stop().ok());
+}
+
+TEST(AgentLinkTest, AWorkerFollowsACoordinatorToAnotherPortAndItsTasksGoOn) {
+  FakeCoordinator coordinator({.heartbeat_ms = 20, .lease_ms = 400});
+  std::mutex mutex;
+  std::string address;  // what the coordinator leaves for workers to find; nothing at first
+  RunningAgent agent(coordinator, [&](AgentOptions& options) {
+    options.find_coordinator = [&] {
+      const std::lock_guard lock(mutex);
+      return address;
+    };
+  });
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("t", "sleep"));
+  const int64_t pid = coordinator.AwaitStarted("t");
+  coordinator.Down();
+  coordinator.UpElsewhere();
+  {
+    const std::lock_guard lock(mutex);
+    address = coordinator.endpoint();
+  }
+  ASSERT_TRUE(coordinator.AwaitWelcomed(2));
+  EXPECT_TRUE(Alive(pid));
 }
 
 TEST(AgentLinkTest, AStrangersKeyEndsTheWorker) {

@@ -50,6 +50,11 @@ void FakeCoordinator::Up() {
   port_ = channel_->port();
 }
 
+void FakeCoordinator::UpElsewhere() {
+  port_ = 0;
+  Up();
+}
+
 void FakeCoordinator::Change(const std::function<void(Behaviour&)>& change) {
   std::lock_guard lock(mutex_);
   change(behaviour_);

@@ -37,6 +37,7 @@ class FakeCoordinator {
   // A crash and a start: connections are gone; what was acknowledged is known.
   void Down();
   void Up();
+  void UpElsewhere();  // on another port
 
   void Change(const std::function<void(Behaviour&)>& change);
   void AddObject(const std::string& digest, const std::string& bytes);
