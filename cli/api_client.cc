@@ -1,5 +1,7 @@
 #include "cli/api_client.h"
 
+#include <arpa/inet.h>
+
 #include <cstdlib>
 #include <thread>
 
@@ -54,6 +56,12 @@ Result<Target> FromConfigFile(const std::string& wanted) {
   return target;
 }
 
+bool IsThisMachine(const std::string& host) {
+  if (host == "localhost" || host == "::1" || host == "[::1]") return true;
+  in_addr address{};
+  return ::inet_pton(AF_INET, host.c_str(), &address) == 1 && (ntohl(address.s_addr) >> 24) == 127;
+}
+
 void Override(std::string& field, const std::string& stronger) {
   if (!stronger.empty()) field = stronger;
 }
@@ -69,16 +77,29 @@ std::unique_ptr<ApiClient> ApiClient::Twin() const {
 
 Result<std::unique_ptr<ApiClient>> ApiClient::FromGlobals(const Globals& globals) {
   LEPTON_ASSIGN_OR_RETURN(Target target, FromConfigFile(globals.context));
-  if (globals.context.empty()) {
-    Override(target.coordinator, Environment("LEPTON_COORDINATOR"));
+  const std::string of_context = target.coordinator;
+  const bool environment = globals.context.empty();
+  if (environment) Override(target.coordinator, Environment("LEPTON_COORDINATOR"));
+  Override(target.coordinator, globals.coordinator);
+  // A context's key is for its own coordinator, not for another that is named in its place.
+  if (target.coordinator != of_context) target.api_key.clear();
+  if (environment) {
     Override(target.api_key, Environment("LEPTON_API_KEY"));
     Override(target.ca_file, Environment("LEPTON_CA_FILE"));
   }
-  Override(target.coordinator, globals.coordinator);
   Override(target.api_key, globals.api_key);
   Override(target.ca_file, globals.ca_file);
   if (target.coordinator.empty()) target.coordinator = "http://127.0.0.1:7600";
-  return ForUrl(target.coordinator, {.bearer_token = target.api_key, .ca_file = target.ca_file});
+  LEPTON_ASSIGN_OR_RETURN(auto client, ForUrl(target.coordinator, {.bearer_token = target.api_key,
+                                                                   .ca_file = target.ca_file}));
+  const http::Url& url = client->parsed_;
+  if (!target.api_key.empty() && !url.tls && !IsThisMachine(url.host) &&
+      Environment("LEPTON_INSECURE_HTTP") != "1") {
+    return FailedPrecondition("--coordinator: " + target.coordinator +
+                              " is not encrypted, so no API key is sent there; use https, or set "
+                              "LEPTON_INSECURE_HTTP=1 where the network is trusted");
+  }
+  return client;
 }
 
 Result<std::unique_ptr<ApiClient>> ApiClient::ForUrl(const std::string& url,

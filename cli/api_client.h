@@ -37,6 +37,7 @@ class ApiClient {
                 const std::function<bool(const http::SseParser::Event&)>& on_event);
 
   const std::string& url() const { return url_; }
+  bool has_key() const { return !options_.bearer_token.empty(); }
   // Another client of the same coordinator, for another thread.
   std::unique_ptr<ApiClient> Twin() const;
 

@@ -31,8 +31,8 @@ constexpr Flag kFlags[] = {
     {"history.metric_limit", "Metric points kept of a job; then every second one [16MiB]"},
     {"history.limit", "Logs and metrics kept of all jobs; the longest silent go first [4GiB]"},
     {"history.age", "Logs and metrics older than this are deleted [30d]"},
-    {"lease", "A worker silent for this long is lost [5s]"},
-    {"heartbeat", "How often workers report [500ms]"},
+    {"lease", "A worker silent for this long is lost; at least two heartbeats [5s]"},
+    {"heartbeat", "How often workers report; at least 10ms [500ms]"},
 };
 
 std::string FlagOf(const std::string& key) {

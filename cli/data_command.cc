@@ -5,6 +5,7 @@
 #include "cli/import_watch.h"
 #include "cli/output.h"
 #include "runtime/base/file.h"
+#include "runtime/http/http.h"
 #include "runtime/spec/job_spec.h"
 #include "storage/datasets/folder_pack.h"
 
@@ -35,7 +36,7 @@ std::string Target(const AddOptions& options, const std::string& filename) {
   if (!options.uri.empty()) {
     std::string uri = options.uri;
     if (uri.find("://") == std::string::npos) {
-      uri = "file://" + std::filesystem::absolute(uri).lexically_normal().string();
+      uri = http::FileUri(std::filesystem::absolute(uri).lexically_normal());
     }
     return target + "&uri=" + UrlEncode(uri);
   }

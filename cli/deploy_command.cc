@@ -102,7 +102,8 @@ int Remove(const Globals& globals, const std::string& name, bool no_wait) {
   Status done = (*client)->Send("DELETE", "/v1/deployments/" + UrlEncode(name), nullptr).status();
   if (done.ok() && !no_wait) done = WaitUntilGone(**client, name);
   if (!done.ok()) return Fail(done);
-  std::printf("deployment %s %s\n", name.c_str(), no_wait ? "is being deleted" : "deleted");
+  PrintAnswer({{"name", name}, {"state", no_wait ? "DELETING" : "DELETED"}}, globals.output,
+              "deployment " + name + (no_wait ? " is being deleted" : " deleted"));
   return kExitOk;
 }
 
@@ -112,7 +113,7 @@ int Scale(const Globals& globals, const std::string& name, int replicas) {
   const Result<json> done = (*client)->Send("POST", "/v1/deployments/" + UrlEncode(name) + ":scale",
                                             {{"replicas", replicas}});
   if (!done.ok()) return Fail(done.status());
-  std::printf("deployment %s changed\n", name.c_str());
+  PrintAnswer(*done, globals.output, "deployment " + name + " changed");
   return kExitOk;
 }
 

@@ -19,8 +19,8 @@ Duration StopPatience(const nlohmann::json& job);
 
 // Waits until the job is final, showing its progress on standard error. `stop` is asked every 400
 // ms; when it says true the job is cancelled, and the wait goes on until that is done (at most
-// StopPatience). With `put_off` that is called instead, and the job may also be QUEUED in the end. Rides
-// over a coordinator that is away for up to a minute.
+// StopPatience). With `put_off` that is called instead, and the job may also be QUEUED in the end.
+// Rides over a coordinator that is away for up to a minute.
 Result<nlohmann::json> FollowJob(
     ApiClient& client, const std::string& job_id,
     const std::function<bool()>& stop = [] { return false; },

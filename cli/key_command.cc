@@ -18,7 +18,7 @@ struct KeyOptions {
 int CreateOffline(const KeyOptions& options) {
   scheduler::NewApiKey key{.name = options.name, .scopes = options.scopes};
   if (!options.ttl.empty()) {
-    const Result<Duration> ttl = ParseDuration(options.ttl == "0" ? "0s" : options.ttl);
+    const Result<Duration> ttl = ParseDuration(options.ttl);
     if (!ttl.ok()) return Fail(ttl.status().WithContext("--ttl"));
     key.ttl = *ttl;
   }
@@ -29,7 +29,8 @@ int CreateOffline(const KeyOptions& options) {
   return kExitOk;
 }
 
-int Create(const Globals& globals, const KeyOptions& options) {
+int Create(const Globals& globals, KeyOptions options) {
+  if (options.ttl == "0") options.ttl = "0s";
   if (!options.data_dir.empty()) return CreateOffline(options);
   Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
   if (!client.ok()) return Fail(client.status());
@@ -75,7 +76,7 @@ int Revoke(const Globals& globals, const std::string& id) {
   if (!client.ok()) return Fail(client.status());
   const Result<json> done = (*client)->Send("DELETE", "/v1/keys/" + UrlEncode(id), nullptr);
   if (!done.ok()) return Fail(done.status());
-  std::printf("key %s revoked\n", id.c_str());
+  PrintAnswer(*done, globals.output, "key " + id + " revoked");
   return kExitOk;
 }
 
@@ -96,7 +97,8 @@ void AddKey(CLI::App& app, Globals& globals) {
   create->add_option("--name", options->name, "For people");
   create->add_option("--scope", options->scopes, "admin, submit, predict or read; may be repeated")
       ->check(CLI::IsMember({"admin", "submit", "predict", "read"}));
-  create->add_option("--ttl", options->ttl, "Expires after this long, such as 30d [never]");
+  create->add_option("--ttl", options->ttl,
+                     "Expires after this long, such as 30d; 0: never [never]");
   create->add_option("--data-dir", options->data_dir,
                      "Write into this folder of a coordinator that is not running (the first key)");
   AddAction(*key, globals, "ls", "List keys", [&globals] { return ListKeys(globals); });

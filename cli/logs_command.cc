@@ -9,7 +9,10 @@ namespace {
 using nlohmann::json;
 
 void PrintLine(const json& line, const std::string& format) {
-  if (format != "table") {
+  if (format == "yaml") {
+    // A list that grows: each line is an item.
+    std::fputs(Document(json::array({line}), format).c_str(), stdout);
+  } else if (format == "json") {
     std::printf("%s\n", line.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
   } else {
     std::printf("%s | %s\n", Text(line, "task_id").c_str(),

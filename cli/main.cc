@@ -26,10 +26,13 @@ constexpr char kEnvironment[] =
     "order of a worker's bf16 sums, if not its CPU's own), LEPTON_CPU_ISA (baseline, avx2 or "
     "avx512: "
     "the most that kernels use of a CPU), LEPTON_CUDNN (off: GPUs compute without "
-    "it), NO_COLOR.\n"
+    "it), LEPTON_INSECURE_HTTP (1: send API keys without TLS to other machines, too), "
+    "NO_COLOR.\n"
     "Contexts: ~/.config/lepton/config.yaml, e.g.\n"
     "  current: lab\n"
     "  contexts: {lab: {coordinator: \"https://lab:7600\", api_key: lk_..., ca_file: lab.pem}}\n"
+    "A context's key goes to its own coordinator only; LEPTON_API_KEY to the one that is named, "
+    "by a flag, too.\n"
     "Exit status: 0 done, 1 failed, 2 bad usage or refused input, 3 cancelled.";
 }  // namespace
 

@@ -120,6 +120,11 @@ int Add(const Globals& globals, const AddOptions& options) {
                                           : ReadFile(file, kLimit);
     if (!bytes.ok()) return Fail(bytes.status());
     const Result<http::Response> answer = (*client)->Raw("POST", target, *bytes);
+    if (answer.status().code() == StatusCode::kResourceExhausted) {
+      return Fail(ResourceExhausted(answer.status().message() +
+                                    "; where the coordinator can read it, name it with --by-path "
+                                    "instead of uploading it"));
+    }
     if (!answer.ok()) return Fail(answer.status());
     made = json::parse(answer->body, nullptr, /*allow_exceptions=*/false);
   }
@@ -146,8 +151,8 @@ int Alias(const Globals& globals, const std::string& text, const std::string& al
       "PUT", "/v1/models/" + UrlEncode(reference->name) + "/aliases/" + UrlEncode(alias),
       {{"version", version}});
   if (!done.ok()) return Fail(done.status());
-  std::printf("%s@%s is now version %s\n", reference->name.c_str(), alias.c_str(),
-              version.dump().c_str());
+  PrintAnswer(*done, globals.output,
+              reference->name + "@" + alias + " is now version " + version.dump());
   return kExitOk;
 }
 

@@ -5,9 +5,11 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/config.h"
@@ -32,11 +34,50 @@ size_t TerminalColumns() {
   return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : SIZE_MAX;
 }
 
+// Whether every reader of YAML, also of 1.1, takes a text for one without quotes: it begins like a
+// word, and is none that means something else.
+bool PlainInYaml(const std::string& text) {
+  constexpr std::string_view kWords[] = {"y",   "yes",  "n",     "no",  "on",
+                                         "off", "true", "false", "null"};
+  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  const auto harmless = [&](char c) {
+    return letter(c) || (c >= '0' && c <= '9') ||
+           std::string_view(" _-./@()+,;").find(c) != std::string_view::npos;
+  };
+  if (text.empty() || !letter(text[0]) || text.back() == ' ') return false;
+  if (!std::all_of(text.begin(), text.end(), harmless)) return false;
+  std::string small = text;
+  std::transform(small.begin(), small.end(), small.begin(),
+                 [](char c) { return static_cast<char>(std::tolower(c)); });
+  return std::find(std::begin(kWords), std::end(kWords), small) == std::end(kWords);
+}
+
+void EmitText(YAML::Emitter& out, const std::string& text) {
+  if (PlainInYaml(text)) {
+    out << text;
+  } else {
+    out << YAML::DoubleQuoted << text;
+  }
+}
+
+// YAML 1.1 takes 1e-05 for a text: it wants a point.
+std::string NumberInYaml(const json& value) {
+  std::string text = value.dump();
+  const size_t exponent = text.find('e');
+  if (value.is_number_float() && exponent != std::string::npos &&
+      text.find('.') == std::string::npos) {
+    text.insert(exponent, ".0");
+  }
+  return text;
+}
+
 void Emit(YAML::Emitter& out, const json& value) {
   if (value.is_object()) {
     out << YAML::BeginMap;
     for (const auto& [key, item] : value.items()) {
-      out << YAML::Key << key << YAML::Value;
+      out << YAML::Key;
+      EmitText(out, key);
+      out << YAML::Value;
       Emit(out, item);
     }
     out << YAML::EndMap;
@@ -45,15 +86,9 @@ void Emit(YAML::Emitter& out, const json& value) {
     for (const json& item : value) Emit(out, item);
     out << YAML::EndSeq;
   } else if (value.is_string()) {
-    const std::string text = value.get<std::string>();
-    const bool plain = json::parse(text, nullptr, false).is_discarded() && !text.empty();
-    if (plain) {
-      out << text;
-    } else {
-      out << YAML::DoubleQuoted << text;
-    }
+    EmitText(out, value.get<std::string>());
   } else {
-    out << value.dump();
+    out << NumberInYaml(value);
   }
 }
 
@@ -106,6 +141,10 @@ std::string Document(const json& value, const std::string& format) {
   YAML::Emitter out;
   Emit(out, value);
   return std::string(out.c_str()) + "\n";
+}
+
+void PrintAnswer(const json& value, const std::string& format, const std::string& line) {
+  std::fputs((format == "table" ? line + "\n" : Document(value, format)).c_str(), stdout);
 }
 
 std::string Text(const json& value, const std::string& path) {

@@ -23,6 +23,9 @@ class Table {
 // "json" or "yaml"; the document as text with a final newline.
 std::string Document(const nlohmann::json& value, const std::string& format);
 
+// To standard output: the document, or with format "table" the line.
+void PrintAnswer(const nlohmann::json& value, const std::string& format, const std::string& line);
+
 // A field as text: "-" when absent or null; `path` may go through objects with dots.
 std::string Text(const nlohmann::json& value, const std::string& path);
 double Number(const nlohmann::json& value, const std::string& path, double fallback = 0);

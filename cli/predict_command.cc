@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cstdio>
+#include <limits>
 
 #include "cli/api_client.h"
 #include "cli/output.h"
@@ -25,18 +27,21 @@ json Cell(const storage::Column& column, int64_t row) {
   return column.values[i] == column.values[i] ? json(column.values[i]) : json(nullptr);
 }
 
-// Rows from a CSV (with a header), or from JSON: {"rows": [...]}, a list of rows or one row.
-Result<json> ReadRows(const std::string& path, const std::string& label) {
-  LEPTON_ASSIGN_OR_RETURN(const std::string text,
-                          ReadFile(path == "-" ? "/dev/stdin" : path, size_t{1} << 30));
-  const size_t first = text.find_first_not_of(" \t\r\n");
-  if (first != std::string::npos && (text[first] == '{' || text[first] == '[')) {
-    json parsed = json::parse(text, nullptr, false);
-    if (parsed.is_discarded()) return InvalidArgument(path + ": not valid JSON");
-    if (parsed.is_array()) return parsed;
-    if (parsed.contains("rows")) return parsed["rows"];
-    return json::array({parsed});
-  }
+// {"rows": [...]}, a list of rows, or one row.
+Result<json> RowsOfJson(const std::string& text, const std::string& source) {
+  json parsed = json::parse(text, nullptr, false);
+  if (parsed.is_discarded()) return InvalidArgument(source + ": not valid JSON");
+  if (parsed.is_object() && parsed.contains("rows")) parsed = json(parsed["rows"]);
+  if (parsed.is_object()) parsed = json::array({json(parsed)});
+  const bool rows =
+      parsed.is_array() &&
+      std::all_of(parsed.begin(), parsed.end(), [](const json& row) { return row.is_object(); });
+  if (rows) return parsed;
+  return InvalidArgument(source + ": must be a row, {\"column\": value, ...}, or a list of rows");
+}
+
+// From a CSV with a header.
+Result<json> RowsOfCsv(const std::string& text, const std::string& path, const std::string& label) {
   Result<storage::Table> table = storage::ReadCsv(text);
   if (!table.ok()) return table.status().WithContext(path);
   json rows = json::array();
@@ -50,23 +55,32 @@ Result<json> ReadRows(const std::string& path, const std::string& label) {
   return rows;
 }
 
-// The column that the deployment's model predicts, which its rows may not have.
+// The column that the deployment's model predicts, which its rows may not have; empty for a key
+// that may ask but not look.
 Result<std::string> LabelOf(ApiClient& client, const std::string& deployment) {
-  LEPTON_ASSIGN_OR_RETURN(const json deployed,
-                          client.Get("/v1/deployments/" + UrlEncode(deployment)));
+  const Result<json> deployed = client.Get("/v1/deployments/" + UrlEncode(deployment));
+  if (deployed.status().code() == StatusCode::kPermissionDenied) return std::string();
+  if (!deployed.ok()) return deployed.status();
   LEPTON_ASSIGN_OR_RETURN(const json version,
-                          client.Get("/v1/models/" + UrlEncode(Text(deployed, "model")) +
-                                     "/versions/" + UrlEncode(Text(deployed, "version"))));
+                          client.Get("/v1/models/" + UrlEncode(Text(*deployed, "model")) +
+                                     "/versions/" + UrlEncode(Text(*deployed, "version"))));
   return Text(version, "label");
 }
 
 Result<json> RowsOf(ApiClient& client, const PredictOptions& options) {
-  if (!options.rows.empty()) return json::parse(options.rows, nullptr, false);
+  if (!options.rows.empty()) return RowsOfJson(options.rows, "--row");
+  const std::string& path = options.input;
+  LEPTON_ASSIGN_OR_RETURN(const std::string text,
+                          ReadFile(path == "-" ? "/dev/stdin" : path, size_t{1} << 30));
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  if (first != std::string::npos && (text[first] == '{' || text[first] == '[')) {
+    return RowsOfJson(text, path);
+  }
   std::string label = options.label;
   if (label.empty()) {
     LEPTON_ASSIGN_OR_RETURN(label, LabelOf(client, options.deployment));
   }
-  return ReadRows(options.input, label);
+  return RowsOfCsv(text, path, label);
 }
 
 int Predict(const Globals& globals, const PredictOptions& options) {
@@ -74,8 +88,6 @@ int Predict(const Globals& globals, const PredictOptions& options) {
   if (!client.ok()) return Fail(client.status());
   Result<json> rows = RowsOf(**client, options);
   if (!rows.ok()) return Fail(rows.status());
-  if (rows->is_discarded()) return Fail(InvalidArgument("--row: not valid JSON"));
-  if (rows->is_object()) rows = json::array({*rows});
   if (options.limit > 0 && rows->size() > static_cast<size_t>(options.limit)) {
     rows->erase(rows->begin() + options.limit, rows->end());
   }
@@ -129,8 +141,10 @@ void AddPredict(CLI::App& app, Globals& globals) {
   command->add_option("--row", options->rows, "One row as JSON: '{\"column\": 1.5, ...}'")
       ->excludes(input);
   command->add_option("--label", options->label,
-                      "Column of a CSV that holds the answer, and is left out [the model's]");
-  command->add_option("--limit", options->limit, "At most so many rows of the input");
+                      "Column of a CSV that holds the answer, and is left out [the model's, for "
+                      "a key that may read it]");
+  command->add_option("--limit", options->limit, "At most so many rows of the input [all]")
+      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()));
   command->callback([&globals, options] {
     if (options->input.empty() && options->rows.empty()) {
       throw CLI::RequiredError("predict: --input or --row");

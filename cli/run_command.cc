@@ -177,6 +177,9 @@ class EmbeddedRun {
     }
     workers_ =
         launch_.info.size > 1 ? static_cast<size_t>(launch_.info.size) : static_cast<size_t>(local);
+    if (!options_.chaos.empty() && workers_ < 2) {
+      std::fprintf(stderr, "lepton: --chaos: hurts nothing while there is one worker only\n");
+    }
     LEPTON_ASSIGN_OR_RETURN(client_, ApiClient::ForUrl(coordinator_->url()));
     return Status::Ok();
   }

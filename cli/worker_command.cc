@@ -148,7 +148,7 @@ int Drain(const Globals& globals, const std::string& id) {
   const Result<json> done =
       (*client)->Send("POST", "/v1/workers/" + UrlEncode(id) + ":drain", nullptr);
   if (!done.ok()) return Fail(done.status());
-  std::printf("worker %s is draining\n", id.c_str());
+  PrintAnswer(*done, globals.output, "worker " + id + " is draining");
   return kExitOk;
 }
 

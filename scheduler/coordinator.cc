@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <glog/logging.h>
 
+#include <limits>
 #include <mutex>
 
 #include "runtime/base/file.h"
@@ -21,6 +22,8 @@ namespace lepton::scheduler {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr Duration kLeastHeartbeat = std::chrono::milliseconds(10);
 
 int64_t Milliseconds(Duration duration) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
@@ -196,7 +199,8 @@ Status CoordinatorImpl::OpenHttp() {
   server.address = options_.http_address;
   server.port = options_.http_port;
   server.threads = options_.http_threads;
-  server.max_body_bytes = options_.max_body_bytes;
+  server.max_body_bytes =
+      options_.max_body_bytes > 0 ? options_.max_body_bytes : std::numeric_limits<size_t>::max();
   server.tls_certificate_file = options_.tls_certificate_file;
   server.tls_key_file = options_.tls_key_file;
   LEPTON_ASSIGN_OR_RETURN(
@@ -212,6 +216,10 @@ Status CoordinatorImpl::Open() {
   if (options_.data_dir.empty()) return InvalidArgument("data_dir: missing");
   if (options_.tls_certificate_file.empty() != options_.tls_key_file.empty()) {
     return InvalidArgument("tls: give both --tls-cert and --tls-key, or neither");
+  }
+  if (options_.heartbeat < kLeastHeartbeat) {
+    return InvalidArgument(
+        fmt::format("heartbeat: must be at least {}ms", Milliseconds(kLeastHeartbeat)));
   }
   if (options_.lease < 2 * options_.heartbeat) {
     return InvalidArgument("lease: must be at least twice the heartbeat");

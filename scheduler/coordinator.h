@@ -39,8 +39,8 @@ struct CoordinatorOptions {
   // by any HTTP address other than loopback.
   bool require_auth = false;
 
-  size_t max_body_bytes = size_t{64} << 20;             // HTTP bodies over it: 413
-  Duration heartbeat = std::chrono::milliseconds(500);  // told to workers
+  size_t max_body_bytes = size_t{64} << 20;             // HTTP bodies over it: 413; 0: no limit
+  Duration heartbeat = std::chrono::milliseconds(500);  // told to workers; at least 10 ms
   Duration lease = std::chrono::seconds(5);             // a worker silent for this long is lost
   HistoryLimits history;                                // of log lines and metric points
   uint64_t snapshot_every_records = 5000;

@@ -44,11 +44,22 @@ Result<int> ParseReplicas(const http::Request& request) {
   return replicas->get<int>();
 }
 
+// Whether a deployment is there, and still the one whose ETag the caller gives, if any.
+std::function<Status(const scheduler::State&)> Unchanged(const std::string& name,
+                                                         const std::string& wanted,
+                                                         const std::shared_ptr<bool>& stale) {
+  return [name, wanted, stale](const scheduler::State& state) {
+    const auto found = state.deployments.find(name);
+    if (found == state.deployments.end()) return NoDeployment(name);
+    *stale = !wanted.empty() && wanted != "*" && wanted != DeploymentEtag(found->second);
+    return *stale ? FailedPrecondition("If-Match") : Status::Ok();
+  };
+}
+
 void SetReplicas(Api& api, const http::Request& request, const http::ResponderPtr& responder) {
   const auto replicas = ParseReplicas(request);
   if (!replicas.ok()) return SendProblem(responder, replicas.status());
   const std::string name = Param(request, "name");
-  const std::string wanted = request.Header("If-Match");
   const auto stale = std::make_shared<bool>(false);
   api.parts().loop.Post(
       scheduler::ScaleDeployment{name, *replicas},
@@ -57,12 +68,7 @@ void SetReplicas(Api& api, const http::Request& request, const http::ResponderPt
         if (!reply.status.ok()) return SendProblem(responder, reply.status);
         SendDeployment(responder, 200, state, name);
       },
-      [name, wanted, stale](const scheduler::State& state) {
-        const auto found = state.deployments.find(name);
-        if (found == state.deployments.end()) return NoDeployment(name);
-        *stale = !wanted.empty() && wanted != "*" && wanted != DeploymentEtag(found->second);
-        return *stale ? FailedPrecondition("If-Match") : Status::Ok();
-      });
+      Unchanged(name, request.Header("If-Match"), stale));
 }
 
 }  // namespace
@@ -121,12 +127,16 @@ void ScaleDeployment(Api& api, http::Request request, http::ResponderPtr respond
 
 void DeleteDeployment(Api& api, http::Request request, http::ResponderPtr responder) {
   const std::string name = Param(request, "name");
-  api.parts().loop.Post(scheduler::DeleteDeployment{name},
-                        [responder, name](const scheduler::Reply& reply, const scheduler::State&) {
-                          if (!reply.status.ok()) return SendProblem(responder, reply.status);
-                          // Its replicas stop on their own time.
-                          SendJson(responder, 202, {{"name", name}, {"state", "DELETING"}});
-                        });
+  const auto stale = std::make_shared<bool>(false);
+  api.parts().loop.Post(
+      scheduler::DeleteDeployment{name},
+      [responder, name, stale](const scheduler::Reply& reply, const scheduler::State&) {
+        if (*stale) return responder->Send(PreconditionFailed(name));
+        if (!reply.status.ok()) return SendProblem(responder, reply.status);
+        // Its replicas stop on their own time.
+        SendJson(responder, 202, {{"name", name}, {"state", "DELETING"}});
+      },
+      Unchanged(name, request.Header("If-Match"), stale));
 }
 
 void ListReplicas(Api& api, http::Request request, http::ResponderPtr responder) {

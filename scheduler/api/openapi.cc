@@ -73,23 +73,37 @@ json Parameters(const ApiRoute& route, const Template& path) {
   return parameters;
 }
 
-json Operation(const ApiRoute& route, const Template& path) {
+json Responses(const ApiRoute& route) {
   json success = {{"description", "Done."}};
   if (!route.response.empty()) success["content"] = Content(route.response);
+  for (const auto& parameter : route.parameters) {
+    if (parameter.name == "follow") {
+      success["content"]["text/event-stream"] = {{"schema", {{"type", "string"}}}};
+    }
+  }
   json problem = {
       {"description", "A problem, RFC 9457."},
       {"content",
        {{"application/problem+json", {{"schema", {{"$ref", "#/components/schemas/Problem"}}}}}}}};
-  json operation = {
-      {"operationId", OperationId(route)},
-      {"summary", route.summary},
-      {"tags", json::array({route.tag})},
-      {"parameters", Parameters(route, path)},
-      {"responses", {{std::to_string(route.success), success}, {"default", problem}}}};
+  json responses = {{std::to_string(route.success), success}, {"default", problem}};
+  if (!route.existing.empty()) {
+    responses["200"] = {{"description", "It was there already, as after a repeated call."},
+                        {"content", Content(route.existing)}};
+  }
+  return responses;
+}
+
+json Operation(const ApiRoute& route, const Template& path) {
+  json operation = {{"operationId", OperationId(route)},
+                    {"summary", route.summary},
+                    {"tags", json::array({route.tag})},
+                    {"parameters", Parameters(route, path)},
+                    {"responses", Responses(route)}};
   if (!route.request.empty()) {
     json content = Content(route.request);
     if (route.request == "JobSpec") content["application/yaml"] = content["application/json"];
-    operation["requestBody"] = {{"required", true}, {"content", content}};
+    if (!route.request_too.empty()) content.update(Content(route.request_too));
+    operation["requestBody"] = {{"required", !route.body_optional}, {"content", content}};
   }
   // An API without keys accepts no credentials at all, hence the empty alternative.
   if (route.scope == Scope::kNone) {

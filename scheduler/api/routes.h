@@ -35,6 +35,10 @@ struct ApiRoute {
   std::string_view response = "";  // the same
   int success = 200;
   std::vector<Parameter> parameters = {};
+  // Of 200 beside success 201, when what is made was there already: a component schema.
+  std::string_view existing = "";
+  std::string_view request_too = "";  // a second form of the body, like request
+  bool body_optional = false;
 };
 
 // Built once; lives for ever.

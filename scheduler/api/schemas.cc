@@ -100,6 +100,9 @@ void AddJobs(json& all) {
                        {"recoveries", Array(Ref("Recovery"))},
                        {"shards", shards}},
                       20);
+  all["Plan"] = Object({{"spec", Ref("JobSpec")}, {"plan", {{"type", "object"}}}});
+  all["JobOrPlan"] = {{"description", "The job; with dry_run the plan."},
+                      {"anyOf", json::array({Ref("Job"), Ref("Plan")})}};
   all["Recovery"] = Object({{"epoch", kInteger},
                             {"reason_code", kString},
                             {"cause", kString},
@@ -168,6 +171,7 @@ void AddDeployments(json& all) {
                               {"etag", kString}});
   all["DeploymentList"] = List("Deployment");
   all["Scale"] = Object({{"replicas", kInteger}});
+  all["Deletion"] = Object({{"name", kString}, {"state", kString}});
 }
 
 void AddData(json& all) {
@@ -193,6 +197,12 @@ void AddData(json& all) {
                            {"dataset", kString},
                            {"parent", kString},
                            {"teacher", kString}});
+  all["ModelSource"] = Object(
+      {{"uri",
+        {{"type", "string"}, {"description", "file:///... within the coordinator's file roots."}}},
+       {"features", Array(kString)},
+       {"classes", Array(kString)}},
+      1);
   all["AliasTarget"] = Object({{"version", kInteger}});
   all["Dataset"] = Object({{"name", kString}, {"latest", kInteger}, {"versions", Array(kInteger)}});
   all["DatasetList"] = List("Dataset");

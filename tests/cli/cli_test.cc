@@ -51,6 +51,23 @@ TEST(Output, YamlKeepsTextsThatLookLikeNumbers) {
   EXPECT_EQ(yaml, "a: \"1\"\nb: 1\nc:\n  - true\n  - x\n");
 }
 
+// PyYAML and others read YAML 1.1, in which more words and numbers are no texts.
+TEST(Output, YamlQuotesWhatAnyReaderTakesForSomethingElse) {
+  const auto yaml = [](const json& value) { return Document({{"v", value}}, "yaml"); };
+  for (const char* text :
+       {"no",    "Yes",  "on",    "OFF",  "y",          "N",  "true", "Null", "~",    "",
+        "01234", "0x10", "1_000", "1:30", "2024-01-02", ".5", "1e5",  "-",    "a: b", "a #b",
+        "x ",    "*a",   "&a",    "!x",   "%x",         "@x", "`x",   "a\nb", "<<",   "="}) {
+    EXPECT_THAT(yaml(text), testing::StartsWith("v: \"")) << text;
+  }
+  EXPECT_EQ(yaml("node no. 7"), "v: node no. 7\n");
+  EXPECT_EQ(yaml("train/loss"), "v: train/loss\n");
+  EXPECT_EQ(yaml(1e-5), "v: 1.0e-05\n");
+  EXPECT_EQ(yaml(1.5e-5), "v: 1.5e-05\n");
+  EXPECT_EQ(yaml(0.25), "v: 0.25\n");
+  EXPECT_EQ(Document({{"yes", 1}, {"017", 2}}, "yaml"), "\"017\": 2\n\"yes\": 1\n");
+}
+
 TEST(Output, HumanUnits) {
   EXPECT_EQ(Bytes(1536), "1.5 KiB");
   EXPECT_EQ(Percent(0.97222), "97.22%");
@@ -190,6 +207,45 @@ TEST(ApiClient, ReadsContextsAndRefusesUnknownOnes) {
   EXPECT_THAT(ApiClient::FromGlobals(globals).status().message(), HasSubstr("contexts.bad.url"));
   globals.context = "none";
   EXPECT_THAT(ApiClient::FromGlobals(globals).status().message(), HasSubstr("no context 'none'"));
+  ::unsetenv("LEPTON_COORDINATOR");
+  ::unsetenv("XDG_CONFIG_HOME");
+}
+
+TEST(ApiClient, SendsAKeyOnlyWhereItIsMeantToGo) {
+  TempFolder folder;
+  ASSERT_TRUE(MakeFolders(folder.path() / "lepton").ok());
+  ASSERT_TRUE(WriteFileAtomic(folder.path() / "lepton/config.yaml",
+                              "current: lab\ncontexts: {lab: {coordinator: 'https://lab:1', "
+                              "api_key: lk_lab}}\n")
+                  .ok());
+  ::setenv("XDG_CONFIG_HOME", folder.path().c_str(), 1);
+  ::unsetenv("LEPTON_COORDINATOR");
+  ::unsetenv("LEPTON_API_KEY");
+  ::unsetenv("LEPTON_INSECURE_HTTP");
+  const auto has_key = [](const Globals& globals) {
+    const auto client = ApiClient::FromGlobals(globals);
+    EXPECT_TRUE(client.ok()) << client.status().ToString();
+    return client.ok() && (*client)->has_key();
+  };
+  EXPECT_TRUE(has_key({}));
+  EXPECT_TRUE(has_key({.coordinator = "https://lab:1"}));
+  EXPECT_FALSE(has_key({.coordinator = "https://other:1"}));
+  EXPECT_FALSE(has_key({.coordinator = "https://other:1", .context = "lab"}));
+  ::setenv("LEPTON_COORDINATOR", "https://env:2", 1);
+  EXPECT_FALSE(has_key({}));
+  // What is given for the call, or the shell, is for whatever is named there.
+  EXPECT_TRUE(has_key({.coordinator = "https://other:1", .api_key = "lk_x"}));
+  ::setenv("LEPTON_API_KEY", "lk_env", 1);
+  EXPECT_TRUE(has_key({}));
+  EXPECT_TRUE(has_key({.coordinator = "http://127.0.0.1:3"}));
+  EXPECT_TRUE(has_key({.coordinator = "http://localhost:3"}));
+  const Globals plain = {.coordinator = "http://other:1"};
+  EXPECT_THAT(ApiClient::FromGlobals(plain).status().message(), HasSubstr("is not encrypted"));
+  ::setenv("LEPTON_INSECURE_HTTP", "1", 1);
+  EXPECT_TRUE(has_key(plain));
+  ::unsetenv("LEPTON_INSECURE_HTTP");
+  ::unsetenv("LEPTON_API_KEY");
+  EXPECT_FALSE(has_key(plain));
   ::unsetenv("LEPTON_COORDINATOR");
   ::unsetenv("XDG_CONFIG_HOME");
 }

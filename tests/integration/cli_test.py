@@ -65,7 +65,8 @@ class Verbs(ClusterTest):
         self.assertIn("digits", self.cli("model", "ls"))
         shown = json.loads(self.cli("model", "show", "digits@1", "-o", "json"))
         self.assertEqual(shown["lineage"]["dataset"], "digits@1")
-        self.cli("model", "alias", "digits@1", "prod")
+        alias = json.loads(self.cli("model", "alias", "digits@1", "prod", "-o", "json"))
+        self.assertEqual(alias["aliases"], {"prod": 1})
         folder = self.cluster.folder / "pulled"
         self.cli("model", "pull", "digits@prod", folder)
         self.assertTrue((folder / "weights.safetensors").stat().st_size > 1000)
@@ -79,8 +80,10 @@ class Verbs(ClusterTest):
         self.assertGreater(right, 0.95)
         error = self.cli("predict", "digits", "--row", '{"pixel_0_0": 1, "pixle_0_1": 2}', status=2)
         self.assertIn("pixle_0_1", error)
-        self.cli("deploy", "scale", "digits", 1)
-        self.cli("deploy", "rm", "digits")
+        scaled = json.loads(self.cli("deploy", "scale", "digits", 1, "-o", "json"))
+        self.assertEqual(scaled["replicas"], 1)
+        gone = self.cli("deploy", "rm", "digits", "-o", "yaml")
+        self.assertEqual(gone, "name: digits\nstate: DELETED\n")
         self.assertNotIn("digits", self.cli("deploy", "ls"))
         # The name is free at once, also for workers that remember the first one's replicas.
         self.cli("deploy", "digits", "--model", "digits@prod")
@@ -98,7 +101,8 @@ class Verbs(ClusterTest):
         for text in ("TASKS", "EVENTS", "RUNNING", "train/loss"):
             self.assertIn(text, described)
         self.assertIn("state: RUNNING", self.cli("describe", job_id, "-o", "yaml"))
-        self.cli("cancel", job_id)
+        cancelled = json.loads(self.cli("cancel", job_id, "-o", "json"))
+        self.assertEqual([job["id"] for job in cancelled], [job_id])
         watched = lepton("watch", job_id, "--coordinator", self.cluster.url)
         self.assertEqual(watched.returncode, 3)
         logs = self.cli("logs", "-f", job_id)
@@ -110,6 +114,37 @@ class Verbs(ClusterTest):
         self.assertIn("nope", self.cli("data", "profile", "nope", status=1))
         missing = self.cli("submit", "/no/such/file.yaml", status=1)
         self.assertIn("/no/such/file.yaml", missing)
+
+    def test_rows_that_are_none_are_named(self):
+        for row in ("5", "[1]", '{"rows": 3}', "{"):
+            self.assertIn("--row: ", self.cli("predict", "digits", "--row", row, status=2))
+        self.assertIn("--limit", self.cli("predict", "digits", "--row", "{}", "--limit", -3, status=2))
+
+    def test_a_datasets_path_may_have_any_characters(self):
+        odd = self.cluster.folder / "a%b c"
+        odd.mkdir()
+        (odd / "t.csv").write_text("a,target\n1,x\n2,y\n")
+        self.assertIn("odd@1: csv, 2 rows", self.cli("data", "add", "odd", "--uri", odd / "t.csv"))
+
+    def test_a_key_may_last_for_ever(self):
+        cluster = Cluster(workers=0)
+        try:
+            made = lepton("key", "create", "--ttl", "0", "-o", "json", "--coordinator", cluster.url)
+            self.assertEqual(made.returncode, 0, made.stderr)
+            self.assertEqual(json.loads(made.stdout)["expires_ms"], 0)
+        finally:
+            cluster.stop()
+
+    def test_a_limit_of_0_is_none_and_a_lease_needs_time(self):
+        cluster = Cluster(workers=0, coordinator_args=("--max-body", "0"))
+        try:
+            self.assertEqual(cluster.call("POST", "/v1/jobs?dry_run=1", train_spec())[0], 200)
+        finally:
+            cluster.stop()
+        refused = lepton("coordinator", "--data-dir", self.cluster.folder / "none", "--http-port", 0, "--link-port",
+                         0, "--lease", "0s", "--heartbeat", "0s", timeout=20)
+        self.assertEqual(refused.returncode, 2, refused.stderr)
+        self.assertIn("heartbeat: must be at least 10ms", refused.stderr)
 
     def test_doctor_looks_at_the_machine_and_the_coordinator(self):
         checks = {c["check"]: c for c in json.loads(self.cli("doctor", "-o", "json"))}

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import Cluster, lepton, main, train_spec  # noqa: E402
+from cluster import Cluster, DATA, lepton, main, train_spec  # noqa: E402
 
 
 class Bind(unittest.TestCase):
@@ -92,6 +92,38 @@ class Keys(unittest.TestCase):
             for file in cluster.data.rglob("*"):
                 if file.is_file():
                     self.assertNotIn(secret, file.read_bytes(), f"{file} holds the key itself")
+        finally:
+            cluster.stop()
+
+
+class Predict(unittest.TestCase):
+    def test_a_key_that_may_only_ask_can_ask(self):
+        cluster = Cluster(workers=1)
+        try:
+            cluster.train(model={"hidden": [8]}, epochs=1)
+            cluster.deploy(replicas=1)
+            admin = cluster.call("POST", "/v1/keys", {"name": "root", "scopes": ["admin"]})[1]["key"]
+            cluster.headers = {"Authorization": f"Bearer {admin}"}
+            key = cluster.call("POST", "/v1/keys", {"name": "ask", "scopes": ["predict"]})[1]["key"]
+            header, *rows = (DATA / "digits.csv").read_text().splitlines()
+            names = header.split(",")
+            first = dict(zip(names[:-1], map(float, rows[0].split(",")[:-1])))
+            (cluster.folder / "rows.json").write_text(json.dumps([first]))
+            # Without the answer's column, which such a key cannot look up.
+            (cluster.folder / "rows.csv").write_text(
+                "".join(line.rsplit(",", 1)[0] + "\n" for line in [header, rows[0]]))
+
+            def predict(*args):
+                return lepton("predict", "digits", *args, "-o", "json", "--coordinator", cluster.url,
+                              env={"LEPTON_API_KEY": key})
+            for asked in (predict("--input", cluster.folder / "rows.json"),
+                          predict("--input", cluster.folder / "rows.csv"),
+                          predict("--input", DATA / "digits.csv", "--label", "target", "--limit", 1)):
+                self.assertEqual(asked.returncode, 0, asked.stderr)
+                self.assertEqual(len(json.loads(asked.stdout)), 1)
+            asked = predict("--input", DATA / "digits.csv", "--limit", 1)
+            self.assertEqual(asked.returncode, 2, asked.stdout)
+            self.assertIn("target", asked.stderr)
         finally:
             cluster.stop()
 

@@ -296,6 +296,7 @@ TEST_F(JobRunTest, ADeploymentIsScaledUnderItsEtag) {
   EXPECT_EQ(cluster_.Call("POST", "/v1/deployments/d:scale", R"({"replicas":99})").Text("field"),
             "replicas");
   EXPECT_EQ(cluster_.Call("PATCH", "/v1/deployments/none", R"({"replicas":1})").status, 404);
+  EXPECT_EQ(cluster_.Call("DELETE", "/v1/deployments/d", "", match).status, 412);
   EXPECT_EQ(cluster_.Call("DELETE", "/v1/deployments/d").status, 202);
   EXPECT_EQ(cluster_.Get("/v1/deployments/none").status, 404);
 }

@@ -96,6 +96,29 @@ TEST(OpenApiTest, TheServedDescriptionIsSoundAndComplete) {
   EXPECT_TRUE(document["paths"].contains("/v2/models/{model}/infer"));
 }
 
+TEST(OpenApiTest, EveryAnswerAndEveryBodyThatThereIsIsDescribed) {
+  const json paths = MakeOpenApi(Routes())["paths"];
+  const json& submit = paths["/v1/jobs"]["post"]["responses"];
+  EXPECT_EQ(submit["200"]["content"]["application/json"]["schema"]["$ref"],
+            "#/components/schemas/JobOrPlan");
+  EXPECT_TRUE(submit.contains("201"));
+  for (const char* path :
+       {"/v1/deployments", "/v1/models/{name}/versions", "/v1/datasets/{name}"}) {
+    EXPECT_TRUE(paths[path]["post"]["responses"].contains("200")) << path;
+  }
+  for (const char* feed : {"events", "logs", "metrics"}) {
+    const json& content =
+        paths[std::string("/v1/jobs/{id}/") + feed]["get"]["responses"]["200"]["content"];
+    EXPECT_TRUE(content.contains("text/event-stream")) << feed;
+    EXPECT_TRUE(content.contains("application/json")) << feed;
+  }
+  EXPECT_EQ(paths["/v1/datasets/{name}"]["post"]["requestBody"]["required"], false);
+  const json& model = paths["/v1/models/{name}/versions"]["post"]["requestBody"];
+  EXPECT_EQ(model["required"], true);
+  EXPECT_TRUE(model["content"].contains("application/json"));
+  EXPECT_TRUE(model["content"].contains("application/octet-stream"));
+}
+
 TEST(OpenApiTest, TheJobSchemaIsTheSpecs) {
   const json schemas = ComponentSchemas();
   EXPECT_EQ(schemas["JobSpec"], spec::JobSpecSchema());
