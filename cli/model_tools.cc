@@ -3,11 +3,15 @@
 #include "runtime/base/file.h"
 #include "worker/models/huggingface_models.h"
 #include "worker/models/onnx_models.h"
+#include "worker/train/model_check.h"
 
 namespace lepton::cli {
-
 api::ModelTools MakeModelTools() {
   api::ModelTools tools;
+  tools.check_model = [](const spec::ModelSpec& model, const api::ModelData& data) {
+    return worker::CheckModel(model,
+                              {data.kind, data.features, data.channels, data.height, data.width});
+  };
   tools.import_onnx = [](storage::ObjectStore& objects, std::string_view bytes,
                          const std::filesystem::path& folder,
                          const api::ModelNames& names) -> Result<api::ImportedModel> {

@@ -76,6 +76,7 @@ Result<SpecFile> Load(const std::string& path) {
   LEPTON_ASSIGN_OR_RETURN(file.document, spec::DocumentToJson(text));
   MakePathsAbsolute(path, file);
   LEPTON_ASSIGN_OR_RETURN(file.spec, spec::JobSpecFromJson(file.document));
+  LEPTON_RETURN_IF_ERROR(spec::CheckSubmission(file.spec));
   return file;
 }
 

@@ -157,18 +157,26 @@ Result<Duration> ParseDuration(std::string_view text) {
 }
 
 std::string FormatDuration(Duration duration) {
-  int64_t ms = duration.count() / 1'000'000;
-  if (ms <= 0) return "0s";
+  int64_t ns = duration.count();
+  if (ns <= 0) return "0s";
   std::string out;
   const auto part = [&](int64_t size, const char* unit) {
-    if (ms >= size) out += std::to_string(ms / size) + unit;
-    ms %= size;
+    if (ns >= size) out += std::to_string(ns / size) + unit;
+    ns %= size;
   };
-  part(86'400'000, "d");
-  part(3'600'000, "h");
-  part(60'000, "m");
-  part(1'000, "s");
-  part(1, "ms");
+  part(86'400'000'000'000, "d");
+  part(3'600'000'000'000, "h");
+  part(60'000'000'000, "m");
+  part(1'000'000'000, "s");
+  part(1'000'000, "ms");
+  if (ns % 1000 == 0) {
+    part(1'000, "us");
+  } else {
+    // There is no smaller unit: "1.5us".
+    std::string fraction = std::to_string(1000 + ns % 1000).substr(1);
+    while (fraction.back() == '0') fraction.pop_back();
+    out += std::to_string(ns / 1000) + "." + fraction + "us";
+  }
   return out;
 }
 

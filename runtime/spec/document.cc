@@ -133,17 +133,7 @@ class JsonBuilder final : public YAML::EventHandler {
   Status status_;
 };
 
-}  // namespace
-
-Result<json> DocumentToJson(std::string_view text) {
-  if (text.size() > kMaxDocumentBytes) return InvalidArgument("the document is larger than 1 MiB");
-  const size_t first = text.find_first_not_of(" \t\r\n");
-  if (first == std::string_view::npos) return InvalidArgument("the document is empty");
-  if (text[first] == '{') {
-    Result<json> parsed = ParseJson(text, kMaxDepth);
-    // A YAML flow mapping also starts with '{': {kind: train}.
-    if (parsed.ok() || text.find('"') != std::string_view::npos) return parsed;
-  }
+Result<json> YamlToJson(std::string_view text) {
   JsonBuilder builder;
   try {
     std::istringstream stream{std::string(text)};
@@ -165,6 +155,23 @@ Result<json> DocumentToJson(std::string_view text) {
     return InvalidArgument("the document is not UTF-8");
   }
   return document;
+}
+
+}  // namespace
+
+Result<json> DocumentToJson(std::string_view text) {
+  if (text.size() > kMaxDocumentBytes) return InvalidArgument("the document is larger than 1 MiB");
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  if (first == std::string_view::npos) return InvalidArgument("the document is empty");
+  if (text[first] != '{') return YamlToJson(text);
+  // A YAML flow mapping also starts with '{': {kind: train, name: "x"}. What is neither was meant
+  // for JSON, if its first field's name is quoted.
+  Result<json> parsed = ParseJson(text, kMaxDepth);
+  if (parsed.ok()) return parsed;
+  Result<json> yaml = YamlToJson(text);
+  const size_t name = text.find_first_not_of(" \t\r\n", first + 1);
+  const bool quoted = name != std::string_view::npos && text[name] == '"';
+  return yaml.ok() || !quoted ? yaml : parsed;
 }
 
 }  // namespace lepton::spec

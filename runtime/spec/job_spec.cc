@@ -64,31 +64,8 @@ Status CheckSearch(const JobSpec& spec) {
   }
   // Both corners and every choice must make a valid spec, so that no trial fails for its path or
   // its limits.
-  const auto corner = [&search](bool high) {
-    std::map<std::string, std::string> values;
-    for (const Dimension& d : search.space) {
-      const bool whole = d.type == Dimension::Type::kInt || d.type == Dimension::Type::kLogInt;
-      const double value = high ? d.high : d.low;
-      if (d.type == Dimension::Type::kChoice) {
-        values[d.path] = high ? d.choices.back() : d.choices.front();
-      } else {
-        values[d.path] = whole ? std::to_string(std::llround(value)) : json(value).dump();
-      }
-    }
-    return values;
-  };
-  const auto check = [&spec](const std::map<std::string, std::string>& values) {
-    return ApplyTrial(spec, values).status().WithContext("search.space");
-  };
-  LEPTON_RETURN_IF_ERROR(check(corner(true)));
-  std::map<std::string, std::string> values = corner(false);
-  LEPTON_RETURN_IF_ERROR(check(values));
-  for (const Dimension& d : search.space) {
-    for (size_t i = 1; i + 1 < d.choices.size(); ++i) {
-      values[d.path] = d.choices[i];
-      LEPTON_RETURN_IF_ERROR(check(values));
-    }
-    if (!d.choices.empty()) values[d.path] = d.choices.front();
+  for (const auto& values : TrialCorners(search)) {
+    LEPTON_RETURN_IF_ERROR(ApplyTrial(spec, values).status().WithContext("search.space"));
   }
   return Status::Ok();
 }
@@ -273,6 +250,12 @@ std::string_view JobKindName(JobKind kind) {
   return "train";
 }
 
+std::vector<std::string_view> JobKindNames() {
+  std::vector<std::string_view> names;
+  for (const auto& [kind, name] : kKinds) names.push_back(name);
+  return names;
+}
+
 Result<JobSpec> JobSpecFromJson(const json& document) {
   LEPTON_ASSIGN_OR_RETURN(const JobKind kind, ReadKind(document));
   LEPTON_RETURN_IF_ERROR(CheckKindsOwnFields(document, kind));
@@ -343,6 +326,32 @@ Result<JobSpec> ApplyTrial(const JobSpec& tune, const std::map<std::string, std:
     if (at->is_discarded()) return InvalidArgument(path + ": '" + text + "' is not a JSON value");
   }
   return JobSpecFromJson(document);
+}
+
+std::vector<std::map<std::string, std::string>> TrialCorners(const SearchSpec& search) {
+  const auto corner = [&search](bool high) {
+    std::map<std::string, std::string> values;
+    for (const Dimension& d : search.space) {
+      const bool whole = d.type == Dimension::Type::kInt || d.type == Dimension::Type::kLogInt;
+      const double value = high ? d.high : d.low;
+      if (d.type == Dimension::Type::kChoice) {
+        values[d.path] = high ? d.choices.back() : d.choices.front();
+      } else {
+        values[d.path] = whole ? std::to_string(std::llround(value)) : json(value).dump();
+      }
+    }
+    return values;
+  };
+  std::vector<std::map<std::string, std::string>> corners = {corner(true), corner(false)};
+  std::map<std::string, std::string> values = corners.back();
+  for (const Dimension& d : search.space) {
+    for (size_t i = 1; i + 1 < d.choices.size(); ++i) {
+      values[d.path] = d.choices[i];
+      corners.push_back(values);
+    }
+    if (!d.choices.empty()) values[d.path] = d.choices.front();
+  }
+  return corners;
 }
 
 Result<DeploymentSpec> DeploymentSpecFromJson(const json& document) {

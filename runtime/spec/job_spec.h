@@ -24,6 +24,7 @@ namespace lepton::spec {
 
 enum class JobKind { kTrain, kTune, kDistill, kEvaluate, kBatch };
 std::string_view JobKindName(JobKind kind);
+std::vector<std::string_view> JobKindNames();
 
 struct OptimizerSpec {
   std::string name = "adamw";  // sgd | adam | adamw
@@ -202,10 +203,16 @@ struct JobSpec {
 // A YAML or JSON document of at most 1 MiB (YAML anchors and aliases are refused).
 Result<JobSpec> ParseJobSpec(std::string_view text);
 Result<JobSpec> JobSpecFromJson(const nlohmann::json& document);
+// What a job that is asked for now must satisfy beyond that, and what parsing leaves out for the
+// sake of older journals: metrics that are reported, dimensions that a trial can have, a back-end
+// that there is for the device.
+Status CheckSubmission(const JobSpec& spec);
 // All fields, defaults filled in; JobSpecFromJson gives an equal spec back.
 nlohmann::json JobSpecToJson(const JobSpec& spec);
 // The template with a trial's values put on their paths, re-validated; kind train, no search.
 Result<JobSpec> ApplyTrial(const JobSpec& tune, const std::map<std::string, std::string>& values);
+// Trials at both ends of every dimension, and with each of its choices, by the fields' paths.
+std::vector<std::map<std::string, std::string>> TrialCorners(const SearchSpec& search);
 // JSON Schema (draft 2020-12) of a spec, for OpenAPI and editors.
 nlohmann::json JobSpecSchema();
 

@@ -82,6 +82,11 @@ Status CheckFeatures(const storage::DatasetManifest& dataset, const spec::JobSpe
                     "learn from one with dataset.text",
                     Listed(text)));
   }
+  if (spec.dataset.pixels() && !missing.empty()) {
+    return InvalidArgument(fmt::format(
+        "dataset.image: a picture has all its pixels, but cells are missing in {}: fill them",
+        Listed(missing)));
+  }
   if (spec.dataset.missing == "error" && !missing.empty()) {
     return InvalidArgument(
         fmt::format("dataset.missing: cells are missing in {}: fill them, or set missing: mean",
@@ -141,6 +146,20 @@ std::string InputOfTable(const spec::JobSpec& spec, const storage::ModelManifest
   return like == nullptr ? "features" : like->input.kind;
 }
 
+// A table whose columns are pixels.
+Status CheckPixels(const spec::PictureSpec& image, DatasetFacts* facts) {
+  const auto columns = static_cast<int64_t>(facts->features.size());
+  const int64_t plane = image.height * image.width;
+  facts->channels = image.channels;
+  facts->height = image.height;
+  facts->width = image.width;
+  if (facts->channels == 0 && columns % plane == 0) facts->channels = columns / plane;
+  if (facts->channels * plane == columns) return Status::Ok();
+  return InvalidArgument(fmt::format(
+      "dataset.image: {} x {} x {} pixels, but the table has {} columns beside the label",
+      std::max<int64_t>(1, facts->channels), image.height, image.width, columns));
+}
+
 Result<DatasetFacts> CheckTable(const storage::DatasetManifest& dataset, const spec::JobSpec& spec,
                                 const storage::ModelManifest* like) {
   DatasetFacts facts;
@@ -167,6 +186,9 @@ Result<DatasetFacts> CheckTable(const storage::DatasetManifest& dataset, const s
       return InvalidArgument(
           fmt::format("dataset: there is no column besides the label \"{}\"", spec.dataset.label));
     }
+    if (facts.input == "images" && like == nullptr) {
+      LEPTON_RETURN_IF_ERROR(CheckPixels(spec.dataset.image, &facts));
+    }
   }
   SetShares(spec.dataset.split, dataset.rows, &facts);
   if (labelled) LEPTON_RETURN_IF_ERROR(CheckRows(facts, spec.dataset.split));
@@ -177,6 +199,9 @@ Result<DatasetFacts> CheckPictures(const storage::DatasetManifest& dataset,
                                    const spec::JobSpec& spec) {
   DatasetFacts facts;
   facts.input = "images";
+  facts.channels = spec.dataset.image.channels;
+  facts.height = spec.dataset.image.height;
+  facts.width = spec.dataset.image.width;
   facts.classes = dataset.classes;
   SetShares(spec.dataset.split, dataset.rows, &facts);
   if (spec.kind == spec::JobKind::kBatch) return facts;

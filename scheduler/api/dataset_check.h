@@ -22,6 +22,7 @@ struct DatasetFacts {
   int64_t rows = 0, train_rows = 0, validation_rows = 0, test_rows = 0;
   std::vector<std::string> features;  // columns of numbers: every one but the label, in order
   std::vector<std::string> classes;   // of the label; empty for other losses
+  int64_t channels = 0, height = 0, width = 0;  // of images; 0: the model's, or the pictures' own
 };
 
 // With `like` (model.from), only that model's features matter; the dataset may have other columns.

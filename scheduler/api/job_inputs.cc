@@ -145,6 +145,27 @@ Status ImportReference(storage::ObjectStore& objects, const InputLimits& limits,
   return Status::Ok();
 }
 
+bool IsTraining(spec::JobKind kind) {
+  return kind != spec::JobKind::kEvaluate && kind != spec::JobKind::kBatch;
+}
+
+// Whether a new model fits the data, as far as that is known now; of a search, at the ends of its
+// dimensions.
+Status CheckModel(const ModelTools& tools, const spec::JobSpec& spec, const DatasetFacts& facts) {
+  if (!tools.check_model) return Status::Ok();
+  const ModelData data{.kind = facts.input,
+                       .features = static_cast<int64_t>(facts.features.size()),
+                       .channels = facts.channels,
+                       .height = facts.height,
+                       .width = facts.width};
+  if (!spec.search) return tools.check_model(spec.model, data);
+  for (const auto& values : spec::TrialCorners(*spec.search)) {
+    LEPTON_ASSIGN_OR_RETURN(const spec::JobSpec trial, spec::ApplyTrial(spec, values));
+    LEPTON_RETURN_IF_ERROR(tools.check_model(trial.model, data).WithContext("search.space"));
+  }
+  return Status::Ok();
+}
+
 int64_t Parameters(const spec::ModelSpec& model, int64_t features, int64_t outputs) {
   int64_t count = 0, width = features;
   for (const int64_t hidden : model.hidden) {
@@ -154,13 +175,26 @@ int64_t Parameters(const spec::ModelSpec& model, int64_t features, int64_t outpu
   return count + (width + 1) * outputs;
 }
 
-// How large a model is, where that is known before it is built.
-json ModelPlan(const spec::JobSpec& spec, const DatasetFacts& facts) {
-  if (spec.model.arch != "mlp" || facts.input != "features") return json::object();
+// Of the model that a job starts from, asks or evaluates; 0: not known before it is built.
+int64_t CountParameters(const spec::JobSpec& spec, const DatasetFacts& facts,
+                        const storage::ModelManifest* given) {
+  if (given != nullptr) {
+    // With other classes it gets another head.
+    const bool same = !IsTraining(spec.kind) || given->classes.size() == facts.classes.size();
+    return same ? given->parameters : 0;
+  }
+  if (spec.model.arch != "mlp" || facts.input != "features") return 0;
   const int64_t outputs =
       spec.loss == "cross_entropy" ? static_cast<int64_t>(facts.classes.size()) : 1;
-  const int64_t parameters =
-      Parameters(spec.model, static_cast<int64_t>(facts.features.size()), outputs);
+  return Parameters(spec.model, static_cast<int64_t>(facts.features.size()), outputs);
+}
+
+// How large a model is, where that is known before it is built.
+json ModelPlan(const spec::JobSpec& spec, const DatasetFacts& facts,
+               const storage::ModelManifest* given) {
+  const int64_t parameters = CountParameters(spec, facts, given);
+  if (parameters == 0) return json::object();
+  if (!IsTraining(spec.kind)) return {{"parameters", parameters}};
   // Weights, gradients and the optimizer's two moments, in 32 bits each; two slices of what
   // parallel.zero cuts up.
   const auto cut = [&](int64_t bytes, int stage) {
@@ -177,7 +211,8 @@ json ModelPlan(const spec::JobSpec& spec, const DatasetFacts& facts) {
           {"gradient_bytes_per_step", parameters * 4 / std::max<int64_t>(1, inner)}};
 }
 
-json MakePlan(const spec::JobSpec& spec, const DatasetFacts& facts, const References& references) {
+json MakePlan(const spec::JobSpec& spec, const DatasetFacts& facts, const References& references,
+              const storage::ModelManifest* given) {
   const int64_t per_epoch =
       (facts.train_rows + spec.batch_size - 1) / std::max<int64_t>(1, spec.batch_size);
   const int64_t needed = int64_t{spec.resources.min_workers} * spec.resources.slots_per_worker;
@@ -188,7 +223,7 @@ json MakePlan(const spec::JobSpec& spec, const DatasetFacts& facts, const Refere
             {"test", facts.test_rows},
             {"features", facts.features.size()},
             {"classes", facts.classes}}},
-          {"model", ModelPlan(spec, facts)},
+          {"model", ModelPlan(spec, facts, given)},
           {"steps_per_epoch", per_epoch},
           {"total_steps", spec.steps > 0 ? spec.steps : per_epoch * spec.epochs},
           {"placement",
@@ -290,6 +325,7 @@ Result<ResolvedInputs> ResolveInputs(storage::ObjectStore& objects, const InputL
   }
   LEPTON_ASSIGN_OR_RETURN(const DatasetFacts facts,
                           CheckDataset(dataset.manifest, effective, has_model ? &model : nullptr));
+  if (!has_model) LEPTON_RETURN_IF_ERROR(CheckModel(tools, spec, facts));
   auto& inputs = out.inputs;
   inputs.set_dataset_manifest(dataset.digest);
   inputs.set_dataset_name(references.dataset.name.empty() ? spec.dataset.uri
@@ -335,7 +371,7 @@ Result<ResolvedInputs> ResolveInputs(storage::ObjectStore& objects, const InputL
       AddObject(objects, tokenizer, inputs.mutable_dataset_objects());
     }
   }
-  out.plan = MakePlan(spec, facts, references);
+  out.plan = MakePlan(spec, facts, references, has_model ? &model : nullptr);
   return out;
 }
 

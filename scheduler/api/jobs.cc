@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
@@ -50,6 +51,11 @@ Result<JobFilter> ParseFilter(const http::Request& request) {
   JobFilter filter;
   LEPTON_ASSIGN_OR_RETURN(filter.state, ParseState("state", QueryText(request, "state")));
   filter.kind = QueryText(request, "kind");
+  const std::vector<std::string_view> kinds = spec::JobKindNames();
+  if (!filter.kind.empty() && std::find(kinds.begin(), kinds.end(), filter.kind) == kinds.end()) {
+    return InvalidArgument(
+        fmt::format("kind: \"{}\" is no kind of job: use {}", filter.kind, fmt::join(kinds, ", ")));
+  }
   const std::string label = QueryText(request, "label");
   const size_t equals = label.find('=');
   filter.label_key = label.substr(0, equals);

@@ -4,6 +4,7 @@
 // Threads: any; they block on disk and arithmetic, so they run on the pool.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -12,6 +13,7 @@
 
 #include "runtime/base/file.h"
 #include "runtime/base/status.h"
+#include "runtime/spec/model_spec.h"
 #include "storage/objects/object_store.h"
 
 namespace lepton::api {
@@ -34,7 +36,17 @@ struct ModelFiles {
   std::string data;
 };
 
+// What a model is given, as far as that is known before the data is read: 0 where it is not.
+struct ModelData {
+  std::string kind;  // features | images | tokens
+  int64_t features = 0;
+  int64_t channels = 0, height = 0, width = 0;
+};
+
 struct ModelTools {
+  // Whether the architecture takes such data and its sizes go together: kInvalidArgument names the
+  // field. Not given: tasks find out.
+  std::function<Status(const spec::ModelSpec& model, const ModelData& data)> check_model;
   // `folder`: where external data may be; empty for none. Errors start with "model.onnx: " where
   // the file is wrong.
   std::function<Result<ImportedModel>(storage::ObjectStore& objects, std::string_view bytes,

@@ -105,6 +105,11 @@ Result<ImportedModel> ImportModel(Api& api, const std::string& body) {
           "a run "
           "left");
     }
+    for (const auto& [field, value] : document.items()) {
+      if (field == "uri" || field == "features" || field == "classes") continue;
+      return InvalidArgument(
+          fmt::format("{}: unknown field: known are uri, features, classes", field));
+    }
     const std::string uri = document["uri"].get<std::string>();
     LEPTON_ASSIGN_OR_RETURN(const ConfinedFile named,
                             OpenConfined("uri", uri, api.options().file_roots));
@@ -118,7 +123,9 @@ Result<ImportedModel> ImportModel(Api& api, const std::string& body) {
                                                     api.options().max_import_bytes));
     for (const auto& [key, list] :
          {std::pair{"features", &names.features}, std::pair{"classes", &names.classes}}) {
-      for (const json& item : document.value(key, json::array())) {
+      const json given = document.value(key, json::array());
+      if (!given.is_array()) return InvalidArgument(fmt::format("{}: must be a list", key));
+      for (const json& item : given) {
         if (!item.is_string()) return InvalidArgument(fmt::format("{}: must be texts", key));
         list->push_back(item.get<std::string>());
       }

@@ -27,6 +27,7 @@ using SubmissionPtr = std::shared_ptr<Submission>;
 Result<SubmissionPtr> ParseSubmission(const http::Request& request) {
   auto submission = std::make_shared<Submission>();
   LEPTON_ASSIGN_OR_RETURN(submission->spec, spec::ParseJobSpec(request.body));
+  LEPTON_RETURN_IF_ERROR(spec::CheckSubmission(submission->spec));
   LEPTON_ASSIGN_OR_RETURN(submission->dry_run, QueryFlag(request, "dry_run"));
   const std::string id = QueryText(request, "id");
   if (!id.empty()) {

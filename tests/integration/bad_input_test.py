@@ -38,6 +38,50 @@ class BadInput(ClusterTest):
         self.refused(train_spec(batch_size="many"), 400, "batch_size", "whole number")
         self.refused(train_spec(optimizer={"lr": -1}), 400, "optimizer.lr", "greater than 0")
 
+    def test_models_that_cannot_be_built_are_refused_before_a_task_finds_out(self):
+        pixels = {"uri": f"file://{DATA}/digits.csv", "image": {"height": 8, "width": 8}}
+        vit = {"arch": "vit", "width": 100, "heads": 4, "patch": 2}
+        for data, model, says in (
+                (pixels, vit | {"patch": 3}, "model.patch: 3 must divide the images' height, 8"),
+                (pixels, vit | {"heads": 3}, "model.width: 100 must be a multiple of heads, 3"),
+                (pixels, {"arch": "resnet18", "widths": [8, 8], "depths": [1, 1, 1]}, "model.widths: has 2 stages"),
+                (pixels, {"arch": "mlp"}, "model.arch: mlp takes rows of features, but the data has images"),
+                ({"uri": pixels["uri"]}, vit, "model.arch: vit takes images, but the data has rows of features"),
+                ({"uri": pixels["uri"]}, {"arch": "transformer"}, "model.arch: transformer takes texts"),
+                (pixels | {"image": {"channels": 3, "height": 100, "width": 100}}, vit,
+                 "dataset.image: 3 x 100 x 100 pixels, but the table has 64 columns")):
+            self.refused(train_spec(dataset=data, model=model), 400, says)
+        space = {"model.heads": {"choice": [2, 3, 4]}}
+        self.refused(train_spec(dataset=pixels, model=vit, search={"space": space}) | {"kind": "tune"}, 400,
+                     "search.space: model.width: 100 must be a multiple of heads, 3")
+        status, plan = self.cluster.call("POST", "/v1/jobs?dry_run=1", train_spec(dataset=pixels, model=vit))
+        self.assertEqual(status, 200, plan)
+
+    def test_what_can_have_no_effect_is_refused(self):
+        self.refused(train_spec(collectives="nccl"), 400, "collectives: nccl needs resources.device: cuda")
+        self.refused(train_spec(checkpoint={"keep_best": {"metric": "foo/bar"}}), 400, "checkpoint.keep_best.metric")
+        tune = train_spec(search={"space": {"dataset.uri": {"choice": ["file:///etc/passwd"]}}}) | {"kind": "tune"}
+        self.refused(tune, 400, "search.space: dataset.uri is the whole search's")
+        # The command line says so without a coordinator.
+        spec = self.cluster.folder / "nccl.json"
+        spec.write_text(json.dumps(train_spec(collectives="nccl")))
+        done = lepton("submit", spec, "--coordinator", "http://127.0.0.1:1")
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("nccl.json: collectives: nccl needs", done.stderr)
+
+    def test_a_plan_counts_the_given_models_parameters(self):
+        job = self.cluster.train(register="counted", model={"hidden": [8]})
+        spec = train_spec(model={"from": "counted@1"})
+        for kind in ("train", "evaluate"):
+            body = {"kind": kind, "dataset": spec["dataset"], "model": spec["model"]}
+            plan = self.cluster.call("POST", "/v1/jobs?dry_run=1", body)[1]["plan"]
+            self.assertEqual(plan["model"]["parameters"], job["result"]["parameters"], kind)
+
+    def test_durations_keep_their_microseconds(self):
+        status, dry = self.cluster.call("POST", "/v1/jobs?dry_run=1", train_spec(restart={"backoff": "1500us"}))
+        self.assertEqual(status, 200, dry)
+        self.assertEqual(dry["spec"]["restart"]["backoff"], "1ms500us")
+
     def test_malformed_json(self):
         status, problem = self.cluster.call("POST", "/v1/jobs", b'{"kind": "train", ')
         self.assertEqual(status, 400, problem)
@@ -56,6 +100,22 @@ class BadInput(ClusterTest):
     def test_label_column_that_is_not_there(self):
         self.refused(train_spec(dataset={"uri": f"file://{DATA}/digits.csv", "label": "digit"}), 400,
                      "dataset.label", "digit", "target")
+
+    def test_a_model_larger_than_a_body_may_be_says_how_to_name_it(self):
+        file = self.cluster.folder / "large.onnx"
+        file.write_bytes(bytes(2 << 20))
+        done = lepton("model", "add", "large", file, "--coordinator", self.cluster.url)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("--by-path", done.stderr)
+
+    def test_unknown_kinds_and_fields_of_other_calls(self):
+        status, problem = self.cluster.call("GET", "/v1/jobs?kind=trian")
+        self.assertEqual(status, 400, problem)
+        self.assertIn("train, tune, distill", problem["detail"])
+        status, problem = self.cluster.call("POST", "/v1/models/x/versions",
+                                            {"uri": f"file://{DATA}/none.onnx", "feature": ["a"]})
+        self.assertEqual(status, 400, problem)
+        self.assertIn("feature: unknown field", problem["detail"])
 
     def test_unknown_dataset_model_and_teacher(self):
         self.refused(train_spec(dataset={"name": "nothing"}), 404, "nothing")

@@ -52,6 +52,12 @@ TEST(Durations, ParseAndFormat) {
   EXPECT_EQ(FormatDuration(std::chrono::minutes(90)), "1h30m");
   EXPECT_EQ(FormatDuration(std::chrono::milliseconds(1500)), "1s500ms");
   EXPECT_EQ(FormatDuration(Duration::zero()), "0s");
+  EXPECT_EQ(FormatDuration(std::chrono::microseconds(1500)), "1ms500us");
+  for (const int64_t ns : {1L, 500L, 1'050L, 500'000L, 1'000'001L, 86'400'000'000'500L}) {
+    const auto back = ParseDuration(FormatDuration(Duration(ns)));
+    ASSERT_TRUE(back.ok()) << FormatDuration(Duration(ns));
+    EXPECT_EQ(back->count(), ns) << FormatDuration(Duration(ns));
+  }
   for (const char* bad : {"", "5", "s", "-1s", "1w", "1e300s", "nans", "1s 2"}) {
     EXPECT_FALSE(ParseDuration(bad).ok()) << bad;
   }

@@ -233,11 +233,75 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"kind: train\n  dataset: [\n", "not valid YAML"},
         Refusal{R"({"kind": "train", )", "not valid JSON"}));
 
+// What parses, since journals may have it, but is not taken any more.
+TEST(JobSpec, WhatIsAskedForNowMustBeAbleToRun) {
+  const auto said = [](const std::string& text) {
+    const Result<JobSpec> spec = ParseJobSpec(text);
+    EXPECT_TRUE(spec.ok()) << spec.status().ToString();
+    return spec.ok() ? CheckSubmission(*spec) : Status::Ok();
+  };
+  const auto tune = [](const std::string& search, const std::string& more = "") {
+    return "{kind: tune, dataset: {name: digits, split: {train: 0.9, validation: 0.1}}" + more +
+           ", search: {" + search + "}}";
+  };
+  const std::string lr = "space: {optimizer.lr: {uniform: [0.1, 0.2]}}";
+  for (const std::string& good : {
+           std::string("{kind: train, dataset: digits}"),
+           std::string("{kind: train, dataset: digits, loss: mse}"),
+           std::string("{kind: train, dataset: {name: digits, split: {validation: 0}}}"),
+           std::string("{kind: train, dataset: digits, loss: next_token, checkpoint: {keep_best: "
+                       "{metric: validation/perplexity}}}"),
+           std::string("{kind: evaluate, dataset: digits, model: a@1}"),
+           tune(lr),
+           tune("metric: train/loss, " + lr),
+           tune("metric: seconds, mode: min, " + lr),
+           tune("metric: validation/r2, " + lr, ", loss: mse"),
+           tune("metric: validation/mse, space: {loss: {choice: [cross_entropy, mse]}}"),
+           tune("space: {model.hidden: {choice: [[16], [32]]}, dataset.normalize: {choice: "
+                "[standard, none]}, epochs: {int: [1, 3]}}"),
+       }) {
+    EXPECT_TRUE(said(good).ok()) << good << ": " << said(good).ToString();
+  }
+  const std::pair<std::string, std::string> bad[] = {
+      {"{kind: train, dataset: digits, collectives: nccl}",
+       "collectives: nccl needs resources.device: cuda, not cpu"},
+      {"{kind: train, dataset: digits, checkpoint: {keep_best: {metric: foo/bar}}}",
+       "checkpoint.keep_best.metric: \"foo/bar\" is not reported"},
+      // Checkpoints are not measured on the test part.
+      {"{kind: train, dataset: digits, checkpoint: {keep_best: {metric: test/loss}}}",
+       "checkpoint.keep_best.metric: \"test/loss\" is not reported"},
+      {tune("metric: validation/acuracy, " + lr), "did you mean validation/accuracy?"},
+      {tune("metric: validation/accuracy, " + lr, ", loss: mse"),
+       "search.metric: \"validation/accuracy\" is not reported with loss mse"},
+      {tune("metric: test/loss, " + lr), "search.metric: test/loss needs rows in the test part"},
+      {"{kind: tune, dataset: {name: digits, split: {validation: 0}}, search: {" + lr + "}}",
+       "search.metric: validation/accuracy needs rows in the validation part"},
+      {tune("space: {resources.max_workers: {int: [1, 2]}}"),
+       "search.space: resources.max_workers is the whole search's"},
+      {tune("space: {dataset.name: {choice: [digits, iris]}}"),
+       "search.space: dataset.name is the whole search's"},
+      {tune("space: {priority: {int: [1, 2]}}"), "search.space: priority is the whole search's"},
+  };
+  for (const auto& [text, words] : bad) {
+    EXPECT_EQ(said(text).code(), StatusCode::kInvalidArgument) << text;
+    EXPECT_THAT(said(text).message(), HasSubstr(words)) << text;
+  }
+}
+
 TEST(Document, RefusesHostileInput) {
   EXPECT_FALSE(DocumentToJson(std::string(2'000'000, 'a')).ok());
   EXPECT_FALSE(DocumentToJson(std::string(5000, '[')).ok());
   EXPECT_FALSE(DocumentToJson("{\"a\":" + std::string(5000, '[')).ok());
   EXPECT_FALSE(DocumentToJson("a: 1\n---\nb: 2\n").ok());
+}
+
+TEST(Document, AFlowMappingOfYamlMayHaveQuotes) {
+  const Result<nlohmann::json> document = DocumentToJson(R"({kind: train, name: "1"})");
+  ASSERT_TRUE(document.ok()) << document.status().ToString();
+  EXPECT_EQ(document->dump(), R"({"kind":"train","name":"1"})");
+  EXPECT_THAT(DocumentToJson(R"({"kind": "train", )").status().message(),
+              HasSubstr("not valid JSON"));
+  EXPECT_THAT(DocumentToJson(R"({kind: "train", )").status().message(), HasSubstr("line 1: "));
 }
 
 TEST(Document, KeepsQuotedScalarsAsText) {

@@ -72,6 +72,15 @@ TEST(DatasetCheckTest, EachMisfitNamesItsFieldAndWhatThereIs) {
          data.columns.erase(data.columns.begin(), data.columns.begin() + 2);
        },
        {"dataset: ", "no column besides"}},
+      {"pixels of another size",
+       [](auto& data, auto& spec) {
+         data.columns[1].missing = 0;
+         spec.dataset.image.height = spec.dataset.image.width = 2;
+       },
+       {"dataset.image: 1 x 2 x 2 pixels, but the table has 2 columns"}},
+      {"pixels that are missing",
+       [](auto&, auto& spec) { spec.dataset.image.height = spec.dataset.image.width = 1; },
+       {"dataset.image: ", "all its pixels", "width"}},
       {"few rows",
        [](auto& data, auto&) { data.rows = 2; },
        {"dataset.split: ", "2 rows", "validation"}},
