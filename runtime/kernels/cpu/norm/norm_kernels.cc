@@ -20,22 +20,11 @@ int64_t RowGrain(int64_t n) {
   return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, n));
 }
 
-constexpr int64_t kAhead = 2;  // rows that are fetched before their turn
-
-void Fetch(const char* from, int64_t bytes) {
-  constexpr int64_t kLine = 64;
-  for (int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(from + byte);
-}
-
 // Rows of f32, whatever the type; one row is valid until the next.
 class RowReader {
  public:
   RowReader(const TensorView& view, int64_t n) : view_(view), n_(n) {
     if (view.type.dtype == DType::kBF16) row_.resize(n);
-  }
-  void Expect(int64_t row) const {
-    const auto element = static_cast<int64_t>(DTypeSize(view_.type.dtype));
-    Fetch(view_.as<char>() + row * n_ * element, n_ * element);
   }
   const float* Row(int64_t row) {
     if (row_.empty()) return view_.as<float>() + row * n_;
@@ -150,11 +139,6 @@ class LayerNormGrad final : public NormKernel {
       RowReader dy(context.input(4), n_);
       std::vector<float> scratch(n_);
       for (int64_t row = begin; row < end; ++row) {
-        if (const int64_t next = row + kAhead; next < end) {
-          x.Expect(next);
-          dy.Expect(next);
-          followers_.Expect(context, next, n_);
-        }
         float* dx = followers_.Target(context.output(0), row, n_, scratch.data());
         simd::BestLoops().layer_norm_grad(
             n_, x.Row(row), context.input(1).as<float>(), context.input(2).as<float>()[row],

@@ -24,10 +24,6 @@ class RowFollowers {
   float* Target(const TensorView& output, int64_t row, int64_t n, float* scratch) const {
     return program_ ? scratch : output.as<float>() + row * n;
   }
-  // Fetches what Run will read and write of a row.
-  void Expect(const graph::KernelContext& context, int64_t row, int64_t n) const {
-    if (program_) program_->Prefetch(context, {row, 1, 0, n, n, n});
-  }
   void Run(const graph::KernelContext& context, int64_t row, int64_t n, float* values) const {
     if (!program_) return;
     float* registers = pointwise::ThreadRegisters(program_->registers());
