@@ -18,7 +18,8 @@
 // MODEL: mlp (784-1024-1024-10, batch 256), resnet18 (32x32, batch 64), gpt (6 layers, 384 wide,
 // context 256, batch 12, 65 tokens). A step is what the training loop does on one rank: forward,
 // backward, gradient norm, AdamW. At the end of timings: "peak_mib N", the process's largest
-// resident memory.
+// resident memory, and of steps "peak_arena_mib N of at least M", their activations' memory and the
+// most of it that is in use at once.
 #include <fmt/format.h>
 #include <time.h>
 

@@ -40,7 +40,7 @@ find "$folder/lib" -size +8M -exec gzip -9 {} +
 
 cat >"$folder/run.sh" <<'RUN'
 #!/bin/sh
-# Runs the tests, then the bench, with the bundle's own libraries and the vendor's.
+# Runs the bench, then the tests, with the bundle's own libraries and the vendor's.
 here=$(cd "$(dirname "$0")" && pwd)
 for packed in "$here"/lib/*.gz; do
   [ ! -e "$packed" ] || gzip -df "$packed" || exit 1

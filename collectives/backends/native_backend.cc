@@ -59,9 +59,8 @@ Transports MakeTransports(const GroupSpec& group, ControlPlane& control) {
   return out;
 }
 
-// All ranks must choose alike: a table counts when all have it, and a host without enough cores
-// when there is one. Ranks that were told different algorithms cannot work together: each would
-// wait, or look, for what the others do not do.
+// All ranks must choose alike: a table counts when all have it, an algorithm that was named when
+// all were told it, and a host without enough cores when there is one.
 Status AgreeOnChoices(MeshCommunicator& communicator, bool crowded, const NativeOptions& native) {
   if (communicator.size() == 1) return {};
   struct Facts {
@@ -76,13 +75,13 @@ Status AgreeOnChoices(MeshCommunicator& communicator, bool crowded, const Native
   if (std::any_of(all.begin(), all.end(), [](const Facts& f) { return f.crowded != 0; })) {
     communicator.SetCrowded();
   }
-  if (std::any_of(all.begin(), all.end(),
-                  [&](const Facts& f) { return f.algorithm != mine.algorithm; })) {
-    return FailedPrecondition(
-        "LEPTON_COLLECTIVES_ALGORITHM: must be the same on all ranks; here '" + native.algorithm +
-        "'");
+  if (std::all_of(all.begin(), all.end(),
+                  [&](const Facts& f) { return f.algorithm == all[0].algorithm; })) {
+    communicator.UseAlgorithm(native.algorithm);
+  } else {
+    LOG(WARNING) << "not used: LEPTON_COLLECTIVES_ALGORITHM is not the same on all ranks, here '"
+                 << native.algorithm << "'";
   }
-  communicator.UseAlgorithm(native.algorithm);
   const bool alike =
       std::all_of(all.begin(), all.end(), [&](const Facts& f) { return f.table == mine.table; });
   if (mine.table != 0 && alike) communicator.UseTable(native.table);

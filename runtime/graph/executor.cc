@@ -18,7 +18,11 @@ Result<Plan*> Executor::PlanFor(std::span<const TensorType> inputs, bool* made) 
   LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan,
                           Plan::Make(graph_, kernels_, device_, inputs, options_, &packs_, arena_));
   plans_.push_front({{inputs.begin(), inputs.end()}, std::move(plan)});
-  if (plans_.size() > most_plans_) plans_.pop_back();
+  const bool own_arenas = options_.accelerator != nullptr;
+  while (plans_.size() > 1 &&
+         (plans_.size() > most_plans_ || (!own_arenas && plan_bytes() > kMostOwnBytes))) {
+    plans_.pop_back();
+  }
   if (made != nullptr) *made = true;
   return plans_.front().plan.get();
 }

@@ -14,6 +14,8 @@ namespace lepton::graph {
 class Executor {
  public:
   static constexpr size_t kMostPlans = 8;  // few, where each has memory of its own
+  // Of what plans on the host keep beside the arena: those used longest ago go where it is more.
+  static constexpr size_t kMostOwnBytes = size_t{256} << 20;
 
   Executor(const Graph& graph, const KernelTable& kernels, Device device = {},
            PlanOptions options = {}, size_t most_plans = kMostPlans,
@@ -26,8 +28,8 @@ class Executor {
         packs_(options.transient_packs),
         arena_(std::move(arena)) {}
 
-  // The plan for these input types: from the cache, or made now. Valid until `most_plans` other
-  // shapes were asked for. `*made` (may be null) says whether it is new and so has nothing bound
+  // The plan for these input types: from the cache, or made now. Valid until another one is asked
+  // for. `*made` (may be null) says whether it is new and so has nothing bound
   // yet.
   Result<Plan*> PlanFor(std::span<const TensorType> inputs, bool* made = nullptr);
   // The one that was asked for last; null: none was.

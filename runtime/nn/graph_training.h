@@ -29,8 +29,8 @@ class GraphTraining final : public TrainingProgram {
         graph_(onnx::ImportOps()),
         builder_(graph_, /*training=*/true, options.precision, options.tensor),
         executor_(graph_, KernelsOf(options.backend), {},
-                  PlanOptionsOf(options.backend, !options.keeps_packs),
-                  options.backend == nullptr ? 32 : graph::Executor::kMostPlans, arena_) {}
+                  PlanOptionsOf(options.backend, !options.keeps_packs), MostPlans(options.backend),
+                  arena_) {}
 
   Status Compile();
 
@@ -83,6 +83,10 @@ class GraphTraining final : public TrainingProgram {
                            std::span<float> logits) override;
 
  private:
+  // For so many lengths of texts and sizes of shards.
+  static size_t MostPlans(const kernels::DeviceBackend* backend) {
+    return backend == nullptr ? 32 : graph::Executor::kMostPlans;
+  }
   void MakeWeights();
   Status CheckExamples(const Batch& batch, const Targets& targets) const;
   Status CheckTensorGroup() const;

@@ -56,6 +56,11 @@ Status RunInfer(TaskContext& context) {
   LEPTON_ASSIGN_OR_RETURN(const ReplicaOptions options, MakeOptions(start));
   auto model = LoadedModel::Load(context.objects(), start.model_manifest(), options.precision);
   if (!model.ok()) return model.status().WithContext("model " + options.model_name);
+  if ((*model)->manifest().labels_tokens()) {
+    return InvalidArgument("model " + options.model_name +
+                           ": gives a class per token, which a deployment cannot serve: train one "
+                           "on it first");
+  }
   if ((*model)->signature().per_token) {
     return InvalidArgument("model " + options.model_name +
                            ": is a language model, which a deployment cannot serve in this "

@@ -169,6 +169,39 @@ TEST(TrainingProgram, DistillationLossEqualsTheFormula) {
   EXPECT_NEAR(plain->ForwardBackward(Rows(plain, x), targets, 0, 0).value().sum, label_loss, 1e-5);
 }
 
+// Both compute in one arena, which a larger batch moves.
+TEST(TrainingProgram, AnEvaluationOfManyRowsBetweenTwoStepsChangesNoBit) {
+  for (const char* precision : {"f32", "bf16"}) {
+    TrainingProgram::Options options = SmallOptions();
+    options.model.hidden = {40, 24};
+    options.precision = precision;
+    const auto plain = MustBuild(Signature::Features(6, 3), options);
+    const auto asked = MustBuild(Signature::Features(6, 3), options);
+    const std::vector<float> many = Noise(600 * 6, 5);
+    const std::vector<int32_t> labels = Classes(600, 3, 7);
+    std::vector<float> first(600 * 3), last(600 * 3);
+    for (uint64_t step = 0; step < 3; ++step) {
+      const std::vector<float> x = Noise((5 + step) * 6, step);
+      const std::vector<int32_t> classes = Classes(5 + step, 3, step);
+      const size_t before = asked->arena_bytes();
+      for (const auto& program : {&plain, &asked}) {
+        ASSERT_TRUE(
+            (*program)->ForwardBackward(Rows(*program, x), {.classes = classes}, step, 0).ok());
+      }
+      std::vector<float>& logits = step == 0 ? first : last;
+      ASSERT_TRUE(asked->Evaluate(Rows(asked, many), {.classes = labels}, logits).ok());
+      if (step == 0) {
+        EXPECT_GT(asked->arena_bytes(), before);
+      }
+      EXPECT_TRUE(SameBits(plain->gradients(), asked->gradients())) << precision << step;
+      plain->ApplyGradients(step, 0.2);
+      asked->ApplyGradients(step, 0.2);
+      EXPECT_TRUE(SameBits(plain->weights(), asked->weights())) << precision << step;
+    }
+    EXPECT_FALSE(SameBits(first, last));
+  }
+}
+
 TEST(TrainingProgram, Bf16StaysCloseToF32) {
   TrainingProgram::Options options = SmallOptions();
   options.model.hidden = {64, 32};

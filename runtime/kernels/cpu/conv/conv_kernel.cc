@@ -63,8 +63,10 @@ class PixelKernel final : public graph::Kernel {
     MakePhases(s, forward);
     if (!frozen_) return;
     const std::string layout = std::string("conv ") + (forward ? "forward " : "backward ") +
-                               s.WindowText() + " " + std::to_string(packed_bytes_) + " " +
-                               std::to_string(out_channels_);
+                               s.WindowText() + " " +
+                               std::to_string(std::min(s.window.h.stride, s.in_h)) + " " +
+                               std::to_string(std::min(s.window.w.stride, s.in_w)) + " " +
+                               std::to_string(packed_bytes_) + " " + std::to_string(out_channels_);
     pack_ = request.packs == nullptr
                 ? std::make_shared<graph::Pack>(graph::Pack{Buffer(packed_bytes_)})
                 : request.packs->Get(request.frozen[1].value, layout, packed_bytes_);
