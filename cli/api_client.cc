@@ -1,7 +1,9 @@
 #include "cli/api_client.h"
 
 #include <arpa/inet.h>
+#include <strings.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <thread>
 
@@ -62,6 +64,13 @@ bool IsThisMachine(const std::string& host) {
   return ::inet_pton(AF_INET, host.c_str(), &address) == 1 && (ntohl(address.s_addr) >> 24) == 127;
 }
 
+bool SamePlace(const std::string& a, const std::string& b) {
+  const Result<http::Url> one = http::ParseUrl(a), other = http::ParseUrl(b);
+  if (!one.ok() || !other.ok()) return a == b;
+  return one->tls == other->tls && one->port == other->port &&
+         ::strcasecmp(one->host.c_str(), other->host.c_str()) == 0;
+}
+
 void Override(std::string& field, const std::string& stronger) {
   if (!stronger.empty()) field = stronger;
 }
@@ -81,8 +90,14 @@ Result<std::unique_ptr<ApiClient>> ApiClient::FromGlobals(const Globals& globals
   const bool environment = globals.context.empty();
   if (environment) Override(target.coordinator, Environment("LEPTON_COORDINATOR"));
   Override(target.coordinator, globals.coordinator);
-  // A context's key is for its own coordinator, not for another that is named in its place.
-  if (target.coordinator != of_context) target.api_key.clear();
+  // A context's key is for its own coordinator, not for another that is named in its place; one
+  // without a coordinator is for whichever is named.
+  if (!of_context.empty() && !SamePlace(target.coordinator, of_context) &&
+      !target.api_key.empty()) {
+    std::fprintf(stderr, "lepton: the context's API key is for %s and not sent to %s\n",
+                 of_context.c_str(), target.coordinator.c_str());
+    target.api_key.clear();
+  }
   if (environment) {
     Override(target.api_key, Environment("LEPTON_API_KEY"));
     Override(target.ca_file, Environment("LEPTON_CA_FILE"));

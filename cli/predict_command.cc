@@ -31,7 +31,10 @@ json Cell(const storage::Column& column, int64_t row) {
 Result<json> RowsOfJson(const std::string& text, const std::string& source) {
   json parsed = json::parse(text, nullptr, false);
   if (parsed.is_discarded()) return InvalidArgument(source + ": not valid JSON");
-  if (parsed.is_object() && parsed.contains("rows")) parsed = json(parsed["rows"]);
+  // A feature may have this name, too.
+  if (parsed.is_object() && parsed.contains("rows") && parsed["rows"].is_array()) {
+    parsed = json(parsed["rows"]);
+  }
   if (parsed.is_object()) parsed = json::array({json(parsed)});
   const bool rows =
       parsed.is_array() &&

@@ -139,7 +139,7 @@ class EmbeddedRun {
     const Result<json> job = Submit(file);
     const int status = job.ok() ? Finish(*job) : Fail(job.status());
     StopAll();
-    if (!job.ok() && fresh_) RemoveFolder();
+    if (!accepted_ && fresh_) RemoveFolder();
     return status;
   }
 
@@ -195,6 +195,7 @@ class EmbeddedRun {
                            {{"Content-Type", "application/json"}});
       if (!job.ok()) return job.status().WithContext(options_.file);
     }
+    accepted_ = true;
     std::optional<Chaos> chaos;
     if (!options_.chaos.empty()) {
       LEPTON_ASSIGN_OR_RETURN(ChaosPlan plan, ChaosPlan::Parse(options_.chaos));
@@ -225,12 +226,14 @@ class EmbeddedRun {
   // The job's tasks write a checkpoint and end, and it waits for workers that come with --resume.
   Status DrainWorkers() {
     LEPTON_ASSIGN_OR_RETURN(const json workers, client_->List("/v1/workers?state=UP"));
+    Status drained;
     for (const json& worker : workers) {
       const std::string id = UrlEncode(Text(worker, "id"));
-      LEPTON_RETURN_IF_ERROR(
-          client_->Send("POST", "/v1/workers/" + id + ":drain", nullptr).status());
+      const Status one = client_->Send("POST", "/v1/workers/" + id + ":drain", nullptr).status();
+      // One that has left by itself meanwhile, as ranks do that were told to stop too.
+      if (!one.ok() && one.code() != StatusCode::kNotFound && drained.ok()) drained = one;
     }
-    return Status::Ok();
+    return drained;
   }
 
   // Of a run that was refused: nothing is in it.
@@ -308,7 +311,8 @@ class EmbeddedRun {
   const RunOptions& options_;
   StopSignals& signals_;
   fs::path folder_;
-  bool fresh_ = false;  // the folder was not there before
+  bool fresh_ = false;     // the folder was not there before
+  bool accepted_ = false;  // the job is in it
   std::unique_ptr<scheduler::Coordinator> coordinator_;
   LocalAgents agents_;
   size_t workers_ = 0;
@@ -381,13 +385,12 @@ void AddRun(CLI::App& app, Globals& globals) {
   command->add_option("--chaos", options->chaos,
                       "Hurt its tasks on purpose: seed=N[,faults=N]; the result stays the same");
   command->add_flag("--onnx", options->onnx, "Leave the model as model.onnx too");
-  auto* resume = command->add_flag("--resume", options->must_resume,
-                                   "Go on with the run that was stopped or killed there, with the "
-                                   "same spec; of one that is over, its result again");
-  command
-      ->add_flag("--resume-if-any", options->resume_if_any,
-                 "The same, but begin where there is no run: for batch jobs that start again")
-      ->excludes(resume);
+  command->add_flag("--resume", options->must_resume,
+                    "Go on with the run that was stopped or killed there, with the same spec; of "
+                    "one that is over, its result again");
+  command->add_flag("--resume-if-any", options->resume_if_any,
+                    "The same, but begin where there is no run, unless --resume is there too: for "
+                    "batch jobs that start again");
 }
 
 }  // namespace lepton::cli

@@ -268,9 +268,10 @@ Result<JobSpec> JobSpecFromJson(const json& document) {
     spec.optimizer.weight_decay = 0;
   }
   if (spec.loss == "mse" || spec.loss == "next_token") {
-    if (!Has(document, "checkpoint", "keep_best")) {
+    const json checkpoint = document.value("checkpoint", json::object());
+    if (!Has(checkpoint, "keep_best", "metric")) {
       spec.checkpoint.keep_best.metric = "validation/loss";
-      spec.checkpoint.keep_best.mode = "min";
+      if (!Has(checkpoint, "keep_best", "mode")) spec.checkpoint.keep_best.mode = "min";
     }
     if (spec.search && !Has(document, "search", "metric")) {
       spec.search->metric = "validation/loss";

@@ -103,7 +103,7 @@ Status CheckSubmission(const JobSpec& spec) {
                            spec.resources.device);
   }
   const bool trains = spec.kind != JobKind::kEvaluate && spec.kind != JobKind::kBatch;
-  if (trains) {
+  if (trains && spec.checkpoint.keep_best.count > 0) {
     LEPTON_RETURN_IF_ERROR(CheckMetric("checkpoint.keep_best.metric",
                                        spec.checkpoint.keep_best.metric, {"validation", "train"},
                                        {}, spec));

@@ -116,7 +116,7 @@ class Verbs(ClusterTest):
         self.assertIn("/no/such/file.yaml", missing)
 
     def test_rows_that_are_none_are_named(self):
-        for row in ("5", "[1]", '{"rows": 3}', "{"):
+        for row in ("5", "[1]", '{"rows": [3]}', "{"):
             self.assertIn("--row: ", self.cli("predict", "digits", "--row", row, status=2))
         self.assertIn("--limit", self.cli("predict", "digits", "--row", "{}", "--limit", -3, status=2))
 

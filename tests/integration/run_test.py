@@ -258,8 +258,8 @@ class Run(unittest.TestCase):
         begun = lepton("run", spec, "--workers", 1, "--resume-if-any", cwd=self.folder)
         self.assertEqual(begun.returncode, 0, begun.stderr)
         # The workers that the first one chose are no difference.
-        for flag in ("--resume", "--resume-if-any"):
-            again = lepton("run", spec, "--workers", 2, flag, cwd=self.folder)
+        for flags in (["--resume"], ["--resume-if-any"], ["--resume", "--resume-if-any"]):
+            again = lepton("run", spec, "--workers", 2, *flags, cwd=self.folder)
             self.assertEqual(again.returncode, 0, again.stderr)
             self.assertEqual(self.digest(again.stdout), self.digest(begun.stdout))
 

@@ -77,6 +77,11 @@ TEST(JobSpec, FillsDefaultsThatDependOnOtherFields) {
   const Result<JobSpec> mse = ParseJobSpec("{kind: train, dataset: digits, loss: mse}");
   ASSERT_TRUE(mse.ok());
   EXPECT_EQ(mse->checkpoint.keep_best.metric, "validation/loss");
+  const Result<JobSpec> three = ParseJobSpec(
+      "{kind: train, dataset: digits, loss: mse, checkpoint: {keep_best: {count: 3}}}");
+  ASSERT_TRUE(three.ok());
+  EXPECT_EQ(three->checkpoint.keep_best.metric, "validation/loss");
+  EXPECT_EQ(three->checkpoint.keep_best.mode, "min");
 }
 
 struct Refusal {
@@ -251,6 +256,12 @@ TEST(JobSpec, WhatIsAskedForNowMustBeAbleToRun) {
            std::string("{kind: train, dataset: {name: digits, split: {validation: 0}}}"),
            std::string("{kind: train, dataset: digits, loss: next_token, checkpoint: {keep_best: "
                        "{metric: validation/perplexity}}}"),
+           std::string("{kind: train, dataset: digits, loss: next_token, checkpoint: {keep_best: "
+                       "{count: 0}}}"),
+           std::string("{kind: train, dataset: digits, loss: mse, checkpoint: {keep_best: {count: "
+                       "3}}}"),
+           std::string("{kind: train, dataset: digits, loss: mse, checkpoint: {keep_best: {count: "
+                       "0, metric: validation/accuracy}}}"),
            std::string("{kind: evaluate, dataset: digits, model: a@1}"),
            tune(lr),
            tune("metric: train/loss, " + lr),
