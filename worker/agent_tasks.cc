@@ -61,7 +61,7 @@ std::shared_ptr<const GpuShare> Agent::Loop::TakeGpu(const wire::StartTask& star
     gpu_shares_.emplace(GpuNames(static_cast<int>(options_.gpus), std::getenv(kVisibleGpus)),
                         folder.empty() ? GpuShares::DefaultFolder() : folder);
   }
-  return gpu_shares_->Take();
+  return gpu_shares_->Take(start.group_token());
 }
 
 ChildProcess::Command Agent::Loop::TaskCommand(const wire::StartTask& start, const CpuShare& share,

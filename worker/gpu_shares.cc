@@ -53,24 +53,40 @@ std::filesystem::path GpuShares::DefaultFolder() {
 GpuShares::GpuShares(std::vector<std::string> gpus, std::filesystem::path folder)
     : gpus_(std::move(gpus)), locks_(std::move(folder)), own_(Counters(gpus_.size())) {}
 
-std::shared_ptr<const GpuShare> GpuShares::Take() const {
+std::shared_ptr<const GpuShare> GpuShares::Take(const std::string& gang) {
   auto share = std::make_shared<GpuShare>();
   if (gpus_.empty()) return share;
-  size_t chosen = ByLocks(&share->lock);
-  if (!share->lock.valid()) chosen = ByOwnCount();
+  const std::vector<size_t> candidates = Candidates(gang);
+  size_t chosen = ByLocks(candidates, &share->lock);
+  if (!share->lock.valid()) chosen = ByOwnCount(candidates);
   share->gpu = gpus_[chosen];
   share->counted = own_[chosen];
+  if (!gang.empty()) taken_.push_back({gang, chosen, share});
   return share;
 }
 
+std::vector<size_t> GpuShares::Candidates(const std::string& gang) {
+  std::erase_if(taken_, [](const Taken& taken) { return taken.share.expired(); });
+  std::vector<size_t> all, without;
+  for (size_t i = 0; i < gpus_.size(); ++i) {
+    all.push_back(i);
+    const bool its = std::any_of(taken_.begin(), taken_.end(), [&](const Taken& taken) {
+      return taken.gang == gang && taken.gpu == i;
+    });
+    if (!its) without.push_back(i);
+  }
+  return without.empty() ? all : without;
+}
+
 // Not valid: nothing is known of other workers.
-size_t GpuShares::ByLocks(UniqueFd* lock) const {
-  size_t chosen = 0;
+size_t GpuShares::ByLocks(const std::vector<size_t>& candidates, UniqueFd* lock) const {
+  size_t chosen = candidates.front();
   if (!locks_.HasFolder()) return chosen;
   const UniqueFd turn = locks_.AwaitTurn();
   if (!turn.valid()) return chosen;
   int fewest = kMostTasks;
-  for (size_t i = 0; i < gpus_.size() && fewest > 0; ++i) {
+  for (const size_t i : candidates) {
+    if (fewest == 0) break;
     int held = 0;
     UniqueFd free;
     for (int task = 0; task < kMostTasks; ++task) {
@@ -86,11 +102,10 @@ size_t GpuShares::ByLocks(UniqueFd* lock) const {
   return chosen;
 }
 
-size_t GpuShares::ByOwnCount() const {
-  const auto fewest = std::min_element(own_.begin(), own_.end(), [](const auto& a, const auto& b) {
-    return a.use_count() < b.use_count();
+size_t GpuShares::ByOwnCount(const std::vector<size_t>& candidates) const {
+  return *std::min_element(candidates.begin(), candidates.end(), [&](size_t a, size_t b) {
+    return own_[a].use_count() < own_[b].use_count();
   });
-  return static_cast<size_t>(fewest - own_.begin());
 }
 
 }  // namespace lepton::worker

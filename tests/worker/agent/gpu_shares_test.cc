@@ -34,7 +34,7 @@ class GpuSharesTest : public ::testing::TestWithParam<bool> {
 };
 
 TEST_P(GpuSharesTest, GoToTheGpuWithTheFewestTasks) {
-  const GpuShares shares({"0", "1", "MIG-GPU-8/1/0"}, Folder());
+  GpuShares shares({"0", "1", "MIG-GPU-8/1/0"}, Folder());
   std::vector<std::shared_ptr<const GpuShare>> held;
   const auto take = [&] { return held.emplace_back(shares.Take())->gpu; };
   EXPECT_EQ(take(), "0");
@@ -54,7 +54,7 @@ TEST_P(GpuSharesTest, GoToTheGpuWithTheFewestTasks) {
 }
 
 TEST_P(GpuSharesTest, OfManyTasksAreEven) {
-  const GpuShares shares({"0", "1"}, Folder());
+  GpuShares shares({"0", "1"}, Folder());
   std::vector<std::shared_ptr<const GpuShare>> held;
   int of_first = 0;
   for (int i = 0; i < 80; ++i) of_first += held.emplace_back(shares.Take())->gpu == "0";
@@ -62,12 +62,32 @@ TEST_P(GpuSharesTest, OfManyTasksAreEven) {
   EXPECT_EQ(GpuShares({}, Folder()).Take()->gpu, "");
 }
 
+// Where a GPU without a rank of the gang has more tasks than one that has one.
+TEST_P(GpuSharesTest, RanksOfOneGangAreApart) {
+  GpuShares shares({"0", "1"}, Folder());
+  std::vector<std::shared_ptr<const GpuShare>> held;
+  const auto take = [&](const std::string& gang) {
+    return held.emplace_back(shares.Take(gang))->gpu;
+  };
+  EXPECT_EQ(take(""), "0");
+  EXPECT_EQ(take(""), "1");
+  EXPECT_EQ(take(""), "0");
+  EXPECT_EQ(take(""), "1");
+  held[1].reset();
+  held[3].reset();
+  EXPECT_EQ(take("gang"), "1");
+  EXPECT_EQ(take("gang"), "0") << "not again 1, which has fewer";
+  held[4].reset();
+  EXPECT_EQ(take("gang"), "1") << "who takes a lost rank's place";
+  EXPECT_EQ(take("gang"), "1") << "there are more ranks than GPUs";
+}
+
 INSTANTIATE_TEST_SUITE_P(Locked, GpuSharesTest, ::testing::Bool());
 
 TEST(GpuShares, AreAgreedOnByAllWorkersOfAMachine) {
   const TempFolder folder;
-  const GpuShares mine({"0", "1", "2"}, folder.path() / "gpus");
-  const GpuShares yours({"0", "1", "2"}, folder.path() / "gpus");
+  GpuShares mine({"0", "1", "2"}, folder.path() / "gpus");
+  GpuShares yours({"0", "1", "2"}, folder.path() / "gpus");
   const auto a = mine.Take(), b = yours.Take(), c = mine.Take();
   EXPECT_EQ(a->gpu, "0");
   EXPECT_EQ(b->gpu, "1");
