@@ -42,8 +42,22 @@ Result<std::string> EndpointIn(const std::string& folder) {
   return where["link"].get<std::string>();
 }
 
+// The same, waiting for a coordinator that has been there and starts again just now.
+Result<std::string> AwaitEndpointIn(const std::string& folder, StopSignals& signals) {
+  const Deadline deadline = Deadline::In(std::chrono::seconds(60));
+  for (bool first = true;; first = false) {
+    Result<std::string> endpoint = EndpointIn(folder);
+    const bool starts = endpoint.status().code() == StatusCode::kNotFound &&
+                        std::filesystem::exists(folder + "/pool.key");
+    if (endpoint.ok() || !starts || deadline.Expired()) return endpoint;
+    if (first) LOG(INFO) << "waiting for the coordinator of " << folder;
+    if (signals.Wait(Deadline::In(std::chrono::milliseconds(100)))) return endpoint;
+  }
+}
+
 // The link's endpoint and the pool's key, from --join's folder or from the two flags.
-Status FindCoordinator(const WorkerOptions& options, worker::AgentOptions* agent) {
+Status FindCoordinator(const WorkerOptions& options, StopSignals& signals,
+                       worker::AgentOptions* agent) {
   std::string folder = options.join;
   if (folder.empty()) {
     const char* env = std::getenv("LEPTON_DATA_DIR");
@@ -53,7 +67,7 @@ Status FindCoordinator(const WorkerOptions& options, worker::AgentOptions* agent
     agent->coordinator =
         options.link.find("://") == std::string::npos ? "tcp://" + options.link : options.link;
   } else {
-    const Result<std::string> endpoint = EndpointIn(folder);
+    const Result<std::string> endpoint = AwaitEndpointIn(folder, signals);
     if (!endpoint.ok()) {
       return endpoint.status().WithContext(
           "no coordinator to join: give --join its data folder, or --link host:port and "
@@ -72,12 +86,12 @@ Status FindCoordinator(const WorkerOptions& options, worker::AgentOptions* agent
   return Status::Ok();
 }
 
-Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options) {
+Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options, StopSignals& signals) {
   LEPTON_RETURN_IF_ERROR(kernels::CheckBf16Sums());
   LEPTON_RETURN_IF_ERROR(kernels::CheckCpuIsa());
   worker::AgentOptions agent;
   agent.cpu_folder = worker::CpuShares::DefaultFolder();
-  LEPTON_RETURN_IF_ERROR(FindCoordinator(options, &agent));
+  LEPTON_RETURN_IF_ERROR(FindCoordinator(options, signals, &agent));
   const Launch launch = DetectLaunch();
   agent.launcher = launch.info;
   // Processes of one mpirun share the host's cores.
@@ -111,7 +125,7 @@ Result<worker::AgentOptions> MakeOptions(const WorkerOptions& options) {
 int RunWorker(const Globals& globals, const WorkerOptions& options) {
   StopSignals signals;
   InitLogging({.role = "worker", .min_level = 0, .verbosity = globals.verbosity});
-  Result<worker::AgentOptions> agent_options = MakeOptions(options);
+  Result<worker::AgentOptions> agent_options = MakeOptions(options, signals);
   if (!agent_options.ok()) return Fail(agent_options.status());
   LocalAgents agents;
   if (const Status added = agents.Add(*std::move(agent_options)); !added.ok()) return Fail(added);
