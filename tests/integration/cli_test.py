@@ -115,6 +115,18 @@ class Verbs(ClusterTest):
         missing = self.cli("submit", "/no/such/file.yaml", status=1)
         self.assertIn("/no/such/file.yaml", missing)
 
+    def test_a_worker_waits_for_a_coordinator_that_starts_again(self):
+        cluster = Cluster(workers=0)
+        self.addCleanup(cluster.stop)
+        cluster.coordinator.terminate()
+        self.assertEqual(cluster.coordinator.wait(20), 0)
+        worker = cluster.start_worker("early")
+        log = cluster.folder / "worker-early.log"
+        wait_until(lambda: "waiting for the coordinator" in log.read_text(), 20, "the worker to wait")
+        self.assertIsNone(worker.poll())
+        cluster.start_coordinator()
+        cluster.wait_for_workers(1)
+
     def test_rows_that_are_none_are_named(self):
         for row in ("5", "[1]", '{"rows": [3]}', "{"):
             self.assertIn("--row: ", self.cli("predict", "digits", "--row", row, status=2))
