@@ -29,8 +29,7 @@ class Executor {
         arena_(std::move(arena)) {}
 
   // The plan for these input types: from the cache, or made now. Valid until another one is asked
-  // for. `*made` (may be null) says whether it is new and so has nothing bound
-  // yet.
+  // for. `*made` (may be null) says whether it is new and so has nothing bound yet.
   Result<Plan*> PlanFor(std::span<const TensorType> inputs, bool* made = nullptr);
   // The one that was asked for last; null: none was.
   Plan* Latest() { return plans_.empty() ? nullptr : plans_.front().plan.get(); }
