@@ -47,7 +47,7 @@ class History {
   void Write();
 
   // Whether Trim must be called: a limit is exceeded, or age was not looked at for a while. True
-  // once, until it was. Cheap.
+  // once, until it was and has returned. Cheap.
   bool TrimDue();
   // Deletes what is over the limits, counted in lepton_history_trimmed_rows_total. Reads and writes
   // go on meanwhile.

@@ -137,7 +137,6 @@ void History::Trim() {
   const std::unique_lock trimming(trimming_, std::try_to_lock);
   if (!trimming.owns_lock()) return;
   over_limit_ = false;
-  trim_called_ = false;
   if (limits_.max_age > Duration(0)) {
     age_checked_ms_ = clock_.WallMs();
     TrimByAge(logs_);
@@ -146,6 +145,8 @@ void History::Trim() {
   TrimLogs();
   ThinMetrics();
   TrimTotal();
+  // Not earlier: a call that finds this one under way does nothing, so none may be asked for.
+  trim_called_ = false;
 }
 
 void History::TrimByAge(Table& table) {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
 
 #include "runtime/base/file.h"
@@ -246,6 +247,72 @@ TEST_F(HistoryTest, TrimmingRunsBesideWritersAndReaders) {
   ASSERT_TRUE(store_->Delete("metrics", {std::string("j1\0u", 4)}).ok());
   Open({});
   EXPECT_EQ(counted, history_->stored_bytes()) << "what was counted must be what is there";
+}
+
+// Its scans wait while `shut`; the rest is another store's.
+class SlowStore final : public storage::MetadataStore {
+ public:
+  explicit SlowStore(MetadataStore& store) : store_(store) {}
+  Result<std::vector<Row>> Scan(std::string_view table, std::string_view from, std::string_view to,
+                                size_t limit) const override {
+    waiting = shut.load();
+    waiting.notify_all();
+    shut.wait(true);
+    return store_.Scan(table, from, to, limit);
+  }
+  Result<uint64_t> Append(const std::vector<std::string>& records) override {
+    return store_.Append(records);
+  }
+  uint64_t last_seq() const override { return store_.last_seq(); }
+  Status Replay(uint64_t after_seq,
+                const std::function<Status(uint64_t, std::string_view)>& each) const override {
+    return store_.Replay(after_seq, each);
+  }
+  Status WriteSnapshot(uint64_t seq, std::string_view state, uint64_t keep_after) override {
+    return store_.WriteSnapshot(seq, state, keep_after);
+  }
+  Result<std::optional<Snapshot>> ReadSnapshot() const override { return store_.ReadSnapshot(); }
+  Status Put(std::string_view table, const std::vector<Row>& rows) override {
+    return store_.Put(table, rows);
+  }
+  Result<std::optional<std::string>> Get(std::string_view table,
+                                         std::string_view key) const override {
+    return store_.Get(table, key);
+  }
+  Status Delete(std::string_view table, const std::vector<std::string>& keys) override {
+    return store_.Delete(table, keys);
+  }
+  Status DeleteRange(std::string_view table, std::string_view from, std::string_view to) override {
+    return store_.DeleteRange(table, from, to);
+  }
+  Status Flush() override { return store_.Flush(); }
+
+  std::atomic<bool> shut{false};
+  mutable std::atomic<bool> waiting{false};
+
+ private:
+  MetadataStore& store_;
+};
+
+// A busy job goes over its limit again while the first trim still reads.
+TEST_F(HistoryTest, TrimmingGoesOnAfterOneThatWasAskedForMeanwhile) {
+  SlowStore slow(*store_);
+  history_ = std::make_unique<History>(slow, clock_, HistoryLimits{.log_bytes_per_job = 4'096});
+  const std::string line(100, 'x');
+  for (int i = 0; i < 50; ++i) Log("j1", line);
+  ASSERT_TRUE(history_->TrimDue());
+  slow.shut = true;
+  std::thread trim([&] { history_->Trim(); });
+  slow.waiting.wait(false);
+  Log("j1", line);
+  TrimIfDue();
+  slow.shut = false;
+  slow.shut.notify_all();
+  trim.join();
+  for (int i = 0; i < 50; ++i) Log("j1", line);
+  EXPECT_TRUE(history_->TrimDue());
+  history_->Trim();
+  EXPECT_LE(history_->stored_bytes(), 4'096u);
 }
 
 }  // namespace
