@@ -28,9 +28,9 @@ void Reactor::On(const Input& input, Effects& effects) {
 
 std::optional<int64_t> Reactor::next_timer_ms() const {
   int64_t next = std::numeric_limits<int64_t>::max();
-  // Times that have passed wait for something else than time: slots, or a worker.
+  // Times that a Tick has seen pass wait for something else than time: slots, or a worker.
   auto at = [&](int64_t wall_ms) {
-    if (wall_ms > now_ms_) next = std::min(next, wall_ms);
+    if (wall_ms > ticked_ms_) next = std::min(next, wall_ms);
   };
   for (const auto& [id, wall_ms] : unconfirmed_) at(wall_ms);
   for (const auto& [id, worker] : state_.workers) {
@@ -46,9 +46,9 @@ std::optional<int64_t> Reactor::next_timer_ms() const {
     if (gang.state() == GANG_STARTING) at(StartDeadline(gang, options_));
     if (gang.state() == GANG_STOPPING) at(gang.stopping_ms() + options_.stop_timeout_ms);
     if (gang.result_ms() > 0) at(gang.result_ms() + options_.stop_timeout_ms);
-    if (gang.sharded()) at(ShardTimer(gang, state_.jobs.at(JobId(gang.job_id())), now_ms_));
+    if (gang.sharded()) at(ShardTimer(gang, state_.jobs.at(JobId(gang.job_id())), ticked_ms_));
     if (gang.elastic())
-      at(ElasticTimer(gang, state_.Spec(JobId(gang.job_id())), options_, now_ms_));
+      at(ElasticTimer(gang, state_.Spec(JobId(gang.job_id())), options_, ticked_ms_));
   }
   for (const auto& [name, deployment] : state_.deployments) at(deployment.retry_at_ms());
   if (next == std::numeric_limits<int64_t>::max()) return std::nullopt;
@@ -69,6 +69,7 @@ void Turn::Run() {
 }
 
 void Turn::On(const Tick&) {
+  reactor_.ticked_ms_ = now_;
   TickWorkers();
   // Copies: what a tick does may end gangs and jobs.
   std::vector<std::string> gangs;

@@ -44,7 +44,8 @@ class Reactor {
   void On(const Input& input, Effects& effects);
 
   const State& state() const { return state_; }
-  // When a Tick is due next, in wall milliseconds; nothing when no time-out is pending.
+  // When a Tick is due next, in wall milliseconds; nothing when no time-out is pending. It may have
+  // passed: since the last Tick, or while there was no reactor.
   std::optional<int64_t> next_timer_ms() const;
 
  private:
@@ -53,6 +54,7 @@ class Reactor {
   State state_;
   // Not durable, and never needed for a decision that a replay must repeat.
   int64_t now_ms_;
+  int64_t ticked_ms_ = 0;                               // the last Tick's time; 0: none yet
   bool dirty_ = true;                                   // slots or wishes changed: schedule
   std::map<WorkerId, int64_t> unconfirmed_;             // lost at this time unless Hello comes
   std::unordered_map<std::string, uint64_t> seen_seq_;  // newest report per task, logs included

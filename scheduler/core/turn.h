@@ -19,12 +19,12 @@ namespace lepton::scheduler {
 // Until when a gang that is starting must be up.
 int64_t StartDeadline(const Gang& gang, const ReactorOptions& options);
 // When an elastic gang may try another seat (0: at once; the largest: never again), and when it
-// next needs a Tick (the largest: never).
+// next needs a Tick, after the one at `ticked_ms` (the largest: never).
 int64_t JoinRetryMs(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options);
 int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options,
-                     int64_t now);
-// When a sharded gang's hands are to be looked at again (the largest: never).
-int64_t ShardTimer(const Gang& gang, const Job& job, int64_t now);
+                     int64_t ticked_ms);
+// When a sharded gang's hands are to be looked at again, after `ticked_ms` (the largest: never).
+int64_t ShardTimer(const Gang& gang, const Job& job, int64_t ticked_ms);
 // base * 2^(restarts - 1), at most `cap`.
 int64_t BackoffMs(int64_t base_ms, int restarts, int64_t cap_ms);
 

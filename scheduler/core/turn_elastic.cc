@@ -34,6 +34,11 @@ int JoinFailures(const Gang& gang, int64_t* last_ms) {
   return failures;
 }
 
+// Until when a seat must be up. Its gang's signs of life are its own too.
+int64_t SeatDeadline(const Gang& gang, const Task& task, const ReactorOptions& options) {
+  return std::max(task.placed_ms(), gang.alive_ms()) + options.start_timeout_ms;
+}
+
 }  // namespace
 
 int64_t JoinRetryMs(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options) {
@@ -46,10 +51,10 @@ int64_t JoinRetryMs(const Gang& gang, const spec::JobSpec& spec, const ReactorOp
 }
 
 int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options,
-                     int64_t now) {
+                     int64_t ticked_ms) {
   int64_t next = std::numeric_limits<int64_t>::max();
   auto at = [&](int64_t wall_ms) {
-    if (wall_ms > now) next = std::min(next, wall_ms);
+    if (wall_ms > ticked_ms) next = std::min(next, wall_ms);
   };
   if (!Goes(gang)) return next;
   for (const uint32_t seat : gang.members()) {
@@ -62,7 +67,7 @@ int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorO
   for (const Cut& cut : gang.cuts()) at(cut.retry_at_ms());
   for (const Task& task : gang.tasks()) {
     const bool starts = IsAlive(task) && !task.has_endpoint() && !task.takes_shards();
-    if (starts) at(task.placed_ms() + options.start_timeout_ms);
+    if (starts) at(SeatDeadline(gang, task, options));
   }
   return next;
 }
@@ -338,10 +343,8 @@ void Turn::TickElastic(const std::string& gang_id) {
     const bool starting = task.group_epoch() == 0;
     const bool member = IsMember(gang, task);
     const int64_t deadline = FormingDeadline(gang, task, budget);
-    if (starting
-            ? gang.state() != GANG_STARTING &&
-                  now_ >= std::max(task.placed_ms(), gang.alive_ms()) + options_.start_timeout_ms
-            : member && deadline > 0 && now_ >= deadline) {
+    if (starting ? gang.state() != GANG_STARTING && now_ >= SeatDeadline(gang, task, options_)
+                 : member && deadline > 0 && now_ >= deadline) {
       late.push_back(task);
     }
   }

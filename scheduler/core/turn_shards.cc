@@ -35,11 +35,11 @@ int64_t LatenessMs(const Shards& shards) {
 
 }  // namespace
 
-int64_t ShardTimer(const Gang& gang, const Job& job, int64_t now) {
+int64_t ShardTimer(const Gang& gang, const Job& job, int64_t ticked_ms) {
   if (!gang.sharded() || gang.state() == GANG_STOPPING || gang.has_result()) {
     return std::numeric_limits<int64_t>::max();
   }
-  return NextLateMs(HandsOf(gang), now, LatenessMs(job.shards()));
+  return NextLateMs(HandsOf(gang), ticked_ms, LatenessMs(job.shards()));
 }
 
 void Turn::DealHands(const std::string& gang_id, std::set<uint32_t> tell) {

@@ -95,6 +95,18 @@ TEST_F(ElasticGang, ADeadRankCostsNoRestart) {
   EXPECT_EQ(ledger.total(), 17);
 }
 
+TEST_F(ElasticGang, ASeatThatNeverComesIsGivenUpAMinuteAfterTheLastSignOfLife) {
+  Start(1, 2, 3);
+  sim.Hello("w2");
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  sim.now += 30'000;
+  sim.Progress(Seat(0), 8);
+  sim.Pass(59'999);
+  EXPECT_EQ(gang().tasks(2).state(), TASK_PLACED);
+  sim.Pass(1);
+  EXPECT_EQ(gang().tasks(2).state(), TASK_LOST);
+}
+
 TEST_F(ElasticGang, ASurvivorThatTellsFirstDoesNotHideWhoDied) {
   Start(1, 3);
   sim.Endpoint(Seat(0), 1, "rank 1 is gone");

@@ -60,6 +60,32 @@ TEST(Recovery, TooFewWorkersLeftMeansQueuedWithTheReason) {
   EXPECT_EQ(sim.StateOf(two.id), "STARTING");
 }
 
+TEST(Recovery, ABackOffThatEndsWhileTheCoordinatorIsAwayEndsWithItsReturn) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.Finish(id + ".a1.r0", "INTERNAL", "oops");
+  ASSERT_EQ(sim.StateOf(id), "RECOVERING");
+  sim.now += 2'000;
+  sim.Restart();
+  sim.Hello("w1");
+  sim.Pass(10'000);
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
+TEST(Recovery, ATimeThatPassesWithAnotherInputStillGetsItsTick) {
+  Sim sim;
+  spec::JobSpec spec = Sim::Train();
+  spec.deadline = std::chrono::seconds(1);
+  const std::string id = sim.Submit(spec);
+  sim.now += 2'000;
+  sim.Hello("w1");
+  sim.Pass(10);
+  EXPECT_EQ(sim.StateOf(id), "STOPPING");
+  EXPECT_EQ(sim.job(id).reason_code(), "DEADLINE");
+}
+
 TEST(Recovery, WorkerLostWhileStarting) {
   TwoRanks two;
   two.sim.Lose("w1");
