@@ -7,6 +7,7 @@
 #include "runtime/ops/bias_add.h"
 #include "runtime/ops/binary_cross_entropy.h"
 #include "runtime/ops/broadcast_to.h"
+#include "runtime/ops/cached_attention.h"
 #include "runtime/ops/cast.h"
 #include "runtime/ops/concat.h"
 #include "runtime/ops/conv2d.h"
@@ -59,6 +60,7 @@ const graph::OpSet& OpList() {
       &BinaryCrossEntropyGradOp(),
       &BinaryCrossEntropyOp(),
       &BroadcastToOp(),
+      &CachedAttentionOp(),
       &CastOp(),
       &ConcatOp(),
       &Conv2dInputGradOp(),
@@ -101,6 +103,7 @@ const graph::OpSet& OpList() {
       &ReshapeOp(),
       &RmsNormGradOp(),
       &RmsNormOp(),
+      &RopeAnglesOp(),
       &RopeOp(),
       &ScaleOp(),
       &SigmoidGradOp(),

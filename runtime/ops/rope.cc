@@ -8,18 +8,31 @@
 namespace lepton::ops {
 namespace {
 
+Status CheckFrequencies(const Attributes& attributes) {
+  const std::string scaling = attributes.Text("scaling", "none");
+  if (scaling != "none" && scaling != "linear" && scaling != "llama3") {
+    return InvalidArgument("scaling is '" + scaling + "'; must be none, linear or llama3");
+  }
+  const double low = attributes.Float("low_freq_factor", 1);
+  if (!(attributes.Float("base", 10000) > 0) || !(attributes.Float("factor", 1) > 0) ||
+      !(low > 0) || !(attributes.Float("high_freq_factor", 4) > low) ||
+      attributes.Int("original_context", 8192) < 1) {
+    return InvalidArgument(
+        "base, factor, low_freq_factor and original_context must be positive, and "
+        "high_freq_factor above low_freq_factor");
+  }
+  return Status::Ok();
+}
+
 class Rope final : public DifferentiableOp {
  public:
   Rope() : DifferentiableOp("rope") {}
 
   Result<Types> Infer(std::span<const TensorType> inputs,
                       const Attributes& attributes) const override {
-    LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
+    if (inputs.size() != 2) LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
     LEPTON_RETURN_IF_ERROR(ExpectRows(inputs, 0, inputs[0].dtype));
     LEPTON_RETURN_IF_ERROR(ExpectFloat(inputs, 0));
-    LEPTON_RETURN_IF_ERROR(attributes.CheckNames(
-        {"size", "base", "dims", "offset", "interleaved", "scaling", "factor", "low_freq_factor",
-         "high_freq_factor", "original_context", "inverse"}));
     const Shape& x = inputs[0].shape;
     const int64_t size = attributes.Int("size", x.back());
     const int64_t dims = attributes.Int("dims", size);
@@ -27,24 +40,26 @@ class Rope final : public DifferentiableOp {
       return InvalidArgument("the last axis of " + x.ToString() +
                              " must be a multiple of size, and dims even and at most size");
     }
-    const std::string scaling = attributes.Text("scaling", "none");
-    if (scaling != "none" && scaling != "linear" && scaling != "llama3") {
-      return InvalidArgument("scaling is '" + scaling + "'; must be none, linear or llama3");
+    if (inputs.size() == 2) {
+      LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"size", "dims", "interleaved"}));
+      std::vector<int64_t> rows = x.extents();
+      rows.back() = dims;
+      LEPTON_RETURN_IF_ERROR(ExpectType(inputs, 1, {DType::kF32, Shape(std::move(rows))}));
+      return Types{inputs[0]};
     }
-    const double low = attributes.Float("low_freq_factor", 1);
-    if (!(attributes.Float("base", 10000) > 0) || !(attributes.Float("factor", 1) > 0) ||
-        !(low > 0) || !(attributes.Float("high_freq_factor", 4) > low) ||
-        attributes.Int("original_context", 8192) < 1) {
-      return InvalidArgument(
-          "base, factor, low_freq_factor and original_context must be positive, and "
-          "high_freq_factor above low_freq_factor");
-    }
+    LEPTON_RETURN_IF_ERROR(attributes.CheckNames(
+        {"size", "base", "dims", "offset", "interleaved", "scaling", "factor", "low_freq_factor",
+         "high_freq_factor", "original_context", "inverse"}));
+    LEPTON_RETURN_IF_ERROR(CheckFrequencies(attributes));
     return Types{inputs[0]};
   }
 
   Result<Gradients> Gradient(Graph& graph, const Node& node,
                              std::span<const ValueId> output_gradients) const override {
     const Attributes& a = node.attributes;
+    if (node.inputs.size() == 2) {
+      return InvalidArgument("rope with angles cannot be differentiated");
+    }
     const int64_t size = a.Int("size", graph.type(node.inputs[0]).shape.back());
     LEPTON_ASSIGN_OR_RETURN(const ValueId dx,
                             graph.Add("rope", {output_gradients[0]},
@@ -60,6 +75,27 @@ class Rope final : public DifferentiableOp {
                                        {"original_context", a.Int("original_context", 8192)},
                                        {"inverse", int64_t{a.Int("inverse") == 0}}}));
     return Gradients{dx};
+  }
+};
+
+class RopeAngles final : public OpWithoutGradient {
+ public:
+  RopeAngles() : OpWithoutGradient("rope_angles") {}
+
+  Result<Types> Infer(std::span<const TensorType> inputs,
+                      const Attributes& attributes) const override {
+    LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
+    LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, 0, DType::kI32, 2));
+    LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"dims", "base", "scaling", "factor",
+                                                  "low_freq_factor", "high_freq_factor",
+                                                  "original_context"}));
+    const int64_t dims = attributes.Int("dims");
+    if (dims < 2 || dims % 2 != 0) {
+      return InvalidArgument("dims is " + std::to_string(dims) + "; must be even and positive");
+    }
+    LEPTON_RETURN_IF_ERROR(CheckFrequencies(attributes));
+    const Shape& positions = inputs[0].shape;
+    return Types{{DType::kF32, Shape({positions[0], positions[1], dims})}};
   }
 };
 
@@ -89,6 +125,11 @@ std::vector<double> RopeFrequencies(int64_t dims, const Attributes& attributes) 
 
 const graph::Op& RopeOp() {
   static const Rope op;
+  return op;
+}
+
+const graph::Op& RopeAnglesOp() {
+  static const RopeAngles op;
   return op;
 }
 

@@ -57,7 +57,9 @@ void Attention(const KernelContext& context);
 void AttentionGrad(const KernelContext& context);
 void PackedAttention(const KernelContext& context);
 void PackedAttentionGrad(const KernelContext& context);
+void CachedAttention(const KernelContext& context);
 void Rope(const KernelContext& context);
+void RopeAngles(const KernelContext& context);
 void RmsNorm(const KernelContext& context);
 void RmsNormGrad(const KernelContext& context);
 

@@ -65,6 +65,11 @@ void AttentionOf(const KernelContext& context, const AttentionPlaces& places) {
   });
 }
 
+// Number i of f32 or bf16.
+double NumberAt(const TensorView& view, int64_t i) {
+  return view.type.dtype == DType::kBF16 ? BF16::ToFloat(view.as<BF16>()[i]) : view.as<float>()[i];
+}
+
 // With p = exp(score - log_sum): dv = p dy, dscore = p (dy v - dy y), dq = scale dscore k and
 // dk = scale dscore q.
 void AttentionGradOf(const KernelContext& context, const AttentionPlaces& places) {
@@ -100,6 +105,62 @@ void AttentionGradOf(const KernelContext& context, const AttentionPlaces& places
 void Attention(const KernelContext& context) {
   AttentionOf(context, kAttentionPlaces);
 }
+// A slot has the keys' rows, then the values', each [capacity, kv_heads * d].
+void CachedAttention(const KernelContext& context) {
+  AttentionShape s(context, kCachedPlaces);
+  s.causal = true;
+  const TensorView &k = context.input(1), &v = context.input(2), &cache = context.input(5);
+  const TensorView& y = context.output(0);
+  const int64_t capacity = context.attributes().Int("capacity");
+  const int64_t pitch = s.kv_heads * s.size;
+  const auto element = static_cast<int64_t>(DTypeSize(k.type.dtype));
+  const auto store = [&](int64_t at, double value) {
+    if (y.type.dtype == DType::kBF16) {
+      y.as<BF16>()[at] = BF16::FromFloat(static_cast<float>(value));
+    } else {
+      y.as<float>()[at] = static_cast<float>(value);
+    }
+  };
+  for (int64_t text = 0; text < s.batch; ++text) {
+    const int64_t slot = context.input(3).as<int32_t>()[text];
+    const int64_t before = context.input(4).as<int32_t>()[text];
+    const int64_t keys_at = slot * cache.shape()[1], values_at = keys_at + capacity * pitch;
+    if (slot >= 0) {
+      const int64_t from = text * s.queries * pitch * element, bytes = s.queries * pitch * element;
+      std::memcpy(cache.as<char>() + (keys_at + before * pitch) * element, k.as<char>() + from,
+                  bytes);
+      std::memcpy(cache.as<char>() + (values_at + before * pitch) * element, v.as<char>() + from,
+                  bytes);
+    }
+    s.keys = before + s.queries;
+    for (int64_t row = 0; row < s.queries * s.heads; ++row) {
+      const int64_t query = row / s.heads, head = row % s.heads;
+      const int64_t at = s.QueryOffset(text, head, query);
+      const int64_t column = head / s.group() * s.size;
+      std::vector<double> scores;
+      for (int64_t j = s.FirstKey(query); slot >= 0 && j < s.EndKey(query); ++j) {
+        double sum = 0;
+        for (int64_t c = 0; c < s.size; ++c) {
+          sum += NumberAt(context.input(0), at + c) * NumberAt(cache, keys_at + j * pitch + column + c);
+        }
+        scores.push_back(s.scale * sum);
+      }
+      double top = -INFINITY, total = 0;
+      for (const double score : scores) top = std::max(top, score);
+      for (const double score : scores) total += std::exp(score - top);
+      for (int64_t c = 0; c < s.size; ++c) {
+        double sum = 0;
+        for (size_t j = 0; j < scores.size(); ++j) {
+          const int64_t key = s.FirstKey(query) + static_cast<int64_t>(j);
+          sum += std::exp(scores[j] - top) / total *
+                 NumberAt(cache, values_at + key * pitch + column + c);
+        }
+        store(at + c, sum);
+      }
+    }
+  }
+}
+
 void AttentionGrad(const KernelContext& context) {
   AttentionGradOf(context, kGradPlaces);
 }
@@ -119,18 +180,42 @@ void Rope(const KernelContext& context) {
   const bool interleaved = context.attributes().Int("interleaved") != 0;
   const double sign = context.attributes().Int("inverse") != 0 ? -1 : 1;
   const auto offset = static_cast<double>(context.attributes().Int("offset"));
-  const std::vector<double> frequencies = ops::RopeFrequencies(dims, context.attributes());
+  const float* angles = context.inputs() == 2 ? context.input(1).as<float>() : nullptr;
+  std::vector<double> frequencies;
+  if (angles == nullptr) frequencies = ops::RopeFrequencies(dims, context.attributes());
   for (int64_t head = 0; head < shape.rows() * heads; ++head) {
     const int64_t row = head / heads;
     const float* x = context.input(0).as<float>() + head * d;
     float* y = context.output(0).as<float>() + head * d;
     std::copy(x, x + d, y);
     for (int64_t i = 0; i < dims / 2; ++i) {
-      const double angle = sign * (offset + static_cast<double>(row % positions)) * frequencies[i];
+      double cosine = 0, sine = 0;
+      if (angles != nullptr) {
+        cosine = angles[row * dims + i];
+        sine = angles[row * dims + dims / 2 + i];
+      } else {
+        const double angle =
+            sign * (offset + static_cast<double>(row % positions)) * frequencies[i];
+        cosine = std::cos(angle);
+        sine = std::sin(angle);
+      }
       const int64_t first = interleaved ? 2 * i : i;
       const int64_t second = interleaved ? 2 * i + 1 : i + dims / 2;
-      y[first] = static_cast<float>(x[first] * std::cos(angle) - x[second] * std::sin(angle));
-      y[second] = static_cast<float>(x[second] * std::cos(angle) + x[first] * std::sin(angle));
+      y[first] = static_cast<float>(x[first] * cosine - x[second] * sine);
+      y[second] = static_cast<float>(x[second] * cosine + x[first] * sine);
+    }
+  }
+}
+
+void RopeAngles(const KernelContext& context) {
+  const int64_t dims = context.attributes().Int("dims");
+  const std::vector<double> frequencies = ops::RopeFrequencies(dims, context.attributes());
+  for (int64_t row = 0; row < context.input(0).elements(); ++row) {
+    const double position = context.input(0).as<int32_t>()[row];
+    float* angles = context.output(0).as<float>() + row * dims;
+    for (int64_t i = 0; i < dims / 2; ++i) {
+      angles[i] = static_cast<float>(std::cos(position * frequencies[i]));
+      angles[dims / 2 + i] = static_cast<float>(std::sin(position * frequencies[i]));
     }
   }
 }

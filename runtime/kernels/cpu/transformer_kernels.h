@@ -7,7 +7,8 @@
 
 namespace lepton::kernels::transformer {
 
-// Keeps the table of sines and cosines.
+// Keeps the table of sines and cosines, unless they come as angles.
 std::unique_ptr<graph::Kernel> CreateRope(const graph::KernelRequest& request);
+std::unique_ptr<graph::Kernel> CreateRopeAngles(const graph::KernelRequest& request);
 
 }  // namespace lepton::kernels::transformer

@@ -25,7 +25,9 @@ class Rope final : public graph::Kernel {
         d_(request.attributes->Int("size", width_)),
         positions_(request.inputs[0].shape[request.inputs[0].shape.rank() - 2]),
         dims_(request.attributes->Int("dims", d_)),
-        interleaved_(request.attributes->Int("interleaved") != 0) {
+        interleaved_(request.attributes->Int("interleaved") != 0),
+        has_angles_(request.inputs.size() == 2) {
+    if (has_angles_) return;
     const double sign = request.attributes->Int("inverse") != 0 ? -1 : 1;
     const auto offset = static_cast<double>(request.attributes->Int("offset"));
     const std::vector<double> frequencies = ops::RopeFrequencies(dims_, *request.attributes);
@@ -52,17 +54,30 @@ class Rope final : public graph::Kernel {
           to = wide.data() + width_;
           simd::BestLoops().to_f32(width_, x.as<uint16_t>() + row * width_, wide.data());
         }
-        for (int64_t at = 0; at < width_; at += d_) RunHead(row % positions_, from + at, to + at);
+        const Angles angles = AnglesOf(context, row);
+        for (int64_t at = 0; at < width_; at += d_) RunHead(angles, from + at, to + at);
         if (bf16) simd::BestLoops().to_bf16(width_, to, y.as<uint16_t>() + row * width_);
       }
     });
   }
 
  private:
-  void RunHead(int64_t position, const float* x, float* y) const {
+  struct Angles {
+    const float *cosines, *sines;
+  };
+  Angles AnglesOf(const KernelContext& context, int64_t row) const {
     const int64_t half = dims_ / 2;
-    const float* cosines = cosines_.data() + position * half;
-    const float* sines = sines_.data() + position * half;
+    if (has_angles_) {
+      const float* angles = context.input(1).as<float>() + row * dims_;
+      return {angles, angles + half};
+    }
+    const int64_t at = row % positions_ * half;
+    return {cosines_.data() + at, sines_.data() + at};
+  }
+
+  void RunHead(const Angles& angles, const float* x, float* y) const {
+    const int64_t half = dims_ / 2;
+    const auto [cosines, sines] = angles;
     const int64_t step = interleaved_ ? 2 : 1;
     const int64_t apart = interleaved_ ? 1 : half;
     for (int64_t i = 0; i < half; ++i) {
@@ -76,10 +91,42 @@ class Rope final : public graph::Kernel {
 
   const int64_t width_, d_, positions_, dims_;
   const bool interleaved_;
+  const bool has_angles_;  // come with the rows
   std::vector<float> cosines_, sines_;  // [position, pair]
 };
 
+class RopeAngles final : public graph::Kernel {
+ public:
+  explicit RopeAngles(const graph::KernelRequest& request)
+      : dims_(request.attributes->Int("dims")),
+        frequencies_(ops::RopeFrequencies(dims_, *request.attributes)) {}
+
+  void Run(const KernelContext& context) override {
+    const auto* positions = context.input(0).as<int32_t>();
+    float* angles = context.output(0).as<float>();
+    ComputeLoop(context.input(0).elements(), RowGrain(64 * dims_), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        float* cosines = angles + row * dims_;
+        float* sines = cosines + dims_ / 2;
+        for (int64_t i = 0; i < dims_ / 2; ++i) {
+          const double angle = static_cast<double>(positions[row]) * frequencies_[i];
+          cosines[i] = static_cast<float>(std::cos(angle));
+          sines[i] = static_cast<float>(std::sin(angle));
+        }
+      }
+    });
+  }
+
+ private:
+  const int64_t dims_;
+  const std::vector<double> frequencies_;
+};
+
 }  // namespace
+
+std::unique_ptr<graph::Kernel> CreateRopeAngles(const graph::KernelRequest& request) {
+  return std::make_unique<RopeAngles>(request);
+}
 
 std::unique_ptr<graph::Kernel> CreateRope(const graph::KernelRequest& request) {
   return std::make_unique<Rope>(request);

@@ -214,6 +214,7 @@ std::vector<std::vector<size_t>> NarrowInputs(std::string_view op) {
   if (op == "batch_norm_grad") return {{0, 4}};
   if (op == "attention") return {{0, 1, 2}};
   if (op == "attention_grad") return {{0, 1, 2, 3, 5}};
+  if (op == "cached_attention") return {{0, 1, 2, 5}};
   if (op == "conv2d") return {{0, 1}};
   if (op == "conv2d_int8") return {{0}};
   if (op == "conv2d_input_grad" || op == "conv2d_weight_grad") return {{0, 1}, {0, 1, 2}};
@@ -396,6 +397,9 @@ std::vector<HostTensor> RunKernel(const graph::KernelEntry& entry, OpCase& op_ca
                                    static_cast<graph::DeviceRunState*>(run_state.data())));
   for (size_t i = 0; i < outputs.size(); ++i) {
     places[op_case.inputs.size() + i].CopyOut(outputs[i].data.data());
+  }
+  for (size_t i = 0; i < op_case.inputs.size(); ++i) {
+    places[i].CopyOut(op_case.inputs[i].data.data());
   }
   return outputs;
 }

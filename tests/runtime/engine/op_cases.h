@@ -54,7 +54,7 @@ void AddTransformerCases(std::string_view op, int64_t rows, int64_t n, std::vect
 void AddBroadcastCases(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases);
 
 // Runs one kernel on a case, on the accelerator if there is one; the outputs' types come from the
-// op's own shape rule.
+// op's own shape rule. Inputs that the op changes are changed.
 std::vector<HostTensor> RunKernel(const graph::KernelEntry& entry, OpCase& op_case,
                                   const graph::RunState& state, Accelerator* accelerator = nullptr);
 // Whether the kernel takes the case on this CPU, or this accelerator.

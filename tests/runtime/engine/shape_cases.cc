@@ -69,6 +69,17 @@ void AddBatchMatmuls(DType dtype, int64_t m, int64_t n, std::vector<OpCase>& cas
   }
 }
 
+void AddRopeAngles(int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  const int64_t dims = std::max<int64_t>(2, std::min<int64_t>(n, 64) / 2 * 2);
+  for (const graph::Attributes& scaling :
+       {graph::Attributes{{"dims", dims}},
+        graph::Attributes{{"dims", dims}, {"scaling", "linear"}, {"factor", 4.0}, {"base", 500.0}}}) {
+    cases.push_back(
+        MakeCase(scaling.Text("scaling"), scaling, {},
+                 RandomTensor({DType::kI32, {2, std::min<int64_t>(rows, 40)}}, 95, 0, 3000)));
+  }
+}
+
 }  // namespace
 
 void AddShapeCases(std::string_view op, DType dtype, int64_t rows, int64_t n,
@@ -93,6 +104,8 @@ void AddShapeCases(std::string_view op, DType dtype, int64_t rows, int64_t n,
                                RandomTensor(type, 30), RandomTensor({dtype, Shape(extents)}, 31),
                                RandomTensor(type, 32)));
     }
+  } else if (op == "rope_angles" && dtype == DType::kI32) {
+    AddRopeAngles(rows, n, cases);
   } else if (op == "positions" && dtype == DType::kI32) {
     for (const int64_t offset : {0, 3}) {
       cases.push_back(MakeCase("", {{"offset", offset}, {"limit", rows + offset}}, {},

@@ -1,6 +1,7 @@
 // Cases of the ops of transformers.
 #include <algorithm>
 
+#include "runtime/ops/cached_attention.h"
 #include "tests/runtime/engine/op_cases.h"
 
 namespace lepton::engine_test {
@@ -86,6 +87,31 @@ void AddPackedAttention(bool gradient, int64_t rows, int64_t n, std::vector<OpCa
   }
 }
 
+// Texts that begin: how a kernel lays the cache out is its own, so no case can have one that is
+// filled. What is behind a beginning, cached_attention_test.cc has.
+void AddCachedAttention(int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  const int64_t queries = std::min<int64_t>(rows, 150);
+  const int64_t size = std::min<int64_t>(n, 40);
+  const int64_t capacity = (queries + 31) / 32 * 32;
+  for (const int64_t window : {0, 3}) {
+    const Attributes attributes{{"heads", int64_t{4}},
+                                {"kv_heads", int64_t{2}},
+                                {"capacity", capacity},
+                                {"window", window}};
+    OpCase op_case = MakeCase(
+        window == 0 ? "whole" : "window", attributes, {},
+        RandomTensor(F32({3, queries, 4 * size}), 91, -1, 1),
+        RandomTensor(F32({3, queries, 2 * size}), 92, -1, 1),
+        RandomTensor(F32({3, queries, 2 * size}), 93, -1, 1), MakeTensor({DType::kI32, {3}}),
+        MakeTensor({DType::kI32, {3}}),
+        RandomTensor(F32({2, ops::CacheElements(2, size, capacity)}), 94, -1, 1));
+    const int32_t slots[] = {1, -1, 0};
+    std::copy_n(slots, 3, op_case.inputs[3].data.as<int32_t>());
+    std::fill_n(op_case.inputs[4].data.as<int32_t>(), 3, 0);
+    cases.push_back(std::move(op_case));
+  }
+}
+
 void AddRopes(int64_t rows, int64_t n, std::vector<OpCase>& cases) {
   const int64_t size = std::max<int64_t>(2, std::min<int64_t>(n, 64) / 2 * 2);
   const Attributes variants[] = {
@@ -99,6 +125,12 @@ void AddRopes(int64_t rows, int64_t n, std::vector<OpCase>& cases) {
   for (const Attributes& attributes : variants) {
     cases.push_back(MakeCase(attributes.Text("scaling"), attributes, {0},
                              RandomTensor(F32({2, std::min<int64_t>(rows, 40), size}), 61)));
+  }
+  const int64_t texts = std::min<int64_t>(rows, 40);
+  for (const int64_t interleaved : {0, 1}) {
+    cases.push_back(MakeCase("angles", {{"size", size}, {"interleaved", interleaved}}, {},
+                             RandomTensor(F32({2, texts, 2 * size}), 61),
+                             RandomTensor(F32({2, texts, size}), 62, -1, 1)));
   }
 }
 
@@ -134,6 +166,8 @@ void AddTransformerCases(std::string_view op, int64_t rows, int64_t n, std::vect
     AddPackedAttention(op == "packed_attention_grad", rows, n, cases);
   } else if (op == "pool_tokens" || op == "pool_tokens_grad") {
     AddPools(op == "pool_tokens_grad", rows, n, cases);
+  } else if (op == "cached_attention") {
+    AddCachedAttention(rows, n, cases);
   } else if (op == "rope") {
     AddRopes(rows, n, cases);
   } else if (op == "rms_norm") {

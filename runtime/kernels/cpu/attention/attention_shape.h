@@ -19,6 +19,8 @@ struct AttentionPlaces {
 };
 inline constexpr AttentionPlaces kAttentionPlaces{false, 0, 1, 2, 3, -1, -1, -1, -1, -1, -1};
 inline constexpr AttentionPlaces kPackedPlaces{true, 0, 0, 0, 1, -1, -1, -1, -1, -1, -1};
+// Of the texts' new rows alone, without what is cached. No key bias.
+inline constexpr AttentionPlaces kCachedPlaces{false, 0, 1, 2, 99, -1, -1, -1, -1, -1, -1};
 inline constexpr AttentionPlaces kGradPlaces{false, 0, 1, 2, 6, 3, 4, 5, 0, 1, 2};
 inline constexpr AttentionPlaces kPackedGradPlaces{true, 0, 0, 0, 4, 1, 2, 3, 0, 0, 0};
 

@@ -20,6 +20,8 @@ inline constexpr int64_t kTile = 256;  // keys, and in the backward pass queries
 
 void Forward(const graph::KernelContext& context);
 void Backward(const graph::KernelContext& context);
+// cached_attention (cached.cc).
+void CachedForward(const graph::KernelContext& context);
 // The same of packed_attention: heads are read and written where they lie in the packed rows.
 void PackedForward(const graph::KernelContext& context);
 void PackedBackward(const graph::KernelContext& context);

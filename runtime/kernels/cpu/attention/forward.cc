@@ -6,7 +6,9 @@
 
 #include "runtime/kernels/cpu/attention/ahead.h"
 #include "runtime/kernels/cpu/attention/attention_shape.h"
+#include "runtime/kernels/cpu/attention/cut.h"
 #include "runtime/kernels/cpu/attention/flash.h"
+#include "runtime/kernels/cpu/attention/forward_head.h"
 #include "runtime/kernels/cpu/attention/operand.h"
 #include "runtime/kernels/cpu/compute_loop.h"
 #include "runtime/kernels/cpu/simd/loops.h"
@@ -21,15 +23,6 @@ using graph::KernelContext;
 // Rows ahead of need, after a block: few, or they would wait for each other.
 constexpr int64_t kFetchedForward = 18;
 
-const Micro& MicroOf(DType dtype) {
-  return dtype == DType::kBF16 ? gemm::Bf16Micro() : gemm::F32Micro();
-}
-
-Rows HeadRows(const TensorView& view, int64_t offset, int64_t pitch, int64_t count, int64_t size) {
-  return {view.as<char>() + offset * static_cast<int64_t>(DTypeSize(view.type.dtype)),
-          view.type.dtype, pitch, count, size};
-}
-
 // One head's forward pass.
 class ForwardHead {
  public:
@@ -43,8 +36,8 @@ class ForwardHead {
         image_(image),
         head_(head),
         padded_size_(PaddedTo(s.size, micro_.block_rows)),
-        unit_(std::lcm(micro_.block_rows, kPanelColumns)),
-        tile_(kTile / unit_ * unit_),
+        unit_(KeyUnit(micro_)),
+        tile_(TileKeys(micro_)),
         bias_(context.inputs() > places.bias
                   ? context.input(places.bias).as<float>() + image * s.keys
                   : nullptr) {}
@@ -105,8 +98,9 @@ class ForwardHead {
     std::fill_n(tops_, kPanelColumns, -std::numeric_limits<float>::infinity());
     std::fill_n(totals_, kPanelColumns, 0.0f);
     const int64_t end = s_.EndKey(first + count - 1);
-    for (int64_t key = s_.FirstKey(first) / unit_ * unit_; key < end; key += tile_) {
-      Tile(first, count, key, std::min(end, key + tile_), sums);
+    for (int64_t key = s_.FirstKey(first) / unit_ * unit_, next = 0; key < end; key = next) {
+      next = std::min(end, NextTile(key, tile_));
+      Tile(first, count, key, next, sums);
     }
     Store(first, count, sums);
   }
@@ -203,12 +197,12 @@ class ForwardHead {
   }
 
   void Store(int64_t first, int64_t count, const float* sums) const {
-    float* log_sums =
-        context_.output(1).as<float>() + (image_ * s_.heads + head_) * s_.queries + first;
     float factors[kPanelColumns];
-    for (int64_t i = 0; i < count; ++i) {
-      factors[i] = 1 / totals_[i];
-      log_sums[i] = tops_[i] + std::log(totals_[i]);
+    for (int64_t i = 0; i < count; ++i) factors[i] = 1 / totals_[i];
+    if (context_.outputs() > 1) {
+      float* log_sums =
+          context_.output(1).as<float>() + (image_ * s_.heads + head_) * s_.queries + first;
+      for (int64_t i = 0; i < count; ++i) log_sums[i] = tops_[i] + std::log(totals_[i]);
     }
     StoreTurned(micro_, sums, count, s_.size, factors, context_.output(0),
                 s_.OutputOffset(image_, head_, first), s_.y_pitch(),
@@ -222,7 +216,7 @@ class ForwardHead {
   const Micro& micro_;
   const int64_t image_, head_;
   const int64_t padded_size_;  // of a head, to whole blocks
-  const int64_t unit_, tile_;  // keys: tiles begin at multiples of unit_, and are of tile_
+  const int64_t unit_, tile_;  // keys: as cut.h says
   const float* const bias_;
   // By query of the block.
   float tops_[kPanelColumns], totals_[kPanelColumns];
@@ -240,6 +234,11 @@ void ForwardHeads(const KernelContext& context, const AttentionPlaces& places) {
 }
 
 }  // namespace
+
+void ForwardOneHead(const KernelContext& context, const AttentionPlaces& places,
+                    const AttentionShape& shape, int64_t image, int64_t head) {
+  ForwardHead(context, places, shape, image, head).Run(false);
+}
 
 void Forward(const KernelContext& context) {
   ForwardHeads(context, kAttentionPlaces);

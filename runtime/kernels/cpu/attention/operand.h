@@ -37,6 +37,12 @@ struct Rows {
   int64_t pitch, count, size;
 };
 
+inline Rows HeadRows(const TensorView& view, int64_t offset, int64_t pitch, int64_t count,
+                     int64_t size) {
+  return {view.as<char>() + offset * static_cast<int64_t>(DTypeSize(view.type.dtype)),
+          view.type.dtype, pitch, count, size};
+}
+
 // How a product's sides are packed.
 class Packed {
  public:

@@ -304,7 +304,7 @@ ConvShape ShapeOf(const KernelRequest& request) {
   return {in[IsForward(request) ? 0 : 2].shape, in[1].shape, *request.attributes};
 }
 
-bool CanRun(const KernelRequest& request) {
+bool CanRunWinograd(const KernelRequest& request) {
   const ConvShape s = ShapeOf(request);
   const auto fits = [](const ops::WindowAxis& w) {
     return w.extent == 3 && w.stride == 1 && w.dilation == 1 && w.before <= 2 && w.after <= 2;
@@ -319,7 +319,7 @@ bool CanRun(const KernelRequest& request) {
 bool CanRunPairs(const KernelRequest& request) {
   const ConvShape s = ShapeOf(request);
   const int64_t in = IsForward(request) ? s.in_channels : s.out_channels;
-  return CurrentBf16Sums() == Bf16Sums::kPairs && CanRun(request) && in % kWeightsAtOnce == 0 &&
+  return CurrentBf16Sums() == Bf16Sums::kPairs && CanRunWinograd(request) && in % kWeightsAtOnce == 0 &&
          (PixelFollower::CanRun(request) || PlaneProgram::CanRun(request));
 }
 
@@ -327,11 +327,11 @@ bool CanRunPairs(const KernelRequest& request) {
 bool CanRunPairsOfTiles(const KernelRequest& request) {
   constexpr int64_t kLeast = 64;
   const ConvShape s = ShapeOf(request);
-  return CurrentBf16Sums() == Bf16Sums::kPairs && CanRun(request) &&
+  return CurrentBf16Sums() == Bf16Sums::kPairs && CanRunWinograd(request) &&
          std::min(s.in_channels, s.out_channels) >= kLeast;
 }
 
-std::unique_ptr<graph::Kernel> Create(const KernelRequest& request) {
+std::unique_ptr<graph::Kernel> CreateWinograd(const KernelRequest& request) {
   return std::make_unique<WinogradKernel>(request, ShapeOf(request), IsForward(request));
 }
 
@@ -340,16 +340,16 @@ std::unique_ptr<graph::Kernel> Create(const KernelRequest& request) {
 std::vector<graph::KernelEntry> WinogradKernels() {
   std::vector<graph::KernelEntry> entries;
   for (const char* op : {"conv2d", "conv2d_input_grad"}) {
-    graph::KernelEntry entry{op, DType::kF32, "winograd", &CanRun, &Create};
+    graph::KernelEntry entry{op, DType::kF32, "winograd", &CanRunWinograd, &CreateWinograd};
     entry.packs = 1;
     entries.push_back(entry);
-    entry = {op, DType::kBF16, "winograd", &CanRunPairs, &Create};
+    entry = {op, DType::kBF16, "winograd", &CanRunPairs, &CreateWinograd};
     entry.packs = 1;
     entry.fuses = true;
     entries.push_back(entry);
   }
   entries.push_back(
-      {"conv2d_weight_grad", DType::kF32, "winograd", &CanRun, &CreateWinogradWeights});
+      {"conv2d_weight_grad", DType::kF32, "winograd", &CanRunWinograd, &CreateWinogradWeights});
   entries.push_back({"conv2d_weight_grad", DType::kBF16, "winograd", &CanRunPairsOfTiles,
                      &CreateWinogradWeights});
   return entries;

@@ -25,6 +25,14 @@ struct ScoreBlock {
   const int32_t* end;
 };
 
+// Scores of one query, of which the keys [begin, end) count: blocks of 32 keys, whose beginnings lie
+// `pitch` floats apart.
+struct ScoreRow {
+  int64_t begin, end;
+  float scale;
+  int64_t pitch;
+};
+
 // The same for the backward pass, where masks go by row: the queries in [begin[key], end[key]) see
 // it, and by query: the logarithm of its sum, and dy . y.
 struct SlopeBlock {
@@ -219,6 +227,11 @@ struct Loops {
   void (*score_exp)(const ScoreBlock& block, const float* tops, float* s, float* sums,
                     uint16_t* pairs);
   void (*scale_columns)(int64_t rows, const float* factors, float* x);
+  // The same of one query, with the same bits: the larger of `top` and its scores' largest; and p
+  // [keys], side by side and up to whole blocks, 0 outside of [begin, end): returns sum + all p.
+  float (*score_row_top)(const ScoreRow& row, const float* s, float top);
+  float (*score_row_exp)(const ScoreRow& row, int64_t keys, float top, const float* s, float* p,
+                         float sum);
   // p = e^(scale * s + bias - log_sum), ds = scale * p * (dp - dot); 0 where not seen. In place of
   // s and dp. In bf16 also as left sides, and ds as a panel, of products.
   void (*slopes)(const SlopeBlock& block, float* s, float* dp);

@@ -397,6 +397,8 @@ constexpr Loops MakeLoops(const char* name) {
           ScoreTopsLoop,
           ScoreExpLoop,
           ScaleColumnsLoop,
+          ScoreRowTopLoop,
+          ScoreRowExpLoop,
           SlopesLoop,
           SlopesBf16Loop,
           SgdLoop,
