@@ -39,6 +39,10 @@ class Executor {
   size_t plan_bytes() const;
   // Of the plan that needs most memory: what it needs, and what no plan could need less than.
   std::pair<size_t, size_t> largest_plan() const;
+  // What plans compute in, and where packed copies of parameters are, for another program of the
+  // same weights that never runs at the same time (PackCache::Share).
+  const std::shared_ptr<Arena>& arena() const { return arena_; }
+  PackCache& packs() { return packs_; }
   // Of packed copies of parameters.
   size_t pack_bytes() const { return packs_.bytes(); }
 

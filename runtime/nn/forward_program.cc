@@ -8,6 +8,7 @@
 
 #include "runtime/base/thread_pool.h"
 #include "runtime/formats/onnx/import.h"
+#include "runtime/nn/graph_decoding.h"
 #include "runtime/nn/int8_products.h"
 #include "runtime/nn/model_list.h"
 #include "runtime/nn/row_blocks.h"
@@ -145,6 +146,7 @@ Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(
     }
   }
   LEPTON_RETURN_IF_ERROR(program->graph_.AddOutput(program->logits_, /*external=*/true));
+  program->executor_.packs().Share(PackNames(program->graph_, program->parameters()));
   program->padded_inputs_.resize(signature.inputs.size());
   return program;
 }

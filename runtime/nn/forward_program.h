@@ -57,6 +57,11 @@ class ForwardProgram {
   // kInvalidArgument when the sizes do not fit the batch; else errors of the tensor group. Bind and
   // Prepare come first.
   Status Forward(const Batch& batch, std::span<float> logits);
+  // For a program of the same weights that never runs at the same time (graph_decoding.h): where
+  // they lie on the host, which state of them is prepared, and what can be shared.
+  const std::vector<const float*>& bound() const { return bound_; }
+  uint64_t version() const { return version_; }
+  graph::Executor& executor() { return executor_; }
   // Of packed copies of the weights.
   size_t pack_bytes() const { return executor_.pack_bytes(); }
   // What its plans keep, beside the arena.

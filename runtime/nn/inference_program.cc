@@ -1,4 +1,5 @@
 #include "runtime/nn/forward_program.h"
+#include "runtime/nn/graph_decoding.h"
 #include "runtime/nn/training_program.h"
 
 namespace lepton::nn {
@@ -6,8 +7,12 @@ namespace {
 
 class GraphInference final : public InferenceProgram {
  public:
-  GraphInference(const Signature& signature, std::unique_ptr<ForwardProgram> forward)
+  GraphInference(const Signature& signature, const spec::ModelSpec& model, std::string precision,
+                 bool on_host, std::unique_ptr<ForwardProgram> forward)
       : signature_(signature),
+        model_(model),
+        precision_(std::move(precision)),
+        on_host_(on_host),
         forward_(std::move(forward)),
         parameters_(ParameterViews(forward_->parameters())) {}
 
@@ -44,9 +49,26 @@ class GraphInference final : public InferenceProgram {
     if (!bound_) return FailedPrecondition("the program has no weights yet");
     return forward_->Forward(batch, logits);
   }
+  Result<std::unique_ptr<DecodingProgram>> MakeDecoder(
+      const DecodingProgram::Options& options) override {
+    if (!bound_ || version_ == 0) return FailedPrecondition("the program is not prepared yet");
+    if (!on_host_) return InvalidArgument("texts go on from a cache on the host only");
+    graph::Executor& executor = forward_->executor();
+    return MakeDecoding({.signature = &signature_,
+                         .model = &model_,
+                         .precision = precision_,
+                         .parameters = forward_->bound(),
+                         .version = forward_->version(),
+                         .packs = executor.packs().store(),
+                         .arena = executor.arena()},
+                        options);
+  }
 
  private:
   const Signature signature_;
+  const spec::ModelSpec model_;
+  const std::string precision_;
+  const bool on_host_;
   std::unique_ptr<ForwardProgram> forward_;
   std::vector<ParameterView> parameters_;
   Buffer weights_;  // empty when they lie elsewhere
@@ -62,8 +84,8 @@ Result<std::unique_ptr<InferenceProgram>> InferenceProgram::Build(const Signatur
                                                                   kernels::DeviceBackend* backend) {
   LEPTON_ASSIGN_OR_RETURN(auto forward,
                           ForwardProgram::Build(signature, model, precision, backend));
-  return std::unique_ptr<InferenceProgram>(
-      std::make_unique<GraphInference>(signature, std::move(forward)));
+  return std::unique_ptr<InferenceProgram>(std::make_unique<GraphInference>(
+      signature, model, precision, backend == nullptr, std::move(forward)));
 }
 
 }  // namespace lepton::nn

@@ -19,6 +19,7 @@
 
 #include "runtime/base/status.h"
 #include "runtime/graph/profile.h"
+#include "runtime/nn/decoding_program.h"
 #include "runtime/nn/signature.h"
 #include "runtime/nn/tensor_slices.h"
 #include "runtime/spec/job_spec.h"
@@ -253,6 +254,10 @@ class InferenceProgram {
   // Threads: one caller at a time. Logits [predictions, outputs]; the same row gives the same bits
   // in any batch, and the same bits as TrainingProgram::Forward.
   virtual Status Forward(const Batch& batch, std::span<float> logits) = 0;
+  // Of a language model on the host, after Prepare: texts that go on token by token, with these
+  // weights as they are now, and packed as they are here. kInvalidArgument for other models.
+  virtual Result<std::unique_ptr<DecodingProgram>> MakeDecoder(
+      const DecodingProgram::Options& options) = 0;
 };
 
 }  // namespace lepton::nn

@@ -18,6 +18,7 @@ class TransformerBuilder {
       : b_(builder), c_(config), n_(names) {}
 
   ValueId tokens = kNoValue, mask = kNoValue, token_types = kNoValue;
+  const DecoderInputs* decoder = nullptr;  // null: texts are there from their beginning on
 
   Result<ValueId> Build();
   Result<ValueId> Layers(ValueId x);
@@ -73,8 +74,13 @@ Result<ValueId> TransformerBuilder::Embeddings() {
   LEPTON_ASSIGN_OR_RETURN(ValueId x, g.Add("gather", {embedding_, tokens}, {}, "tokens"));
   if (c_.positions == Config::Positions::kLearned) {
     const ValueId table = Table(n_.body + n_.positions, c_.context);
-    LEPTON_ASSIGN_OR_RETURN(const ValueId rows,
-                            g.Add("positions", {tokens}, {{"limit", c_.context}}, "positions"));
+    ValueId rows = kNoValue;
+    if (decoder != nullptr) {
+      rows = decoder->positions;
+    } else {
+      LEPTON_ASSIGN_OR_RETURN(rows,
+                              g.Add("positions", {tokens}, {{"limit", c_.context}}, "positions"));
+    }
     LEPTON_ASSIGN_OR_RETURN(const ValueId positions, g.Add("gather", {table, rows}));
     LEPTON_ASSIGN_OR_RETURN(x, Add(x, positions));
   }
@@ -172,7 +178,7 @@ Result<ValueId> TransformerBuilder::Positioned(const std::string& norm, ValueId 
   LEPTON_ASSIGN_OR_RETURN(x, b_.Narrow(x));
   if (c_.positions != Config::Positions::kRotary) return x;
   const spec::RopeSpec& r = c_.rope;
-  Attributes attributes{{"size", c_.head_size}, {"base", r.base}};
+  Attributes attributes{{decoder == nullptr ? "size" : "dims", c_.head_size}, {"base", r.base}};
   if (r.scaling != "none") {
     attributes.Set("scaling", r.scaling);
     attributes.Set("factor", r.factor);
@@ -182,7 +188,11 @@ Result<ValueId> TransformerBuilder::Positioned(const std::string& norm, ValueId 
     attributes.Set("high_freq_factor", r.high_freq_factor);
     attributes.Set("original_context", r.original_context);
   }
-  return g.Add("rope", {x}, std::move(attributes));
+  if (decoder == nullptr) return g.Add("rope", {x}, std::move(attributes));
+  // One node for all layers, once equal ones are merged.
+  LEPTON_ASSIGN_OR_RETURN(const ValueId angles,
+                          g.Add("rope_angles", {decoder->positions}, std::move(attributes)));
+  return g.Add("rope", {x, angles}, {{"size", c_.head_size}});
 }
 
 Result<ValueId> TransformerBuilder::Attention(int64_t index, const std::string& layer, ValueId x) {
@@ -191,14 +201,14 @@ Result<ValueId> TransformerBuilder::Attention(int64_t index, const std::string& 
   const int64_t kv_inner = c_.kv_heads * c_.head_size;
   Attributes attributes{{"heads", Share(c_.heads)}, {"kv_heads", Share(c_.kv_heads)}};
   LEPTON_ASSIGN_OR_RETURN(x, b_.IntoShares(x));
-  if (c_.causal) attributes.Set("causal", int64_t{1});
+  if (c_.causal && decoder == nullptr) attributes.Set("causal", int64_t{1});
   if (c_.window > 0 && index >= c_.window_from) attributes.Set("window", c_.window);
   ValueId q = kNoValue, k = kNoValue, v = kNoValue;
   if (c_.fused_qkv) {
     LEPTON_ASSIGN_OR_RETURN(ValueId qkv, Dense(layer + n_.qkv, x, inner + 2 * kv_inner, c_.qkv_bias,
                                                {inner, kv_inner, kv_inner}));
     LEPTON_ASSIGN_OR_RETURN(qkv, b_.Narrow(qkv));
-    if (c_.positions != Config::Positions::kRotary && !c_.qk_norm) {
+    if (c_.positions != Config::Positions::kRotary && !c_.qk_norm && decoder == nullptr) {
       std::vector<ValueId> arguments = {qkv};
       if (mask != kNoValue) arguments.push_back(mask);
       LEPTON_ASSIGN_OR_RETURN(const ValueId y, g.Add("packed_attention", std::move(arguments),
@@ -221,9 +231,17 @@ Result<ValueId> TransformerBuilder::Attention(int64_t index, const std::string& 
   LEPTON_ASSIGN_OR_RETURN(k, Positioned(layer + n_.key_norm, k, Share(c_.kv_heads)));
   LEPTON_ASSIGN_OR_RETURN(v, b_.Narrow(v));
   std::vector<ValueId> arguments = {q, k, v};
-  if (mask != kNoValue) arguments.push_back(mask);
-  LEPTON_ASSIGN_OR_RETURN(const ValueId y, g.Add("attention", std::move(arguments),
-                                                 std::move(attributes), layer + "attention"));
+  if (decoder != nullptr) {
+    attributes.Set("capacity", decoder->capacity);
+    for (const ValueId input : {decoder->slots, decoder->lengths, decoder->caches[index]}) {
+      arguments.push_back(input);
+    }
+  } else if (mask != kNoValue) {
+    arguments.push_back(mask);
+  }
+  LEPTON_ASSIGN_OR_RETURN(const ValueId y,
+                          g.Add(decoder == nullptr ? "attention" : "cached_attention",
+                                std::move(arguments), std::move(attributes), layer + "attention"));
   return IntoResidual(layer + n_.out, y, inner, c_.out_bias);
 }
 
@@ -283,6 +301,10 @@ Result<ValueId> TransformerBuilder::Head(ValueId x) {
     LEPTON_ASSIGN_OR_RETURN(x, b_.Dropout("head", x, c_.dropout));
     return HeadDense(n_.token_head, x, c_.outputs, true);
   }
+  if (decoder != nullptr) {
+    LEPTON_ASSIGN_OR_RETURN(
+        x, b_.graph().Add("pool_tokens", {x, decoder->mask}, {{"kind", "last"}}, "last"));
+  }
   if (!c_.tied) return HeadDense(n_.language_model, x, c_.vocabulary, false);
   return b_.Matmul(n_.language_model, x, embedding_, /*transposed=*/true);
 }
@@ -303,6 +325,17 @@ Result<Signature> TransformerSignature(const spec::ModelSpec& model, int64_t out
   signature.outputs = outputs;
   signature.per_token = per_token;
   return signature;
+}
+
+Result<ValueId> BuildDecoder(ModelBuilder& builder, const TransformerConfig& config,
+                             const TransformerNames& names, const DecoderInputs& inputs) {
+  if (config.head != Config::Head::kLanguageModel || !config.causal || config.token_types > 0) {
+    return InvalidArgument("model: only language models that read from left to right go on");
+  }
+  TransformerBuilder transformer(builder, config, names);
+  transformer.tokens = inputs.tokens;
+  transformer.decoder = &inputs;
+  return transformer.Build();
 }
 
 Result<ValueId> BuildTransformerLayers(ModelBuilder& builder, const TransformerConfig& config,

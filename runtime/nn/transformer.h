@@ -23,6 +23,21 @@ Result<graph::ValueId> BuildTransformer(ModelBuilder& builder, const Transformer
                                         const TransformerNames& names, const Signature& signature,
                                         std::span<const graph::ValueId> inputs);
 
+// A language model that goes on from what a cache holds (runtime/ops/cached_attention.h).
+struct DecoderInputs {
+  graph::ValueId tokens = graph::kNoValue;     // i32 [batch, sequence]
+  graph::ValueId positions = graph::kNoValue;  // i32 [batch, sequence]: where the tokens stand
+  graph::ValueId mask = graph::kNoValue;       // f32 [batch, sequence]; padding stands behind
+  graph::ValueId slots = graph::kNoValue;      // i32 [batch]
+  graph::ValueId lengths = graph::kNoValue;    // i32 [batch]
+  std::vector<graph::ValueId> caches;          // by layer: [slots, elements]
+  int64_t capacity = 0;
+};
+// Logits [batch, vocabulary] of what follows each text's last token, with the parameters, in the
+// same order, and the bits of BuildTransformer. kInvalidArgument for what is no language model.
+Result<graph::ValueId> BuildDecoder(ModelBuilder& builder, const TransformerConfig& config,
+                                    const TransformerNames& names, const DecoderInputs& inputs);
+
 // The layers alone, and the norm after the last if norms come first: x [batch, rows, width] ->
 // [batch, rows, width]. `mask` may be kNoValue.
 Result<graph::ValueId> BuildTransformerLayers(ModelBuilder& builder,

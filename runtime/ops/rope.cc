@@ -86,9 +86,9 @@ class RopeAngles final : public OpWithoutGradient {
                       const Attributes& attributes) const override {
     LEPTON_RETURN_IF_ERROR(ExpectInputs(inputs, 1));
     LEPTON_RETURN_IF_ERROR(ExpectRank(inputs, 0, DType::kI32, 2));
-    LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"dims", "base", "scaling", "factor",
-                                                  "low_freq_factor", "high_freq_factor",
-                                                  "original_context"}));
+    LEPTON_RETURN_IF_ERROR(
+        attributes.CheckNames({"dims", "base", "scaling", "factor", "low_freq_factor",
+                               "high_freq_factor", "original_context"}));
     const int64_t dims = attributes.Int("dims");
     if (dims < 2 || dims % 2 != 0) {
       return InvalidArgument("dims is " + std::to_string(dims) + "; must be even and positive");

@@ -1,15 +1,17 @@
 #include "worker/batch/generation.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <numeric>
 
 #include "worker/data/examples.h"
 
 namespace lepton::worker {
 namespace {
 
-constexpr size_t kPromptsAtOnce = 16;
+constexpr int64_t kTextsAtOnce = 64;               // so many read the weights at the cost of one
+constexpr int64_t kWholeTextsAtOnce = 16;          // where each token computes all of its text
+constexpr int64_t kCacheBytes = int64_t{2} << 30;  // all texts' keys and values
 
 double UniformDraw(uint64_t seed, int64_t number, int64_t token) {
   const uint64_t bits =
@@ -17,70 +19,155 @@ double UniformDraw(uint64_t seed, int64_t number, int64_t token) {
   return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
-// Prompts that grow together.
-class Growing {
+// A text that has not ended.
+struct Growing {
+  size_t prompt = 0;
+  std::vector<int32_t> ids;
+  int64_t slot = 0;
+  int64_t said = 0;  // tokens
+};
+
+// What follows texts.
+class Reader {
  public:
-  Growing(LoadedModel& model, std::span<const std::vector<int32_t>> prompts,
-          std::span<const int64_t> numbers, const spec::GenerateSpec& options)
-      : model_(model),
-        options_(options),
-        numbers_(numbers),
-        buffer_(model.signature()),
-        texts_(prompts.size()),
-        prompt_of_(prompts.size()),
-        said_(prompts.size()) {
-    std::iota(prompt_of_.begin(), prompt_of_.end(), size_t{0});
-    for (size_t i = 0; i < prompts.size(); ++i) {
-      texts_[i].ids = prompts[i];
-      if (texts_[i].ids.empty()) texts_[i].ids = {0};
+  virtual ~Reader() = default;
+  virtual int64_t texts_at_once() const = 0;
+  // logits [texts, outputs] of what follows each text's last token.
+  virtual Status Read(std::span<const Growing> texts, std::vector<float>& logits) = 0;
+  // What was read in the slot counts no more: another text takes it, or the first tokens go.
+  virtual void Clear(int64_t /*slot*/) {}
+};
+
+class CachedReader final : public Reader {
+ public:
+  CachedReader(nn::DecodingProgram& decoder, int64_t outputs)
+      : decoder_(decoder), outputs_(outputs) {}
+  int64_t texts_at_once() const override { return decoder_.options().slots; }
+  void Clear(int64_t slot) override { decoder_.Truncate(slot, 0); }
+  Status Read(std::span<const Growing> texts, std::vector<float>& logits) override {
+    std::vector<nn::DecodingProgram::Extension> extensions;
+    for (const Growing& text : texts) {
+      const auto known = static_cast<size_t>(decoder_.length(text.slot));
+      extensions.push_back({text.slot, std::span(text.ids).subspan(known)});
     }
+    logits.resize(texts.size() * static_cast<size_t>(outputs_));
+    return decoder_.Extend(extensions, logits);
+  }
+
+ private:
+  nn::DecodingProgram& decoder_;
+  const int64_t outputs_;
+};
+
+class WholeReader final : public Reader {
+ public:
+  explicit WholeReader(LoadedModel& model) : model_(model), buffer_(model.signature()) {}
+  int64_t texts_at_once() const override { return kWholeTextsAtOnce; }
+  Status Read(std::span<const Growing> texts, std::vector<float>& logits) override {
+    std::vector<TokenText> all(texts.size());
+    for (size_t i = 0; i < texts.size(); ++i) all[i].ids = texts[i].ids;
+    LEPTON_RETURN_IF_ERROR(FillTexts(all, model_.manifest().input.context, buffer_));
+    const int64_t outputs = model_.outputs();
+    whole_.resize(buffer_.rows() * buffer_.sequence() * outputs);
+    LEPTON_RETURN_IF_ERROR(model_.Forward(buffer_.batch(), whole_));
+    logits.resize(texts.size() * static_cast<size_t>(outputs));
+    for (size_t i = 0; i < texts.size(); ++i) {
+      const auto last = static_cast<int64_t>(i) * buffer_.sequence() +
+                        static_cast<int64_t>(texts[i].ids.size()) - 1;
+      std::copy_n(whole_.begin() + last * outputs, outputs,
+                  logits.begin() + static_cast<int64_t>(i) * outputs);
+    }
+    return Status::Ok();
+  }
+
+ private:
+  LoadedModel& model_;
+  BatchBuffer buffer_;
+  std::vector<float> whole_;
+};
+
+// As many texts as there is room for, as long as there are any.
+class Writer {
+ public:
+  Writer(LoadedModel& model, Reader& reader, std::span<const std::vector<int32_t>> prompts,
+         std::span<const int64_t> numbers, const spec::GenerateSpec& options)
+      : model_(model),
+        reader_(reader),
+        context_(static_cast<size_t>(model.manifest().input.context)),
+        prompts_(prompts),
+        numbers_(numbers),
+        options_(options),
+        said_(prompts.size()) {
+    for (int64_t slot = reader.texts_at_once(); slot > 0; --slot) free_.push_back(slot - 1);
   }
 
   Result<std::vector<std::vector<uint32_t>>> Run() {
-    for (int64_t token = 0; token < options_.max_tokens && !texts_.empty(); ++token) {
-      LEPTON_RETURN_IF_ERROR(Step(token));
+    if (options_.max_tokens < 1) return std::move(said_);
+    for (size_t next = 0; next < prompts_.size() || !texts_.empty();) {
+      for (; next < prompts_.size() && !free_.empty(); ++next) Begin(next);
+      LEPTON_RETURN_IF_ERROR(Step());
     }
     return std::move(said_);
   }
 
  private:
-  Status Step(int64_t token) {
-    const int64_t context = model_.manifest().input.context;
-    for (TokenText& text : texts_) {
-      const auto excess = static_cast<int64_t>(text.ids.size()) - context;
-      if (excess > 0) text.ids.erase(text.ids.begin(), text.ids.begin() + excess);
+  void Begin(size_t prompt) {
+    texts_.push_back({prompt, prompts_[prompt], free_.back(), 0});
+    free_.pop_back();
+    if (texts_.back().ids.empty()) texts_.back().ids = {0};
+    reader_.Clear(texts_.back().slot);
+  }
+
+  Status Step() {
+    for (Growing& text : texts_) {
+      if (text.ids.size() <= context_) continue;
+      text.ids.erase(text.ids.begin(), text.ids.end() - static_cast<int64_t>(context_));
+      reader_.Clear(text.slot);
     }
-    LEPTON_RETURN_IF_ERROR(FillTexts(texts_, context, buffer_));
-    const int64_t outputs = model_.outputs();
-    logits_.resize(buffer_.rows() * buffer_.sequence() * outputs);
-    LEPTON_RETURN_IF_ERROR(model_.Forward(buffer_.batch(), logits_));
+    LEPTON_RETURN_IF_ERROR(reader_.Read(texts_, logits_));
+    const auto outputs = static_cast<size_t>(model_.outputs());
     size_t going = 0;  // those that have not ended move up
     for (size_t i = 0; i < texts_.size(); ++i) {
-      const auto last = static_cast<int64_t>(i) * buffer_.sequence() +
-                        static_cast<int64_t>(texts_[i].ids.size()) - 1;
+      Growing& text = texts_[i];
       const uint32_t next = ChooseToken(
-          std::span<const float>(logits_).subspan(last * outputs, outputs), options_.temperature,
-          UniformDraw(options_.seed, numbers_[prompt_of_[i]], token));
-      if (model_.IsEnd(next)) continue;
-      said_[prompt_of_[i]].push_back(next);
-      texts_[i].ids.push_back(static_cast<int32_t>(next));
-      if (going != i) texts_[going] = std::move(texts_[i]);
-      prompt_of_[going++] = prompt_of_[i];
+          std::span<const float>(logits_).subspan(i * outputs, outputs), options_.temperature,
+          UniformDraw(options_.seed, numbers_[text.prompt], text.said));
+      const bool end = model_.IsEnd(next);
+      if (!end) said_[text.prompt].push_back(next);
+      if (end || ++text.said == options_.max_tokens) {
+        free_.push_back(text.slot);
+        continue;
+      }
+      text.ids.push_back(static_cast<int32_t>(next));
+      if (going != i) texts_[going] = std::move(text);
+      ++going;
     }
     texts_.resize(going);
-    prompt_of_.resize(going);
     return Status::Ok();
   }
 
   LoadedModel& model_;
-  const spec::GenerateSpec& options_;
+  Reader& reader_;
+  const size_t context_;
+  const std::span<const std::vector<int32_t>> prompts_;
   const std::span<const int64_t> numbers_;
-  BatchBuffer buffer_;
-  std::vector<TokenText> texts_;  // that have not ended
-  std::vector<size_t> prompt_of_;
+  const spec::GenerateSpec& options_;
+  std::vector<int64_t> free_;  // slots
+  std::vector<Growing> texts_;
   std::vector<std::vector<uint32_t>> said_;
   std::vector<float> logits_;
 };
+
+// Room for the longest of these texts, in few sizes.
+int64_t ContextFor(std::span<const std::vector<int32_t>> prompts, int64_t max_tokens,
+                   int64_t most) {
+  size_t longest = 1;
+  for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
+  const uint64_t tokens = longest + static_cast<uint64_t>(max_tokens);
+  return tokens >= static_cast<uint64_t>(most)
+             ? most
+             : std::min(most, static_cast<int64_t>(std::bit_ceil(tokens)));
+}
 
 }  // namespace
 
@@ -101,15 +188,17 @@ Result<std::vector<std::vector<uint32_t>>> Generate(LoadedModel& model,
                                                     std::span<const std::vector<int32_t>> prompts,
                                                     std::span<const int64_t> numbers,
                                                     const spec::GenerateSpec& options) {
-  std::vector<std::vector<uint32_t>> all;
-  for (size_t first = 0; first < prompts.size(); first += kPromptsAtOnce) {
-    const size_t count = std::min(kPromptsAtOnce, prompts.size() - first);
-    LEPTON_ASSIGN_OR_RETURN(auto some, Growing(model, prompts.subspan(first, count),
-                                               numbers.subspan(first, count), options)
-                                           .Run());
-    for (auto& said : some) all.push_back(std::move(said));
+  nn::DecodingProgram::Options wanted;
+  wanted.slots = std::clamp<int64_t>(static_cast<int64_t>(prompts.size()), 1, kTextsAtOnce);
+  wanted.context = ContextFor(prompts, options.max_tokens, model.manifest().input.context);
+  wanted.most_bytes = kCacheBytes;
+  const Result<nn::DecodingProgram*> decoder = model.Decoder(wanted);
+  if (decoder.ok()) {
+    CachedReader reader(**decoder, model.outputs());
+    return Writer(model, reader, prompts, numbers, options).Run();
   }
-  return all;
+  WholeReader reader(model);
+  return Writer(model, reader, prompts, numbers, options).Run();
 }
 
 }  // namespace lepton::worker

@@ -1,5 +1,6 @@
-// Text that goes on from given texts, token by token. Simple: each token is a forward pass over all
-// that is there so far, without a cache of keys and values.
+// Text that goes on from given texts, token by token. Where the model can, keys and values of what
+// is there are kept (runtime/nn/decoding_program.h), and a text that ends makes room for the next;
+// else each token is a forward pass over all that is there so far. Both give the same tokens.
 // Threads: one caller.
 #pragma once
 
@@ -14,9 +15,10 @@
 namespace lepton::worker {
 
 // The tokens that follow each prompt, until the tokenizer's end of text or `max_tokens`. Behind the
-// model's context the earliest tokens are left out. With a temperature, token t of prompt i is
-// drawn by a counter of (seed, numbers[i], t), so that it does not depend on which prompts share a
-// batch. An empty prompt counts as the id 0.
+// model's context the earliest tokens are left out, one for each that is added, and all that is
+// left is computed anew. With a temperature, token t of prompt i is drawn by a counter of (seed,
+// numbers[i], t), so that it does not depend on which prompts share a batch. An empty prompt counts
+// as the id 0.
 Result<std::vector<std::vector<uint32_t>>> Generate(LoadedModel& model,
                                                     std::span<const std::vector<int32_t>> prompts,
                                                     std::span<const int64_t> numbers,

@@ -122,6 +122,17 @@ bool LoadedModel::IsEnd(uint32_t id) const {
          (encoder_ != nullptr && encoder_->IsEnd(id));
 }
 
+Result<nn::DecodingProgram*> LoadedModel::Decoder(const nn::DecodingProgram::Options& wanted) {
+  if (decoder_ != nullptr && decoder_for_.slots >= wanted.slots &&
+      decoder_for_.context >= wanted.context) {
+    return decoder_.get();
+  }
+  decoder_.reset();  // the two are not there at once
+  LEPTON_ASSIGN_OR_RETURN(decoder_, program_->MakeDecoder(wanted));
+  decoder_for_ = wanted;
+  return decoder_.get();
+}
+
 Status LoadedModel::FillRows(const ModelRows& rows) {
   if (numbers_ == 0) {
     if (static_cast<int64_t>(rows.texts.size()) != rows.rows) {

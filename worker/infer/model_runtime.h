@@ -63,6 +63,11 @@ class LoadedModel {
   // Rows that mean nothing, for a first pass.
   ModelRows BlankRows(int64_t rows) const;
 
+  // Texts that go on from a cache, at most `slots` at once and each of up to `context` tokens, in
+  // as much memory as `most_bytes`; kept for the next one who asks for as much. kInvalidArgument
+  // for a model that cannot: ask Forward for all of each text then.
+  Result<nn::DecodingProgram*> Decoder(const nn::DecodingProgram::Options& wanted);
+
   // Prepared examples: logits [predictions, outputs].
   Status Forward(const nn::Batch& batch, std::span<float> logits) {
     return program_->Forward(batch, logits);
@@ -81,7 +86,9 @@ class LoadedModel {
   std::vector<std::shared_ptr<const MappedFile>> mapped_;
   nn::WeightPointers weights_;
   std::unique_ptr<nn::InferenceProgram> program_;
-  std::unique_ptr<BatchBuffer> buffer_;  // scratch of Run
+  std::unique_ptr<nn::DecodingProgram> decoder_;
+  nn::DecodingProgram::Options decoder_for_;  // what was asked for
+  std::unique_ptr<BatchBuffer> buffer_;       // scratch of Run
 };
 
 }  // namespace lepton::worker

@@ -141,7 +141,8 @@ void CachedAttention(const KernelContext& context) {
       for (int64_t j = s.FirstKey(query); slot >= 0 && j < s.EndKey(query); ++j) {
         double sum = 0;
         for (int64_t c = 0; c < s.size; ++c) {
-          sum += NumberAt(context.input(0), at + c) * NumberAt(cache, keys_at + j * pitch + column + c);
+          sum += NumberAt(context.input(0), at + c) *
+                 NumberAt(cache, keys_at + j * pitch + column + c);
         }
         scores.push_back(s.scale * sum);
       }

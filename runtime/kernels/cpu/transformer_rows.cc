@@ -91,7 +91,7 @@ class Rope final : public graph::Kernel {
 
   const int64_t width_, d_, positions_, dims_;
   const bool interleaved_;
-  const bool has_angles_;  // come with the rows
+  const bool has_angles_;               // come with the rows
   std::vector<float> cosines_, sines_;  // [position, pair]
 };
 

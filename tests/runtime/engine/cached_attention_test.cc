@@ -78,13 +78,14 @@ class Texts {
       q_[text] = rows(model.heads, 10 + text);
       k_[text] = rows(model.kv_heads, 20 + text);
       v_[text] = rows(model.kv_heads, 30 + text);
-      OpCase whole = MakeCase("", {{"heads", model.heads},
-                                   {"kv_heads", model.kv_heads},
-                                   {"causal", int64_t{1}},
-                                   {"window", model.window}},
+      OpCase whole = MakeCase("",
+                              {{"heads", model.heads},
+                               {"kv_heads", model.kv_heads},
+                               {"causal", int64_t{1}},
+                               {"window", model.window}},
                               {}, Copy(q_[text]), Copy(k_[text]), Copy(v_[text]));
-      wanted_[text] = std::move(
-          RunKernel(EntryOf("attention", model.dtype, "threaded"), whole, {}).front());
+      wanted_[text] =
+          std::move(RunKernel(EntryOf("attention", model.dtype, "threaded"), whole, {}).front());
     }
   }
 
@@ -106,9 +107,9 @@ class Texts {
       slot.data.as<int32_t>()[text] = slots[text];
       length.data.as<int32_t>()[text] = static_cast<int32_t>(lengths_[text]);
     }
-    OpCase step = MakeCase("", attributes_, {}, Stack(q[0], q[1]), Stack(k[0], k[1]),
-                           Stack(v[0], v[1]), std::move(slot), std::move(length),
-                           std::move(cache_));
+    OpCase step =
+        MakeCase("", attributes_, {}, Stack(q[0], q[1]), Stack(k[0], k[1]), Stack(v[0], v[1]),
+                 std::move(slot), std::move(length), std::move(cache_));
     HostTensor y = std::move(RunKernel(entry_, step, {}).front());
     cache_ = std::move(step.inputs[5]);
     const auto bytes = static_cast<int64_t>(y.data.size()) / 2;

@@ -98,13 +98,13 @@ void AddCachedAttention(int64_t rows, int64_t n, std::vector<OpCase>& cases) {
                                 {"kv_heads", int64_t{2}},
                                 {"capacity", capacity},
                                 {"window", window}};
-    OpCase op_case = MakeCase(
-        window == 0 ? "whole" : "window", attributes, {},
-        RandomTensor(F32({3, queries, 4 * size}), 91, -1, 1),
-        RandomTensor(F32({3, queries, 2 * size}), 92, -1, 1),
-        RandomTensor(F32({3, queries, 2 * size}), 93, -1, 1), MakeTensor({DType::kI32, {3}}),
-        MakeTensor({DType::kI32, {3}}),
-        RandomTensor(F32({2, ops::CacheElements(2, size, capacity)}), 94, -1, 1));
+    OpCase op_case =
+        MakeCase(window == 0 ? "whole" : "window", attributes, {},
+                 RandomTensor(F32({3, queries, 4 * size}), 91, -1, 1),
+                 RandomTensor(F32({3, queries, 2 * size}), 92, -1, 1),
+                 RandomTensor(F32({3, queries, 2 * size}), 93, -1, 1),
+                 MakeTensor({DType::kI32, {3}}), MakeTensor({DType::kI32, {3}}),
+                 RandomTensor(F32({2, ops::CacheElements(2, size, capacity)}), 94, -1, 1));
     const int32_t slots[] = {1, -1, 0};
     std::copy_n(slots, 3, op_case.inputs[3].data.as<int32_t>());
     std::fill_n(op_case.inputs[4].data.as<int32_t>(), 3, 0);

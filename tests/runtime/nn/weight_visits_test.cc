@@ -41,13 +41,13 @@ class Shelf final : public WeightSource {
   Status error;
 };
 
-struct Case {
+struct VisitCase {
   const char* name;
   const char* style;  // of a transformer; null: a ResNet
   const char* precision;
 };
 
-class WeightVisit : public testing::TestWithParam<Case> {
+class WeightVisit : public testing::TestWithParam<VisitCase> {
  protected:
   WeightVisit() {
     if (GetParam().style != nullptr) {
@@ -115,11 +115,11 @@ class WeightVisit : public testing::TestWithParam<Case> {
 };
 
 INSTANTIATE_TEST_SUITE_P(Models, WeightVisit,
-                         testing::Values(Case{"Gpt2", "gpt2", "f32"},
-                                         Case{"Gpt2Bf16", "gpt2", "bf16"},
-                                         Case{"LlamaBf16", "llama", "bf16"},
-                                         Case{"ResNet", nullptr, "f32"},
-                                         Case{"ResNetBf16", nullptr, "bf16"}),
+                         testing::Values(VisitCase{"Gpt2", "gpt2", "f32"},
+                                         VisitCase{"Gpt2Bf16", "gpt2", "bf16"},
+                                         VisitCase{"LlamaBf16", "llama", "bf16"},
+                                         VisitCase{"ResNet", nullptr, "f32"},
+                                         VisitCase{"ResNetBf16", nullptr, "bf16"}),
                          [](const auto& info) { return info.param.name; });
 
 TEST_P(WeightVisit, GivesTheSameBits) {

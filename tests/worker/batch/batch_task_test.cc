@@ -5,11 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "storage/datasets/table.h"
 #include "tests/worker/batch/shard_board.h"
 #include "tests/worker/train/fake_task.h"
 #include "tests/worker/train/sample_data.h"
+#include "worker/batch/generation.h"
 #include "worker/train/train_task.h"
 
 namespace lepton::worker {
@@ -179,6 +181,60 @@ TEST_F(BatchTaskTest, TextsHaveTheAnswersInOrderThatEachHasAlone) {
     EXPECT_EQ(together[i]["row"], i);
     alone[0]["row"] = i;
     EXPECT_EQ(together[i], alone[0]);
+  }
+}
+
+// Each token by a pass over all of its text.
+std::vector<uint32_t> GoOnPlainly(LoadedModel& model, TokenText text, int64_t number,
+                                  const spec::GenerateSpec& options) {
+  const int64_t context = model.manifest().input.context;
+  BatchBuffer buffer(model.signature());
+  std::vector<uint32_t> said;
+  for (int64_t token = 0; token < options.max_tokens; ++token) {
+    while (static_cast<int64_t>(text.ids.size()) > context) text.ids.erase(text.ids.begin());
+    EXPECT_TRUE(FillTexts(std::span(&text, 1), context, buffer).ok());
+    std::vector<float> logits(buffer.sequence() * model.outputs());
+    EXPECT_TRUE(model.Forward(buffer.batch(), logits).ok());
+    const uint64_t bits = ExampleDraw(options.seed, static_cast<uint64_t>(token),
+                                      static_cast<uint64_t>(number), /*purpose=*/4);
+    const uint32_t next = ChooseToken(
+        std::span(logits).subspan((text.ids.size() - 1) * model.outputs(), model.outputs()),
+        options.temperature, static_cast<double>(bits >> 11) * 0x1p-53);
+    if (model.IsEnd(next)) break;
+    said.push_back(next);
+    text.ids.push_back(static_cast<int32_t>(next));
+  }
+  return said;
+}
+
+// More texts than are computed at once, which begin with any length and outgrow the context.
+TEST_F(BatchTaskTest, TextsGoOnAsIfAllWereComputedForEachToken) {
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += "abcdefgh";
+  Train(ImportAs("text", text), kGpt, "bytes");
+  for (const char* precision : {"f32", "bf16"}) {
+    const auto model = LoadedModel::Load(*objects_, start_.model_manifest(), precision).value();
+    std::vector<std::vector<int32_t>> prompts;
+    std::vector<int64_t> numbers;
+    for (size_t i = 0; i < 70; ++i) {
+      const std::string_view prompt = std::string_view(text).substr(i % 8, i % 18);
+      prompts.emplace_back(prompt.begin(), prompt.end());
+      numbers.push_back(static_cast<int64_t>(1000 + i));
+    }
+    spec::GenerateSpec options;
+    options.max_tokens = 12;
+    options.temperature = 1.5;
+    options.seed = 5;
+    const auto said = Generate(*model, prompts, numbers, options);
+    ASSERT_TRUE(said.ok()) << said.status().ToString();
+    ASSERT_EQ(said->size(), prompts.size());
+    std::set<std::vector<uint32_t>> different;
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      const TokenText plain{prompts[i].empty() ? std::vector<int32_t>{0} : prompts[i], {}};
+      EXPECT_EQ((*said)[i], GoOnPlainly(*model, plain, numbers[i], options)) << "prompt " << i;
+      different.insert((*said)[i]);
+    }
+    EXPECT_GT(different.size(), 30u);
   }
 }
 

@@ -100,8 +100,8 @@ class HeadCache {
       const T* from_v = static_cast<const T*>(v.data) + i * v.pitch;
       for (int64_t c = 0; c < size_; ++c) panel[PanelPlace(dtype_, c, key)] = from_k[c];
       for (int64_t c = 0; c < size_; ++c) {
-        T* to = reinterpret_cast<T*>(
-            values(c / kPanelColumns, before / kPanelColumns * kPanelColumns));
+        T* to =
+            reinterpret_cast<T*>(values(c / kPanelColumns, before / kPanelColumns * kPanelColumns));
         to[PanelPlace(dtype_, key, c % kPanelColumns)] = from_v[c];
       }
     }

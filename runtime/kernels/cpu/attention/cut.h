@@ -1,6 +1,6 @@
-// How the keys of a head are cut into tiles: at multiples of TileKeys, so that the sums of a query do
-// not depend on which others are computed with it. A first tile may begin within one, at a multiple
-// of KeyUnit. Threads: pure functions.
+// How the keys of a head are cut into tiles: at multiples of TileKeys, so that the sums of a query
+// do not depend on which others are computed with it. A first tile may begin within one, at a
+// multiple of KeyUnit. Threads: pure functions.
 #pragma once
 
 #include <numeric>

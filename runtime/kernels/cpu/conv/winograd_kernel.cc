@@ -319,7 +319,8 @@ bool CanRunWinograd(const KernelRequest& request) {
 bool CanRunPairs(const KernelRequest& request) {
   const ConvShape s = ShapeOf(request);
   const int64_t in = IsForward(request) ? s.in_channels : s.out_channels;
-  return CurrentBf16Sums() == Bf16Sums::kPairs && CanRunWinograd(request) && in % kWeightsAtOnce == 0 &&
+  return CurrentBf16Sums() == Bf16Sums::kPairs && CanRunWinograd(request) &&
+         in % kWeightsAtOnce == 0 &&
          (PixelFollower::CanRun(request) || PlaneProgram::CanRun(request));
 }
 

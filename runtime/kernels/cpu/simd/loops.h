@@ -25,8 +25,8 @@ struct ScoreBlock {
   const int32_t* end;
 };
 
-// Scores of one query, of which the keys [begin, end) count: blocks of 32 keys, whose beginnings lie
-// `pitch` floats apart.
+// Scores of one query, of which the keys [begin, end) count: blocks of 32 keys, whose beginnings
+// lie `pitch` floats apart.
 struct ScoreRow {
   int64_t begin, end;
   float scale;
