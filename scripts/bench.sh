@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh --bench
-scripts/build.sh release lepton gemm_bench journal_bench allreduce_bench overlap_bench hosts_bench model_bench onnx_bench
+scripts/build.sh release lepton gemm_bench journal_bench allreduce_bench overlap_bench hosts_bench model_bench generation_bench onnx_bench
 echo "machine: $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), load $(cut -d' ' -f1 /proc/loadavg)"
 step() { printf '\n== %s\n' "$*"; "$@"; }
 # oneDNN's OpenMP threads would spin on the cores that the other side is measured on.
@@ -17,6 +17,7 @@ step /usr/bin/python3 bench/hosts_bench.py
 step /usr/bin/python3 bench/compression_bench.py -
 step /usr/bin/python3 bench/recovery_bench.py
 step /usr/bin/python3 bench/model_torch.py
+step /usr/bin/python3 bench/generation_torch.py
 models=$(mktemp -d)
 trap 'rm -rf "$models"' EXIT
 /usr/bin/python3 tests/golden/onnx/make_models.py "$models" --large >/dev/null

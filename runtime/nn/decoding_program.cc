@@ -42,8 +42,7 @@ DType CacheType(const std::string& precision) {
 }
 
 // Of a slot, in one layer.
-int64_t CacheBytes(const TransformerConfig& config, const std::string& precision,
-                   int64_t context) {
+int64_t CacheBytes(const TransformerConfig& config, const std::string& precision, int64_t context) {
   return ops::CacheElements(config.kv_heads, config.head_size, Capacity(context)) *
          static_cast<int64_t>(DTypeSize(CacheType(precision)));
 }
@@ -216,8 +215,7 @@ class GraphDecoding final : public DecodingProgram {
       std::copy(tokens.begin(), tokens.end(), tokens_.begin() + at);
       std::fill_n(mask_.begin() + at, tokens.size(), 0.0f);
       for (int64_t i = 0; i < padded; ++i) {
-        positions_[at + i] =
-            static_cast<int32_t>(std::min(length(slot) + i, options_.context - 1));
+        positions_[at + i] = static_cast<int32_t>(std::min(length(slot) + i, options_.context - 1));
       }
     }
   }

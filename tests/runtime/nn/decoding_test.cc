@@ -144,8 +144,7 @@ TEST(DecodingErrors, SayWhatDoesNotFit) {
   const auto decoder = MustDecode(*language.program, 2);
   const std::vector<int32_t> text = RandomText(kContext, 1), bad = {1, kVocabulary};
   std::vector<float> logits(kVocabulary), two(2 * kVocabulary);
-  const auto error = [&](std::vector<DecodingProgram::Extension> extensions,
-                         std::span<float> to) {
+  const auto error = [&](std::vector<DecodingProgram::Extension> extensions, std::span<float> to) {
     return decoder->Extend(extensions, to).ToString();
   };
   EXPECT_THAT(error({{2, text}}, logits), testing::HasSubstr("slot 2"));

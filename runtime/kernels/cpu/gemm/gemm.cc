@@ -115,7 +115,10 @@ Product::Grid Product::MakeGrid(int threads) const {
   int64_t most_rows, most_panels;
   if (blocks <= 2 || fitting >= std::min(panels(), kLeastGroupPanels)) {
     grid.order = Order::kByBlock;
-    most_panels = std::max<int64_t>(1, blocks <= 2 ? panels() : fitting);
+    // Two blocks meet each panel while it is in L2; packing them anew for every few costs less
+    // than reading all panels twice.
+    most_panels = std::max<int64_t>(1, blocks == 1 ? panels() : fitting);
+    if (blocks == 2) most_panels = std::max<int64_t>(most_panels, 2);
     most_rows = RoundUp(CeilDiv(rows_, threads * kTasksPerThread), block_rows);
   } else {
     grid.order = Order::kByInner;

@@ -12,8 +12,8 @@
 namespace lepton::kernels::gemm {
 
 // Part of a source: rows of the left side, or columns of the right side, [first, first + count),
-// with all of `inner`, which is padded with zeros to `padded`, as is what is missing of a last
-// block or panel.
+// with all of `inner`, which is padded with zeros to `padded`. What is missing of a last panel
+// becomes zeros; rows that are missing of a last block, zeros or what was there.
 struct Part {
   const void* data;
   Source source;

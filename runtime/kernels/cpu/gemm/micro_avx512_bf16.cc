@@ -22,6 +22,7 @@ constexpr int64_t kTile = kPairs * kStep;       // elements of a panel: 16 colum
 constexpr int64_t kBlock = kBlockRows * kStep;  // of a block: a step of its rows
 // As many as have their sums in registers, two vectors each, with the latency of VDPBF16PS hidden.
 constexpr int kRows = 8;
+constexpr int64_t kAhead = 8 * kTile;  // elements of a panel that are fetched before they are used
 
 LEPTON_INLINE __m512 Times(__m512 sum, __m512i a, __m512i b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
@@ -65,6 +66,10 @@ LEPTON_INLINE void MultiplyRows(int64_t steps, const uint16_t* left, int64_t pit
 #pragma GCC unroll 2
     for (int64_t pair = 0; pair < kPairs; ++pair) {
       const uint16_t* right = panel + pair * kStep;
+      if (kCount == 1) {  // waits for memory
+        _mm_prefetch(right + kAhead, _MM_HINT_T0);
+        _mm_prefetch(right + kTile + kAhead, _MM_HINT_T0);
+      }
       sums.Add(left + kPairPitch * pair, pitch, _mm512_loadu_si512(right),
                _mm512_loadu_si512(right + kTile));
     }

@@ -86,17 +86,16 @@ void MultiplyInt8(int64_t rows, int64_t inner, const void* block, const void* pa
 #define LEPTON_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
 
 // vpdpbusd takes its left side without sign: 128 is added to it as it is packed, and 128 times the
-// right side, the excess, taken away from the sums.
+// right side, the excess, taken away from the sums. Rows that a last block is short of are not
+// written, since MultiplyVnni does not read them.
 LEPTON_VNNI void PackFlippedBlocks(const Part& part, void* blocks) {
   const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
   auto* to = static_cast<int8_t*>(blocks);
-  const int64_t padded_rows = (part.count + kInt8Rows - 1) / kInt8Rows * kInt8Rows;
-  for (int64_t row = 0; row < padded_rows; ++row) {
+  for (int64_t row = 0; row < part.count; ++row) {
     int8_t* line = to + row / kInt8Rows * kInt8Rows * part.padded + row % kInt8Rows * kInt8Step;
-    const int64_t inner = row < part.count ? part.inner : 0;
-    const int8_t* from = inner > 0 ? Int8Row(part, part.source.row_stride, row) : nullptr;
+    const int8_t* from = Int8Row(part, part.source.row_stride, row);
     for (int64_t k = 0; k < part.padded; k += kInt8Step, line += 2 * kTileBytes) {
-      const int64_t there = std::clamp<int64_t>(inner - k, 0, kInt8Step);
+      const int64_t there = std::clamp<int64_t>(part.inner - k, 0, kInt8Step);
       const __mmask64 mask = there == 0 ? 0 : ~__mmask64{0} >> (kInt8Step - there);
       const __m512i bytes = _mm512_maskz_loadu_epi8(mask, from + (there == 0 ? 0 : k));
       _mm512_storeu_si512(line, _mm512_xor_si512(bytes, flip));
