@@ -139,8 +139,8 @@ void ObjectTransfer::Drop(uint64_t request) {
 // One attempt at an object: chunks in order, some requested ahead.
 class ObjectTransfer::Fetching {
  public:
-  Fetching(ObjectTransfer* transfer, const wire::ObjectRef& object)
-      : transfer_(transfer), object_(object) {}
+  Fetching(ObjectTransfer* transfer, const wire::ObjectRef& object, const Arrived& arrived)
+      : transfer_(transfer), object_(object), arrived_(arrived) {}
   ~Fetching() { Restart(); }
 
   Status Run(const std::atomic<bool>& cancelled) {
@@ -169,6 +169,7 @@ class ObjectTransfer::Fetching {
         return taken;
       }
       patience.Moved();
+      Tell();
     }
     return writer_->Finish(object_.digest()).status();
   }
@@ -210,6 +211,15 @@ class ObjectTransfer::Fetching {
     return Status::Ok();
   }
 
+  void Tell() {
+    {
+      std::lock_guard lock(transfer_->mutex_);
+      transfer_->fetching_[object_.digest()] = writer_->size();
+    }
+    transfer_->changed_.notify_all();
+    if (arrived_) arrived_(writer_->size());
+  }
+
   void Restart() {
     for (const uint64_t request : ahead_) transfer_->Drop(request);
     ahead_.clear();
@@ -217,6 +227,7 @@ class ObjectTransfer::Fetching {
 
   ObjectTransfer* const transfer_;
   const wire::ObjectRef& object_;
+  const Arrived& arrived_;
   std::unique_ptr<storage::ObjectStore::Writer> writer_;
   std::deque<uint64_t> ahead_;
   uint64_t next_offset_ = 0;
@@ -224,30 +235,50 @@ class ObjectTransfer::Fetching {
   std::optional<uint64_t> total_;
 };
 
-Status ObjectTransfer::FetchOnce(const wire::ObjectRef& object,
-                                 const std::atomic<bool>& cancelled) {
+Status ObjectTransfer::FetchOnce(const wire::ObjectRef& object, const std::atomic<bool>& cancelled,
+                                 const Arrived& arrived) {
   Status status;
   for (int attempt = 0; attempt < limits_.attempts; ++attempt) {
-    status = Fetching(this, object).Run(cancelled);
+    status = Fetching(this, object, arrived).Run(cancelled);
     if (status.code() != StatusCode::kDataLoss) return status;
     LOG(WARNING) << "object " << object.digest() << ": " << status.ToString();
   }
   return status;
 }
 
-Status ObjectTransfer::Fetch(const wire::ObjectRef& object, const std::atomic<bool>& cancelled) {
+// Tasks of one job want the same objects at the same time.
+Result<bool> ObjectTransfer::AwaitOther(const storage::Digest& digest,
+                                        const std::atomic<bool>& cancelled,
+                                        const Arrived& arrived) {
+  std::unique_lock lock(mutex_);
+  uint64_t seen = 0;
+  while (true) {
+    auto other = fetching_.end();
+    changed_.wait(lock, [&] {
+      other = fetching_.find(digest);
+      return other == fetching_.end() || other->second != seen || Ended(cancelled);
+    });
+    if (Ended(cancelled)) return Cancelled("the transfer was stopped");
+    if (other == fetching_.end()) break;
+    seen = other->second;
+    if (!arrived) continue;
+    lock.unlock();
+    arrived(seen);
+    lock.lock();
+  }
+  if (store_->Has(digest)) return true;
+  fetching_[digest] = 0;
+  return false;
+}
+
+Status ObjectTransfer::Fetch(const wire::ObjectRef& object, const std::atomic<bool>& cancelled,
+                             const Arrived& arrived) {
   if (!storage::IsDigest(object.digest())) {
     return InvalidArgument("object: not a digest: " + object.digest());
   }
-  {
-    // Tasks of one job want the same objects at the same time.
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !fetching_.contains(object.digest()) || Ended(cancelled); });
-    if (Ended(cancelled)) return Cancelled("the transfer was stopped");
-    if (store_->Has(object.digest())) return Status::Ok();
-    fetching_.insert(object.digest());
-  }
-  Status status = FetchOnce(object, cancelled);
+  LEPTON_ASSIGN_OR_RETURN(const bool here, AwaitOther(object.digest(), cancelled, arrived));
+  if (here) return Status::Ok();
+  Status status = FetchOnce(object, cancelled, arrived);
   {
     std::lock_guard lock(mutex_);
     fetching_.erase(object.digest());

@@ -12,7 +12,6 @@
 #include <map>
 #include <mutex>
 #include <optional>
-#include <set>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/status.h"
@@ -32,10 +31,14 @@ class ObjectTransfer {
 
   ObjectTransfer(storage::ObjectStore* store, Sender send, Limits limits);
 
+  // Called on the caller's thread with every chunk that has come, of its own transfer or of
+  // another's that it waits for.
+  using Arrived = std::function<void(uint64_t bytes)>;
   // Puts the object into the local store; costs nothing if it is there. kCancelled when
   // `cancelled` turned true (call Wake after setting it) or after Shutdown; kNotFound: the
   // coordinator has no such object; kDataLoss: it arrived corrupt every time.
-  Status Fetch(const wire::ObjectRef& object, const std::atomic<bool>& cancelled);
+  Status Fetch(const wire::ObjectRef& object, const std::atomic<bool>& cancelled,
+               const Arrived& arrived = nullptr);
   // Sends a local object; costs one round trip if the coordinator has it.
   Status Upload(const storage::Digest& digest, const std::atomic<bool>& cancelled);
 
@@ -61,7 +64,11 @@ class ObjectTransfer {
   Result<Answer> Await(uint64_t request, const std::atomic<bool>& cancelled);
   void Pause(const std::atomic<bool>& cancelled);
   void Drop(uint64_t request);
-  Status FetchOnce(const wire::ObjectRef& object, const std::atomic<bool>& cancelled);
+  // True when somebody else has fetched it meanwhile; false: the caller is to.
+  Result<bool> AwaitOther(const storage::Digest& digest, const std::atomic<bool>& cancelled,
+                          const Arrived& arrived);
+  Status FetchOnce(const wire::ObjectRef& object, const std::atomic<bool>& cancelled,
+                   const Arrived& arrived);
 
   storage::ObjectStore* const store_;
   const Sender send_;
@@ -73,7 +80,7 @@ class ObjectTransfer {
   uint64_t next_request_ = 1;
   uint64_t oldest_valid_ = 1;  // earlier requests went over a connection that is gone
   std::map<uint64_t, std::optional<Answer>> requests_;
-  std::set<storage::Digest> fetching_;
+  std::map<storage::Digest, uint64_t> fetching_;  // and the bytes that have come
 };
 
 }  // namespace lepton::worker

@@ -17,6 +17,7 @@
 namespace lepton::worker {
 namespace {
 
+constexpr Duration kFetchReport = std::chrono::seconds(1);
 constexpr Duration kLogFlush = std::chrono::milliseconds(50);
 constexpr Duration kDrainAfterExit = std::chrono::milliseconds(200);
 constexpr Duration kLeastToStart = std::chrono::seconds(2);
@@ -116,8 +117,24 @@ void TaskRunner::Run() {
 }
 
 Status TaskRunner::FetchInputs() {
+  uint64_t total = 0, before = 0;
+  for (const wire::ObjectRef& input : start_.inputs()) total += input.bytes();
+  // What it takes may be longer than a task has to start, as long as it moves.
+  MonotonicTime told = RealClock().Now();
+  const auto arrived = [&](uint64_t bytes) {
+    if (RealClock().Now() - told < kFetchReport) return;
+    told = RealClock().Now();
+    wire::TaskReport report;
+    report.mutable_progress()->set_phase("fetching its inputs");
+    if (total > 0) {
+      report.mutable_progress()->set_phase_done(static_cast<double>(before + bytes) /
+                                                static_cast<double>(total));
+    }
+    Publish(std::move(report));
+  };
   for (const wire::ObjectRef& input : start_.inputs()) {
-    LEPTON_RETURN_IF_ERROR(objects_->Fetch(input, stopped_).WithContext("input"));
+    LEPTON_RETURN_IF_ERROR(objects_->Fetch(input, stopped_, arrived).WithContext("input"));
+    before += input.bytes();
   }
   return stopped_ ? Cancelled("stopped before it started") : Status::Ok();
 }

@@ -2,6 +2,8 @@
 //
 //   fetch inputs -> start the process -> pass orders down and reports up -> reap -> finished
 //
+// While inputs come it reports progress, with a phase: a sign of life.
+//
 // Threads: made and called by the agent's thread; all the waiting is on the runner's own thread,
 // which is the parent of the task process as far as PR_SET_PDEATHSIG is concerned. `Events` are
 // called on that thread.

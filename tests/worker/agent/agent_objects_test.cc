@@ -30,6 +30,29 @@ TEST(AgentObjectsTest, CorruptOrMissingInputsFailTheTask) {
   EXPECT_EQ(coordinator.Reports("missing").size(), 1u);
 }
 
+// They may take longer than the coordinator gives a silent task to start.
+TEST(AgentObjectsTest, InputsThatComeSlowlyAreToldOf) {
+  FakeCoordinator coordinator({.get_ms = 200});
+  const std::string bytes(7 << 20, 'b');
+  coordinator.AddObject(Sha256Hex(bytes), bytes);
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  for (const char* id : {"t", "waits for the same"}) {
+    wire::StartTask start = Task(id, "echo");
+    start.add_inputs()->set_digest(Sha256Hex(bytes));
+    start.mutable_inputs(0)->set_bytes(bytes.size());
+    coordinator.Start(start);
+  }
+  for (const char* id : {"t", "waits for the same"}) {
+    EXPECT_EQ(coordinator.AwaitFinished(id).code(), "OK");
+    const wire::TaskReport first = coordinator.Reports(id).at(0);
+    ASSERT_TRUE(first.has_progress()) << id << ": " << first.DebugString();
+    EXPECT_EQ(first.progress().phase(), "fetching its inputs");
+    EXPECT_GT(first.progress().phase_done(), 0);
+    EXPECT_LT(first.progress().phase_done(), 1);
+  }
+}
+
 TEST(AgentObjectsTest, AModelThatCannotBeStoredFailsTheTask) {
   FakeCoordinator coordinator({.put_error = "RESOURCE_EXHAUSTED"});
   RunningAgent agent(coordinator);

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "runtime/base/hash.h"
@@ -268,6 +270,7 @@ void FakeCoordinator::OnReport(const std::string& peer, wire::TaskReport report)
 void FakeCoordinator::OnGet(const std::string& peer, const wire::ObjectGet& get) {
   ++gets_;
   if (!behaviour_.answer_objects) return;
+  std::this_thread::sleep_for(std::chrono::milliseconds(behaviour_.get_ms));
   wire::ToWorker answer;
   wire::ObjectData& data = *answer.mutable_object_data();
   data.set_digest(get.digest());

@@ -23,6 +23,7 @@ class FakeCoordinator {
     bool answer_heartbeats = true;
     bool corrupt_objects = false;  // flips a byte of what it serves
     bool answer_objects = true;
+    uint32_t get_ms = 0;    // that each chunk takes
     std::string put_error;  // code for every upload
     std::string refuse_code;
     std::vector<std::string> unknown_tasks;
