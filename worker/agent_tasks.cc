@@ -28,7 +28,7 @@ void Agent::Loop::OnStartTask(wire::StartTask start) {
   if (runners_.contains(task_id) || outbox_.Has(task_id) || ended_.contains(task_id)) return;
   start.set_slots(std::max(1u, start.slots()));
   if (phase_ != Phase::kWorking) return Refuse(start, Unavailable("this worker is leaving"));
-  if (UsedSlots() + start.slots() > options_.slots) {
+  if (!start.no_slot() && UsedSlots() + start.slots() > options_.slots) {
     return Refuse(start, ResourceExhausted("this worker has " + std::to_string(options_.slots) +
                                            " slots, " + std::to_string(UsedSlots()) + " in use"));
   }

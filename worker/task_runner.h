@@ -37,7 +37,8 @@ class TaskRunner {
              Events events);
   ~TaskRunner();  // kills the task if it still runs; quick then
 
-  uint32_t slots() const { return start_.slots(); }
+  // Of the worker, that are its own.
+  uint32_t slots() const { return start_.no_slot() ? 0 : start_.slots(); }
   // That its job gives a rank to leave in; 0: none of its own.
   Duration leave_grace() const { return std::chrono::milliseconds(start_.leave_grace_ms()); }
   void Deliver(wire::TaskGroup group);

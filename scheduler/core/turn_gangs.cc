@@ -76,6 +76,7 @@ void Turn::FillStart(const Gang& gang, uint32_t slots, wire::StartTask* start) c
   start->set_group_token(GroupToken(options_.token_secret, gang.id()));
   start->set_epoch(gang.elastic() ? gang.epoch() : gang.attempt());
   start->set_slots(std::max(slots, 1u));
+  start->set_no_slot(slots == 0);
   start->set_bf16_sums(gang.bf16_sums());
   start->set_stop_grace_ms(options_.stop_grace_ms);
   start->set_elastic(gang.elastic());

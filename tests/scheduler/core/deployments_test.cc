@@ -178,6 +178,17 @@ TEST(Deployments, WithoutSlotsTheyShareBusyWorkers) {
   EXPECT_EQ(sim.out.starts[0].second.slots(), 1u) << "a thread it needs";
 }
 
+TEST(Deployments, ItsWorkerIsToldWhetherAReplicaHasASlotOfItsOwn) {
+  for (const int slots : {0, 1}) {
+    Sim sim;
+    sim.Hello("w1");
+    sim.On(Deploy(1, slots));
+    ASSERT_THAT(sim.out.starts, SizeIs(1));
+    EXPECT_EQ(sim.out.starts[0].second.slots(), 1u) << "its threads";
+    EXPECT_EQ(sim.out.starts[0].second.no_slot(), slots == 0);
+  }
+}
+
 TEST(Deployments, RefusedWhenThePoolIsTooSmallOrTheNameTaken) {
   Sim sim;
   sim.Hello("w1", 2);

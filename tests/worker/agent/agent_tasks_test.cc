@@ -126,6 +126,24 @@ TEST(AgentTasksTest, RepeatedStartsRunOnceAndSlotsAreALimit) {
   coordinator.AwaitStarted("wide2");
 }
 
+TEST(AgentTasksTest, ATaskWithoutASlotOfItsOwnTakesNone) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator, [](AgentOptions& options) { options.slots = 1; });
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  for (const char* id : {"first", "beside"}) {
+    wire::StartTask start = Task(id, "sleep");
+    start.set_no_slot(true);
+    coordinator.Start(start);
+    coordinator.AwaitStarted(id);
+  }
+  coordinator.Start(Task("counted", "sleep"));
+  coordinator.AwaitStarted("counted");
+  wire::StartTask last = Task("last", "sleep");
+  last.set_no_slot(true);
+  coordinator.Start(last);
+  coordinator.AwaitStarted("last");
+}
+
 TEST(AgentTasksTest, MuchOutputIsCutAndThinnedOut) {
   FakeCoordinator coordinator;
   RunningAgent agent(coordinator);
