@@ -173,6 +173,7 @@ void Agent::Loop::StopAll(const std::string& reason, Status result, bool leave) 
     runner->Stop(grace, reason, /*alone=*/true);
   }
   give_up_at_ = RealClock().Now() + longest + kStopLimit;
+  next_heartbeat_ = RealClock().Now();  // which says so
 }
 
 bool Agent::Loop::Done(MonotonicTime now) {

@@ -172,6 +172,7 @@ void Agent::Loop::SendHeartbeat() {
   wire::ToCoordinator message;
   wire::Heartbeat& heartbeat = *message.mutable_heartbeat();
   heartbeat.set_seq(++heartbeats_);
+  heartbeat.set_leaving(phase_ != Phase::kWorking);
   heartbeat.set_load_average(LoadAverage());
   heartbeat.set_memory_used_bytes(MemoryUsedBytes());
   std::set<std::string> ids;

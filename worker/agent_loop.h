@@ -74,6 +74,8 @@ class Agent::Loop {
   void OnStopTask(const wire::StopTask& stop);
   void OnReport(wire::TaskReport report);
   void Refuse(const wire::StartTask& start, const Status& why);
+  // Of a task that never had a runner.
+  void TellEnd(const std::string& task_id, const Status& why, bool refused);
   void ForgetTask(const std::string& task_id);
   // `leave`: ranks of elastic gangs have the time that their jobs give them to leave in, since
   // there is a coordinator for them to meet through.

@@ -95,19 +95,22 @@ void Agent::Loop::OnStopTask(const wire::StopTask& stop) {
   }
   if (outbox_.Has(stop.task_id()) || ended_.contains(stop.task_id())) return;
   // Its StartTask was lost: whoever waits for the task's end hears of it.
-  wire::StartTask never_came;
-  never_came.set_task_id(stop.task_id());
-  Refuse(never_came, Cancelled("stopped before it started"));
+  TellEnd(stop.task_id(), Cancelled("stopped before it started"), /*refused=*/false);
 }
 
 void Agent::Loop::Refuse(const wire::StartTask& start, const Status& why) {
+  TellEnd(start.task_id(), why, /*refused=*/true);
+}
+
+void Agent::Loop::TellEnd(const std::string& task_id, const Status& why, bool refused) {
   wire::TaskReport report;
-  report.set_task_id(start.task_id());
+  report.set_task_id(task_id);
   report.set_wall_ms(RealClock().WallMs());
   report.mutable_finished()->set_code(std::string(StatusCodeName(why.code())));
   report.mutable_finished()->set_message(why.message());
-  RememberEnded(start.task_id());
-  outbox_.Add(start.task_id(), std::move(report));
+  report.mutable_finished()->set_refused(refused);
+  RememberEnded(task_id);
+  outbox_.Add(task_id, std::move(report));
 }
 
 void Agent::Loop::OnReport(wire::TaskReport report) {

@@ -186,6 +186,7 @@ void Applier::OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finis
   task.set_signal(finished.signal());
   task.set_silent_since_ms(finished.silent_since_ms());
   task.set_saved(finished.saved());
+  task.set_refused(finished.refused());
   if (finished.has_diverged()) *task.mutable_diverged() = finished.diverged();
   if (gang.sharded()) {  // what its shards are is the result
     return DropHand(gang, task, finished.code() != "OK" && finished.code() != "CANCELLED");

@@ -82,6 +82,10 @@ struct WorkerLost {
   WorkerId id;
   std::string reason;
 };
+// It takes no new tasks, and says Goodbye once those that it has are at their end.
+struct WorkerLeaving {
+  WorkerId id;
+};
 struct TaskReported {
   WorkerId worker;
   wire::TaskReport report;
@@ -109,7 +113,7 @@ struct Input {
   uint64_t request = 0;  // echoed in Reply; 0: no reply wanted
   std::variant<Tick, SubmitJob, CancelJob, CreateDeployment, ScaleDeployment, DeleteDeployment,
                CreateDataset, RegisterModel, SetAlias, DrainWorker, WorkerHello, WorkerLost,
-               TaskReported, ShardsStored>
+               WorkerLeaving, TaskReported, ShardsStored>
       body;
 };
 

@@ -25,6 +25,8 @@ int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorO
                      int64_t ticked_ms);
 // When a sharded gang's hands are to be looked at again, after `ticked_ms` (the largest: never).
 int64_t ShardTimer(const Gang& gang, const Job& job, int64_t ticked_ms);
+// What a worker had no place for is placed anew, perhaps there, but not in a tight loop.
+inline constexpr int64_t kRefusedRetryMs = 1'000;
 // base * 2^(restarts - 1), at most `cap`.
 int64_t BackoffMs(int64_t base_ms, int restarts, int64_t cap_ms);
 
@@ -213,6 +215,7 @@ class Turn {
   // ---- turn_workers.cc ----
   void On(const WorkerHello& hello);
   void On(const WorkerLost& lost);
+  void On(const WorkerLeaving& leaving);
   void On(const DrainWorker& drain);
   void LoseWorker(const WorkerId& id, const std::string& reason);
   std::set<std::string> GangsOn(const WorkerId& worker) const;

@@ -23,13 +23,20 @@ bool IsAboutToEnd(const Gang& gang) {
 }
 
 // Seats that ended before they were ever in a group, since one was.
-int JoinFailures(const Gang& gang, int64_t* last_ms) {
-  int failures = 0;
+struct JoinFailures {
+  int all = 0;
+  int refused = 0;  // of them: their workers had no place
+  int64_t last_ms = 0;
+};
+
+JoinFailures FailuresToJoin(const Gang& gang) {
+  JoinFailures failures;
   for (auto task = gang.tasks().rbegin(); task != gang.tasks().rend(); ++task) {
     if (task->group_epoch() > 0) break;
     if (IsAlive(*task) || task->leaving()) continue;  // one that was sent away has not failed
-    ++failures;
-    *last_ms = std::max(*last_ms, task->ended_ms());
+    ++failures.all;
+    failures.refused += task->refused();
+    failures.last_ms = std::max(failures.last_ms, task->ended_ms());
   }
   return failures;
 }
@@ -42,12 +49,14 @@ int64_t SeatDeadline(const Gang& gang, const Task& task, const ReactorOptions& o
 }  // namespace
 
 int64_t JoinRetryMs(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options) {
-  int64_t last = 0;
-  const int failures = JoinFailures(gang, &last);
-  if (failures == 0) return 0;
-  if (failures > spec.restart.max) return std::numeric_limits<int64_t>::max();
+  const JoinFailures failures = FailuresToJoin(gang);
+  if (failures.all == 0) return 0;
+  if (failures.all - failures.refused > spec.restart.max) {
+    return std::numeric_limits<int64_t>::max();
+  }
   const auto base = std::chrono::duration_cast<std::chrono::milliseconds>(spec.restart.backoff);
-  return last + BackoffMs(base.count(), failures, options.backoff_cap_ms);
+  const int64_t backoff = BackoffMs(base.count(), failures.all, options.backoff_cap_ms);
+  return failures.last_ms + std::max(backoff, failures.refused > 0 ? kRefusedRetryMs : 0);
 }
 
 int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options,

@@ -203,6 +203,7 @@ void Turn::OnJobGangEnded(const Gang& gang, const Verdict& verdict) {
     case Verdict::Kind::kWorkerFault:
     case Verdict::Kind::kTaskFault:
     case Verdict::Kind::kMoved:
+    case Verdict::Kind::kRefused:
       return Restart(id, verdict);
     case Verdict::Kind::kFatal:
     case Verdict::Kind::kStopped:
@@ -250,7 +251,9 @@ void Turn::Restart(const JobId& id, const Verdict& verdict) {
                    fmt::format("restart.max: {} restarts were used up: {}", limit, verdict.cause));
   }
   change.retry_at_ms = now_;
-  if (verdict.kind != Verdict::Kind::kMoved) {
+  if (verdict.kind == Verdict::Kind::kRefused) {
+    change.retry_at_ms += kRefusedRetryMs;
+  } else if (verdict.kind != Verdict::Kind::kMoved) {
     change.retry_at_ms +=
         BackoffMs(Ms(restart.backoff), static_cast<int>(workers + tasks), options_.backoff_cap_ms);
   }

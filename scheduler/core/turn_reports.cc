@@ -215,9 +215,10 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
   if (task.saved()) {
     return BreakGang(gang_id, verdict.reason_code, verdict.cause, static_cast<int>(rank));
   }
-  if (verdict.kind == Verdict::Kind::kWorkerFault) {
+  const bool refused = verdict.kind == Verdict::Kind::kRefused;
+  if (verdict.kind == Verdict::Kind::kWorkerFault || refused) {
     EpochChange change;
-    const bool left = verdict.reason_code == "WORKER_STOPPED";
+    const bool left = refused || verdict.reason_code == "WORKER_STOPPED";
     change.reason_code = left                         ? "RANK_LEAVES"
                          : task.has_diverged()        ? "DIVERGED"
                          : task.silent_since_ms() > 0 ? "HUNG"

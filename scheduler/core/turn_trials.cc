@@ -161,7 +161,8 @@ void Turn::OnTrialGangEnded(const Gang& gang, const Verdict& verdict) {
   const uint32_t workers = trial.worker_restarts() + (worker ? 1 : 0);
   const uint32_t tasks = trial.task_restarts() + (task ? 1 : 0);
   const auto limit = static_cast<uint32_t>(std::max(restart.max, 0));
-  const bool again = worker || task || verdict.kind == Verdict::Kind::kMoved;
+  const bool refused = verdict.kind == Verdict::Kind::kRefused;
+  const bool again = worker || task || refused || verdict.kind == Verdict::Kind::kMoved;
   if (!again || workers > limit || tasks > limit) {
     FailTrial(id, gang.trial(), again ? "RESTART_LIMIT" : verdict.reason_code, verdict.error_code,
               verdict.cause);
@@ -173,6 +174,7 @@ void Turn::OnTrialGangEnded(const Gang& gang, const Verdict& verdict) {
   change.cause = verdict.cause;
   change.worker_restarts = worker ? 1 : 0;
   change.task_restarts = task ? 1 : 0;
+  if (refused) change.retry_at_ms = now_ + kRefusedRetryMs;
   if (worker || task) {
     const int64_t base =
         std::chrono::duration_cast<std::chrono::milliseconds>(restart.backoff).count();

@@ -7,6 +7,11 @@
 #include "scheduler/core/turn.h"
 
 namespace lepton::scheduler {
+namespace {
+
+constexpr char kLeaves[] = "it leaves";
+
+}  // namespace
 
 void Turn::On(const WorkerHello& arrived) {
   const wire::Hello& hello = arrived.hello;
@@ -92,6 +97,17 @@ void Turn::On(const WorkerLost& lost) {
   LoseWorker(lost.id, lost.reason);
 }
 
+// Its tasks see to themselves: their agent has told them.
+void Turn::On(const WorkerLeaving& leaving) {
+  auto it = state_.workers.find(leaving.id);
+  if (it == state_.workers.end() || it->second.state() != WORKER_UP) return;
+  Record record;
+  record.mutable_worker_moved()->set_worker_id(leaving.id.str());
+  record.mutable_worker_moved()->set_to(WORKER_DRAINING);
+  record.mutable_worker_moved()->set_reason(kLeaves);
+  Persist(std::move(record));
+}
+
 void Turn::LoseWorker(const WorkerId& id, const std::string& reason) {
   Record record;
   record.mutable_worker_moved()->set_worker_id(id.str());
@@ -133,7 +149,9 @@ void Turn::On(const DrainWorker& drain) {
   if (it == state_.workers.end() || it->second.state() == WORKER_LOST) {
     return Answer(NotFound(fmt::format("no worker '{}' is up", drain.id.str())));
   }
-  if (it->second.state() == WORKER_DRAINING) return Answer(Status::Ok(), drain.id.str(), true);
+  if (it->second.state() == WORKER_DRAINING && it->second.reason() != kLeaves) {
+    return Answer(Status::Ok(), drain.id.str(), true);
+  }
   Record record;
   record.mutable_worker_moved()->set_worker_id(drain.id.str());
   record.mutable_worker_moved()->set_to(WORKER_DRAINING);

@@ -47,6 +47,7 @@ Verdict JudgeTask(const Task& task) {
   using Kind = Verdict::Kind;
   const std::string code = task.code().empty() ? "INTERNAL" : task.code();
   if (task.state() == TASK_LOST) return {Kind::kWorkerFault, "WORKER_LOST", code, Describe(task)};
+  if (task.refused()) return {Kind::kRefused, "REFUSED", code, Describe(task)};
   if (task.silent_since_ms() > 0) return {Kind::kWorkerFault, "HUNG", "ABORTED", Describe(task)};
   if (task.signal() != 0) return {Kind::kWorkerFault, "TASK_KILLED", "ABORTED", Describe(task)};
   if (task.has_diverged()) {
@@ -79,7 +80,7 @@ Verdict JudgeGang(const Gang& gang) {
   }
   if (trigger == nullptr) trigger = &gang.tasks(0);
   // A rank that blames its peers often reports before the peer that is to blame.
-  if (!WasTaken(*trigger) && BlamesPeers(*trigger)) {
+  if (!WasTaken(*trigger) && !trigger->refused() && BlamesPeers(*trigger)) {
     if (const Task* taken = FirstWhere(gang, &WasTaken)) trigger = taken;
     if (const Task* fatal = FirstWhere(gang, &EndedFatally); fatal && !WasTaken(*trigger)) {
       trigger = fatal;

@@ -15,6 +15,7 @@ struct Verdict {
     kWorkerFault,  // a worker, a signal: start again
     kTaskFault,    // the task said so: start again, counted apart
     kMoved,        // we took its place away: start again, not counted
+    kRefused,      // a worker had no place for it: start again a little later, not counted
     kFatal,        // starting again would end the same way
     kStopped,      // we wanted it gone
   };

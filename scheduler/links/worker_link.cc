@@ -4,6 +4,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/metrics.h"
@@ -64,7 +65,7 @@ void WorkerLink::OnMessage(const PeerId& peer, wire::ToCoordinator message) {
   Renew(session);
   switch (message.body_case()) {
     case wire::ToCoordinator::kHeartbeat:
-      return OnHeartbeat(peer, session, message.heartbeat());
+      return OnHeartbeat(worker, session, message.heartbeat());
     case wire::ToCoordinator::kReport:
       return loop_.Post(TaskReported{worker, std::move(*message.mutable_report())});
     case wire::ToCoordinator::kObjectGet:
@@ -138,13 +139,16 @@ void WorkerLink::OnHello(const PeerId& peer, wire::Hello hello) {
   loop_.Post(WorkerHello{std::move(hello)});
 }
 
-void WorkerLink::OnHeartbeat(const PeerId& peer, Session& session,
+void WorkerLink::OnHeartbeat(const WorkerId& worker, Session& session,
                              const wire::Heartbeat& heartbeat) {
+  if (heartbeat.leaving() && !std::exchange(session.leaving, true)) {
+    loop_.Post(WorkerLeaving{worker});
+  }
   session.vitals.load_average = heartbeat.load_average();
   session.vitals.memory_used_bytes = heartbeat.memory_used_bytes();
   wire::ToWorker message;
   message.mutable_heartbeat_ack()->set_seq(heartbeat.seq());
-  channel_->Send(peer, message);
+  channel_->Send(session.peer, message);
 }
 
 void WorkerLink::Refuse(const PeerId& peer, const Status& status) {

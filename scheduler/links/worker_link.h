@@ -69,6 +69,7 @@ class WorkerLink {
     std::string incarnation;
     MonotonicTime expires;
     bool connected = true;
+    bool leaving = false;
     Vitals vitals;
   };
 
@@ -80,7 +81,7 @@ class WorkerLink {
   void OnHello(const PeerId& peer, wire::Hello hello);
   Status CheckHello(const wire::Hello& hello) const;  // mutex_ held
   void Renew(Session& session) const;
-  void OnHeartbeat(const PeerId& peer, Session& session, const wire::Heartbeat& heartbeat);
+  void OnHeartbeat(const WorkerId& worker, Session& session, const wire::Heartbeat& heartbeat);
   void Refuse(const PeerId& peer, const Status& status);
   void EndSession(const WorkerId& worker, const std::string& reason);  // mutex_ held
   void ForgetPeer(const PeerId& peer);                                 // mutex_ held

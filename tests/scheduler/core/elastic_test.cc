@@ -226,6 +226,32 @@ TEST_F(ElasticGang, ADrainedWorkersRankLeavesAndTheOthersGoOn) {
   EXPECT_EQ(sim.StateOf(id), "RUNNING");
 }
 
+TEST_F(ElasticGang, AJoinerWhoseWorkerRefusesItIsTriedAgainHoweverOften) {
+  Start(1, 2, 3);
+  sim.Hello("w2");
+  for (int seat = 2; seat < 12; ++seat) {
+    ASSERT_THAT(sim.out.starts, SizeIs(1)) << seat;
+    wire::TaskReport report;
+    report.mutable_finished()->set_code("RESOURCE_EXHAUSTED");
+    report.mutable_finished()->set_refused(true);
+    sim.Report(Seat(seat), std::move(report));
+    EXPECT_THAT(sim.out.starts, IsEmpty());
+    sim.Pass(60'000);
+  }
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+}
+
+TEST_F(ElasticGang, AMemberWhoseWorkerRefusesItIsDoneWithout) {
+  for (int i = 0; i < 3; ++i) sim.Hello("w" + std::to_string(i));
+  id = sim.Submit(Sim::Elastic(1, 3));
+  wire::TaskReport report;
+  report.mutable_finished()->set_code("UNAVAILABLE");
+  report.mutable_finished()->set_refused(true);
+  sim.Report(Seat(1), std::move(report));
+  EXPECT_THAT(Members(), ElementsAre(0, 2));
+  EXPECT_EQ(gang().faults_in_row(), 0u);
+}
+
 TEST_F(ElasticGang, AMemberThatDoesNotAnswerWithinTheBudgetIsKilled) {
   Start(1, 3);
   sim.Endpoint(Seat(0), 1, "no answer in time from rank 2");

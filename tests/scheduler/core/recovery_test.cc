@@ -123,6 +123,25 @@ TEST(Recovery, KilledTaskIsAWorkerFaultAndAnErrorIsATaskFault) {
   EXPECT_EQ(sim.StateOf(id), "STARTING");
 }
 
+// What its worker had no place for is not the job's fault, however often.
+TEST(Recovery, ATaskThatItsWorkerRefusesIsNotCounted) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  for (int attempt = 1; attempt <= 10; ++attempt) {
+    wire::TaskReport report;
+    report.mutable_finished()->set_code("UNAVAILABLE");
+    report.mutable_finished()->set_message("this worker is leaving");
+    report.mutable_finished()->set_refused(true);
+    ASSERT_EQ(sim.StateOf(id), "STARTING");
+    sim.Report(id + ".a" + std::to_string(attempt) + ".r0", std::move(report));
+    ASSERT_EQ(sim.StateOf(id), "RECOVERING") << "not at once again";
+    sim.Pass(1'000);
+  }
+  EXPECT_EQ(sim.job(id).task_restarts(), 0u);
+  EXPECT_EQ(sim.job(id).worker_restarts(), 0u);
+}
+
 TEST(Recovery, PeerThatBlamesTheGangDoesNotHideWhoDied) {
   TwoRanks two;
   Sim& sim = two.sim;

@@ -86,6 +86,22 @@ TEST(Workers, DrainMovesWorkElsewhereAndCountsNoRestart) {
   EXPECT_EQ(sim.Last().status.code(), StatusCode::kNotFound);
 }
 
+TEST(Workers, OneThatLeavesGetsNothingNewAndKeepsWhatItHas) {
+  Sim sim;
+  sim.Hello("w1", 2);
+  const std::string first = sim.Submit(Sim::Train());
+  sim.RunAll(first);
+  sim.On(WorkerLeaving{WorkerId("w1")});
+  EXPECT_THAT(sim.out.stops, IsEmpty());
+  const std::string second = sim.Submit(Sim::Train());
+  EXPECT_EQ(sim.StateOf(first), "RUNNING");
+  EXPECT_EQ(sim.StateOf(second), "QUEUED");
+  sim.On(WorkerLeaving{WorkerId("w1")});
+  EXPECT_THAT(sim.out.records, IsEmpty()) << "said with every heartbeat";
+  sim.On(WorkerLeaving{WorkerId("w9")});
+  EXPECT_THAT(sim.out.records, IsEmpty());
+}
+
 TEST(Workers, LostOnesAreForgottenAfterAWhile) {
   Sim sim;
   sim.Hello("w1");

@@ -32,6 +32,18 @@ TEST(AgentStopTest, StoppingEndsAllTasksTellsThemAndSaysGoodbye) {
   EXPECT_TRUE(coordinator.AwaitGoodbye());
 }
 
+TEST(AgentStopTest, AWorkerSaysThatItLeavesAsItBeginsTo) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("bad", "stubborn"));
+  coordinator.AwaitReport("bad", [](const auto& report) { return report.has_log(); });
+  ASSERT_TRUE(coordinator.AwaitHeartbeats(1));
+  EXPECT_FALSE(coordinator.LastHeartbeat().leaving());
+  EXPECT_TRUE(agent.Stop().ok());
+  EXPECT_TRUE(coordinator.LastHeartbeat().leaving());
+}
+
 TEST(AgentStopTest, StoppingTakesLessThanFiveSecondsWhateverHappens) {
   FakeCoordinator coordinator({.ack_reports = false});
   RunningAgent agent(coordinator, [](AgentOptions& options) { options.stop_grace = seconds(60); });
@@ -84,6 +96,7 @@ TEST(AgentStopTest, ADrainedWorkerFinishesItsTasksAndLeaves) {
   coordinator.Drain("maintenance");
   coordinator.Start(Task("late", "sleep"));
   EXPECT_EQ(coordinator.AwaitFinished("late").code(), "UNAVAILABLE");
+  EXPECT_TRUE(coordinator.AwaitFinished("late").refused());
   EXPECT_TRUE(coordinator.AwaitHeartbeats(3));
   coordinator.Stop("t", 5000);
   EXPECT_TRUE(agent.Join().ok());

@@ -115,6 +115,7 @@ TEST(AgentTasksTest, RepeatedStartsRunOnceAndSlotsAreALimit) {
   wide.set_slots(2);
   coordinator.Start(wide);
   EXPECT_EQ(coordinator.AwaitFinished("wide").code(), "RESOURCE_EXHAUSTED");
+  EXPECT_TRUE(coordinator.AwaitFinished("wide").refused());
   coordinator.AwaitStarted("t");
   coordinator.Stop("t", 5000);
   EXPECT_EQ(coordinator.AwaitFinished("t").code(), "CANCELLED");
