@@ -59,7 +59,8 @@ Status StateLoop::Rebuild() {
     return DataLoss(fmt::format("the journal ends at record {} but its state at {}",
                                 metadata_.last_seq(), state.last_seq));
   }
-  reactor_ = std::make_unique<Reactor>(options_.reactor, std::move(state), clock_.WallMs());
+  wall_.Seen(state.last_wall_ms);
+  reactor_ = std::make_unique<Reactor>(options_.reactor, std::move(state), wall_.Ms());
   return Status::Ok();
 }
 
@@ -106,16 +107,16 @@ void StateLoop::After(Duration delay, Query query) {
   wake_.notify_one();
 }
 
-bool StateLoop::TickDue() const {
+bool StateLoop::TickDue() {
   const auto timer = reactor_->next_timer_ms();
-  return timer && *timer <= clock_.WallMs() && RealClock().Now() >= next_tick_;
+  return timer && *timer <= wall_.Ms() && RealClock().Now() >= next_tick_;
 }
 
-MonotonicTime StateLoop::NextWake() const {
+MonotonicTime StateLoop::NextWake() {
   MonotonicTime wake = RealClock().Now() + std::chrono::seconds(1);
   if (!timers_.empty()) wake = std::min(wake, timers_.begin()->first);
   if (const auto timer = reactor_->next_timer_ms()) {
-    const auto left = std::chrono::milliseconds(std::max<int64_t>(0, *timer - clock_.WallMs()));
+    const auto left = std::chrono::milliseconds(std::max<int64_t>(0, *timer - wall_.Ms()));
     wake = std::min(wake, std::max(next_tick_, RealClock().Now() + left));
   }
   return wake;
@@ -170,7 +171,7 @@ void StateLoop::RunItems(std::vector<Item> items) {
   Batch batch(items);
   for (size_t i = 0; i < items.size(); ++i) {
     Input input;
-    input.wall_ms = clock_.WallMs();
+    input.wall_ms = wall_.Ms();
     input.request = items[i].replied ? i + 1 : 0;
     if (items[i].guard) {
       if (const Status status = items[i].guard(reactor_->state()); !status.ok()) {
@@ -183,7 +184,7 @@ void StateLoop::RunItems(std::vector<Item> items) {
   }
   if (tick) {
     next_tick_ = RealClock().Now() + kMinTick;
-    reactor_->On(Input{.wall_ms = clock_.WallMs(), .request = 0, .body = Tick{}}, batch);
+    reactor_->On(Input{.wall_ms = wall_.Ms(), .request = 0, .body = Tick{}}, batch);
   }
   if (!batch.records().empty()) {
     static auto& commits = metrics::Histogram("lepton_journal_commit_seconds",

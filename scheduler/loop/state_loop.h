@@ -23,6 +23,7 @@
 #include "runtime/base/status.h"
 #include "scheduler/core/reactor.h"
 #include "scheduler/loop/object_keeper.h"
+#include "scheduler/loop/steady_wall.h"
 #include "storage/metadata/metadata_store.h"
 
 namespace lepton::scheduler {
@@ -99,27 +100,27 @@ class StateLoop {
 
   StateLoop(storage::MetadataStore& metadata, storage::ObjectStore& objects, Clock& clock,
             LoopOptions options)
-      : metadata_(metadata), objects_(objects), clock_(clock), options_(std::move(options)) {}
+      : metadata_(metadata), objects_(objects), options_(std::move(options)), wall_(clock) {}
 
   Status Rebuild();
   void Run();
   Work Wait();
-  MonotonicTime NextWake() const;  // mutex_ held
+  MonotonicTime NextWake();  // mutex_ held
   void RunItems(std::vector<Item> items);
   void Refuse(std::vector<Item>& items, const Status& status);
   void Fail(std::vector<Item>& items, const Status& status);
-  bool TickDue() const;
+  bool TickDue();
   void MaybeSnapshot();
 
   storage::MetadataStore& metadata_;
   storage::ObjectStore& objects_;
-  Clock& clock_;
   const LoopOptions options_;
   ObjectKeeper keeper_;
   LoopSink* sink_ = nullptr;
 
   // The loop's thread only.
   std::unique_ptr<Reactor> reactor_;
+  SteadyWall wall_;
   uint64_t snapshot_seq_ = 0;
   uint64_t snapshot_bytes_ = 0;  // of the newest
   uint64_t journal_bytes_ = 0;   // since

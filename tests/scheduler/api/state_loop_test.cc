@@ -8,6 +8,7 @@
 
 #include "runtime/base/file.h"
 #include "runtime/base/hash.h"
+#include "tests/scheduler/api/test_cluster.h"
 
 namespace lepton::scheduler {
 namespace {
@@ -81,6 +82,13 @@ class StateLoopTest : public testing::Test {
     Open();
   }
   void TearDown() override { loop_.reset(); }
+  // The real time, from a wall clock that is `behind`.
+  class WrongClock final : public Clock {
+   public:
+    MonotonicTime Now() const override { return RealClock().Now(); }
+    int64_t WallMs() const override { return RealClock().WallMs() - behind_ms; }
+    std::atomic<int64_t> behind_ms{0};
+  };
   void Open(uint64_t snapshot_every = 5000) {
     loop_.reset();
     store_.reset();
@@ -92,7 +100,8 @@ class StateLoopTest : public testing::Test {
     options.reactor.coordinator_incarnation = "1";
     options.retry_after = std::chrono::milliseconds(50);
     options.snapshot_every_records = snapshot_every;
-    auto loop = StateLoop::Open(*store_, *objects_, RealClock(), options);
+    options.reactor.lease_ms = 200;
+    auto loop = StateLoop::Open(*store_, *objects_, clock_, options);
     ASSERT_TRUE(loop.ok()) << loop.status().ToString();
     loop_ = *std::move(loop);
     loop_->Start(sink_);
@@ -119,6 +128,27 @@ class StateLoopTest : public testing::Test {
     return names.get_future().get();
   }
 
+  // Of the worker "w1", from within ten seconds; UNSPECIFIED: there is none.
+  bool Becomes(WorkerState wanted) {
+    return Eventually([&] {
+      std::promise<WorkerState> is;
+      loop_->Read([&](const State& state) {
+        const auto worker = state.workers.find(WorkerId("w1"));
+        is.set_value(worker == state.workers.end() ? WORKER_STATE_UNSPECIFIED
+                                                   : worker->second.state());
+      });
+      return is.get_future().get() == wanted;
+    });
+  }
+  void Hello() {
+    WorkerHello arrived;
+    arrived.hello.set_worker_id("w1");
+    arrived.hello.set_incarnation("i1");
+    arrived.hello.set_slots(1);
+    loop_->Post(arrived);
+  }
+
+  WrongClock clock_;
   TempFolder folder_;
   CountingSink sink_;
   std::unique_ptr<storage::ObjectStore> objects_;
@@ -194,6 +224,16 @@ TEST_F(StateLoopTest, AGuardDecidesOnTheStateThatItsInputWillMeet) {
       });
   EXPECT_EQ(done.get_future().get(), Aborted("a is there"));
   EXPECT_THAT(Datasets(), testing::ElementsAre("a"));
+}
+
+TEST_F(StateLoopTest, TimeOutsRunOnWhenTheWallClockIsSetBack) {
+  Hello();
+  ASSERT_TRUE(Becomes(WORKER_UP));
+  clock_.behind_ms = 7'200'000;
+  Open();
+  const MonotonicTime start = RealClock().Now();
+  EXPECT_TRUE(Becomes(WORKER_LOST)) << "it does not come back";
+  EXPECT_LT(RealClock().Now() - start, std::chrono::seconds(3));
 }
 
 TEST_F(StateLoopTest, TimersRunInOrderOnTheLoop) {
