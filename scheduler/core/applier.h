@@ -36,6 +36,7 @@ class Applier {
   Status Added(const SeatAdded& added);
   Status Leaving(const TaskLeaving& leaving);
   Status Dealt(const ShardsDealt& dealt);
+  Status Noted(const JobNoted& noted);
   Status Spoiled(const ShardSpoiled& spoiled);
   Status Joined(const ShardsJoined& joined);
   Status Stepped(const SearchStepped& stepped);

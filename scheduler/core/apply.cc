@@ -43,6 +43,8 @@ Status Applier::Run() {
       return CutOff(record_.links_cut());
     case Record::kShardsDealt:
       return Dealt(record_.shards_dealt());
+    case Record::kJobNoted:
+      return Noted(record_.job_noted());
     case Record::kShardSpoiled:
       return Spoiled(record_.shard_spoiled());
     case Record::kShardsJoined:

@@ -204,6 +204,19 @@ Status Applier::Dealt(const ShardsDealt& dealt) {
   return Status::Ok();
 }
 
+Status Applier::Noted(const JobNoted& noted) {
+  Job* job = FindJob(noted.job_id());
+  if (job == nullptr) return NotThere("job", noted.job_id());
+  Event event;
+  event.set_type("job");
+  event.set_trial(-1);
+  event.set_attempt(job->attempt());
+  event.set_reason_code(noted.reason_code());
+  event.set_cause(noted.cause());
+  Happened(std::move(event), job);
+  return Status::Ok();
+}
+
 Status Applier::Spoiled(const ShardSpoiled& spoiled) {
   Job* job = FindJob(spoiled.job_id());
   const auto index = static_cast<int>(spoiled.shard());

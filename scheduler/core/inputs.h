@@ -93,7 +93,8 @@ struct TaskReported {
 
 // ---- from the store ---------------------------------------------------------------------------
 
-// All of a job's shards were put into one durable object, in order; or why not.
+// All of a job's shards were put into one durable object, in order; or why not. An error of the
+// disk alone changes nothing: it is tried again.
 struct ShardsStored {
   JobId job;
   Status status;

@@ -33,6 +33,13 @@ int64_t LatenessMs(const Shards& shards) {
   return ShardLatenessMs(std::move(took));
 }
 
+// A full or a failing disk, which somebody will see to.
+bool MayPass(const Status& status) {
+  return status.code() == StatusCode::kResourceExhausted ||
+         status.code() == StatusCode::kPermissionDenied ||
+         status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kInternal;
+}
+
 }  // namespace
 
 int64_t ShardTimer(const Gang& gang, const Job& job, int64_t ticked_ms) {
@@ -175,6 +182,18 @@ void Turn::On(const ShardsStored& stored) {
     // One was found to be bad meanwhile: what was joined is not all.
     if (static_cast<int>(job.shards().done()) != job.shards().results_size()) return;
     return FinishShards(stored.job, stored.object, stored.bytes);
+  }
+  if (stored.bad_shard < 0 && MayPass(stored.status)) {
+    // What is done stays, and is joined again until there is room.
+    const auto told = [&](const Event& event) {
+      return event.reason_code() == "NOT_STORED" && event.cause() == stored.status.message();
+    };
+    if (std::any_of(job.events().begin(), job.events().end(), told)) return;
+    Record record;
+    record.mutable_job_noted()->set_job_id(stored.job.str());
+    record.mutable_job_noted()->set_reason_code("NOT_STORED");
+    record.mutable_job_noted()->set_cause(stored.status.message());
+    return Persist(std::move(record));
   }
   if (stored.bad_shard < 0) {
     return StopJob(stored.job, JOB_FAILED, "NOT_STORED",

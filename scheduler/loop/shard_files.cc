@@ -6,6 +6,11 @@
 #include <vector>
 
 namespace lepton::scheduler {
+namespace {
+
+constexpr Duration kRetryIn = std::chrono::seconds(5);
+
+}  // namespace
 
 Result<storage::Digest> JoinObjects(storage::ObjectStore& objects,
                                     const std::vector<storage::Digest>& parts,
@@ -59,10 +64,19 @@ void ShardFiles::Join(const JobId& id, const std::vector<storage::Digest>& parts
     stored.status = file.status().WithContext("predictions of job " + id.str());
     LOG(ERROR) << stored.status.ToString();
   }
-  loop_.Post(std::move(stored), [this, id, hold](const Reply&, const State&) {
+  const bool wait = !stored.status.ok() && stored.bad_shard < 0;
+  loop_.Post(std::move(stored), [this, id, hold, wait](const Reply& reply, const State& state) {
+    if (!wait && reply.status.ok()) return Again(id, state);
+    loop_.After(kRetryIn, [this, id](const State& then) { Again(id, then); });
+  });
+}
+
+void ShardFiles::Again(const JobId& id, const State& state) {
+  {
     std::lock_guard lock(mutex_);
     under_way_.erase(id);
-  });
+  }
+  Update(state);
 }
 
 }  // namespace lepton::scheduler

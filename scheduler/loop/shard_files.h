@@ -1,6 +1,7 @@
 // Puts a job's shards, once all are done, into one object, in order, beside the loop. What is to be
 // done follows from the state alone, so that nothing is lost with a coordinator: the next one
-// begins it again, and the object has the same name for the same bytes.
+// begins it again, and the object has the same name for the same bytes. Where the disk has no room
+// it is tried again every few seconds.
 // Threads: Update on the loop's; the work on the pool's.
 #pragma once
 
@@ -32,6 +33,8 @@ class ShardFiles {
 
  private:
   void Join(const JobId& id, const std::vector<storage::Digest>& parts);
+  // It is not under way any more, and may be due still.
+  void Again(const JobId& id, const State& state);
 
   storage::ObjectStore& objects_;
   WorkQueue& pool_;
