@@ -74,7 +74,12 @@ void Turn::AskSearcher(const JobId& id) {
   step.set_trial(next->trial);
   step.set_budget(next->budget);
   step.set_rung(next->rung);
-  step.mutable_values()->insert(next->values.begin(), next->values.end());
+  const Job& job = state_.jobs.at(id);
+  if (next->trial < job.trials_size()) {
+    *step.mutable_values() = job.trials(next->trial).values();  // those that it began with
+  } else {
+    step.mutable_values()->insert(next->values.begin(), next->values.end());
+  }
   Persist(std::move(record));
 }
 
