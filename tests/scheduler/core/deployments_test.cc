@@ -189,6 +189,18 @@ TEST(Deployments, ItsWorkerIsToldWhetherAReplicaHasASlotOfItsOwn) {
   }
 }
 
+TEST(Deployments, NoneGoesToAWorkerThatHasNotComeBack) {
+  for (const int slots : {0, 1}) {
+    Sim sim;
+    sim.Hello("w1");
+    sim.Restart();
+    sim.On(Deploy(1, slots));
+    EXPECT_THAT(sim.out.starts, IsEmpty()) << slots;
+    sim.Hello("w1");
+    EXPECT_THAT(sim.out.starts, SizeIs(1)) << slots;
+  }
+}
+
 TEST(Deployments, RefusedWhenThePoolIsTooSmallOrTheNameTaken) {
   Sim sim;
   sim.Hello("w1", 2);
