@@ -119,7 +119,7 @@ class CoordinatorImpl final : public Coordinator, private LoopSink {
   std::unique_ptr<api::Api> api_;
   std::unique_ptr<StateLoop> loop_;
   std::unique_ptr<WorkerLink> link_;
-  std::unique_ptr<WorkQueue> pool_;
+  std::unique_ptr<WorkQueue> pool_, imports_;
   std::unique_ptr<ShardFiles> shard_files_;
   std::unique_ptr<http::Server> server_;
 };
@@ -184,6 +184,7 @@ Status CoordinatorImpl::OpenHttp() {
       .keys = *keys_,
       .objects = *objects_,
       .pool = *pool_,
+      .imports = *imports_,
       .clock = RealClock(),
       .vitals = [this](const WorkerId& worker) -> std::optional<api::WorkerVitals> {
         const auto vitals = link_->VitalsOf(worker);
@@ -233,6 +234,7 @@ Status CoordinatorImpl::Open() {
   LEPTON_RETURN_IF_ERROR(OpenLoop(key));
   gateway_ = gateway::Gateway::Make();
   pool_ = std::make_unique<WorkQueue>("api", 4);
+  imports_ = std::make_unique<WorkQueue>("imports", 4);
   shard_files_ = std::make_unique<ShardFiles>(*objects_, *pool_, *loop_);
   LEPTON_RETURN_IF_ERROR(OpenLink(key));
   loop_->Start(*this);
@@ -253,7 +255,8 @@ void CoordinatorImpl::Stop(Duration grace) {
     if (server_) server_->Stop(grace);
     if (loop_) loop_->Stop();
     if (shard_files_) shard_files_->Stop();
-    // What still runs on the pool posts to a loop that takes nothing any more.
+    // What still runs on these posts to a loop that takes nothing any more.
+    imports_.reset();
     pool_.reset();
     shard_files_.reset();
     server_.reset();

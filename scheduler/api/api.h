@@ -1,7 +1,7 @@
 // The HTTP API: authorises, routes, counts and logs each request, and holds what the handlers of
 // routes.cc work with. Handlers run on HTTP threads and never block: what needs the state runs on
-// the state loop, what needs the disk on `pool`.
-// Threads: Handle from any. All parts must outlive the HTTP server and `pool`.
+// the state loop, what needs the disk on `pool`, and what may read much for minutes on `imports`.
+// Threads: Handle from any. All parts must outlive the HTTP server and both queues.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -43,6 +43,7 @@ struct ApiParts {
   KeyStore& keys;
   storage::ObjectStore& objects;
   WorkQueue& pool;
+  WorkQueue& imports;
   Clock& clock;
   std::function<std::optional<WorkerVitals>(const WorkerId&)> vitals;
   std::vector<http::Route> gateway_routes;  // /v2/... and :predict

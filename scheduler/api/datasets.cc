@@ -101,7 +101,7 @@ Result<storage::ImportedDataset> RunImport(Api& api, const ImportRequest& import
                              options);
 }
 
-// On a pool thread.
+// On a thread of the imports.
 void Import(Api& api, const ImportRequest& import, const http::ResponderPtr& responder) {
   const auto hold = api.parts().loop.keeper().HoldAll();
   const auto imported = RunImport(api, import);
@@ -135,7 +135,7 @@ void CreateDataset(Api& api, http::Request request, http::ResponderPtr responder
   auto parsed = ParseImport(request);
   if (!parsed.ok()) return SendProblem(responder, parsed.status());
   const auto import = std::make_shared<ImportRequest>(*std::move(parsed));
-  api.parts().pool.Submit([&api, import, responder] { Import(api, *import, responder); });
+  api.parts().imports.Submit([&api, import, responder] { Import(api, *import, responder); });
 }
 
 void ListImports(Api& api, http::Request, http::ResponderPtr responder) {

@@ -237,6 +237,12 @@ json MakePlan(const spec::JobSpec& spec, const DatasetFacts& facts, const Refere
 
 }  // namespace
 
+bool Imports(const spec::JobSpec& spec, const References& references) {
+  return (references.dataset.name.empty() && !spec.dataset.uri.empty()) || !spec.model.hf.empty() ||
+         !spec.model.onnx.empty() || IsFolderReference(references.model.name) ||
+         IsFolderReference(references.teacher.name);
+}
+
 Result<storage::ImportedDataset> ImportUri(storage::ObjectStore& objects, const InputLimits& limits,
                                            std::string_view field, const std::string& uri,
                                            storage::ImportOptions options) {

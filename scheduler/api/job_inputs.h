@@ -30,6 +30,9 @@ struct References {
 // kNotFound names the field and what there is.
 Result<References> FindReferences(const scheduler::State& state, const spec::JobSpec& spec);
 
+// Whether resolving them imports data or a model, which may take minutes.
+bool Imports(const spec::JobSpec& spec, const References& references);
+
 struct InputLimits {
   std::vector<std::filesystem::path> file_roots;
   size_t max_import_bytes = size_t{1} << 30;  // of a table, which is parsed in memory

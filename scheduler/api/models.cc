@@ -272,7 +272,8 @@ void CreateModelVersion(Api& api, http::Request request, http::ResponderPtr resp
     return SendProblem(responder, status);
   }
   const auto body = std::make_shared<std::string>(std::move(request.body));
-  api.parts().pool.Submit([&api, name, body, responder] { Register(api, name, *body, responder); });
+  api.parts().imports.Submit(
+      [&api, name, body, responder] { Register(api, name, *body, responder); });
 }
 
 void PutModelAlias(Api& api, http::Request request, http::ResponderPtr responder) {

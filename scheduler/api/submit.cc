@@ -115,7 +115,9 @@ void SubmitJob(Api& api, http::Request request, http::ResponderPtr responder) {
     auto references = FindReferences(state, submission->spec);
     if (!references.ok()) return SendProblem(submission->responder, references.status());
     submission->references = *std::move(references);
-    api.parts().pool.Submit([&api, submission] { Resolve(api, submission); });
+    WorkQueue& queue =
+        Imports(submission->spec, submission->references) ? api.parts().imports : api.parts().pool;
+    queue.Submit([&api, submission] { Resolve(api, submission); });
   });
 }
 

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <future>
+
 #include "tests/scheduler/api/test_cluster.h"
 
 namespace lepton::scheduler {
@@ -30,6 +32,36 @@ TEST_F(SubmitTest, AJobWithoutWorkersIsQueuedWithAReason) {
   EXPECT_EQ(one.json["spec"]["optimizer"]["name"], "adamw");
   EXPECT_EQ(one.json["spec"]["dataset"]["uri"], uri_);
   EXPECT_EQ(cluster_.Get("/v1/jobs/none").status, 404);
+}
+
+TEST(Imports, ThatTakeLongHoldUpNothingElse) {
+  std::promise<void> enough;
+  const std::shared_future<void> ended = enough.get_future().share();
+  std::atomic<int> under_way{0};
+  TestCluster cluster([&](CoordinatorOptions& options) {
+    options.model_tools.import_onnx = [&, ended](auto&, auto, const auto&,
+                                                 const auto&) -> Result<api::ImportedModel> {
+      ++under_way;
+      ended.wait();
+      return InvalidArgument("model.onnx: not one");
+    };
+  });
+  const std::string uri = cluster.WriteFile("two.csv", TwoClassCsv(40));
+  const Answer job = cluster.Call("POST", "/v1/jobs", TrainSpec(uri));
+  ASSERT_EQ(job.status, 201) << job.body;
+  std::vector<std::future<Answer>> imports;
+  for (int i = 0; i < 6; ++i) {
+    imports.push_back(std::async(std::launch::async, [&] {
+      return cluster.Call("POST", "/v1/models/m/versions", "no model");
+    }));
+  }
+  EXPECT_TRUE(Eventually([&] { return under_way >= 4; }));
+  auto got = std::async(std::launch::async,
+                        [&] { return cluster.Get("/v1/jobs/" + job.Text("id")).status; });
+  EXPECT_EQ(got.wait_for(std::chrono::seconds(5)), std::future_status::ready);
+  enough.set_value();
+  EXPECT_EQ(got.get(), 200);
+  for (auto& import : imports) EXPECT_EQ(import.get().status, 400);
 }
 
 TEST_F(SubmitTest, YamlIsAsGoodAsJson) {
