@@ -59,6 +59,8 @@ class Stream {
   virtual bool Write(std::string_view bytes) = 0;
   virtual void Close() = 0;
   virtual bool open() const = 0;
+  // Bytes that were written and have not left yet: who has much to say waits until there are none.
+  virtual size_t pending() const = 0;
 };
 
 // How a handler answers, once, from any thread, now or later.

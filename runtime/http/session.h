@@ -123,6 +123,7 @@ class SessionStream final : public Stream {
   bool Write(std::string_view bytes) override;
   void Close() override;
   bool open() const override { return open_; }
+  size_t pending() const override { return pending_; }
 
  private:
   friend class Session;

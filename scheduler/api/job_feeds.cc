@@ -19,9 +19,11 @@ using nlohmann::json;
 
 constexpr size_t kFollowPage = 200;
 constexpr Duration kKeepAlive = std::chrono::seconds(10);
-// A follower's connection is cut off with 1 MiB unsent, so a long backlog goes out in portions.
-constexpr size_t kPortionBytes = size_t{128} << 10;
-constexpr Duration kPortionPause = std::chrono::milliseconds(10);
+// A follower's connection is cut off with 1 MiB unsent, so a long backlog goes out in portions,
+// each when the one before has left. A row goes out whole.
+constexpr size_t kPortionBytes = size_t{256} << 10;
+constexpr Duration kPortionPause = std::chrono::milliseconds(5);
+constexpr Duration kLongestPause = std::chrono::milliseconds(250);
 
 // One row of the source: what is sent together, resumed after its number.
 struct FeedRow {
@@ -146,7 +148,8 @@ class Follower : public std::enable_shared_from_this<Follower> {
     if (feed_ != Feed::kEvents) return PumpStored(final);
     std::vector<FeedRow> rows = EventRows(*job, after_, kFollowPage);
     while (!rows.empty()) {
-      if (!Send(rows)) return false;
+      size_t count = 0;
+      if (!SendPortion(rows, &count)) return false;
       rows = EventRows(*job, after_, kFollowPage);
     }
     return final ? Close() : true;
@@ -168,7 +171,15 @@ class Follower : public std::enable_shared_from_this<Follower> {
     api_.parts().pool.Submit([self = shared_from_this()] { self->PumpOnce(); });
   }
 
-  // On a pool thread, one at a time. Sends one portion, then makes room for others.
+  // Once the client has taken what it was sent; it is looked at less and less often.
+  void PumpLater(Duration pause) {
+    api_.parts().loop.After(pause, [self = shared_from_this(), pause](const scheduler::State&) {
+      if (self->stream_->pending() == 0 || !self->stream_->open()) return self->Pump();
+      self->PumpLater(std::min(2 * pause, kLongestPause));
+    });
+  }
+
+  // On a pool thread, one at a time. Sends one portion, then waits until it has left.
   void PumpOnce() {
     bool final = false;
     {
@@ -177,15 +188,18 @@ class Follower : public std::enable_shared_from_this<Follower> {
       final = final_;
     }
     const auto rows = StoredRows(api_.parts().history, feed_, job_, after_, kFollowPage);
-    const bool sent = rows.ok() && Send(*rows);
-    const bool more = sent && rows->size() == kFollowPage;
+    size_t count = 0;
+    const bool sent = rows.ok() && SendPortion(*rows, &count);
+    const bool more = sent && (count < rows->size() || count == kFollowPage);
     std::lock_guard lock(mutex_);
-    if (!sent || (final && !more)) {
+    if (!sent) {
+      closed_ = true;
+      stream_->Close();  // no `end`: there may be more, which the reader comes back for
+    } else if (final && !more) {
       closed_ = true;
       Close();
-    } else if (more) {
-      api_.parts().loop.After(
-          kPortionPause, [self = shared_from_this()](const scheduler::State&) { self->Pump(); });
+    } else if (more || stream_->pending() > 0) {
+      PumpLater(kPortionPause);
     } else if (again_) {
       Pump();
     } else {
@@ -193,15 +207,13 @@ class Follower : public std::enable_shared_from_this<Follower> {
     }
   }
 
-  bool Send(const std::vector<FeedRow>& rows) {
+  // The first `count` of the rows.
+  bool SendPortion(const std::vector<FeedRow>& rows, size_t* count) {
     std::string text;
-    for (const auto& row : rows) {
+    while (*count < rows.size() && text.size() < kPortionBytes) {
+      const FeedRow& row = rows[(*count)++];
       text += ToSse(feed_, row);
       after_ = row.seq;
-      if (text.size() >= kPortionBytes) {
-        if (!stream_->Write(text)) return false;
-        text.clear();
-      }
     }
     return text.empty() || stream_->Write(text);
   }

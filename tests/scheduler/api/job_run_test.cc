@@ -161,6 +161,37 @@ TEST_F(JobRunTest, FollowedLogsArriveLiveAndResumeWithoutGapOrRepeat) {
   EXPECT_EQ(cluster_.Get("/v1/jobs/none/logs").status, 404);
 }
 
+// What a slow reader of much has not taken yet is not written yet: it is not cut off for it.
+TEST_F(JobRunTest, ALongBacklogOfLogIsFollowedAtTheReadersPace) {
+  const auto start = Start();
+  worker_->ReportStarted(start.task_id());
+  const std::string line(200, 'x');
+  constexpr size_t kRows = 160, kLines = 256;
+  for (size_t row = 0; row < kRows; ++row) {
+    worker_->ReportLog(start.task_id(), std::vector<std::string>(kLines, line));
+  }
+  worker_->ReportFinished(start.task_id());
+  WaitFor(start.job_id(), "SUCCEEDED");
+  http::Client client(*http::ParseUrl(cluster_.coordinator().url()), {});
+  http::Request request;
+  request.method = "GET";
+  request.target = "/v1/jobs/" + start.job_id() + "/logs?follow=1";
+  http::SseParser parser;
+  size_t lines = 0;
+  bool ended = false;
+  const Status status = client.CallStreaming(
+      request, Deadline::In(std::chrono::seconds(60)), [&](std::string_view bytes) {
+        std::this_thread::sleep_for(std::chrono::nanoseconds(bytes.size() * 200));
+        for (const auto& event : parser.Feed(bytes)) {
+          lines += event.event == "log";
+          ended = ended || event.event == "end";
+        }
+        return !ended;
+      });
+  EXPECT_TRUE(ended) << status.ToString();
+  EXPECT_EQ(lines, kRows * kLines);
+}
+
 TEST_F(JobRunTest, MetricPointsArePagedAndALongBacklogIsFollowedWhole) {
   const auto start = Start();
   worker_->ReportStarted(start.task_id());
