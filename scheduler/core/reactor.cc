@@ -12,6 +12,12 @@
 #include "scheduler/search/searcher.h"
 
 namespace lepton::scheduler {
+namespace {
+
+// From a worker's Hello until its reports of the time before have come.
+constexpr int64_t kCatchUpMs = 2'000;
+
+}  // namespace
 
 Reactor::Reactor(ReactorOptions options, State state, int64_t wall_ms)
     : options_(std::move(options)), state_(std::move(state)), now_ms_(wall_ms) {
@@ -19,6 +25,20 @@ Reactor::Reactor(ReactorOptions options, State state, int64_t wall_ms)
   for (const auto& [id, worker] : state_.workers) {
     if (worker.state() != WORKER_LOST) unconfirmed_[id] = now_ms_ + options_.lease_ms;
   }
+}
+
+int64_t Reactor::HeardMs(const Gang& gang) const {
+  int64_t heard = 0;
+  for (const Task& task : gang.tasks()) {
+    if (!IsAlive(task)) continue;
+    const WorkerId worker(task.worker_id());
+    if (const auto away = unconfirmed_.find(worker); away != unconfirmed_.end()) {
+      heard = std::max(heard, away->second);
+    } else if (const auto back = returned_.find(worker); back != returned_.end()) {
+      heard = std::max(heard, back->second + kCatchUpMs);
+    }
+  }
+  return heard;
 }
 
 void Reactor::On(const Input& input, Effects& effects) {
@@ -43,6 +63,7 @@ std::optional<int64_t> Reactor::next_timer_ms() const {
     for (const Trial& trial : job.trials()) at(trial.retry_at_ms());
   }
   for (const auto& [id, gang] : state_.gangs) {
+    at(HeardMs(gang));
     if (gang.state() == GANG_STARTING) at(StartDeadline(gang, options_));
     if (gang.state() == GANG_STOPPING) at(gang.stopping_ms() + options_.stop_timeout_ms);
     if (gang.result_ms() > 0) at(gang.result_ms() + options_.stop_timeout_ms);
@@ -74,6 +95,9 @@ void Turn::On(const Tick&) {
   // Copies: what a tick does may end gangs and jobs.
   std::vector<std::string> gangs;
   for (const auto& [id, gang] : state_.gangs) gangs.push_back(id);
+  std::erase_if(gangs, [this](const std::string& id) {
+    return now_ < reactor_.HeardMs(state_.gangs.at(id));
+  });
   for (const std::string& id : gangs) TickGang(id);
   for (const std::string& id : gangs) TickElastic(id);
   for (const std::string& id : gangs) DealHands(id, {});

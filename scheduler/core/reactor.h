@@ -50,6 +50,10 @@ class Reactor {
 
  private:
   friend class Turn;
+  // Until when the workers that a gang is on may still be telling what came about while there was
+  // no reactor: its time-outs do not count before.
+  int64_t HeardMs(const Gang& gang) const;
+
   ReactorOptions options_;
   State state_;
   // Not durable, and never needed for a decision that a replay must repeat.
@@ -57,6 +61,7 @@ class Reactor {
   int64_t ticked_ms_ = 0;                               // the last Tick's time; 0: none yet
   bool dirty_ = true;                                   // slots or wishes changed: schedule
   std::map<WorkerId, int64_t> unconfirmed_;             // lost at this time unless Hello comes
+  std::map<WorkerId, int64_t> returned_;                // of those: when it came
   std::unordered_map<std::string, uint64_t> seen_seq_;  // newest report per task, logs included
   std::map<JobId, std::vector<Pattern>> policies_;      // compiled log_policies
 };

@@ -32,7 +32,7 @@ void Turn::On(const WorkerHello& arrived) {
     worker.mutable_hello()->clear_running();
     Persist(std::move(record));
   }
-  reactor_.unconfirmed_.erase(id);
+  if (reactor_.unconfirmed_.erase(id) > 0) reactor_.returned_[id] = now_;
   reactor_.dirty_ = true;
 
   wire::Welcome welcome;
@@ -115,6 +115,7 @@ void Turn::LoseWorker(const WorkerId& id, const std::string& reason) {
   record.mutable_worker_moved()->set_reason(reason);
   Persist(std::move(record));
   reactor_.unconfirmed_.erase(id);
+  reactor_.returned_.erase(id);
   reactor_.dirty_ = true;
   std::set<std::string> tasks, hurt;
   if (auto it = state_.tasks_of_worker.find(id); it != state_.tasks_of_worker.end()) {

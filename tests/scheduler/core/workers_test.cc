@@ -146,6 +146,52 @@ TEST(Restart, WorkerThatDoesNotComeBackIsLostAfterItsLease) {
   EXPECT_EQ(sim.StateOf(two.id), "RECOVERING");
 }
 
+// What they had to do in time may be done, and not told yet.
+TEST(Restart, WorkersAreHeardBeforeTheirTimeOutsCount) {
+  Sim sim;
+  sim.Hello("w1");
+  sim.Hello("w2");
+  const std::string starting = sim.Submit(Sim::Train()), stopping = sim.Submit(Sim::Train());
+  const std::string one = starting + ".a1.r0", other = stopping + ".a1.r0";
+  sim.RunAll(stopping);
+  sim.On(CancelJob{JobId(stopping), "asked"});
+  sim.Pass(15'000);
+  sim.now += 120'000;
+  sim.Restart();
+  sim.Pass(100);
+  sim.Hello("w1", 1, "i1", {one});
+  sim.Hello("w2", 1, "i1", {other});
+  sim.Pass(100);
+  EXPECT_EQ(sim.StateOf(starting), "STARTING");
+  EXPECT_EQ(sim.StateOf(stopping), "STOPPING");
+  sim.Run(one);
+  EXPECT_EQ(sim.StateOf(starting), "RUNNING");
+  // One of which nothing comes is given up all the same.
+  sim.Pass(5'000);
+  EXPECT_EQ(sim.StateOf(stopping), "CANCELLED");
+}
+
+TEST(Restart, AFormingGangIsHeardToo) {
+  Sim sim;
+  for (int i = 0; i < 3; ++i) sim.Hello("w" + std::to_string(i));
+  const std::string id = sim.Submit(Sim::Elastic(1, 3));
+  sim.RunAll(id);
+  sim.Progress(id + ".a1.r0", 7);
+  sim.Finish(id + ".a1.r1", "ABORTED", "", 9);
+  sim.now += 60'000;
+  sim.Restart();
+  sim.Pass(100);
+  for (const int i : {0, 2}) {
+    const std::string task = id + ".a1.r" + std::to_string(i);
+    sim.Hello("w" + std::to_string(i), 1, "i1", {task});
+    sim.Pass(100);
+    sim.Endpoint(task, 1, "rank 1 died");
+  }
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+  EXPECT_EQ(sim.state().FindGang(id + ".a1")->members_size(), 2);
+  EXPECT_FALSE(sim.state().FindGang(id + ".a1")->forming());
+}
+
 TEST(Restart, NothingIsPlacedOnWorkersThatHaveNotComeBack) {
   Sim sim;
   sim.Hello("w1");
