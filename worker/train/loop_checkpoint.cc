@@ -30,8 +30,9 @@ Result<std::vector<TrainLoop::Impl::CheckpointShare>> TrainLoop::Impl::TellEachO
 }
 
 Status TrainLoop::Impl::CheckpointNow(Write how) {
-  // A training's checkpoints are compared by their figures only where the best are kept.
-  const bool compared = run_.spec.checkpoint.keep_best.count > 0 || how == Write::kNow;
+  // Checkpoints are compared by their figures where the best are kept. One that is waited for is
+  // the last step's, which is measured, or a stop's: that has a few seconds before the kill.
+  const bool compared = run_.spec.checkpoint.keep_best.count > 0 && how == Write::kBesideSteps;
   LEPTON_RETURN_IF_ERROR(FinishJoin());
   if (compared) LEPTON_RETURN_IF_ERROR(EvaluateNow());
   LEPTON_RETURN_IF_ERROR(FinishCheckpoint());

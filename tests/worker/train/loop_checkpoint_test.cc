@@ -62,6 +62,22 @@ TEST_F(LoopCheckpoint, AStopWaitsForTheCheckpointThatIsWrittenAndWritesItsOwn) {
   EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(5, 7));
 }
 
+// It has a few seconds, and an evaluation may need minutes.
+TEST_F(LoopCheckpoint, AStopWritesWithoutAnEvaluation) {
+  for (const int64_t every : {3, 1000}) {
+    for (const bool all_leave : {false, true}) {
+      spec_.checkpoint.every_steps = every;
+      const auto ranks = Run(2, 20, [all_leave](int, LoopRank& rank) {
+        if (all_leave) rank.observer.leave_before_reduction_of = 3;
+        if (!all_leave) rank.observer.stop_after = 3;
+      });
+      EXPECT_EQ(ranks[0].status.code(), StatusCode::kCancelled);
+      EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(3));
+      for (const LoopRank& rank : ranks) EXPECT_EQ(rank.program.evaluated, 0);
+    }
+  }
+}
+
 TEST_F(LoopCheckpoint, ACheckpointThatFailsBesideTheStepsEndsItsRankAtOnce) {
   const auto ranks = Run(1, 20, [](int, LoopRank& rank) {
     RecordingObserver& observer = rank.observer;

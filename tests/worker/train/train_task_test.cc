@@ -150,7 +150,7 @@ TEST_F(TrainTaskTest, AStoppedRunResumesToTheBitsOfAnUndisturbedOne) {
   ASSERT_LT(last.step(), 78u);
   EXPECT_THAT(stopped[1].status.message(),
               HasSubstr(fmt::format("stopped after step {}", last.step())));
-  EXPECT_EQ(last.metrics().count("validation/accuracy"), 1u);
+  EXPECT_TRUE(last.metrics().empty()) << "a stop leaves no time for an evaluation";
   for (const std::string& digest : last.objects()) EXPECT_TRUE(objects_->Has(digest));
 
   start.set_resume_checkpoint(last.manifest());
