@@ -41,13 +41,18 @@ Status TrainLoop::Impl::CheckpointNow(Write how) {
   return how == Write::kNow ? FinishCheckpoint() : Status::Ok();
 }
 
+// A checkpoint's; none where they are of an older step, by which nobody may choose it.
+Metrics TrainLoop::Impl::MetricsOfStep() const {
+  return state_.evaluated_step == state_.step ? state_.metrics : Metrics();
+}
+
 // All ranks have let go of the state on return.
 Status TrainLoop::Impl::BeginCheckpoint() {
   const int count = SliceCount(), number = all_ranks().rank();
   LEPTON_ASSIGN_OR_RETURN(const StateSlices mine, SlicesOf(number, count));
   state_.pending_step = state_.step;
   state_.pending_slices = count > 1 ? count : 0;
-  state_.pending_metrics = state_.evaluated_step == state_.step ? state_.metrics : Metrics();
+  state_.pending_metrics = MetricsOfStep();
   // What it may still write is of one that is lost, perhaps of this step and cut otherwise.
   writing_ = {};
   writes_ = kept_ = {};
@@ -210,7 +215,7 @@ Status TrainLoop::Impl::Salvage() {
     return Status::Ok();
   }
   const Result<storage::Digest> written =
-      observer_.BeginCheckpoint(state_.step, state_.metrics, AllSlices()).get();
+      observer_.BeginCheckpoint(state_.step, MetricsOfStep(), AllSlices()).get();
   return written.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
 }
 

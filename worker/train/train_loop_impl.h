@@ -108,6 +108,7 @@ class TrainLoop::Impl {
   // loop_checkpoint.cc
   enum class Write { kNow, kBesideSteps };
   Status CheckpointNow(Write how);
+  Metrics MetricsOfStep() const;
   Status BeginCheckpoint();
   // The manifest, or one of so many slices.
   struct CheckpointPart {

@@ -201,6 +201,7 @@ TEST_F(TrainLoopTest, RanksThatAreToldToLeaveBehindTheReductionDoNotGoWithoutACh
   for (const int late : {1, 2}) {
     EXPECT_EQ(ranks[late].status.code(), StatusCode::kAborted) << ranks[late].status.ToString();
     EXPECT_THAT(ranks[late].observer.checkpoints, ElementsAre(7));
+    EXPECT_TRUE(ranks[late].observer.metrics_of.at(7).empty()) << "those of step 5";
   }
 }
 
