@@ -44,7 +44,9 @@ Status TrainLoop::Impl::AfterStep() {
   }
   const bool evaluated = state_.evaluated_step == state_.step;
   if (evaluated || RealClock().Now() - reported_ >= kReportEvery) {
-    Report(Mean(epoch_end || last ? state_.epoch_loss : state_.report_loss));
+    // What follows a step may be done again, behind the report of it.
+    const bool reported = state_.report_loss.count == 0;
+    Report(Mean(epoch_end || last || reported ? state_.epoch_loss : state_.report_loss));
   }
   if (!stop || last) return Status::Ok();
   parting_.saved = run_.checkpoints;

@@ -20,7 +20,6 @@ void Accumulate(const nn::LossSum& loss, nn::LossSum& total) {
 }  // namespace
 
 Status TrainLoop::Impl::TakeStep() {
-  if (state_.step == 0 || Passed(source_.steps_per_epoch())) state_.epoch_loss = {};
   if (joining_->open()) joining_->SendPiece();
   if (zero_) zero_->BeginMoves(*gang_, JoinPiece() * static_cast<int64_t>(sizeof(float)));
   const Result<SplitLoss> local_loss = ComputeStep();
@@ -129,6 +128,7 @@ Result<StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
 
 // Behind the update.
 void TrainLoop::Impl::Advance(const StepSums& sums) {
+  if (state_.step == 0 || Passed(source_.steps_per_epoch())) state_.epoch_loss = {};
   Accumulate(sums.loss, state_.epoch_loss);
   Accumulate(sums.loss, state_.report_loss);
   for (const uint64_t end = CommitEnd(); state_.step < end; ++state_.step) {

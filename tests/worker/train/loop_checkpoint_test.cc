@@ -92,48 +92,72 @@ TEST_F(LoopCheckpoint, ACheckpointThatFailsBesideTheStepsEndsItsRankAtOnce) {
   EXPECT_EQ(ranks[0].observer.committed, 7u);
 }
 
-// The rank that writes dies at step 7; who goes on writes another behind the next step, or behind
-// the same one if that was the checkpoint's.
-TEST_F(LoopCheckpoint, ACheckpointThatIsLostWithItsWriterIsDoneAgain) {
-  for (const uint64_t dies_at : {5, 7}) {
+// A rank dies in a step, before its gradient is there; the other goes on alone.
+class LoopWithoutItsLeader : public LoopCheckpoint {
+ protected:
+  // What rank 0 has begun to write is lost with it. The other's ends when `on_commit` says so.
+  void Run(uint64_t dies_at, uint64_t last_step,
+           const std::function<void(RecordingObserver&, uint64_t)>& on_commit) {
     const auto both = std::make_shared<ThreadGang>(2);
-    std::vector<LoopRank> ranks(2);
+    ranks_ = std::vector<LoopRank>(2);
+    ranks_[0].program.failing_step = dies_at;
+    RecordingObserver& observer = ranks_[1].observer;
+    observer.on_commit = [&](uint64_t step) { on_commit(observer, step); };
     std::vector<std::thread> threads;
     for (int rank = 0; rank < 2; ++rank) {
-      RecordingObserver& observer = ranks[rank].observer;
-      observer.at_once_from = 1000;
-      // In the step behind it, before its gradient is there.
-      if (rank == 0) ranks[0].program.failing_step = dies_at;
-      if (rank == 1) {
-        observer.on_commit = [&observer](uint64_t step) {
-          if (step == 9 && !observer.checkpoints.empty())
-            observer.Finish(observer.checkpoints.back());
-          if (step == 12 && !observer.checkpoints.empty()) observer.Finish(10);
-        };
-      }
+      ranks_[rank].observer.at_once_from = 1000;
       threads.emplace_back([&, rank] {
         ThreadCommunicator gang(both, rank);
         const auto alone = std::make_shared<ThreadGang>(1);
         ThreadCommunicator single(alone, 0);
         const TrainRun run = {.spec = spec_,
                               .data = data_,
-                              .program = ranks[rank].program,
+                              .program = ranks_[rank].program,
                               .gang = gang,
-                              .last_step = 12};
-        TrainLoop loop(run, ranks[rank].observer);
+                              .last_step = last_step};
+        TrainLoop loop(run, ranks_[rank].observer);
         ASSERT_TRUE(loop.Enter(gang, true).ok());
-        ranks[rank].status = loop.Run().status();
+        ranks_[rank].status = loop.Run().status();
         if (rank == 0) return;
-        EXPECT_EQ(ranks[1].status.code(), StatusCode::kAborted) << ranks[1].status.ToString();
+        EXPECT_EQ(ranks_[1].status.code(), StatusCode::kAborted) << ranks_[1].status.ToString();
         ASSERT_TRUE(loop.Enter(single, true).ok());
         const Result<TrainOutcome> outcome = loop.Run();
         ASSERT_TRUE(outcome.ok()) << outcome.status().ToString();
-        EXPECT_EQ(outcome->last_checkpoint, RecordingObserver::DigestOf(10));
+        ranks_[1].outcome = *outcome;
       });
     }
     for (std::thread& thread : threads) thread.join();
-    EXPECT_THAT(ranks[0].observer.checkpoints, ElementsAre(5));
-    EXPECT_THAT(ranks[1].observer.checkpoints, ElementsAre(dies_at == 5 ? 5 : 8, 10));
+  }
+
+  std::vector<LoopRank> ranks_;
+};
+
+// Who goes on writes another behind the next step, or behind the same one if that was the
+// checkpoint's.
+TEST_F(LoopWithoutItsLeader, ACheckpointThatIsLostWithItsWriterIsDoneAgain) {
+  for (const uint64_t dies_at : {5, 7}) {
+    Run(dies_at, 12, [](RecordingObserver& observer, uint64_t step) {
+      if (step == 9 && !observer.checkpoints.empty()) observer.Finish(observer.checkpoints.back());
+      if (step == 12 && !observer.checkpoints.empty()) observer.Finish(10);
+    });
+    EXPECT_EQ(ranks_[1].outcome.last_checkpoint, RecordingObserver::DigestOf(10));
+    EXPECT_THAT(ranks_[0].observer.checkpoints, ElementsAre(5));
+    EXPECT_THAT(ranks_[1].observer.checkpoints, ElementsAre(dies_at == 5 ? 5 : 8, 10));
+  }
+}
+
+// At an epoch's end, and within one: the step behind it had begun.
+TEST_F(LoopWithoutItsLeader, TheLossOfACheckpointThatIsDoneAgainIsThatOfTheStepsBeforeIt) {
+  for (const uint64_t step : {4, 6}) {
+    spec_.checkpoint.every_steps = static_cast<int64_t>(step);
+    Run(/*dies_at=*/step, step + 1, [step](RecordingObserver& observer, uint64_t now) {
+      if (now == step + 1) observer.Finish(step);
+    });
+    EXPECT_THAT(ranks_[1].observer.checkpoints, ElementsAre(step));
+    ASSERT_FALSE(ranks_[1].observer.progress.empty());
+    const TrainProgress& first = ranks_[1].observer.progress.front();
+    EXPECT_EQ(first.step, step);
+    EXPECT_GT(first.metrics.at("train/loss"), 5) << "of " << step << " steps; the mean is 12.5";
   }
 }
 
