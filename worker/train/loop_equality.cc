@@ -38,8 +38,11 @@ Status TrainLoop::Impl::PartUnequal(const Census& census, const std::string& ten
                                       found.ranks, found.step, tensor, LastGood()));
   }
   if (census.agreeing == 0) return DataLoss("the ranks that went furthest do not agree");
-  // What the odd one wrote behind the last step may be wrong too: done again by those that go on.
-  if (census.IsOdd(0)) state_.step_closed = false;
+  // What the odd one wrote or helped to measure behind the last step may be wrong too: done again
+  // by those that go on.
+  const bool measured = state_.evaluated_step == state_.step;
+  if (measured) state_.evaluated_step = LoopState::kNever;
+  if (measured || census.IsOdd(0)) state_.step_closed = false;
   return Aborted(fmt::format("rank {} of {} holds other parameters at step {}: {} differs",
                              census.odd[0], found.ranks, found.step, tensor));
 }

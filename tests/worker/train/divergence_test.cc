@@ -150,17 +150,21 @@ class FlippingObserver final : public TrainObserver {
     if (step == flip_after) FlipBit(program->weights()[1], 0);
   }
   void Diverged(const Divergence& divergence) override { found = divergence; }
-  void Progress(const TrainProgress&) override {}
+  void Progress(const TrainProgress& progress) override {
+    if (progress.metrics.contains("validation/loss")) evaluated.push_back(progress.step);
+  }
   CheckpointDone BeginSlice(uint64_t, int, const Slices&) override { return Done(); }
   CheckpointDone BeginManifest(uint64_t, const Metrics&,
                                const std::vector<storage::Digest>&) override {
     return Done();
   }
-  CheckpointDone BeginCheckpoint(uint64_t, const Metrics&, const Slices&) override {
+  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics&, const Slices&) override {
+    checkpoints.push_back(step);
     return Done();
   }
   TwoTensors* program = nullptr;
   uint64_t flip_at = 0, flip_after = 0;
+  std::vector<uint64_t> evaluated, checkpoints;
   std::optional<Divergence> found;
 
  private:
@@ -177,8 +181,10 @@ struct DivergenceRank {
   Status status;
 };
 
+// In a group of `size`; with `go_on` rank 0 then goes on alone.
 std::vector<DivergenceRank> RunRanks(int size,
-                                     const std::function<void(int, FlippingObserver&)>& prepare) {
+                                     const std::function<void(int, FlippingObserver&)>& prepare,
+                                     bool go_on = false) {
   spec::JobSpec spec;
   spec.batch_size = 8;
   spec.loss = "mse";
@@ -204,7 +210,14 @@ std::vector<DivergenceRank> RunRanks(int size,
                             .program = mine.program,
                             .gang = communicator,
                             .last_step = 10};
-      mine.status = RunTrainLoop(run, mine.observer).status();
+      TrainLoop loop(run, mine.observer);
+      ASSERT_TRUE(loop.Enter(communicator, /*has_state=*/true).ok());
+      mine.status = loop.Run().status();
+      if (!go_on || rank > 0) return;
+      EXPECT_EQ(mine.status.code(), StatusCode::kAborted) << mine.status.ToString();
+      ThreadCommunicator alone(std::make_shared<ThreadGang>(1), 0);
+      ASSERT_TRUE(loop.Enter(alone, /*has_state=*/true).ok());
+      mine.status = loop.Run().status();
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -244,6 +257,27 @@ TEST(DivergedRank, AfterTheLastStepDoesNotBecomeTheModel) {
   });
   EXPECT_EQ(ranks[0].status.code(), StatusCode::kDataLoss);
   EXPECT_EQ(ranks[1].status.code(), StatusCode::kAborted);
+}
+
+// Checkpoints at 4 and 8, evaluated as at the first epoch's end and at the run's.
+TEST(DivergedRank, WhatItHelpedToMeasureIsMeasuredAgain) {
+  struct Case {
+    uint64_t flip_after;
+    std::vector<uint64_t> evaluated, checkpoints;
+  };
+  for (const Case& one : {Case{6, {2, 4, 8, 10}, {4, 8}}, Case{8, {2, 4, 8, 8, 10}, {4, 8, 8}},
+                          Case{10, {2, 4, 8, 10, 10}, {4, 8}}}) {
+    const auto ranks = RunRanks(
+        3,
+        [&one](int rank, FlippingObserver& observer) {
+          if (rank == 2) observer.flip_after = one.flip_after;
+        },
+        /*go_on=*/true);
+    EXPECT_TRUE(ranks[0].status.ok()) << ranks[0].status.ToString();
+    EXPECT_EQ(ranks[2].status.code(), StatusCode::kDataLoss);
+    EXPECT_EQ(ranks[0].observer.evaluated, one.evaluated);
+    EXPECT_EQ(ranks[0].observer.checkpoints, one.checkpoints);
+  }
 }
 
 TEST(DivergedRank, WithoutAMajorityAllFailAndNameTheCheckpoint) {
