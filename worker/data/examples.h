@@ -24,7 +24,8 @@ class Examples {
 
   // Puts these examples, as they are in `epoch`, and their targets into `out`. What an epoch
   // changes (augmentation, where windows begin) follows from (seed, epoch, example) alone. An error
-  // names the example as its dataset does.
+  // names the example as its dataset does. Each example that may come from a disk counts as
+  // progress (progress::Tick): a batch of them may take longer than a thread may stand still.
   virtual Status Fill(uint64_t epoch, std::span<const int64_t> examples,
                       BatchBuffer& out) const = 0;
 

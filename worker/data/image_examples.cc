@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/base/progress.h"
 #include "worker/data/normalize.h"
 
 namespace lepton::worker {
@@ -159,6 +160,7 @@ Status ImageExamples::Fill(uint64_t epoch, std::span<const int64_t> examples,
   for (const int64_t example : examples) {
     const int64_t picture = row_numbers_[example];
     const Placement place = Draw(epoch, picture);
+    progress::Tick();
     for (int64_t channel = 0; channel < shape.channels; ++channel) {
       FillPlane(picture, channel, place, pixels);
       pixels += shape.plane();

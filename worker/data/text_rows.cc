@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "runtime/base/progress.h"
+
 namespace lepton::worker {
 namespace {
 
@@ -62,6 +64,7 @@ Status TextRows::Fill(uint64_t, std::span<const int64_t> examples, BatchBuffer& 
   for (size_t i = 0; i < examples.size(); ++i) {
     const int64_t row = row_numbers_[examples[i]];
     const int64_t begin = rows_->begin(row), size = rows_->size(row);
+    progress::Tick();
     int32_t* const tokens = filler.tokens(i);
     rows_->tokens->Read(begin, size, tokens);
     if (int32_t* const types = filler.types(i)) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "runtime/base/progress.h"
+
 namespace lepton::worker {
 namespace {
 constexpr uint64_t kOriginDraw = 1;  // purposes of ExampleDraw: 2 and 3 are pictures'
@@ -48,6 +50,7 @@ Status TokenWindows::Fill(uint64_t epoch, std::span<const int64_t> examples,
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t begin = origin + examples[i] * context_;
     const int64_t targets = std::min(context_, part_.end - 1 - begin);
+    progress::Tick();
     int32_t* const row = tokens + i * context_;
     int32_t* const answers = &out.classes[i * context_];
     stream_->Read(begin, targets, row);

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "runtime/base/file.h"
+#include "runtime/base/progress.h"
 
 namespace lepton::worker {
 namespace {
@@ -124,6 +125,15 @@ TEST_F(ImageExamplesTest, AugmentationFlipsAndShiftsByDrawsOfSeedEpochAndPicture
   EXPECT_GT(flips, 50);
   EXPECT_LT(flips, 110);
   EXPECT_EQ(shifts.size(), 25u);
+}
+
+// Each may come from a disk.
+TEST_F(ImageExamplesTest, EachPictureCountsAsProgress) {
+  const ImageExamples examples(ByteStore(3), All(3), {{0, 0}, {1, 1}});
+  BatchBuffer buffer(Pixels(kShape));
+  const uint64_t before = progress::Now().ticks;
+  EXPECT_TRUE(examples.Fill(0, All(3), buffer).ok());
+  EXPECT_EQ(progress::Now().ticks, before + 3);
 }
 
 TEST_F(ImageExamplesTest, NumbersOfATableAreNormalisedAsTheyAre) {
