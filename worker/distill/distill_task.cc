@@ -9,6 +9,7 @@
 #include "worker/membership.h"
 #include "worker/train/elastic_train.h"
 #include "worker/train/evaluation.h"
+#include "worker/train/start_model.h"
 #include "worker/train/train_session.h"
 
 namespace lepton::worker {
@@ -50,7 +51,7 @@ Result<double> TrainAlone(TaskContext& context, const TrainSession& session,
   if (!context.start().model_manifest().empty()) {
     LEPTON_ASSIGN_OR_RETURN(const StoredModel from,
                             LoadModel(context.objects(), context.start().model_manifest()));
-    LEPTON_RETURN_IF_ERROR(CopyWeights(from, program->parameters(), program->weights()));
+    LEPTON_RETURN_IF_ERROR(StartFrom(from, session.data, /*leader=*/false, *program));
   }
   const auto outer = MakeOuterOptimizer(context.spec(), *program);
   BaselineObserver observer(context, session);

@@ -12,6 +12,7 @@
 #include "tests/runtime/huggingface/loaded_folder.h"
 #include "tests/worker/data/tiny_tokenizer.h"
 #include "tests/worker/train/fake_task.h"
+#include "worker/distill/distill_task.h"
 #include "worker/evaluate/evaluate_task.h"
 #include "worker/infer/model_runtime.h"
 #include "worker/train/model_files.h"
@@ -247,6 +248,25 @@ TEST_F(FineTuneTest, ABodyLearnsANewTaskAndLeavesAsItsFamily) {
   EXPECT_EQ(config.labels, model.classes);
   EXPECT_EQ(ReadFile(folder / "tokenizer.json").value(), testing::TinyTokenizerJson());
   EXPECT_EQ(MustImport(folder).content.weights_sha256, model.weights_sha256);
+}
+
+// So does the student alone, whose training is the teacher's here: a head begins anew, and what the
+// body has beside is left over.
+TEST_F(FineTuneTest, AStudentThatStartsFromABodyIsComparedWithOneThatDoesToo) {
+  const storage::Digest body = Body("bert-masked");
+  const Rank teacher = Train(kFineTune, body, ManyTexts());
+  wire::StartTask start;
+  start.set_kind("distill");
+  start.set_dataset_manifest(Import(ManyTexts()));
+  start.set_model_manifest(body);
+  start.set_teacher_manifest(teacher.task->result.model_manifest());
+  start.set_tokenizer(tokenizer_);
+  spec::JobSpec spec = Spec(kFineTune);
+  spec.kind = spec::JobKind::kDistill;
+  spec.distill.emplace();
+  const auto taught = RunGang(RunDistill, spec, start);
+  ASSERT_TRUE(taught[0].status.ok()) << taught[0].status.ToString();
+  EXPECT_EQ(taught[0].metric("student_alone/accuracy"), teacher.metric("test/accuracy"));
 }
 
 TEST_F(FineTuneTest, ABinaryModelKeepsTheNamesOfBothItsClasses) {
