@@ -207,6 +207,7 @@ std::vector<size_t> CheckpointsToDelete(const std::vector<CheckpointInfo>& all,
 
   std::vector<std::pair<double, size_t>> ranked;  // larger is better, then newer
   for (size_t i = 0; i < all.size(); ++i) {
+    if (i + 1 < all.size() && all[i + 1].step == all[i].step) continue;
     const auto metric = all[i].metrics.find(policy.metric);
     if (metric == all[i].metrics.end() || std::isnan(metric->second)) continue;
     ranked.emplace_back(policy.maximize ? metric->second : -metric->second, i);

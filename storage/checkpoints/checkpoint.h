@@ -57,8 +57,8 @@ Result<CheckpointInfo> ReadCheckpointSlices(const ObjectStore& objects, const Di
 Result<CheckpointInfo> ReadCheckpointInfo(const ObjectStore& objects, const Digest& manifest);
 
 // Which checkpoints to keep: the newest `keep_last` (at least one, for restarts) and the best
-// `keep_best` by metric, the newer of equals; those without the metric are never the best. Returns
-// the indices into `all` (in step order) to delete.
+// `keep_best` by metric, the newer of equals; those without the metric are never the best, nor is
+// one whose step was done again. Returns the indices into `all` (in step order) to delete.
 struct RetentionPolicy {
   int keep_last = 2;
   int keep_best = 1;

@@ -234,6 +234,13 @@ TEST(RetentionTest, OfEqualsTheNewerIsTheBestAndTheLastIsNeverDeleted) {
   EXPECT_THAT(CheckpointsToDelete(all, {1, 1, "acc", true}), ElementsAre(0));
 }
 
+// It was done again, since its figures were wrong.
+TEST(RetentionTest, OfOneStepTheLaterAloneCanBeTheBest) {
+  auto all = WithAccuracies({0.5, 0.9, 0.4, 0.1});
+  all[2].step = all[1].step;
+  EXPECT_THAT(CheckpointsToDelete(all, {1, 1, "acc", true}), ElementsAre(1, 2));
+}
+
 TEST(RetentionTest, WithoutTheMetricNothingIsTheBest) {
   auto all = WithAccuracies({-1, 0.2, -1, 0.1});
   all[2].metrics["acc"] = std::numeric_limits<double>::quiet_NaN();
