@@ -1,5 +1,7 @@
 #include "storage/models/model_manifest.h"
 
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "storage/manifests/manifest_reader.h"
@@ -9,6 +11,8 @@ namespace {
 
 constexpr char kFormat[] = "lepton.model";
 constexpr char kShortest[] = "shortest";
+constexpr char kBinary[] = "binary_cross_entropy";
+constexpr std::array<std::string_view, 4> kLosses = {"cross_entropy", kBinary, "mse", "next_token"};
 constexpr int kVersion = 2;  // 1: features only, without "input"
 
 // A spec that does not parse is kept as text, so that nothing is lost on the way.
@@ -83,6 +87,7 @@ Status CheckInput(const ModelInput& in) {
   if (in.kind == "images") {
     const auto channels = static_cast<size_t>(in.channels);
     if (!sized(in.channels) || !sized(in.height) || !sized(in.width) ||
+        !sized(in.height * in.width) || !sized(in.height * in.width * in.channels) ||
         in.mean.size() != channels || in.scale.size() != channels) {
       return InvalidArgument("lepton.model manifest: input: sizes, mean and scale do not agree");
     }
@@ -104,6 +109,20 @@ Status CheckConsistent(const ModelManifest& m) {
   LEPTON_RETURN_IF_ERROR(CheckInput(m.input));
   if (m.parameters < 0) return InvalidArgument("lepton.model manifest: parameters: negative");
   if (m.steps < 0) return InvalidArgument("lepton.model manifest: steps: negative");
+  if (std::find(kLosses.begin(), kLosses.end(), m.loss) == kLosses.end()) {
+    return InvalidArgument("lepton.model manifest: loss: is none of cross_entropy, " +
+                           std::string(kBinary) + ", mse, next_token");
+  }
+  if (m.loss == kBinary && m.classes.size() != 2) {
+    return InvalidArgument("lepton.model manifest: classes: " + std::to_string(m.classes.size()) +
+                           " of a binary model, which has 2");
+  }
+  const int64_t pixels = m.input.channels * m.input.height * m.input.width;
+  if (m.input.kind == "images" && !m.feature_names.empty() &&
+      static_cast<int64_t>(m.feature_names.size()) != pixels) {
+    return InvalidArgument("lepton.model manifest: " + std::to_string(m.feature_names.size()) +
+                           " features, but " + std::to_string(pixels) + " pixels");
+  }
   // Pixels are normalised by channel.
   if (m.input.kind != "features" && m.mean.empty() && m.scale.empty()) return Status::Ok();
   if (m.mean.size() != m.feature_names.size() || m.scale.size() != m.feature_names.size()) {

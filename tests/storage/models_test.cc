@@ -71,11 +71,43 @@ TEST(ModelManifestTest, BadDocumentsAreRefusedNamingTheField) {
   EXPECT_THAT(with("mean", {1.0}), Fails(StatusCode::kInvalidArgument, "2 features, but 1 means"));
   EXPECT_THAT(with("scale", {1.0, 0.0}), Fails(StatusCode::kInvalidArgument, "scale"));
   EXPECT_THAT(with("mean", {1.0, "NaN"}), Fails(StatusCode::kInvalidArgument, "finite"));
+  EXPECT_THAT(with("loss", "huber"), Fails(StatusCode::kInvalidArgument, "loss: is none of"));
+  EXPECT_THAT(with("loss", "binary_cross_entropy"), IsOk());
   for (const auto& [key, value] : good.items()) {
     nlohmann::json bad = good;
     bad.erase(key);
     EXPECT_THAT(ModelManifestFromJson(bad.dump()), Fails(StatusCode::kInvalidArgument, "")) << key;
   }
+}
+
+TEST(ModelManifestTest, ABinaryModelHasTwoClasses) {
+  ModelManifest m = Example();
+  m.loss = "binary_cross_entropy";
+  m.classes.push_back("third");
+  EXPECT_THAT(ModelManifestFromJson(ToJson(m).dump()),
+              Fails(StatusCode::kInvalidArgument, "classes: 3 of a binary model"));
+}
+
+// Of a table, each pixel is a column.
+TEST(ModelManifestTest, PicturesHaveAsManyPixelsAsTheyHaveColumns) {
+  ModelManifest m = Example();
+  m.mean.clear();
+  m.scale.clear();
+  m.input.kind = "images";
+  m.input.channels = 1;
+  m.input.height = 1;
+  m.input.width = 2;
+  m.input.mean = {0};
+  m.input.scale = {1};
+  EXPECT_THAT(ModelManifestFromJson(ToJson(m).dump()), IsOk());
+  m.feature_names.push_back("c");
+  EXPECT_THAT(ModelManifestFromJson(ToJson(m).dump()),
+              Fails(StatusCode::kInvalidArgument, "3 features, but 2 pixels"));
+  m.feature_names.clear();
+  EXPECT_THAT(ModelManifestFromJson(ToJson(m).dump()), IsOk()) << "of files";
+  m.input.width = m.input.height = int64_t{1} << 30;
+  EXPECT_THAT(ModelManifestFromJson(ToJson(m).dump()),
+              Fails(StatusCode::kInvalidArgument, "do not agree"));
 }
 
 TEST(ModelManifestTest, InputsOfEveryKindReadBack) {

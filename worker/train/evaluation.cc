@@ -171,6 +171,12 @@ Result<Evaluation> Evaluate(nn::TrainingProgram& program, const Examples& exampl
   if (result.rows == 0) return result;
   const bool classify = result.kind == Evaluation::Kind::kClasses;
   const int64_t classes = classify ? std::max<int64_t>(2, program.signature().outputs) : 0;
+  const auto unknown = [classes](int32_t label) { return label < 0 || label >= classes; };
+  const std::span<const int32_t> labels = examples.classes();
+  if (classify && std::any_of(labels.begin(), labels.end(), unknown)) {
+    return InvalidArgument("evaluation: the data has labels behind the model's " +
+                           std::to_string(classes) + " classes");
+  }
   Measurement measurement(program, examples, result.kind, result.rows);
   const int64_t blocks = measurement.blocks();
   Tally tally(blocks, classes);

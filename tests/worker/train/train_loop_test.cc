@@ -1,5 +1,6 @@
 // The loop around a program that only records what it is asked to do.
 #include "worker/train/train_loop.h"
+#include "worker/train/evaluation.h"
 #include "worker/train/run_length.h"
 
 #include <gmock/gmock.h>
@@ -143,6 +144,17 @@ TEST_F(TrainLoopTest, ALossThatIsNotANumberStopsAllRanksBeforeTheUpdate) {
                           RecordingObserver::DigestOf(15) + ")"));
     EXPECT_EQ(rank.program.updates.size(), 16u);
   }
+}
+
+TEST_F(TrainLoopTest, ALabelBehindTheModelsClassesIsRefused) {
+  auto examples = std::make_shared<TableExamples>(std::vector<int64_t>{0, 1},
+                                                  std::vector<float>{0, 0}, /*features=*/1);
+  examples->SetLabels({1, 2}, {});
+  RecordingProgram program;  // of one output, so of two classes at most
+  ThreadCommunicator gang(std::make_shared<ThreadGang>(1), 0);
+  const Status status = Evaluate(program, *examples, 2, gang).status();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("2 classes"));
 }
 
 TEST_F(TrainLoopTest, AnInfiniteLossOrGradientIsNamedAsSuch) {
