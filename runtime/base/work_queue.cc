@@ -3,7 +3,10 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
+
+#include "runtime/base/logging.h"
 
 namespace lepton {
 
@@ -41,7 +44,11 @@ void WorkQueue::Run() {
       work = std::move(queue_.front());
       queue_.pop_front();
     }
-    work();
+    try {
+      work();
+    } catch (const std::exception& error) {
+      LOG(ERROR) << "background work ended by an exception: " << error.what();
+    }
   }
 }
 

@@ -21,7 +21,8 @@ class WorkQueue {
   WorkQueue& operator=(const WorkQueue&) = delete;
 
   // Runs `work` as soon as a thread is free, in the order of submission. Never blocks; any thread,
-  // also one of the queue's own.
+  // also one of the queue's own. What it throws is logged; whoever waits for it learns that from
+  // what its end lets go of (a promise, a responder).
   void Submit(std::function<void()> work);
 
  private:

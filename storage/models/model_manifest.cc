@@ -194,6 +194,10 @@ nlohmann::json ToJson(const ModelManifest& m) {
           {"steps", m.steps}};
 }
 
+std::string ToText(const ModelManifest& manifest) {
+  return DumpManifest(ToJson(manifest));
+}
+
 Result<ModelManifest> ModelManifestFromJson(std::string_view text) {
   LEPTON_ASSIGN_OR_RETURN(ManifestReader reader, ManifestReader::Parse(text, kFormat, kVersion));
   ModelManifest m;

@@ -70,8 +70,11 @@ struct ModelManifest {
 };
 
 nlohmann::json ToJson(const ModelManifest& manifest);
-// Never throws. kInvalidArgument names the field that is missing or wrong; kFailedPrecondition when
-// a newer program wrote it.
+// The bytes to store. Text that is not UTF-8, as files of others have, gets U+FFFD in its place.
+std::string ToText(const ModelManifest& manifest);
+// Never throws. What it gives is held against itself: the loss is one of the four, a binary model
+// has two classes, pictures of a table's columns one a pixel. kInvalidArgument names the field that
+// is missing or wrong; kFailedPrecondition when a newer program wrote it.
 Result<ModelManifest> ModelManifestFromJson(std::string_view json);
 
 }  // namespace lepton::storage

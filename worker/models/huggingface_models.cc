@@ -286,7 +286,7 @@ Result<StoredFolder> ImportFolder(storage::ObjectStore& objects,
   manifest.model_spec_json = ModelSpecToText(model);
   LEPTON_RETURN_IF_ERROR(StoreFiles(objects, open, folder, manifest));
   LEPTON_ASSIGN_OR_RETURN(manifest.weights_sha256, DigestOfWeights(objects, manifest));
-  LEPTON_ASSIGN_OR_RETURN(stored.manifest, objects.Put(storage::ToJson(manifest).dump()));
+  LEPTON_ASSIGN_OR_RETURN(stored.manifest, objects.Put(storage::ToText(manifest)));
   stored.objects = {stored.manifest, manifest.weights};
   for (const auto& [name, digest] : manifest.files) stored.objects.push_back(digest);
   return stored;

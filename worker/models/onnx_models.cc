@@ -217,7 +217,9 @@ Result<StoredOnnx> ImportOnnx(storage::ObjectStore& objects, std::string_view by
   LEPTON_ASSIGN_OR_RETURN(manifest.weights, objects.Put(file));
   manifest.weights_sha256 = safetensors::WeightsDigest(views);
   LEPTON_ASSIGN_OR_RETURN(manifest.files[kOnnxGraphFile], objects.Put(apart.graph));
-  LEPTON_ASSIGN_OR_RETURN(stored.manifest, objects.Put(storage::ToJson(manifest).dump()));
+  const std::string text = storage::ToText(manifest);
+  LEPTON_RETURN_IF_ERROR(storage::ModelManifestFromJson(text).status().WithContext("model.onnx"));
+  LEPTON_ASSIGN_OR_RETURN(stored.manifest, objects.Put(text));
   stored.objects = {stored.manifest, manifest.weights, manifest.files[kOnnxGraphFile]};
   return stored;
 }

@@ -150,7 +150,7 @@ Result<WrittenModel> WriteModel(storage::ObjectStore& objects, storage::ModelMan
   manifest.weights = written.weights;
   manifest.weights_sha256 = safetensors::WeightsDigest(views);
   manifest.parameters = static_cast<int64_t>(weights.size());
-  LEPTON_ASSIGN_OR_RETURN(written.manifest, objects.Put(storage::ToJson(manifest).dump()));
+  LEPTON_ASSIGN_OR_RETURN(written.manifest, objects.Put(storage::ToText(manifest)));
   return written;
 }
 
@@ -183,7 +183,7 @@ Result<WrittenModel> WriteModel(storage::ObjectStore* objects, storage::ModelMan
   manifest.weights = written.weights;
   manifest.weights_sha256 = hash.FinalHex();
   manifest.parameters = nn::ElementsOf(whole);
-  LEPTON_ASSIGN_OR_RETURN(written.manifest, objects->Put(storage::ToJson(manifest).dump()));
+  LEPTON_ASSIGN_OR_RETURN(written.manifest, objects->Put(storage::ToText(manifest)));
   return written;
 }
 

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <future>
 #include <latch>
+#include <memory>
+#include <stdexcept>
 #include <vector>
 
 namespace lepton {
@@ -45,6 +47,19 @@ TEST(WorkQueue, WorkOfWorkRunsBeforeItGoesToo) {
     }
   }
   EXPECT_EQ(ran.load(), 20);
+}
+
+// What a library throws is no reason for a coordinator to end.
+TEST(WorkQueue, WorkThatThrowsIsLostAndTheRestGoesOn) {
+  std::promise<void> done;
+  auto held = std::make_shared<int>(1);
+  {
+    WorkQueue queue("test", 1);
+    queue.Submit([held] { throw std::runtime_error("on purpose"); });
+    queue.Submit([&done] { done.set_value(); });
+  }
+  done.get_future().get();
+  EXPECT_EQ(held.use_count(), 1) << "it was let go";
 }
 
 }  // namespace

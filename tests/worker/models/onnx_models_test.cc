@@ -163,5 +163,25 @@ TEST_F(OnnxModelsTest, FilesOfOthersGetNamesThatAreAsked) {
   EXPECT_EQ(ImportOnnx(*objects_, "no model", {}).status().code(), StatusCode::kInvalidArgument);
 }
 
+// A file's metadata is any bytes.
+TEST_F(OnnxModelsTest, MetadataThatMakesNoSenseIsNoHarm) {
+  const auto bytes =
+      ReadFile(std::filesystem::path(LEPTON_SOURCE_DIR) / "tests/golden/onnx/mlp/model.onnx");
+  const auto with = [&](const std::string& key, const std::string& value) {
+    onnx_proto::ModelProto proto;
+    EXPECT_TRUE(onnx::ParseModel(*bytes, &proto).ok());
+    auto& entry = *proto.add_metadata_props();
+    entry.set_key(key);
+    entry.set_value(value);
+    return ImportOnnx(*objects_, proto.SerializeAsString(), {});
+  };
+  const auto labelled = with("lepton.label", "\xff");
+  ASSERT_TRUE(labelled.ok()) << labelled.status().ToString();
+  EXPECT_TRUE(LoadModel(*objects_, labelled->manifest).ok());
+  const Status loss = with("lepton.loss", "huber").status();
+  EXPECT_EQ(loss.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(loss.message(), HasSubstr("model.onnx: lepton.model manifest: loss: is none of"));
+}
+
 }  // namespace
 }  // namespace lepton::worker
