@@ -187,7 +187,7 @@ void Agent::Loop::SendReports() {
   outbox_.TakeSendable([this](const wire::TaskReport& report) {
     wire::ToCoordinator message;
     *message.mutable_report() = report;
-    channel_->Send(message);
+    return channel_->Send(message);
   });
 }
 

@@ -96,7 +96,7 @@ void ReportOutbox::Release(const std::string& task_id, uint64_t name, wire::Task
   }
 }
 
-void ReportOutbox::TakeSendable(const std::function<void(const wire::TaskReport&)>& send) {
+void ReportOutbox::TakeSendable(const std::function<bool(const wire::TaskReport&)>& send) {
   for (auto& [id, task] : tasks_) {
     size_t under_way = 0;
     for (Entry& entry : task.entries) {
@@ -106,8 +106,8 @@ void ReportOutbox::TakeSendable(const std::function<void(const wire::TaskReport&
         entry.report.set_seq(++task.last_seq);
         if (entry.report.has_log()) task.waiting_log_bytes -= LogBytes(entry.report);
       }
-      entry.sent = true;
-      send(entry.report);
+      entry.sent = send(entry.report);
+      if (!entry.sent) return;
     }
   }
 }

@@ -35,8 +35,9 @@ class ReportOutbox {
   // The held report may go, as `report`.
   void Release(const std::string& task_id, uint64_t entry, wire::TaskReport report);
 
-  // Gives every report that may be sent now to `send`, once.
-  void TakeSendable(const std::function<void(const wire::TaskReport&)>& send);
+  // Gives every report that may be sent now to `send`, once. Ends at the first that it does not
+  // take, which comes again with the next call.
+  void TakeSendable(const std::function<bool(const wire::TaskReport&)>& send);
   // All up to `seq` are safe with the coordinator.
   void Ack(const std::string& task_id, uint64_t seq);
   // A new connection: all that is not acknowledged is to be sent again.

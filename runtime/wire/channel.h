@@ -92,7 +92,9 @@ class DealerChannel {
                                                         const PoolKey& key, Handler handler,
                                                         ConnectionHandlers connection = {});
   virtual ~DealerChannel() = default;
-  virtual void Send(const ToCoordinator& message) = 0;
+  // False when so much waits already (16 MiB) that it was not taken: later, perhaps. What can never
+  // be sent, for it is larger than kMaxMessageBytes, is dropped and counts as taken.
+  virtual bool Send(const ToCoordinator& message) = 0;
   // Drops the connection and its queue and connects anew, under a new peer id; to `endpoint` unless
   // it is empty.
   virtual void Reconnect(const std::string& endpoint) = 0;

@@ -43,7 +43,7 @@ class ZmqDealerChannel final : public DealerChannel {
     thread_ = NamedThread("wire", [this] { Loop(); });
     return Status::Ok();
   }
-  void Send(const ToCoordinator& message) override;
+  bool Send(const ToCoordinator& message) override;
   void Reconnect(const std::string& endpoint) override;
 
  private:
@@ -99,19 +99,20 @@ Status ZmqDealerChannel::Open() {
   return Status::Ok();
 }
 
-void ZmqDealerChannel::Send(const ToCoordinator& message) {
+bool ZmqDealerChannel::Send(const ToCoordinator& message) {
   std::optional<ZmqMessage> frame = internal::Encode(message);
-  if (!frame) return;
+  if (!frame) return true;
   {
     std::lock_guard lock(mutex_);
     if (waiting_bytes_ + frame->size() > kMaxWaitingBytes) {
       CountDrop("not_connected");
-      return;
+      return false;
     }
     waiting_bytes_ += frame->size();
     waiting_.push_back(std::move(*frame));
   }
   wake_.Wake();
+  return true;
 }
 
 void ZmqDealerChannel::Reconnect(const std::string& endpoint) {

@@ -165,6 +165,19 @@ TEST(ChannelTest, BigMessagesPassUpToTheLimit) {
   EXPECT_EQ(server.messages[1].heartbeat().seq(), 5u);
 }
 
+TEST(ChannelTest, WhatFindsNoPlaceIsNotTaken) {
+  const Keys keys = MakeKeys();
+  std::string endpoint;
+  { endpoint = Server(keys.server).endpoint(); }
+  Client client(endpoint, keys.pool);  // nobody is there
+  ToCoordinator put;
+  put.mutable_object_put()->set_data(std::string(kMaxMessageBytes - 64, 'x'));
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(client.channel->Send(put)) << i;
+  EXPECT_FALSE(client.channel->Send(put));
+  put.mutable_object_put()->set_data(std::string(kMaxMessageBytes, 'x'));
+  EXPECT_TRUE(client.channel->Send(put)) << "it never has a place";
+}
+
 TEST(ChannelTest, APortInUseIsRefused) {
   const Keys keys = MakeKeys();
   Server server(keys.server);

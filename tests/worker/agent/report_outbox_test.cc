@@ -34,7 +34,10 @@ wire::TaskReport Finished() {
 
 std::vector<wire::TaskReport> Take(ReportOutbox& outbox) {
   std::vector<wire::TaskReport> taken;
-  outbox.TakeSendable([&](const wire::TaskReport& report) { taken.push_back(report); });
+  outbox.TakeSendable([&](const wire::TaskReport& report) {
+    taken.push_back(report);
+    return true;
+  });
   return taken;
 }
 std::vector<uint64_t> Seqs(const std::vector<wire::TaskReport>& reports) {
@@ -52,6 +55,22 @@ TEST(ReportOutboxTest, EachReportIsSentOnceInOrder) {
   EXPECT_TRUE(Take(outbox).empty());
   outbox.Add("t", Finished());
   EXPECT_EQ(Seqs(Take(outbox)), (Numbers{3}));
+}
+
+TEST(ReportOutboxTest, WhatIsNotTakenIsNotSentAndComesAgainInOrder) {
+  ReportOutbox outbox;
+  for (const char* task : {"t", "u"}) {
+    outbox.Add(task, Log("a"));
+    outbox.Add(task, Finished());
+  }
+  int offers = 0;
+  outbox.TakeSendable([&](const wire::TaskReport&) { return ++offers < 2; });
+  EXPECT_EQ(offers, 2) << "behind it there is no place either";
+  outbox.Ack("t", 1);
+  const auto rest = Take(outbox);
+  ASSERT_EQ(Seqs(rest), (Numbers{2, 1, 2}));
+  EXPECT_TRUE(rest[0].has_finished());
+  EXPECT_TRUE(Take(outbox).empty());
 }
 
 TEST(ReportOutboxTest, UnacknowledgedReportsAreSentAgainWithTheirNumbers) {
