@@ -1,6 +1,7 @@
 #include "storage/objects/object_store.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -74,10 +75,14 @@ void RemoveStaleFiles(const fs::path& folder) {
   std::error_code error;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
     struct stat info {};
-    if (::stat(it->path().c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
-        info.st_mtime + kStaleSeconds < ::time(nullptr)) {
-      ::unlink(it->path().c_str());
+    if (::stat(it->path().c_str(), &info) != 0 || !S_ISREG(info.st_mode) ||
+        info.st_mtime + kStaleSeconds >= ::time(nullptr)) {
+      continue;
     }
+    // A transfer may stand still that long, while its coordinator is away.
+    const UniqueFd fd(::open(it->path().c_str(), O_RDONLY | O_CLOEXEC));
+    const bool written = ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (!written) ::unlink(it->path().c_str());
   }
 }
 

@@ -21,8 +21,8 @@ using Digest = std::string;  // 64 lower-case hex digits
 
 class ObjectStore {
  public:
-  // Makes the folders; removes temporary files older than an hour. kPermissionDenied on a
-  // read-only disk.
+  // Makes the folders; removes temporary files older than an hour that nobody writes.
+  // kPermissionDenied on a read-only disk.
   static Result<std::unique_ptr<ObjectStore>> Open(const std::filesystem::path& root);
 
   // Durable when it returns. Storing what exists costs one hash and one stat. kResourceExhausted:

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -62,6 +63,8 @@ Result<std::unique_ptr<ObjectStore::Writer>> ObjectStore::NewObject() const {
   const fs::path temporary = root_ / "tmp" / RandomHex(16);
   state->fd.Reset(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!state->fd.valid()) return ErrnoStatus(errno, temporary.string());
+  // For RemoveStaleFiles: however old it is, it is written. Gone with the last descriptor.
+  ::flock(state->fd.get(), LOCK_EX | LOCK_NB);
   state->temporary = temporary;
   return std::unique_ptr<Writer>(new Writer(std::move(state)));
 }

@@ -195,6 +195,18 @@ TEST_F(ObjectStoreTest, OpenRemovesOnlyOldTemporaryFiles) {
   EXPECT_TRUE(fs::exists(young));
 }
 
+// A transfer may wait for its coordinator that long, and a task's start opens the store.
+TEST_F(ObjectStoreTest, OpenLeavesOldTemporaryFilesThatAreWritten) {
+  auto writer = store_->NewObject().value();
+  ASSERT_THAT(writer->Append("slow"), IsOk());
+  for (const auto& file : fs::directory_iterator(folder_.path() / "tmp")) {
+    const utimbuf two_hours_ago = {::time(nullptr) - 7200, ::time(nullptr) - 7200};
+    ASSERT_EQ(::utime(file.path().c_str(), &two_hours_ago), 0);
+  }
+  ASSERT_THAT(ObjectStore::Open(folder_.path()), IsOk());
+  EXPECT_THAT(writer->Finish(), IsOk());
+}
+
 TEST_F(ObjectStoreTest, ManyThreadsMayStoreTheSameAndDifferentBytes) {
   std::vector<std::thread> threads;
   std::atomic<int> failures{0};
