@@ -90,7 +90,11 @@ Status RunTask(wire::FrameSocket& socket, wire::StartTask start, const TaskProce
 
   ProcessContext context(&socket, std::move(start), *std::move(spec), *std::move(objects),
                          options.bind_address);
-  const Status status = RunKind(**kind, context);
+  Status status = RunKind(**kind, context);
+  // That a copy rotted here does not end the job: the next start fetches another.
+  if (status.code() == StatusCode::kDataLoss && context.objects().found_corrupt()) {
+    status = Internal(status.message());
+  }
   std::fflush(stdout);
   context.Finish(status);
   return status;

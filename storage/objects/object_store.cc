@@ -145,6 +145,7 @@ Result<MappedFile> ObjectStore::Map(const Digest& digest, bool verify) const {
 }
 
 Status ObjectStore::Quarantine(const Digest& digest) const {
+  found_corrupt_ = true;
   const fs::path to = root_ / "corrupt" / (digest + "." + RandomHex(4));
   if (::rename(PathOf(digest).c_str(), to.c_str()) != 0) {
     PLOG(ERROR) << Label(digest) << ": corrupt, and cannot be moved to " << to;

@@ -5,6 +5,7 @@
 // Threads: any; several processes may share a root.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <memory>
@@ -77,6 +78,10 @@ class ObjectStore {
   // The store must outlive the writer.
   Result<std::unique_ptr<Writer>> NewObject() const;
 
+  // Whether Get or Map met bytes that do not match, and moved them aside: fetched anew, the object
+  // may well be whole.
+  bool found_corrupt() const { return found_corrupt_; }
+
   const std::filesystem::path& root() const { return root_; }
 
  private:
@@ -85,6 +90,7 @@ class ObjectStore {
   Status Quarantine(const Digest& digest) const;
 
   std::filesystem::path root_;
+  mutable std::atomic<bool> found_corrupt_{false};
 };
 
 // True for 64 lower-case hex digits.

@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+
+#include "runtime/base/file.h"
 #include "runtime/base/hash.h"
 #include "tests/worker/agent/running_agent.h"
 
@@ -51,6 +54,34 @@ TEST(AgentObjectsTest, InputsThatComeSlowlyAreToldOf) {
     EXPECT_GT(first.progress().phase_done(), 0);
     EXPECT_LT(first.progress().phase_done(), 1);
   }
+}
+
+// The coordinator's is whole: the task may start again.
+TEST(AgentObjectsTest, AnInputThatRottedHereIsFetchedAnewAtTheNextStart) {
+  FakeCoordinator coordinator;
+  const std::string bytes(2'000'000, 'b');
+  const std::string digest = Sha256Hex(bytes);
+  coordinator.AddObject(digest, bytes);
+  TempFolder folder;
+  RunningAgent agent(coordinator, [&](AgentOptions& options) { options.data_dir = folder.path(); });
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  const auto run = [&](const std::string& id) {
+    wire::StartTask start = Task(id, "echo");
+    start.add_inputs()->set_digest(digest);
+    coordinator.Start(start);
+    return coordinator.AwaitFinished(id);
+  };
+  EXPECT_EQ(run("first").code(), "OK");
+  {
+    std::fstream file(folder.path() / "objects" / digest.substr(0, 2) / digest,
+                      std::ios::in | std::ios::out);
+    file.seekp(1000);
+    file.put('x');
+  }
+  const wire::TaskFinished second = run("second");
+  EXPECT_EQ(second.code(), "INTERNAL") << "neither the spec nor the data are at fault";
+  EXPECT_THAT(second.message(), HasSubstr(digest + ": its bytes do not match its digest"));
+  EXPECT_EQ(run("third").code(), "OK");
 }
 
 TEST(AgentObjectsTest, AModelThatCannotBeStoredFailsTheTask) {
