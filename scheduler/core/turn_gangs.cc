@@ -82,14 +82,15 @@ void Turn::FillStart(const Gang& gang, uint32_t slots, wire::StartTask* start) c
   start->set_elastic(gang.elastic());
   start->set_sharded(gang.sharded());
   start->set_gpu(!gang.job_id().empty() && UsesGpu(state_.Spec(JobId(gang.job_id()))));
-  if (!gang.elastic() && (gang.job_id().empty() || gang.tasks_size() == 1)) return;
+  if (gang.job_id().empty()) return;
   const spec::JobSpec& spec = state_.Spec(JobId(gang.job_id()));
   if (!IsTraining(spec) && !gang.sharded()) return;
-  // Those that wait for one that hangs would not know it from a slow one.
   const int64_t budget = BudgetMs(spec);
+  if (!gang.sharded()) start->set_leave_grace_ms(static_cast<uint32_t>(budget));
+  if (!gang.elastic() && gang.tasks_size() == 1) return;
+  // Those that wait for one that hangs would not know it from a slow one.
   start->set_pulse_ms(static_cast<uint32_t>(std::max<int64_t>(5, budget / 20)));
   start->set_hang_ms(static_cast<uint32_t>(budget / 2));
-  if (gang.elastic() && !gang.sharded()) start->set_leave_grace_ms(static_cast<uint32_t>(budget));
 }
 
 void Turn::MaybeRunning(const std::string& gang_id) {

@@ -29,10 +29,10 @@ std::vector<uint32_t> Turn::NextMembers(const Gang& gang) const {
   return members;
 }
 
-// The step in flight, a meeting, and what is handed over: a drain that takes longer than the budget
-// allows ends as a death does.
+// The step in flight, and with slices a meeting and what is handed over: a drain that takes longer
+// than the budget allows ends as a death does.
 uint32_t Turn::LeaveGraceMs(const Gang& gang) const {
-  if (!HoldsSlices(gang)) return options_.stop_grace_ms;
+  if (!gang.elastic() || gang.sharded()) return options_.stop_grace_ms;
   const int64_t budget = BudgetMs(state_.Spec(JobId(gang.job_id())));
   return std::max(options_.stop_grace_ms, static_cast<uint32_t>(budget));
 }

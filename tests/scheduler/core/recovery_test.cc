@@ -159,6 +159,7 @@ TEST(Recovery, ARankThatHangsIsNamedWhateverItsPeersSay) {
   Sim& sim = two.sim;
   EXPECT_EQ(sim.out.starts[0].second.pulse_ms(), 500u);
   EXPECT_EQ(sim.out.starts[0].second.hang_ms(), 5'000u) << "half of the budget";
+  EXPECT_EQ(sim.out.starts[0].second.leave_grace_ms(), 10'000u) << "to end a step and write it";
   EXPECT_FALSE(sim.out.starts[0].second.elastic());
   sim.RunAll(two.id);
   sim.Finish(two.id + ".a1.r0", "ABORTED", "rank 1 is gone");
@@ -238,6 +239,7 @@ TEST(Recovery, TaskThatDoesNotStopIsKilledThenGivenUp) {
   Sim sim;
   sim.Hello("w1");
   const std::string id = sim.Submit(Sim::Train());
+  EXPECT_EQ(sim.out.starts.at(0).second.leave_grace_ms(), 10'000u) << "of one rank too";
   sim.RunAll(id);
   sim.On(CancelJob{JobId(id), "asked"});
   EXPECT_EQ(sim.out.stops.at(0).second.grace_ms(), 5'000u);
