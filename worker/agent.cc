@@ -26,6 +26,8 @@ constexpr Duration kMostGraceAtStop = seconds(3);
 // From the last task's SIGKILL; and the channel may take another second.
 constexpr Duration kStopLimit = milliseconds(900);
 constexpr Duration kMostLeaveGrace = seconds(60);
+// An upload that has not moved for so long holds no stop up.
+constexpr Duration kUploadSilence = seconds(3);
 constexpr Duration kGreetingLimit = seconds(2);
 
 void WakeUp(const UniqueFd& fd) {
@@ -127,7 +129,7 @@ int Agent::Loop::NextTimeoutMs() const {
   if (link_ == Link::kServing) next = std::min(next, next_heartbeat_);
   if (link_ == Link::kGreeting) next = greeted_ + kGreetingLimit;
   if (link_ == Link::kConnecting) next = next_look_;
-  next = std::min(next, drain_until_);
+  if (phase_ == Phase::kDraining) next = std::min(next, drain_until_);
   if (phase_ == Phase::kStopping) {
     next = std::min(next, give_up_at_);
   } else if (options_.max_coordinator_silence != Duration::max()) {
@@ -141,9 +143,21 @@ void Agent::Loop::OnTime(MonotonicTime now) {
   WatchLink(now);
   if (link_ == Link::kServing && now >= next_heartbeat_) SendHeartbeat();
   if (link_ == Link::kConnecting) LookForCoordinator(now);
+  const bool uploads = Uploads(now);
   if (phase_ == Phase::kDraining && now >= drain_until_) {
-    StopAll("the worker is drained", Status::Ok());
+    if (!uploads) return StopAll("the worker is drained", Status::Ok());
+    drain_until_ = now + kStopLimit;
   }
+  if (phase_ == Phase::kStopping && now >= give_up_at_ && uploads) {
+    give_up_at_ = std::min(now + kStopLimit, most_until_);
+  }
+}
+
+// Its tasks have ended, and what they left is on its way: a checkpoint for which all of a gang
+// waited, say.
+bool Agent::Loop::Uploads(MonotonicTime now) const {
+  return link_ == Link::kServing && runners_.empty() && !outbox_.empty() &&
+         now - objects_->uploaded_at() < kUploadSilence;
 }
 
 void Agent::Loop::WatchLink(MonotonicTime now) {
@@ -174,6 +188,7 @@ void Agent::Loop::StopAll(const std::string& reason, Status result, bool leave) 
   }
   give_up_at_ = RealClock().Now() + longest + kStopLimit;
   next_heartbeat_ = RealClock().Now();  // which says so
+  most_until_ = RealClock().Now() + kMostLeaveGrace + kStopLimit;
 }
 
 bool Agent::Loop::Done(MonotonicTime now) {

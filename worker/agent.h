@@ -63,8 +63,8 @@ struct AgentOptions {
   // Program and first arguments of a task process. Empty: {"/proc/self/exe", "task"}.
   std::vector<std::string> task_command;
   // After SIGTERM a task has this long (unless StopTask says otherwise) before SIGKILL; at most 3 s
-  // when the worker itself stops, but for a rank of an elastic gang, which then has its job's
-  // recovery budget if that is longer, up to a minute.
+  // when the worker itself stops, but for a rank of a training, which then has its job's recovery
+  // budget if that is longer, up to a minute.
   Duration stop_grace = std::chrono::seconds(3);
   // Give up, stop all tasks and return kUnavailable after so long without a coordinator.
   Duration max_coordinator_silence = Duration::max();
@@ -77,8 +77,9 @@ class Agent {
   ~Agent();
 
   // Works until Stop (OK), the coordinator drains this worker (OK), it refuses the worker (its
-  // status) or is silent for too long (kUnavailable). In every case all tasks have ended, within
-  // 5 s. Call once.
+  // status) or is silent for too long (kUnavailable). In every case all tasks have ended. A stop
+  // takes less than 5 s, or a second more than a rank's time to leave; and as long as what tasks
+  // left is being uploaded, at most a minute. A drain waits for all of that. Call once.
   Status Run();
   void Stop();
 

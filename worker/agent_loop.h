@@ -52,6 +52,7 @@ class Agent::Loop {
   int NextTimeoutMs() const;
   void OnTime(MonotonicTime now);
   void WatchLink(MonotonicTime now);
+  bool Uploads(MonotonicTime now) const;
   bool Done(MonotonicTime now);
 
   // The link: agent_link.cc
@@ -113,6 +114,7 @@ class Agent::Loop {
   Phase phase_ = Phase::kWorking;
   Status result_;
   MonotonicTime give_up_at_ = MonotonicTime::max();   // stopping: leave whatever is unfinished
+  MonotonicTime most_until_ = MonotonicTime::max();   // stopping: not for uploads either
   MonotonicTime drain_until_ = MonotonicTime::max();  // draining: then stop
 
   ReportOutbox outbox_;

@@ -71,10 +71,16 @@ void ObjectTransfer::OnData(wire::ObjectData data) {
 
 void ObjectTransfer::OnAck(wire::ObjectAck ack) {
   std::lock_guard lock(mutex_);
+  uploaded_at_ = RealClock().Now();
   const auto at = requests_.find(ack.request());
   if (at == requests_.end()) return;
   at->second = Answer{std::nullopt, std::move(ack)};
   changed_.notify_all();
+}
+
+MonotonicTime ObjectTransfer::uploaded_at() const {
+  std::lock_guard lock(mutex_);
+  return uploaded_at_;
 }
 
 void ObjectTransfer::Wake() {

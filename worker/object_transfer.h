@@ -42,6 +42,9 @@ class ObjectTransfer {
   // Sends a local object; costs one round trip if the coordinator has it.
   Status Upload(const storage::Digest& digest, const std::atomic<bool>& cancelled);
 
+  // When the coordinator last answered an upload.
+  MonotonicTime uploaded_at() const;
+
   void OnConnected();
   void OnDisconnected();
   void OnData(wire::ObjectData data);
@@ -73,8 +76,9 @@ class ObjectTransfer {
   storage::ObjectStore* const store_;
   const Sender send_;
   const Limits limits_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
+  MonotonicTime uploaded_at_{};
   bool connected_ = false;
   bool shut_down_ = false;
   uint64_t next_request_ = 1;

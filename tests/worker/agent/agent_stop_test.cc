@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "runtime/base/file.h"
+#include "runtime/base/hash.h"
 #include "tests/worker/agent/running_agent.h"
 
 namespace lepton::worker {
@@ -55,6 +56,33 @@ TEST(AgentStopTest, StoppingTakesLessThanFiveSecondsWhateverHappens) {
   EXPECT_TRUE(agent.Stop().ok());
   EXPECT_LT(RealClock().Now() - start, seconds(5));
   EXPECT_FALSE(Alive(pid));
+}
+
+// Six answers: the time of a stop is over after the fourth, and that of the drain after the first.
+TEST(AgentStopTest, ResultsThatAreOnTheirWayArrive) {
+  for (const bool drained : {false, true}) {
+    FakeCoordinator coordinator({.lease_ms = 20'000, .put_ms = 900});
+    RunningAgent agent(coordinator);
+    ASSERT_TRUE(coordinator.AwaitWelcomed());
+    coordinator.Start(Task("t", "echo"));
+    coordinator.AwaitReport("t", [](const auto& report) { return report.has_progress(); });
+    if (drained) coordinator.Drain("maintenance", 500);
+    EXPECT_TRUE((drained ? agent.Join() : agent.Stop()).ok());
+    EXPECT_FALSE(coordinator.AwaitFinished("t").model_manifest().empty());
+    EXPECT_TRUE(coordinator.HasObject(Sha256Hex(std::string(3'000'000, 'w'))));
+    EXPECT_TRUE(coordinator.AwaitGoodbye());
+  }
+}
+
+TEST(AgentStopTest, ResultsThatDoNotMoveHoldNobodyUp) {
+  FakeCoordinator coordinator({.answer_objects = false});
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("t", "echo"));
+  coordinator.AwaitReport("t", [](const auto& report) { return report.has_progress(); });
+  const MonotonicTime start = RealClock().Now();
+  EXPECT_TRUE(agent.Stop().ok());
+  EXPECT_LT(RealClock().Now() - start, seconds(5));
 }
 
 TEST(AgentStopTest, ARankHasItsJobsBudgetToLeaveInAndOthersTheWorkersGrace) {

@@ -97,8 +97,9 @@ void FakeCoordinator::Group(wire::TaskGroup group) {
   SendToWorker(message);
 }
 
-void FakeCoordinator::Drain(const std::string& reason) {
+void FakeCoordinator::Drain(const std::string& reason, uint32_t grace_ms) {
   wire::ToWorker message;
+  message.mutable_drain()->set_grace_ms(grace_ms);
   message.mutable_drain()->set_reason(reason);
   SendToWorker(message);
 }
@@ -291,6 +292,7 @@ void FakeCoordinator::OnGet(const std::string& peer, const wire::ObjectGet& get)
 
 void FakeCoordinator::OnPut(const std::string& peer, const wire::ObjectPut& put) {
   if (!behaviour_.answer_objects) return;
+  std::this_thread::sleep_for(std::chrono::milliseconds(behaviour_.put_ms));
   wire::ToWorker answer;
   wire::ObjectAck& ack = *answer.mutable_object_ack();
   ack.set_digest(put.digest());

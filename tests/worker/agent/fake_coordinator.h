@@ -24,6 +24,7 @@ class FakeCoordinator {
     bool corrupt_objects = false;  // flips a byte of what it serves
     bool answer_objects = true;
     uint32_t get_ms = 0;    // that each chunk takes
+    uint32_t put_ms = 0;    // and each answer to an upload
     std::string put_error;  // code for every upload
     std::string refuse_code;
     std::vector<std::string> unknown_tasks;
@@ -46,7 +47,7 @@ class FakeCoordinator {
   void Start(wire::StartTask start);
   void Stop(const std::string& task_id, uint32_t grace_ms, const std::string& reason = "test");
   void Group(wire::TaskGroup group);
-  void Drain(const std::string& reason);
+  void Drain(const std::string& reason, uint32_t grace_ms = 0);
 
   // Waits up to ten seconds; false when that was not enough.
   bool AwaitWelcomed(size_t times = 1);
