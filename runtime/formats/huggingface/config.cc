@@ -16,7 +16,12 @@ using Task = Config::Task;
 constexpr size_t kMaxLabels = 1'000'000;
 constexpr char kClasses[] = "lepton_classes";  // of a binary model, whose folder has one label
 constexpr char kMultiLabel[] = "multi_label_classification";
-constexpr char kPool[] = "lepton_pool";  // an answer read from other tokens than the family does
+// What no public model of a family has is written under a model_type of ours, "lepton_bert", so
+// that other programs refuse it instead of answering otherwise: an answer read from other tokens
+// than the family does, or without its pooler.
+constexpr std::string_view kOurs = "lepton_";
+constexpr char kPool[] = "lepton_pool";
+constexpr char kPooler[] = "lepton_pooler";
 
 Status Bad(const std::string& what) {
   return InvalidArgument("config.json: " + what);
@@ -35,8 +40,10 @@ Result<const Family*> FindFamily(const json& document) {
   const auto type = document.find("model_type");
   if (type == document.end() || !type->is_string()) return Bad("model_type: missing");
   std::string known;
+  const std::string ours = std::string(kOurs);
   for (const Family& family : Families()) {
-    if (*type == std::string(family.model_type)) return &family;
+    const std::string public_type(family.model_type);
+    if (*type == public_type || *type == ours + public_type) return &family;
     known += (known.empty() ? "" : ", ") + std::string(family.model_type);
   }
   return Bad("model_type: " + type->get<std::string>() + " is not supported: must be one of " +
@@ -136,9 +143,27 @@ Status ReadProblem(const json& document, Config& config) {
   return Status::Ok();
 }
 
-// The tokens that the family reads a text's answer from.
-std::string UsualPool(const Family& family) {
-  return family.defaults().transformer.pool;
+// Whether public programs would compute something else by the family's class for this task.
+bool IsOurs(const Family& family, const ModelSpec& model, Task task) {
+  const spec::TransformerSpec& t = model.transformer;
+  if (model.arch != "transformer") return false;
+  const ModelSpec usual = family.defaults();
+  if (task == Task::kTextClassification &&
+      (t.pool != usual.transformer.pool || t.pooler != usual.transformer.pooler)) {
+    return true;
+  }
+  const bool fixed_epsilon = t.style == "distilbert";
+  return (fixed_epsilon && t.norm_epsilon != usual.transformer.norm_epsilon) ||
+         (usual.transformer.token_types > 0 && t.token_types == 0);
+}
+
+// What pads the texts of families that find the last token by the padding behind it: the
+// tokenizer's own, or the end of a text, as everybody has it. Null: nobody said.
+json PaddingOf(const json& original) {
+  const auto end = original.find("eos_token_id");
+  if (end == original.end()) return nullptr;
+  const json& id = end->is_array() && !end->empty() ? (*end)[0] : *end;
+  return id.is_number_integer() ? id : json(nullptr);
 }
 
 bool StartsWith(std::string_view text, std::string_view start) {
@@ -170,6 +195,7 @@ Result<Config> ParseConfig(std::string_view text) {
   family->read(fields, config.model);
   std::string& pool = config.model.transformer.pool;
   fields.Text(kPool, pool);
+  fields.Bool(kPooler, config.model.transformer.pooler);
   if (pool != "first" && pool != "mean" && pool != "last") {
     fields.Fail(kPool, pool + " is not supported: must be first, mean or last");
   }
@@ -220,12 +246,23 @@ Result<std::string> WriteConfig(const ModelSpec& model, Task task,
     if (!problem_type.empty()) document["problem_type"] = problem_type;
   }
   if (model.arch == "transformer") {
-    const std::string usual = UsualPool(*family);
+    const ModelSpec usual = family->defaults();
     document.erase(kPool);
-    if (model.transformer.pool != usual) document[kPool] = model.transformer.pool;
+    document.erase(kPooler);
+    if (model.transformer.pool != usual.transformer.pool) document[kPool] = model.transformer.pool;
+    if (task == Task::kTextClassification && model.transformer.pooler != usual.transformer.pooler) {
+      document[kPooler] = model.transformer.pooler;
+    }
+    if (IsOurs(*family, model, task)) {
+      document["model_type"] = std::string(kOurs) + std::string(family->model_type);
+    }
     // Public code finds the last token by the padding after it.
-    const bool by_padding = usual == "last" && task == Task::kTextClassification;
-    if (by_padding && !document.contains("pad_token_id")) document["pad_token_id"] = 0;
+    const bool by_padding = usual.transformer.pool == "last" && task == Task::kTextClassification;
+    const json padding = PaddingOf(document);
+    const auto known = document.find("pad_token_id");
+    if (by_padding && (known == document.end() || known->is_null()) && !padding.is_null()) {
+      document["pad_token_id"] = padding;
+    }
   }
   return document.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }

@@ -15,6 +15,7 @@ bool HasStyle(const ModelSpec& model) {
 
 constexpr const char* kBert = "bert";
 constexpr const char* kDistilbert = "distilbert";
+constexpr char kEpsilon[] = "lepton_norm_epsilon";  // of public models it is always the same
 
 void ReadBert(ConfigFields& fields, ModelSpec& model) {
   spec::TransformerSpec& t = model.transformer;
@@ -24,7 +25,7 @@ void ReadBert(ConfigFields& fields, ModelSpec& model) {
   fields.Integer("num_attention_heads", t.heads, 1, 4096);
   fields.Integer("intermediate_size", t.mlp_width, 1, 1 << 20);
   fields.Integer("max_position_embeddings", t.context, 1, 1 << 30);
-  fields.Integer("type_vocab_size", t.token_types, 1, 1024);
+  fields.Integer("type_vocab_size", t.token_types, 0, 1024);
   fields.Number("layer_norm_eps", t.norm_epsilon, 1e-20, 1);
   fields.Number("hidden_dropout_prob", model.dropout, 0, 0.999);
   fields.Activation("hidden_act", model.activation);
@@ -72,6 +73,7 @@ void ReadDistilbert(ConfigFields& fields, ModelSpec& model) {
   fields.Integer("hidden_dim", t.mlp_width, 1, 1 << 20);
   fields.Integer("max_position_embeddings", t.context, 1, 1 << 30);
   fields.Number("dropout", model.dropout, 0, 0.999);
+  fields.Number(kEpsilon, t.norm_epsilon, 1e-20, 1);
   fields.Activation("activation", model.activation);
   // Sinusoids are first values: the table is in the file.
   fields.PassOver({"sinusoidal_pos_embds", "seq_classif_dropout", "qa_dropout", "tie_weights_",
@@ -93,16 +95,19 @@ ModelSpec DistilbertDefaults() {
 
 json WriteDistilbert(const ModelSpec& model) {
   const spec::TransformerSpec& t = model.transformer;
-  return {{"vocab_size", t.vocabulary},
-          {"dim", t.width},
-          {"n_layers", t.layers},
-          {"n_heads", t.heads},
-          {"hidden_dim", t.mlp_width},
-          {"max_position_embeddings", t.context},
-          {"dropout", model.dropout},
-          {"attention_dropout", 0.0},
-          {"activation", ActivationTo(model.activation)},
-          {"sinusoidal_pos_embds", false}};
+  json options = {{"vocab_size", t.vocabulary},
+                  {"dim", t.width},
+                  {"n_layers", t.layers},
+                  {"n_heads", t.heads},
+                  {"hidden_dim", t.mlp_width},
+                  {"max_position_embeddings", t.context},
+                  {"dropout", model.dropout},
+                  {"attention_dropout", 0.0},
+                  {"activation", ActivationTo(model.activation)},
+                  {"sinusoidal_pos_embds", false}};
+  const double usual = DistilbertDefaults().transformer.norm_epsilon;
+  if (t.norm_epsilon != usual) options[kEpsilon] = t.norm_epsilon;
+  return options;
 }
 
 }  // namespace

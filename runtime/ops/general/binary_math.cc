@@ -71,7 +71,6 @@ class BinaryMath final : public DifferentiableOp {
                     {{"function", function == "min" ? "less_equal" : "greater_equal"}}));
       return SplitBy(graph, first, dy, a, b);
     }
-    // Of the base alone: an exponent that is trained is no part of the models that are imported.
     LEPTON_ASSIGN_OR_RETURN(const ValueId one, graph.Add("fill", {b}, {{"value", 1.0}}));
     LEPTON_ASSIGN_OR_RETURN(const ValueId less, graph.Add("sub", {b, one}));
     LEPTON_ASSIGN_OR_RETURN(const ValueId power,
@@ -79,7 +78,16 @@ class BinaryMath final : public DifferentiableOp {
     LEPTON_ASSIGN_OR_RETURN(const ValueId slope, graph.Add("mul", {power, b}));
     LEPTON_ASSIGN_OR_RETURN(const ValueId all, graph.Add("mul", {dy, slope}));
     LEPTON_ASSIGN_OR_RETURN(const ValueId da, SumToShapeOf(graph, all, a));
-    return Gradients{da, kNoValue};
+    // Of the exponent y log(a), where a base of 0 gives 0.
+    LEPTON_ASSIGN_OR_RETURN(const ValueId zero, graph.Add("fill", {a}, {{"value", 0.0}}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId none,
+                            graph.Add("binary_math", {a, zero}, {{"function", "equal"}}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId log, graph.Add("unary_math", {a}, {{"function", "log"}}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId finite, graph.Add("select", {none, zero, log}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId rise, graph.Add("mul", {node.outputs[0], finite}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId whole, graph.Add("mul", {dy, rise}));
+    LEPTON_ASSIGN_OR_RETURN(const ValueId db, SumToShapeOf(graph, whole, b));
+    return Gradients{da, db};
   }
 };
 

@@ -201,6 +201,8 @@ TEST(HuggingFaceConfig, ModelsOfSpecsAreWrittenAsTheirFamily) {
   pooled.transformer.pool = "mean";
   const auto written = WriteConfig(pooled, Config::Task::kTextClassification, {"a", "b"}, "");
   EXPECT_EQ(json::parse(*written)["lepton_pool"], "mean");
+  EXPECT_EQ(json::parse(*written)["model_type"], "lepton_bert")
+      << "another program would answer from the first token";
   spec::ModelSpec small = spec::DefaultModel("resnet18");
   small.resnet.stem = "small";
   EXPECT_EQ(json::parse(*WriteConfig(small, Config::Task::kImageClassification, {"a", "b"},
@@ -208,6 +210,70 @@ TEST(HuggingFaceConfig, ModelsOfSpecsAreWrittenAsTheirFamily) {
             "lepton_resnet");
   EXPECT_EQ(WriteConfig(spec::DefaultModel("mlp"), Config::Task::kBase, {}, "").status().code(),
             StatusCode::kFailedPrecondition);
+}
+
+// What no public model has comes back as it was, under a type that other programs do not know.
+TEST(HuggingFaceConfig, PartsThatPublicModelsLackComeBack) {
+  spec::ModelSpec bert = spec::DefaultModel("transformer", "bert");
+  bert.transformer.vocabulary = 100;
+  bert.transformer.context = 32;
+  bert.transformer.layers = bert.transformer.heads = 2;
+  bert.transformer.kv_heads = 2;
+  bert.transformer.width = 8;
+  bert.transformer.mlp_width = 16;
+  const auto again = [](const spec::ModelSpec& model, Config::Task task, const char* type) {
+    const auto written = WriteConfig(model, task, {"a", "b"}, "");
+    EXPECT_TRUE(written.ok()) << written.status().ToString();
+    EXPECT_EQ(json::parse(*written)["model_type"], type);
+    const auto read = ParseConfig(*written);
+    EXPECT_TRUE(read.ok()) << read.status().ToString();
+    return read.ok() ? read->model.transformer : spec::TransformerSpec();
+  };
+  using Task = Config::Task;
+  EXPECT_TRUE(again(bert, Task::kTextClassification, "bert").pooler);
+  spec::ModelSpec plain = bert;
+  plain.transformer.pooler = false;
+  EXPECT_FALSE(again(plain, Task::kTextClassification, "lepton_bert").pooler);
+  EXPECT_EQ(again(plain, Task::kTokenClassification, "bert").width, 8) << "it has none anyway";
+  spec::ModelSpec mean = bert;
+  mean.transformer.pool = "mean";
+  EXPECT_EQ(again(mean, Task::kTextClassification, "lepton_bert").pool, "mean");
+  spec::ModelSpec alike = bert;
+  alike.transformer.token_types = 0;
+  EXPECT_EQ(again(alike, Task::kTextClassification, "lepton_bert").token_types, 0);
+  spec::ModelSpec distilbert = spec::DefaultModel("transformer", "distilbert");
+  distilbert.transformer.vocabulary = 100;
+  distilbert.transformer.context = 32;
+  distilbert.transformer.layers = distilbert.transformer.heads = 2;
+  distilbert.transformer.width = 8;
+  distilbert.transformer.mlp_width = 16;
+  EXPECT_EQ(again(distilbert, Task::kTextClassification, "distilbert").norm_epsilon, 1e-12);
+  distilbert.transformer.norm_epsilon = 1e-5;
+  EXPECT_EQ(again(distilbert, Task::kTextClassification, "lepton_distilbert").norm_epsilon, 1e-5);
+  spec::ModelSpec gpt2 = spec::DefaultModel("transformer", "gpt2");
+  gpt2.transformer.vocabulary = 100;
+  gpt2.transformer.context = 32;
+  gpt2.transformer.mlp_width = 16;
+  gpt2.transformer.pool = "mean";
+  EXPECT_EQ(again(gpt2, Task::kTextClassification, "lepton_gpt2").pool, "mean");
+}
+
+// Public code takes the last token before the padding; token 0 is a word.
+TEST(HuggingFaceConfig, LastTokensArePaddedWithTheEndOfATextAndWithNothingElse) {
+  spec::ModelSpec model = spec::DefaultModel("transformer", "gpt2");
+  model.transformer.vocabulary = 100;
+  model.transformer.context = 32;
+  const auto padding = [&](std::string_view original) {
+    const auto written =
+        WriteConfig(model, Config::Task::kTextClassification, {"a", "b"}, "", original);
+    EXPECT_TRUE(written.ok()) << written.status().ToString();
+    const json config = json::parse(*written);
+    return config.contains("pad_token_id") ? config["pad_token_id"] : json("none");
+  };
+  EXPECT_EQ(padding(R"({"eos_token_id": 99})"), 99);
+  EXPECT_EQ(padding(R"({"eos_token_id": [98, 99], "pad_token_id": null})"), 98);
+  EXPECT_EQ(padding(R"({"eos_token_id": 99, "pad_token_id": 5})"), 5);
+  EXPECT_EQ(padding(""), "none");
 }
 
 }  // namespace
