@@ -21,6 +21,7 @@ constexpr Duration kFetchReport = std::chrono::seconds(1);
 constexpr Duration kLogFlush = std::chrono::milliseconds(50);
 constexpr Duration kDrainAfterExit = std::chrono::milliseconds(200);
 constexpr Duration kLeastToStart = std::chrono::seconds(2);
+constexpr Duration kFrozen = std::chrono::milliseconds(500);
 constexpr int kLinesPerReport = 256;
 constexpr size_t kReadBytes = size_t{64} << 10;
 
@@ -171,7 +172,9 @@ bool TaskRunner::ProcessEnded(int timeout_ms) {
                   {child_.socket().get(), socket_events, 0},
                   {child_.output(0).get(), POLLIN, 0},
                   {child_.output(1).get(), POLLIN, 0}};
+  const MonotonicTime asked_at = RealClock().Now();
   if (poll(fds, 5, timeout_ms) < 0) return false;
+  ForgiveFreeze(asked_at, timeout_ms);
   if (fds[1].revents != 0) {
     uint64_t count;
     [[maybe_unused]] const ssize_t n = read(wake_.get(), &count, sizeof(count));
@@ -210,6 +213,16 @@ void TaskRunner::PassOrders() {
     child_.Signal(SIGKILL);
     killed_ = true;
   }
+}
+
+// This thread's turn comes much too late: it was frozen, and the task with it (a container that is
+// paused, a job that Slurm suspends). Its silence begins anew.
+void TaskRunner::ForgiveFreeze(MonotonicTime asked_at, int timeout_ms) {
+  const MonotonicTime now = RealClock().Now();
+  if (!last_pulse_ || timeout_ms < 0) return;
+  if (now - asked_at < std::chrono::milliseconds(timeout_ms) + kFrozen) return;
+  last_pulse_ = std::max(*last_pulse_, now);
+  moved_at_ = now;
 }
 
 // A process whose listening thread is silent is stopped or stuck: SIGKILL is all that it can take.

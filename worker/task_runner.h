@@ -55,6 +55,7 @@ class TaskRunner {
   void Supervise();
   bool ProcessEnded(int timeout_ms);
   void PassOrders();
+  void ForgiveFreeze(MonotonicTime asked_at, int timeout_ms);
   void CheckPulse();
   void OnPulse(const wire::TaskPulse& pulse);
   void KillHung(Duration since, const std::string& why);
