@@ -28,6 +28,17 @@ Result<std::string> FromBase64(std::string_view text) {
   return bytes;
 }
 
+// A tokenizer that came with a model may know more tokens than that has rows for. Found here, it is
+// the fault of one request, not of all that are computed with it.
+Status CheckIds(const TokenText& text, int64_t vocabulary) {
+  for (const int32_t id : text.ids) {
+    if (id < vocabulary) continue;
+    return InvalidArgument("token " + std::to_string(id) + " is none of the model's " +
+                           std::to_string(vocabulary));
+  }
+  return Status::Ok();
+}
+
 }  // namespace
 
 Status EncodeTexts(const ServedModel& model, const std::vector<std::string>& texts,
@@ -35,12 +46,15 @@ Status EncodeTexts(const ServedModel& model, const std::vector<std::string>& tex
   if (model.encoder == nullptr) {
     return FailedPrecondition("the model's tokenizer is not known, so it cannot take texts");
   }
-  const int64_t context = model.manifest->input.context;
+  const storage::ModelInput& input = model.manifest->input;
+  const int64_t context = input.context;
   for (size_t i = 0; i < texts.size(); ++i) {
     Result<TokenText> tokens = pairs == nullptr
                                    ? model.encoder->EncodeText(texts[i], context)
                                    : model.encoder->EncodePair(texts[i], (*pairs)[i], context);
     if (!tokens.ok()) return tokens.status().WithContext("row " + std::to_string(i));
+    LEPTON_RETURN_IF_ERROR(
+        CheckIds(*tokens, input.vocabulary).WithContext("row " + std::to_string(i)));
     rows->texts.push_back(*std::move(tokens));
   }
   rows->rows = static_cast<int64_t>(rows->texts.size());

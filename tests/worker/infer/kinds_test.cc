@@ -12,6 +12,7 @@
 #include "tests/worker/train/fake_task.h"
 #include "worker/infer/infer_task.h"
 #include "worker/infer/replica_server.h"
+#include "worker/infer/text_input.h"
 #include "worker/train/train_task.h"
 
 namespace lepton::worker {
@@ -20,6 +21,21 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 using ::testing::HasSubstr;
+
+// Its tokenizer knows more than it has rows for: the other requests of a batch are not to fail.
+TEST(EncodeTexts, ATokenThatTheModelHasNoRowForIsItsOwnRequestsFault) {
+  const TempFolder folder;
+  const auto objects = storage::ObjectStore::Open(folder.path()).value();
+  const auto encoder = TextEncoder::Load(*objects, "bytes").value();
+  storage::ModelManifest manifest;
+  manifest.input = {.kind = "tokens", .vocabulary = 100, .context = 8};
+  const ServedModel model{.manifest = &manifest, .encoder = encoder.get()};
+  ModelRows rows;
+  EXPECT_TRUE(EncodeTexts(model, {"ABC", "c"}, nullptr, &rows).ok());
+  const Status status = EncodeTexts(model, {"ABC", "AxC"}, nullptr, &rows);
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("row 1: token 120 is none of the model's 100"));
+}
 
 std::string ToBase64(const std::string& bytes) {
   constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
