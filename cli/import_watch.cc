@@ -14,6 +14,7 @@ using nlohmann::json;
 // Short imports are over before anybody wonders.
 constexpr Duration kFirst = std::chrono::milliseconds(700);
 constexpr Duration kEvery = std::chrono::milliseconds(300);
+constexpr Duration kLook = std::chrono::milliseconds(100);
 
 std::string ImportText(const json& line) {
   const double done = Number(line, "done"), total = Number(line, "total");
@@ -22,11 +23,14 @@ std::string ImportText(const json& line) {
   return text;
 }
 
-// Shows the subject's line until it is destroyed.
+// Shows the subject's line, and calls `look`, until it is destroyed.
 class Watch {
  public:
-  Watch(const ApiClient& client, std::string subject)
-      : subject_(std::move(subject)), client_(client.Twin()), thread_([this] { Run(); }) {}
+  Watch(const ApiClient& client, std::string subject, std::function<void()> look)
+      : subject_(std::move(subject)),
+        look_(std::move(look)),
+        client_(client.Twin()),
+        thread_([this] { Run(); }) {}
   ~Watch() {
     {
       const std::lock_guard lock(mutex_);
@@ -43,7 +47,11 @@ class Watch {
     return changed_.wait_for(lock, time, [this] { return over_; });
   }
   void Run() {
-    for (Duration wait = kFirst; !WaitFor(wait); wait = kEvery) {
+    MonotonicTime show = RealClock().Now() + kFirst;
+    while (!WaitFor(kLook)) {
+      if (look_) look_();
+      if (RealClock().Now() < show) continue;
+      show = RealClock().Now() + kEvery;
       const Result<json> lines = client_->List("/v1/imports");
       if (!lines.ok()) continue;
       for (const json& line : *lines) {
@@ -54,6 +62,7 @@ class Watch {
   }
 
   const std::string subject_;
+  const std::function<void()> look_;
   const std::unique_ptr<ApiClient> client_;
   ProgressLine progress_;
   std::mutex mutex_;
@@ -66,8 +75,9 @@ class Watch {
 
 Result<http::Response> PostWithProgress(ApiClient& client, const std::string& subject,
                                         const std::string& target, std::string body,
-                                        const http::Headers& headers) {
-  const Watch watch(client, subject);
+                                        const http::Headers& headers,
+                                        const std::function<void()>& while_waiting) {
+  const Watch watch(client, subject, while_waiting);
   return client.Raw("POST", target, std::move(body), headers, std::chrono::hours(24));
 }
 

@@ -192,7 +192,9 @@ class EmbeddedRun {
       const json document = WithWorkers(file, workers);
       const Result<http::Response> job =
           PostWithProgress(*client_, "job " + file.spec.name, "/v1/jobs?id=" + id, document.dump(),
-                           {{"Content-Type", "application/json"}});
+                           {{"Content-Type", "application/json"}}, [this] {
+                             if (Stopped()) coordinator_->StopImports();
+                           });
       if (!job.ok()) return job.status().WithContext(options_.file);
     }
     accepted_ = true;
@@ -205,9 +207,10 @@ class EmbeddedRun {
       });
     }
     return FollowJob(
-        *client_, id, [this] { return signals_.Wait(Deadline::In(Duration::zero())); },
-        [this] { return DrainWorkers(); });
+        *client_, id, [this] { return Stopped(); }, [this] { return DrainWorkers(); });
   }
+
+  bool Stopped() { return signals_.Wait(Deadline::In(Duration::zero())); }
 
   // Whether the job is there already, and is to go on.
   Result<bool> GoesOn(const SpecFile& file) {

@@ -61,6 +61,7 @@ class CoordinatorImpl final : public Coordinator, private LoopSink {
   }
   fs::path pool_key_file() const override { return options_.data_dir / "pool.key"; }
   std::string pool_key_json() const override { return pool_key_json_; }
+  void StopImports() override { api_->imports().Stop(); }
   void Stop(Duration grace) override;
 
  private:
@@ -255,6 +256,7 @@ void CoordinatorImpl::Stop(Duration grace) {
     if (server_) server_->Stop(grace);
     if (loop_) loop_->Stop();
     if (shard_files_) shard_files_->Stop();
+    if (api_) StopImports();
     // What still runs on these posts to a loop that takes nothing any more.
     imports_.reset();
     pool_.reset();

@@ -71,6 +71,8 @@ class Coordinator {
   virtual std::filesystem::path pool_key_file() const = 0;
   virtual std::string pool_key_json() const = 0;
 
+  // Imports that go on end soon with kCancelled, and so do later ones.
+  virtual void StopImports() = 0;
   // Stops accepting, answers what is in flight for up to `grace`, then closes. Workers and their
   // tasks go on and will find the next coordinator on the same folder. Idempotent.
   virtual void Stop(Duration grace) = 0;

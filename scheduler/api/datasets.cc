@@ -91,7 +91,7 @@ Result<storage::ImportedDataset> RunImport(Api& api, const ImportRequest& import
       api.imports().Begin("dataset " + import.options.name, api.parts().clock.WallMs());
   const InputLimits limits{
       api.options().file_roots, api.options().max_import_bytes,
-      [&line](const storage::ImportProgress& progress) { line->Update(progress); }};
+      [&line](const storage::ImportProgress& progress) { return line->Update(progress); }};
   if (!import.uri.empty()) {
     return ImportUri(api.parts().objects, limits, "uri", import.uri, import.options);
   }

@@ -13,11 +13,12 @@ ImportBoard::Entry::~Entry() {
   board_->lines_.erase(line_);
 }
 
-void ImportBoard::Entry::Update(const storage::ImportProgress& progress) {
+bool ImportBoard::Entry::Update(const storage::ImportProgress& progress) {
   const std::lock_guard lock(board_->mutex_);
   line_->phase = progress.phase;
   line_->done = progress.done;
   line_->total = progress.total;
+  return !board_->stopped_;
 }
 
 std::vector<ImportBoard::Line> ImportBoard::Lines() const {

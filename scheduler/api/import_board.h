@@ -3,6 +3,7 @@
 // Threads: any.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <list>
 #include <map>
@@ -28,7 +29,8 @@ class ImportBoard {
   class Entry {
    public:
     ~Entry();
-    void Update(const storage::ImportProgress& progress);
+    // False: the import is to end.
+    bool Update(const storage::ImportProgress& progress);
 
    private:
     friend class ImportBoard;
@@ -39,10 +41,13 @@ class ImportBoard {
   std::unique_ptr<Entry> Begin(std::string subject, int64_t now_ms);
 
   std::vector<Line> Lines() const;
+  // Ends those that go on, and those that begin later.
+  void Stop() { stopped_ = true; }
 
  private:
   mutable std::mutex mutex_;
   std::list<Line> lines_;
+  std::atomic<bool> stopped_{false};
 };
 
 }  // namespace lepton::api

@@ -36,7 +36,7 @@ bool Imports(const spec::JobSpec& spec, const References& references);
 struct InputLimits {
   std::vector<std::filesystem::path> file_roots;
   size_t max_import_bytes = size_t{1} << 30;  // of a table, which is parsed in memory
-  std::function<void(const storage::ImportProgress&)> progress = {};
+  std::function<bool(const storage::ImportProgress&)> progress = {};  // as an import's
 };
 struct ResolvedInputs {
   scheduler::JobInputs inputs;

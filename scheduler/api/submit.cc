@@ -80,7 +80,7 @@ void Resolve(Api& api, const SubmissionPtr& submission) {
   const auto line = api.imports().Begin("job " + submission->spec.name, api.parts().clock.WallMs());
   const InputLimits limits{
       api.options().file_roots, api.options().max_import_bytes,
-      [&line](const storage::ImportProgress& progress) { line->Update(progress); }};
+      [&line](const storage::ImportProgress& progress) { return line->Update(progress); }};
   auto resolved = ResolveInputs(api.parts().objects, limits, api.parts().model_tools,
                                 submission->spec, submission->references);
   if (!resolved.ok()) return SendProblem(submission->responder, resolved.status());

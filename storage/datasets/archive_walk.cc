@@ -83,7 +83,8 @@ Status WalkArchive(ByteSource& archive, FileVisitor& visitor) {
     if (type != AE_IFREG || archive_entry_hardlink(entry) != nullptr) {
       return InvalidArgument(path + ": is a link or a special entry: store the file itself");
     }
-    visitor.Progress(static_cast<uint64_t>(archive_filter_bytes(reader.get(), -1)), archive.size());
+    const auto read = static_cast<uint64_t>(archive_filter_bytes(reader.get(), -1));
+    LEPTON_RETURN_IF_ERROR(visitor.Progress(read, archive.size()));
     const bool sized = archive_entry_size_is_set(entry) != 0;
     const auto size = static_cast<uint64_t>(sized ? archive_entry_size(entry) : 0);
     LEPTON_ASSIGN_OR_RETURN(const bool wanted, visitor.Wants(path, size));

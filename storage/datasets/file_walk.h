@@ -16,8 +16,8 @@ class FileVisitor {
   // Whether to read this file at all. Paths are relative and without "." and "..".
   virtual Result<bool> Wants(const std::string& path, uint64_t bytes) = 0;
   virtual Status Visit(const std::string& path, std::string bytes) = 0;
-  // `done` of `total` (files of a folder, bytes of an archive).
-  virtual void Progress(uint64_t done, uint64_t total) = 0;
+  // `done` of `total` (files of a folder, bytes of an archive). An error ends the walk.
+  virtual Status Progress(uint64_t done, uint64_t total) = 0;
 };
 
 // In order of path. Symbolic links, devices and the like are kInvalidArgument by name; so are

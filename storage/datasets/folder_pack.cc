@@ -46,7 +46,7 @@ class Packer final : public FileVisitor {
     }
     return Status::Ok();
   }
-  void Progress(uint64_t, uint64_t) override {}
+  Status Progress(uint64_t, uint64_t) override { return Status::Ok(); }
 
  private:
   struct archive* writer_;

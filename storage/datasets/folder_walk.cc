@@ -90,7 +90,7 @@ Status WalkFolder(UniqueFd folder, FileVisitor& visitor) {
   LEPTON_RETURN_IF_ERROR(Collect(folder.get(), "", 0, &files));
   uint64_t done = 0;
   for (const Found& file : files) {
-    visitor.Progress(done++, files.size());
+    LEPTON_RETURN_IF_ERROR(visitor.Progress(done++, files.size()));
     LEPTON_ASSIGN_OR_RETURN(const bool wanted, visitor.Wants(file.path, file.bytes));
     if (!wanted) continue;
     LEPTON_ASSIGN_OR_RETURN(UniqueFd fd, OpenBeneath(folder.get(), file.path));

@@ -18,8 +18,8 @@ Result<DatasetManifest> ImportTokensFile(ObjectStore&, ByteSource&, const Import
 Result<DatasetManifest> ImportImageArchive(ObjectStore&, ByteSource&, const ImportOptions&);
 Result<DatasetManifest> ImportImageFolder(ObjectStore&, UniqueFd folder, const ImportOptions&);
 
-// Tells options.progress, if it is there.
-void ReportProgress(const ImportOptions& options, std::string_view phase, uint64_t done,
-                    uint64_t total);
+// Tells options.progress, if it is there. kCancelled when that says so.
+Status ReportProgress(const ImportOptions& options, std::string_view phase, uint64_t done,
+                      uint64_t total);
 
 }  // namespace lepton::storage

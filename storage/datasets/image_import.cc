@@ -79,8 +79,8 @@ class ImageImporter final : public FileVisitor {
     return Status::Ok();
   }
 
-  void Progress(uint64_t done, uint64_t total) override {
-    ReportProgress(options_, "reading pictures", done, total);
+  Status Progress(uint64_t done, uint64_t total) override {
+    return ReportProgress(options_, "reading pictures", done, total);
   }
 
   // The manifest without its objects, and the index with its labels.

@@ -94,9 +94,10 @@ Result<std::string> GuessFormat(std::string_view path, std::string_view start) {
   return std::string(line.find(',') != line.npos || start.empty() ? "csv" : "text");
 }
 
-void ReportProgress(const ImportOptions& options, std::string_view phase, uint64_t done,
-                    uint64_t total) {
-  if (options.progress) options.progress({phase, done, total});
+Status ReportProgress(const ImportOptions& options, std::string_view phase, uint64_t done,
+                      uint64_t total) {
+  if (!options.progress || options.progress({phase, done, total})) return Status::Ok();
+  return Cancelled("the import was stopped");
 }
 
 Result<DatasetManifest> ImportCsvFile(ObjectStore& objects, ByteSource& source,

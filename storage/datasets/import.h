@@ -37,7 +37,8 @@ struct ImportOptions {
   std::string format = "auto";
   std::string token_type = "auto";  // of raw ids: u16, u32; auto: u16
   ImportLimits limits;
-  std::function<void(const ImportProgress&)> progress = {};  // often, on this thread
+  // Often, on this thread. False: the import is to end, with kCancelled.
+  std::function<bool(const ImportProgress&)> progress = {};
 };
 
 // The manifest and its own digest.

@@ -69,7 +69,7 @@ Result<DatasetManifest> ImportTextFile(ObjectStore& objects, ByteSource& source,
     LEPTON_RETURN_IF_ERROR(text.Add(piece));
     LEPTON_RETURN_IF_ERROR(writer->Append(piece));
     last = piece.back();
-    ReportProgress(options, "reading text", writer->size(), source.size());
+    LEPTON_RETURN_IF_ERROR(ReportProgress(options, "reading text", writer->size(), source.size()));
   }
   LEPTON_RETURN_IF_ERROR(text.Finish());
   if (writer->size() == 0) return InvalidArgument("the file is empty");

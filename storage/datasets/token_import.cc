@@ -114,7 +114,7 @@ Status CopyTokens(ByteSource& source, const TokenLayout& layout, const ImportOpt
     if (piece.empty()) return InvalidArgument("the file is cut short");
     const uint64_t begin = at;
     at += piece.size();
-    ReportProgress(options, "reading tokens", at, source.size());
+    LEPTON_RETURN_IF_ERROR(ReportProgress(options, "reading tokens", at, source.size()));
     if (begin < layout.begin) {
       piece.remove_prefix(std::min<uint64_t>(piece.size(), layout.begin - begin));
     }

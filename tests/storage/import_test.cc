@@ -356,10 +356,33 @@ TEST_F(ImportTest, ProgressIsToldWhileItGoesOn) {
     EXPECT_EQ(progress.total, text.size());
     EXPECT_EQ(progress.phase, "reading text");
     done.push_back(progress.done);
+    return true;
   };
   ASSERT_THAT(Import(text, options), IsOk());
   ASSERT_FALSE(done.empty());
   EXPECT_TRUE(std::is_sorted(done.begin(), done.end()));
+}
+
+TEST_F(ImportTest, OneThatIsStoppedEndsAtOnce) {
+  int told = 0;
+  ImportOptions options;
+  options.progress = [&](const ImportProgress&) { return ++told < 2; };
+  for (const char* format : {"text", "tokens"}) {
+    told = 0;
+    options.format = format;
+    EXPECT_THAT(Import(std::string(5'000'000, 'x'), options),
+                Fails(StatusCode::kCancelled, "stopped"));
+    EXPECT_EQ(told, 2);
+  }
+  for (const char* name : {"1", "2", "3"}) {
+    Write(std::string("p/a/") + name + ".png", pictures::Png(2, 2, 1));
+  }
+  told = 0;
+  options.format = "images";
+  UniqueFd folder(::open((folder_.path() / "p").c_str(), O_RDONLY | O_DIRECTORY));
+  EXPECT_THAT(ImportFolder(*objects_, std::move(folder), options),
+              Fails(StatusCode::kCancelled, "stopped"));
+  EXPECT_EQ(told, 2);
 }
 
 }  // namespace
