@@ -6,6 +6,25 @@
 #include "scheduler/search/searcher.h"
 
 namespace lepton::scheduler {
+namespace {
+
+placement::Seat SeatOf(const Worker& worker) {
+  placement::Seat seat;
+  seat.worker = worker.id();
+  seat.host = worker.hello().host();
+  seat.world = worker.hello().launcher_world();
+  seat.slots = seat.free = worker.hello().slots();
+  seat.gpus = worker.hello().gpus();
+  return seat;
+}
+
+}  // namespace
+
+std::vector<placement::Seat> PoolSeats(const State& state) {
+  std::vector<placement::Seat> seats;
+  for (const auto& [id, worker] : state.workers) seats.push_back(SeatOf(worker));
+  return seats;
+}
 
 std::vector<placement::Seat> SeatsOf(const State& state, const std::set<WorkerId>& away,
                                      const std::string& deployment) {
@@ -21,13 +40,8 @@ std::vector<placement::Seat> SeatsOf(const State& state, const std::set<WorkerId
   std::vector<placement::Seat> seats;
   for (const auto& [id, worker] : state.workers) {
     if (worker.state() != WORKER_UP) continue;
-    placement::Seat seat;
-    seat.worker = id.str();
-    seat.host = worker.hello().host();
-    seat.world = worker.hello().launcher_world();
-    seat.slots = worker.hello().slots();
+    placement::Seat seat = SeatOf(worker);
     seat.free = away.contains(id) ? 0 : state.FreeSlots(id);
-    seat.gpus = worker.hello().gpus();
     if (auto it = load.find(id); it != load.end()) seat.load = it->second;
     seats.push_back(std::move(seat));
   }

@@ -22,6 +22,10 @@ namespace lepton::scheduler {
 std::vector<placement::Seat> SeatsOf(const State& state, const std::set<WorkerId>& away,
                                      const std::string& deployment = "");
 
+// One per worker that is known, as if nothing ran: also those that were lost of late, which may be
+// back in a moment. What does not fit there is more than the pool has.
+std::vector<placement::Seat> PoolSeats(const State& state);
+
 placement::GangRequest RequestOf(const spec::JobSpec& spec, const Job& job);
 
 // Its tasks are to have a GPU: to compute on, or for their collectives.

@@ -51,7 +51,7 @@ void Turn::On(const CreateDeployment& create) {
                                                 : "is being deleted: try again in a moment")));
   }
   const auto slots = static_cast<uint32_t>(create.spec.slots_per_replica);
-  const std::vector<placement::Seat> seats = SeatsOf(state_, {});
+  const std::vector<placement::Seat> seats = PoolSeats(state_);
   if (!seats.empty()) {
     placement::GangRequest all = ReplicaRequest(slots);
     all.min_workers = all.max_workers = std::max(create.spec.replicas, 1);

@@ -76,7 +76,7 @@ Status Turn::CheckSubmit(const SubmitJob& submit) const {
     const auto searcher = search::MakeSearcher(*submit.spec.search, TrialBudget(submit.spec));
     LEPTON_RETURN_IF_ERROR(searcher.status());
   }
-  const std::vector<placement::Seat> seats = SeatsOf(state_, {});
+  const std::vector<placement::Seat> seats = PoolSeats(state_);
   if (seats.empty()) return Status::Ok();  // nobody knows yet how large the pool will be
   const auto placed = placement::PlaceGang(seats, RequestOf(submit.spec, Job()));
   if (placed.never) {

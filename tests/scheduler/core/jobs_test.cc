@@ -378,6 +378,18 @@ TEST(Jobs, MpiRanksShareOneLauncherWorld) {
   EXPECT_EQ(sim.out.starts[1].first, "w3");
 }
 
+TEST(Jobs, OneThatNeedsAWorkerThatWasHereALittleWhileAgoIsAccepted) {
+  Sim sim;
+  sim.Hello("w1");
+  sim.Hello("w2");
+  sim.Lose("w2");
+  const std::string id = sim.Submit(Sim::Train(2, 2));
+  EXPECT_EQ(sim.StateOf(id), "QUEUED");
+  EXPECT_EQ(sim.TrySubmit(Sim::Train(3, 3)).code(), StatusCode::kFailedPrecondition);
+  sim.Hello("w2", 1, "i2");
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
 TEST(Jobs, SuccessWithoutTheModelItWasToRegisterIsAFailure) {
   Sim sim;
   sim.Hello("w1");
