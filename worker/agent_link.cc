@@ -179,6 +179,9 @@ void Agent::Loop::SendHeartbeat() {
   for (const auto& [id, runner] : runners_) ids.insert(id);
   for (const wire::RunningTask& task : outbox_.Tasks()) ids.insert(task.task_id());
   heartbeat.mutable_running_task_ids()->Add(ids.begin(), ids.end());
+  for (const std::string& id : uploader_->Tasks()) {
+    if (!runners_.contains(id)) heartbeat.add_storing_task_ids(id);
+  }
   channel_->Send(message);
 }
 

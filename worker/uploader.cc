@@ -73,6 +73,14 @@ void Uploader::Add(uint64_t entry, wire::TaskReport report, std::shared_ptr<void
   changed_.notify_all();
 }
 
+std::set<std::string> Uploader::Tasks() const {
+  std::lock_guard lock(mutex_);
+  std::set<std::string> tasks;
+  for (const Item& item : queue_) tasks.insert(item.report.task_id());
+  if (!current_.empty()) tasks.insert(current_);
+  return tasks;
+}
+
 void Uploader::Run() {
   sigset_t all;
   sigfillset(&all);
@@ -83,9 +91,12 @@ void Uploader::Run() {
     if (stopping_) return;
     Item item = std::move(queue_.front());
     queue_.pop_front();
+    current_ = item.report.task_id();
     lock.unlock();
     wire::TaskReport report = Upload(std::move(item.report));
     if (!stopping_) done_(item.entry, std::move(report));
+    lock.lock();
+    current_.clear();
   }
 }
 

@@ -1,5 +1,6 @@
 // Uploads the objects that reports name, one report after the other, so that the agent's thread
-// never waits for a transfer. Threads: Add from one thread; `done` runs on the uploader's own.
+// never waits for a transfer. Threads: Add and Tasks from one thread; `done` runs on the uploader's
+// own.
 #pragma once
 
 #include <atomic>
@@ -8,6 +9,8 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -30,6 +33,8 @@ class Uploader {
   static std::vector<storage::Digest> ObjectsOf(const wire::TaskReport& report);
   // `hold` keeps them in the local store until they are uploaded.
   void Add(uint64_t entry, wire::TaskReport report, std::shared_ptr<void> hold);
+  // Whose reports wait. One whose objects do not move waits for a minute at most.
+  std::set<std::string> Tasks() const;
 
  private:
   void Run();
@@ -38,7 +43,7 @@ class Uploader {
   ObjectTransfer* const objects_;
   const Done done_;
   std::atomic<bool> stopping_{false};
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   struct Item {
     uint64_t entry = 0;
@@ -46,6 +51,7 @@ class Uploader {
     std::shared_ptr<void> hold;
   };
   std::deque<Item> queue_;
+  std::string current_;  // the task of the one that was taken from the queue
   std::thread thread_;
 };
 

@@ -86,6 +86,12 @@ struct WorkerLost {
 struct WorkerLeaving {
   WorkerId id;
 };
+// They have ended, and their last reports wait for objects that are on their way. Said again and
+// again while those move.
+struct TasksStoring {
+  WorkerId worker;
+  std::vector<std::string> tasks;
+};
 struct TaskReported {
   WorkerId worker;
   wire::TaskReport report;
@@ -114,7 +120,7 @@ struct Input {
   uint64_t request = 0;  // echoed in Reply; 0: no reply wanted
   std::variant<Tick, SubmitJob, CancelJob, CreateDeployment, ScaleDeployment, DeleteDeployment,
                CreateDataset, RegisterModel, SetAlias, DrainWorker, WorkerHello, WorkerLost,
-               WorkerLeaving, TaskReported, ShardsStored>
+               WorkerLeaving, TasksStoring, TaskReported, ShardsStored>
       body;
 };
 

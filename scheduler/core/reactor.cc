@@ -41,6 +41,15 @@ int64_t Reactor::HeardMs(const Gang& gang) const {
   return heard;
 }
 
+int64_t Reactor::StopDeadline(const Gang& gang) const {
+  int64_t since = gang.stopping_ms();
+  for (const Task& task : gang.tasks()) {
+    const auto storing = storing_ms_.find(task.id());
+    if (storing != storing_ms_.end()) since = std::max(since, storing->second);
+  }
+  return since + options_.stop_timeout_ms;
+}
+
 void Reactor::On(const Input& input, Effects& effects) {
   now_ms_ = std::max({now_ms_, state_.last_wall_ms, input.wall_ms});
   Turn(*this, input, effects).Run();
@@ -65,7 +74,7 @@ std::optional<int64_t> Reactor::next_timer_ms() const {
   for (const auto& [id, gang] : state_.gangs) {
     at(HeardMs(gang));
     if (gang.state() == GANG_STARTING) at(StartDeadline(gang, options_));
-    if (gang.state() == GANG_STOPPING) at(gang.stopping_ms() + options_.stop_timeout_ms);
+    if (gang.state() == GANG_STOPPING) at(StopDeadline(gang));
     if (gang.result_ms() > 0) at(gang.result_ms() + options_.stop_timeout_ms);
     if (gang.sharded()) at(ShardTimer(gang, state_.jobs.at(JobId(gang.job_id())), ticked_ms_));
     if (gang.elastic())

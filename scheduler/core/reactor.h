@@ -53,17 +53,21 @@ class Reactor {
   // Until when the workers that a gang is on may still be telling what came about while there was
   // no reactor: its time-outs do not count before.
   int64_t HeardMs(const Gang& gang) const;
+  // When a gang that stops has had its time: since it was told to, or since a task of it was last
+  // known to move what it left.
+  int64_t StopDeadline(const Gang& gang) const;
 
   ReactorOptions options_;
   State state_;
   // Not durable, and never needed for a decision that a replay must repeat.
   int64_t now_ms_;
-  int64_t ticked_ms_ = 0;                               // the last Tick's time; 0: none yet
-  bool dirty_ = true;                                   // slots or wishes changed: schedule
-  std::map<WorkerId, int64_t> unconfirmed_;             // lost at this time unless Hello comes
-  std::map<WorkerId, int64_t> returned_;                // of those: when it came
-  std::unordered_map<std::string, uint64_t> seen_seq_;  // newest report per task, logs included
-  std::map<JobId, std::vector<Pattern>> policies_;      // compiled log_policies
+  int64_t ticked_ms_ = 0;                                // the last Tick's time; 0: none yet
+  bool dirty_ = true;                                    // slots or wishes changed: schedule
+  std::map<WorkerId, int64_t> unconfirmed_;              // lost at this time unless Hello comes
+  std::map<WorkerId, int64_t> returned_;                 // of those: when it came
+  std::unordered_map<std::string, uint64_t> seen_seq_;   // newest report per task, logs included
+  std::unordered_map<std::string, int64_t> storing_ms_;  // when that was last said of a task
+  std::map<JobId, std::vector<Pattern>> policies_;       // compiled log_policies
 };
 
 }  // namespace lepton::scheduler

@@ -189,7 +189,10 @@ void Turn::EndGang(const std::string& gang_id) {
   Record record;
   record.mutable_gang_ended()->set_gang_id(gang_id);
   Persist(std::move(record));
-  for (const Task& task : gang.tasks()) reactor_.seen_seq_.erase(task.id());
+  for (const Task& task : gang.tasks()) {
+    reactor_.seen_seq_.erase(task.id());
+    reactor_.storing_ms_.erase(task.id());
+  }
   Forget(IncompleteObjects(gang));
   reactor_.dirty_ = true;
   if (!gang.deployment().empty()) return OnReplicaEnded(gang, verdict);
@@ -212,7 +215,7 @@ void Turn::TickGang(const std::string& gang_id) {
     }
     return;
   }
-  if (now_ < gang.stopping_ms() + options_.stop_timeout_ms) return;
+  if (now_ < reactor_.StopDeadline(gang)) return;
   std::vector<Task> alive;
   for (const Task& task : gang.tasks()) {
     if (IsAlive(task)) alive.push_back(task);

@@ -109,6 +109,15 @@ void Turn::On(const TaskReported& reported) {
   }
 }
 
+void Turn::On(const TasksStoring& storing) {
+  for (const std::string& id : storing.tasks) {
+    const Task* task = state_.FindTask(id);
+    const bool ours =
+        task != nullptr && IsAlive(*task) && task->worker_id() == storing.worker.str();
+    if (ours) reactor_.storing_ms_[id] = now_;
+  }
+}
+
 void Turn::OnLog(const Gang& gang, const Task& task, const wire::TaskLog& log) {
   const JobId id(gang.job_id());
   if (gang.job_id().empty() || gang.state() == GANG_STOPPING || !state_.active.contains(id)) return;

@@ -144,6 +144,10 @@ void WorkerLink::OnHeartbeat(const WorkerId& worker, Session& session,
   if (heartbeat.leaving() && !std::exchange(session.leaving, true)) {
     loop_.Post(WorkerLeaving{worker});
   }
+  if (!heartbeat.storing_task_ids().empty()) {
+    const auto& tasks = heartbeat.storing_task_ids();
+    loop_.Post(TasksStoring{worker, {tasks.begin(), tasks.end()}});
+  }
   session.vitals.load_average = heartbeat.load_average();
   session.vitals.memory_used_bytes = heartbeat.memory_used_bytes();
   wire::ToWorker message;

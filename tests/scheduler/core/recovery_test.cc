@@ -258,6 +258,38 @@ TEST(Recovery, TaskThatDoesNotStopIsKilledThenGivenUp) {
   EXPECT_THAT(sim.out.acks, SizeIs(1));
 }
 
+// Its agent holds the end back until what was left has arrived.
+TEST(Recovery, AnEndWhoseCheckpointIsOnItsWayIsWaitedFor) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train()), task = id + ".a1.r0";
+  sim.RunAll(id);
+  sim.On(DrainWorker{WorkerId("w1"), "maintenance"});
+  for (int second = 0; second < 120; ++second) {
+    sim.On(TasksStoring{WorkerId("w1"), {task, "another's"}});
+    sim.Pass(1'000);
+  }
+  ASSERT_EQ(sim.Living(id).size(), 1u);
+  sim.Checkpoint(task, 500, "c500");
+  sim.Finish(task, "CANCELLED");
+  ASSERT_EQ(sim.job(id).checkpoints_size(), 1);
+  EXPECT_EQ(sim.job(id).checkpoints(0).step(), 500u);
+}
+
+TEST(Recovery, AnEndThatMovesNoMoreIsGivenUp) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.On(CancelJob{JobId(id), "asked"});
+  sim.Pass(10'000);
+  sim.On(TasksStoring{WorkerId("w1"), {id + ".a1.r0"}});
+  sim.Pass(29'999);
+  EXPECT_EQ(sim.StateOf(id), "STOPPING");
+  sim.Pass(1);
+  EXPECT_EQ(sim.StateOf(id), "CANCELLED");
+}
+
 TEST(Reports, DuplicatesAreAcknowledgedAndIgnored) {
   Sim sim;
   sim.Hello("w1");

@@ -96,6 +96,28 @@ TEST(AgentObjectsTest, AModelThatCannotBeStoredFailsTheTask) {
   EXPECT_THAT(AllText(coordinator.LogLines("t")), HasSubstr("checkpoint of step 1 is not stored"));
 }
 
+TEST(AgentObjectsTest, TasksWhoseResultsAreOnTheirWayAreNamed) {
+  FakeCoordinator coordinator({.answer_objects = false});
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("running", "sleep"));
+  coordinator.Start(Task("t", "echo"));
+  coordinator.AwaitReport("t", [](const auto& report) { return report.has_progress(); });
+  bool named = false;
+  for (int i = 0; i < 100 && !named; ++i) {
+    ASSERT_TRUE(coordinator.AwaitHeartbeats(1));
+    const auto heartbeat = coordinator.LastHeartbeat();
+    const auto& storing = heartbeat.storing_task_ids();
+    EXPECT_THAT(storing, testing::Not(Contains("running")));
+    named = storing.size() == 1 && storing[0] == "t";
+  }
+  EXPECT_TRUE(named);
+  coordinator.Change([](auto& behaviour) { behaviour.answer_objects = true; });
+  coordinator.AwaitFinished("t");
+  ASSERT_TRUE(coordinator.AwaitHeartbeats(2));
+  EXPECT_EQ(coordinator.LastHeartbeat().storing_task_ids_size(), 0);
+}
+
 TEST(AgentObjectsTest, HeartbeatsGoOnWhileObjectsAreAwaited) {
   FakeCoordinator coordinator({.answer_objects = false});
   RunningAgent agent(coordinator);
