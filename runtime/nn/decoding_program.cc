@@ -155,8 +155,10 @@ class GraphDecoding final : public DecodingProgram {
         const size_t all = extensions[i].tokens.size();
         if (done[i] == all) continue;
         const size_t end = std::min(all, done[i] + size_t{kMostTokens});
-        by_length[PaddedTokens(static_cast<int64_t>(end - done[i]))].push_back(
-            {&extensions[i], i, done[i], end});
+        // Padding has room in the slot, too.
+        const int64_t padded = std::min(PaddedTokens(static_cast<int64_t>(end - done[i])),
+                                        capacity_ - length(extensions[i].slot));
+        by_length[padded].push_back({&extensions[i], i, done[i], end});
         done[i] = end;
         more = more || end < all;
       }
@@ -173,9 +175,6 @@ class GraphDecoding final : public DecodingProgram {
   }
 
   Status RunPieces(std::span<const Piece> pieces, int64_t padded, std::span<float> logits) {
-    for (const Piece& piece : pieces) {
-      padded = std::min(padded, capacity_ - length(piece.extension->slot));
-    }
     const auto rows = static_cast<int64_t>(std::bit_ceil(pieces.size()));
     LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, PlanFor(rows, padded));
     Fill(pieces, rows, padded);

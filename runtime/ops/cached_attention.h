@@ -6,9 +6,10 @@
 // Text j has lengths[j] >= 0 tokens in slots[j]; its new keys and values are added there, which
 // changes the cache though it is an input, and query i sees the keys [0, lengths[j] + i], or with
 // a window w > 0 the last w of these: y is what attention with causal 1 gives for these rows of the
-// whole text, bit by bit. Tokens may be written again: what lies behind lengths[j] + s counts for
-// nothing. Slots are different; -1 is a row that nobody wants, whose y is 0. Callers check that
-// slots are below n and that lengths[j] + s is at most `capacity`, a multiple of 32.
+// whole text, bit by bit. Tokens may be written again: numbers behind lengths[j] + s count for
+// nothing (a NaN among them may show, until the slot begins anew). Slots are different; -1 is a row
+// that nobody wants, whose y is 0. Callers check that slots are below n and that lengths[j] + s is
+// at most `capacity`, a multiple of 32.
 //
 // How a slot is laid out is the kernel's own; m is at least CacheElements. No gradient.
 #pragma once

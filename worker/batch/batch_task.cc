@@ -45,7 +45,7 @@ class BatchRun {
     std::string lines = shard.index == 0 ? writer_.Header() : "";
     TokenSums sums;
     const MonotonicTime started = RealClock().Now();
-    for (int64_t first = shard.first; first < shard.last; first += asker_.block_rows()) {
+    for (int64_t first = shard.first; first < shard.last; first += asker_.ask_rows()) {
       // By the pace of the rows before; the first block is begun in any case.
       const double pace = static_cast<double>(shard.last - first) /
                           static_cast<double>(std::max<int64_t>(1, first - shard.first));
@@ -54,7 +54,7 @@ class BatchRun {
               ? Duration::zero()
               : std::chrono::duration_cast<Duration>(pace * (RealClock().Now() - started));
       LEPTON_RETURN_IF_ERROR(shards_.GoOn(shard, left));
-      const int64_t last = std::min(shard.last, first + asker_.block_rows());
+      const int64_t last = std::min(shard.last, first + asker_.ask_rows());
       LEPTON_ASSIGN_OR_RETURN(const std::string block, asker_.Ask(first, last, &sums));
       lines += block;
     }

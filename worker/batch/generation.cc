@@ -1,5 +1,7 @@
 #include "worker/batch/generation.h"
 
+#include <glog/logging.h>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -196,6 +198,11 @@ Result<std::vector<std::vector<uint32_t>>> Generate(LoadedModel& model,
   if (decoder.ok()) {
     CachedReader reader(**decoder, model.outputs());
     return Writer(model, reader, prompts, numbers, options).Run();
+  }
+  // A model that came as ONNX; or there is no room.
+  if (decoder.status().code() != StatusCode::kInvalidArgument) {
+    LOG(WARNING) << "generate: each token computes all of its text: "
+                 << decoder.status().ToString();
   }
   WholeReader reader(model);
   return Writer(model, reader, prompts, numbers, options).Run();

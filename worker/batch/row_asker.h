@@ -27,14 +27,23 @@ class RowAsker {
 
   // Examples of a block; fixed by the data and the model.
   int64_t block_rows() const { return block_rows_; }
+  // Examples that one Ask should have: a block, or whole blocks that have enough texts to be
+  // written together.
+  int64_t ask_rows() const { return ask_rows_; }
   // The lines of examples [first, last), and a language model's sums over them.
   Result<std::string> Ask(int64_t first, int64_t last, TokenSums* sums);
 
  private:
-  Status AskBlock(int64_t first, int64_t last, std::string* out, TokenSums* sums);
+  // Adds the answers, in order, and the texts that are to go on from them.
+  Status AskBlock(int64_t first, int64_t last, std::vector<RowAnswer>& answers, TokenSums* sums);
   // Of examples that are computed together.
-  Result<std::vector<RowAnswer>> AskTogether(std::span<const int64_t> examples, TokenSums* sums);
-  Status AnswerTokens(std::vector<RowAnswer>& answers, TokenSums* sums);
+  struct Answered {
+    RowAnswer answer;
+    std::vector<int32_t> prompt;  // where texts go on
+  };
+  Result<std::vector<Answered>> AskTogether(std::span<const int64_t> examples, TokenSums* sums);
+  Status AnswerTokens(std::vector<Answered>& rows, TokenSums* sums);
+  void KeepPrompts(std::vector<Answered>& rows) const;
   Status AddGenerated(std::vector<RowAnswer>& answers);
 
   LoadedModel& model_;
@@ -42,9 +51,10 @@ class RowAsker {
   const PredictionWriter& writer_;
   const spec::GenerateSpec generate_;
   const std::function<std::string_view(int64_t)> file_of_;
-  const int64_t block_rows_;
+  const int64_t block_rows_, ask_rows_;
   BatchBuffer buffer_;
   std::vector<int64_t> numbers_;
+  std::vector<std::vector<int32_t>> prompts_;  // of an Ask's answers
   std::vector<float> logits_;
 };
 

@@ -137,6 +137,27 @@ TEST(DecodingLengths, LongPromptsComeInPieces) {
   const TextBatch batch(signature, {text});
   ASSERT_TRUE(program->Forward(batch.batch(), whole).ok());
   EXPECT_TRUE(SameBits(std::span(whole).last(kVocabulary), logits));
+  const auto [least, most] = std::minmax_element(logits.begin(), logits.end());
+  EXPECT_TRUE(std::isfinite(*most) && *most > *least);
+}
+
+// Two texts of one padded length, of which one has no room for the padding.
+TEST(DecodingLengths, ATextNearItsEndShortensNoOther) {
+  Language language(TinyTransformer("llama"), "f32");
+  for (const bool first : {true, false}) {
+    auto decoder = language.program->MakeDecoder({.slots = 2, .context = 288}).value();
+    const std::vector<int32_t> full = RandomText(288, 1), other = RandomText(10, 2);
+    std::vector<float> logits(kVocabulary), both(2 * kVocabulary);
+    const DecodingProgram::Extension before[] = {{1, std::span(full).first(279)}};
+    ASSERT_TRUE(decoder->Extend(before, logits).ok());
+    std::vector<DecodingProgram::Extension> extensions = {{0, other}, {1, std::span(full).last(9)}};
+    if (!first) std::swap(extensions[0], extensions[1]);
+    ASSERT_TRUE(decoder->Extend(extensions, both).ok());
+    const std::span<const float> of_other = std::span(both).subspan(first ? 0 : kVocabulary);
+    const std::span<const float> of_full = std::span(both).subspan(first ? kVocabulary : 0);
+    EXPECT_TRUE(SameBits(language.Whole(other), of_other.first(kVocabulary)));
+    EXPECT_TRUE(SameBits(language.Whole(full), of_full.first(kVocabulary)));
+  }
 }
 
 TEST(DecodingErrors, SayWhatDoesNotFit) {

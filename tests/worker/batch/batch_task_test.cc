@@ -214,6 +214,7 @@ TEST_F(BatchTaskTest, TextsGoOnAsIfAllWereComputedForEachToken) {
   Train(ImportAs("text", text), kGpt, "bytes");
   for (const char* precision : {"f32", "bf16"}) {
     const auto model = LoadedModel::Load(*objects_, start_.model_manifest(), precision).value();
+    ASSERT_TRUE(model->Decoder({.slots = 2, .context = 16}).ok());
     std::vector<std::vector<int32_t>> prompts;
     std::vector<int64_t> numbers;
     for (size_t i = 0; i < 70; ++i) {

@@ -125,6 +125,7 @@ class CachedQueries {
         micro_(MicroOf(dtype_)),
         text_(text),
         kv_head_(kv_head),
+        block_(micro_.block_rows * kPanelColumns),
         unit_(KeyUnit(micro_)),
         tile_(TileKeys(micro_)),
         value_panels_((s.size + kPanelColumns - 1) / kPanelColumns) {}
@@ -160,8 +161,8 @@ class CachedQueries {
                   context_.input(0).as<char>() + At(first + r) * element_, s_.size * element_);
     }
     work().queries.Left(micro_, {queries, dtype_, s_.size, rows, s_.size});
-    float* sums = work().sums.Get<float>(value_panels_ * rows * kPanelColumns);
-    std::fill_n(sums, value_panels_ * rows * kPanelColumns, 0.0f);
+    float* sums = work().sums.Get<float>(value_panels_ * block_);
+    std::fill_n(sums, value_panels_ * block_, 0.0f);
     std::fill_n(tops_, rows, -std::numeric_limits<float>::infinity());
     std::fill_n(totals_, rows, 0.0f);
     const int64_t end = s_.EndKey(QueryOf(first + rows - 1));
@@ -176,17 +177,17 @@ class CachedQueries {
   // The keys [key, end), from a multiple of unit_ on.
   void Tile(int64_t first, int64_t rows, int64_t key, int64_t end, float* sums) {
     const int64_t keys = end - key;
-    float* scores = work().scores.Get<float>(kTile * rows);
+    float* scores = work().scores.Get<float>(kTile / kPanelColumns * block_);
     for (int64_t panel = 0; panel < keys; panel += kPanelColumns) {
       micro_.multiply(rows, cache_.inner(), work().queries.unit(0), cache_.keys(key + panel),
-                      scores + panel * rows, false);
+                      scores + panel / kPanelColumns * block_, false);
     }
     const float* probabilities = Probabilities(first, rows, key, keys, scores, sums);
     const int64_t inner = PaddedTo(keys, micro_.step);
     work().left.Left(micro_, {probabilities, DType::kF32, kTile, rows, inner});
     for (int64_t panel = 0; panel < value_panels_; ++panel) {
       micro_.multiply(rows, inner, work().left.unit(0), cache_.values(panel, key),
-                      sums + panel * rows * kPanelColumns, true);
+                      sums + panel * block_, true);
     }
   }
 
@@ -199,7 +200,7 @@ class CachedQueries {
     float below[kMostRows], shrinks[kMostRows], factors[kMostRows];
     const auto row_of = [&](int64_t r) {
       const int64_t query = QueryOf(first + r);
-      simd::ScoreRow row{0, 0, static_cast<float>(s_.scale), rows * kPanelColumns};
+      simd::ScoreRow row{0, 0, static_cast<float>(s_.scale), block_};
       row.begin = std::clamp<int64_t>(s_.FirstKey(query) - key, 0, keys);
       row.end = std::clamp<int64_t>(s_.EndKey(query) - key, row.begin, keys);
       return row;
@@ -215,8 +216,7 @@ class CachedQueries {
     if (shrink) {
       loops.exp_minus(rows, 0.0f, shrinks, factors);
       for (int64_t panel = 0; panel < value_panels_; ++panel) {
-        loops.scale_rows(rows, kPanelColumns, factors, sums + panel * rows * kPanelColumns,
-                         kPanelColumns);
+        loops.scale_rows(rows, kPanelColumns, factors, sums + panel * block_, kPanelColumns);
       }
       for (int64_t r = 0; r < rows; ++r) totals_[r] *= factors[r];
     }
@@ -233,7 +233,7 @@ class CachedQueries {
     for (int64_t r = 0; r < rows; ++r) factors[r] = 1 / totals_[r];
     const TensorView& y = context_.output(0);
     for (int64_t panel = 0; panel < value_panels_; ++panel) {
-      float* block = sums + panel * rows * kPanelColumns;
+      float* block = sums + panel * block_;
       const int64_t columns = std::min(kPanelColumns, s_.size - panel * kPanelColumns);
       loops.scale_rows(rows, columns, factors, block, kPanelColumns);
       for (int64_t r = 0; r < rows; ++r) {
@@ -254,6 +254,7 @@ class CachedQueries {
   const int64_t element_;
   const Micro& micro_;
   const int64_t text_, kv_head_;
+  const int64_t block_;        // floats of what a product of a panel may write, whatever its rows
   const int64_t unit_, tile_;  // keys: as cut.h says
   const int64_t value_panels_;
   float tops_[kMostRows], totals_[kMostRows];  // by row of the block

@@ -46,7 +46,8 @@ struct Micro {
   void (*pack_blocks)(const Part& part, void* blocks);
   void (*pack_panels)(const Part& part, void* panels);
   // c [rows, kPanelColumns] (pitch kPanelColumns) = the block times the panel over `inner`, or +=.
-  // `block` and `panel` point at the chunk. rows <= block_rows.
+  // `block` and `panel` point at the chunk. rows <= block_rows. c has room for block_rows: what is
+  // behind `rows` may be read, and written with anything.
   void (*multiply)(int64_t rows, int64_t inner, const void* block, const void* panel, float* c,
                    bool add);
   // The same with a whole block of rows where they lie: elements of the packed type, each row's
