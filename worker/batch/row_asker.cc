@@ -102,6 +102,11 @@ Status RowAsker::AnswerTokens(std::vector<Answered>& rows, TokenSums* sums) {
       const int64_t at = static_cast<int64_t>(i) * sequence + t;
       const int32_t target = buffer_.classes[at];
       if (target == nn::kNoTarget) continue;
+      if (target >= outputs) {
+        return InvalidArgument("row " + std::to_string(answer.row) + ": token " +
+                               std::to_string(target) + " is none of the model's " +
+                               std::to_string(outputs));
+      }
       sum += TokenLoss(std::span<const float>(logits_).subspan(at * outputs, outputs), target);
       ++answer.tokens;
     }
