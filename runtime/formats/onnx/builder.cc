@@ -94,36 +94,6 @@ Id Builder::Constant(HostTensor tensor) {
   return id;
 }
 
-void Builder::Track(const std::vector<Id>& inputs, const std::vector<Id>& outputs) {
-  constant_.resize(graph_.values().size());
-  marked_.resize(graph_.values().size());
-  const bool constant =
-      std::all_of(inputs.begin(), inputs.end(), [&](Id input) { return constant_[input]; });
-  const bool marked =
-      std::any_of(inputs.begin(), inputs.end(), [&](Id input) { return marked_[input]; });
-  for (const Id output : outputs) {
-    constant_[output] = constant;
-    marked_[output] = marked;
-  }
-  // The difference of two equal lengths, or whether a length is -1: no length any more. Of other
-  // comparisons nothing is known.
-  constexpr int64_t kFewElements = 64;
-  for (const Id output : outputs) {
-    const graph::Node* pair = Producer(output, "binary_math");
-    const bool compared = dtype(output) == DType::kBool && pair != nullptr &&
-                          pair->attributes.Text("function") != "equal";
-    if (!constant || !marked || compared || IsFloating(dtype(output)) ||
-        shape(output).elements() > kFewElements) {
-      continue;
-    }
-    const Ints numbers = AsIntegers(Evaluate(output, "a shape"));
-    constexpr int64_t kLeastMark = int64_t{1} << 40;
-    marked_[output] = std::any_of(numbers.begin(), numbers.end(), [](int64_t number) {
-      return number > kLeastMark || number < -kLeastMark;
-    });
-  }
-}
-
 Id Builder::Input(const std::string& name, const TensorType& type, const HostTensor* known) {
   CheckSize(type);
   const Id id = graph_.AddInput(name, type);
@@ -151,12 +121,6 @@ const graph::Node* Builder::Producer(Id id, std::string_view op) const {
   const graph::NodeId node = graph_.value(id).producer;
   if (node == graph::kNoNode || graph_.nodes()[node].op->name() != op) return nullptr;
   return &graph_.nodes()[node];
-}
-
-void Builder::CheckNoMarks(Id id) {
-  if (static_cast<size_t>(id) < marked_.size() && marked_[id]) {
-    FailUnsupported("a result that is computed from the size of the batch or the sequence");
-  }
 }
 
 HostTensor Builder::Evaluate(Id id, std::string_view what) {
@@ -235,6 +199,19 @@ HostTensor Builder::Evaluate(Id id, std::string_view what) {
     evaluated_.insert_or_assign(value, HostTensor(view.type, view.data));
   }
   return evaluated_.at(id).Copy();
+}
+
+HostTensor Compute(const graph::Node& node, std::vector<HostTensor> inputs) {
+  graph::Graph part(ImportOps());
+  std::vector<Id> ids;
+  for (const HostTensor& input : inputs) ids.push_back(part.AddParameter("known", input.type));
+  const Id output = Must(part.AddNode(node.op->name(), ids, node.attributes)).front();
+  if (const Status added = part.AddOutput(output, false); !added.ok()) Fail(added);
+  const auto plan = Must(graph::Plan::Make(part, ImportKernels(), {}, {}));
+  for (size_t i = 0; i < ids.size(); ++i) plan->Bind(ids[i], inputs[i].data.data());
+  plan->RunPrologue({});
+  plan->Run({});
+  return {plan->view(output).type, plan->view(output).data};
 }
 
 Id Builder::Unary(std::string_view function, Id x) {

@@ -34,8 +34,9 @@ using Id = graph::ValueId;
 using Ints = std::vector<int64_t>;
 
 // Open extents (Shape::kBatch, Shape::kSequence) travel through the integers of a model, which
-// computes shapes from shapes, as marks: numbers so large that what is computed from them, rather
-// than moved about, is noticed.
+// computes shapes from shapes, as marks: numbers of 32 bits that stand for them. Of each element of
+// a small constant it is known whether it is a number, such a length, or computed from one: what is
+// moved about works, and what is computed is refused where its value would be needed.
 class Builder {
  public:
   Builder(ImportedModel* model, graph::Graph* graph, const Embedding* embedding,
@@ -68,13 +69,16 @@ class Builder {
   void CheckElements(int64_t count, DType dtype) const;
 
   // -- open extents
+  enum class Mark : uint8_t { kNumber, kLength, kComputed };
   static bool IsMark(int64_t number) { return number == kBatchMark || number == kSequenceMark; }
   static int64_t ToMark(int64_t extent);    // an extent, open or not, as a number
   static int64_t FromMark(int64_t number);  // and back
   Id ShapeOf(Ints extents);                 // i64 [n], open extents as marks
   Id Positions(int64_t extent);             // i64 [extent]: 0, 1, ...
   int64_t Merged(const Ints& extents);      // their product; fails for an open one times others
-  // Fails when the value depends on a mark as a number.
+  bool HasMarks(Id id) const;
+  bool HasLengthsOnly(Id id) const;  // and numbers
+  // Fails when the value depends on a mark.
   void CheckNoMarks(Id id);
 
   // -- element-wise; f32 goes to the fast ops of runtime/ops where there is one
@@ -117,8 +121,8 @@ class Builder {
   Id Simplify(Id id);
 
  private:
-  static constexpr int64_t kBatchMark = (int64_t{1} << 46) + 0x5a5a5b;
-  static constexpr int64_t kSequenceMark = (int64_t{1} << 44) + 0x33cc35;
+  static constexpr int64_t kBatchMark = 0x5a5a5a5b;
+  static constexpr int64_t kSequenceMark = 0x4d33cc35;
   struct OpenAxis {
     Id value;
     int axis;
@@ -131,6 +135,9 @@ class Builder {
   Id SoftmaxRows(std::string_view op, Id x, int64_t axis);
   Id MatmulF32(Id a, Id b);  // of rank 2 or more
   void Track(const std::vector<Id>& inputs, const std::vector<Id>& outputs);
+  std::vector<Mark> MarksOf(Id id) const;  // by element
+  std::vector<Mark> MarksThrough(const graph::Node& node);
+  std::vector<Mark> MarksOfElements(const graph::Node& node);
 
   ImportedModel& model_;
   graph::Graph& graph_;
@@ -141,6 +148,7 @@ class Builder {
   std::map<int64_t, OpenAxis> open_axes_;  // by kBatch, kSequence: a value that has it
   std::vector<bool> constant_;             // by value: follows from constants alone
   std::vector<bool> marked_;               // by value: depends on a mark
+  std::map<Id, std::vector<Mark>> marks_;  // of small constants that are marked
   std::string context_;
   int64_t constant_bytes_ = 0;
 };
@@ -151,6 +159,11 @@ inline bool IsEmpty(const Shape& shape) {
 inline Ints Extents(const Shape& shape) {
   return shape.extents();
 }
+inline bool IsOneOf(std::string_view name, std::initializer_list<std::string_view> names) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+// What the node's op makes of these inputs.
+HostTensor Compute(const graph::Node& node, std::vector<HostTensor> inputs);
 Ints AllAxes(int rank);
 int64_t Product(const Ints& extents);
 

@@ -33,9 +33,14 @@ int64_t Builder::FromMark(int64_t number) {
 
 Id Builder::ShapeOf(Ints extents) {
   const bool open = !OpenOf(extents).empty();
-  for (int64_t& extent : extents) extent = ToMark(extent);
+  std::vector<Mark> marks;
+  for (int64_t& extent : extents) {
+    marks.push_back(extent < 0 ? Mark::kLength : Mark::kNumber);
+    extent = ToMark(extent);
+  }
   const Id id = Constant(TensorOf(extents));
   marked_[id] = open;
+  if (open) marks_[id] = std::move(marks);
   return id;
 }
 

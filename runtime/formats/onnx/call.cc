@@ -24,20 +24,26 @@ Id Call::in(int index) const {
   return inputs_[index].id;
 }
 
+HostTensor Call::Value(int index, std::string_view what) {
+  b.CheckNoMarks(in(index));
+  return b.Evaluate(in(index), what);
+}
+
 Ints Call::Integers(int index, std::string_view what) {
-  Ints numbers = Marked(index, what);
-  // Marks, and what was computed from them.
-  constexpr int64_t kLeast = int64_t{1} << 43, kMost = int64_t{1} << 62;
-  for (const int64_t number : numbers) {
-    if ((number > kLeast && number < kMost) || (number < -kLeast && number > -kMost)) {
-      FailUnsupported(std::string(what) + " follows from an open extent");
-    }
+  if (b.HasMarks(in(index))) {
+    FailUnsupported(std::string(what) + " follows from an open extent");
   }
-  return numbers;
+  return AsIntegers(b.Evaluate(in(index), what));
+}
+
+Ints Call::Marked(int index, std::string_view what) {
+  if (!b.HasLengthsOnly(in(index))) {
+    FailUnsupported(std::string(what) + " is computed from an open extent");
+  }
+  return AsIntegers(b.Evaluate(in(index), what));
 }
 
 double Call::Number(int index, std::string_view what) {
-  b.CheckNoMarks(in(index));
   const std::vector<double> numbers = AsDoubles(Value(index, what));
   if (numbers.size() != 1) FailInvalid(std::string(what) + " must be one number");
   return numbers[0];

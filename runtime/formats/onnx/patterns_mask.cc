@@ -50,20 +50,6 @@ bool Compares(std::string_view function) {
          function == "greater_equal" || function == "equal";
 }
 
-// What the node's op makes of these vectors.
-HostTensor Computed(const graph::Node& node, std::vector<HostTensor> inputs) {
-  graph::Graph part(ImportOps());
-  std::vector<Id> ids;
-  for (const HostTensor& input : inputs) ids.push_back(part.AddParameter("known", input.type));
-  const Id output = Must(part.AddNode(node.op->name(), ids, node.attributes)).front();
-  if (const Status added = part.AddOutput(output, false); !added.ok()) Fail(added);
-  const auto plan = Must(graph::Plan::Make(part, ImportKernels(), {}, {}));
-  for (size_t i = 0; i < ids.size(); ++i) plan->Bind(ids[i], inputs[i].data.data());
-  plan->RunPrologue({});
-  plan->Run({});
-  return {plan->view(output).type, plan->view(output).data};
-}
-
 // Elements of a tensor, as a vector.
 HostTensor Chosen(const HostTensor& from, const std::vector<int64_t>& at) {
   HostTensor chosen(TensorType{from.type.dtype, Shape({static_cast<int64_t>(at.size())})});
@@ -206,7 +192,7 @@ class MaskReader {
       table = cut->inputs[0];
     }
     const Shape& shape = b_.shape(table);
-    if (axes.size() != 2 || shape.elements() > kMaxTable) return std::nullopt;
+    if (axes.size() != 2 || shape.elements() > kMaxTable || b_.HasMarks(table)) return std::nullopt;
     const int query = *axes.begin(), key = *axes.rbegin();
     const int64_t n = shape[query + shape.rank()];
     if (n < 1 || shape[key + shape.rank()] != n || shape.elements() != n * n) return std::nullopt;
@@ -281,7 +267,7 @@ class MaskReader {
     std::vector<HostTensor> sides;
     sides.push_back(TensorOf(dtype, Shape({3}), {before, 0, after}));
     sides.push_back(TensorOf(dtype, Shape({3}), {0, 0, 0}));
-    function.values = Computed(node, std::move(sides));
+    function.values = Compute(node, std::move(sides));
     return function;
   }
 
@@ -310,7 +296,7 @@ class MaskReader {
       }
       pieces.push_back(Chosen(input->values, at));
     }
-    function.values = Computed(node, std::move(pieces));
+    function.values = Compute(node, std::move(pieces));
     return function;
   }
 
@@ -322,7 +308,7 @@ class MaskReader {
 // A mask whose elements are all known.
 bool IsCausalTable(Builder& b, Id mask, const MaskElement& fits) {
   const int64_t length = b.shape(mask).back();
-  if (length < 2) return false;
+  if (length < 2 || b.HasMarks(mask)) return false;
   const std::vector<double> values = AsDoubles(b.Evaluate(mask, "a mask"));
   for (int64_t i = 0; i < length * length; ++i) {
     if (!fits(values[i], i % length <= i / length)) return false;

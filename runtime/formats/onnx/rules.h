@@ -40,10 +40,11 @@ class Call {
   bool wants(int output) const;
   Id in(int index) const;           // a tensor; fails when absent
   const Ref& ref(int index) const;  // anything; fails when not given at all
-  HostTensor Value(int index, std::string_view what) { return b.Evaluate(in(index), what); }
+  // What is known at import, and follows from no open extent.
+  HostTensor Value(int index, std::string_view what);
   Ints Integers(int index, std::string_view what);
   // The same, where open extents may be among them as marks (builder.h).
-  Ints Marked(int index, std::string_view what) { return AsIntegers(Value(index, what)); }
+  Ints Marked(int index, std::string_view what);
   double Number(int index, std::string_view what);
 
   const onnx_proto::AttributeProto* Find(std::string_view name) const;

@@ -62,15 +62,13 @@ void Size(Call& c) {
 
 void Range(Call& c) {
   const double start = c.Number(0, "start"), delta = c.Number(2, "delta");
-  const std::vector<double> limits = AsDoubles(c.Value(1, "limit"));
-  if (limits.size() != 1) FailInvalid("limit must be one number");
-  const double limit = limits[0];
-  if (const auto mark = static_cast<int64_t>(limit);
-      std::abs(limit) < 1e18 && Builder::IsMark(mark) && start == 0 && delta == 1) {
-    const Id positions = c.b.Positions(Builder::FromMark(mark));
+  if (c.b.HasMarks(c.in(1)) && start == 0 && delta == 1) {
+    const Ints length = c.Marked(1, "limit");
+    if (length.size() != 1) FailInvalid("limit must be one number");
+    const Id positions = c.b.Positions(Builder::FromMark(length[0]));
     return c.Set(0, c.b.Convert(positions, c.b.dtype(c.in(0))));
   }
-  c.b.CheckNoMarks(c.in(1));
+  const double limit = c.Number(1, "limit");
   const double count = std::max(0.0, std::ceil((limit - start) / delta));
   if (!(count <= static_cast<double>(c.b.options().limits.value_bytes / 8))) {
     FailInvalid("delta: too many elements");

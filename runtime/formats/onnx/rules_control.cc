@@ -33,6 +33,7 @@ void Loop(Call& c) {
     arguments.insert(arguments.end(), carried.begin(), carried.end());
     std::vector<Ref> results = c.Subgraph(body, std::move(arguments));
     if (results.size() < kept + 1) FailInvalid("body: has too few outputs");
+    c.b.CheckNoMarks(results[0].id);
     go_on = AsIntegers(c.b.Evaluate(results[0].id, "the condition")).at(0) != 0;
     for (size_t i = 0; i < kept; ++i) carried[i] = results[i + 1];
     for (size_t i = 0; i < slices.size(); ++i) {

@@ -82,6 +82,7 @@ void Unique(Call& c) {
   Ints order = AllAxes(b.rank(x));
   order.erase(order.begin() + axis);
   order.insert(order.begin(), axis);
+  b.CheckNoMarks(x);
   const std::vector<double> values =
       AsDoubles(b.Evaluate(b.Transpose(x, order), "the number of results"));
   const int64_t slices = b.shape(x)[axis];

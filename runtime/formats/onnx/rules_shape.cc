@@ -116,7 +116,8 @@ void Split(Call& c) {
 // slices the length says how much there is.
 void SliceOpenAxis(Builder& b, Id& x, int axis, int64_t start, int64_t end, int64_t step) {
   constexpr int64_t kSmall = 1 << 20;
-  const bool to_end = end >= Builder::ToMark(b.shape(x)[axis]);
+  const int64_t own = Builder::ToMark(b.shape(x)[axis]);
+  const bool to_end = end == own || (end > own && !Builder::IsMark(end));
   if (start == 0 && to_end && step == 1) return;
   Ints chosen;
   const bool front = start >= 0 && end >= 0 && end < kSmall && step > 0;
@@ -134,6 +135,7 @@ void SliceOpenAxis(Builder& b, Id& x, int axis, int64_t start, int64_t end, int6
 void SliceAxis(Builder& b, Id& x, int axis, int64_t start, int64_t end, int64_t step) {
   const int64_t extent = b.shape(x)[axis];
   if (step == 0 || step == INT64_MIN) FailInvalid("steps: must not be 0");
+  if (Builder::IsMark(start)) FailUnsupported("a slice from an open extent on");
   if (extent < 0) return SliceOpenAxis(b, x, axis, start, end, step);
   if (Builder::IsMark(end)) {
     if (start != 0 || step != 1) FailUnsupported("a slice by an open extent, not from 0 on");

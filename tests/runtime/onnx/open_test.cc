@@ -12,6 +12,7 @@
 #include "runtime/formats/onnx/onnx.pb.h"
 #include "runtime/graph/passes/live_nodes.h"
 #include "tests/runtime/onnx/one_node.h"
+#include "tests/runtime/onnx/test_model.h"
 
 namespace lepton::onnx {
 namespace {
@@ -181,6 +182,78 @@ TEST(OnnxOpen, PadsOfAnEmptyAxisByItsElementsAreRefused) {
     EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << mode << status.ToString();
     EXPECT_NE(status.message().find("empty axis"), std::string::npos) << status.ToString();
   }
+}
+
+// x [batch, sequence] and its sequence's length as INT32 in `n`.
+TestModel WithLength() {
+  TestModel m;
+  m.Input("x", kFloatCode, {-1, -1}).Output("y");
+  m.Integers("one", {}, {1}).Integers("two", {}, {2}).Integers("axis", {1}, {1});
+  m.Integers32("eight", {}, {8});
+  m.Node("Shape", {"x"}, "shape").Node("Gather", {"shape", "one"}, "long");
+  m.Node("Cast", {"long"}, "n", {{"to", kInt32Code}});
+  return m;
+}
+
+// A length is a mark as long as it is moved about; what is computed from it is none, and no number
+// either, in whatever type.
+TEST(OnnxOpen, NumbersThatFollowFromALengthAreRefused) {
+  const auto scaled = [](auto&& add) {
+    TestModel m = WithLength();
+    add(m);
+    m.Node("Cast", {"number"}, "factor", {{"to", kFloatCode}}).Node("Mul", {"x", "factor"}, "y");
+    return m.RunOpen({2, 3}, {1, 2, 3, 4, 5, 6}).status();
+  };
+  const std::string why = "size of the batch or the sequence";
+  ExpectRefused(scaled([](TestModel& m) { m.Node("Identity", {"n"}, "number"); }), why);
+  ExpectRefused(scaled([](TestModel& m) { m.Node("Mod", {"n", "eight"}, "number"); }), why);
+  ExpectRefused(scaled([](TestModel& m) { m.Node("Div", {"n", "eight"}, "number"); }), why);
+  ExpectRefused(scaled([](TestModel& m) { m.Node("Min", {"n", "eight"}, "number"); }), why);
+  ExpectRefused(scaled([](TestModel& m) { m.Node("Equal", {"n", "eight"}, "number"); }), why);
+  ExpectRefused(scaled([](TestModel& m) { m.Node("Less", {"n", "eight"}, "number"); }), why);
+
+  TestModel mean = WithLength();
+  mean.Node("ReduceSum", {"x", "axis"}, "sum").Node("Cast", {"n"}, "count", {{"to", kFloatCode}});
+  mean.Node("Div", {"sum", "count"}, "y");
+  ExpectRefused(mean.RunOpen({2, 3}, {1, 2, 3, 4, 5, 6}).status(), why);
+}
+
+TEST(OnnxOpen, ShapesThatFollowFromALengthAreRefused) {
+  TestModel m = WithLength();
+  m.Node("Mod", {"n", "eight"}, "rest").Node("Cast", {"rest"}, "long_rest", {{"to", kInt64Code}});
+  m.Node("Unsqueeze", {"long_rest", "axis0"}, "extent").Integers("axis0", {1}, {0});
+  m.Node("ConstantOfShape", {"extent"}, "zeros").Node("ReduceSum", {"zeros"}, "sum");
+  m.Node("Add", {"x", "sum"}, "y");
+  ExpectRefused(m.RunOpen({2, 3}, {1, 2, 3, 4, 5, 6}).status(), "open extent");
+}
+
+TEST(OnnxOpen, LengthsAreMovedAboutInAnyIntegerType) {
+  TestModel m = WithLength();
+  // [batch, sequence] by INT32, with a way around through the difference of two equal lengths.
+  m.Integers("zero", {}, {0}).Integers("axis0", {1}, {0}).Integers32("one32", {}, {1});
+  m.Integers32("none", {}, {-1});
+  m.Node("Gather", {"shape", "zero"}, "long_rows");
+  m.Node("Cast", {"long_rows"}, "rows", {{"to", kInt32Code}});
+  m.Node("Sub", {"n", "n"}, "nothing").Node("Add", {"n", "nothing"}, "same");
+  m.Node("Equal", {"same", "none"}, "inferred")
+      .Node("Where", {"inferred", "one32", "same"}, "kept");
+  m.Node("Unsqueeze", {"rows", "axis0"}, "r").Node("Unsqueeze", {"kept", "axis0"}, "c");
+  m.Node("Concat", {"r", "c"}, "wanted", {{"axis", 0}});
+  m.Node("Cast", {"wanted"}, "wanted64", {{"to", kInt64Code}});
+  m.Floats("half", {}, {0.5}).Node("Expand", {"half", "wanted64"}, "halves");
+  m.Node("Range", {"zero32", "n", "one32"}, "places").Integers32("zero32", {}, {0});
+  m.Node("Cast", {"places"}, "position", {{"to", kFloatCode}});
+  m.Node("Add", {"x", "halves"}, "moved").Node("Add", {"moved", "position"}, "y");
+  ExpectValues(m.RunOpen({2, 3}, {1, 2, 3, 4, 5, 6}), {1.5, 3.5, 5.5, 4.5, 6.5, 8.5});
+}
+
+// The batch may be shorter than the sequence.
+TEST(OnnxOpen, SlicesByTheLengthOfAnotherAxisAreRefused) {
+  TestModel m = WithLength();
+  m.Integers("axis0", {1}, {0}).Integers("zero", {}, {0});
+  m.Node("Gather", {"shape", "zero"}, "rows").Node("Unsqueeze", {"rows", "axis0"}, "end");
+  m.Node("Slice", {"x", "axis0", "end", "axis"}, "y");
+  ExpectRefused(m.RunOpen({2, 3}, {1, 2, 3, 4, 5, 6}).status(), "slice of an open axis");
 }
 
 }  // namespace
