@@ -66,6 +66,7 @@ std::vector<Id> Builder::Nodes(std::string_view op, std::vector<Id> inputs, Attr
   }
   const auto outputs = Must(graph_.AddNode(op, inputs, std::move(attributes), context_));
   for (const Id output : outputs) CheckSize(type(output));
+  CheckRows(graph_.nodes()[graph_.value(outputs.front()).producer]);
   Track(inputs, outputs);
   return outputs;
 }

@@ -138,6 +138,13 @@ class Builder {
   std::vector<Mark> MarksOf(Id id) const;  // by element
   std::vector<Mark> MarksThrough(const graph::Node& node);
   std::vector<Mark> MarksOfElements(const graph::Node& node);
+  // Where the graph is somebody else's: fails for a node that mixes the rows of an open batch.
+  void CheckRows(const graph::Node& node);
+  bool WorksAlong(const graph::Node& node, size_t input, int axis);
+  bool CheckChoice(const graph::Node& node);
+  void CheckIndices(Id indices, bool of_rows) const;
+  void CheckPlaces(Id x, Id indices, int first) const;
+  bool IsOwnRow(Id id) const;
 
   ImportedModel& model_;
   graph::Graph& graph_;
@@ -149,6 +156,7 @@ class Builder {
   std::vector<bool> constant_;             // by value: follows from constants alone
   std::vector<bool> marked_;               // by value: depends on a mark
   std::map<Id, std::vector<Mark>> marks_;  // of small constants that are marked
+  std::set<Id> row_numbers_;               // say where a row lies in its batch
   std::string context_;
   int64_t constant_bytes_ = 0;
 };

@@ -97,6 +97,7 @@ Id Builder::Expand(Id x, const Shape& to) {
     FailInvalid("cannot repeat " + type(x).ToString() + " to " + to.ToString());
   }
   CheckSize(type(repeated->front()));
+  CheckRows(graph_.nodes()[graph_.value(repeated->front()).producer]);
   // It follows from x alone: of the others only the extents count.
   Track({x}, *repeated);
   if (inputs.size() > 1) constant_[repeated->front()] = false;

@@ -14,6 +14,7 @@
 #include "runtime/formats/onnx/onnx.pb.h"
 #include "tests/runtime/engine/programs.h"
 #include "tests/runtime/nn/gradient_check.h"
+#include "tests/runtime/onnx/test_model.h"
 
 namespace lepton::nn {
 namespace {
@@ -222,6 +223,105 @@ TEST(OnnxModelSignature, WhatDoesNotFitSaysSo) {
   spec::ModelSpec empty;
   empty.arch = "onnx";
   EXPECT_EQ(MakeSignature(empty, Features(5, 3)).status().code(), StatusCode::kFailedPrecondition);
+}
+
+spec::ModelSpec SpecOf(const onnx::TestModel& test) {
+  spec::ModelSpec model{.arch = "onnx"};
+  model.onnx_graph = std::make_shared<std::string>(test.proto.SerializeAsString());
+  return model;
+}
+
+// x [batch, 2] in, y [batch, 2] out, and constants that tests use.
+onnx::TestModel Rows() {
+  onnx::TestModel m;
+  m.Input("x", onnx::kFloatCode, {-1, 2}).Output("y");
+  m.Integers("axis0", {1}, {0}).Integers("axis1", {1}, {1}).Integers("pair", {2}, {0, 1});
+  m.Integers("zero", {}, {0}).Integers("one", {}, {1});
+  return m;
+}
+
+// A batch is padded, divided and joined with other requests' rows: a row's answer is its own.
+TEST(OnnxModelRows, GraphsThatMixTheRowsOfABatchAreRefused) {
+  const auto refused = [](const std::string& node, auto&& add) {
+    onnx::TestModel m = Rows();
+    add(m);
+    const Status status = MakeSignature(SpecOf(m), Features(2, 2)).status();
+    EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition) << node << ": " << status.ToString();
+    EXPECT_NE(status.message().find(node), std::string::npos) << status.ToString();
+    EXPECT_NE(status.message().find("rows of the batch"), std::string::npos) << status.ToString();
+  };
+  refused("ReduceMean", [](auto& m) {
+    m.Node("ReduceMean", {"x"}, "mean").List("axes", {0}).Node("Sub", {"x", "mean"}, "y");
+  });
+  refused("ReduceMax", [](auto& m) {
+    m.Node("ReduceMax", {"x"}, "most").List("axes", {0, 1}).Node("Sub", {"x", "most"}, "y");
+  });
+  refused("DynamicQuantizeLinear", [](auto& m) {
+    m.Node("DynamicQuantizeLinear", {"x"}, "q");
+    m.graph().mutable_node(0)->add_output("scale");
+    m.graph().mutable_node(0)->add_output("middle");
+    m.Node("DequantizeLinear", {"q", "scale", "middle"}, "y");
+  });
+  refused("Softmax", [](auto& m) { m.Node("Softmax", {"x"}, "y", {{"axis", 0}}); });
+  refused("CumSum", [](auto& m) { m.Node("CumSum", {"x", "zero"}, "y"); });
+  refused("ArgMax", [](auto& m) {
+    m.Node("ArgMax", {"x"}, "at", {{"axis", 0}}).Node("Cast", {"at"}, "f", {{"to", 1}});
+    m.Node("Add", {"x", "f"}, "y");
+  });
+  refused("Gather", [](auto& m) {
+    m.Node("Gather", {"x", "axis0"}, "first").Node("Sub", {"x", "first"}, "y");
+  });
+  refused("GatherND", [](auto& m) {
+    m.Integers("place", {1, 1}, {0}).Node("GatherND", {"x", "place"}, "first");
+    m.Node("Sub", {"x", "first"}, "y");
+  });
+  refused("GatherElements", [](auto& m) {
+    m.Integers("places", {1, 2}, {0, 0}).Node("GatherElements", {"x", "places"}, "first");
+    m.Node("Sub", {"x", "first"}, "y");
+  });
+  refused("MatMul", [](auto& m) {
+    m.Node("Transpose", {"x"}, "t").List("perm", {1, 0}).Node("MatMul", {"t", "x"}, "gram");
+    m.Node("MatMul", {"x", "gram"}, "y");
+  });
+  refused("MatMul", [](auto& m) {
+    m.Node("Transpose", {"x"}, "t").List("perm", {1, 0}).Node("MatMul", {"x", "t"}, "pairs");
+    m.Node("MatMul", {"pairs", "x"}, "y");
+  });
+  refused("Sub", [](auto& m) {
+    m.Node("Unsqueeze", {"x", "axis1"}, "rows").Node("Sub", {"x", "rows"}, "differences");
+    m.Node("ReduceMax", {"differences"}, "y", {{"keepdims", 0}}).List("axes", {1});
+  });
+  refused("Reshape", [](auto& m) {  // the numbers of [2, 3] in the order of [3, 2]
+    m.Node("Shape", {"x"}, "shape").Node("Gather", {"shape", "swapped"}, "wanted");
+    m.Integers("swapped", {2}, {1, 0}).Node("Reshape", {"x", "wanted"}, "moved");
+    m.Node("Transpose", {"moved"}, "y").List("perm", {1, 0});
+  });
+  refused("Cast", [](auto& m) {  // where a row lies in its batch
+    m.Node("Shape", {"x"}, "shape").Node("Gather", {"shape", "zero"}, "n");
+    m.Node("Range", {"zero", "n", "one"}, "number").Node("Cast", {"number"}, "f", {{"to", 1}});
+    m.Node("Unsqueeze", {"f", "axis1"}, "column").Node("Add", {"x", "column"}, "y");
+  });
+}
+
+// x[arange(batch), argmax(x)]: by its place in the batch a row finds itself.
+TEST(OnnxModelRows, RowsMayBeTakenByTheirOwnPlaces) {
+  onnx::TestModel m = Rows();
+  m.Node("ArgMax", {"x"}, "best", {{"axis", 1}, {"keepdims", 1}});
+  m.Node("Shape", {"x"}, "shape").Node("Gather", {"shape", "zero"}, "n");
+  m.Node("Range", {"zero", "n", "one"}, "number").Node("Unsqueeze", {"number", "axis1"}, "column");
+  m.Node("Concat", {"column", "best"}, "places", {{"axis", 1}});
+  m.Node("GatherND", {"x", "places"}, "most").Node("Unsqueeze", {"most", "axis1"}, "wide");
+  m.Node("Sub", {"x", "wide"}, "y");
+  const auto signature = MakeSignature(SpecOf(m), Features(2, 2));
+  ASSERT_TRUE(signature.ok()) << signature.status().ToString();
+  auto program = InferenceProgram::Build(*signature, SpecOf(m), "f32");
+  ASSERT_TRUE(program.ok()) << program.status().ToString();
+  ASSERT_TRUE((*program)->Bind({}).ok());
+  ASSERT_TRUE((*program)->Prepare().ok());
+  const std::vector<float> x = {1, 3, 5, 4, 7, 7};
+  std::vector<float> logits(6);
+  ASSERT_TRUE((*program)->Forward(Batch::Features(x, 2), logits).ok());
+  EXPECT_EQ(logits, (std::vector<float>{-2, 0, 0, -1, 0, 0}));
 }
 
 TEST(OnnxModelPrecision, WithoutProductsThereIsNothingToQuantize) {
