@@ -61,6 +61,19 @@ bool Named(const std::string& name, std::initializer_list<std::string_view> part
                      [&](std::string_view part) { return name.find(part) != std::string::npos; });
 }
 
+// Of PyTorch's attention: true for what is no token. Other names with "pad" are used both ways.
+bool MarksPadding(const ModelInput& input) {
+  return Named(input.name, {"key_padding_mask"}) && !IsFloating(input.dtype);
+}
+
+Status CheckMask(const ModelInput& input) {
+  if (!Named(input.name, {"pad"}) || MarksPadding(input)) return Status::Ok();
+  return FailedPrecondition(
+      "model.onnx: input '" + input.name +
+      "': whether it marks tokens or padding is not known: call it " +
+      "attention_mask (1 for a token), or key_padding_mask (true for padding)");
+}
+
 // The name by which the data gives a text's input; "" when it is none.
 std::string TextRole(const ModelInput& input, size_t inputs) {
   if (input.extents.size() != 2) return "";
@@ -109,9 +122,10 @@ Result<ValueId> PartOf(Graph& graph, ValueId x, int64_t begin, const ModelInput&
 
 Result<ValueId> TextInput(Graph& graph, ValueId given, const ModelInput& input) {
   if (graph.type(given).dtype == DType::kF32) {  // the additive mask: 0 for a token
+    const std::string function = MarksPadding(input) ? "less" : "greater_equal";
     LEPTON_ASSIGN_OR_RETURN(const ValueId zero, graph.Add("fill", {given}, {{"value", 0.0}}));
-    LEPTON_ASSIGN_OR_RETURN(
-        given, graph.Add("binary_math", {given, zero}, {{"function", "greater_equal"}}));
+    LEPTON_ASSIGN_OR_RETURN(given,
+                            graph.Add("binary_math", {given, zero}, {{"function", function}}));
   }
   if (graph.type(given).dtype == input.dtype) return given;
   return graph.Add("convert", {given}, {{"to", std::string(DTypeName(input.dtype))}});
@@ -198,6 +212,9 @@ Result<Signature> InputSignature(const std::vector<ModelInput>& inputs, const Da
     signature.inputs = {
         {"pixels", {DType::kF32, {Shape::kBatch, data.channels, data.height, data.width}}}};
     return signature;
+  }
+  for (const ModelInput& input : inputs) {
+    if (TextRole(input, inputs.size()) == "mask") LEPTON_RETURN_IF_ERROR(CheckMask(input));
   }
   for (const std::string role : {"tokens", "mask", "token_types"}) {
     const bool takes = std::any_of(inputs.begin(), inputs.end(), [&](const ModelInput& input) {

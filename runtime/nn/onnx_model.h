@@ -3,7 +3,8 @@
 // data gives by name (model_list.h) becomes what the model's inputs take:
 //   x            split by columns among the model's inputs, in their order, each row as one element
 //   pixels       the model's one input of [batch, channels, height, width]
-//   tokens       input_ids; token_types: token_type_ids; mask: attention_mask, 1 for a token
+//   tokens       input_ids; token_types: token_type_ids; mask: attention_mask, 1 for a token,
+//                or key_padding_mask, 1 for padding
 // Its first floating output gives the logits. Matrix products stay f32 with precision
 // bf16; with int8 those with weights are quantised (int8_products.h).
 #pragma once

@@ -324,6 +324,61 @@ TEST(OnnxModelRows, RowsMayBeTakenByTheirOwnPlaces) {
   EXPECT_EQ(logits, (std::vector<float>{-2, 0, 0, -1, 0, 0}));
 }
 
+// A text classifier of `tokens` and a mask of this name and type: the mean of the tokens that the
+// mask says are there (`hides`: are not there).
+onnx::TestModel Masked(const std::string& mask, int code, bool hides) {
+  onnx::TestModel m;
+  m.Input("tokens", onnx::kInt64Code, {-1, -1}).Input(mask, code, {-1, -1}).Output("y");
+  m.Floats("table", {3, 1}, {1, 10, 100}).Node("Gather", {"table", "tokens"}, "vectors");
+  m.Node("Cast", {mask}, "given", {{"to", onnx::kFloatCode}});
+  m.Floats("all", {}, {1}).Integers("axis1", {1}, {1}).Integers("axis2", {1}, {2});
+  m.Node(hides ? "Sub" : "Mul", {"all", "given"}, "seen").Node("Unsqueeze", {"seen", "axis2"}, "s");
+  m.Node("Mul", {"vectors", "s"}, "kept");
+  m.Node("ReduceSum", {"kept", "axis1"}, "y", {{"keepdims", 0}});
+  return m;
+}
+
+TEST(OnnxModelMasks, AKeyPaddingMaskIsTrueForWhatIsNoToken) {
+  struct Named {
+    std::string mask;
+    int code;
+    bool hides;
+  };
+  for (const Named& named : {Named{"attention_mask", onnx::kInt64Code, false},
+                             Named{"src_key_padding_mask", onnx::kBoolCode, true},
+                             Named{"key_padding_mask", onnx::kInt64Code, true}}) {
+    const spec::ModelSpec model = SpecOf(Masked(named.mask, named.code, named.hides));
+    DataShape data = Texts(1, false);
+    data.vocabulary = 3;
+    const auto signature = MakeSignature(model, data);
+    ASSERT_TRUE(signature.ok()) << signature.status().ToString();
+    auto program = InferenceProgram::Build(*signature, model, "f32");
+    ASSERT_TRUE(program.ok()) << program.status().ToString();
+    ASSERT_TRUE((*program)->Bind({}).ok());
+    ASSERT_TRUE((*program)->Prepare().ok());
+    onnx::HostTensor tokens = onnx::TensorOf(DType::kI32, Shape({2, 3}), {0, 1, 2, 2, 1, 0});
+    onnx::HostTensor mask = onnx::TensorOf(DType::kF32, Shape({2, 3}), {0, 0, 0, 0, -1e9, -1e9});
+    Batch batch;
+    batch.inputs = {tokens.view(), mask.view()};
+    std::vector<float> logits(2);
+    ASSERT_TRUE((*program)->Forward(batch, logits).ok());
+    EXPECT_EQ(logits, (std::vector<float>{111, 100})) << named.mask;
+  }
+}
+
+TEST(OnnxModelMasks, AMaskThatMayMeanEitherIsRefused) {
+  for (const auto& [mask, code] :
+       std::vector<std::pair<std::string, int>>{{"padding_mask", onnx::kBoolCode},
+                                                {"pad_mask", onnx::kInt64Code},
+                                                {"key_padding_mask", onnx::kFloatCode}}) {
+    const Status status =
+        MakeSignature(SpecOf(Masked(mask, code, false)), Texts(1, false)).status();
+    EXPECT_FALSE(status.ok());
+    EXPECT_NE(status.message().find("input '" + mask + "'"), std::string::npos)
+        << status.ToString();
+  }
+}
+
 TEST(OnnxModelPrecision, WithoutProductsThereIsNothingToQuantize) {
   onnx_proto::ModelProto proto;
   ASSERT_TRUE(
