@@ -128,6 +128,14 @@ int64_t Scaled(int64_t extent, double scale, double part) {
   return static_cast<int64_t>(std::floor(std::max(0.0, length) + 1e-9));
 }
 
+// An open axis can only stay as long as it is.
+double ScaleOf(int64_t extent, int64_t size) {
+  if (extent < 0 && size == Builder::ToMark(extent)) return 1;
+  if (extent < 0) FailUnsupported("resizing an open axis");
+  if (Builder::IsMark(size)) FailUnsupported("resizing to an open extent");
+  return static_cast<double>(size) / static_cast<double>(extent);
+}
+
 void Resize(Call& c) {
   Builder& b = c.b;
   Id x = c.in(0);
@@ -153,13 +161,15 @@ void Resize(Call& c) {
   if (c.has(2)) scales = AsDoubles(c.Value(2, "scales"));
   Ints sizes;
   if (c.has(3)) {
-    sizes = c.Integers(3, "sizes");
+    sizes = c.Marked(3, "sizes");
     if (sizes.size() != n) FailInvalid("sizes: must have one number per axis");
     for (size_t i = 0; i < n; ++i) {
-      scales.push_back(static_cast<double>(sizes[i]) /
-                       static_cast<double>(b.shape(x)[static_cast<int>(axes[i])]));
+      scales.push_back(ScaleOf(b.shape(x)[static_cast<int>(axes[i])], sizes[i]));
     }
     const std::string policy = c.Text("keep_aspect_ratio_policy", "stretch");
+    if (policy != "stretch" && b.shape(x).open()) {
+      FailUnsupported("keep_aspect_ratio_policy " + policy + " with an open axis");
+    }
     if (policy != "stretch") {
       const double scale = policy == "not_larger" ? *std::min_element(scales.begin(), scales.end())
                                                   : *std::max_element(scales.begin(), scales.end());
@@ -177,8 +187,10 @@ void Resize(Call& c) {
     if (!(scales[i] > 0 && scales[i] < 1e6)) FailInvalid("scales: must be above 0");
     const bool crop = !box.empty();
     const double part = crop ? box[i + n] - box[i] : 1;
-    const int64_t out = sizes.empty() ? Scaled(b.shape(x)[axis], scales[i], part) : sizes[i];
-    if (!crop && scales[i] == 1 && out == b.shape(x)[axis]) continue;
+    const int64_t in = b.shape(x)[axis];
+    const int64_t out = sizes.empty() ? Scaled(in, scales[i], part) : sizes[i];
+    if (!crop && scales[i] == 1 && (in < 0 || out == in)) continue;
+    if (in < 0) FailUnsupported("resizing an open axis");
     x = ResizeAxis(b, x, axis, out, scales[i], how, crop ? box[i] : 0, crop ? box[i + n] : 1);
   }
   c.Set(0, how.mode == "nearest" ? x : CutTo(b, x, type));

@@ -256,5 +256,35 @@ TEST(OnnxOpen, SlicesByTheLengthOfAnotherAxisAreRefused) {
   ExpectRefused(m.RunOpen({2, 3}, {1, 2, 3, 4, 5, 6}).status(), "slice of an open axis");
 }
 
+// [1, 1, 2, 2] as [1, 1, 4, 4], and so for each picture of a batch.
+TEST(OnnxOpen, ResizeLeavesTheBatchOpen) {
+  const std::vector<double> wide = {1, 1, 2, 2, 1, 1, 2, 2, 3, 3, 4, 4, 3, 3, 4, 4};
+  TestModel by_scales;
+  by_scales.Input("x", kFloatCode, {-1, 1, 2, 2}).Output("y");
+  by_scales.Floats("scales", {4}, {1, 1, 2, 2}).Node("Resize", {"x", "", "scales"}, "y");
+  TestModel by_sizes;
+  by_sizes.Input("x", kFloatCode, {-1, 1, 2, 2}).Output("y");
+  by_sizes.Integers("start", {1}, {0}).Integers("end", {1}, {2}).Integers("space", {2}, {4, 4});
+  by_sizes.Node("Shape", {"x"}, "shape").Node("Slice", {"shape", "start", "end"}, "leading");
+  by_sizes.Node("Concat", {"leading", "space"}, "sizes", {{"axis", 0}});
+  by_sizes.Node("Resize", {"x", "", "", "sizes"}, "y");
+  for (TestModel* m : {&by_scales, &by_sizes}) {
+    ExpectValues(m->RunOpen({1, 1, 2, 2}, {1, 2, 3, 4}), wide);
+    std::vector<double> x, y;
+    for (const double factor : {1.0, 10.0, 100.0}) {
+      for (const double number : {1, 2, 3, 4}) x.push_back(factor * number);
+      for (const double number : wide) y.push_back(factor * number);
+    }
+    ExpectValues(m->RunOpen({3, 1, 2, 2}, x), y);
+  }
+}
+
+TEST(OnnxOpen, ResizeOfTheBatchIsRefused) {
+  TestModel m;
+  m.Input("x", kFloatCode, {-1, 2}).Output("y").Floats("scales", {2}, {2, 1});
+  m.Node("Resize", {"x", "", "scales"}, "y");
+  ExpectRefused(m.RunOpen({1, 2}, {1, 2}).status(), "resizing an open axis");
+}
+
 }  // namespace
 }  // namespace lepton::onnx
