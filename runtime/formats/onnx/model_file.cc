@@ -151,6 +151,24 @@ std::optional<std::vector<float>> FloatsOf(const GraphProto& graph, const std::s
   return std::nullopt;
 }
 
+// Whether they are one number per feature of [batch, features], or per channel of [batch, channels,
+// height, width].
+bool IsPerColumn(const GraphProto& graph, const std::string& name) {
+  const auto& input = graph.input(0).type().tensor_type().shape();
+  if ((input.dim_size() != 2 && input.dim_size() != 4) || !input.dim(1).has_dim_value()) {
+    return false;
+  }
+  std::vector<int64_t> wanted(input.dim_size() - 1, 1);
+  wanted[0] = input.dim(1).dim_value();
+  for (const TensorProto& tensor : graph.initializer()) {
+    if (tensor.name() != name) continue;
+    std::vector<int64_t> extents(tensor.dims().begin(), tensor.dims().end());
+    if (extents.size() == wanted.size() + 1 && extents[0] == 1) extents.erase(extents.begin());
+    return extents == wanted;
+  }
+  return false;
+}
+
 // (known - mean) / scale with known = x, or mean where x is NaN, and x the only input: the first
 // nodes of what our exporter writes.
 std::optional<ExportRequest::Normalization> TakeNormalization(GraphProto& graph,
@@ -179,7 +197,7 @@ std::optional<ExportRequest::Normalization> TakeNormalization(GraphProto& graph,
   }
   const auto means = FloatsOf(graph, mean, limits), scales = FloatsOf(graph, scale, limits);
   const auto positive = [](float number) { return number > 0; };
-  if (!means || !scales || means->size() != scales->size() ||
+  if (!means || !scales || !IsPerColumn(graph, mean) || !IsPerColumn(graph, scale) ||
       !std::all_of(scales->begin(), scales->end(), positive)) {
     return std::nullopt;
   }

@@ -10,6 +10,7 @@
 
 #include "runtime/formats/onnx/import.h"
 #include "runtime/formats/onnx/onnx.pb.h"
+#include "tests/runtime/onnx/test_model.h"
 #include "tests/worker/train/fake_task.h"
 #include "tests/worker/train/sample_data.h"
 #include "worker/evaluate/evaluate_task.h"
@@ -181,6 +182,16 @@ TEST_F(OnnxModelsTest, MetadataThatMakesNoSenseIsNoHarm) {
   const Status loss = with("lepton.loss", "huber").status();
   EXPECT_EQ(loss.code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(loss.message(), HasSubstr("model.onnx: lepton.model manifest: loss: is none of"));
+}
+
+TEST_F(OnnxModelsTest, DifferencesAndQuotientsByOneNumberStayInTheModel) {
+  onnx::TestModel m;
+  m.Input("x", onnx::kFloatCode, {-1, 2}).Output("y").Floats("half", {1}, {0.5f});
+  m.Node("Sub", {"x", "half"}, "centred").Node("Div", {"centred", "half"}, "n");
+  m.Node("Relu", {"n"}, "y");
+  const auto imported = ImportOnnx(*objects_, m.proto.SerializeAsString(), {});
+  ASSERT_TRUE(imported.ok()) << imported.status().ToString();
+  ExpectAlike(Served(imported->manifest, {0.5, 1, 2, 0}), {0, 1, 3, 0});
 }
 
 }  // namespace
