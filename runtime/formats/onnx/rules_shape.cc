@@ -1,6 +1,7 @@
 // Operators that move elements without computing.
 #include <algorithm>
 
+#include "runtime/formats/onnx/onnx.pb.h"
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
@@ -157,11 +158,17 @@ void SliceAxis(Builder& b, Id& x, int axis, int64_t start, int64_t end, int64_t 
   x = b.Slice(x, axis, start, step, count);
 }
 
+// Of a slice before operator set 10. They may lie far beyond the axis.
+Ints Bounds(const Call& c, std::string_view name) {
+  const auto* list = c.Find(name);
+  return list == nullptr ? Ints{} : Ints(list->ints().begin(), list->ints().end());
+}
+
 void Slice(Call& c) {
   Id x = c.in(0);
   const bool inputs = c.version() >= 10;
-  const Ints starts = inputs ? c.Marked(1, "starts") : c.List("starts");
-  const Ints ends = inputs ? c.Marked(2, "ends") : c.List("ends");
+  const Ints starts = inputs ? c.Marked(1, "starts") : Bounds(c, "starts");
+  const Ints ends = inputs ? c.Marked(2, "ends") : Bounds(c, "ends");
   Ints axes = inputs ? (c.has(3) ? c.Integers(3, "axes") : Ints{}) : c.List("axes");
   if (axes.empty()) axes = AllAxes(static_cast<int>(starts.size()));
   const Ints steps = inputs && c.has(4) ? c.Integers(4, "steps") : Ints(starts.size(), 1);

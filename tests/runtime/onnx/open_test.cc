@@ -286,5 +286,13 @@ TEST(OnnxOpen, ResizeOfTheBatchIsRefused) {
   ExpectRefused(m.RunOpen({1, 2}, {1, 2}).status(), "resizing an open axis");
 }
 
+// What exporters write for x[:, 1:] before operator set 10.
+TEST(OnnxOpen, SlicesByAttributesMayEndBeyondTheAxis) {
+  TestModel m(9);
+  m.Input("x", kFloatCode, {-1, 3}).Output("y").Node("Slice", {"x"}, "y");
+  m.List("axes", {1}).List("starts", {1}).List("ends", {INT64_MAX});
+  ExpectValues(m.RunOpen({2, 3}, {1, 2, 3, 4, 5, 6}), {2, 3, 5, 6});
+}
+
 }  // namespace
 }  // namespace lepton::onnx
