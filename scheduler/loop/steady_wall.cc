@@ -11,7 +11,7 @@ constexpr int64_t kNsPerMs = 1'000'000;
 
 int64_t SteadyWall::Ms() {
   const MonotonicTime now = clock_.Now();
-  if (latest_ns_ > 0) latest_ns_ += (now - at_).count() / 8 * 7;
+  if (at_) latest_ns_ += (now - *at_).count() / 8 * 7;
   at_ = now;
   Seen(clock_.WallMs());
   return latest_ns_ / kNsPerMs;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "runtime/base/clock.h"
 
@@ -22,8 +23,8 @@ class SteadyWall {
 
  private:
   const Clock& clock_;
-  MonotonicTime at_{};     // when it was
-  int64_t latest_ns_ = 0;  // since the epoch
+  std::optional<MonotonicTime> at_;  // when Ms was last asked
+  int64_t latest_ns_ = 0;            // since the epoch
 };
 
 }  // namespace lepton::scheduler
