@@ -18,12 +18,14 @@ StopSignals::StopSignals() {
   fd_.Reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
-bool StopSignals::Wait(Deadline deadline) {
-  if (stopped_) return true;
-  pollfd item{fd_.get(), POLLIN, 0};
-  if (::poll(&item, 1, deadline.LeftMs()) > 0) {
-    signalfd_siginfo info;
-    stopped_ = ::read(fd_.get(), &info, sizeof(info)) == sizeof(info);
+bool StopSignals::Wait(Deadline deadline, int slice_ms) {
+  while (!stopped_) {
+    pollfd item{fd_.get(), POLLIN, 0};
+    if (::poll(&item, 1, deadline.LeftMs(slice_ms)) > 0) {
+      signalfd_siginfo info;
+      stopped_ = ::read(fd_.get(), &info, sizeof(info)) == sizeof(info);
+    }
+    if (deadline.Expired()) break;
   }
   return stopped_;
 }

@@ -11,7 +11,8 @@ class StopSignals {
  public:
   StopSignals();
   // True once a signal has come; waits for one at most until `deadline`.
-  bool Wait(Deadline deadline);
+  // poll(2) counts milliseconds in an int, so a long wait is one of slices.
+  bool Wait(Deadline deadline, int slice_ms = 1 << 30);
   bool stopped() const { return stopped_; }
 
  private:

@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <cstdlib>
 
@@ -8,6 +9,7 @@
 #include "cli/launch.h"
 #include "cli/output.h"
 #include "cli/run_state.h"
+#include "cli/signals.h"
 #include "cli/spec_file.h"
 #include "runtime/base/file.h"
 
@@ -81,6 +83,19 @@ TEST(ProgressLine, WhatIsOverInAMomentPrintsNothing) {
     progress.Show("digits STARTING  1 worker");
   }
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+}
+
+TEST(StopSignals, AWaitThatIsCutIntoSlicesEndsAtItsDeadlineOnly) {
+  sigset_t before;
+  ASSERT_EQ(::pthread_sigmask(SIG_BLOCK, nullptr, &before), 0);
+  StopSignals signals;
+  const auto begun = std::chrono::steady_clock::now();
+  EXPECT_FALSE(signals.Wait(Deadline::In(std::chrono::milliseconds(200)), /*slice_ms=*/10));
+  EXPECT_GE(std::chrono::steady_clock::now() - begun, std::chrono::milliseconds(200));
+  ASSERT_EQ(::raise(SIGTERM), 0);
+  EXPECT_TRUE(signals.Wait(Deadline::Never(), /*slice_ms=*/10));
+  EXPECT_TRUE(signals.stopped());
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 TEST(FollowJob, ResultLineCarriesTheDigestAndMetrics) {
