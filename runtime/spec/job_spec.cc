@@ -1,5 +1,6 @@
 #include "runtime/spec/job_spec.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/base/ids.h"
@@ -38,7 +39,9 @@ Result<JobKind> ReadKind(const json& document) {
 
 bool Has(const json& document, std::string_view object, std::string_view field) {
   const auto it = document.find(std::string(object));
-  return it != document.end() && it->is_object() && it->contains(std::string(field));
+  if (it == document.end() || !it->is_object()) return false;
+  const auto inner = it->find(std::string(field));
+  return inner != it->end() && !inner->is_null();
 }
 
 // Fields that belong to one kind only say so, rather than "unknown field".
@@ -55,6 +58,55 @@ Status CheckKindsOwnFields(const json& document, JobKind kind) {
     }
   }
   return Status::Ok();
+}
+
+// The paths of `all` that `given` does not have.
+void AddNotGiven(const json& all, const json& given, const std::string& path,
+                 std::vector<std::string>& to) {
+  for (const auto& [key, value] : all.items()) {
+    const json inner = given.is_object() ? given.value(key, json()) : json();
+    if (value.is_object()) {
+      AddNotGiven(value, inner, path + "." + key, to);
+    } else if (inner.is_null()) {
+      to.push_back(path + "." + key);
+    }
+  }
+}
+
+// See JobSpec::left_open.
+std::vector<std::string> LeftOpen(const json& document, const JobSpec& spec) {
+  std::vector<std::string> open;
+  const auto chosen = [&spec](std::string_view path) {
+    const std::vector<Dimension>& space = spec.search->space;
+    return std::any_of(space.begin(), space.end(),
+                       [path](const Dimension& d) { return d.path == path; });
+  };
+  if (chosen("model.arch") || chosen("model.style")) {
+    json given = document.value("model", json());
+    if (given.is_string()) given = {{"from", given}};
+    AddNotGiven(ModelSpecToJson(spec.model), given, "model", open);
+  }
+  if (chosen("optimizer.name") && !Has(document, "optimizer", "weight_decay")) {
+    open.emplace_back("optimizer.weight_decay");
+  }
+  const json checkpoint = document.value("checkpoint", json());
+  if (chosen("loss") && !Has(checkpoint, "keep_best", "metric")) {
+    open.emplace_back("checkpoint.keep_best.metric");
+    if (!Has(checkpoint, "keep_best", "mode")) open.emplace_back("checkpoint.keep_best.mode");
+  }
+  return open;
+}
+
+// Removes the field on a path, and objects that have no other.
+void Erase(json& object, std::string_view path) {
+  const size_t dot = path.find('.');
+  const std::string key(path.substr(0, dot));
+  if (!object.is_object() || !object.contains(key)) return;
+  if (dot != std::string_view::npos) {
+    Erase(object[key], path.substr(dot + 1));
+    if (!object[key].empty()) return;
+  }
+  object.erase(key);
 }
 
 Status CheckSearch(const JobSpec& spec) {
@@ -285,6 +337,7 @@ Result<JobSpec> JobSpecFromJson(const json& document) {
     }
   }
   if (spec.name.empty()) spec.name = DefaultName(spec);
+  if (spec.search) spec.left_open = LeftOpen(document, spec);
   LEPTON_RETURN_IF_ERROR(CheckTogether(spec));
   return spec;
 }
@@ -296,7 +349,9 @@ Result<JobSpec> ParseJobSpec(std::string_view text) {
 
 json JobSpecToJson(const JobSpec& spec) {
   JobSpec copy = spec;
-  return WriteFields([&](FieldVisitor& v) { Visit(v, copy, spec.kind); });
+  json document = WriteFields([&](FieldVisitor& v) { Visit(v, copy, spec.kind); });
+  for (const std::string& path : spec.left_open) Erase(document, path);
+  return document;
 }
 
 json JobSpecSchema() {
@@ -317,7 +372,7 @@ Result<JobSpec> ApplyTrial(const JobSpec& tune, const std::map<std::string, std:
     while (begin <= path.size()) {
       const size_t dot = std::min(path.find('.', begin), path.size());
       const std::string key = path.substr(begin, dot - begin);
-      if (!at->is_object() || !at->contains(key)) {
+      if (!at->is_object() && !at->is_null()) {
         return InvalidArgument(path + ": no such field in a train spec");
       }
       at = &(*at)[key];

@@ -188,6 +188,9 @@ struct JobSpec {
   std::optional<SearchSpec> search;    // kind tune
   std::optional<DistillSpec> distill;  // kind distill
   std::optional<BatchSpec> batch;      // kind batch
+  // Kind tune: paths of fields that were not given, and whose defaults are those of what a trial
+  // chooses: "model.block" where the space has model.arch. Documents leave them out.
+  std::vector<std::string> left_open;
 
   // What computes a logical shard: a worker, or parallel.tensor of them together. At most so many.
   int max_replicas() const {
@@ -207,9 +210,10 @@ Result<JobSpec> JobSpecFromJson(const nlohmann::json& document);
 // sake of older journals: metrics that are reported, dimensions that a trial can have, a back-end
 // that there is for the device.
 Status CheckSubmission(const JobSpec& spec);
-// All fields, defaults filled in; JobSpecFromJson gives an equal spec back.
+// All fields but those left open, defaults filled in; JobSpecFromJson gives an equal spec back.
 nlohmann::json JobSpecToJson(const JobSpec& spec);
-// The template with a trial's values put on their paths, re-validated; kind train, no search.
+// The template with a trial's values put on their paths, re-validated; kind train, no search. What
+// the template left open follows those values.
 Result<JobSpec> ApplyTrial(const JobSpec& tune, const std::map<std::string, std::string>& values);
 // Trials at both ends of every dimension, and with each of its choices, by the fields' paths.
 std::vector<std::map<std::string, std::string>> TrialCorners(const SearchSpec& search);

@@ -228,7 +228,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"{kind: tune, dataset: digits}", "search.space: must name"},
         Refusal{
             "{kind: tune, dataset: digits, search: {space: {optimizer.rate: {uniform: [0, 1]}}}}",
-            "optimizer.rate: no such field"},
+            "optimizer.rate: unknown field"},
         Refusal{"{kind: tune, dataset: digits, search: {space: {optimizer.lr: {uniform: [0, 1]}}}}",
                 "optimizer.lr: 0"},
         Refusal{"{kind: tune, dataset: digits, search: {space: {optimizer.lr: {normal: [0, 1]}}}}",
@@ -333,6 +333,91 @@ TEST(JobSpec, ApplyTrialSetsNestedFieldsAndRevalidates) {
   EXPECT_EQ(trial->model.hidden, std::vector<int64_t>{32});
   EXPECT_EQ(trial->optimizer.lr, 0.5);
   EXPECT_FALSE(ApplyTrial(*tune, {{"optimizer.lr", "-1"}}).ok());
+}
+
+// A tune of these, with a trial's values, as the journal gives it back.
+Result<JobSpec> Trial(const std::string& fields, const std::map<std::string, std::string>& values) {
+  const Result<JobSpec> tune = ParseJobSpec("{kind: tune, dataset: d, " + fields + "}");
+  if (!tune.ok()) return tune.status();
+  const Result<JobSpec> stored = JobSpecFromJson(JobSpecToJson(*tune));
+  if (!stored.ok()) return stored.status();
+  EXPECT_EQ(JobSpecToJson(*stored), JobSpecToJson(*tune));
+  return ApplyTrial(*stored, values);
+}
+
+TEST(JobSpec, ATrialHasTheDefaultsOfItsOwnArchitecture) {
+  const std::string search =
+      ", search: {space: {model.arch: {choice: [resnet18, resnet34, resnet50]}}}";
+  const auto trial = [&](const std::string& model, const char* arch) {
+    const Result<JobSpec> spec =
+        Trial("model: {arch: resnet18" + model + "}" + search, {{"model.arch", arch}});
+    EXPECT_TRUE(spec.ok()) << spec.status().ToString();
+    return spec.ok() ? spec->model : ModelSpec();
+  };
+  EXPECT_EQ(trial("", "\"resnet50\"").resnet.block, "bottleneck");
+  EXPECT_EQ(trial("", "\"resnet50\"").resnet.widths.back(), 2048);
+  EXPECT_EQ(trial("", "\"resnet34\"").resnet.depths, (std::vector<int64_t>{3, 4, 6, 3}));
+  EXPECT_EQ(trial("", "\"resnet18\"").resnet.depths, (std::vector<int64_t>{2, 2, 2, 2}));
+  // What the template says holds, be it the default of its own architecture or not.
+  const ModelSpec given = trial(", dropout: 0.5, depths: [2, 2, 2, 2]", "\"resnet50\"");
+  EXPECT_EQ(given.resnet.depths, (std::vector<int64_t>{2, 2, 2, 2}));
+  EXPECT_EQ(given.resnet.block, "bottleneck");
+  EXPECT_EQ(given.dropout, 0.5);
+}
+
+TEST(JobSpec, ASearchMayChooseAmongArchitecturesThatHaveOtherFields) {
+  const std::string search =
+      "search: {space: {model.arch: {choice: [mlp, vit]}, model.dropout: {uniform: [0, 0.5]}}}";
+  const Result<JobSpec> vit = Trial(search, {{"model.arch", "\"vit\""}, {"model.dropout", "0.25"}});
+  ASSERT_TRUE(vit.ok()) << vit.status().ToString();
+  EXPECT_EQ(vit->model.arch, "vit");
+  EXPECT_EQ(vit->model.activation, "gelu");
+  EXPECT_EQ(vit->model.dropout, 0.25);
+  EXPECT_THAT(Trial("model: {hidden: [16]}, " + search, {}).status().message(),
+              HasSubstr("model.hidden: belongs to arch mlp, but arch is vit"));
+}
+
+TEST(JobSpec, ATrialHasTheDefaultsOfItsOwnStyle) {
+  const auto trial = [](const std::string& model, const char* style) {
+    const Result<JobSpec> spec =
+        Trial("model: {arch: transformer, layers: 2" + model +
+                  "}, search: {space: {model.style: {choice: [gpt2, llama, bert, qwen2]}}}",
+              {{"model.style", style}});
+    EXPECT_TRUE(spec.ok()) << spec.status().ToString();
+    return spec.ok() ? spec->model : ModelSpec();
+  };
+  EXPECT_FALSE(trial("", "\"llama\"").transformer.tied);
+  EXPECT_EQ(trial("", "\"llama\"").activation, "silu");
+  EXPECT_EQ(trial("", "\"llama\"").transformer.layers, 2);
+  EXPECT_EQ(trial("", "\"bert\"").transformer.token_types, 2);
+  EXPECT_EQ(trial("", "\"bert\"").transformer.pool, "first");
+  EXPECT_EQ(trial("", "\"qwen2\"").transformer.rope.base, 1e6);
+  EXPECT_TRUE(trial(", tied: true", "\"llama\"").transformer.tied);
+  const ModelSpec rope = trial(", rope: {factor: 2}", "\"qwen2\"");
+  EXPECT_EQ(rope.transformer.rope.base, 1e6);
+  EXPECT_EQ(rope.transformer.rope.factor, 2);
+}
+
+TEST(JobSpec, ATrialHasTheDefaultsOfItsOwnOptimizerAndLoss) {
+  const std::string search = "search: {space: {optimizer.name: {choice: [adamw, sgd]}}}";
+  EXPECT_EQ(Trial(search, {{"optimizer.name", "\"sgd\""}})->optimizer.weight_decay, 0);
+  EXPECT_EQ(Trial(search, {{"optimizer.name", "\"adamw\""}})->optimizer.weight_decay, 0.01);
+  EXPECT_EQ(Trial("optimizer: {name: adamw, weight_decay: 0.01}, " + search,
+                  {{"optimizer.name", "\"sgd\""}})
+                ->optimizer.weight_decay,
+            0.01);
+  EXPECT_EQ(
+      Trial("optimizer: sgd, " + search, {{"optimizer.name", "\"adamw\""}})->optimizer.weight_decay,
+      0.01);
+  const std::string losses = "search: {space: {loss: {choice: [cross_entropy, mse]}}}";
+  const Result<JobSpec> mse = Trial(losses, {{"loss", "\"mse\""}});
+  ASSERT_TRUE(mse.ok()) << mse.status().ToString();
+  EXPECT_EQ(mse->checkpoint.keep_best.metric, "validation/loss");
+  EXPECT_EQ(mse->checkpoint.keep_best.mode, "min");
+  const Result<JobSpec> given =
+      Trial("checkpoint: {keep_best: {metric: train/loss, mode: min}}, " + losses,
+            {{"loss", "\"cross_entropy\""}});
+  EXPECT_EQ(given->checkpoint.keep_best.metric, "train/loss");
 }
 
 TEST(JobSpec, SchemaDescribesEveryField) {
