@@ -256,13 +256,14 @@ class EmbeddedRun {
 
   int Finish(const json& job) {
     Status saved = SaveResults(*client_, job, folder_);
-    if (saved.ok() && options_.onnx && Text(job, "result.manifest") != "-") {
-      saved =
-          ExportModel(*client_, "/v1/jobs/" + UrlEncode(Text(job, "id")), folder_ / "model.onnx");
+    // Without a manifest the job made no model: one that lies in the folder is an earlier run's.
+    const bool model = Text(job, "result.manifest") != "-";
+    const std::string base = "/v1/jobs/" + UrlEncode(Text(job, "id"));
+    if (saved.ok() && model && options_.onnx) {
+      saved = ExportModel(*client_, base, folder_ / "model.onnx");
     }
-    if (saved.ok() && HasFolderForm(ModelArch())) {
-      saved =
-          ExportModelFolder(*client_, "/v1/jobs/" + UrlEncode(Text(job, "id")), folder_ / "model");
+    if (saved.ok() && model && HasFolderForm(ModelArch())) {
+      saved = ExportModelFolder(*client_, base, folder_ / "model");
     }
     if (!saved.ok()) return Fail(saved.WithContext("results"));
     const auto ranks = static_cast<size_t>(Number(job, "group.ranks"));

@@ -187,6 +187,39 @@ class Run(unittest.TestCase):
         self.assertIn("epochs: -1 is out of range", done.stderr)
 
     def test_a_failed_job_is_the_runs_status(self):
+        done = lepton("run", self.spec(epochs=500_000, deadline="1s"), "--workers", 1, cwd=self.folder)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("job FAILED: deadline: not done within 1 s", done.stderr)
+
+    def test_what_makes_no_model_ends_as_it_does_beside_an_earlier_one(self):
+        fields = {"dataset": {"uri": f"file://{DATA}/README.md", "format": "text", "tokenizer": "bytes",
+                              "context": 16},
+                  "model": {"arch": "transformer", "layers": 1, "heads": 2, "width": 8},
+                  "loss": "next_token"}
+        done = lepton("run", self.spec(epochs=1, **fields), "--workers", 1, cwd=self.folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        out = self.folder / "lepton-runs/test"
+        weights = (out / "model/model.safetensors").read_bytes()
+        failed = lepton("run", self.spec(epochs=500_000, deadline="1s", **fields), "--workers", 1,
+                        cwd=self.folder)
+        self.assertEqual(failed.returncode, 1, failed.stderr)
+        self.assertIn("job FAILED: deadline: not done within 1 s", failed.stderr)
+        stopped = subprocess.Popen([LEPTON, "run", str(self.spec(epochs=500_000, **fields)), "--workers", "1"],
+                                   cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: processes("task --task run.", self.folder), 30, "the job's tasks")
+        time.sleep(0.5)
+        stopped.send_signal(signal.SIGINT)
+        _, says = stopped.communicate(timeout=15)
+        self.assertEqual(stopped.returncode, 3, says)
+        self.assertRegex(says, r"`lepton run .* --resume` goes on")
+        path = self.folder / "check.json"
+        path.write_text(json.dumps({"name": "test", "kind": "evaluate", "dataset": fields["dataset"],
+                                    "loss": "next_token", "model": {"from": "./lepton-runs/test"}}))
+        seen = lepton("run", path, "--workers", 1, cwd=self.folder)
+        self.assertEqual(seen.returncode, 0, seen.stderr)
+        self.assertEqual((out / "model/model.safetensors").read_bytes(), weights)
+
+    def test_a_refused_job_is_the_runs_status(self):
         done = lepton("run", self.spec(dataset={"uri": f"file://{DATA}/digits.csv", "label": "none"}),
                       cwd=self.folder)
         self.assertEqual(done.returncode, 2, done.stderr)
