@@ -38,17 +38,25 @@ struct Pool {
     if (!stopped) asio::post(executor, std::forward<Work>(work));
   }
 
-  // The idle connection used last, or null.
+  // The idle connection used last, or null: the caller opens one. Before that, those of all servers
+  // that are of no use any more go: one that has moved is never asked for by its old address again.
   std::shared_ptr<ClientConnection> Take(const Host& host) {
     std::lock_guard lock(mutex);
-    auto& list = idle[host];
-    if (list.empty()) return nullptr;
     const auto now = std::chrono::steady_clock::now();
-    while (!list.empty() && now - list.front().since > kMaxIdle) list.erase(list.begin());
-    if (list.empty()) return nullptr;
-    auto connection = std::move(list.back().connection);
-    list.pop_back();
-    return connection;
+    const auto list = idle.find(host);
+    if (list != idle.end() && !list->second.empty() &&
+        now - list->second.back().since <= kMaxIdle) {
+      auto connection = std::move(list->second.back().connection);
+      list->second.pop_back();
+      return connection;
+    }
+    for (auto& [other, kept] : idle) {
+      std::erase_if(kept, [now](const Idle& one) {
+        return now - one.since > kMaxIdle || !one.connection->StillOpen();
+      });
+    }
+    std::erase_if(idle, [](const auto& entry) { return entry.second.empty(); });
+    return nullptr;
   }
   // False when there is no room: the caller closes it.
   bool Give(const Host& host, std::shared_ptr<ClientConnection> connection) {

@@ -195,6 +195,7 @@ void ClientConnection::FinishExchange(Status status) {
     answer.response.body = std::move(message.body());
   }
   if (!reusable_) Close();
+  if (!writing_) std::string().swap(out_);
   on_bytes_ = nullptr;
   std::exchange(done_, nullptr)(std::move(answer));
 }

@@ -363,6 +363,20 @@ TEST(AsyncHttpClient, TimesOutAndCancels) {
   late();
 }
 
+TEST(AsyncHttpClient, LetsConnectionsOfServersThatAreGoneGo) {
+  auto client = AsyncClient::Make();
+  size_t after_first = 0;
+  for (int i = 0; i < 20; ++i) {
+    auto server = StartServer(EchoHandler);  // on another port than the last one
+    Results results;
+    client->Call("127.0.0.1", server->port(), Get("/"), seconds(5), results.Slot());
+    ASSERT_TRUE(results.Wait(1)[0].ok());
+    server.reset();
+    if (i == 0) after_first = OpenDescriptors();
+  }
+  EXPECT_EQ(OpenDescriptors(), after_first);
+}
+
 TEST(AsyncHttpClient, ReplacesAStaleConnection) {
   auto client = AsyncClient::Make();
   ServerOptions options;
