@@ -164,17 +164,24 @@ void Session::PostResponse(uint64_t exchange, Response response) {
 
 void Session::PostStreamHead(uint64_t exchange, int status, Headers headers,
                              std::shared_ptr<SessionStream> stream) {
-  Post([exchange, status, headers = std::move(headers),
-        weak = std::weak_ptr(stream)](Session& session) {
-    if (session.exchange_ != exchange || session.state_ != State::kHandling) return;
-    if (session.eof_) return session.Close();
+  const auto start = [self = shared_from_this(), exchange, status, headers = std::move(headers),
+                      weak = std::weak_ptr(stream)] {
+    Session& session = *self;
+    const bool waits = session.exchange_ == exchange && session.state_ == State::kHandling;
+    if (!waits || session.eof_) {
+      // The client left meanwhile: whoever writes must learn it.
+      if (const auto stream = weak.lock()) stream->open_ = false;
+      if (waits) session.Close();
+      return;
+    }
     session.state_ = State::kStreaming;
     session.stream_ = weak;
     // Without chunks the end of an HTTP/1.0 answer is the end of the connection.
     if (session.core_->stopping || session.http10_) session.keep_alive_ = false;
     session.chunked_ = !session.http10_;
     session.Enqueue(session.Head(status, headers, std::nullopt, session.chunked_));
-  });
+  };
+  core_->Post(transport_->socket().get_executor(), start);
 }
 
 void Session::PostStreamBytes(uint64_t exchange, std::string bytes) {

@@ -2,6 +2,7 @@
 #include "runtime/http/server.h"
 
 #include <atomic>
+#include <condition_variable>
 #include <thread>
 
 #include "tests/runtime/http/http_test_support.h"
@@ -49,6 +50,26 @@ TEST(HttpServer, AnswersSixtyFourClientsAtOnce) {
   }
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(right, 64 * 20);
+}
+
+TEST(HttpServer, AStreamWhoseClientLeftAsItStartedIsNotOpen) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::shared_ptr<Stream> stream;
+  auto server = StartServer([&](Request, const ResponderPtr& responder) {
+    std::this_thread::sleep_for(milliseconds(50));  // the client's end waits for this thread
+    std::lock_guard lock(mutex);
+    stream = responder->StartStream(200, {});
+    changed.notify_all();
+  });
+  RawSocket socket(server->port());
+  socket.Send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+  socket.Close();
+  std::unique_lock lock(mutex);
+  ASSERT_TRUE(changed.wait_for(lock, seconds(5), [&] { return stream != nullptr; }));
+  const Deadline deadline = Deadline::In(seconds(2));
+  while (stream->open() && !deadline.Expired()) std::this_thread::sleep_for(milliseconds(1));
+  EXPECT_FALSE(stream->open());
 }
 
 TEST(HttpServer, DecodesTargetsAndHeaders) {
