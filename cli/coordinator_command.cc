@@ -24,7 +24,7 @@ constexpr Flag kFlags[] = {
     {"link.port", "Port that workers connect to; 0 picks one [7601]"},
     {"tls.cert", "PEM certificate chain: HTTPS"},
     {"tls.key", "PEM key of it"},
-    {"file_roots", "Folders that file:// URIs may read, separated by ':' [. and the data folder]"},
+    {"file_roots", "Folders that file:// URIs may read, separated by ':'; not the data folder [.]"},
     {"require_auth", "Demand an API key even on loopback [false]"},
     {"max_body", "Largest HTTP body [64MiB]"},
     {"history.log_limit", "Log kept of a job; its oldest lines go first [64MiB]"},

@@ -175,8 +175,8 @@ Status CoordinatorImpl::OpenLink(const wire::ServerKey& key) {
 
 Status CoordinatorImpl::OpenHttp() {
   api::ApiOptions options;
-  options.file_roots = options_.file_roots;
-  if (options.file_roots.empty()) options.file_roots = {fs::current_path(), options_.data_dir};
+  options.file_roots = {options_.file_roots, options_.data_dir};
+  if (options.file_roots.folders.empty()) options.file_roots.folders = {fs::current_path()};
   options.require_auth = options_.require_auth || !api::IsLoopback(options_.http_address);
   api::ApiParts parts{
       .loop = *loop_,

@@ -32,8 +32,8 @@ struct CoordinatorOptions {
   std::string link_address = "127.0.0.1";
   uint16_t link_port = 0;
 
-  // Folders that file:// URIs in job specs may read, after symlinks are resolved. Empty: the
-  // current folder and data_dir.
+  // Folders that file:// URIs in job specs may read, after symlinks are resolved; never data_dir,
+  // which has the pool's keys, but for folders in it that are named. Empty: the current folder.
   std::vector<std::filesystem::path> file_roots;
   // Demand an API key on every route but the health checks. Implied as soon as one key exists and
   // by any HTTP address other than loopback.

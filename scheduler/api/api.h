@@ -19,6 +19,7 @@
 #include "runtime/http/http.h"
 #include "runtime/http/router.h"
 #include "scheduler/api/auth.h"
+#include "scheduler/api/file_uri.h"
 #include "scheduler/api/import_board.h"
 #include "scheduler/api/model_tools.h"
 #include "scheduler/api/routes.h"
@@ -51,7 +52,7 @@ struct ApiParts {
 };
 
 struct ApiOptions {
-  std::vector<std::filesystem::path> file_roots;
+  FileRoots file_roots;
   bool require_auth = false;  // also while no key exists
   size_t max_import_bytes = size_t{1} << 30;
 };

@@ -47,18 +47,21 @@ bool IsWithin(const fs::path& path, const fs::path& root) {
   return std::mismatch(root.begin(), root.end(), path.begin(), path.end()).first == root.end();
 }
 
-bool IsWithinAny(const fs::path& path, const std::vector<fs::path>& roots) {
-  return std::any_of(roots.begin(), roots.end(), [&](const fs::path& root) {
-    std::error_code error;
+bool IsAllowed(const fs::path& path, const FileRoots& roots) {
+  std::error_code error;
+  const fs::path closed = roots.but_not.empty() ? fs::path() : fs::canonical(roots.but_not, error);
+  const bool guarded = !roots.but_not.empty() && !error && IsWithin(path, closed);
+  return std::any_of(roots.folders.begin(), roots.folders.end(), [&](const fs::path& root) {
     const fs::path canonical = fs::canonical(root, error);
-    return !error && IsWithin(path, canonical);
+    if (error || !IsWithin(path, canonical)) return false;
+    return !guarded || (canonical != closed && IsWithin(canonical, closed));
   });
 }
 
-std::string Listed(const std::vector<fs::path>& roots) {
+std::string Listed(const FileRoots& roots) {
   std::string text;
-  for (const auto& root : roots) text += (text.empty() ? "" : ", ") + root.string();
-  return text;
+  for (const auto& root : roots.folders) text += (text.empty() ? "" : ", ") + root.string();
+  return roots.but_not.empty() ? text : text + ", but not " + roots.but_not.string();
 }
 
 }  // namespace
@@ -82,7 +85,7 @@ Result<fs::path> PathOfFileUri(std::string_view field, std::string_view uri) {
 }
 
 Result<ConfinedFile> OpenConfined(std::string_view field, std::string_view uri,
-                                  const std::vector<fs::path>& roots) {
+                                  const FileRoots& roots) {
   LEPTON_ASSIGN_OR_RETURN(const fs::path path, PathOfFileUri(field, uri));
   const Status outside = PermissionDenied(fmt::format(
       "{}: {} is outside of the folders that specs may read ({}): move the file there, upload it "
@@ -90,7 +93,7 @@ Result<ConfinedFile> OpenConfined(std::string_view field, std::string_view uri,
       field, path.string(), Listed(roots)));
   std::error_code error;
   const fs::path real = fs::weakly_canonical(path, error);
-  if (error || !IsWithinAny(real, roots)) return outside;
+  if (error || !IsAllowed(real, roots)) return outside;
 
   // A link could be swapped between the check above and the open, so the file that was opened is
   // checked again. O_NONBLOCK: opening a FIFO must not hang.
@@ -99,7 +102,7 @@ Result<ConfinedFile> OpenConfined(std::string_view field, std::string_view uri,
   file.fd.Reset(::open(real.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW));
   if (!file.fd.valid()) return ErrnoStatus(errno, file.path).WithContext(field);
   const fs::path opened = fs::read_symlink(fmt::format("/proc/self/fd/{}", file.fd.get()), error);
-  if (error || !IsWithinAny(opened, roots)) return outside;
+  if (error || !IsAllowed(opened, roots)) return outside;
   struct stat info {};
   if (::fstat(file.fd.get(), &info) != 0) return ErrnoStatus(errno, "fstat").WithContext(field);
   file.folder = S_ISDIR(info.st_mode);
@@ -111,7 +114,7 @@ Result<ConfinedFile> OpenConfined(std::string_view field, std::string_view uri,
 }
 
 Result<std::string> ReadConfinedFile(std::string_view field, std::string_view uri,
-                                     const std::vector<fs::path>& roots, size_t limit_bytes) {
+                                     const FileRoots& roots, size_t limit_bytes) {
   LEPTON_ASSIGN_OR_RETURN(ConfinedFile file, OpenConfined(field, uri, roots));
   if (file.folder) {
     return InvalidArgument(fmt::format("{}: {} is a folder, not a file", field, file.path));

@@ -16,6 +16,13 @@ namespace lepton::api {
 // starts every message: "dataset.uri".
 Result<std::filesystem::path> PathOfFileUri(std::string_view field, std::string_view uri);
 
+// Folders that callers may have read.
+struct FileRoots {
+  std::vector<std::filesystem::path> folders;
+  // Not this one, which has the pool's keys; but roots that were put into it. Empty: none.
+  std::filesystem::path but_not = {};
+};
+
 struct ConfinedFile {
   UniqueFd fd;
   std::string path;  // as the URI has it
@@ -25,11 +32,10 @@ struct ConfinedFile {
 // that is outside of every root, whether or not it exists, so that the answer tells nothing about
 // files elsewhere; kNotFound inside a root.
 Result<ConfinedFile> OpenConfined(std::string_view field, std::string_view uri,
-                                  const std::vector<std::filesystem::path>& roots);
+                                  const FileRoots& roots);
 
 // The bytes of such a file; kResourceExhausted above `limit_bytes`.
 Result<std::string> ReadConfinedFile(std::string_view field, std::string_view uri,
-                                     const std::vector<std::filesystem::path>& roots,
-                                     size_t limit_bytes);
+                                     const FileRoots& roots, size_t limit_bytes);
 
 }  // namespace lepton::api

@@ -34,7 +34,7 @@ Result<References> FindReferences(const scheduler::State& state, const spec::Job
 bool Imports(const spec::JobSpec& spec, const References& references);
 
 struct InputLimits {
-  std::vector<std::filesystem::path> file_roots;
+  FileRoots file_roots;
   size_t max_import_bytes = size_t{1} << 30;  // of a table, which is parsed in memory
   std::function<bool(const storage::ImportProgress&)> progress = {};  // as an import's
 };

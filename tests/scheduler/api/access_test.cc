@@ -31,20 +31,31 @@ std::string PathOf(std::string_view pattern) {
   return path;
 }
 
-// The status of GET /v1/jobs with this Host header.
-std::string StatusWithHost(TestCluster& cluster, const std::string& host) {
+// The status of the answer to these bytes, which are sent one `pause` after the other; empty: none
+// came within 5 s.
+std::string StatusOf(TestCluster& cluster, const std::string& head, const std::string& body = "",
+                     Duration pause = {}) {
   const UniqueFd fd(::socket(AF_INET, SOCK_STREAM, 0));
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(cluster.coordinator().http_port());
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) return "";
-  const std::string request =
-      "GET /v1/jobs HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n";
-  EXPECT_TRUE(WriteAll(fd.get(), request).ok());
+  const timeval patience{5, 0};
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  EXPECT_TRUE(WriteAll(fd.get(), head + "\r\n\r\n").ok());
+  for (const char c : body) {
+    std::this_thread::sleep_for(pause);
+    if (::send(fd.get(), &c, 1, MSG_NOSIGNAL) != 1) break;
+  }
   std::string answer(12, '\0');
   const ssize_t got = ::recv(fd.get(), answer.data(), answer.size(), MSG_WAITALL);
   return got == 12 ? answer.substr(9) : "";
+}
+
+// The status of GET /v1/jobs with this Host header.
+std::string StatusWithHost(TestCluster& cluster, const std::string& host) {
+  return StatusOf(cluster, "GET /v1/jobs HTTP/1.1\r\nHost: " + host + "\r\nConnection: close");
 }
 
 std::string NewKey(TestCluster& cluster, const std::vector<std::string>& scopes,
@@ -220,6 +231,16 @@ TEST(AccessTest, UnknownPathsAndMethodsAreProblems) {
 TEST(AccessTest, ABodyOverTheLimitIs413) {
   TestCluster cluster([](CoordinatorOptions& options) { options.max_body_bytes = 1000; });
   EXPECT_EQ(cluster.Call("POST", "/v1/datasets/x", std::string(2000, 'a')).status, 413);
+}
+
+TEST(AccessTest, TheDataFolderIsNotReadForAnybody) {
+  TestCluster cluster;
+  const std::string data = "file://" + cluster.options().data_dir.string();
+  for (const char* file : {"/server.key", "/pool.key", "/metadata/CURRENT", "/missing"}) {
+    const Answer answer =
+        cluster.Call("POST", "/v1/datasets/x?format=text&uri=" + data + file, "", {});
+    EXPECT_EQ(answer.status, 403) << file << ": " << answer.body;
+  }
 }
 
 TEST(AccessTest, ThePageAndTheMetricsAreServed) {

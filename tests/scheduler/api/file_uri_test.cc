@@ -23,7 +23,7 @@ class FileUriTest : public testing::Test {
     ASSERT_TRUE(WriteFileAtomic(folder_.path() / "root2" / "x", "x").ok());
   }
   Result<std::string> Read(const std::string& uri, size_t limit = 1000) {
-    return ReadConfinedFile("dataset.uri", uri, {root_}, limit);
+    return ReadConfinedFile("dataset.uri", uri, {{root_}}, limit);
   }
   std::string Uri(const fs::path& path) { return "file://" + path.string(); }
 
@@ -58,6 +58,26 @@ TEST_F(FileUriTest, NothingOutsideIsReadAndNothingIsToldAboutIt) {
   }
 }
 
+TEST_F(FileUriTest, TheFolderThatIsTakenOutIsReadOnlyWhereItIsNamed) {
+  const fs::path data = root_ / "data";
+  fs::create_directories(data / "files");
+  ASSERT_TRUE(WriteFileAtomic(data / "server.key", "secret").ok());
+  ASSERT_TRUE(WriteFileAtomic(data / "files" / "x", "given").ok());
+  fs::create_symlink(data / "server.key", root_ / "link");
+  const auto code = [&](const FileRoots& roots, const fs::path& path) {
+    return ReadConfinedFile("dataset.uri", Uri(path), roots, 1000).status().code();
+  };
+  for (const FileRoots& roots : {FileRoots{{root_}, data}, FileRoots{{data}, data},
+                                 FileRoots{{root_, data / "files"}, data}}) {
+    EXPECT_EQ(code(roots, data / "server.key"), StatusCode::kPermissionDenied);
+    EXPECT_EQ(code(roots, data / "missing"), StatusCode::kPermissionDenied);
+    EXPECT_EQ(code(roots, root_ / "link"), StatusCode::kPermissionDenied);
+  }
+  EXPECT_EQ(code({{root_}, data}, data / "files" / "x"), StatusCode::kPermissionDenied);
+  EXPECT_EQ(code({{root_, data / "files"}, data}, data / "files" / "x"), StatusCode::kOk);
+  EXPECT_EQ(code({{root_}, data}, root_ / "in%20side.csv"), StatusCode::kOk);
+}
+
 TEST_F(FileUriTest, WhatIsNoRegularFileIsRefused) {
   EXPECT_EQ(Read(Uri(root_ / "missing")).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(Read(Uri(root_ / "sub")).status().code(), StatusCode::kInvalidArgument);
@@ -67,13 +87,13 @@ TEST_F(FileUriTest, WhatIsNoRegularFileIsRefused) {
 }
 
 TEST_F(FileUriTest, FoldersAreConfinedLikeFiles) {
-  const auto inside = OpenConfined("dataset.uri", Uri(root_ / "sub"), {root_});
+  const auto inside = OpenConfined("dataset.uri", Uri(root_ / "sub"), {{root_}});
   ASSERT_TRUE(inside.ok()) << inside.status().ToString();
   EXPECT_TRUE(inside->folder);
   fs::create_symlink(folder_.path() / "outside", root_ / "leads-out");
-  EXPECT_EQ(OpenConfined("dataset.uri", Uri(root_ / "leads-out"), {root_}).status().code(),
+  EXPECT_EQ(OpenConfined("dataset.uri", Uri(root_ / "leads-out"), {{root_}}).status().code(),
             StatusCode::kPermissionDenied);
-  const auto tokenizer = ReadConfinedFile("dataset.tokenizer", "file:///etc/passwd", {root_}, 10);
+  const auto tokenizer = ReadConfinedFile("dataset.tokenizer", "file:///etc/passwd", {{root_}}, 10);
   EXPECT_THAT(tokenizer.status().message(), testing::StartsWith("dataset.tokenizer: "));
 }
 
