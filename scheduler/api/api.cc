@@ -4,6 +4,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <array>
 
 #include "runtime/base/json.h"
 #include "runtime/base/metrics.h"
@@ -13,14 +14,23 @@
 namespace lepton::api {
 namespace {
 
+// Methods that no route has are one, or anybody could make a series of each.
+std::string MethodLabel(const std::string& method) {
+  constexpr std::array<std::string_view, 7> kMethods = {"GET",   "HEAD",   "POST",   "PUT",
+                                                        "PATCH", "DELETE", "OPTIONS"};
+  return std::find(kMethods.begin(), kMethods.end(), method) != kMethods.end() ? method : "other";
+}
+
 // Counts and logs the answer on its way out.
 class CountedResponder final : public http::Responder {
  public:
   CountedResponder(http::ResponderPtr inner, const http::Request& request, std::string route)
       : inner_(std::move(inner)),
-        line_(fmt::format("{} {}", request.method, request.path)),
+        // The target as it was sent: decoded, it could hold a line's end.
+        line_(fmt::format("{} {}", request.method,
+                          request.target.substr(0, request.target.find_first_of("?#")))),
         peer_(request.peer),
-        method_(request.method),
+        method_(MethodLabel(request.method)),
         route_(std::move(route)),
         start_(RealClock().Now()) {}
 

@@ -243,6 +243,24 @@ TEST(AccessTest, TheDataFolderIsNotReadForAnybody) {
   }
 }
 
+TEST(AccessTest, MethodsThatNoRouteHasAreCountedTogether) {
+  TestCluster cluster;
+  const auto series = [&] {
+    const std::string text = cluster.Get("/metrics").body;
+    size_t count = 0;
+    for (size_t at = 0; (at = text.find("lepton_http_requests_total{", at)) != text.npos; ++at) {
+      ++count;
+    }
+    return count;
+  };
+  series();
+  const size_t before = series();
+  for (int i = 0; i < 50; ++i) {
+    EXPECT_EQ(cluster.Call("M" + std::to_string(i), "/v1/jobs").status, 405);
+  }
+  EXPECT_LE(series(), before + 1);
+}
+
 TEST(AccessTest, ThePageAndTheMetricsAreServed) {
   TestCluster cluster;
   const Answer page = cluster.Get("/");
