@@ -203,6 +203,7 @@ Status CoordinatorImpl::OpenHttp() {
   server.threads = options_.http_threads;
   server.max_body_bytes =
       options_.max_body_bytes > 0 ? options_.max_body_bytes : std::numeric_limits<size_t>::max();
+  server.refuse = [this](http::Request& head) { return api_->Refuse(head); };
   server.tls_certificate_file = options_.tls_certificate_file;
   server.tls_key_file = options_.tls_key_file;
   LEPTON_ASSIGN_OR_RETURN(

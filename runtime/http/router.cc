@@ -137,32 +137,32 @@ const Route* Router::Find(Request& request, std::vector<std::string>* allow) con
   return &routes_[best];
 }
 
-void Router::Handle(Request request, ResponderPtr responder) const {
+std::optional<Response> Router::Refuse(Request& request, const Route** found) const {
   std::vector<std::string> allow;
   const Route* route = Find(request, &allow);
-  if (route == nullptr) {
-    const int status = allow.empty() ? 404 : 405;
-    Response response =
-        fallback_ ? fallback_(request, status)
-        : status == 404
-            ? HttpProblem(404, "NOT_FOUND", request.path + ": no such resource")
-            : HttpProblem(405, "INVALID_ARGUMENT",
-                          request.path + ": " + request.method + " is not possible here");
-    if (status == 405) {
-      std::sort(allow.begin(), allow.end());
-      allow.erase(std::unique(allow.begin(), allow.end()), allow.end());
-      std::string list;
-      for (const std::string& method : allow) list += (list.empty() ? "" : ", ") + method;
-      response.headers.emplace("Allow", list);
-    }
-    responder->Send(std::move(response));
-    return;
+  if (found != nullptr) *found = route;
+  if (route != nullptr) return guard_ ? guard_(*route, request) : std::nullopt;
+  const int status = allow.empty() ? 404 : 405;
+  Response response =
+      fallback_       ? fallback_(request, status)
+      : status == 404 ? HttpProblem(404, "NOT_FOUND", request.path + ": no such resource")
+                      : HttpProblem(405, "INVALID_ARGUMENT",
+                                    request.path + ": " + request.method + " is not possible here");
+  if (status == 405) {
+    std::sort(allow.begin(), allow.end());
+    allow.erase(std::unique(allow.begin(), allow.end()), allow.end());
+    std::string list;
+    for (const std::string& method : allow) list += (list.empty() ? "" : ", ") + method;
+    response.headers.emplace("Allow", list);
   }
-  if (guard_) {
-    if (std::optional<Response> refusal = guard_(*route, request)) {
-      responder->Send(std::move(*refusal));
-      return;
-    }
+  return response;
+}
+
+void Router::Handle(Request request, ResponderPtr responder) const {
+  const Route* route = nullptr;
+  if (std::optional<Response> refusal = Refuse(request, &route)) {
+    responder->Send(*std::move(refusal));
+    return;
   }
   route->handler(std::move(request), std::move(responder));
 }

@@ -1,6 +1,6 @@
 // Routes requests by method and path. The table is data: the API makes its OpenAPI document from
-// the same rows that it serves. Threads: immutable after construction; Handle and Find from any
-// thread.
+// the same rows that it serves. Threads: immutable after construction; Handle, Refuse and Find from
+// any thread.
 #pragma once
 
 #include "runtime/http/http.h"
@@ -37,6 +37,9 @@ class Router {
 
   // 404 when no pattern has this path, 405 with Allow when one has it under other methods.
   void Handle(Request request, ResponderPtr responder) const;
+  // What Handle would refuse for the request's head alone: ServerOptions::refuse. `found` gets the
+  // route.
+  std::optional<Response> Refuse(Request& request, const Route** found = nullptr) const;
   // The row for this request, its placeholders put into request.params; null if none. `allow` gets
   // the methods that the path does have.
   const Route* Find(Request& request, std::vector<std::string>* allow = nullptr) const;

@@ -14,13 +14,17 @@ struct ServerOptions {
   uint16_t port = 0;  // 0 picks one
   int threads = 2;
   size_t max_body_bytes = size_t{64} << 20;          // over it: 413
-  size_t max_header_bytes = size_t{16} << 10;        // over it: 431
+  size_t max_header_bytes = size_t{16} << 10;        // over it: 431; bodies of GET and HEAD: 413
   size_t max_connections = 4096;                     // over it: 503 and close
   Duration read_timeout = std::chrono::seconds(30);  // whole head or body; over it: 408 and close
   Duration idle_timeout = std::chrono::seconds(120);
   Duration write_timeout = std::chrono::seconds(30);  // a client that does not read is cut off
   std::string tls_certificate_file;                   // PEM; both or neither
   std::string tls_key_file;
+
+  // Refuses a request before its body is read: what would be refused anyway must not fill memory.
+  // Asked once the head is there, of requests that have a body; the handler may refuse more.
+  std::function<std::optional<Response>(Request& head)> refuse;
 
   // Which requests' bodies go to a file rather than memory. Asked once the head is there:
   // everything of it but the body. Such a body may be larger, and must not stand still for

@@ -159,7 +159,9 @@ bool Session::CheckHead() {
     request_.headers.emplace(std::string(field.name_string()), std::string(field.value()));
   }
   request_.peer = peer_;
-  if (!CheckBodySize()) return false;
+  const auto length = parser_->content_length();
+  has_body_ = parser_->chunked() || (length && *length > 0);
+  if (!CheckAllowed() || !CheckBodySize()) return false;
   const auto expect = head[beast_http::field::expect];
   if (expect.empty() || http10_) return true;
   if (!boost::beast::iequals(expect, "100-continue")) {
@@ -169,12 +171,24 @@ bool Session::CheckHead() {
   return true;
 }
 
+// False when the request was refused.
+bool Session::CheckAllowed() {
+  if (!has_body_ || !core_->options.refuse) return true;
+  auto refusal = core_->options.refuse(request_);
+  if (!refusal) return true;
+  Refuse(*std::move(refusal));
+  Read();
+  return false;
+}
+
 // In memory or in a file, and how large. False when the request was refused.
 bool Session::CheckBodySize() {
   body_limit_ = core_->options.max_body_bytes;
-  const auto length = parser_->content_length();
-  const bool has_body = parser_->chunked() || (length && *length > 0);
-  if (has_body && core_->options.to_file) {
+  // Their bodies mean nothing (RFC 9110, 9.3.1), and are those of calls that are open to all.
+  if (request_.method == "GET" || is_head_) {
+    body_limit_ = std::min<uint64_t>(body_limit_, core_->options.max_header_bytes);
+  }
+  if (has_body_ && core_->options.to_file) {
     if (const auto to_file = core_->options.to_file(request_)) {
       body_limit_ = to_file->max_bytes;
       auto file = BodyFile::Make(to_file->folder);
@@ -186,7 +200,7 @@ bool Session::CheckBodySize() {
       file_ = std::move(*file);
     }
   }
-  if (length && *length > body_limit_) {
+  if (parser_->content_length().value_or(0) > body_limit_) {
     RefuseParse(beast_http::error::body_limit);
     return false;
   }

@@ -73,11 +73,13 @@ class Session : public std::enable_shared_from_this<Session> {
   void OnReadError(ErrorCode error);
   void Advance();
   bool CheckHead();
+  bool CheckAllowed();
   bool CheckBodySize();
   bool SpoolBody();
   void Dispatch();
   void RefuseParse(ErrorCode error);
   void Refuse(int status, std::string_view code, std::string_view detail);
+  void Refuse(Response response);
   void Respond(Response response);
   std::string Head(int status, const Headers& headers, std::optional<size_t> content_length,
                    bool chunked) const;
@@ -104,7 +106,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::shared_ptr<BodyFile> file_;  // the body goes here
   uint64_t body_limit_ = 0;
   bool reading_ = false, eof_ = false;
-  bool head_started_ = false, head_done_ = false;
+  bool head_started_ = false, head_done_ = false, has_body_ = false;
   bool keep_alive_ = false, is_head_ = false, http10_ = false, chunked_ = false, end_seen_ = false;
   size_t lingered_ = 0;
   std::deque<Output> out_;

@@ -34,10 +34,14 @@ bool IsFramingHeader(const std::string& name) {
 }  // namespace
 
 void Session::Refuse(int status, std::string_view code, std::string_view detail) {
+  Refuse(HttpProblem(status, code, detail));
+}
+
+void Session::Refuse(Response response) {
   keep_alive_ = false;
   read_timer_.cancel();
   state_ = State::kWriting;
-  Respond(HttpProblem(status, code, detail));
+  Respond(std::move(response));
 }
 
 std::string Session::Head(int status, const Headers& headers, std::optional<size_t> content_length,

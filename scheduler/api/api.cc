@@ -21,34 +21,21 @@ std::string MethodLabel(const std::string& method) {
   return std::find(kMethods.begin(), kMethods.end(), method) != kMethods.end() ? method : "other";
 }
 
-// Counts and logs the answer on its way out.
-class CountedResponder final : public http::Responder {
+// A request as it is counted and logged.
+class Call {
  public:
-  CountedResponder(http::ResponderPtr inner, const http::Request& request, std::string route)
-      : inner_(std::move(inner)),
-        // The target as it was sent: decoded, it could hold a line's end.
-        line_(fmt::format("{} {}", request.method,
+  Call(const http::Request& request, const http::Route* route)
+      // The target as it was sent: decoded, it could hold a line's end.
+      : line_(fmt::format("{} {}", request.method,
                           request.target.substr(0, request.target.find_first_of("?#")))),
         peer_(request.peer),
         method_(MethodLabel(request.method)),
-        route_(std::move(route)),
+        route_(route != nullptr ? route->pattern : "none"),
         start_(RealClock().Now()) {}
 
   void SetPrincipal(std::string principal) { principal_ = std::move(principal); }
 
-  void Send(http::Response response) override {
-    Count(response.status);
-    inner_->Send(std::move(response));
-  }
-  std::shared_ptr<http::Stream> StartStream(int status, http::Headers headers) override {
-    Count(status);
-    return inner_->StartStream(status, std::move(headers));
-  }
-  bool cancelled() const override { return inner_->cancelled(); }
-  void OnCancel(std::function<void()> callback) override { inner_->OnCancel(std::move(callback)); }
-
- private:
-  void Count(int code) {
+  void Count(int code) const {
     const double seconds = std::chrono::duration<double>(RealClock().Now() - start_).count();
     metrics::Counter("lepton_http_requests_total", "HTTP requests by route and status code.",
                      {{"route", route_}, {"method", method_}, {"code", std::to_string(code)}})
@@ -63,10 +50,32 @@ class CountedResponder final : public http::Responder {
                              principal_.empty() ? "anonymous" : principal_);
   }
 
-  const http::ResponderPtr inner_;
+ private:
   const std::string line_, peer_, method_, route_;
   const MonotonicTime start_;
   std::string principal_;
+};
+
+// Counts and logs the answer on its way out.
+class CountedResponder final : public http::Responder {
+ public:
+  CountedResponder(http::ResponderPtr inner, Call call)
+      : inner_(std::move(inner)), call_(std::move(call)) {}
+
+  void Send(http::Response response) override {
+    call_.Count(response.status);
+    inner_->Send(std::move(response));
+  }
+  std::shared_ptr<http::Stream> StartStream(int status, http::Headers headers) override {
+    call_.Count(status);
+    return inner_->StartStream(status, std::move(headers));
+  }
+  bool cancelled() const override { return inner_->cancelled(); }
+  void OnCancel(std::function<void()> callback) override { inner_->OnCancel(std::move(callback)); }
+
+ private:
+  const http::ResponderPtr inner_;
+  const Call call_;
 };
 
 http::Response Unauthorized(std::string_view detail) {
@@ -159,23 +168,36 @@ Api::~Api() = default;
 void Api::Handle(http::Request request, http::ResponderPtr responder) {
   std::vector<std::string> allow;
   const http::Route* route = router_->Find(request, &allow);
-  auto counted = std::make_shared<CountedResponder>(std::move(responder), request,
-                                                    route ? route->pattern : "none");
-  if (route == nullptr) {
-    if (!allow.empty()) return counted->Send(MethodNotAllowed(request, allow));
-    return counted->Send(http::Problem(NotFound(fmt::format("no route {}", request.path))));
+  Call call(request, route);
+  if (auto refusal = Refusal(route, allow, request)) {
+    call.Count(refusal->status);
+    return responder->Send(*std::move(refusal));
   }
-  if (auto refusal = Refusal(*route, request)) return counted->Send(*std::move(refusal));
-  counted->SetPrincipal(request.principal);
-  route->handler(std::move(request), std::move(counted));
+  call.SetPrincipal(request.principal);
+  route->handler(std::move(request),
+                 std::make_shared<CountedResponder>(std::move(responder), std::move(call)));
 }
 
-std::optional<http::Response> Api::Refusal(const http::Route& route, http::Request& request) const {
+std::optional<http::Response> Api::Refuse(http::Request& head) const {
+  std::vector<std::string> allow;
+  const http::Route* route = router_->Find(head, &allow);
+  auto refusal = Refusal(route, allow, head);
+  if (refusal) Call(head, route).Count(refusal->status);
+  return refusal;
+}
+
+std::optional<http::Response> Api::Refusal(const http::Route* route,
+                                           const std::vector<std::string>& allow,
+                                           http::Request& request) const {
+  if (route == nullptr) {
+    return allow.empty() ? http::Problem(NotFound(fmt::format("no route {}", request.path)))
+                         : MethodNotAllowed(request, allow);
+  }
   // A page of another site, open in a browser on this machine, can reach loopback ports too.
   if (CrossOrigin(request)) {
     return http::Problem(PermissionDenied("requests from pages of other origins are refused"));
   }
-  const auto scope = ParseScope(route.scope);
+  const auto scope = ParseScope(route->scope);
   if (!scope.ok()) return std::nullopt;  // open to all
   if (parts_.keys.empty() && !options_.require_auth) {
     // And so can a name that was made to resolve to 127.0.0.1 (DNS rebinding).
@@ -192,7 +214,7 @@ std::optional<http::Response> Api::Refusal(const http::Route& route, http::Reque
   if (!key.ok()) return Unauthorized(key.status().message());
   if (!Allows(*key, *scope)) {
     return http::Problem(PermissionDenied(
-        fmt::format("this needs scope {}, which key {} does not have", route.scope, key->id)));
+        fmt::format("this needs scope {}, which key {} does not have", route->scope, key->id)));
   }
   request.principal = key->name.empty() ? key->id : fmt::format("{} ({})", key->id, key->name);
   return std::nullopt;

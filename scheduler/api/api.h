@@ -1,7 +1,8 @@
 // The HTTP API: authorises, routes, counts and logs each request, and holds what the handlers of
 // routes.cc work with. Handlers run on HTTP threads and never block: what needs the state runs on
 // the state loop, what needs the disk on `pool`, and what may read much for minutes on `imports`.
-// Threads: Handle from any. All parts must outlive the HTTP server and both queues.
+// Threads: Handle and Refuse from any. All parts must outlive the HTTP server and both
+// queues.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -65,6 +66,9 @@ class Api {
   Api& operator=(const Api&) = delete;
 
   void Handle(http::Request request, http::ResponderPtr responder);
+  // What Handle would refuse for its head alone, so that the body need not be read:
+  // http::ServerOptions::refuse.
+  std::optional<http::Response> Refuse(http::Request& head) const;
 
   const ApiParts& parts() const { return parts_; }
   const ApiOptions& options() const { return options_; }
@@ -75,8 +79,10 @@ class Api {
   const nlohmann::json& openapi() const { return *openapi_; }
 
  private:
-  // Nothing when the caller may go on; sets request.principal.
-  std::optional<http::Response> Refusal(const http::Route& route, http::Request& request) const;
+  // Of what Router::Find gave. Nothing when the caller may go on; sets request.principal.
+  std::optional<http::Response> Refusal(const http::Route* route,
+                                        const std::vector<std::string>& allow,
+                                        http::Request& request) const;
 
   const ApiParts parts_;
   const ApiOptions options_;

@@ -91,6 +91,7 @@ Result<std::unique_ptr<ReplicaServer>> ReplicaServer::Start(const ReplicaOptions
   auto replica = std::unique_ptr<ReplicaServer>(new ReplicaServer(options, std::move(model)));
   http::ServerOptions server;
   server.address = options.bind;
+  server.refuse = [&router = replica->router_](Request& head) { return router.Refuse(head); };
   LEPTON_ASSIGN_OR_RETURN(replica->server_,
                           http::Server::Start(server, replica->router_.AsHandler()));
   return replica;

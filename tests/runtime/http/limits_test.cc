@@ -35,6 +35,46 @@ TEST(HttpLimits, BodyOverTheLimitIs413) {
   EXPECT_EQ(StatusFromResponse(*over).code(), StatusCode::kResourceExhausted);
 }
 
+TEST(HttpLimits, WhatIsRefusedByItsHeadIsAnsweredBeforeItsBodyComes) {
+  ServerOptions options;
+  options.refuse = [](Request& head) -> std::optional<Response> {
+    EXPECT_TRUE(head.body.empty());
+    if (head.Header("X-Key") == "right") return std::nullopt;
+    return HttpProblem(401, "UNAUTHENTICATED", "no key");
+  };
+  auto server = StartServer(EchoHandler, options);
+  for (const char* framing : {"Content-Length: 1000000\r\n", "Transfer-Encoding: chunked\r\n",
+                              "Content-Length: 1000000\r\nExpect: 100-continue\r\n"}) {
+    RawSocket stranger(server->port());
+    stranger.Send("POST / HTTP/1.1\r\nHost: x\r\n" + std::string(framing) + "\r\n");
+    const std::string answer = stranger.ReadAll();
+    EXPECT_EQ(StatusLine(answer), "HTTP/1.1 401 Unauthorized") << framing;
+    EXPECT_EQ(answer.find("100 Continue"), std::string::npos);
+  }
+  RawSocket known(server->port());
+  known.Send(
+      "POST / HTTP/1.1\r\nHost: x\r\nX-Key: right\r\nContent-Length: 2\r\n"
+      "Expect: 100-continue\r\n\r\n");
+  EXPECT_EQ(StatusLine(known.ReadUntil("\r\n\r\n")), "HTTP/1.1 100 Continue");
+  known.Send("ab");
+  EXPECT_EQ(StatusLine(known.ReadUntil("POST / ab")), "HTTP/1.1 200 OK");
+  // The answer reaches a client that sends on regardless.
+  auto over =
+      ClientFor(*server).Call(Post("/", std::string(5'000'000, 'x')), Deadline::In(seconds(5)));
+  ASSERT_TRUE(over.ok()) << over.status().ToString();
+  EXPECT_EQ(over->status, 401);
+}
+
+TEST(HttpLimits, ABodyThatMeansNothingIsSmall) {
+  auto server = StartServer(EchoHandler);
+  RawSocket small(server->port());
+  small.Send("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
+  EXPECT_EQ(StatusLine(small.ReadUntil("GET / hello")), "HTTP/1.1 200 OK");
+  RawSocket large(server->port());
+  large.Send("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+  EXPECT_EQ(StatusLine(large.ReadAll()), "HTTP/1.1 413 Content Too Large");
+}
+
 TEST(HttpLimits, HeadOverTheLimitIs431) {
   ServerOptions options;
   options.max_header_bytes = 2000;

@@ -233,6 +233,29 @@ TEST(AccessTest, ABodyOverTheLimitIs413) {
   EXPECT_EQ(cluster.Call("POST", "/v1/datasets/x", std::string(2000, 'a')).status, 413);
 }
 
+TEST(AccessTest, WhoHasNoKeyIsToldBeforeTheBodyIsRead) {
+  TestCluster cluster;
+  const std::string reader = NewKey(cluster, {"admin", "read"});
+  const std::string predictor = NewKey(cluster, {"predict"}, reader);
+  const auto status = [&](const std::string& line, const std::string& headers) {
+    return StatusOf(cluster, line + " HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000" + headers);
+  };
+  EXPECT_EQ(status("POST /v1/jobs", ""), "401");
+  EXPECT_EQ(status("POST /v1/datasets/x", "\r\nExpect: 100-continue"), "401");
+  EXPECT_EQ(status("POST /v1/jobs", "\r\nAuthorization: Bearer lk_0_1"), "401");
+  EXPECT_EQ(status("POST /v1/jobs", "\r\nAuthorization: Bearer " + predictor), "403");
+  EXPECT_EQ(status("POST /v2/models/x/infer", ""), "401");
+  EXPECT_EQ(status("POST /v1/nothing", ""), "404");
+  EXPECT_EQ(status("PUT /v1/jobs", ""), "405");
+  EXPECT_EQ(status("GET /healthz", ""), "413");
+  EXPECT_EQ(
+      status("POST /v1/datasets/x", "\r\nExpect: 100-continue\r\nAuthorization: Bearer " + reader),
+      "100");
+  EXPECT_THAT(cluster.Call("GET", "/metrics", "", Bearer(reader)).body,
+              HasSubstr("lepton_http_requests_total{code=\"403\",method=\"POST\","
+                        "route=\"/v1/jobs\"}"));
+}
+
 TEST(AccessTest, TheDataFolderIsNotReadForAnybody) {
   TestCluster cluster;
   const std::string data = "file://" + cluster.options().data_dir.string();
