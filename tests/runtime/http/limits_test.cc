@@ -181,7 +181,10 @@ TEST(HttpLimits, AClientThatDoesNotReadIsCutOff) {
   RawSocket socket(server->port(), 4096);
   socket.Send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
   const Deadline deadline = Deadline::In(seconds(5));
-  std::this_thread::sleep_for(milliseconds(100));
+  while (OpenDescriptors() < before + 2 && !deadline.Expired()) {
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  EXPECT_EQ(OpenDescriptors(), before + 2) << "the server has not accepted";
   while (OpenDescriptors() > before + 1 && !deadline.Expired()) {
     std::this_thread::sleep_for(milliseconds(10));
   }
