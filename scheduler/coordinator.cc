@@ -203,7 +203,12 @@ Status CoordinatorImpl::OpenHttp() {
   server.threads = options_.http_threads;
   server.max_body_bytes =
       options_.max_body_bytes > 0 ? options_.max_body_bytes : std::numeric_limits<size_t>::max();
+  server.read_timeout = options_.http_read_timeout;
   server.refuse = [this](http::Request& head) { return api_->Refuse(head); };
+  server.to_file = [this, most = server.max_body_bytes](http::Request& head) {
+    using ToFile = http::ServerOptions::ToFile;
+    return api_->IsUpload(head) ? std::optional(ToFile{options_.data_dir, most}) : std::nullopt;
+  };
   server.tls_certificate_file = options_.tls_certificate_file;
   server.tls_key_file = options_.tls_key_file;
   LEPTON_ASSIGN_OR_RETURN(

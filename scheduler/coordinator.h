@@ -45,6 +45,9 @@ struct CoordinatorOptions {
   HistoryLimits history;                                // of log lines and metric points
   uint64_t snapshot_every_records = 5000;
   int http_threads = 2;
+  // A head or a body must have come by then; a file that is uploaded must not stand still for so
+  // long.
+  Duration http_read_timeout = std::chrono::seconds(30);
   // Where those who share this file system learn the addresses, {"http": ..., "link": ...}: made
   // when they are served, deleted by Stop, and one that was killed leaves it until the next one
   // begins. Empty: none.

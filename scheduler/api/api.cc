@@ -186,6 +186,11 @@ std::optional<http::Response> Api::Refuse(http::Request& head) const {
   return refusal;
 }
 
+bool Api::IsUpload(http::Request& head) const {
+  const http::Route* route = router_->Find(head);
+  return route != nullptr && route->request_schema == kFileBody;
+}
+
 std::optional<http::Response> Api::Refusal(const http::Route* route,
                                            const std::vector<std::string>& allow,
                                            http::Request& request) const {

@@ -1,7 +1,7 @@
 // The HTTP API: authorises, routes, counts and logs each request, and holds what the handlers of
 // routes.cc work with. Handlers run on HTTP threads and never block: what needs the state runs on
 // the state loop, what needs the disk on `pool`, and what may read much for minutes on `imports`.
-// Threads: Handle and Refuse from any. All parts must outlive the HTTP server and both
+// Threads: Handle, Refuse and IsUpload from any. All parts must outlive the HTTP server and both
 // queues.
 #pragma once
 
@@ -69,6 +69,9 @@ class Api {
   // What Handle would refuse for its head alone, so that the body need not be read:
   // http::ServerOptions::refuse.
   std::optional<http::Response> Refuse(http::Request& head) const;
+  // Whether the request's body is a file to keep, and so comes as one:
+  // http::ServerOptions::to_file.
+  bool IsUpload(http::Request& head) const;
 
   const ApiParts& parts() const { return parts_; }
   const ApiOptions& options() const { return options_; }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "runtime/http/body_file.h"
 #include "scheduler/api/handlers.h"
 #include "scheduler/api/job_inputs.h"
 #include "scheduler/api/paging.h"
@@ -45,7 +46,7 @@ void WithVersion(Api& api, const http::Request& request, const http::ResponderPt
 struct ImportRequest {
   storage::ImportOptions options;
   std::string uri;
-  std::string body;
+  std::shared_ptr<const http::BodyFile> body;  // null: none
 };
 
 std::string FormatOfType(const std::string& content_type) {
@@ -79,8 +80,8 @@ Result<ImportRequest> ParseImport(http::Request& request) {
     return InvalidArgument(
         fmt::format("token_type: \"{}\" is not one of auto, u16, u32", token_type));
   }
-  import.body = std::move(request.body);
-  if (!import.uri.empty() && !import.body.empty()) {
+  import.body = std::move(request.file);
+  if (!import.uri.empty() && import.body != nullptr) {
     return InvalidArgument("uri: the request has a body too; give one of them");
   }
   return import;
@@ -97,8 +98,12 @@ Result<storage::ImportedDataset> RunImport(Api& api, const ImportRequest& import
   }
   storage::ImportOptions options = import.options;
   options.progress = limits.progress;
-  return storage::ImportFile(api.parts().objects, storage::ByteSource::FromMemory(import.body),
-                             options);
+  storage::ByteSource bytes = storage::ByteSource::FromMemory("");
+  if (import.body != nullptr) {
+    LEPTON_ASSIGN_OR_RETURN(UniqueFd file, import.body->Open());
+    LEPTON_ASSIGN_OR_RETURN(bytes, storage::ByteSource::FromFile(std::move(file)));
+  }
+  return storage::ImportFile(api.parts().objects, std::move(bytes), options);
 }
 
 // On a thread of the imports.

@@ -1,9 +1,8 @@
 #include <fmt/format.h>
-#include <sys/mman.h>
-
-#include <cerrno>
 
 #include "runtime/base/json_text.h"
+#include "runtime/base/mapped_file.h"
+#include "runtime/http/body_file.h"
 #include "scheduler/api/file_uri.h"
 #include "scheduler/api/handlers.h"
 #include "scheduler/api/job_inputs.h"
@@ -73,31 +72,28 @@ Result<http::Response> ReadModelFile(const ApiParts& parts, const std::string& m
   return response;
 }
 
-// A body as a file that nobody else can name.
-Result<UniqueFd> FileOf(const std::string& body) {
-  UniqueFd fd(::memfd_create("lepton-body", MFD_CLOEXEC));
-  if (!fd.valid()) return ErrnoStatus(errno, "memfd_create");
-  LEPTON_RETURN_IF_ERROR(WriteAll(fd.get(), body));
-  return fd;
-}
-
 // On a pool thread: an ONNX model or the archive of a model folder from the body, or the
 // file or folder that a JSON body names.
-Result<ImportedModel> ImportModel(Api& api, const std::string& body) {
+Result<ImportedModel> ImportModel(Api& api, const http::BodyFile* file) {
   const ModelTools& tools = api.parts().model_tools;
-  if (tools.is_archive && tools.is_archive(body)) {
-    LEPTON_ASSIGN_OR_RETURN(UniqueFd file, FileOf(body));
-    return tools.import_archive(api.parts().objects, std::move(file));
+  UniqueFd fd;
+  MappedFile mapped;
+  if (file != nullptr) {
+    LEPTON_ASSIGN_OR_RETURN(fd, file->Open());
+    LEPTON_ASSIGN_OR_RETURN(mapped, MappedFile::Open(fmt::format("/proc/self/fd/{}", fd.get())));
   }
-  if (!api.parts().model_tools.import_onnx) {
+  const std::string_view body = mapped.bytes();
+  if (tools.is_archive && tools.is_archive(body)) {
+    return tools.import_archive(api.parts().objects, std::move(fd));
+  }
+  if (!tools.import_onnx) {
     return FailedPrecondition("this coordinator cannot import models");
   }
   ModelNames names;
-  std::string bytes;
+  std::string named_bytes;
   std::filesystem::path folder;
-  if (body.empty() || body[0] != '{') {  // no ONNX file begins so
-    bytes = body;
-  } else {
+  const bool names_file = !body.empty() && body[0] == '{';  // no ONNX file begins so
+  if (names_file) {
     const json document = ParseJson(body).value_or(json());
     if (!document.is_object() || !document.contains("uri") || !document["uri"].is_string()) {
       return InvalidArgument(
@@ -119,8 +115,8 @@ Result<ImportedModel> ImportModel(Api& api, const std::string& body) {
     }
     LEPTON_ASSIGN_OR_RETURN(folder, PathOfFileUri("uri", uri));
     folder = folder.parent_path();
-    LEPTON_ASSIGN_OR_RETURN(bytes, ReadConfinedFile("uri", uri, api.options().file_roots,
-                                                    api.options().max_import_bytes));
+    LEPTON_ASSIGN_OR_RETURN(named_bytes, ReadConfinedFile("uri", uri, api.options().file_roots,
+                                                          api.options().max_import_bytes));
     for (const auto& [key, list] :
          {std::pair{"features", &names.features}, std::pair{"classes", &names.classes}}) {
       const json given = document.value(key, json::array());
@@ -131,10 +127,10 @@ Result<ImportedModel> ImportModel(Api& api, const std::string& body) {
       }
     }
   }
-  return api.parts().model_tools.import_onnx(api.parts().objects, bytes, folder, names);
+  return tools.import_onnx(api.parts().objects, names_file ? named_bytes : body, folder, names);
 }
 
-void Register(Api& api, const std::string& name, const std::string& body,
+void Register(Api& api, const std::string& name, const http::BodyFile* body,
               const http::ResponderPtr& responder) {
   const auto hold = api.parts().loop.keeper().HoldAll();
   const Result<ImportedModel> imported = ImportModel(api, body);
@@ -271,9 +267,9 @@ void CreateModelVersion(Api& api, http::Request request, http::ResponderPtr resp
   if (const Status status = CheckName("name", name); !status.ok()) {
     return SendProblem(responder, status);
   }
-  const auto body = std::make_shared<std::string>(std::move(request.body));
-  api.parts().imports.Submit(
-      [&api, name, body, responder] { Register(api, name, *body, responder); });
+  api.parts().imports.Submit([&api, name, body = std::move(request.file), responder] {
+    Register(api, name, body.get(), responder);
+  });
 }
 
 void PutModelAlias(Api& api, http::Request request, http::ResponderPtr responder) {

@@ -158,7 +158,7 @@ std::vector<ApiRoute> AssetRoutes() {
        "model's next version: the "
        "bytes themselves, or a JSON body with the uri of the file or folder.",
        CreateModelVersion,
-       "application/octet-stream",
+       kFileBody,
        "ModelVersion",
        201,
        {},
@@ -172,7 +172,7 @@ std::vector<ApiRoute> AssetRoutes() {
        "datasets",
        "A dataset's next version: a file or an archive of pictures as the body, or a uri.",
        CreateDataset,
-       "application/octet-stream",
+       kFileBody,
        "DatasetVersion",
        201,
        {{"format", "string",

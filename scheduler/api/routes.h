@@ -13,6 +13,9 @@ namespace lepton::api {
 
 class Api;
 
+// ApiRoute::request of bodies that are kept as they are: they come as http::Request::file.
+inline constexpr std::string_view kFileBody = "application/octet-stream";
+
 // Runs on an HTTP thread: must not block. Answers through the responder, now or later.
 using ApiHandler = void (*)(Api&, http::Request, http::ResponderPtr);
 

@@ -256,6 +256,20 @@ TEST(AccessTest, WhoHasNoKeyIsToldBeforeTheBodyIsRead) {
                         "route=\"/v1/jobs\"}"));
 }
 
+TEST(AccessTest, AnUploadMayTakeItsTimeAsLongAsItMoves) {
+  TestCluster cluster([](CoordinatorOptions& options) {
+    options.http_read_timeout = std::chrono::milliseconds(300);
+  });
+  const std::string csv = "a,b\n1,x\n2,y\n";
+  const std::string length = "\r\nContent-Length: " + std::to_string(csv.size());
+  const std::string head = "POST /v1/datasets/x?format=csv HTTP/1.1\r\nHost: localhost" + length;
+  EXPECT_EQ(StatusOf(cluster, head, csv, std::chrono::milliseconds(50)), "201");
+  EXPECT_EQ(StatusOf(cluster, head, "a,b"), "408");
+  EXPECT_EQ(StatusOf(cluster, "POST /v1/jobs HTTP/1.1\r\nHost: localhost" + length, csv,
+                     std::chrono::milliseconds(50)),
+            "408");
+}
+
 TEST(AccessTest, TheDataFolderIsNotReadForAnybody) {
   TestCluster cluster;
   const std::string data = "file://" + cluster.options().data_dir.string();
