@@ -133,14 +133,34 @@ Result<http::Response> ApiClient::Raw(const std::string& method, const std::stri
   request.headers = headers;
   request.body = std::move(body);
   Result<http::Response> response = client_.Call(request, Deadline::In(timeout));
-  if (!response.ok()) {
-    if (response.status().code() != StatusCode::kUnavailable) return response.status();
-    return Unavailable("no coordinator at " + url_ + " (" + response.status().message() +
-                       "); start one with `lepton coordinator`, or name it with --coordinator or "
-                       "LEPTON_COORDINATOR");
-  }
+  if (!response.ok()) return Explained(response.status());
   if (response->status >= 300) return http::StatusFromResponse(*response);
   return response;
+}
+
+Status ApiClient::Explained(const Status& status) const {
+  if (status.code() != StatusCode::kUnavailable) return status;
+  return Unavailable("no coordinator at " + url_ + " (" + status.message() +
+                     "); start one with `lepton coordinator`, or name it with --coordinator or "
+                     "LEPTON_COORDINATOR");
+}
+
+Status ApiClient::Download(const std::string& target,
+                           const std::function<Status(std::string_view)>& take) {
+  // The coordinator reads, or makes, a file before its first byte comes.
+  constexpr Duration kSilence = std::chrono::seconds(300);
+  http::Request request;
+  request.method = "GET";
+  request.target = target;
+  Status taken;
+  const Status status = client_.CallStreaming(
+      request, Deadline::Never(),
+      [&](std::string_view bytes) {
+        taken = take(bytes);
+        return taken.ok();
+      },
+      kSilence);
+  return taken.ok() ? Explained(status) : taken;
 }
 
 Result<json> ApiClient::Get(const std::string& target, Duration timeout) {

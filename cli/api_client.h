@@ -29,6 +29,9 @@ class ApiClient {
   Result<http::Response> Raw(const std::string& method, const std::string& target, std::string body,
                              const http::Headers& headers = {},
                              Duration timeout = std::chrono::seconds(300));
+  // A file of any size, piece by piece, for as long as pieces come. An error of `take` ends it and
+  // is its own.
+  Status Download(const std::string& target, const std::function<Status(std::string_view)>& take);
   // All items of a paged list.
   Result<nlohmann::json> List(const std::string& target);
   // Calls `on_event` for each server-sent event until it returns false or the stream ends; on a
@@ -43,6 +46,8 @@ class ApiClient {
 
  private:
   ApiClient(std::string url, http::Url parsed, http::ClientOptions options);
+  // What a call's error means to whoever typed it.
+  Status Explained(const Status& status) const;
   std::string url_;
   http::Url parsed_;
   http::ClientOptions options_;

@@ -119,7 +119,8 @@ int Add(const Globals& globals, const AddOptions& options) {
                                           ? PackModelFolder(file, kLimit)
                                           : ReadFile(file, kLimit);
     if (!bytes.ok()) return Fail(bytes.status());
-    const Result<http::Response> answer = (*client)->Raw("POST", target, *bytes);
+    const Result<http::Response> answer =
+        (*client)->Raw("POST", target, *bytes, {}, /*timeout=*/std::chrono::hours(24));
     if (answer.status().code() == StatusCode::kResourceExhausted) {
       return Fail(ResourceExhausted(answer.status().message() +
                                     "; where the coordinator can read it, name it with --by-path "

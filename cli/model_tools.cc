@@ -43,19 +43,23 @@ api::ModelTools MakeModelTools() {
 
 namespace {
 
+using Take = std::function<Status(std::string_view)>;
+// Gives a file's bytes, piece by piece.
+using Download = std::function<Status(const Take&)>;
+
 // Each file of the model under `base`, the manifest last, so that a folder with one is whole.
 Status ForEachFile(ApiClient& client, const std::string& base,
-                   const std::function<Status(const std::string& name, const std::string&)>& take) {
-  const auto get = [&](const std::string& name) {
-    return client.Raw("GET", base + "/files/" + UrlEncode(name), "");
-  };
-  LEPTON_ASSIGN_OR_RETURN(const http::Response manifest, get(storage::kManifestFile));
+                   const std::function<Status(const std::string& name, const Download&)>& take) {
+  const auto target = [&](const std::string& name) { return base + "/files/" + UrlEncode(name); };
+  LEPTON_ASSIGN_OR_RETURN(const http::Response manifest,
+                          client.Raw("GET", target(storage::kManifestFile), ""));
   LEPTON_ASSIGN_OR_RETURN(const auto content, storage::ModelManifestFromJson(manifest.body));
   for (const auto& [name, digest] : content.FolderFiles()) {
-    LEPTON_ASSIGN_OR_RETURN(const http::Response part, get(name));
-    LEPTON_RETURN_IF_ERROR(take(name, part.body));
+    LEPTON_RETURN_IF_ERROR(take(name, [&, file = name](const Take& pieces) {
+      return client.Download(target(file), pieces);
+    }));
   }
-  return take(storage::kManifestFile, manifest.body);
+  return take(storage::kManifestFile, [&](const Take& pieces) { return pieces(manifest.body); });
 }
 
 // The manifest's digest, once it and all that it names are in `objects`.
@@ -63,8 +67,11 @@ Result<storage::Digest> Fetch(ApiClient& client, const std::string& base,
                               storage::ObjectStore& objects) {
   storage::Digest last;
   LEPTON_RETURN_IF_ERROR(
-      ForEachFile(client, base, [&](const std::string&, const std::string& bytes) -> Status {
-        LEPTON_ASSIGN_OR_RETURN(last, objects.Put(bytes));
+      ForEachFile(client, base, [&](const std::string&, const Download& download) -> Status {
+        LEPTON_ASSIGN_OR_RETURN(const auto object, objects.NewObject());
+        LEPTON_RETURN_IF_ERROR(
+            download([&](std::string_view bytes) { return object->Append(bytes); }));
+        LEPTON_ASSIGN_OR_RETURN(last, object->Finish());
         return Status::Ok();
       }));
   return last;
@@ -76,9 +83,15 @@ Status SaveModel(ApiClient& client, const std::string& base, const std::filesyst
                  const std::function<void(const std::filesystem::path&, size_t)>& saved) {
   const auto target = std::filesystem::absolute(folder);
   LEPTON_RETURN_IF_ERROR(MakeFolders(target));
-  return ForEachFile(client, base, [&](const std::string& name, const std::string& bytes) {
-    LEPTON_RETURN_IF_ERROR(WriteFileAtomic(target / name, bytes));
-    if (saved) saved(target / name, bytes.size());
+  return ForEachFile(client, base, [&](const std::string& name, const Download& download) {
+    size_t size = 0;
+    LEPTON_RETURN_IF_ERROR(WriteFileAtomic(target / name, [&](int fd) {
+      return download([&](std::string_view bytes) {
+        size += bytes.size();
+        return WriteAll(fd, bytes);
+      });
+    }));
+    if (saved) saved(target / name, size);
     return Status::Ok();
   });
 }

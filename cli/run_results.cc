@@ -46,9 +46,10 @@ Status SaveResults(ApiClient& client, const json& job, const std::filesystem::pa
   const json made = job.value("result", json::object()).value("files", json::array());
   for (const json& name : made) {
     const std::string file = name.get<std::string>();
-    LEPTON_ASSIGN_OR_RETURN(const http::Response bytes,
-                            client.Raw("GET", target + "/files/" + UrlEncode(file), ""));
-    LEPTON_RETURN_IF_ERROR(WriteFileAtomic(folder / file, bytes.body));
+    LEPTON_RETURN_IF_ERROR(WriteFileAtomic(folder / file, [&](int fd) {
+      return client.Download(target + "/files/" + UrlEncode(file),
+                             [fd](std::string_view bytes) { return WriteAll(fd, bytes); });
+    }));
   }
   if (Text(job, "result.manifest") == "-") return Status::Ok();
   return SaveModel(client, target, folder);

@@ -115,7 +115,8 @@ void ClientConnection::Exchange(std::string request, bool is_head, OnBytes on_by
 void ClientConnection::ResetParser() {
   parser_.emplace();
   parser_->header_limit(kMaxResponseHeadBytes);
-  parser_->body_limit(kMaxResponseBytes);
+  // What is passed on does not pile up here.
+  parser_->body_limit(on_bytes_ ? boost::none : boost::optional<std::uint64_t>(kMaxResponseBytes));
   parser_->skip(is_head_);
 }
 
@@ -166,7 +167,8 @@ void ClientConnection::Parse() {
 bool ClientConnection::PassBody() {
   auto& body = parser_->get().body();
   const unsigned status = parser_->get().result_int();
-  if (!on_bytes_ || body.empty() || status < 200 || status >= 300) return true;
+  if (!on_bytes_ || body.empty()) return true;
+  if (status < 200 || status >= 300) return body.size() <= kMaxResponseBytes;
   const std::string bytes = std::move(body);
   body.clear();
   return on_bytes_(bytes);

@@ -315,6 +315,19 @@ class Results {
   std::vector<Result<Response>> results_;
 };
 
+TEST(HttpClient, AStreamedBodyMayBeLargerThanMemory) {
+  ScriptedServer server({"HTTP/1.1 200 OK\r\nContent-Length: 50000000000\r\n\r\nbegins"});
+  std::string got;
+  const Status status =
+      ClientForPort(server.port())
+          .CallStreaming(Get("/"), Deadline::In(seconds(5)), [&](std::string_view bytes) {
+            got += bytes;
+            return true;
+          });
+  EXPECT_EQ(got, "begins");
+  EXPECT_EQ(status.code(), StatusCode::kUnavailable) << "it ends early";
+}
+
 TEST(AsyncHttpClient, RunsManyCallsOverFewConnections) {
   std::mutex mutex;
   std::map<std::string, int> peers;
