@@ -9,8 +9,27 @@ namespace lepton {
 namespace {
 
 constexpr size_t kMostBytes = 4096;
-constexpr uint32_t kSteps = 200'000;  // a few milliseconds
 constexpr uint32_t kHeapKib = 4096;
+// Of a search: some ten milliseconds. A thousand characters, each looked through from all those
+// before it, take 650'000.
+constexpr int64_t kSteps = 700'000;
+constexpr size_t kCharactersAStep = 16;  // that an item of a pattern passes over at once
+
+// What a search has done. PCRE2's own limit begins anew at each place where a match may.
+struct Work {
+  int64_t left = kSteps;
+  size_t at = 0;
+};
+
+// Called before each item of a pattern is tried.
+int Count(pcre2_callout_block* block, void* data) {
+  Work& work = *static_cast<Work*>(data);
+  const size_t at = block->current_position;
+  const size_t moved = at > work.at ? at - work.at : work.at - at;
+  work.left -= 1 + static_cast<int64_t>(moved / kCharactersAStep);
+  work.at = at;
+  return work.left < 0 ? PCRE2_ERROR_MATCHLIMIT : 0;
+}
 
 std::string Words(int error) {
   PCRE2_UCHAR text[256];
@@ -43,14 +62,13 @@ Result<Pattern> Pattern::Compile(std::string_view text) {
   PCRE2_SIZE where = 0;
   auto code = std::make_unique<Code>();
   code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                             PCRE2_NEVER_BACKSLASH_C, &error, &where, nullptr);
+                             PCRE2_NEVER_BACKSLASH_C | PCRE2_AUTO_CALLOUT, &error, &where, nullptr);
   if (code->code == nullptr) {
     return InvalidArgument("not a regular expression: " + Words(error) + ", at character " +
                            std::to_string(where + 1));
   }
   code->context = pcre2_match_context_create(nullptr);
   if (code->context == nullptr) return ResourceExhausted("no memory for a regular expression");
-  pcre2_set_match_limit(code->context, kSteps);
   pcre2_set_heap_limit(code->context, kHeapKib);
   return Pattern(std::move(code));
 }
@@ -58,9 +76,14 @@ Result<Pattern> Pattern::Compile(std::string_view text) {
 Result<bool> Pattern::Found(std::string_view text) const {
   const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(
       pcre2_match_data_create(1, nullptr), &pcre2_match_data_free);
-  if (data == nullptr) return ResourceExhausted("no memory for a search");
+  // Of this search alone, since it counts.
+  const std::unique_ptr<pcre2_match_context, void (*)(pcre2_match_context*)> context(
+      pcre2_match_context_copy(code_->context), &pcre2_match_context_free);
+  if (data == nullptr || context == nullptr) return ResourceExhausted("no memory for a search");
+  Work work;
+  pcre2_set_callout(context.get(), &Count, &work);
   const int count = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                                0, 0, data.get(), code_->context);
+                                0, 0, data.get(), context.get());
   if (count == PCRE2_ERROR_NOMATCH) return false;
   if (count < 0) return ResourceExhausted("the search gave up: " + Words(count));
   return true;

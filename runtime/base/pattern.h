@@ -19,7 +19,7 @@ class Pattern {
   ~Pattern();
 
   // Whether it matches somewhere in `text`, byte by byte. kResourceExhausted when that takes more
-  // than some milliseconds' work to find out.
+  // than some ten milliseconds' work to find out.
   Result<bool> Found(std::string_view text) const;
 
  private:

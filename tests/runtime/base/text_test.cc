@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "runtime/base/json_text.h"
 #include "runtime/base/pattern.h"
 #include "runtime/base/utf8.h"
@@ -58,6 +60,22 @@ TEST(Pattern, GivesUpWhereASearchWouldTakeForever) {
   EXPECT_TRUE(pattern->Found(std::string(1000, 'a')).value());
   const auto found = pattern->Found(std::string(1000, 'a') + "!");
   EXPECT_EQ(found.status().code(), StatusCode::kResourceExhausted);
+}
+
+TEST(Pattern, TheBoundIsThatOfAllPlacesWhereAMatchMayBegin) {
+  const std::string line(1024, 'a');
+  std::string scans = "(?:a*+b";
+  for (int i = 0; i < 700; ++i) scans += "|a*+" + std::string(1, static_cast<char>('b' + i % 20));
+  for (const std::string& text : {std::string("(?:a|aa){0,15}[bc]"), scans + ")"}) {
+    const auto begun = std::chrono::steady_clock::now();
+    const auto found = Pattern::Compile(text)->Found(line);
+    EXPECT_EQ(found.status().code(), StatusCode::kResourceExhausted) << text.substr(0, 30);
+    EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(1));
+  }
+  // A line of the length that policies see, looked through from each of its characters.
+  const auto found = Pattern::Compile("\\S+failed")->Found(std::string(1000, 'a') + " unfailed");
+  ASSERT_TRUE(found.ok()) << found.status().ToString();
+  EXPECT_TRUE(*found);
 }
 
 }  // namespace
