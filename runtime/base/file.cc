@@ -5,10 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <string>
+
+#include "runtime/base/hash.h"
 
 namespace lepton {
 namespace fs = std::filesystem;
@@ -62,9 +63,8 @@ Status WriteFileAtomic(const fs::path& path, std::string_view bytes, int mode) {
 }
 
 Status WriteFileAtomic(const fs::path& path, const std::function<Status(int fd)>& fill, int mode) {
-  static std::atomic<uint64_t> counter{0};
-  const fs::path temporary = path.string() + ".tmp." + std::to_string(::getpid()) + "." +
-                             std::to_string(counter.fetch_add(1));
+  // At random: a process number comes again, and with it what one that was killed has left.
+  const fs::path temporary = path.string() + ".tmp." + RandomHex(8);
   const auto fail = [&](Status status) {
     ::unlink(temporary.c_str());
     return status.WithContext(path.string());

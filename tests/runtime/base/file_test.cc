@@ -26,6 +26,18 @@ TEST(WriteFileAtomic, ReplacesWholeFilesAndLeavesNoTemporary) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()), 1);
 }
 
+// A process that was killed leaves them, and in a container the next one has its number.
+TEST(WriteFileAtomic, LeftOverTemporariesAreNotInItsWay) {
+  TempFolder folder;
+  const fs::path path = folder.path() / "key";
+  for (int i = 0; i < 100; ++i) {
+    std::ofstream(path.string() + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(i))
+        << "left";
+  }
+  ASSERT_TRUE(WriteFileAtomic(path, "new", 0600).ok());
+  EXPECT_EQ(*ReadFile(path), "new");
+}
+
 TEST(WriteFileAtomic, AFailedWriteKeepsTheOldFile) {
   TempFolder folder;
   const fs::path path = folder.path() / "folder";
