@@ -98,6 +98,7 @@ Status SaveModel(ApiClient& client, const std::string& base, const std::filesyst
 
 Status ExportModel(ApiClient& client, const std::string& base, const std::filesystem::path& file) {
   const TempFolder scratch;
+  LEPTON_RETURN_IF_ERROR(scratch.status());
   LEPTON_ASSIGN_OR_RETURN(const auto objects, storage::ObjectStore::Open(scratch.path()));
   LEPTON_ASSIGN_OR_RETURN(const storage::Digest digest, Fetch(client, base, *objects));
   const std::string data_file = file.filename().string() + ".data";
@@ -112,6 +113,7 @@ Status ExportModel(ApiClient& client, const std::string& base, const std::filesy
 Status ExportModelFolder(ApiClient& client, const std::string& base,
                          const std::filesystem::path& folder) {
   const TempFolder scratch;
+  LEPTON_RETURN_IF_ERROR(scratch.status());
   LEPTON_ASSIGN_OR_RETURN(const auto objects, storage::ObjectStore::Open(scratch.path()));
   LEPTON_ASSIGN_OR_RETURN(const storage::Digest digest, Fetch(client, base, *objects));
   return worker::ExportFolder(*objects, digest, folder);

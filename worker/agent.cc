@@ -55,7 +55,10 @@ Status Agent::Loop::Open() {
   if (options_.worker_id.empty()) options_.worker_id = HostName() + "-" + RandomHex(2);
   if (options_.slots == 0) options_.slots = UsableCores();
   if (options_.task_command.empty()) options_.task_command = {"/proc/self/exe", "task"};
-  if (options_.data_dir.empty()) options_.data_dir = temporary_.emplace("lepton-worker").path();
+  if (options_.data_dir.empty()) {
+    LEPTON_RETURN_IF_ERROR(temporary_.emplace("lepton-worker").status().WithContext("data_dir"));
+    options_.data_dir = temporary_->path();
+  }
   Result<std::unique_ptr<storage::ObjectStore>> store =
       storage::ObjectStore::Open(options_.data_dir);
   if (!store.ok()) return store.status().WithContext("data_dir");

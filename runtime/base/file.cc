@@ -110,7 +110,11 @@ TempFolder::TempFolder(std::string_view prefix) {
   std::string pattern =
       std::string(root && *root ? root : "/tmp") + "/" + std::string(prefix) + ".XXXXXX";
   const char* made = ::mkdtemp(pattern.data());
-  if (made != nullptr) path_ = made;
+  if (made != nullptr) {
+    path_ = made;
+  } else {
+    status_ = ErrnoStatus(errno, (root && *root ? "TMPDIR: " : "") + pattern);
+  }
 }
 
 TempFolder::~TempFolder() {

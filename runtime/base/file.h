@@ -64,9 +64,12 @@ class TempFolder {
   TempFolder(const TempFolder&) = delete;
   TempFolder& operator=(const TempFolder&) = delete;
   ~TempFolder();
+  // Why there is none, and path() is empty.
+  const Status& status() const { return status_; }
   const std::filesystem::path& path() const { return path_; }
 
  private:
+  Status status_;
   std::filesystem::path path_;
 };
 

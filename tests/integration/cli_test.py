@@ -115,6 +115,14 @@ class Verbs(ClusterTest):
         missing = self.cli("submit", "/no/such/file.yaml", status=1)
         self.assertIn("/no/such/file.yaml", missing)
 
+    def test_a_worker_names_a_folder_for_temporaries_that_is_not_there(self):
+        empty = self.cluster.folder / "empty"
+        empty.mkdir()
+        worker = lepton("worker", "--join", self.cluster.data, env={"TMPDIR": "/nonexistent"}, cwd=empty)
+        self.assertEqual(worker.returncode, 1, worker.stderr)
+        self.assertIn("TMPDIR: /nonexistent/", worker.stderr)
+        self.assertEqual(list(empty.iterdir()), [])
+
     def test_a_worker_waits_for_a_coordinator_that_starts_again(self):
         cluster = Cluster(workers=0)
         self.addCleanup(cluster.stop)

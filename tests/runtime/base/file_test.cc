@@ -55,6 +55,18 @@ TEST(ReadFile, RefusesWhatIsTooLargeMissingOrAFolder) {
   EXPECT_EQ(ReadFile(folder.path()).status().code(), StatusCode::kInvalidArgument);
 }
 
+TEST(TempFolder, SaysWhyThereIsNone) {
+  const char* before = std::getenv("TMPDIR");
+  const std::string was = before != nullptr ? before : "";
+  ::setenv("TMPDIR", "/nonexistent", 1);
+  const TempFolder folder("x");
+  before != nullptr ? ::setenv("TMPDIR", was.c_str(), 1) : ::unsetenv("TMPDIR");
+  EXPECT_EQ(folder.path(), "");
+  EXPECT_EQ(folder.status().code(), StatusCode::kNotFound);
+  EXPECT_THAT(folder.status().message(), HasSubstr("TMPDIR: /nonexistent/x."));
+  EXPECT_TRUE(TempFolder().status().ok());
+}
+
 TEST(FileLock, ASecondProcessIsRefusedAndToldWhoHoldsIt) {
   TempFolder folder;
   const fs::path path = folder.path() / "LOCK";
