@@ -56,7 +56,10 @@ class ZmqRouterChannel final : public RouterChannel {
   void FollowConnections();
   bool ReceiveOne();
   bool Admit(const PeerId& peer, ZmqMessage& body);
+  void DescriptorUsedAgain(uint32_t fd);
   void ConnectionGone(uint32_t fd);
+  void StrangerGone();
+  void PeerGone(const PeerId& peer);
   void Flush();
 
   const Handler handler_;
@@ -73,6 +76,7 @@ class ZmqRouterChannel final : public RouterChannel {
   int unauthorized_ = 0;  // refusals whose disconnect is still to come
   std::map<uint32_t, PeerId> peer_by_fd_;
   std::multiset<uint32_t> disconnected_;
+  std::set<PeerId> leaving_;  // disconnected, and their descriptors are others' by now
   std::set<PeerId> gone_;
   std::deque<PeerId> gone_order_;
   uint16_t port_ = 0;
@@ -150,6 +154,7 @@ void ZmqRouterChannel::Loop() {
     int budget = kRouterMessagesPerTurn;
     while (budget > 0 && ReceiveOne()) --budget;
     if (budget > 0) {
+      for (const PeerId& peer : std::exchange(leaving_, {})) PeerGone(peer);
       for (const uint32_t fd : std::exchange(disconnected_, {})) ConnectionGone(fd);
     } else {
       wake_.Wake();
@@ -192,6 +197,20 @@ void ZmqRouterChannel::FollowConnections() {
   while (std::optional<Monitor::Event> event = monitor_.Next()) {
     if (event->type == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) ++unauthorized_;
     if (event->type == ZMQ_EVENT_DISCONNECTED) disconnected_.insert(event->value);
+    if (event->type == ZMQ_EVENT_ACCEPTED) DescriptorUsedAgain(event->value);
+  }
+}
+
+// The disconnects of it that are still to be told are those of its earlier owners.
+void ZmqRouterChannel::DescriptorUsedAgain(uint32_t fd) {
+  for (size_t i = disconnected_.erase(fd); i > 0; --i) {
+    const auto at = peer_by_fd_.find(fd);
+    if (at == peer_by_fd_.end()) {
+      StrangerGone();
+    } else {
+      leaving_.insert(std::move(at->second));
+      peer_by_fd_.erase(at);
+    }
   }
 }
 
@@ -205,6 +224,7 @@ bool ZmqRouterChannel::ReceiveOne() {
     internal::SkipParts(router_, body);
     return true;
   }
+  FollowConnections();  // that this one was accepted is there by now
   ToCoordinator message;
   if (Admit(peer, body) && internal::Decode(body, &message)) handler_(peer, std::move(message));
   return true;
@@ -217,31 +237,32 @@ bool ZmqRouterChannel::Admit(const PeerId& peer, ZmqMessage& body) {
     return false;
   }
   const int fd = zmq_msg_get(body.get(), ZMQ_SRCFD);
-  if (fd < 0) return true;
+  if (fd < 0 || leaving_.contains(peer)) return true;
   const auto [at, is_new] = peer_by_fd_.try_emplace(static_cast<uint32_t>(fd), peer);
   if (is_new || at->second == peer) return true;
-  // The descriptor was used again: its earlier owner is gone, and one disconnect is its.
-  if (const auto seen = disconnected_.find(at->first); seen != disconnected_.end()) {
-    disconnected_.erase(seen);
-  }
-  ConnectionGone(at->first);
-  peer_by_fd_[static_cast<uint32_t>(fd)] = peer;
+  // The one before had not been heard of when the descriptor was used again.
+  PeerGone(std::exchange(at->second, peer));
   return true;
 }
 
 void ZmqRouterChannel::ConnectionGone(uint32_t fd) {
   const auto at = peer_by_fd_.find(fd);
-  if (at == peer_by_fd_.end()) {
-    // It ended before its first message. A refused key was counted where ZAP refused it.
-    if (unauthorized_ > 0) {
-      --unauthorized_;
-    } else {
-      CountDrop("handshake");
-    }
-    return;
-  }
+  if (at == peer_by_fd_.end()) return StrangerGone();
   const PeerId peer = std::move(at->second);
   peer_by_fd_.erase(at);
+  PeerGone(peer);
+}
+
+// It ended before its first message. A refused key was counted where ZAP refused it.
+void ZmqRouterChannel::StrangerGone() {
+  if (unauthorized_ > 0) {
+    --unauthorized_;
+  } else {
+    CountDrop("handshake");
+  }
+}
+
+void ZmqRouterChannel::PeerGone(const PeerId& peer) {
   gone_.insert(peer);
   gone_order_.push_back(peer);
   if (gone_order_.size() > kGonePeersKept) {

@@ -86,8 +86,8 @@ void WakeFd::Drain() const {
 Result<Monitor> Monitor::Watch(const ZmqContext& context, ZmqSocket& socket,
                                const std::string& name) {
   const std::string endpoint = "inproc://" + name;
-  constexpr int kEvents = ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
-                          ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+  constexpr int kEvents = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED |
+                          ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                           ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
   if (zmq_socket_monitor(socket.get(), endpoint.c_str(), kEvents) != 0) {
     return ZmqStatus("zmq_socket_monitor");

@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -260,13 +261,16 @@ TEST(ChannelTest, PlainTcpGarbageIsDroppedAndCounted) {
 // A member of the pool that speaks CURVE but not our protocol.
 class RawPeer {
  public:
-  RawPeer(const std::string& endpoint, const PoolKey& key)
+  explicit RawPeer(const PoolKey& key)
       : context_(zmq_ctx_new()), socket_(zmq_socket(context_, ZMQ_DEALER)) {
     const int linger = 0;
     zmq_setsockopt(socket_, ZMQ_LINGER, &linger, sizeof(linger));
     zmq_setsockopt(socket_, ZMQ_CURVE_SERVERKEY, key.server_public.data(), 40);
     zmq_setsockopt(socket_, ZMQ_CURVE_PUBLICKEY, key.worker.public_key.data(), 40);
     zmq_setsockopt(socket_, ZMQ_CURVE_SECRETKEY, key.worker.secret_key.data(), 40);
+  }
+  RawPeer(const std::string& endpoint, const PoolKey& key) : RawPeer(key) { Connect(endpoint); }
+  void Connect(const std::string& endpoint) {
     EXPECT_EQ(zmq_connect(socket_, endpoint.c_str()), 0);
   }
   ~RawPeer() {
@@ -319,6 +323,66 @@ TEST(ChannelTest, ADepartedPeerIsToldAfterItsLastMessage) {
     ASSERT_TRUE(server.gate.Wait([&] { return server.gone.size() == size_t(round); })) << round;
     EXPECT_EQ(server.messages.size(), size_t(round) * 20);
   }
+}
+
+// A port probe ends, a peer's connection gets its descriptor, and the channel's thread, which has
+// many messages to hand on, comes to both at once.
+TEST(ChannelTest, APeerIsNotTakenForTheStrangerWhoseDescriptorItGot) {
+  const Keys keys = MakeKeys();
+  Gate gate;
+  std::set<RouterChannel::PeerId> peers;
+  std::vector<RouterChannel::PeerId> gone;
+  std::atomic<int> handled{0};
+  auto bound = RouterChannel::Bind(
+      "tcp://127.0.0.1:0", keys.server,
+      [&](const RouterChannel::PeerId& peer, ToCoordinator) {
+        gate.Do([&] { peers.insert(peer); });
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+        ++handled;
+      },
+      [&](const RouterChannel::PeerId& peer) { gate.Do([&] { gone.push_back(peer); }); });
+  ASSERT_TRUE(bound.ok()) << bound.status().ToString();
+  const double before = Drops("handshake");
+  const uint16_t port = (*bound)->port();
+  const std::string endpoint = "tcp://127.0.0.1:" + std::to_string(port);
+  constexpr size_t kPeers = 20;
+  std::vector<std::unique_ptr<RawPeer>> alive;
+  for (size_t i = 0; i < kPeers; ++i) alive.push_back(std::make_unique<RawPeer>(keys.pool));
+  RawPeer busy(endpoint, keys.pool);
+  std::atomic<bool> done{false};
+  std::thread keeps([&] {
+    for (int sent = 0; !done;) {
+      if (sent - handled > 1000) {  // more than a turn takes
+        std::this_thread::sleep_for(milliseconds(1));
+      } else {
+        busy.Send(Heartbeat(1).SerializeAsString());
+        ++sent;
+      }
+    }
+  });
+  for (const auto& peer : alive) {
+    // Their own ends keep their descriptors, so that those of the server's are free, and no others.
+    UniqueFd probes[4];
+    for (UniqueFd& probe : probes) probe.Reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (UniqueFd& probe : probes) {
+      EXPECT_EQ(connect(probe.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    }
+    for (UniqueFd& probe : probes) shutdown(probe.get(), SHUT_RDWR);
+    std::this_thread::sleep_for(milliseconds(5));
+    peer->Connect(endpoint);
+    peer->Send(Heartbeat(2).SerializeAsString());
+  }
+  EXPECT_TRUE(gate.Wait([&] { return peers.size() == kPeers + 1; }));
+  done = true;
+  keeps.join();
+  EXPECT_TRUE(Eventually([&] { return Drops("handshake") >= before + 4 * kPeers; }));
+  gate.Do(
+      [&] { EXPECT_TRUE(gone.empty()) << gone.size() << " of the living were taken for gone"; });
+  bound->reset();
 }
 
 TEST(ChannelTest, SendingToAnUnknownPeerDoesNothing) {
