@@ -36,7 +36,12 @@ Result<Target> FromConfigFile(const std::string& wanted) {
   }
   LEPTON_ASSIGN_OR_RETURN(const json document, spec::DocumentToJson(*text));
   if (!document.is_object()) return InvalidArgument(path + ": must be a mapping");
-  const std::string name = !wanted.empty() ? wanted : document.value("current", std::string());
+  std::string name = wanted;
+  if (const auto current = document.find("current"); name.empty() && current != document.end()) {
+    if (current->is_null()) return Target{};
+    if (!current->is_string()) return InvalidArgument(path + ": current: must name a context");
+    name = current->get<std::string>();
+  }
   if (name.empty()) return Target{};
   const json* context = nullptr;
   if (const auto all = document.find("contexts"); all != document.end() && all->is_object()) {

@@ -1,6 +1,7 @@
 #include <cstdio>
 
 #include "cli/command.h"
+#include "cli/launch.h"
 #include "cli/model_tools.h"
 #include "cli/signals.h"
 #include "runtime/base/config.h"
@@ -91,6 +92,7 @@ int RunCoordinator(const Globals& globals, const std::string& file,
   Result<scheduler::CoordinatorOptions> options = ReadOptions(config);
   if (!options.ok()) return Fail(options.status());
   options->model_tools = MakeModelTools();
+  options->link_host = HostAddress();
   options->address_file = options->data_dir / "coordinator.json";
   Result<std::unique_ptr<scheduler::Coordinator>> coordinator =
       scheduler::Coordinator::Start(*options);

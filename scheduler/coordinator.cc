@@ -57,7 +57,10 @@ class CoordinatorImpl final : public Coordinator, private LoopSink {
                        HostInUrl(options_.http_address), http_port_);
   }
   std::string link_endpoint() const override {
-    return fmt::format("tcp://{}:{}", HostInUrl(options_.link_address), link_port_);
+    const bool all = options_.link_address == "0.0.0.0" || options_.link_address == "::";
+    const bool told = all && !options_.link_host.empty();
+    return fmt::format("tcp://{}:{}", HostInUrl(told ? options_.link_host : options_.link_address),
+                       link_port_);
   }
   fs::path pool_key_file() const override { return options_.data_dir / "pool.key"; }
   std::string pool_key_json() const override { return pool_key_json_; }

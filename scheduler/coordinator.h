@@ -31,6 +31,9 @@ struct CoordinatorOptions {
   // Where workers connect. Any address is safe: only holders of pool.key are admitted (CURVE).
   std::string link_address = "127.0.0.1";
   uint16_t link_port = 0;
+  // The host that workers are told where link_address stands for all of this machine's. Empty: its
+  // loopback.
+  std::string link_host = {};
 
   // Folders that file:// URIs in job specs may read, after symlinks are resolved; never data_dir,
   // which has the pool's keys, but for folders in it that are named. Empty: the current folder.

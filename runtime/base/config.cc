@@ -134,6 +134,7 @@ Result<Duration> ParseDuration(std::string_view text) {
   std::string_view rest = text;
   double total_ns = 0;
   if (rest.empty()) return bad();
+  if (rest == "0") return Duration::zero();  // the same in any unit
   while (!rest.empty()) {
     double value = 0;
     const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), value);

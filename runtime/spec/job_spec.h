@@ -64,7 +64,7 @@ struct CheckpointSpec {
 };
 
 struct LogPolicy {
-  std::string pattern;  // ECMAScript regular expression
+  std::string pattern;  // regular expression: runtime/base/pattern.h
   std::string action;   // exclude_worker | fail_job
 };
 struct RestartSpec {

@@ -69,7 +69,7 @@ void Visit(FieldVisitor& v, RestartSpec& s) {
   s.log_policies.resize(size);
   for (size_t i = 0; i < size; ++i) {
     v.BeginItem(i);
-    v.Text("pattern", s.log_policies[i].pattern, "regular expression (ECMAScript)");
+    v.Text("pattern", s.log_policies[i].pattern, "regular expression (Perl's)");
     v.Choice("action", s.log_policies[i].action, {"exclude_worker", "fail_job"}, "then");
     v.EndItem();
   }

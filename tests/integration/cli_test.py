@@ -123,6 +123,24 @@ class Verbs(ClusterTest):
         self.assertIn("TMPDIR: /nonexistent/", worker.stderr)
         self.assertEqual(list(empty.iterdir()), [])
 
+    def test_a_context_that_is_none_is_none(self):
+        home = self.cluster.folder / "home"
+        (home / "lepton").mkdir(parents=True)
+        for current, says in (("", None), ("[a]", f"{home}/lepton/config.yaml: current: must name a context")):
+            (home / "lepton/config.yaml").write_text(f"current: {current}\ncontexts: {{}}\n")
+            done = lepton("ps", "--coordinator", self.cluster.url, env={"XDG_CONFIG_HOME": str(home)})
+            self.assertEqual(done.returncode, 2 if says else 0, done.stderr)
+            self.assertIn(says or "", done.stderr)
+
+    def test_workers_of_other_hosts_are_told_an_address_of_this_one(self):
+        cluster = Cluster(workers=0, coordinator_args=["--link-address", "0.0.0.0"])
+        self.addCleanup(cluster.stop)
+        link = json.loads((cluster.data / "coordinator.json").read_text())["link"]
+        self.assertNotIn("127.0.0.1", link)
+        self.assertNotIn("0.0.0.0", link)
+        cluster.start_worker("here")
+        cluster.wait_for_workers(1)
+
     def test_a_worker_waits_for_a_coordinator_that_starts_again(self):
         cluster = Cluster(workers=0)
         self.addCleanup(cluster.stop)
@@ -156,7 +174,7 @@ class Verbs(ClusterTest):
             cluster.stop()
 
     def test_a_limit_of_0_is_none_and_a_lease_needs_time(self):
-        cluster = Cluster(workers=0, coordinator_args=("--max-body", "0"))
+        cluster = Cluster(workers=0, coordinator_args=("--max-body", "0", "--history-age", "0"))
         try:
             self.assertEqual(cluster.call("POST", "/v1/jobs?dry_run=1", train_spec())[0], 200)
         finally:

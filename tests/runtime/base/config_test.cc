@@ -49,6 +49,7 @@ TEST(Durations, ParseAndFormat) {
   EXPECT_EQ(*ParseDuration("250ms"), std::chrono::milliseconds(250));
   EXPECT_EQ(*ParseDuration("1.5s"), std::chrono::milliseconds(1500));
   EXPECT_EQ(*ParseDuration("1h30m"), std::chrono::minutes(90));
+  EXPECT_EQ(*ParseDuration("0"), Duration::zero());
   EXPECT_EQ(FormatDuration(std::chrono::minutes(90)), "1h30m");
   EXPECT_EQ(FormatDuration(std::chrono::milliseconds(1500)), "1s500ms");
   EXPECT_EQ(FormatDuration(Duration::zero()), "0s");
