@@ -172,9 +172,12 @@ class BadInput(ClusterTest):
     def test_body_over_the_limit(self):
         try:
             status = self.cluster.call("POST", "/v1/jobs", b" " * (2 << 20))[0]
-        except OSError:  # the server may close before it has read everything
+        except OSError as error:  # the server may close before it has read everything
+            reason = getattr(error, "reason", error)
+            self.assertIsInstance(reason, (ConnectionResetError, BrokenPipeError))
             status = 413
         self.assertEqual(status, 413)
+        self.assertEqual(self.cluster.call("GET", "/healthz")[0], 200)
 
     def test_malformed_http_and_frames_leave_the_coordinator_well(self):
         for port in {int(self.cluster.url.rsplit(":", 1)[1]), self.link_port()}:

@@ -77,7 +77,7 @@ class Slurm:
             if time.monotonic() > deadline:
                 logs = "\n".join(f"{p.name}: {p.read_text(errors='replace')[-1500:]}"
                                  for p in self.folder.glob("*.log"))
-                raise Unavailable(f"the nodes did not become idle: {state!r}\n{logs}")
+                raise RuntimeError(f"the nodes did not become idle: {state!r}\n{logs}")
             time.sleep(0.2)
 
     def spawn(self, *command):
