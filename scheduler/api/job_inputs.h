@@ -11,6 +11,7 @@
 
 #include "runtime/base/json.h"
 #include "runtime/spec/job_spec.h"
+#include "scheduler/api/file_uri.h"
 #include "scheduler/api/model_tools.h"
 #include "scheduler/core/state.h"
 #include "storage/datasets/import.h"
