@@ -76,8 +76,12 @@ Verdict JudgeGang(const Gang& gang) {
   if (ours) return {Kind::kStopped, gang.stop_code(), "CANCELLED", gang.stop_cause()};
   const Task* trigger = gang.trigger_rank() >= 0 ? &gang.tasks(gang.trigger_rank()) : nullptr;
   if (trigger == nullptr) {
-    trigger = FirstWhere(gang, [](const Task& task) { return !EndedWell(task); });
+    // The gang went on without those that were refused: they did not end it if another did.
+    trigger =
+        FirstWhere(gang, [](const Task& task) { return !EndedWell(task) && !task.refused(); });
   }
+  if (trigger == nullptr)
+    trigger = FirstWhere(gang, [](const Task& task) { return task.refused(); });
   if (trigger == nullptr) trigger = &gang.tasks(0);
   // A rank that blames its peers often reports before the peer that is to blame.
   if (!WasTaken(*trigger) && !trigger->refused() && BlamesPeers(*trigger)) {

@@ -252,6 +252,19 @@ TEST_F(ElasticGang, AMemberWhoseWorkerRefusesItIsDoneWithout) {
   EXPECT_EQ(gang().faults_in_row(), 0u);
 }
 
+TEST_F(ElasticGang, ARefusedMemberDoesNotHideHowTheOthersEnded) {
+  for (int i = 0; i < 2; ++i) sim.Hello("w" + std::to_string(i));
+  id = sim.Submit(Sim::Elastic(1, 2));
+  wire::TaskReport report;
+  report.mutable_finished()->set_code("UNAVAILABLE");
+  report.mutable_finished()->set_refused(true);
+  sim.Report(Seat(0), std::move(report));
+  ASSERT_THAT(Members(), ElementsAre(1));
+  sim.Finish(Seat(1), "FAILED_PRECONDITION", "the loss is nan");
+  EXPECT_EQ(sim.StateOf(id), "FAILED");
+  EXPECT_THAT(sim.job(id).error(), HasSubstr("the loss is nan"));
+}
+
 TEST_F(ElasticGang, AMemberThatDoesNotAnswerWithinTheBudgetIsKilled) {
   Start(1, 3);
   sim.Endpoint(Seat(0), 1, "no answer in time from rank 2");
