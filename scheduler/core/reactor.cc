@@ -62,6 +62,7 @@ std::optional<int64_t> Reactor::next_timer_ms() const {
     if (wall_ms > ticked_ms_) next = std::min(next, wall_ms);
   };
   for (const auto& [id, wall_ms] : unconfirmed_) at(wall_ms);
+  for (const auto& [id, full] : full_) at(full.until_ms);
   for (const auto& [id, worker] : state_.workers) {
     if (worker.state() == WORKER_LOST) at(worker.since_ms() + options_.forget_lost_worker_ms);
   }

@@ -61,10 +61,15 @@ class Reactor {
   State state_;
   // Not durable, and never needed for a decision that a replay must repeat.
   int64_t now_ms_;
-  int64_t ticked_ms_ = 0;                                // the last Tick's time; 0: none yet
-  bool dirty_ = true;                                    // slots or wishes changed: schedule
-  std::map<WorkerId, int64_t> unconfirmed_;              // lost at this time unless Hello comes
-  std::map<WorkerId, int64_t> returned_;                 // of those: when it came
+  int64_t ticked_ms_ = 0;                    // the last Tick's time; 0: none yet
+  bool dirty_ = true;                        // slots or wishes changed: schedule
+  std::map<WorkerId, int64_t> unconfirmed_;  // lost at this time unless Hello comes
+  std::map<WorkerId, int64_t> returned_;     // of those: when it came
+  struct Full {
+    int refusals = 0;  // in a row
+    int64_t until_ms = 0;
+  };
+  std::map<WorkerId, Full> full_;  // refused tasks for which they seemed to have slots
   std::unordered_map<std::string, uint64_t> seen_seq_;   // newest report per task, logs included
   std::unordered_map<std::string, int64_t> storing_ms_;  // when that was last said of a task
   std::map<JobId, std::vector<Pattern>> policies_;       // compiled log_policies

@@ -96,6 +96,8 @@ void Turn::On(const TaskReported& reported) {
       if (gang.elastic()) reactor_.dirty_ = true;  // it may want more ranks
       return MaybeRunning(gang_id);
     case wire::TaskReport::kStarted:
+      reactor_.full_.erase(WorkerId(task->worker_id()));
+      return MaybeRunning(gang_id);
     case wire::TaskReport::kReady:
       return MaybeRunning(gang_id);
     case wire::TaskReport::kShardsReady:
@@ -194,6 +196,10 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
   reactor_.dirty_ = true;
   const Gang& gang = state_.gangs.at(gang_id);
   const Task& task = gang.tasks(static_cast<int>(rank));
+  if (task.refused()) {
+    Reactor::Full& full = reactor_.full_[WorkerId(task.worker_id())];
+    full.until_ms = now_ + BackoffMs(kRefusedRetryMs, ++full.refusals, options_.backoff_cap_ms);
+  }
   if (FirstWhere(gang, &IsAlive) == nullptr) return EndGang(gang_id);
   if (EndedWell(task)) {
     // Nobody will meet any more: those that wait for a group, or to be in one, may go.

@@ -11,6 +11,9 @@ namespace lepton::scheduler {
 std::set<WorkerId> Turn::Away() const {
   std::set<WorkerId> away;
   for (const auto& [id, wall_ms] : reactor_.unconfirmed_) away.insert(id);
+  for (const auto& [id, full] : reactor_.full_) {
+    if (now_ < full.until_ms) away.insert(id);
+  }
   return away;
 }
 

@@ -116,6 +116,7 @@ void Turn::LoseWorker(const WorkerId& id, const std::string& reason) {
   Persist(std::move(record));
   reactor_.unconfirmed_.erase(id);
   reactor_.returned_.erase(id);
+  reactor_.full_.erase(id);
   reactor_.dirty_ = true;
   std::set<std::string> tasks, hurt;
   if (auto it = state_.tasks_of_worker.find(id); it != state_.tasks_of_worker.end()) {

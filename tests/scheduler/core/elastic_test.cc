@@ -252,6 +252,18 @@ TEST_F(ElasticGang, AMemberWhoseWorkerRefusesItIsDoneWithout) {
   EXPECT_EQ(gang().faults_in_row(), 0u);
 }
 
+TEST_F(ElasticGang, AMemberIsNotPlacedAtOnceWhereOneWasRefused) {
+  Start(2, 2);
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  wire::TaskReport report;
+  report.mutable_finished()->set_code("UNAVAILABLE");
+  report.mutable_finished()->set_refused(true);
+  sim.Report(Seat(2), std::move(report));
+  EXPECT_THAT(sim.out.starts, IsEmpty());
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+}
+
 TEST_F(ElasticGang, ARefusedMemberDoesNotHideHowTheOthersEnded) {
   for (int i = 0; i < 2; ++i) sim.Hello("w" + std::to_string(i));
   id = sim.Submit(Sim::Elastic(1, 2));
