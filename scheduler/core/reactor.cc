@@ -61,6 +61,7 @@ std::optional<int64_t> Reactor::next_timer_ms() const {
   auto at = [&](int64_t wall_ms) {
     if (wall_ms > ticked_ms_) next = std::min(next, wall_ms);
   };
+  at(put_off_ms_);
   for (const auto& [id, wall_ms] : unconfirmed_) at(wall_ms);
   for (const auto& [id, full] : full_) at(full.until_ms);
   for (const auto& [id, worker] : state_.workers) {
@@ -106,7 +107,9 @@ void Turn::On(const Tick&) {
   std::vector<std::string> gangs;
   for (const auto& [id, gang] : state_.gangs) gangs.push_back(id);
   std::erase_if(gangs, [this](const std::string& id) {
-    return now_ < reactor_.HeardMs(state_.gangs.at(id));
+    const int64_t heard = reactor_.HeardMs(state_.gangs.at(id));
+    if (now_ < heard) reactor_.put_off_ms_ = std::max(reactor_.put_off_ms_, heard);
+    return now_ < heard;
   });
   for (const std::string& id : gangs) TickGang(id);
   for (const std::string& id : gangs) TickElastic(id);

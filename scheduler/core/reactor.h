@@ -61,8 +61,9 @@ class Reactor {
   State state_;
   // Not durable, and never needed for a decision that a replay must repeat.
   int64_t now_ms_;
-  int64_t ticked_ms_ = 0;                    // the last Tick's time; 0: none yet
-  bool dirty_ = true;                        // slots or wishes changed: schedule
+  int64_t ticked_ms_ = 0;   // the last Tick's time; 0: none yet
+  int64_t put_off_ms_ = 0;  // until when Ticks left out gangs whose workers had not been heard
+  bool dirty_ = true;       // slots or wishes changed: schedule
   std::map<WorkerId, int64_t> unconfirmed_;  // lost at this time unless Hello comes
   std::map<WorkerId, int64_t> returned_;     // of those: when it came
   struct Full {

@@ -145,6 +145,26 @@ TEST(Recovery, ATaskThatItsWorkerRefusesIsNotCounted) {
   EXPECT_EQ(sim.job(id).worker_restarts(), 0u);
 }
 
+// A tick while its workers had not been heard leaves a gang out. When the one that it waited for is
+// gone, nothing else may bring the next.
+TEST(Recovery, AStopThatWasOverdueAtTheRestartEndsThoughAWorkerWasReplaced) {
+  TwoRanks two(2);
+  Sim& sim = two.sim;
+  sim.RunAll(two.id);
+  sim.On(CancelJob{JobId(two.id)});
+  sim.now += 60'000;
+  sim.Restart();
+  sim.now += 1'000;
+  sim.Hello("w2", 1, "i1", {two.id + ".a1.r1"});
+  sim.now += 3'000;
+  sim.On(Tick{});
+  sim.now += 1'000;
+  sim.Hello("w1", 1, "i2");
+  ASSERT_EQ(sim.StateOf(two.id), "STOPPING");
+  sim.Pass(120'000);
+  EXPECT_EQ(sim.StateOf(two.id), "CANCELLED");
+}
+
 TEST(Recovery, PeerThatBlamesTheGangDoesNotHideWhoDied) {
   TwoRanks two;
   Sim& sim = two.sim;
