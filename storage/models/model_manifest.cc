@@ -96,7 +96,9 @@ Status CheckInput(const ModelInput& in) {
     }
     return CheckScales("input: channel", in.mean, in.scale);
   }
-  if (in.kind == "tokens" && (!sized(in.vocabulary) || !sized(in.context))) {
+  // Of a model that came as ONNX nobody may have said either: 0.
+  const auto known = [&](int64_t value) { return value == 0 || sized(value); };
+  if (in.kind == "tokens" && (!known(in.vocabulary) || !known(in.context))) {
     return InvalidArgument("lepton.model manifest: input: vocabulary or context is out of range");
   }
   if (!in.tokenizer.empty() && in.tokenizer != "bytes" && !IsDigest(in.tokenizer)) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #include "worker/data/examples.h"
 
@@ -95,7 +96,9 @@ class Writer {
          std::span<const int64_t> numbers, const spec::GenerateSpec& options)
       : model_(model),
         reader_(reader),
-        context_(static_cast<size_t>(model.manifest().input.context)),
+        context_(model.manifest().input.context > 0
+                     ? static_cast<size_t>(model.manifest().input.context)
+                     : std::numeric_limits<size_t>::max()),
         prompts_(prompts),
         numbers_(numbers),
         options_(options),

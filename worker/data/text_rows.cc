@@ -1,6 +1,7 @@
 #include "worker/data/text_rows.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "runtime/base/progress.h"
 
@@ -88,6 +89,7 @@ Status FillTexts(std::span<const TokenText> texts, int64_t context, BatchBuffer&
   for (const TokenText& text : texts) {
     longest = std::max(longest, static_cast<int64_t>(text.ids.size()));
   }
+  if (context < 1) context = std::numeric_limits<int64_t>::max();  // of ONNX: not known
   if (longest > context) return InvalidArgument("a text is longer than the model's context");
   TextFiller filler(out, static_cast<int64_t>(texts.size()), longest, context);
   if (!filler.takes_tokens()) return InvalidArgument("the model takes no tokens");

@@ -20,15 +20,18 @@ const std::vector<ExportRule>& AllExports() {
 
 constexpr std::string_view kLoss = "a loss: models leave with their logits";
 constexpr std::string_view kGradient = "made for gradients only";
+constexpr std::string_view kCached = "between tokens of a text: models leave for whole texts";
 constexpr std::string_view kDivided = "between ranks: models leave undivided";
 
 constexpr ExportRule kUnexported[] = {
     {"batch_norm_apply", nullptr, kGradient},
     {"binary_cross_entropy", nullptr, kLoss},
+    {"cached_attention", nullptr, kCached},
     {"cross_entropy", nullptr, kLoss},
     {"distillation", nullptr, kLoss},
     {"mse", nullptr, kLoss},
     {"expand", nullptr, kGradient},
+    {"rope_angles", nullptr, kCached},
     {"sum_rows", nullptr, kGradient},
     {"sum_to", nullptr, kGradient},
     {"tensor_copy", nullptr, kDivided},

@@ -108,6 +108,7 @@ void Rope(Emitter& e, const Node& node) {
   const graph::Attributes& a = node.attributes;
   const Shape& shape = e.shape(node.inputs[0]);
   if (shape.rank() != 3) FailUnsupported("rope on other than [batch, sequence, width]");
+  if (node.inputs.size() == 2) FailUnsupported("rope with angles of each row's own");
   const int64_t size = a.Int("size", shape.back());
   const int64_t dims = a.Int("dims", size);
   const bool interleaved = a.Int("interleaved") != 0;
