@@ -264,6 +264,22 @@ Result<std::unique_ptr<Scratch>> Try(const ModelProto& proto, const Signature& s
   return scratch;
 }
 
+// The rows of the table that tokens are looked up in; 0 where none is found.
+int64_t TableRows(const Graph& graph) {
+  for (const graph::Node& node : graph.nodes()) {
+    if (node.op->name() != "gather" && node.op->name() != "take") continue;
+    ValueId ids = node.inputs[1];
+    for (graph::NodeId made = graph.value(ids).producer;
+         made != graph::kNoNode && graph.nodes()[made].op->name() == "convert";
+         made = graph.value(ids).producer) {
+      ids = graph.nodes()[made].inputs[0];
+    }
+    const Shape& table = graph.type(node.inputs[0]).shape;
+    if (ids == graph.FindSource("tokens") && table.rank() == 2) return table[0];
+  }
+  return 0;
+}
+
 }  // namespace
 
 Result<Signature> OnnxSignature(const spec::ModelSpec& model, const DataShape& data) {
@@ -322,6 +338,12 @@ Result<OnnxFacts> ExamineOnnx(const spec::ModelSpec& model) {
   const Shape& logits = scratch->graph.type(scratch->logits).shape;
   data.outputs = logits.back();
   data.per_token = logits.rank() == 3;
+  const int64_t tokens = TableRows(scratch->graph);
+  if (data.per_token && tokens != 0 && tokens != data.outputs) {
+    return Wrong("it gives " + std::to_string(data.outputs) + " numbers per token, but looks up " +
+                 std::to_string(tokens) + " tokens: of the models with an output per token, only " +
+                 "language models can be stored");
+  }
   const auto gradients = graph::AddGradients(scratch->graph, scratch->logits, scratch->weights);
   facts.trains = gradients.ok() && !scratch->weights.empty();
   if (!gradients.ok()) facts.reason = gradients.status().message();

@@ -184,6 +184,28 @@ TEST_F(OnnxModelsTest, MetadataThatMakesNoSenseIsNoHarm) {
   EXPECT_THAT(loss.message(), HasSubstr("model.onnx: lepton.model manifest: loss: is none of"));
 }
 
+// A table of `rows` tokens and a product that gives `outputs` numbers per token.
+std::string TokenModel(int64_t rows, int64_t outputs) {
+  onnx::TestModel m;
+  m.Input("input_ids", onnx::kInt64Code, {-1, -1}).Output("y");
+  m.Floats("table", {rows, 2}, std::vector<float>(rows * 2, 0.5f));
+  m.Floats("w", {2, outputs}, std::vector<float>(2 * outputs, 0.25f));
+  m.Node("Gather", {"table", "input_ids"}, "vectors").Node("MatMul", {"vectors", "w"}, "y");
+  return m.proto.SerializeAsString();
+}
+
+TEST_F(OnnxModelsTest, AnOutputPerTokenIsALanguageModelsOnlyIfItHasOneNumberPerToken) {
+  const auto language = ImportOnnx(*objects_, TokenModel(7, 7), {});
+  ASSERT_TRUE(language.ok()) << language.status().ToString();
+  EXPECT_EQ(language->content.loss, "next_token");
+  for (const int64_t outputs : {2, 6, 8}) {
+    const Status status = ImportOnnx(*objects_, TokenModel(7, outputs), {}).status();
+    EXPECT_FALSE(status.ok());
+    EXPECT_THAT(status.message(), HasSubstr("it gives " + std::to_string(outputs) +
+                                            " numbers per token, but looks up 7 tokens"));
+  }
+}
+
 TEST_F(OnnxModelsTest, DifferencesAndQuotientsByOneNumberStayInTheModel) {
   onnx::TestModel m;
   m.Input("x", onnx::kFloatCode, {-1, 2}).Output("y").Floats("half", {1}, {0.5f});
