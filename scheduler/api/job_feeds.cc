@@ -195,7 +195,7 @@ class Follower : public std::enable_shared_from_this<Follower> {
     if (!sent) {
       closed_ = true;
       stream_->Close();  // no `end`: there may be more, which the reader comes back for
-    } else if (final && !more) {
+    } else if (final && !more && stream_->pending() == 0) {
       closed_ = true;
       Close();
     } else if (more || stream_->pending() > 0) {
@@ -229,7 +229,9 @@ class Follower : public std::enable_shared_from_this<Follower> {
     api_.parts().loop.After(kKeepAlive, [weak = weak_from_this()](const scheduler::State&) {
       const auto self = weak.lock();
       if (self == nullptr) return;
-      if (self->stream_->open() && self->stream_->Write(":\n\n")) {
+      // Not behind what is still on its way, which says itself that the feed is there.
+      const bool waits = self->stream_->pending() > 0;
+      if (self->stream_->open() && (waits || self->stream_->Write(":\n\n"))) {
         self->KeepAlive();
       } else {
         self->api_.parts().watch.Forget(self->job_, self->ticket_);

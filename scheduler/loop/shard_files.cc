@@ -2,6 +2,8 @@
 
 #include <glog/logging.h>
 
+#include <filesystem>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -9,13 +11,33 @@ namespace lepton::scheduler {
 namespace {
 
 constexpr Duration kRetryIn = std::chrono::seconds(5);
+// Of the disk, for the journal and whatever else must go on.
+constexpr uint64_t kKeptBytes = uint64_t{64} << 20;
 
 }  // namespace
+
+Status CheckRoom(uint64_t bytes, uint64_t available) {
+  if (available >= kKeptBytes && bytes <= available - kKeptBytes) return Status::Ok();
+  return ResourceExhausted("needs " + std::to_string((bytes + kKeptBytes) >> 20) +
+                           " MiB of the disk, which has " + std::to_string(available >> 20));
+}
 
 Result<storage::Digest> JoinObjects(storage::ObjectStore& objects,
                                     const std::vector<storage::Digest>& parts,
                                     const std::atomic<bool>& stopping, uint64_t* bytes, int* bad) {
   *bad = -1;
+  uint64_t sum = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const Result<uint64_t> size = objects.Size(parts[i]);
+    if (!size.ok()) {
+      if (size.status().code() == StatusCode::kNotFound) *bad = static_cast<int>(i);
+      return size.status();
+    }
+    sum += *size;
+  }
+  std::error_code error;
+  const std::filesystem::space_info disk = std::filesystem::space(objects.root(), error);
+  if (!error) LEPTON_RETURN_IF_ERROR(CheckRoom(sum, disk.available));
   LEPTON_ASSIGN_OR_RETURN(const auto file, objects.NewObject());
   for (size_t i = 0; i < parts.size(); ++i) {
     if (stopping) return Cancelled("the coordinator ends");

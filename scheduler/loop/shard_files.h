@@ -44,6 +44,10 @@ class ShardFiles {
   std::set<JobId> under_way_;
 };
 
+// kResourceExhausted unless a file of so many bytes leaves the journal room on its disk: who tries
+// and fails would fill it for everybody.
+Status CheckRoom(uint64_t bytes, uint64_t available);
+
 // The objects, one behind the other, as one durable object. `bad` is the part that an error is
 // about, -1 for none: kNotFound or kDataLoss of it, else kResourceExhausted and the like.
 // kCancelled when `stopping`.

@@ -38,6 +38,13 @@ TEST_F(JoinObjectsTest, InOrderAndTheSameNameEachTime) {
   EXPECT_EQ(Join().value(), *file);
 }
 
+TEST(CheckRoom, LeavesTheJournalSome) {
+  constexpr uint64_t kMib = uint64_t{1} << 20;
+  EXPECT_TRUE(CheckRoom(36 * kMib, 100 * kMib).ok());
+  EXPECT_EQ(CheckRoom(37 * kMib, 100 * kMib).code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(CheckRoom(0, 10 * kMib).code(), StatusCode::kResourceExhausted);
+}
+
 TEST_F(JoinObjectsTest, APartThatIsGoneIsNamed) {
   ASSERT_TRUE(objects_->Remove(parts_[2]).ok());
   EXPECT_EQ(Join().status().code(), StatusCode::kNotFound);
