@@ -82,12 +82,17 @@ void PoolTokensGradOf(const KernelContext& c, CudaDevice& device) {
                     c.output(0).as<float>(), device.stream());
 }
 
+// Angles come with rows that go on from a cache, which is the host's (nn/decoding_program.h).
+bool HasNoAngles(const graph::KernelRequest& request) {
+  return request.inputs.size() == 1;
+}
+
 }  // namespace
 
 std::vector<KernelEntry> TokenKernels() {
   return {
-      CudaEntry("rope", DType::kF32, "own", &AnyRequest, &RopeKernel::Create),
-      CudaEntry("rope", DType::kBF16, "own", &AnyRequest, &RopeKernel::Create),
+      CudaEntry("rope", DType::kF32, "own", &HasNoAngles, &RopeKernel::Create),
+      CudaEntry("rope", DType::kBF16, "own", &HasNoAngles, &RopeKernel::Create),
       Own<PoolTokensOf>("pool_tokens"),
       Own<PoolTokensGradOf>("pool_tokens_grad"),
   };
