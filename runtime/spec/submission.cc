@@ -102,6 +102,12 @@ Status CheckSubmission(const JobSpec& spec) {
     return InvalidArgument("collectives: nccl needs resources.device: cuda, not " +
                            spec.resources.device);
   }
+  if (spec.precision == "int8" && spec.resources.device != "cpu") {
+    return InvalidArgument(
+        "precision: int8 is computed with resources.device: cpu only; with cuda it must be f32, "
+        "bf16 "
+        "or model");
+  }
   const bool trains = spec.kind != JobKind::kEvaluate && spec.kind != JobKind::kBatch;
   if (trains && spec.checkpoint.keep_best.count > 0) {
     LEPTON_RETURN_IF_ERROR(CheckMetric("checkpoint.keep_best.metric",

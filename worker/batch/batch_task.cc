@@ -9,6 +9,7 @@
 #include "runtime/base/progress.h"
 #include "worker/batch/row_asker.h"
 #include "worker/data/picture_file.h"
+#include "worker/device.h"
 #include "worker/train/train_session.h"
 
 namespace lepton::worker {
@@ -116,8 +117,10 @@ Status RunBatch(TaskContext& context) {
         "the coordinator deals no shards: install the same version of lepton "
         "there as on the workers");
   }
-  auto model =
-      LoadedModel::Load(context.objects(), context.start().model_manifest(), spec.precision);
+  LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<kernels::DeviceBackend> device,
+                          OpenDevice(spec.resources.device));
+  auto model = LoadedModel::Load(context.objects(), context.start().model_manifest(),
+                                 spec.precision, std::move(device));
   if (!model.ok()) return model.status().WithContext("model.from");
   const storage::ModelManifest& manifest = (*model)->manifest();
   if (manifest.labels_tokens()) {

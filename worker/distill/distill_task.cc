@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "worker/device.h"
 #include "worker/distill/teacher.h"
 #include "worker/membership.h"
 #include "worker/train/elastic_train.h"
@@ -108,7 +109,10 @@ class Distillation final : public GroupWork {
 
 Status RunDistill(TaskContext& context) {
   if (!context.spec().distill) return InvalidArgument("kind: distill needs a teacher");
-  Result<Teacher> loaded = Teacher::Load(context.objects(), context.start().teacher_manifest());
+  LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<kernels::DeviceBackend> device,
+                          OpenDevice(context.spec().resources.device));
+  Result<Teacher> loaded =
+      Teacher::Load(context.objects(), context.start().teacher_manifest(), std::move(device));
   if (!loaded.ok()) return loaded.status().WithContext("teacher");
   Teacher& teacher = *loaded;
   LEPTON_ASSIGN_OR_RETURN(TrainSession session, OpenSession(context, &teacher.model()));

@@ -7,15 +7,16 @@
 #include "worker/train/evaluation.h"
 
 namespace lepton::worker {
-Result<Teacher> Teacher::Load(const storage::ObjectStore& objects,
-                              const storage::Digest& manifest) {
+Result<Teacher> Teacher::Load(const storage::ObjectStore& objects, const storage::Digest& manifest,
+                              std::unique_ptr<kernels::DeviceBackend> device) {
   LEPTON_ASSIGN_OR_RETURN(StoredModel model, LoadModel(objects, manifest));
   if (model.manifest.loss != "cross_entropy") {
     return InvalidArgument("its loss is " + model.manifest.loss +
                            ", but only cross_entropy classifiers can teach");
   }
-  LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<nn::TrainingProgram> program, BuildEvaluator(model));
-  return Teacher(std::move(model), std::move(program));
+  LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<nn::TrainingProgram> program,
+                          BuildEvaluator(model, "model", device.get()));
+  return Teacher(std::move(model), std::move(device), std::move(program));
 }
 
 Result<std::vector<float>> Teacher::Logits(const Examples& examples,

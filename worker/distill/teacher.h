@@ -6,6 +6,7 @@
 
 #include "collectives/communicator.h"
 #include "runtime/base/status.h"
+#include "runtime/kernels/device_backend.h"
 #include "runtime/nn/training_program.h"
 #include "storage/objects/object_store.h"
 #include "worker/data/examples.h"
@@ -15,8 +16,10 @@ namespace lepton::worker {
 
 class Teacher {
  public:
-  // kInvalidArgument when the model is not a cross_entropy classifier.
-  static Result<Teacher> Load(const storage::ObjectStore& objects, const storage::Digest& manifest);
+  // `device`: what it computes on; null: the host. kInvalidArgument when the model is not a
+  // cross_entropy classifier.
+  static Result<Teacher> Load(const storage::ObjectStore& objects, const storage::Digest& manifest,
+                              std::unique_ptr<kernels::DeviceBackend> device = {});
 
   const StoredModel& model() const { return model_; }
   nn::TrainingProgram& program() { return *program_; }
@@ -31,10 +34,12 @@ class Teacher {
                      std::vector<float>& logits);
 
  private:
-  Teacher(StoredModel model, std::unique_ptr<nn::TrainingProgram> program)
-      : model_(std::move(model)), program_(std::move(program)) {}
+  Teacher(StoredModel model, std::unique_ptr<kernels::DeviceBackend> device,
+          std::unique_ptr<nn::TrainingProgram> program)
+      : model_(std::move(model)), device_(std::move(device)), program_(std::move(program)) {}
 
   StoredModel model_;
+  std::unique_ptr<kernels::DeviceBackend> device_;  // outlives the program
   std::unique_ptr<nn::TrainingProgram> program_;
 };
 

@@ -1,5 +1,6 @@
 #include "worker/evaluate/evaluate_task.h"
 
+#include "worker/device.h"
 #include "worker/train/evaluation.h"
 #include "worker/train/model_files.h"
 #include "worker/train/train_session.h"
@@ -34,8 +35,10 @@ Status RunEvaluate(TaskContext& context) {
   Result<StoredDataset> dataset = LoadDataset(context.objects(), start.dataset_manifest());
   if (!dataset.ok()) return dataset.status().WithContext("dataset");
   LEPTON_ASSIGN_OR_RETURN(const ExamplesPtr part, ChooseRows(context, *dataset, *model));
+  LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<kernels::DeviceBackend> device,
+                          OpenDevice(context.spec().resources.device));
   LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<nn::TrainingProgram> program,
-                          BuildEvaluator(*model, context.spec().precision));
+                          BuildEvaluator(*model, context.spec().precision, device.get()));
   LEPTON_ASSIGN_OR_RETURN(const std::unique_ptr<collectives::Communicator> gang,
                           context.JoinGang());
   LEPTON_ASSIGN_OR_RETURN(const Evaluation evaluation,

@@ -91,17 +91,19 @@ Result<std::vector<uint32_t>> EndTokens(const storage::ObjectStore& objects,
 
 }  // namespace
 
-Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const storage::ObjectStore& objects,
-                                                       const storage::Digest& manifest,
-                                                       const std::string& precision) {
+Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(
+    const storage::ObjectStore& objects, const storage::Digest& manifest,
+    const std::string& precision, std::unique_ptr<kernels::DeviceBackend> device) {
   LEPTON_ASSIGN_OR_RETURN(StoredModel stored, LoadModel(objects, manifest));
   auto model = std::unique_ptr<LoadedModel>(new LoadedModel());
+  model->device_ = std::move(device);
   LEPTON_ASSIGN_OR_RETURN(model->signature_, stored.signature());
   LEPTON_ASSIGN_OR_RETURN(model->numbers_, NumbersOfRow(stored.manifest, model->signature_));
   LEPTON_ASSIGN_OR_RETURN(
       model->program_,
       nn::InferenceProgram::Build(model->signature_, stored.model,
-                                  precision == "model" ? stored.manifest.precision : precision));
+                                  precision == "model" ? stored.manifest.precision : precision,
+                                  model->device_.get()));
   LEPTON_ASSIGN_OR_RETURN(model->weights_,
                           nn::WeightPointers::Make(stored.tensors, model->program_->parameters()));
   LEPTON_RETURN_IF_ERROR(model->program_->Bind(model->weights_.pointers()));

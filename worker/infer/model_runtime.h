@@ -10,6 +10,7 @@
 
 #include "runtime/base/mapped_file.h"
 #include "runtime/base/status.h"
+#include "runtime/kernels/device_backend.h"
 #include "runtime/nn/training_program.h"
 #include "runtime/nn/weights.h"
 #include "storage/models/model_manifest.h"
@@ -40,11 +41,12 @@ Prediction Decode(const storage::ModelManifest& manifest, std::span<const float>
 class LoadedModel {
  public:
   // Reads the manifest object and the objects it names, and builds the program. `precision`: as
-  // spec::DeploymentSpec has it, "model" for the manifest's own. kNotFound/kDataLoss for missing or
-  // damaged objects, kInvalidArgument for weights that do not fit the architecture.
-  static Result<std::unique_ptr<LoadedModel>> Load(const storage::ObjectStore& objects,
-                                                   const storage::Digest& manifest,
-                                                   const std::string& precision = "model");
+  // spec::DeploymentSpec has it, "model" for the manifest's own. `device`: what it computes on;
+  // null: the host. kNotFound/kDataLoss for missing or damaged objects, kInvalidArgument for
+  // weights that do not fit the architecture.
+  static Result<std::unique_ptr<LoadedModel>> Load(
+      const storage::ObjectStore& objects, const storage::Digest& manifest,
+      const std::string& precision = "model", std::unique_ptr<kernels::DeviceBackend> device = {});
 
   const storage::ModelManifest& manifest() const { return manifest_; }
   const nn::Signature& signature() const { return signature_; }
@@ -82,9 +84,10 @@ class LoadedModel {
   int64_t numbers_ = 0;
   std::shared_ptr<const TextEncoder> encoder_;
   std::vector<uint32_t> ends_;  // what the model says; the encoder knows more
-  // What the program's weights lie in; declared before it.
+  // What the program's weights lie in and what it runs on; declared before it.
   std::vector<std::shared_ptr<const MappedFile>> mapped_;
   nn::WeightPointers weights_;
+  std::unique_ptr<kernels::DeviceBackend> device_;
   std::unique_ptr<nn::InferenceProgram> program_;
   std::unique_ptr<nn::DecodingProgram> decoder_;
   nn::DecodingProgram::Options decoder_for_;  // what was asked for

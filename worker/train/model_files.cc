@@ -125,13 +125,17 @@ Status CopyWeights(const StoredModel& model, const std::vector<nn::ParameterView
 }
 
 Result<std::unique_ptr<nn::TrainingProgram>> BuildEvaluator(const StoredModel& model,
-                                                            const std::string& precision) {
+                                                            const std::string& precision,
+                                                            kernels::DeviceBackend* backend) {
   nn::TrainingProgram::Options options;
   options.model = model.model;
   options.loss = NnLoss(model.manifest.loss);
   options.precision = model.manifest.precision;
   if (precision != "model") options.inference_precision = precision;
   options.optimizer.name = "sgd";
+  options.keeps_gradients = options.keeps_optimizer_state =
+      false;  // no memory for what nobody asks
+  options.backend = backend;
   LEPTON_ASSIGN_OR_RETURN(const nn::Signature signature, model.signature());
   LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<nn::TrainingProgram> program,
                           nn::TrainingProgram::Build(signature, options));

@@ -52,10 +52,12 @@ Result<std::string> DigestOfWeights(const storage::ObjectStore& objects,
 Status CopyWeights(const StoredModel& model, const std::vector<nn::ParameterView>& parameters,
                    std::span<float> weights);
 
-// A program with the model's weights, for Forward and Evaluate. kInvalidArgument when the weights
-// are not those of the architecture.
-Result<std::unique_ptr<nn::TrainingProgram>> BuildEvaluator(const StoredModel& model,
-                                                            const std::string& precision = "model");
+// A program with the model's weights, for Forward and Evaluate, on `backend`'s device (which must
+// outlive it) or, where it is null, on the host. kInvalidArgument when the weights are not those of
+// the architecture.
+Result<std::unique_ptr<nn::TrainingProgram>> BuildEvaluator(
+    const StoredModel& model, const std::string& precision = "model",
+    kernels::DeviceBackend* backend = nullptr);
 
 struct WrittenModel {
   storage::Digest manifest;

@@ -183,6 +183,34 @@ TEST_P(DeviceTraining, EqualsTheHosts) {
   EXPECT_TRUE(nn::SameBits(again.logits, on_device.logits));
 }
 
+// As predictions use a stored model: weights that stay on the host, and others later.
+TEST_P(DeviceTraining, WhatItTrainedAnswersThereAsOnTheHost) {
+  CudaDevice* const device = DeviceOrNull();
+  if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
+  Subject subject = Subjects()[GetParam()];
+  SCOPED_TRACE(subject.name);
+  const auto program =
+      nn::InferenceProgram::Build(subject.signature, subject.model, subject.precision, device);
+  ASSERT_TRUE(program.ok()) << program.status().ToString();
+  const nn::Batch batch = subject.batch(subject);
+  History last;
+  for (const int steps : {1, 3}) {
+    const History trained = Train(subject, nullptr, steps);
+    std::vector<const float*> parameters;
+    for (const nn::ParameterView& view : (*program)->parameters()) {
+      parameters.push_back(trained.weights.data() + view.offset);
+    }
+    ASSERT_TRUE((*program)->Bind(parameters).ok());
+    ASSERT_TRUE((*program)->Prepare().ok());
+    std::vector<float> logits(trained.logits.size());
+    const Status done = (*program)->Forward(batch, logits);
+    ASSERT_TRUE(done.ok()) << done.ToString();
+    EXPECT_LT(RelativeDistance(logits, trained.logits), subject.precision == "f32" ? 2e-4 : 3e-2);
+    EXPECT_NE(logits, last.logits);
+    last.logits = logits;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, DeviceTraining, testing::Range<size_t>(0, 11),
                          [](const auto& info) { return Subjects()[info.param].name; });
 

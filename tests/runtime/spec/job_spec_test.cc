@@ -276,6 +276,9 @@ TEST(JobSpec, WhatIsAskedForNowMustBeAbleToRun) {
   const std::pair<std::string, std::string> bad[] = {
       {"{kind: train, dataset: digits, collectives: nccl}",
        "collectives: nccl needs resources.device: cuda, not cpu"},
+      {"{kind: evaluate, dataset: digits, model: {from: m@1}, precision: int8, resources: {device: "
+       "cuda}}",
+       "precision: int8 is computed with resources.device: cpu only"},
       {"{kind: train, dataset: digits, checkpoint: {keep_best: {metric: foo/bar}}}",
        "checkpoint.keep_best.metric: \"foo/bar\" is not reported"},
       // Checkpoints are not measured on the test part.
