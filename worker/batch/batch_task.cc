@@ -102,8 +102,11 @@ ExamplesPtr PartOf(const PreparedData& data, const std::string& rows) {
 
 }  // namespace
 
-int64_t ShardRows(int64_t asked, int64_t rows, int64_t block_rows, int max_workers) {
-  const int64_t even = rows / (kShardsPerWorker * std::max(1, max_workers));
+int64_t ShardRows(int64_t asked, int64_t rows, int64_t block_rows, int64_t together,
+                  int max_workers) {
+  const int64_t workers = std::max(1, max_workers);
+  const int64_t even =
+      std::max(rows / (kShardsPerWorker * workers), std::min(together, rows / workers));
   int64_t wanted = asked > 0 ? asked : std::min(even, kMostShardRows);
   wanted = std::max(wanted, (rows + kMostShards - 1) / kMostShards);
   return std::max<int64_t>(1, (wanted + block_rows - 1) / block_rows) * block_rows;
@@ -154,9 +157,10 @@ Status RunBatch(TaskContext& context) {
   const PredictionWriter writer(
       WriterOptions(*spec.batch, manifest, (*model)->outputs(), *dataset));
   RowAsker asker(**model, *examples, writer, spec.batch->generate, std::move(file_of));
-  context.shards()->Ready(examples->rows(),
-                          ShardRows(spec.batch->output.shard_rows, examples->rows(),
-                                    asker.block_rows(), spec.resources.max_workers));
+  context.shards()->Ready(
+      examples->rows(),
+      ShardRows(spec.batch->output.shard_rows, examples->rows(), asker.block_rows(),
+                asker.together(), spec.resources.max_workers));
   return BatchRun(context, asker, writer).Run().WithContext("batch");
 }
 

@@ -20,6 +20,9 @@ namespace lepton::worker {
 Status RunBatch(TaskContext& context);
 
 // Rows of a shard: `asked`, or for 0 by the data; whole blocks, and no more than 16,384 shards.
-int64_t ShardRows(int64_t asked, int64_t rows, int64_t block_rows, int max_workers);
+// `together`: how many cost hardly more than one, so that a smaller shard is made only for a worker
+// that would have none.
+int64_t ShardRows(int64_t asked, int64_t rows, int64_t block_rows, int64_t together,
+                  int max_workers);
 
 }  // namespace lepton::worker

@@ -12,7 +12,6 @@
 namespace lepton::worker {
 namespace {
 
-constexpr int64_t kTextsAtOnce = 64;               // so many read the weights at the cost of one
 constexpr int64_t kWholeTextsAtOnce = 16;          // where each token computes all of its text
 constexpr int64_t kCacheBytes = int64_t{2} << 30;  // all texts' keys and values
 

@@ -14,6 +14,9 @@
 
 namespace lepton::worker {
 
+// So many read the weights at the cost of one.
+inline constexpr int64_t kTextsAtOnce = 64;
+
 // The tokens that follow each prompt, until the tokenizer's end of text or `max_tokens`. Behind the
 // model's context the earliest tokens are left out, one for each that is added, and all that is
 // left is computed anew. With a temperature, token t of prompt i is drawn by a counter of (seed,

@@ -30,6 +30,8 @@ class RowAsker {
   // Examples that one Ask should have: a block, or whole blocks that have enough texts to be
   // written together.
   int64_t ask_rows() const { return ask_rows_; }
+  // Examples whose answers cost hardly more together than one of them: texts that are written.
+  int64_t together() const { return generate_.max_tokens < 1 ? 1 : kTextsAtOnce; }
   // The lines of examples [first, last), and a language model's sums over them.
   Result<std::string> Ask(int64_t first, int64_t last, TokenSums* sums);
 

@@ -123,12 +123,16 @@ TEST_F(BatchTaskTest, AnyScheduleOfDeathsGivesTheSameBytes) {
 }
 
 TEST(ShardRows, FollowTheDataAndTheWish) {
-  EXPECT_EQ(ShardRows(0, 100, 256, 4), 256);
-  EXPECT_EQ(ShardRows(0, 1'000'000, 256, 4), 15'872) << "64 shards of whole blocks";
-  EXPECT_EQ(ShardRows(0, 100'000'000, 256, 4), 65'536) << "no more is lost with a worker";
-  EXPECT_EQ(ShardRows(1'000, 1'000'000, 256, 4), 1'024);
-  EXPECT_EQ(ShardRows(1, 100'000'000, 256, 4), 6'144) << "at most 16,384 shards";
-  EXPECT_EQ(ShardRows(0, 5, 1, 1), 1);
+  EXPECT_EQ(ShardRows(0, 100, 256, 1, 4), 256);
+  EXPECT_EQ(ShardRows(0, 1'000'000, 256, 1, 4), 15'872) << "64 shards of whole blocks";
+  EXPECT_EQ(ShardRows(0, 100'000'000, 256, 1, 4), 65'536) << "no more is lost with a worker";
+  EXPECT_EQ(ShardRows(1'000, 1'000'000, 256, 1, 4), 1'024);
+  EXPECT_EQ(ShardRows(1, 100'000'000, 256, 1, 4), 6'144) << "at most 16,384 shards";
+  EXPECT_EQ(ShardRows(0, 5, 1, 1, 1), 1);
+  EXPECT_EQ(ShardRows(0, 1'000, 1, 64, 4), 64) << "texts are written together";
+  EXPECT_EQ(ShardRows(0, 100, 1, 64, 4), 25) << "each worker has some";
+  EXPECT_EQ(ShardRows(0, 10'000, 1, 64, 4), 156);
+  EXPECT_EQ(ShardRows(5, 1'000, 1, 64, 4), 5);
 }
 
 TEST_F(BatchTaskTest, PartsOfTheSplitAndJsonLines) {
