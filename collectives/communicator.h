@@ -2,16 +2,18 @@
 //
 // Threads: one caller at a time per Communicator, except Abort(), which any thread may call. All
 //   ranks must call the same operations in the same order with equal counts and types.
-// Blocking: every call has a deadline, its own or the communicator's default. The A-forms return at
-//   once and run on the communicator's progress thread, in order; the buffers are borrowed until
-//   the handle is done.
+// Blocking: a call ends by the communicator's time-out (Options). The A-forms return at once and
+//   run on the communicator's progress thread, in order; the buffers are borrowed until the handle
+//   is done.
 // Errors: after kAborted (a peer died, or Abort was called), kDeadlineExceeded or kUnavailable, the
 //   contents of output buffers are unspecified and the group must be rebuilt: every later call
 //   fails with the same cause. kInvalidArgument leaves the group usable.
 // Reduction order: fixed by rank, a binary tree over ranks (((0+1)+(2+3))+...), so that results do
 //   not depend on timing or on the back-end's algorithm. With GroupSpec::leaves it is a tree over
-//   leaves of which each rank holds some (tree_shape.h): then they do not depend on the number of
-//   ranks either.
+//   leaves of which each rank holds some (tree_shape.h). Where each gives the sum of its leaves in
+//   that tree, they then do not depend on the number of ranks either; but kMean divides by the
+//   ranks, and of 16-bit floats what a rank gives is rounded, which shows unless every node is so
+//   (kRoundedSum).
 #pragma once
 
 #include <cstddef>
@@ -42,7 +44,7 @@ class Handle {
 using HandlePtr = std::unique_ptr<Handle>;
 
 struct Options {
-  // Default deadline of each operation. With link_timeout, how long none of the group's ranks may
+  // Of each operation, from its begin. With link_timeout, how long none of the group's ranks may
   // have moved (runtime/base/progress.h), nor those of this process's other groups, before one that
   // waits gives up: a rank that is slow is waited for as long as it moves.
   Duration timeout = std::chrono::seconds(30);
@@ -133,7 +135,7 @@ class Communicator {
   virtual std::vector<Straggler> Stragglers() const { return {}; }
 
   // Fails all pending and later calls with `cause`, on this rank at once and on the peers as soon
-  // as they notice (the native back-end: <= 10 ms). Idempotent; any thread.
+  // as their watchers read of it: a wake-up of a thread. Idempotent; any thread.
   virtual void Abort(Status cause) = 0;
 };
 
