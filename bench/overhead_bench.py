@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What a job's worker does besides training: steps of the GPT of model_bench.cc in a job of one
-worker (its data fed, samples journalled, parameters' digest checked, progress reported, ready to
-lose and to gain members) against the same steps alone in a process, in turns.
+worker (its data fed, its progress reported and journalled) against the same steps alone in a
+process, in turns. What several ranks have besides is not in it: a job of one worker has no
+communicator, no pulses and no digest of its parameters.
 
   bench/overhead_bench.py TEXT [ROUNDS] [PRECISION] [LEPTON] [MODEL_BENCH]
 

@@ -153,7 +153,7 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
   v.Int("logical_shards", s.elastic.logical_shards, 0, 4096,
         "parts of every batch, whatever the number of workers; 0: max_workers / parallel.tensor");
   v.Time("recovery_budget", s.elastic.recovery_budget, milliseconds(100), hours(1),
-         "every time-out of the gang derives from it");
+         "how long a rank of the gang may be silent or out of reach");
   v.Choice("recovery", s.elastic.recovery, {"in_place", "restart"},
            "a gang that loses a rank goes on with what the others hold, or starts again from its "
            "newest checkpoint (kind batch: from the shards that are done)");
