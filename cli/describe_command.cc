@@ -60,6 +60,8 @@ void PrintJob(const json& job) {
                           "progress.total_steps",
                           "progress.epoch",
                           "progress.samples_per_second",
+                          "progress.samples",
+                          "progress.sample_ids",
                           "shards.count",
                           "shards.done",
                           "shards.shard_rows",

@@ -59,6 +59,8 @@ void AddJobs(json& all) {
                                 {"total_steps", kInteger},
                                 {"epoch", kNumber},
                                 {"samples_per_second", kNumber},
+                                {"samples", kInteger},
+                                {"sample_ids", kString},
                                 {"phase", kString},
                                 {"phase_done", kNumber}});
   const json group =

@@ -20,9 +20,15 @@ json ToObject(const Map& map) {
 }
 
 json ProgressView(const scheduler::Progress& progress) {
-  return {{"step", progress.step()},   {"total_steps", progress.total_steps()},
-          {"epoch", progress.epoch()}, {"samples_per_second", progress.samples_per_second()},
-          {"phase", progress.phase()}, {"phase_done", progress.phase_done()}};
+  json view = {{"step", progress.step()},   {"total_steps", progress.total_steps()},
+               {"epoch", progress.epoch()}, {"samples_per_second", progress.samples_per_second()},
+               {"phase", progress.phase()}, {"phase_done", progress.phase_done()}};
+  if (progress.has_samples()) {
+    view["samples"] = progress.samples().rows();
+    // As text: 64 bits are more than a JSON reader's number may hold.
+    view["sample_ids"] = std::to_string(progress.samples().ids());
+  }
+  return view;
 }
 
 json TaskView(const scheduler::Task& task) {

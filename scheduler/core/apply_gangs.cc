@@ -163,6 +163,7 @@ void Applier::OnProgress(Gang& gang, const Task& task, const wire::TaskProgress&
   now.set_total_steps(progress.total_steps());
   now.set_epoch(progress.epoch());
   now.set_samples_per_second(progress.samples_per_second());
+  if (progress.has_samples()) *now.mutable_samples() = progress.samples();
   // A report names the metrics that it measured; the others keep their newest value.
   *now.mutable_metrics() = gang.progress().metrics();
   for (const auto& [name, value] : progress.metrics()) (*now.mutable_metrics())[name] = value;

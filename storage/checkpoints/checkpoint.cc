@@ -27,9 +27,12 @@ std::string Owner(const CheckpointInfo& info) {
 }
 
 nlohmann::json ToJson(const CheckpointInfo& info) {
-  return {{"format", kFormat},    {"version", kVersion}, {"job_id", info.job_id},
-          {"step", info.step},    {"seed", info.seed},   {"metrics", NumbersToJson(info.metrics)},
-          {"slices", info.slices}};
+  nlohmann::json json = {{"format", kFormat},     {"version", kVersion},
+                         {"job_id", info.job_id}, {"step", info.step},
+                         {"seed", info.seed},     {"metrics", NumbersToJson(info.metrics)},
+                         {"slices", info.slices}};
+  if (info.samples) json["samples"] = {{"rows", info.samples->rows}, {"ids", info.samples->ids}};
+  return json;
 }
 
 std::string SliceOwner(const CheckpointInfo& info, size_t number) {
@@ -141,6 +144,12 @@ Result<CheckpointInfo> ReadCheckpointInfo(const ObjectStore& objects, const Dige
   reader.Read("step", &info.step);
   reader.Read("seed", &info.seed);
   reader.Read("metrics", &info.metrics);
+  if (reader.Has("samples")) {
+    ManifestReader samples = reader.ReadObject("samples");
+    info.samples.emplace();
+    samples.Read("rows", &info.samples->rows);
+    samples.Read("ids", &info.samples->ids);
+  }
   uint64_t version = 1;
   reader.Read("version", &version);
   if (version == 1) {

@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,8 +24,13 @@ struct CheckpointInfo {
   uint64_t step = 0;  // steps done
   uint64_t seed = 0;
   std::map<std::string, double> metrics;
-  std::vector<Digest> slices;  // safetensors objects
-  Digest data;                 // of version 1, which is read only: the one object, of whole tensors
+  struct Samples {
+    uint64_t rows = 0;
+    uint64_t ids = 0;  // the sum of their numbers, modulo 2^64
+  };
+  std::optional<Samples> samples;  // training examples that its steps used; older ones do not say
+  std::vector<Digest> slices;      // safetensors objects
+  Digest data;  // of version 1, which is read only: the one object, of whole tensors
 };
 
 // Elements [begin, begin + values.size()) of a flat tensor of `size` elements.

@@ -37,6 +37,7 @@ class CheckpointTest : public testing::Test {
     info.job_id = "j1";
     info.step = step;
     info.seed = UINT64_MAX;
+    info.samples = {7, UINT64_MAX};
     info.metrics = {{"validation/accuracy", 0.1 + 0.2},
                     {"loss", std::numeric_limits<double>::quiet_NaN()}};
     LEPTON_ASSIGN_OR_RETURN(
@@ -67,6 +68,9 @@ TEST_F(CheckpointTest, ComesBackBitForBit) {
   EXPECT_EQ(loaded->info.job_id, "j1");
   EXPECT_EQ(loaded->info.step, 300u);
   EXPECT_EQ(loaded->info.seed, UINT64_MAX);
+  ASSERT_TRUE(loaded->info.samples.has_value());
+  EXPECT_EQ(loaded->info.samples->rows, 7u);
+  EXPECT_EQ(loaded->info.samples->ids, UINT64_MAX);
   EXPECT_THAT(loaded->info.slices, ElementsAre(written->data));
   EXPECT_EQ(loaded->info.metrics.at("validation/accuracy"), 0.1 + 0.2);
   EXPECT_TRUE(std::isnan(loaded->info.metrics.at("loss")));
@@ -117,6 +121,7 @@ TEST_F(CheckpointTest, ManifestsThatDoNotFitAreRefused) {
   EXPECT_THAT(with("slices", "../../x"), Fails(StatusCode::kInvalidArgument, "slices"));
   EXPECT_THAT(with("step", -1), Fails(StatusCode::kInvalidArgument, "step"));
   EXPECT_THAT(with("metrics", {{"a", "b"}}), Fails(StatusCode::kInvalidArgument, "metrics"));
+  EXPECT_THAT(with("samples", {{"rows", 1}}), Fails(StatusCode::kInvalidArgument, "samples.ids"));
   EXPECT_THAT(with("version", 9), Fails(StatusCode::kFailedPrecondition, "version 9"));
   EXPECT_THAT(with("format", "lepton.model"), Fails(StatusCode::kInvalidArgument, "another kind"));
 }

@@ -9,6 +9,7 @@
 
 #include "runtime/nn/training_program.h"
 #include "runtime/tensor/buffer.h"
+#include "worker/data/sample_count.h"
 
 namespace lepton::worker {
 
@@ -31,6 +32,9 @@ class BatchBuffer {
   // One a prediction, as of nn::Targets.
   std::vector<int32_t> classes;
   std::vector<float> values, teacher_logits;
+
+  // The training examples that it has, where BatchSource filled it.
+  SampleCount used;
 
   // Views, valid until the buffer changes. There is at least one row.
   nn::Batch batch() const;

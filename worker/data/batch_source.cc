@@ -27,6 +27,12 @@ int64_t BatchSource::BatchRows(uint64_t step) const {
   return std::min(batch_size_, train_->rows() - begin);
 }
 
+uint64_t BatchSource::RowsBefore(uint64_t steps) const {
+  const auto of_epoch = static_cast<uint64_t>(steps_per_epoch_);
+  return steps / of_epoch * static_cast<uint64_t>(train_->rows()) +
+         steps % of_epoch * static_cast<uint64_t>(batch_size_);
+}
+
 std::vector<int64_t> BatchSource::Rows(uint64_t step, int shard, int piece) const {
   const uint64_t epoch = step / steps_per_epoch_;
   const int64_t begin = static_cast<int64_t>(step % steps_per_epoch_) * batch_size_;
@@ -45,6 +51,7 @@ std::vector<int64_t> BatchSource::Rows(uint64_t step, int shard, int piece) cons
 
 Status BatchSource::Fill(uint64_t step, int shard, int piece, BatchBuffer& out) const {
   const std::vector<int64_t> rows = Rows(step, shard, piece);
+  out.used = SampleCount::Of(rows);
   if (rows.empty()) {
     out.Resize(0);
     return Status::Ok();

@@ -40,9 +40,11 @@ class BatchSource {
   int64_t steps_per_epoch() const { return steps_per_epoch_; }
   // Examples of step `step` (0-based) over all shards.
   int64_t BatchRows(uint64_t step) const;
+  // Examples of the first `steps` steps.
+  uint64_t RowsBefore(uint64_t steps) const;
   // Those of one piece of one shard, in order; none for a piece of a short last batch, maybe.
   std::vector<int64_t> Rows(uint64_t step, int shard, int piece) const;
-  // The same with their targets; out.rows() may be 0.
+  // The same with their targets, and out.used says which they are; out.rows() may be 0.
   Status Fill(uint64_t step, int shard, int piece, BatchBuffer& out) const;
 
   const Options& options() const { return options_; }

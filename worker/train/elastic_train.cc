@@ -28,13 +28,12 @@ class ElasticObserver final : public TrainObserver {
   CheckpointDone BeginSlice(uint64_t step, int number, const Slices& slices) override {
     return task_.BeginSlice(step, number, slices);
   }
-  CheckpointDone BeginManifest(uint64_t step, const Metrics& metrics,
+  CheckpointDone BeginManifest(const CheckpointPoint& point,
                                const std::vector<storage::Digest>& slices) override {
-    return task_.BeginManifest(step, metrics, slices);
+    return task_.BeginManifest(point, slices);
   }
-  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics,
-                                 const Slices& slices) override {
-    return task_.BeginCheckpoint(step, metrics, slices);
+  CheckpointDone BeginCheckpoint(const CheckpointPoint& point, const Slices& slices) override {
+    return task_.BeginCheckpoint(point, slices);
   }
   void Computed(uint64_t step, nn::TrainingProgram& program) override {
     task_.Computed(step, program);
@@ -122,6 +121,7 @@ class ElasticTraining {
           .gang = gang,
           .teacher_logits = work_ != nullptr ? work_->teacher_logits() : std::span<const float>(),
           .first_step = session_.first_step,
+          .first_samples = session_.first_samples,
           .last_step = session_.stop_step,
           // What follows the loop need not cost it again; a trial goes on from it.
           .checkpoint_at_end = work_ != nullptr || context_.start().kind() == "trial",

@@ -83,11 +83,12 @@ void LocalRounds::Step(uint64_t step, const nn::LossSum& loss) {
   ++part_.steps;
 }
 
-void LocalRounds::EndShard(int shard) {
+void LocalRounds::EndShard(int shard, const SampleCount& samples) {
   const std::span<const float> weights = program_.weights();
   const auto count = static_cast<float>(part_.loss.count);
   part_.change.resize(weights.size());
   Fill(part_.change, [&](int64_t i) { return (weights_[i] - weights[i]) * count; });
+  part_.samples = samples;
   parts_[shard] = std::exchange(part_, {});
 }
 

@@ -23,6 +23,7 @@
 #include "runtime/nn/outer_optimizer.h"
 #include "runtime/nn/training_program.h"
 #include "runtime/spec/job_spec.h"
+#include "worker/data/sample_count.h"
 #include "worker/train/tree_fold.h"
 
 namespace lepton::worker {
@@ -46,11 +47,13 @@ class LocalRounds {
   void Begin(uint64_t step, bool keep_parts);
   bool Has(int shard) const { return parts_.contains(shard); }
   // A shard's steps: BeginShard; for each of them, for each piece, the program's ForwardBackward
-  // and AddPiece, then Step with the pieces' loss; EndShard.
+  // and AddPiece, then Step with the pieces' loss; EndShard with the examples that they used.
   void BeginShard();
   void AddPiece(int piece);
   void Step(uint64_t step, const nn::LossSum& loss);
-  void EndShard(int shard);
+  void EndShard(int shard, const SampleCount& samples);
+  // The examples that a shard's steps used.
+  const SampleCount& SamplesOf(int shard) const { return parts_.at(shard).samples; }
   // The program's gradients() become this shard's summand; shards in their order. Returns its loss.
   nn::LossSum Give(int shard);
   // The program has the weights that all share again.
@@ -72,6 +75,7 @@ class LocalRounds {
   struct Part {
     std::vector<float> change;  // times the loss' count
     nn::LossSum loss;
+    SampleCount samples;
     double norms = 0;  // over its steps
     int64_t steps = 0;
   };

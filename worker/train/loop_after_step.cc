@@ -30,6 +30,7 @@ Status TrainLoop::Impl::AfterStep() {
   if (state_.pending_slices > 0 && wishes_.written == state_.pending_slices) {
     LEPTON_RETURN_IF_ERROR(GatherSlices());
   }
+  LEPTON_RETURN_IF_ERROR(CheckSamples());
   const bool stop = state_.stopping;
   const uint64_t every =
       static_cast<uint64_t>(std::max<int64_t>(0, run_.spec.checkpoint.every_steps));
@@ -76,6 +77,10 @@ Status TrainLoop::Impl::EvaluateNow() {
   return Status::Ok();
 }
 
+std::optional<SampleCount> TrainLoop::Impl::SamplesUsed() const {
+  return state_.samples_counted ? std::optional(state_.samples) : std::nullopt;
+}
+
 void TrainLoop::Impl::Report(double train_loss) {
   if (!leader()) return;
   const MonotonicTime now = RealClock().Now();
@@ -87,6 +92,7 @@ void TrainLoop::Impl::Report(double train_loss) {
   if (seconds > 0) {
     progress.samples_per_second = static_cast<double>(samples_ - reported_samples_) / seconds;
   }
+  progress.samples = SamplesUsed();
   if (state_.evaluated_step == state_.step) progress.metrics = state_.metrics;
   progress.metrics["train/loss"] = train_loss;
   progress.metrics["learning_rate"] =

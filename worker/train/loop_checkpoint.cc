@@ -46,6 +46,12 @@ Metrics TrainLoop::Impl::MetricsOfStep() const {
   return state_.evaluated_step == state_.step ? state_.metrics : Metrics();
 }
 
+CheckpointPoint TrainLoop::Impl::PendingPoint() const {
+  CheckpointPoint point{state_.pending_step, state_.pending_metrics, {}};
+  if (state_.samples_counted) point.samples = state_.pending_samples;
+  return point;
+}
+
 // All ranks have let go of the state on return.
 Status TrainLoop::Impl::BeginCheckpoint() {
   const int count = SliceCount(), number = all_ranks().rank();
@@ -53,14 +59,14 @@ Status TrainLoop::Impl::BeginCheckpoint() {
   state_.pending_step = state_.step;
   state_.pending_slices = count > 1 ? count : 0;
   state_.pending_metrics = MetricsOfStep();
+  state_.pending_samples = state_.samples;
   // What it may still write is of one that is lost, perhaps of this step and cut otherwise.
   writing_ = {};
   writes_ = kept_ = {};
   state_.manifest_slices = 0;
   if (number >= count) return Status::Ok();
-  writing_ = count > 1
-                 ? observer_.BeginSlice(state_.step, number, mine.slices)
-                 : observer_.BeginCheckpoint(state_.step, state_.pending_metrics, mine.slices);
+  writing_ = count > 1 ? observer_.BeginSlice(state_.step, number, mine.slices)
+                       : observer_.BeginCheckpoint(PendingPoint(), mine.slices);
   written_.clear();
   writes_.step = state_.step;
   if (count > 1) writes_ = {state_.step, number, count};
@@ -126,7 +132,7 @@ Status TrainLoop::Impl::GatherSlices() {
   state_.manifest_slices = std::exchange(state_.pending_slices, 0);
   writes_ = {};
   if (!leader()) return Status::Ok();
-  writing_ = observer_.BeginManifest(state_.pending_step, state_.pending_metrics, slices);
+  writing_ = observer_.BeginManifest(PendingPoint(), slices);
   written_.clear();
   writes_.step = state_.pending_step;
   return Status::Ok();
@@ -215,7 +221,7 @@ Status TrainLoop::Impl::Salvage() {
     return Status::Ok();
   }
   const Result<storage::Digest> written =
-      observer_.BeginCheckpoint(state_.step, MetricsOfStep(), AllSlices()).get();
+      observer_.BeginCheckpoint({state_.step, MetricsOfStep(), SamplesUsed()}, AllSlices()).get();
   return written.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
 }
 

@@ -9,15 +9,18 @@ Result<SplitLoss> TrainLoop::Impl::LocalRound() {
   exchange_->Begin(*gang_, static_cast<int>(my_shards_.size()), /*pieces=*/1);
   rounds_->Begin(state_.step, /*keep_parts=*/gang_->size() > 1);
   loss_fold_.Reset();
+  SampleCount used;
   for (const int shard : my_shards_) {
     const Status done = rounds_->Has(shard) ? Status::Ok() : ShardRound(shard);
     if (!done.ok()) {
       rounds_->Restore();
       return done;
     }
+    used += rounds_->SamplesOf(shard);
     loss_fold_.Add(Split(rounds_->Give(shard)));
     exchange_->After();
   }
+  used_ = used;
   const progress::Computing computing("step", CommitEnd());
   rounds_->Restore();
   observer_.Computed(CommitEnd(), run_.program);
@@ -31,6 +34,7 @@ Status TrainLoop::Impl::ShardRound(int shard) {
   feeder_.emplace(source_, run_.program.signature(),
                   BatchFeeder::Plan{state_.step, end, MicroBatchesOf({&shard, 1}, pieces_)});
   rounds_->BeginShard();
+  used_ = {};
   for (uint64_t step = state_.step; step < end; ++step) {
     const progress::Computing computing("step", step + 1);
     nn::LossSum loss;
@@ -43,7 +47,7 @@ Status TrainLoop::Impl::ShardRound(int shard) {
     rounds_->Step(step, loss);
     if (step + 1 < end) observer_.Computed(step + 1, run_.program);
   }
-  rounds_->EndShard(shard);
+  rounds_->EndShard(shard, used_);
   return Status::Ok();
 }
 

@@ -82,6 +82,11 @@ void Numbers(Archive& archive, State& state) {
     archive.Number(loss->sum);
     archive.Number(loss->count);
   }
+  for (auto* samples : {&state.samples, &state.pending_samples}) {
+    archive.Number(samples->rows);
+    archive.Number(samples->ids);
+  }
+  archive.Number(state.samples_counted);
   archive.Number(state.gradient_norm);
 }
 

@@ -10,6 +10,7 @@
 
 #include "runtime/base/status.h"
 #include "runtime/nn/training_program.h"
+#include "worker/data/sample_count.h"
 
 namespace lepton::worker {
 
@@ -22,6 +23,8 @@ struct LoopState {
   uint64_t good_step = 0;   // of the last checkpoint
   uint64_t evaluated_step = kNever;
   nn::LossSum epoch_loss, report_loss;
+  SampleCount samples;          // that all committed steps used
+  bool samples_counted = true;  // false: it goes on from a checkpoint that does not say
   double gradient_norm = 0;
   std::map<std::string, double> metrics;
   std::string last_checkpoint;
@@ -29,6 +32,7 @@ struct LoopState {
   int64_t pending_slices = 0;   // of it, that ranks write; 0: a rank writes the manifest
   int64_t manifest_slices = 0;  // that the manifest names
   std::map<std::string, double> pending_metrics;  // the manifest's
+  SampleCount pending_samples;
   bool checkpoint_due = false;  // that of an earlier step was lost with a writer, or may be
 
   // Where a rank stands: a greater place has all that a smaller one has.

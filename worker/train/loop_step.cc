@@ -59,6 +59,7 @@ Status TrainLoop::Impl::Abort(Status cause) {
 // Each piece has its own random stream, numbered on over all shards.
 Result<nn::LossSum> TrainLoop::Impl::PieceGradient(uint64_t step, int shard, int piece) {
   LEPTON_ASSIGN_OR_RETURN(const BatchBuffer* const batch, feeder_->Next());
+  used_ += batch->used;
   has_rows_ = batch->rows() > 0;
   if (!has_rows_) {
     const std::span<float> gradients = run_.program.gradients();
@@ -101,6 +102,7 @@ Result<SplitLoss> TrainLoop::Impl::PassGradients() {
 // From here to the reduction a rank waits for nobody.
 Result<SplitLoss> TrainLoop::Impl::ComputeStep() {
   if (rounds_) return LocalRound();
+  used_ = {};
   const progress::Computing computing("step", state_.step + 1);
   Result<SplitLoss> local_loss = zero_gradients_ ? PassGradients() : LocalGradient();
   observer_.Computed(state_.step + 1, run_.program);
@@ -113,13 +115,13 @@ Result<StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {
   const Wishes wishes{observer_.StopRequested(), observer_.LeaveRequested(),
                       !joining && observer_.RegroupRequested(), SliceIsWritten()};
   leaves_ = wishes.leave;
-  const uint64_t digest = gang_->size() > 1 ? DigestOf(run_.program.weights()) : 0;
-  if (zero_gradients_) return zero_gradients_->Reduce(wishes, digest);
+  const RankWord word{wishes, used_, gang_->size() > 1 ? DigestOf(run_.program.weights()) : 0};
+  if (zero_gradients_) return zero_gradients_->Reduce(word);
   const size_t more = rounds_ ? LocalRounds::kTailSize : 0;
   tail_.resize(more + TailSize(gang_->size()));
   const std::span<float> of_rounds = std::span(tail_).first(more);
   const std::span<float> of_step = std::span(tail_).subspan(more);
-  WriteTail(of_step, local_loss, wishes, gang_->rank(), digest);
+  WriteTail(of_step, local_loss, gang_->rank(), word);
   if (rounds_) rounds_->WriteTail(of_rounds);
   LEPTON_RETURN_IF_ERROR(exchange_->Reduce(tail_));
   if (rounds_) rounds_->ReadTail(of_rounds);
@@ -131,6 +133,7 @@ void TrainLoop::Impl::Advance(const StepSums& sums) {
   if (state_.step == 0 || Passed(source_.steps_per_epoch())) state_.epoch_loss = {};
   Accumulate(sums.loss, state_.epoch_loss);
   Accumulate(sums.loss, state_.report_loss);
+  state_.samples += sums.samples;
   for (const uint64_t end = CommitEnd(); state_.step < end; ++state_.step) {
     samples_ += source_.BatchRows(state_.step);
   }
@@ -168,6 +171,19 @@ Status TrainLoop::Impl::GatherParts() {
       "ranks {} and {}, which mirror each other, do not hold the same parameters after step {}: {} "
       "differs; {}",
       slice, found.buddy, state_.step, found.tensor, LastGood()));
+}
+
+// Each example was used once in each epoch. On all ranks, which see the same sums.
+Status TrainLoop::Impl::CheckSamples() const {
+  const auto of_epoch = static_cast<uint64_t>(source_.steps_per_epoch());
+  if (!state_.samples_counted || state_.step % of_epoch != 0) return Status::Ok();
+  const uint64_t epochs = state_.step / of_epoch;
+  const SampleCount wanted = SampleCount::OfEpochs(epochs, source_.examples().rows());
+  if (state_.samples == wanted) return Status::Ok();
+  return Internal(fmt::format(
+      "after epoch {}, {} examples were used, whose numbers add to {}; each once an epoch are {}, "
+      "whose numbers add to {}: this is an error of the program",
+      epochs, state_.samples.rows, state_.samples.ids, wanted.rows, wanted.ids));
 }
 
 // On all ranks, which see the same sums.

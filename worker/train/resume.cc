@@ -34,6 +34,12 @@ Status CheckSize(std::string_view name, int64_t found, int64_t wanted) {
       fmt::format("it has {} values of {}, but the model has {}", found, name, wanted));
 }
 
+void GoOnFrom(const storage::CheckpointInfo& info, TrainSession& session) {
+  session.first_step = info.step;
+  session.first_samples.reset();
+  if (info.samples) session.first_samples = SampleCount{info.samples->rows, info.samples->ids};
+}
+
 Status ResumeWhole(const storage::ObjectStore& objects, const storage::Digest& digest,
                    TrainSession& session, uint64_t seed) {
   LEPTON_ASSIGN_OR_RETURN(const storage::LoadedCheckpoint checkpoint,
@@ -46,7 +52,7 @@ Status ResumeWhole(const storage::ObjectStore& objects, const storage::Digest& d
         CheckSize(name, static_cast<int64_t>(size), static_cast<int64_t>(state.size())));
     if (size > 0) std::copy(found->second.begin(), found->second.end(), state.begin());
   }
-  session.first_step = checkpoint.info.step;
+  GoOnFrom(checkpoint.info, session);
   return Status::Ok();
 }
 
@@ -88,7 +94,7 @@ Status ResumeParts(const storage::ObjectStore& objects, const storage::Digest& d
   const auto size = static_cast<int64_t>(weights.size());
   LEPTON_RETURN_IF_ERROR(CheckSize("weights", found_weights, size));
   LEPTON_RETURN_IF_ERROR(CheckSize("optimizer", found_state, per_element * trained));
-  session.first_step = info.step;
+  GoOnFrom(info, session);
   session.first_state = [&objects, digest, trained, per_element](
                             std::span<const WantedState> wanted,
                             const std::function<Status()>& go_on) {
@@ -136,7 +142,7 @@ Status ResumeSlices(const storage::ObjectStore& objects, const storage::Digest& 
   LEPTON_RETURN_IF_ERROR(CheckSize("weights", sizes["weights"], nn::ElementsOf(whole)));
   LEPTON_RETURN_IF_ERROR(
       CheckSize("optimizer", sizes["optimizer"], program.state_per_element() * all));
-  session.first_step = info.step;
+  GoOnFrom(info, session);
   return Status::Ok();
 }
 

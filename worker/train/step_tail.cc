@@ -11,8 +11,14 @@ enum TailPlace {
   kTailLeave,
   kTailRegroup,
   kTailWritten,
-  kTailDigests
+  kTailRows,
+  kTailIds = kTailRows + 6,
+  kTailDigests = kTailIds + 6
 };
+// A count is 64 bits in floats that hold 12 each, so that the sum of 4,096 ranks' is exact.
+constexpr int kCountFloats = 6;
+constexpr int kCountBits = 12;
+static_assert(kTailRows + kCountFloats == kTailIds && kTailIds + kCountFloats == kTailDigests);
 // A digest is 64 bits in floats that hold 24, so that sums with zeros are exact.
 constexpr int kDigestFloats = 3;
 constexpr int kDigestBits = 24;
@@ -20,6 +26,28 @@ constexpr int kDigestBits = 24;
 std::array<float, 2> SplitDouble(double value) {
   const float high = static_cast<float>(value);
   return {high, std::isfinite(high) ? static_cast<float>(value - double{high}) : 0.0f};
+}
+
+void WriteCount(std::span<float> tail, uint64_t count) {
+  for (int i = 0; i < kCountFloats; ++i) {
+    tail[static_cast<size_t>(i)] =
+        static_cast<float>(count >> (i * kCountBits) & ((1u << kCountBits) - 1));
+  }
+}
+
+// A whole number that a float holds exactly. Ranks of one version write such; a torn one must not
+// be undefined behaviour.
+uint64_t WholeOf(float value) {
+  constexpr auto kMost = static_cast<float>((1u << 24) - 1);
+  return static_cast<uint64_t>(std::clamp(value, 0.0f, kMost));
+}
+
+uint64_t ReadCount(std::span<const float> tail) {
+  uint64_t count = 0;
+  for (int i = 0; i < kCountFloats; ++i) {
+    count += WholeOf(tail[static_cast<size_t>(i)]) << (i * kCountBits);
+  }
+  return count;
 }
 
 }  // namespace
@@ -38,17 +66,18 @@ size_t TailSize(int ranks) {
   return kTailDigests + static_cast<size_t>(ranks) * kDigestFloats;
 }
 
-void WriteTail(std::span<float> tail, const SplitLoss& loss, const Wishes& wishes, int rank,
-               uint64_t digest) {
+void WriteTail(std::span<float> tail, const SplitLoss& loss, int rank, const RankWord& word) {
   std::copy(loss.begin(), loss.end(), tail.begin());
-  tail[kTailStop] = wishes.stop ? 1.0f : 0.0f;
-  tail[kTailLeave] = wishes.leave ? 1.0f : 0.0f;
-  tail[kTailRegroup] = wishes.regroup ? 1.0f : 0.0f;
-  tail[kTailWritten] = wishes.written ? 1.0f : 0.0f;
+  tail[kTailStop] = word.wishes.stop ? 1.0f : 0.0f;
+  tail[kTailLeave] = word.wishes.leave ? 1.0f : 0.0f;
+  tail[kTailRegroup] = word.wishes.regroup ? 1.0f : 0.0f;
+  tail[kTailWritten] = word.wishes.written ? 1.0f : 0.0f;
+  WriteCount(tail.subspan(kTailRows), word.samples.rows);
+  WriteCount(tail.subspan(kTailIds), word.samples.ids);
   const std::span<float> digests = tail.subspan(kTailDigests);
   std::fill(digests.begin(), digests.end(), 0.0f);
   for (int i = 0; i < kDigestFloats; ++i) {
-    const uint64_t bits = digest >> (i * kDigestBits) & ((1u << kDigestBits) - 1);
+    const uint64_t bits = word.digest >> (i * kDigestBits) & ((1u << kDigestBits) - 1);
     digests[static_cast<size_t>(rank * kDigestFloats + i)] = static_cast<float>(bits);
   }
 }
@@ -62,13 +91,11 @@ StepSums ReadTail(std::span<const float> tail) {
   sums.leave = static_cast<int>(tail[kTailLeave]);
   sums.regroup = static_cast<int>(tail[kTailRegroup]);
   sums.written = static_cast<int>(tail[kTailWritten]);
+  sums.samples = {ReadCount(tail.subspan(kTailRows)), ReadCount(tail.subspan(kTailIds))};
   const std::span<const float> digests = tail.subspan(kTailDigests);
   sums.digests.resize(digests.size() / kDigestFloats);
   for (size_t i = 0; i < digests.size(); ++i) {
-    // Ranks of one version write whole numbers; a torn one must not be undefined behaviour.
-    const float value = std::clamp(digests[i], 0.0f, static_cast<float>((1u << kDigestBits) - 1));
-    sums.digests[i / kDigestFloats] |= static_cast<uint64_t>(value)
-                                       << (i % kDigestFloats * kDigestBits);
+    sums.digests[i / kDigestFloats] |= WholeOf(digests[i]) << (i % kDigestFloats * kDigestBits);
   }
   return sums;
 }

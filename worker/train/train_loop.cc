@@ -37,6 +37,10 @@ TrainLoop::Impl::Impl(const TrainRun& run, TrainObserver& observer)
   if (run.outer != nullptr) rounds_.emplace(run.program, *run.outer, run.spec);
   joining_.emplace([this] { return StateColumns(); }, JoinPiece());
   state_.step = state_.good_step = run.first_step;
+  // One of another batch size (a search may change it) counted other steps.
+  state_.samples = run.first_samples.value_or(SampleCount{});
+  state_.samples_counted =
+      run.first_samples && run.first_samples->rows == source_.RowsBefore(run.first_step);
   state_.last_checkpoint = run.resumed_from;
 }
 
@@ -60,6 +64,7 @@ Result<TrainOutcome> TrainLoop::Impl::Run() {
   TrainOutcome outcome;
   outcome.steps = state_.step;
   outcome.metrics = state_.metrics;
+  outcome.samples = SamplesUsed();
   outcome.bytes = bytes();
   outcome.last_checkpoint = state_.last_checkpoint;
   outcome.seconds = std::chrono::duration<double>(RealClock().Now() - started_).count();

@@ -23,6 +23,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -35,6 +36,7 @@
 #include "storage/checkpoints/checkpoint.h"
 #include "storage/objects/object_store.h"
 #include "worker/data/prepared_data.h"
+#include "worker/data/sample_count.h"
 #include "worker/parting.h"
 #include "worker/train/tensor_gang.h"
 #include "worker/train/zero_state.h"
@@ -47,7 +49,15 @@ struct TrainProgress {
   uint64_t step = 0;  // steps done
   double epoch = 0;
   double samples_per_second = 0;
+  std::optional<SampleCount> samples;  // of all steps done; none where nobody knows
   Metrics metrics;
+};
+
+// Where a checkpoint is taken.
+struct CheckpointPoint {
+  uint64_t step = 0;
+  Metrics metrics;
+  std::optional<SampleCount> samples;  // as in TrainProgress
 };
 
 // What ranks learn when they do not hold the same parameters (divergence.h).
@@ -82,14 +92,12 @@ class TrainObserver {
   using Slices = std::vector<storage::CheckpointSlice>;
   // An observer that takes none has none to begin.
   virtual CheckpointDone BeginSlice(uint64_t, int /*number*/, const Slices&) { return Refuse(); }
-  virtual CheckpointDone BeginManifest(uint64_t, const Metrics&,
+  virtual CheckpointDone BeginManifest(const CheckpointPoint&,
                                        const std::vector<storage::Digest>& /*slices*/) {
     return Refuse();
   }
   // Both, by a rank that has all of the state: the manifest's digest.
-  virtual CheckpointDone BeginCheckpoint(uint64_t, const Metrics&, const Slices&) {
-    return Refuse();
-  }
+  virtual CheckpointDone BeginCheckpoint(const CheckpointPoint&, const Slices&) { return Refuse(); }
 
  private:
   static CheckpointDone Refuse() {
@@ -108,8 +116,10 @@ struct TrainRun {
   TensorGang* tensor = nullptr;           // parallel.tensor: of that gang
   std::span<const float> teacher_logits;  // [train rows, outputs] when distilling
   uint64_t first_step = 0;                // steps done before
-  uint64_t last_step = 0;                 // leave when so many are done
-  bool checkpoints = true;                // every spec.checkpoint.every_steps, and on a stop
+  // That those used; none: nobody knows.
+  std::optional<SampleCount> first_samples = SampleCount{};
+  uint64_t last_step = 0;   // leave when so many are done
+  bool checkpoints = true;  // every spec.checkpoint.every_steps, and on a stop
   bool checkpoint_at_end = false;
   int64_t slice_bytes = int64_t{4} << 20;  // of a checkpoint that a rank writes: at least
   storage::Digest resumed_from;            // for messages; empty when fresh
@@ -132,6 +142,7 @@ struct TrainOutcome {
   // "validation/loss", "validation/accuracy"; mse and r2 in place of accuracy for mse, perplexity
   // beside it for next_token.
   Metrics metrics;
+  std::optional<SampleCount> samples;  // that all steps used; none where nobody knows
   storage::Digest last_checkpoint;
   double seconds = 0;             // in this call
   double samples_per_second = 0;  // in this call

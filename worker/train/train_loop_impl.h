@@ -60,6 +60,7 @@ class TrainLoop::Impl {
   Result<double> ApplyParts();
   Status GatherParts();
   void Advance(const StepSums& sums);
+  Status CheckSamples() const;
   Status NotFinite(std::string_view what, double value);
 
   // loop_round.cc
@@ -103,12 +104,14 @@ class TrainLoop::Impl {
   // loop_after_step.cc
   Status AfterStep();
   Status EvaluateNow();
+  std::optional<SampleCount> SamplesUsed() const;
   void Report(double train_loss);
 
   // loop_checkpoint.cc
   enum class Write { kNow, kBesideSteps };
   Status CheckpointNow(Write how);
   Metrics MetricsOfStep() const;
+  CheckpointPoint PendingPoint() const;
   Status BeginCheckpoint();
   // The manifest, or one of so many slices.
   struct CheckpointPart {
@@ -172,6 +175,7 @@ class TrainLoop::Impl {
   std::optional<ZeroGradients> zero_gradients_;  // from stage 2 on, instead of exchange_
   StepSums reduced_;                             // zero_: of the step that it has the gradient of
   bool has_rows_ = true;                         // the last piece
+  SampleCount used_;                             // by this rank, in the step
   TreeFold loss_fold_;
   std::vector<float> tail_;
 

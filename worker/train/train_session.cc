@@ -336,6 +336,10 @@ void TaskObserver::Progress(const TrainProgress& progress) {
   report.set_total_steps(session_.stop_step);
   report.set_epoch(progress.epoch);
   report.set_samples_per_second(progress.samples_per_second);
+  if (progress.samples) {
+    report.mutable_samples()->set_rows(progress.samples->rows);
+    report.mutable_samples()->set_ids(progress.samples->ids);
+  }
   report.mutable_metrics()->insert(progress.metrics.begin(), progress.metrics.end());
   context_.ReportProgress(report);
   // An evaluation is worth a line in the log; a mere tick is not.
@@ -356,12 +360,13 @@ void TaskObserver::Diverged(const Divergence& found) {
   context_.SetResult(result);
 }
 
-storage::CheckpointInfo TaskObserver::InfoOf(uint64_t step, const Metrics& metrics) const {
+storage::CheckpointInfo TaskObserver::InfoOf(const CheckpointPoint& point) const {
   storage::CheckpointInfo info;
   info.job_id = context_.start().job_id();
-  info.step = step;
+  info.step = point.step;
   info.seed = context_.spec().seed;
-  info.metrics = metrics;
+  info.metrics = point.metrics;
+  if (point.samples) info.samples = {point.samples->rows, point.samples->ids};
   return info;
 }
 
@@ -408,7 +413,7 @@ TrainObserver::CheckpointDone TaskObserver::BeginObject(const storage::Checkpoin
 
 TrainObserver::CheckpointDone TaskObserver::BeginSlice(uint64_t step, int number,
                                                        const Slices& slices) {
-  return BeginObject(InfoOf(step, {}), number, slices,
+  return BeginObject(InfoOf({.step = step}), number, slices,
                      [this, step](storage::Digest object) -> Result<storage::Digest> {
                        wire::TaskCheckpointSlice report;
                        report.set_step(step);
@@ -419,17 +424,17 @@ TrainObserver::CheckpointDone TaskObserver::BeginSlice(uint64_t step, int number
 }
 
 TrainObserver::CheckpointDone TaskObserver::BeginManifest(
-    uint64_t step, const Metrics& metrics, const std::vector<storage::Digest>& slices) {
+    const CheckpointPoint& point, const std::vector<storage::Digest>& slices) {
   const auto done = std::make_shared<std::promise<Result<storage::Digest>>>();
-  writer_.Submit([this, done, info = InfoOf(step, metrics), slices] {
+  writer_.Submit([this, done, info = InfoOf(point), slices] {
     done->set_value(WriteManifest(info, slices, /*of_others=*/true));
   });
   return done->get_future();
 }
 
-TrainObserver::CheckpointDone TaskObserver::BeginCheckpoint(uint64_t step, const Metrics& metrics,
+TrainObserver::CheckpointDone TaskObserver::BeginCheckpoint(const CheckpointPoint& point,
                                                             const Slices& slices) {
-  const storage::CheckpointInfo info = InfoOf(step, metrics);
+  const storage::CheckpointInfo info = InfoOf(point);
   return BeginObject(info, 0, slices, [this, info](storage::Digest object) {
     return WriteManifest(info, {std::move(object)}, /*of_others=*/false);
   });

@@ -43,11 +43,12 @@ struct TrainSession {
   std::map<std::string, storage::Digest> files;
   std::unique_ptr<kernels::DeviceBackend> device;  // what the program runs on; null: the host
   std::unique_ptr<nn::TrainingProgram> program;
-  std::unique_ptr<nn::OuterOptimizer> outer;  // local_sgd; else null
-  uint64_t first_step = 0;                    // > 0 when resumed
-  StateSource first_state;                    // parallel.zero, when resumed: of any part
-  uint64_t stop_step = 0;                     // of this task
-  uint64_t total_steps = 0;                   // of the whole run: the schedule's length
+  std::unique_ptr<nn::OuterOptimizer> outer;                 // local_sgd; else null
+  uint64_t first_step = 0;                                   // > 0 when resumed
+  std::optional<SampleCount> first_samples = SampleCount{};  // as of TrainRun
+  StateSource first_state;   // parallel.zero, when resumed: of any part
+  uint64_t stop_step = 0;    // of this task
+  uint64_t total_steps = 0;  // of the whole run: the schedule's length
 };
 
 // Reads the dataset, builds the spec's program (a distillation's if the spec is one) and gives it
@@ -83,13 +84,12 @@ class TaskObserver final : public TrainObserver {
   void Diverged(const Divergence& found) override;
   void Progress(const TrainProgress& progress) override;
   CheckpointDone BeginSlice(uint64_t step, int number, const Slices& slices) override;
-  CheckpointDone BeginManifest(uint64_t step, const Metrics& metrics,
+  CheckpointDone BeginManifest(const CheckpointPoint& point,
                                const std::vector<storage::Digest>& slices) override;
-  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics,
-                                 const Slices& slices) override;
+  CheckpointDone BeginCheckpoint(const CheckpointPoint& point, const Slices& slices) override;
 
  private:
-  storage::CheckpointInfo InfoOf(uint64_t step, const Metrics& metrics) const;
+  storage::CheckpointInfo InfoOf(const CheckpointPoint& point) const;
   // Copies, and puts the object into the store beside the steps; `then` gets its digest there.
   using Then = std::function<Result<storage::Digest>(storage::Digest object)>;
   CheckpointDone BeginObject(const storage::CheckpointInfo& info, int number, const Slices& slices,

@@ -33,6 +33,7 @@ Status RunTrain(TaskContext& context) {
                         .gang = *gang,
                         .tensor = tensor.get(),
                         .first_step = session.first_step,
+                        .first_samples = session.first_samples,
                         .last_step = session.stop_step,
                         .checkpoint_at_end = context.start().kind() == "trial",
                         .resumed_from = context.start().resume_checkpoint(),

@@ -181,7 +181,7 @@ void ZeroGradients::PassWithoutRows() {
   zeros_ = {};
 }
 
-Result<StepSums> ZeroGradients::Reduce(const Wishes& wishes, uint64_t digest) {
+Result<StepSums> ZeroGradients::Reduce(const RankWord& word) {
   // A round in which this rank has nothing: others have, and nobody looks at what it sends.
   for (; failed_.ok() && round_ < rounds(); ++round_) {
     BeginRound();
@@ -199,7 +199,7 @@ Result<StepSums> ZeroGradients::Reduce(const Wishes& wishes, uint64_t digest) {
   while (failed_.ok() && !in_flight_.empty()) failed_ = WaitForOldest();
   LEPTON_RETURN_IF_ERROR(failed_);
   LEPTON_RETURN_IF_ERROR(WaitForMirrors());
-  return ShareRest(wishes, digest);
+  return ShareRest(word);
 }
 
 void ZeroGradients::Abandon() {

@@ -52,7 +52,7 @@ class ZeroGradients {
   // holds, and the program's gradients() those of the statistics, until the next Begin.
   void Begin(collectives::Communicator& gang, const ZeroLayout& layout, int workers);
   void After(const nn::LossSum& loss, bool computed = true);
-  Result<StepSums> Reduce(const Wishes& wishes, uint64_t digest);
+  Result<StepSums> Reduce(const RankWord& word);
   std::span<const float> Of(const Elements& part) const;
   void Abandon();
 
@@ -94,7 +94,7 @@ class ZeroGradients {
   void Fold(InFlight& done);
   void Mirror(int number);
   Status WaitForMirrors();
-  Result<StepSums> ShareRest(const Wishes& wishes, uint64_t digest);
+  Result<StepSums> ShareRest(const RankWord& word);
   // Of memory that is there the smallest that is large enough, since parts differ by a block; or
   // what takes the largest one's place.
   static std::vector<float> TakeFrom(std::vector<std::vector<float>>& spare, int64_t size);

@@ -127,7 +127,7 @@ Status ZeroGradients::WaitForMirrors() {
 }
 
 // Small, and every rank wants all of it.
-Result<StepSums> ZeroGradients::ShareRest(const Wishes& wishes, uint64_t digest) {
+Result<StepSums> ZeroGradients::ShareRest(const RankWord& word) {
   const auto ranks = static_cast<size_t>(gang_->size());
   const auto workers = static_cast<size_t>(workers_);
   const size_t statistics = program_.gradients().size();
@@ -136,7 +136,7 @@ Result<StepSums> ZeroGradients::ShareRest(const Wishes& wishes, uint64_t digest)
   const size_t micro_batches = static_cast<size_t>(rounds()) * leaf;
   const size_t each = micro_batches + TailSize(gang_->size());
   rest_.resize(each);
-  WriteTail(std::span(rest_).subspan(micro_batches), SplitLoss{}, wishes, gang_->rank(), digest);
+  WriteTail(std::span(rest_).subspan(micro_batches), SplitLoss{}, gang_->rank(), word);
   std::vector<float> all(each * ranks);
   LEPTON_RETURN_IF_ERROR(
       gang_->AllGather(rest_.data(), all.data(), each, collectives::DataType::kFloat32)

@@ -79,6 +79,7 @@ TEST(BatchSource, UsesEveryRowOnceInEachEpochForAnyNumberOfShardsAndPieces) {
     ASSERT_EQ(source.steps_per_epoch(), 6);
     for (uint64_t epoch = 0; epoch < 2; ++epoch) {
       std::multiset<int> seen;
+      SampleCount used;
       for (uint64_t step = epoch * 6; step < epoch * 6 + 6; ++step) {
         int64_t rows = 0;
         for (int shard = 0; shard < shards; ++shard) {
@@ -86,6 +87,7 @@ TEST(BatchSource, UsesEveryRowOnceInEachEpochForAnyNumberOfShardsAndPieces) {
             const BatchBuffer batch = Filled(source, step, shard, piece);
             const std::vector<float> x = Features(batch);
             rows += batch.rows();
+            used += batch.used;
             for (int64_t i = 0; i < batch.rows(); ++i) {
               const int row = static_cast<int>(x[2 * i]);
               EXPECT_EQ(x[2 * i + 1], -row);
@@ -95,9 +97,12 @@ TEST(BatchSource, UsesEveryRowOnceInEachEpochForAnyNumberOfShardsAndPieces) {
           }
         }
         EXPECT_EQ(rows, source.BatchRows(step));
+        EXPECT_EQ(source.RowsBefore(step) + static_cast<uint64_t>(rows),
+                  source.RowsBefore(step + 1));
         EXPECT_EQ(rows, step % 6 == 5 ? 3 : 20) << "the last batch holds what is left";
       }
       EXPECT_EQ(seen.size(), 103u);
+      EXPECT_EQ(used, SampleCount::OfEpochs(1, 103));
       EXPECT_EQ(std::set<int>(seen.begin(), seen.end()).size(), 103u);
     }
   }

@@ -91,15 +91,20 @@ TEST(StepTail, SumsOverRanksAreExact) {
   constexpr int kRanks = 5;
   std::vector<float> sum(TailSize(kRanks), -0.0f);
   std::vector<uint64_t> digests;
+  SampleCount used;
   for (int rank = 0; rank < kRanks; ++rank) {
     digests.push_back(0x9E3779B97F4A7C15u * static_cast<uint64_t>(rank + 1));
     if (rank == 3) digests.back() = ~uint64_t{0};
     std::vector<float> tail(sum.size());
-    WriteTail(tail, Split({1e9 + rank, 3.0}), {rank == 1, rank < 2, true}, rank, digests.back());
+    const SampleCount samples{7u + static_cast<uint64_t>(rank), ~uint64_t{0} / 6 * 5 - rank};
+    used += samples;
+    WriteTail(tail, Split({1e9 + rank, 3.0}), rank,
+              {{rank == 1, rank < 2, true}, samples, digests.back()});
     for (size_t i = 0; i < sum.size(); ++i) sum[i] += tail[i];
   }
   const StepSums sums = ReadTail(sum);
   EXPECT_EQ(sums.digests, digests);
+  EXPECT_EQ(sums.samples, used);
   EXPECT_EQ(sums.stop, 1);
   EXPECT_EQ(sums.leave, 2);
   EXPECT_EQ(sums.regroup, 5);
@@ -154,12 +159,12 @@ class FlippingObserver final : public TrainObserver {
     if (progress.metrics.contains("validation/loss")) evaluated.push_back(progress.step);
   }
   CheckpointDone BeginSlice(uint64_t, int, const Slices&) override { return Done(); }
-  CheckpointDone BeginManifest(uint64_t, const Metrics&,
+  CheckpointDone BeginManifest(const CheckpointPoint&,
                                const std::vector<storage::Digest>&) override {
     return Done();
   }
-  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics&, const Slices&) override {
-    checkpoints.push_back(step);
+  CheckpointDone BeginCheckpoint(const CheckpointPoint& point, const Slices&) override {
+    checkpoints.push_back(point.step);
     return Done();
   }
   TwoTensors* program = nullptr;

@@ -90,15 +90,14 @@ class RecordingObserver final : public TrainObserver {
     elements += Elements(slices);
     return Begin({step, number});
   }
-  CheckpointDone BeginManifest(uint64_t step, const Metrics& metrics,
+  CheckpointDone BeginManifest(const CheckpointPoint& point,
                                const std::vector<storage::Digest>& slices) override {
-    manifests.push_back({step, slices});
-    return BeginWhole(step, metrics);
+    manifests.push_back({point.step, slices});
+    return BeginWhole(point);
   }
-  CheckpointDone BeginCheckpoint(uint64_t step, const Metrics& metrics,
-                                 const Slices& slices) override {
+  CheckpointDone BeginCheckpoint(const CheckpointPoint& point, const Slices& slices) override {
     elements += Elements(slices);
-    return BeginWhole(step, metrics);
+    return BeginWhole(point);
   }
   static constexpr int kManifest = -1;
   static storage::Digest DigestOf(uint64_t step, int number = kManifest) {
@@ -116,6 +115,7 @@ class RecordingObserver final : public TrainObserver {
   std::vector<TrainProgress> progress;
   std::vector<uint64_t> checkpoints;
   std::map<uint64_t, Metrics> metrics_of;
+  std::map<uint64_t, std::optional<SampleCount>> samples_of;
   // What is begun ends when it is told to, but for what is of such a step or a later one.
   uint64_t at_once_from = 0;
   std::function<void(uint64_t)> on_commit;
@@ -132,10 +132,11 @@ class RecordingObserver final : public TrainObserver {
     }
     return sum;
   }
-  CheckpointDone BeginWhole(uint64_t step, const Metrics& metrics) {
-    checkpoints.push_back(step);
-    metrics_of[step] = metrics;
-    return Begin({step, kManifest});
+  CheckpointDone BeginWhole(const CheckpointPoint& point) {
+    checkpoints.push_back(point.step);
+    metrics_of[point.step] = point.metrics;
+    samples_of[point.step] = point.samples;
+    return Begin({point.step, kManifest});
   }
   CheckpointDone Begin(const Part& part) {
     promises[part] = {};
@@ -172,7 +173,8 @@ class TrainLoopTest : public ::testing::Test {
   // Ranks 0 .. size-1 of a gang, from `first_step` to `last_step`.
   std::vector<LoopRank> Run(int size, uint64_t last_step,
                             const std::function<void(int, LoopRank&)>& prepare = {},
-                            uint64_t first_step = 0) {
+                            uint64_t first_step = 0,
+                            std::optional<SampleCount> first_samples = SampleCount{}) {
     const auto gang = std::make_shared<ThreadGang>(size);
     std::vector<LoopRank> ranks(size);
     std::vector<std::thread> threads;
@@ -185,6 +187,7 @@ class TrainLoopTest : public ::testing::Test {
                               .program = ranks[rank].program,
                               .gang = communicator,
                               .first_step = first_step,
+                              .first_samples = first_samples,
                               .last_step = last_step,
                               .slice_bytes = slice_bytes_};
         Result<TrainOutcome> outcome = RunTrainLoop(run, ranks[rank].observer);

@@ -101,6 +101,54 @@ TEST_F(TrainLoopTest, AResumedRunGoesOnAtTheExactExample) {
   }
 }
 
+TEST_F(TrainLoopTest, CountsTheExamplesThatItsStepsUsed) {
+  const SampleCount two_epochs{2 * 26, 2 * 25 * 26 / 2};
+  ASSERT_EQ(SampleCount::OfEpochs(2, 26), two_epochs);
+  ASSERT_EQ(SampleCount::OfEpochs(1, 7), (SampleCount{7, 21}));
+  for (const int size : {1, 2, 3}) {
+    for (const int64_t pieces : {1, 2}) {
+      spec_.accumulate = pieces;
+      for (const LoopRank& rank : Run(size, 8)) {
+        ASSERT_TRUE(rank.status.ok()) << rank.status.ToString();
+        EXPECT_EQ(rank.outcome.samples, two_epochs);
+      }
+      // Checkpoints say what their steps used, so that who goes on from one knows.
+      const auto stopped = Run(size, 6);
+      const SampleCount six = *stopped[0].outcome.samples;
+      EXPECT_EQ(six.rows, 26u + 16u);
+      const SampleCount five = *stopped[0].observer.samples_of.at(5);
+      EXPECT_EQ(five.rows, 26u + 8u);
+      const auto on = Run(size, 8, {}, 5, five);
+      ASSERT_TRUE(on[0].status.ok()) << on[0].status.ToString();
+      EXPECT_EQ(on[0].outcome.samples, two_epochs);
+      EXPECT_EQ(on[0].observer.progress.back().samples, two_epochs);
+    }
+  }
+}
+
+TEST_F(TrainLoopTest, AnEpochThatDidNotUseEachExampleOnceIsAnError) {
+  const SampleCount once = SampleCount::OfEpochs(1, 26);
+  for (const int size : {1, 3}) {
+    const auto wrong = Run(size, 12, {}, 4, SampleCount{once.rows, once.ids + 1});
+    for (const LoopRank& rank : wrong) {
+      EXPECT_EQ(rank.status.code(), StatusCode::kInternal);
+      EXPECT_NE(rank.status.message().find("after epoch 2, 52 examples were used, whose numbers "
+                                           "add to 651; each once an epoch are 52"),
+                std::string::npos)
+          << rank.status.ToString();
+    }
+  }
+  // What came before is not known, or is of batches of another size: nothing is claimed.
+  for (const auto& before :
+       {std::optional<SampleCount>(), std::optional(SampleCount{4 * 16, 99})}) {
+    const auto ranks = Run(2, 12, {}, 4, before);
+    ASSERT_TRUE(ranks[0].status.ok()) << ranks[0].status.ToString();
+    EXPECT_EQ(ranks[0].outcome.samples, std::nullopt);
+    EXPECT_EQ(ranks[0].observer.progress.back().samples, std::nullopt);
+    EXPECT_EQ(ranks[0].observer.samples_of.at(5), std::nullopt);
+  }
+}
+
 TEST_F(TrainLoopTest, AnExampleThatCannotBeReadEndsTheStepThatNeedsIt) {
   class Broken final : public Examples {
    public:

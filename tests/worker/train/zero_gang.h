@@ -193,15 +193,15 @@ class ZeroObserver final : public worker::TrainObserver {
   CheckpointDone BeginSlice(uint64_t step, int, const Slices& slices) override {
     return board->AddSlice(step, slices);
   }
-  CheckpointDone BeginManifest(uint64_t step, const worker::Metrics&,
+  CheckpointDone BeginManifest(const worker::CheckpointPoint& point,
                                const std::vector<storage::Digest>& slices) override {
-    checkpoints.push_back(step);
-    return board->AddManifest(step, slices);
+    checkpoints.push_back(point.step);
+    return board->AddManifest(point.step, slices);
   }
-  CheckpointDone BeginCheckpoint(uint64_t step, const worker::Metrics&,
+  CheckpointDone BeginCheckpoint(const worker::CheckpointPoint& point,
                                  const Slices& slices) override {
-    checkpoints.push_back(step);
-    return board->AddWhole(step, slices);
+    checkpoints.push_back(point.step);
+    return board->AddWhole(point.step, slices);
   }
 
   // Told so that the reduction of a step tells the others, or just behind the step.
