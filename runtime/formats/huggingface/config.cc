@@ -39,11 +39,14 @@ Result<json> ParseDocument(std::string_view text) {
 Result<const Family*> FindFamily(const json& document) {
   const auto type = document.find("model_type");
   if (type == document.end() || !type->is_string()) return Bad("model_type: missing");
+  // A family may be called lepton_resnet itself: its own name goes before another's with the prefix.
+  for (const std::string_view prefix : {std::string_view(), kOurs}) {
+    for (const Family& family : Families()) {
+      if (*type == std::string(prefix) + std::string(family.model_type)) return &family;
+    }
+  }
   std::string known;
-  const std::string ours = std::string(kOurs);
   for (const Family& family : Families()) {
-    const std::string public_type(family.model_type);
-    if (*type == public_type || *type == ours + public_type) return &family;
     known += (known.empty() ? "" : ", ") + std::string(family.model_type);
   }
   return Bad("model_type: " + type->get<std::string>() + " is not supported: must be one of " +

@@ -205,9 +205,10 @@ TEST(HuggingFaceConfig, ModelsOfSpecsAreWrittenAsTheirFamily) {
       << "another program would answer from the first token";
   spec::ModelSpec small = spec::DefaultModel("resnet18");
   small.resnet.stem = "small";
-  EXPECT_EQ(json::parse(*WriteConfig(small, Config::Task::kImageClassification, {"a", "b"},
-                                     ""))["model_type"],
-            "lepton_resnet");
+  small.image.channels = 1;
+  const auto resnet = WriteConfig(small, Config::Task::kImageClassification, {"a", "b"}, "");
+  EXPECT_EQ(json::parse(*resnet)["model_type"], "lepton_resnet");
+  EXPECT_EQ(ParseConfig(*resnet).value().model.resnet.stem, "small");
   EXPECT_EQ(WriteConfig(spec::DefaultModel("mlp"), Config::Task::kBase, {}, "").status().code(),
             StatusCode::kFailedPrecondition);
 }

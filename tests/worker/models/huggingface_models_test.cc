@@ -362,5 +362,44 @@ steps: 3
   }
 }
 
+// What no public model of a family has leaves under a type of ours, and comes back from it.
+TEST_F(FineTuneTest, FoldersOfOurOwnTypesComeBack) {
+  tokenizer_ = objects_->Put(testing::TinyTokenizerJson()).value();
+  std::string pictures = "p0,p1,p2,p3,label\n";
+  for (int i = 0; i < 40; ++i) pictures += i % 2 == 0 ? "0,1,2,3,up\n" : "3,2,1,0,down\n";
+  const std::string texts = "text: text, label: label, context: 8";
+  const std::string transformer = "{arch: transformer, pool: mean, layers: 1, heads: 2, width: 16";
+  struct Ours {
+    std::string type, data, model, csv;
+  };
+  std::vector<Ours> all = {{"lepton_resnet",
+                            "label: label, image: {channels: 1, height: 2, width: 2}",
+                            "{arch: resnet18, stem: small, depths: [1, 1], widths: [4, 8]}",
+                            pictures}};
+  for (const std::string style : {"bert", "distilbert", "gpt2", "llama"}) {
+    all.push_back({"lepton_" + style, texts, transformer + ", style: " + style + "}", ManyTexts()});
+  }
+  for (const Ours& ours : all) {
+    SCOPED_TRACE(ours.type);
+    const Rank done = Train("{kind: train, dataset: {name: data, " + ours.data +
+                                "}, model: " + ours.model + ", batch_size: 16, steps: 2}",
+                            "", ours.csv);
+    const fs::path folder = scratch_.path() / ours.type;
+    const Status exported = ExportFolder(*objects_, done.task->result.model_manifest(), folder);
+    ASSERT_TRUE(exported.ok()) << exported.ToString();
+    const auto config = nlohmann::json::parse(ReadFile(folder / "config.json").value());
+    EXPECT_EQ(config["model_type"], ours.type);
+    const StoredFolder again = MustImport(folder);
+    EXPECT_EQ(again.content.weights_sha256, ModelOf(done).weights_sha256);
+    EXPECT_EQ(again.content.classes, ModelOf(done).classes);
+    const auto specs = [](const storage::ModelManifest& manifest) {
+      return nlohmann::json::parse(manifest.model_spec_json);
+    };
+    for (const char* key : {"pool", "stem"}) {
+      EXPECT_EQ(specs(again.content).value(key, ""), specs(ModelOf(done)).value(key, ""));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace lepton::worker
