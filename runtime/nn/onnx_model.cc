@@ -294,6 +294,11 @@ Result<Signature> OnnxSignature(const spec::ModelSpec& model, const DataShape& d
     return Wrong(signature.per_token ? "its output is per token, but the data has an answer per row"
                                      : "its output is per row, but the data has one per token");
   }
+  // Ids behind the table would give numbers that mean nothing.
+  if (const int64_t rows = TableRows(scratch->graph); rows > 0) {
+    int64_t& limit = signature.inputs.front().limit;
+    limit = limit == 0 ? rows : std::min(limit, rows);
+  }
   const bool vocabulary = signature.per_token && data.outputs == 0;
   if (!vocabulary && data.outputs != signature.outputs) {
     return Wrong("the model gives " + std::to_string(signature.outputs) +
@@ -339,6 +344,7 @@ Result<OnnxFacts> ExamineOnnx(const spec::ModelSpec& model) {
   data.outputs = logits.back();
   data.per_token = logits.rank() == 3;
   const int64_t tokens = TableRows(scratch->graph);
+  data.vocabulary = tokens;
   if (data.per_token && tokens != 0 && tokens != data.outputs) {
     return Wrong("it gives " + std::to_string(data.outputs) + " numbers per token, but looks up " +
                  std::to_string(tokens) + " tokens: of the models with an output per token, only " +

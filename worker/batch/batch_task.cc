@@ -125,6 +125,7 @@ Status RunBatch(TaskContext& context) {
   auto model = LoadedModel::Load(context.objects(), context.start().model_manifest(),
                                  spec.precision, std::move(device));
   if (!model.ok()) return model.status().WithContext("model.from");
+  LEPTON_RETURN_IF_ERROR((*model)->Adopt(context.objects(), context.start().tokenizer()));
   const storage::ModelManifest& manifest = (*model)->manifest();
   if (manifest.labels_tokens()) {
     return InvalidArgument("model.from: the model gives a class per token, rows have one answer");

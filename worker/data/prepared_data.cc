@@ -68,6 +68,7 @@ Result<StoredDataset> LoadDataset(const storage::ObjectStore& objects,
 }
 
 int64_t OutputsOf(const std::string& loss, size_t classes) {
+  if (loss == "next_token") return 0;  // as many as the model's vocabulary has
   return loss == "cross_entropy" ? static_cast<int64_t>(classes) : 1;
 }
 

@@ -69,7 +69,7 @@ struct DataTools {
 Result<PreparedData> PrepareData(const StoredDataset& dataset, const DataRequest& request,
                                  const DataTools& tools);
 
-// Columns of a model's output: classes, or 1.
+// Columns of a model's output: classes, or 1; 0 for next_token, where its vocabulary counts.
 int64_t OutputsOf(const std::string& loss, size_t classes);
 // How nn knows a loss: next_token is cross_entropy over tokens.
 std::string NnLoss(const std::string& loss);

@@ -109,14 +109,17 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(
   LEPTON_RETURN_IF_ERROR(model->program_->Bind(model->weights_.pointers()));
   model->mapped_ = stored.mapped;
   LEPTON_RETURN_IF_ERROR(model->program_->Prepare());
-  if (!stored.manifest.input.tokenizer.empty()) {
-    LEPTON_ASSIGN_OR_RETURN(model->encoder_,
-                            TextEncoder::Load(objects, stored.manifest.input.tokenizer));
-  }
+  LEPTON_RETURN_IF_ERROR(model->Adopt(objects, stored.manifest.input.tokenizer));
   LEPTON_ASSIGN_OR_RETURN(model->ends_, EndTokens(objects, stored.manifest));
   model->manifest_ = std::move(stored.manifest);
   model->buffer_ = std::make_unique<BatchBuffer>(model->signature_);
   return model;
+}
+
+Status LoadedModel::Adopt(const storage::ObjectStore& objects, const std::string& tokenizer) {
+  if (encoder_ != nullptr || tokenizer.empty()) return Status::Ok();
+  LEPTON_ASSIGN_OR_RETURN(encoder_, TextEncoder::Load(objects, tokenizer));
+  return Status::Ok();
 }
 
 bool LoadedModel::IsEnd(uint32_t id) const {

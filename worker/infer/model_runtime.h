@@ -55,6 +55,8 @@ class LoadedModel {
   int64_t outputs() const { return signature_.outputs; }
   // Of a model of texts whose tokenizer is known; else nullptr.
   const std::shared_ptr<const TextEncoder>& encoder() const { return encoder_; }
+  // The data's tokenizer ("" for none), for a model that came without one; else nothing happens.
+  Status Adopt(const storage::ObjectStore& objects, const std::string& tokenizer);
   // Whether generation ends at this token: the model's eos_token_id, as a Hugging Face folder says
   // it, or the tokenizer's own end of a text.
   bool IsEnd(uint32_t id) const;
