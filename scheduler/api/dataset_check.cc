@@ -278,6 +278,16 @@ Status CheckModelFits(std::string_view field, const std::string& name,
     return InvalidArgument(fmt::format("{}: {} takes {}, but the data is {}", field, name,
                                        model.input.kind, facts.input));
   }
+  if (facts.input == "images" && model.feature_names.empty() != facts.features.empty()) {
+    const storage::ModelInput& in = model.input;
+    return InvalidArgument(fmt::format(
+        "{}: {} takes pictures of {} x {} x {} {}, but the data is {}", field, name, in.channels,
+        in.height, in.width,
+        model.feature_names.empty() ? "that are files" : "that are a table's columns",
+        facts.features.empty()
+            ? std::string("files")
+            : fmt::format("a table of {} columns beside the label", facts.features.size())));
+  }
   std::vector<std::string> absent;
   for (const auto& feature : model.feature_names) {
     if (!Contains(facts.features, feature)) absent.push_back(feature);

@@ -120,6 +120,8 @@ Result<NamedManifest> ImportModelFile(storage::ObjectStore& objects, const Input
   names.weak = true;
   names.label = spec.dataset.label;
   names.loss = spec.kind == spec::JobKind::kEvaluate ? "" : spec.loss;
+  // Pictures that are only asked may be in any folders.
+  if (spec.kind != spec::JobKind::kBatch) names.classes = dataset.classes;
   for (const auto& column : dataset.columns) {
     if (column.name != spec.dataset.label) {
       names.features.push_back(column.name);

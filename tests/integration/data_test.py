@@ -12,7 +12,7 @@ import unittest
 import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import ClusterTest, DATA, lepton, main, wait_until  # noqa: E402
+from cluster import ClusterTest, DATA, ROOT, lepton, main, wait_until  # noqa: E402
 
 
 def png(width, height, pixel):
@@ -213,6 +213,26 @@ class DataTest(ClusterTest):
         status, answer = self.cluster.call("POST", "/v1/datasets/bad?format=xml", b"x")
         self.assertIn("format: \"xml\" is not one of", answer["detail"])
         self.assertEqual(self.cluster.items("/v1/imports"), [])
+
+    def test_a_file_of_others_takes_the_classes_of_folders(self):
+        make_pets(self.folder / "pets", 12)
+        for i in range(12):
+            path = self.folder / f"pets/plain/{i}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(png(12, 12, lambda x, y: [200, 10 * i, 90]))
+        model = {"onnx": str(ROOT / "tests/golden/onnx/resnet/model.onnx")}
+        pets = {"uri": f"file://{self.folder}/pets"}
+        trained = self.done({"kind": "train", "name": "t", "dataset": pets, "model": model, "steps": 4,
+                             "batch_size": 8, "optimizer": {"name": "sgd", "lr": 0.001},
+                             "register": "others"})
+        files = "/v1/models/others/versions/1/files/manifest.json"
+        self.assertEqual(self.cluster.get(files)["classes"], ["lying", "plain", "standing"], trained)
+        self.done({"kind": "evaluate", "name": "e", "dataset": pets, "model": model})
+        # Of a table it has a picture's columns, or none.
+        error = self.refused({"kind": "evaluate", "name": "d", "model": "others@1",
+                              "dataset": {"uri": f"file://{DATA}/digits.csv"}})
+        self.assertIn("takes pictures of 3 x 12 x 12 that are files, but the data is a table of 64 "
+                      "columns beside the label", error)
 
 
 if __name__ == "__main__":

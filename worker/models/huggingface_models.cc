@@ -59,17 +59,17 @@ Status ChooseLoss(const Config& config, storage::ModelManifest& manifest) {
   return Status::Ok();
 }
 
-Result<storage::ModelInput> DescribeImages(const Config& config, const Folder& folder,
-                                           const huggingface::OpenFile& open) {
+Status DescribeImages(const Config& config, const Folder& folder, const huggingface::OpenFile& open,
+                      storage::ModelManifest& manifest) {
   const spec::ImageSpec& image = config.model.image;
-  storage::ModelInput input;
+  storage::ModelInput& input = manifest.input;
   input.kind = "images";
   input.channels = image.channels;
   input.mean.assign(image.channels, 0.0);
   input.scale.assign(image.channels, 1.0);
   input.height = image.height > 0 ? image.height : kUsualSide;
   input.width = image.width > 0 ? image.width : kUsualSide;
-  if (!Has(folder, kPreprocessor)) return input;
+  if (!Has(folder, kPreprocessor)) return Status::Ok();
   LEPTON_ASSIGN_OR_RETURN(
       const std::string text,
       huggingface::ReadSmallFile(open, kPreprocessor, huggingface::kMaxConfigBytes));
@@ -86,7 +86,8 @@ Result<storage::ModelInput> DescribeImages(const Config& config, const Folder& f
   }
   input.height = preparation.height;
   input.width = preparation.width;
-  return input;
+  manifest.feature_names = preparation.columns;
+  return Status::Ok();
 }
 
 storage::ModelInput DescribeTexts(const Config& config) {
@@ -244,9 +245,10 @@ Status WriteFurtherFiles(const storage::ObjectStore& objects, const StoredModel&
   }
   if (manifest.input.kind != "images") return Status::Ok();
   const storage::ModelInput& in = manifest.input;
-  return WriteFileAtomic(folder / kPreprocessor,
-                         huggingface::WritePreprocessor({in.height, in.width, in.fit, in.mean,
-                                                         in.scale, in.edge, in.resample}));
+  return WriteFileAtomic(
+      folder / kPreprocessor,
+      huggingface::WritePreprocessor({in.height, in.width, in.fit, in.mean, in.scale, in.edge,
+                                      in.resample, manifest.feature_names}));
 }
 
 Result<StoredFolder> ImportAny(storage::ObjectStore& objects, const huggingface::OpenFile& open) {
@@ -276,7 +278,7 @@ Result<StoredFolder> ImportFolder(storage::ObjectStore& objects,
   if (config.model.arch == "transformer") {
     manifest.input = DescribeTexts(config);
   } else {
-    LEPTON_ASSIGN_OR_RETURN(manifest.input, DescribeImages(config, folder, open));
+    LEPTON_RETURN_IF_ERROR(DescribeImages(config, folder, open, manifest));
   }
   manifest.model_spec_json = ModelSpecToText(config.model);
   const nn::DataShape data = ShapeOf(manifest);

@@ -43,6 +43,24 @@ std::vector<std::string> Numbered(const std::string& prefix, int64_t count) {
   return names;
 }
 
+// The columns of a table that pictures are, where somebody names them: without names they are
+// files.
+Status NamePixels(const OnnxNames& given, const std::map<std::string, std::string>& metadata,
+                  const nn::DataShape& data, storage::ModelManifest& manifest) {
+  const auto pixels = static_cast<size_t>(data.channels * data.height * data.width);
+  const std::vector<std::string> written = ListIn(metadata, kFeatures);
+  if (written.size() == pixels) manifest.feature_names = written;
+  const bool own = given.weak && !manifest.feature_names.empty();
+  if (own || given.features.empty()) return Status::Ok();
+  if (given.features.size() == pixels) {
+    manifest.feature_names = given.features;
+  } else if (!given.weak) {
+    return InvalidArgument("model.onnx: the model takes " + std::to_string(pixels) +
+                           " pixels, but " + std::to_string(given.features.size()) + " are named");
+  }
+  return Status::Ok();
+}
+
 Status ChooseNames(const OnnxNames& given, const std::map<std::string, std::string>& metadata,
                    const nn::DataShape& data, storage::ModelManifest& manifest) {
   const auto choose = [](const auto& first, const auto& second) {
@@ -70,6 +88,7 @@ Status ChooseNames(const OnnxNames& given, const std::map<std::string, std::stri
                              " are named");
     }
   }
+  if (data.kind == nn::DataShape::Kind::kImages) return NamePixels(given, metadata, data, manifest);
   if (data.kind != nn::DataShape::Kind::kFeatures) return Status::Ok();
   manifest.feature_names =
       choose(said(given.features, ListIn(metadata, kFeatures)), Numbered("x.", data.features));

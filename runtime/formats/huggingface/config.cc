@@ -39,7 +39,8 @@ Result<json> ParseDocument(std::string_view text) {
 Result<const Family*> FindFamily(const json& document) {
   const auto type = document.find("model_type");
   if (type == document.end() || !type->is_string()) return Bad("model_type: missing");
-  // A family may be called lepton_resnet itself: its own name goes before another's with the prefix.
+  // A family may be called lepton_resnet itself: its own name goes before another's with the
+  // prefix.
   for (const std::string_view prefix : {std::string_view(), kOurs}) {
     for (const Family& family : Families()) {
       if (*type == std::string(prefix) + std::string(family.model_type)) return &family;

@@ -12,6 +12,7 @@ using nlohmann::json;
 constexpr int64_t kMaxSide = 16384;
 constexpr int kBilinear = 2, kBicubic = 3;
 constexpr char kOurFit[] = "lepton_fit";  // a size that public processors do not have
+constexpr char kOurColumns[] = "lepton_columns";
 
 Status BadPreprocessor(const std::string& what) {
   return InvalidArgument("preprocessor_config.json: " + what);
@@ -157,6 +158,19 @@ Result<std::vector<double>> ChannelNumbers(const json& document, const char* key
                          std::to_string(channels) + " channels");
 }
 
+Status ReadColumns(const json& document, int64_t channels, ImagePreparation& p) {
+  const auto found = document.find(kOurColumns);
+  if (found == document.end()) return Status::Ok();
+  bool good =
+      found->is_array() && static_cast<int64_t>(found->size()) == channels * p.height * p.width;
+  for (size_t i = 0; good && i < found->size(); ++i) good = (*found)[i].is_string();
+  if (!good) {
+    return BadPreprocessor(std::string(kOurColumns) + ": is not a name for each of the pixels");
+  }
+  p.columns = found->get<std::vector<std::string>>();
+  return Status::Ok();
+}
+
 }  // namespace
 
 Result<ImagePreparation> ParsePreprocessor(std::string_view text, int64_t channels) {
@@ -174,6 +188,8 @@ Result<ImagePreparation> ParsePreprocessor(std::string_view text, int64_t channe
     LEPTON_ASSIGN_OR_RETURN(p.mean, ChannelNumbers(document, "image_mean", channels, false));
     LEPTON_ASSIGN_OR_RETURN(p.scale, ChannelNumbers(document, "image_std", channels, true));
   }
+  LEPTON_RETURN_IF_ERROR(ReadColumns(document, channels, p));
+  if (!p.columns.empty()) return p;
   // Bytes times a factor: 1 / 255 makes them go from 0 to 1, as ours do.
   LEPTON_ASSIGN_OR_RETURN(const bool rescales, Flag(document, "do_rescale", true));
   const json factor = document.value("rescale_factor", json(1.0 / 255));
@@ -199,6 +215,10 @@ std::string WritePreprocessor(const ImagePreparation& p) {
                    {"resample", p.resample == "bicubic" ? kBicubic : kBilinear},
                    {"image_processor_type", "ViTImageProcessor"},
                    {"size", {{"height", p.height}, {"width", p.width}}}};
+  if (!p.columns.empty()) {
+    document[kOurColumns] = p.columns;
+    document["do_rescale"] = false;
+  }
   if (p.fit == "crop") document[kOurFit] = p.fit;
   if (p.fit != "stretch") {
     const int64_t edge = p.fit == "crop" ? std::min(p.height, p.width) : p.edge;

@@ -10,7 +10,7 @@
 
 namespace lepton::huggingface {
 
-// x = (raw - mean) / scale for each channel, with raw from 0 to 1.
+// x = (raw - mean) / scale for each channel, with raw from 0 to 1, or what a table's cell says.
 struct ImagePreparation {
   int64_t height = 0, width = 0;
   // stretch: both sides as they are; shortest: the shorter side becomes `edge`, then the middle;
@@ -19,6 +19,8 @@ struct ImagePreparation {
   std::vector<double> mean, scale;
   int64_t edge = 0;
   std::string resample = "bilinear";  // or bicubic
+  // Of a table whose cells are the pixels, as they are; none: pictures are files.
+  std::vector<std::string> columns;
 };
 
 // What the processor that the file names would do; one that resizes or crops in another way is

@@ -372,10 +372,9 @@ TEST_F(FineTuneTest, FoldersOfOurOwnTypesComeBack) {
   struct Ours {
     std::string type, data, model, csv;
   };
-  std::vector<Ours> all = {{"lepton_resnet",
-                            "label: label, image: {channels: 1, height: 2, width: 2}",
-                            "{arch: resnet18, stem: small, depths: [1, 1], widths: [4, 8]}",
-                            pictures}};
+  std::vector<Ours> all = {
+      {"lepton_resnet", "label: label, image: {channels: 1, height: 2, width: 2}",
+       "{arch: resnet18, stem: small, depths: [1, 1], widths: [4, 8]}", pictures}};
   for (const std::string style : {"bert", "distilbert", "gpt2", "llama"}) {
     all.push_back({"lepton_" + style, texts, transformer + ", style: " + style + "}", ManyTexts()});
   }
