@@ -12,10 +12,10 @@ using nlohmann::json;
 std::string RecoveriesTable(const json& job) {
   const json recoveries = job.value("recoveries", json::array());
   if (recoveries.empty()) return "";
-  Table table({"EPOCH", "REASON", "RANKS", "STEP", "DETECT", "AGREE", "REBUILD", "RESTORE",
+  Table table({"HOW", "EPOCH", "REASON", "RANKS", "STEP", "DETECT", "AGREE", "REBUILD", "RESTORE",
                "COMMIT", "TOTAL", "CAUSE"});
   for (const json& one : recoveries) {
-    std::vector<std::string> row;
+    std::vector<std::string> row = {one.value("restart", false) ? "restart" : "in place"};
     for (const char* key : {"epoch", "reason_code", "ranks", "step"}) row.push_back(Text(one, key));
     for (const char* key :
          {"detect_ms", "agree_ms", "rebuild_ms", "restore_ms", "first_commit_ms", "total_ms"}) {

@@ -117,7 +117,8 @@ void AddJobs(json& all) {
                             {"restore_ms", kNumber},
                             {"first_commit_ms", kNumber},
                             {"total_ms", kNumber},
-                            {"restored_bytes", kInteger}});
+                            {"restored_bytes", kInteger},
+                            {"restart", {{"type", "boolean"}}}});
   all["JobList"] = List("Job");
   all["Task"] = Object({{"task_id", kString},
                         {"rank", kInteger},

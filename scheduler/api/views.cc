@@ -83,7 +83,8 @@ json RecoveriesView(const scheduler::Job& job) {
                           {"restore_ms", one.restore()},
                           {"first_commit_ms", one.first_commit()},
                           {"total_ms", one.total()},
-                          {"restored_bytes", one.restored_bytes()}});
+                          {"restored_bytes", one.restored_bytes()},
+                          {"restart", one.restart()}});
   }
   return recoveries;
 }
@@ -177,7 +178,7 @@ json JobView(const scheduler::State& state, const scheduler::Job& job,
     view["best_trial"] = job.best_trial();
   }
   if (job.shards().rows() > 0) view["shards"] = ShardsView(job);
-  if (job.recovery_count() > 0) view["recoveries"] = RecoveriesView(job);
+  if (job.recoveries_size() > 0) view["recoveries"] = RecoveriesView(job);
   if (full) view["spec"] = std::move(spec);
   return view;
 }

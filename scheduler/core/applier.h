@@ -69,6 +69,11 @@ class Applier {
   void RegroupSharded(Gang& gang, const GangRegrouped& change);
   void ShowShards(Job& job, Gang& gang);
   void KeepRecovery(Job& job, Recovery recovery);
+  // apply_restarts.cc
+  void NoteFailure(const Gang& gang, const wire::TaskFinished& finished, int64_t wall_ms);
+  void OpenRestart(Job& job, const JobMoved& moved);
+  Recovery* RestartOf(const Gang& gang);  // under way; else null
+  void CloseRestart(const Gang& gang, uint64_t step);
   void NoteFaultTime(Gang& gang, const Task& task, int64_t wall_ms);
   static Event MembershipEvent(const Gang& gang, const std::string& from, const std::string& to);
 

@@ -220,12 +220,13 @@ void Applier::OnRecovered(Gang& gang, const wire::TaskRecovered& done) {
       recovery.total(), recovery.detect(), recovery.agree(), recovery.rebuild(), recovery.restore(),
       recovery.first_commit(), recovery.step(), recovery.ranks(), recovery.epoch()));
   KeepRecovery(*job, std::move(recovery));
+  job->clear_fault_ms();
   Happened(std::move(event), job);
 }
 
 void Applier::KeepRecovery(Job& job, Recovery recovery) {
+  if (!recovery.restart()) job.set_recovery_count(job.recovery_count() + 1);
   *job.add_recoveries() = std::move(recovery);
-  job.set_recovery_count(job.recovery_count() + 1);
   const int over = job.recoveries_size() - kRecoveriesKept;
   if (over > 0) job.mutable_recoveries()->DeleteSubrange(0, over);
 }

@@ -30,6 +30,7 @@ Status Applier::Placed(const Gang& placed) {
   if (Job* job = FindJob(gang.job_id()); job != nullptr && job->bf16_sums().empty()) {
     job->set_bf16_sums(gang.bf16_sums());
   }
+  if (Recovery* const restart = RestartOf(gang)) restart->set_agreed_ms(record_.wall_ms());
   // Other workers have another pace.
   if (Job* job = FindJob(gang.job_id()); gang.sharded()) job->mutable_shards()->clear_pace();
   if (gang.deployment().empty()) return Status::Ok();
@@ -44,6 +45,11 @@ Status Applier::Moved(const GangMoved& moved) {
   if (gang == nullptr) return NotThere("gang", moved.gang_id());
   if (!moved.winds_down()) {
     gang->set_state(moved.to());
+    if (moved.to() == GANG_RUNNING) {
+      if (Recovery* const restart = RestartOf(*gang)) restart->set_running_ms(record_.wall_ms());
+      // Its progress is by rows of all attempts.
+      if (gang->sharded()) CloseRestart(*gang, gang->progress().step());
+    }
     if (moved.to() != GANG_STOPPING) return Status::Ok();
     gang->set_stopping_ms(record_.wall_ms());
     if (moved.kill()) {
@@ -124,6 +130,7 @@ Status Applier::Reported(const wire::TaskReport& report) {
       NoteFaultTime(*gang, *task,
                     report.finished().silent_since_ms() > 0 ? report.finished().silent_since_ms()
                                                             : report.wall_ms());
+      NoteFailure(*gang, report.finished(), report.wall_ms());
       OnFinished(*gang, *task, report.finished());
       break;
     case wire::TaskReport::kRecovered:
@@ -170,6 +177,7 @@ void Applier::OnProgress(Gang& gang, const Task& task, const wire::TaskProgress&
   now.set_wall_ms(record_.wall_ms());
   *gang.mutable_progress() = now;
   if (job == nullptr) return;
+  if (progress.phase().empty()) CloseRestart(gang, progress.step());
   if (gang.trial() < 0) {
     *job->mutable_progress() = std::move(now);
   } else if (gang.trial() < job->trials_size()) {

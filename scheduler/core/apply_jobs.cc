@@ -69,7 +69,9 @@ Status Applier::Moved(const JobMoved& moved) {
     AddRefs(state_, moved.result());
     *job->mutable_result() = moved.result();
   }
+  if (moved.to() == JOB_RECOVERING) OpenRestart(*job, moved);
   if (IsTerminal(moved.to())) {
+    job->clear_restart();
     job->set_finished_ms(record_.wall_ms());
     DropRefs(state_, job->shards());
     if (job->has_shards()) {  // how much it was stays

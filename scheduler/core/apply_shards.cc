@@ -158,6 +158,7 @@ void Applier::RegroupSharded(Gang& gang, const GangRegrouped& change) {
   recovery.set_step(static_cast<uint64_t>(job->shards().rows_done()));
   recovery.set_ranks(static_cast<uint32_t>(gang.members_size()));
   KeepRecovery(*job, std::move(recovery));
+  job->clear_fault_ms();
   Event event = MembershipEvent(gang, "REGROUPING", "RUNNING");
   event.set_reason_code(change.reason_code());
   event.set_cause(fmt::format("epoch {} with {} ranks after {} of {} rows: {}", change.epoch(),

@@ -49,8 +49,9 @@ void StateLoop::Batch::Answer(const Reply& reply) {
 void StateLoop::Batch::Notify(const Event& event) {
   if (event.job_id().empty()) return;
   jobs_.insert(JobId(event.job_id()));
-  // A gang that has gone on: its ledger has a new entry.
-  if (event.type() != "gang" || event.from() != "REGROUPING" || event.to() != "RUNNING") return;
+  // A gang that has gone on, or again: its job's ledger has a new entry.
+  const bool again = event.from() == "REGROUPING" || event.from() == "RECOVERING";
+  if (event.type() != "gang" || !again || event.to() != "RUNNING") return;
   sends_.push_back([job = JobId(event.job_id())](LoopSink&, const State& state) {
     const Job* known = state.FindJob(job);
     if (known != nullptr && !known->recoveries().empty())

@@ -7,6 +7,16 @@
 namespace lepton::scheduler {
 
 void CountRecovery(const Recovery& recovery) {
+  if (recovery.restart()) {
+    metrics::Counter("lepton_restarts_total",
+                     "Jobs that started again from their last checkpoint, by reason.",
+                     {{"reason", recovery.reason_code()}})
+        .Increment();
+    metrics::Histogram("lepton_restart_seconds",
+                       "From a fault that ended a gang to the first progress of the next.", {})
+        .Observe(recovery.total() / 1000);
+    return;
+  }
   metrics::Counter("lepton_recoveries_total", "Changes of elastic gangs' membership, by reason.",
                    {{"reason", recovery.reason_code()}})
       .Increment();

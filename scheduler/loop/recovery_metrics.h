@@ -2,6 +2,9 @@
 //   lepton_recoveries_total{reason}
 //   lepton_recovery_seconds{phase}, phase one of detect, agree, rebuild, restore, first_commit,
 //   total
+// What restarts cost:
+//   lepton_restarts_total{reason}
+//   lepton_restart_seconds
 // And of ranks that ended since their parameters were not those of their peers:
 //   lepton_diverged_ranks_total{outcome}, outcome one of removed, job_failed (no majority agreed)
 // Threads: any.
