@@ -1,15 +1,21 @@
 #!/usr/bin/env python3
-"""What a job's worker does besides training: steps of the GPT of model_bench.cc in a job of one
-worker (its data fed, its progress reported and journalled) against the same steps alone in a
-process, in turns. What several ranks have besides is not in it: a job of one worker has no
-communicator, no pulses and no digest of its parameters.
+"""What a job costs besides training: steps of the GPT of model_bench.cc (batch 12) in a job, against the
+same steps alone, in turns.
 
-  bench/overhead_bench.py TEXT [ROUNDS] [PRECISION] [LEPTON] [MODEL_BENCH]
+With --ranks 1 alone is a process with the model. The job's data is fed, its progress reported and
+journalled. With more, alone is as many processes that add their gradients in buckets beside the backward
+pass, over what is between the job's ranks too (overlap_bench bare); the job besides is ready to
+lose and to gain members: pulses, a digest of the parameters in each step, examples counted, a coordinator.
+--shards K: also the job with K logical shards a rank, against its own with one: what it costs that
+the weights have the same bits for fewer ranks, whose last batches are as small.
 
-TEXT: a text file of 400 KB or more. ROUNDS: 5. PRECISION: bf16. A job's time a step is what 60 more
-steps take, so that its start and its end do not count. Prints the median of the rounds' ratios, the
-smallest and the largest. Threads: both sides use the cores that they may run on."""
+  bench/overhead_bench.py TEXT [--ranks 2] [--rounds 5] [--precision bf16] [--shards 2] [--limit 1.02]
 
+TEXT: a text file of 400 KB or more. A job's time a step is what 60 more steps take, so that its start
+and its end do not count. Prints the median of the rounds' ratios, the smallest and the largest.
+--limit: ends with status 1 when the median of the job to the steps alone is larger."""
+
+import argparse
 import json
 import os
 import pathlib
@@ -22,55 +28,89 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FEW, MANY = 20, 80
 TEXT_BYTES = 400_000
+BATCH = 12
 
 
-def seconds_of(binary, text, precision, steps):
+def seconds_of(args, steps, ranks, shards):
     spec = {
-        "kind": "train", "name": "gpt", "precision": precision,
+        "kind": "train", "name": "gpt", "precision": args.precision,
         "dataset": {"format": "text", "tokenizer": "bytes", "context": 256},
         "loss": "next_token",
         "model": {"arch": "transformer", "style": "gpt2", "layers": 6, "heads": 6, "width": 384, "activation": "gelu"},
-        "optimizer": {"name": "adamw", "lr": 1e-3}, "batch_size": 12, "steps": steps,
+        "optimizer": {"name": "adamw", "lr": 1e-3}, "batch_size": BATCH, "steps": steps,
+        "elastic": {"logical_shards": ranks * shards},
     }
     with tempfile.TemporaryDirectory() as folder:
         # No epoch ends within the steps: nothing is evaluated before their end.
-        (pathlib.Path(folder) / "text.txt").write_bytes(pathlib.Path(text).read_bytes()[:TEXT_BYTES])
+        (pathlib.Path(folder) / "text.txt").write_bytes(pathlib.Path(args.text).read_bytes()[:TEXT_BYTES])
         spec["dataset"]["uri"] = f"file://{folder}/text.txt"
         path = pathlib.Path(folder) / "job.json"
         path.write_text(json.dumps(spec))
-        done = subprocess.run([binary, "run", path, "--workers", "1"], cwd=folder,
+        slots = ["--slots", "1"] if ranks > 1 else []
+        done = subprocess.run([args.lepton, "run", path, "--workers", str(ranks), *slots], cwd=folder,
                               capture_output=True, text=True)
         if done.returncode != 0:
             raise SystemExit(done.stdout + done.stderr)
     figures = dict(re.findall(r"(\S+)=([0-9.]+)", done.stdout))
-    return steps * 12 / float(figures["samples_per_second"])
+    return steps * BATCH / float(figures["samples_per_second"])
 
 
-def alone_ms(bench, precision):
-    done = subprocess.run([bench, "gpt_bytes", precision, "step", "12"], check=True,
-                          capture_output=True, text=True, env=os.environ | {"OMP_WAIT_POLICY": "passive"})
-    times = [float(line) for line in done.stdout.splitlines() if not line.startswith("peak")]
-    return statistics.median(times[2:])
+def job_ms(args, ranks, shards=1):
+    few, many = (seconds_of(args, steps, ranks, shards) for steps in (FEW, MANY))
+    return 1e3 * (many - few) / (MANY - FEW)
+
+
+def alone_ms(args, ranks):
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+    if ranks == 1:
+        done = subprocess.run([args.benches / "model_bench", "gpt_bytes", args.precision, "step", "12"],
+                              check=True, capture_output=True, text=True, env=environment)
+        times = [float(line) for line in done.stdout.splitlines() if not line.startswith("peak")]
+        return statistics.median(times[2:])
+    with tempfile.TemporaryDirectory() as folder:
+        started = [subprocess.Popen([args.benches / "overlap_bench", "bare", str(rank), str(ranks), folder,
+                                     str(BATCH // ranks), args.precision, "20"],
+                                    stdout=subprocess.PIPE, text=True, env=environment)
+                   for rank in range(ranks)]
+        said = [process.communicate(timeout=300)[0] for process in started]
+        if any(process.returncode for process in started):
+            raise SystemExit(f"ranks ended with {[process.returncode for process in started]}")
+    return float(said[0])
 
 
 def main():
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        sys.exit(__doc__.strip())
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    precision = sys.argv[3] if len(sys.argv) > 3 else "bf16"
-    places = [ROOT / "build/release/lepton", ROOT / "build/release/bench/model_bench"]
-    binary, bench = [str(pathlib.Path(sys.argv[4 + i] if len(sys.argv) > 4 + i else place).resolve())
-                     for i, place in enumerate(places)]
-    ratios = []
-    for _ in range(rounds):
-        alone = alone_ms(bench, precision)
-        few = seconds_of(binary, sys.argv[1], precision, FEW)
-        many = seconds_of(binary, sys.argv[1], precision, MANY)
-        job = 1e3 * (many - few) / (MANY - FEW)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text")
+    parser.add_argument("--ranks", type=int, default=1, help="a divisor of 12")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--shards", type=int, nargs="*", default=[], help="logical shards of a rank")
+    parser.add_argument("--limit", type=float)
+    parser.add_argument("--lepton", type=pathlib.Path, default=ROOT / "build/release/lepton")
+    parser.add_argument("--benches", type=pathlib.Path, default=ROOT / "build/release/bench")
+    args = parser.parse_args()
+    if args.ranks < 1 or BATCH % args.ranks:
+        parser.error(f"--ranks: must divide {BATCH}")
+    args.lepton, args.benches = args.lepton.resolve(), args.benches.resolve()
+    ratios, by_shards = [], {shards: [] for shards in args.shards}
+    for _ in range(args.rounds):
+        alone, job = alone_ms(args, args.ranks), job_ms(args, args.ranks)
         ratios.append(job / alone)
         print(f"alone {alone:.1f} ms, in a job {job:.1f} ms: {ratios[-1]:.3f}", flush=True)
-    print(f"a job's step : the step alone, median {statistics.median(ratios):.3f} "
-          f"[{min(ratios):.3f}..{max(ratios):.3f}] of {rounds} rounds")
+        for shards, costs in by_shards.items():
+            more = job_ms(args, args.ranks, shards)
+            costs.append(more / job)
+            print(f"  with {shards} logical shards a rank {more:.1f} ms: {costs[-1]:.3f}", flush=True)
+
+    def told(values):
+        return (f"median {statistics.median(values):.3f} [{min(values):.3f}..{max(values):.3f}] "
+                f"of {args.rounds} rounds")
+
+    print(f"{args.ranks} rank(s), a job's step : the step alone, {told(ratios)}")
+    for shards, costs in by_shards.items():
+        print(f"{shards} logical shards a rank : one, {told(costs)}")
+    if args.limit and statistics.median(ratios) > args.limit:
+        sys.exit(f"above the limit of {args.limit}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,10 @@
 //   overlap_bench RANK SIZE ADDRESS FOLDER [layers width context batch precision steps rounds
 //                 bucket_kib...]
 // FOLDER is where the ranks find each other's addresses. TCP only.
+//
+// And, for bench/overhead_bench.py: the overlapped steps alone, over what a job's ranks on one host
+// have between them; rank 0 prints the milliseconds of a step.
+//   overlap_bench bare RANK SIZE FOLDER BATCH PRECISION STEPS
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -30,7 +34,7 @@ namespace {
 using collectives::Communicator;
 
 struct Work {
-  int64_t layers = 6, width = 384, context = 256, batch = 4;
+  int64_t layers = 6, width = 384, context = 256, vocabulary = 65, batch = 4;
   std::string precision = "bf16";
   int steps = 3, rounds = 5;
   std::vector<int64_t> bucket_kib = {1024};
@@ -42,8 +46,9 @@ struct Work {
 }
 
 std::unique_ptr<Communicator> Join(int rank, int size, const std::string& address,
-                                   const std::filesystem::path& folder) {
-  const collectives::NativeBackend backend({collectives::TransportChoice::kTcp, ""});
+                                   const std::filesystem::path& folder,
+                                   collectives::TransportChoice transport) {
+  const collectives::NativeBackend backend({transport, ""});
   auto gang = collectives::JoinRanks(backend, rank, size, address, folder);
   if (!gang.ok()) Fail(gang.status().ToString());
   return *std::move(gang);
@@ -60,9 +65,9 @@ class Steps {
     options.model.transformer.width = work.width;
     options.model.activation = "gelu";
     const nn::DataShape data = {.kind = nn::DataShape::Kind::kTokens,
-                                .vocabulary = 65,
+                                .vocabulary = work.vocabulary,
                                 .context = work.context,
-                                .outputs = 65,
+                                .outputs = work.vocabulary,
                                 .per_token = true};
     options.model = nn::ResolveModel(options.model, data).value();
     options.precision = work.precision;
@@ -71,8 +76,8 @@ class Steps {
         nn::TrainingProgram::Build(nn::MakeSignature(options.model, data).value(), options).value();
     tokens_.resize(work.batch * work.context);
     for (size_t i = 0; i < tokens_.size(); ++i) {
-      tokens_[i] = static_cast<int32_t>((i * 7919 + 31 * gang.rank()) % 65);
-      classes_.push_back((tokens_[i] * 7 + 3) % 65);
+      tokens_[i] = static_cast<int32_t>((i * 7919 + 31 * gang.rank()) % work.vocabulary);
+      classes_.push_back(static_cast<int32_t>((tokens_[i] * 7 + 3) % work.vocabulary));
     }
     batch_.inputs.push_back({tokens_.data(), {DType::kI32, Shape({work.batch, work.context})}});
   }
@@ -185,7 +190,26 @@ void Run(const Work& work, Communicator& gang) {
   }
 }
 
+int Bare(const std::vector<std::string>& arguments) {
+  if (arguments.size() != 7) Fail("bare: it is started by bench/overhead_bench.py");
+  Work work;
+  work.vocabulary = 256;
+  work.batch = std::stoll(arguments[4]);
+  work.precision = arguments[5];
+  ThreadPool::SetComputeThreads(1);
+  const auto gang = Join(std::stoi(arguments[1]), std::stoi(arguments[2]), "127.0.0.1",
+                         arguments[3], collectives::TransportChoice::kAuto);
+  Steps steps(work, *gang);
+  GradientExchange exchange(steps.program(), {int64_t{1} << 20, true});
+  Steps::Times times;
+  steps.Step(&exchange);
+  steps.Time(&exchange, std::stoi(arguments[6]), times);
+  if (gang->rank() == 0) std::cout << fmt::format("{:.3f}\n", times.step[0]);
+  return 0;
+}
+
 int Main(const std::vector<std::string>& arguments) {
+  if (!arguments.empty() && arguments[0] == "bare") return Bare(arguments);
   if (arguments.size() < 4) Fail("it is started by bench/overlap_bench.py");
   Work work;
   const auto number = [&](size_t i, auto value) {
@@ -203,8 +227,8 @@ int Main(const std::vector<std::string>& arguments) {
     for (size_t i = 11; i < arguments.size(); ++i) work.bucket_kib.push_back(number(i, int64_t{0}));
   }
   ThreadPool::SetComputeThreads(1);
-  const auto gang =
-      Join(std::stoi(arguments[0]), std::stoi(arguments[1]), arguments[2], arguments[3]);
+  const auto gang = Join(std::stoi(arguments[0]), std::stoi(arguments[1]), arguments[2],
+                         arguments[3], collectives::TransportChoice::kTcp);
   Run(work, *gang);
   return 0;
 }
