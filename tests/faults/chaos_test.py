@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Seeded schedules of kills, stops, pauses, leaves and drains on `lepton run --chaos`: every one ends with the
-digest, or the file, of the undisturbed run. chaos_pool_test.py hurts workers and the coordinator, too. LEPTON_CHAOS_SEEDS=100 runs more of them; a failure names its seed."""
+"""Seeded schedules of kills, stops, pauses, leaves and drains on `lepton run --chaos`: every one ends in its first
+attempt, by recoveries in place, with the digest, or the file, of the undisturbed run. chaos_pool_test.py hurts workers
+and the coordinator, too. LEPTON_CHAOS_SEEDS=100 runs more of them; a failure names its seed."""
 import json
 import os
 import pathlib
@@ -11,9 +12,15 @@ import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from chaos_run import check_in_place, faults_of  # noqa: E402
 from cluster import DATA, lepton, main, train_spec  # noqa: E402
 
 SEEDS = int(os.environ.get("LEPTON_CHAOS_SEEDS", "4"))
+GPT = {"kind": "train", "name": "gpt", "loss": "next_token", "epochs": 50, "batch_size": 16, "seed": 3,
+       "model": {"arch": "transformer", "style": "gpt2", "layers": 2, "heads": 4, "width": 32, "dropout": 0.1},
+       "dataset": {"uri": "fox.txt", "tokenizer": "bytes", "context": 32}, "optimizer": {"lr": 0.003},
+       "clip_norm": 1.0, "checkpoint": {"every_steps": 1000}, "resources": {"min_workers": 1, "max_workers": 4},
+       "elastic": {"logical_shards": 8, "recovery_budget": "1s"}, "restart": {"max": 20, "backoff": "50ms"}}
 
 
 class Chaos(unittest.TestCase):
@@ -45,12 +52,31 @@ class Chaos(unittest.TestCase):
             with self.subTest(seed=seed):
                 digest, done = self.run_it("--workers", 4, "--slots", 1, "--chaos", f"seed={seed}")
                 self.assertEqual(digest, self.calm, done.stdout)
-                faults += done.stderr.count("chaos: ")
+                recoveries = check_in_place(self, self.folder / "lepton-runs/test", done)
+                faults += len(faults_of(done))
                 self.assertNotIn("chaos: drain: ", done.stderr)  # one that was refused
-                drains += done.stderr.count("chaos: drain at")
-                print(f"seed {seed}: {done.stderr.count('chaos: ')} faults", flush=True)
+                drains += faults_of(done).count("drain")
+                print(f"seed {seed}: {len(faults_of(done))} faults, {recoveries} recoveries", flush=True)
         self.assertGreater(faults, 2 * SEEDS)
         self.assertGreater(drains, 0)
+
+    def test_a_gpt_with_dropout_ends_with_the_undisturbed_weights_and_prints_its_ledger(self):
+        (self.folder / "fox.txt").write_text("the quick brown fox jumps over the lazy dog. " * 60)
+        spec = self.folder / "gpt.json"
+        spec.write_text(json.dumps(GPT))
+        calm, done = self.run_it("--workers", 4, "--slots", 1, spec=spec)
+        self.assertNotIn("EPOCH", done.stdout)
+        digest, done = self.run_it("--workers", 4, "--slots", 1, "--chaos", "seed=7", spec=spec)
+        self.assertEqual(digest, calm, done.stdout)
+        check_in_place(self, self.folder / "lepton-runs/gpt", done)
+        head, *entries = done.stdout.split("results in")[0].splitlines()
+        self.assertEqual(head.split(), ["HOW", "EPOCH", "REASON", "RANKS", "STEP", "DETECT", "AGREE", "REBUILD",
+                                        "RESTORE", "COMMIT", "TOTAL", "CAUSE"])
+        for entry in entries:
+            self.assertRegex(entry, r"^in place +\d+  [A-Z_]+ +\d+ +\d+ +(\d+\.\d ms +){6}\S")
+        # Seed 7 has a drain, three deaths, a lasting stop, a pause and a leave.
+        for reason in ("RANK_LOST", "HUNG", "RANK_LEAVES", "RANK_JOINS"):
+            self.assertIn(reason, [entry.split()[3] for entry in entries], done.stdout)
 
     def ask(self, rows, *args):
         """The file of a batch prediction of so many rows, and its run."""
@@ -79,7 +105,8 @@ class Chaos(unittest.TestCase):
             with self.subTest(seed=seed):
                 hurt, done = self.ask(rows, "--workers", 4, "--slots", 1, "--chaos", f"seed={seed}")
                 self.assertTrue(hurt == calm, done.stdout + done.stderr)
-                faults += done.stderr.count("chaos: ")
+                check_in_place(self, self.folder / "lepton-runs/ask", done)
+                faults += len(faults_of(done))
         self.assertGreater(faults, 3)
 
     def with_gradients(self, **gradients):
@@ -97,7 +124,8 @@ class Chaos(unittest.TestCase):
         self.assertNotEqual(calm, self.calm)
         digest, done = self.run_it("--workers", 4, "--slots", 1, "--chaos", "seed=3", spec=spec)
         self.assertEqual(digest, calm, done.stdout)
-        self.assertGreater(done.stderr.count("chaos: "), 2)
+        check_in_place(self, self.folder / "lepton-runs/compressed", done)
+        self.assertGreater(len(faults_of(done)), 2)
 
     # Residuals begin anew with each group; that the ranks then agree, the digest of the parameters
     # that rides on each step shows: without it the job would fail as DIVERGED.
@@ -105,7 +133,8 @@ class Chaos(unittest.TestCase):
         spec = self.with_gradients(compression="low_rank", rank=2, bucket_bytes=16384)
         calm = self.run_it("--workers", 1, spec=spec)[1]
         _, done = self.run_it("--workers", 4, "--slots", 1, "--chaos", "seed=3", spec=spec)
-        self.assertGreater(done.stderr.count("chaos: "), 2)
+        check_in_place(self, self.folder / "lepton-runs/compressed", done)
+        self.assertGreater(len(faults_of(done)), 2)
         self.assertNotIn("DIVERGED", done.stdout + done.stderr)
         self.assertGreater(self.accuracy(done), self.accuracy(calm) - 0.03)
 
