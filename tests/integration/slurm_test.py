@@ -12,7 +12,8 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import LEPTON, ROOT, lepton, main, processes, train_spec, wait_until  # noqa: E402
+from cluster import (Cluster, LEPTON, ROOT, lepton, lepton_processes, long_spec, main,  # noqa: E402
+                     processes, train_spec, wait_until)
 from slurm import Slurm, Unavailable  # noqa: E402
 
 
@@ -193,6 +194,38 @@ class SlurmTest(unittest.TestCase):
             except AssertionError:
                 self.slurm.call("scancel", submitted, check=False)
                 raise AssertionError("the pool did not stop on SIGTERM:\n" + output)
+
+    def test_workers_of_join_sbatch_die_and_leave_while_others_train_on(self):
+        cluster = Cluster(workers=1, slots=1)
+        submitted = None
+
+        def ranks(count):
+            job = cluster.job(job_id)
+            here = [t["worker_id"] for t in job["tasks"] if t["state"] == "STARTED"]
+            members = not job["group"]["regrouping"] and len(here) == job["group"]["ranks"]
+            return job if members and len(set(here)) == count else None
+        try:
+            job_id = cluster.submit(long_spec(checkpoint={"every_steps": 100_000},
+                                              resources={"min_workers": 1, "max_workers": 5}))
+            submitted = self.slurm.call("sbatch", "--parsable", "-N", "2", ROOT / "scripts/slurm/join.sbatch",
+                                        cluster.data, cwd=self.folder).stdout.strip()
+            wait_until(lambda: ranks(3), 40, "ranks on both nodes", 0.1)
+            # srun's other task, and the job, outlive one.
+            os.kill(lepton_processes(f"worker --join {cluster.data}", self.folder)[0], signal.SIGKILL)
+            wait_until(lambda: ranks(2), 20, "the others' group", 0.1)
+            self.assertEqual(self.state(submitted), "RUNNING")
+            # What the time limit does.
+            self.slurm.call("scancel", "--signal=TERM", submitted)
+            step = wait_until(lambda: ranks(1), 20, "a rank alone", 0.1)["progress"]["step"]
+            job = cluster.wait_step(job_id, step + 100)
+            self.assertEqual(job["attempt"], 1)
+            reasons = {one["reason_code"] for one in job["recoveries"]}
+            self.assertLessEqual({"RANK_JOINS", "RANK_LOST", "RANK_LEAVES"}, reasons)
+            wait_until(lambda: self.state(submitted) not in ("RUNNING", "COMPLETING"), 30, "the batch job's end", 0.2)
+        finally:
+            if submitted:
+                self.slurm.call("scancel", submitted, check=False)
+            cluster.stop()
 
 
 if __name__ == "__main__":

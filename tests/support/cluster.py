@@ -58,6 +58,19 @@ def processes(pattern, cwd=None):
     return found
 
 
+def lepton_processes(pattern, cwd=None):
+    """Those of them that run the binary, and not the launcher that started it."""
+    binary = os.path.realpath(LEPTON)
+    found = []
+    for pid in processes(pattern, cwd):
+        try:
+            if os.readlink(f"/proc/{pid}/exe") == binary:
+                found.append(pid)
+        except OSError:
+            pass
+    return found
+
+
 def lepton(*args, timeout=120, env=None, **kwargs):
     """Runs the binary to its end."""
     return subprocess.run([LEPTON, *map(str, args)], capture_output=True, text=True,
