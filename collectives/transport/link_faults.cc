@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <fstream>
 #include <string>
 #include <thread>
 
@@ -22,6 +23,15 @@ const std::string& FaultFolder() {
   return folder;
 }
 
+bool Told(const char* fault) {
+  return access((FaultFolder() + fault).c_str(), F_OK) == 0;
+}
+
+// For who told it.
+void Mark(const char* done) {
+  std::ofstream(FaultFolder() + done, std::ios::app) << '.';
+}
+
 }  // namespace
 
 bool LinkFaults::Enabled() {
@@ -29,7 +39,11 @@ bool LinkFaults::Enabled() {
 }
 
 void LinkFaults::BeforeSend() {
-  if (access((FaultFolder() + "/slow").c_str(), F_OK) == 0) std::this_thread::sleep_for(kSlowness);
+  if (Told("/hold")) Mark("/held");
+  while (Told("/hold")) std::this_thread::sleep_for(kSlowness);
+  if (!Told("/slow")) return;
+  std::this_thread::sleep_for(kSlowness);
+  Mark("/slowed");
 }
 
 void LinkFaults::AfterReceive(void* data, size_t size) {

@@ -3,7 +3,8 @@
 // file named
 //   corrupt  one bit of what is received next flips, once: the first process that sees the file
 //            removes it
-//   slow     every send takes three milliseconds more
+//   slow     every send takes three milliseconds more; a file `slowed` has a byte for each
+//   hold     the next send waits until it is gone; a file `held` says that one does
 // Threads: any.
 #pragma once
 

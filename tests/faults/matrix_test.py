@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Every fault in every phase of an elastic job's life, one cell of the table at a time: the job ends in
-its first attempt with the undisturbed weights, and never stands still for longer than the budget and the
-lease allow. By default one cell of each fault, so that each phase is met too; all with LEPTON_MATRIX=all
-(scripts/check.sh chaos). LEPTON_MATRIX=corrupt runs that fault in every phase."""
+"""Every fault in every phase of an elastic job's life, one cell of the table at a time: the fault takes place,
+the job ends in its first attempt with the undisturbed weights, and never stands still for longer than the budget
+and the lease allow. By default one cell of each fault, so that each phase is met too; all with LEPTON_MATRIX=all
+(scripts/check.sh chaos). LEPTON_MATRIX=corrupt runs that fault in every phase, LEPTON_MATRIX=kill:commit a cell."""
 import os
 import pathlib
 import signal
@@ -18,6 +18,7 @@ from hosts import Hosts  # noqa: E402
 
 BUDGET_S, LEASE_S = 2, 1
 RANKS = 4
+SLOWED = 200
 
 
 def spec(most):
@@ -58,12 +59,23 @@ class Bench:
         name = f"w{len(self.cluster.workers)}"
         self.faults_of(name).mkdir()
         self.disk_of(name).mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", self.disk_of(name)],
+        # Room for what the cache keeps of all cells' jobs: it deletes nothing that was used within five minutes.
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", self.disk_of(name)],
                           capture_output=True).returncode == 0:
             self.disks.append(self.disk_of(name))
         args = ["--data-dir", self.disk_of(name) / "data"] + (["--data-address", address] if address else [])
         return self.cluster.start_worker(name, args=args, prefix=prefix, env={
-            "LEPTON_COLLECTIVES_TRANSPORT": "tcp", "LEPTON_TEST_LINK_FAULTS": str(self.faults_of(name))})
+            "LEPTON_COLLECTIVES_TRANSPORT": "tcp", "LEPTON_TEST_LINK_FAULTS": str(self.faults_of(name)),
+            "LEPTON_TEST_TRAIN_FAULT": f"commit:{self.faults_of(name)}/commit"})
+
+    def stop_at(self, task, hold, mark):
+        """Its rank stands where `hold` says, until let_go()."""
+        (self.faults_of(task["worker_id"]) / hold).touch()
+        wait_until((self.faults_of(task["worker_id"]) / mark).exists, 20, mark, 0.002)
+
+    def let_go(self, task):
+        for hold in ("hold", "commit"):
+            (self.faults_of(task["worker_id"]) / hold).unlink(missing_ok=True)
 
     def mend(self):
         for worker in self.cluster.workers:
@@ -114,11 +126,23 @@ def coordinator_dies(bench, task):
     bench.cluster.start_coordinator()
 
 
+def slowed(bench, task):
+    """How many of its worker's sends took longer so far."""
+    mark = bench.faults_of(task["worker_id"]) / "slowed"
+    return mark.stat().st_size if mark.exists() else 0
+
+
 def slow_link(bench, task):
-    """For a second and a half what its worker sends takes three milliseconds more."""
+    """So many times what its worker sends takes three milliseconds more."""
     slow = bench.faults_of(task["worker_id"]) / "slow"
     slow.touch()
-    threading.Timer(1.5, lambda: slow.unlink(missing_ok=True)).start()
+
+    def end():
+        deadline = time.monotonic() + 20
+        while slowed(bench, task) < SLOWED and time.monotonic() < deadline:
+            time.sleep(0.01)
+        slow.unlink(missing_ok=True)
+    threading.Thread(target=end, daemon=True).start()
 
 
 def corrupt(bench, task):
@@ -129,11 +153,28 @@ def full_disk(bench, task):
     """Of the worker that writes the checkpoints."""
     leader = min(tasks(bench, task["task_id"].split(".")[0]), key=lambda t: t["rank"])
     with open(bench.disk_of(leader["worker_id"]) / "filler", "wb", 0) as filler:
-        try:
-            while True:
-                filler.write(b"x" * 4096)
-        except OSError:
-            pass
+        for size in (1 << 20, 4096):
+            try:
+                while filler.write(b"x" * size) == size:
+                    pass
+            except OSError:
+                pass
+
+
+# ---- and the coordinator dies while they last ----
+def hang_and_coordinator(bench, task):
+    hang(bench, task)
+    coordinator_dies(bench, task)
+
+
+def cut_off_and_coordinator(bench, task):
+    cut_off(bench, task)
+    coordinator_dies(bench, task)
+
+
+def slow_link_and_coordinator(bench, task):
+    slow_link(bench, task)
+    coordinator_dies(bench, task)
 
 
 # ---- the phases: the task to hurt, at the moment when it is in it ----
@@ -162,6 +203,20 @@ def step(bench, job_id):
     return able(bench, whole(bench, job_id))
 
 
+def allreduce(bench, job_id):
+    """Between two sends of one: its peers have some of what it sends, and wait for the rest."""
+    victim = able(bench, whole(bench, job_id))
+    bench.stop_at(victim, "hold", "held")
+    return victim
+
+
+def commit(bench, job_id):
+    """All have the sum, and its peers may have stepped by it already."""
+    victim = able(bench, whole(bench, job_id))
+    bench.stop_at(victim, "commit", "commit.reached")
+    return victim
+
+
 def join(bench, job_id):
     known = whole(bench, job_id)
     os.kill(able(bench, known)["pid"], signal.SIGKILL)
@@ -188,8 +243,16 @@ def drain(bench, job_id):
     return able(bench, [t for t in known if t["worker_id"] != goes])
 
 
-FAULTS = (kill, hang, cut_off, cut_off_one_way, coordinator_dies, slow_link, corrupt, full_disk)
-PHASES = (init, step, join, checkpoint, drain)
+PHASES = (init, step, allreduce, commit, join, checkpoint, drain)
+# And the phase of its cell by default.
+FAULTS = {kill: commit, hang: join, cut_off: drain, cut_off_one_way: step, coordinator_dies: checkpoint,
+          slow_link: step, corrupt: init, full_disk: step, hang_and_coordinator: allreduce,
+          cut_off_and_coordinator: step, slow_link_and_coordinator: commit}
+CUTS = (cut_off, cut_off_one_way, cut_off_and_coordinator)
+# By which reason a job's events, or those of the worker, say that it took place.
+TOLD = {kill: {"RANK_LOST"}, hang: {"HUNG"}, hang_and_coordinator: {"HUNG"}, corrupt: {"CORRUPT"},
+        cut_off: {"RANK_LOST", "UNREACHABLE"}, cut_off_one_way: {"RANK_LOST", "UNREACHABLE"},
+        cut_off_and_coordinator: {"RANK_LOST", "UNREACHABLE"}}
 
 
 class Matrix(unittest.TestCase):
@@ -206,7 +269,10 @@ class Matrix(unittest.TestCase):
         bench.mend()
         job_id = bench.cluster.submit(spec(RANKS))
         victim = phase(bench, job_id)
+        before = bench.cluster.job(job_id)
+        self.assertNotIn(before["state"], FINAL, "nothing to hurt")
         fault(bench, victim)
+        bench.let_go(victim)
         # The ledger begins when a lease runs out; what counts is how long no step is committed.
         moved, longest, last, deadline = time.monotonic(), 0.0, None, time.monotonic() + 60
         while True:
@@ -222,32 +288,52 @@ class Matrix(unittest.TestCase):
         self.assertEqual(job["attempt"], 1, job)
         self.assertEqual(job["result"]["weights_sha256"], bench.digest)
         self.assertLess(longest, BUDGET_S + LEASE_S + 1, job.get("recoveries"))
-        if fault is full_disk and phase in (init, step):  # before a checkpoint that is due
-            told = [e["message"] for e in bench.cluster.items(f"/v1/jobs/{job_id}/events")]
-            self.assertTrue(any("No space left" in one for one in told), told)
-        if fault is corrupt:
-            self.assertFalse((bench.faults_of(victim["worker_id"]) / "corrupt").exists(), "nothing was hurt")
-            told = [e["reason_code"] for e in bench.cluster.items(f"/v1/jobs/{job_id}/events")]
-            self.assertIn("CORRUPT", told)
+        self.check_took_place(fault, phase, victim, job, len(before["tasks"]))
         return longest
+
+    def check_took_place(self, fault, phase, victim, job, known):
+        bench = self.bench
+        events = bench.cluster.items(f"/v1/jobs/{job['id']}/events")
+        reasons = {e["reason_code"] for e in events}
+        # One that is no member yet is replaced without a word, or awaited by nobody until the job is over.
+        missed = len(job["tasks"]) > known or job["group"]["ranks"] < RANKS
+        unseen = phase in (init, join) and fault is not corrupt and missed
+        if fault in TOLD and not unseen:
+            self.assertTrue(reasons & TOLD[fault], events)
+        full = any("No space left" in e["message"] for e in events)
+        if fault is not full_disk:
+            self.assertFalse(full, events)
+        elif phase in (init, step, allreduce, commit):  # before a checkpoint that is due
+            self.assertTrue(full, events)
+        if fault in (slow_link, slow_link_and_coordinator):
+            self.assertGreaterEqual(slowed(bench, victim), SLOWED)
+            if phase in (step, allreduce, commit):  # waited for, and no reason to do anything
+                self.assertEqual(job["recovery_count"], 0, events)
 
     def test_every_fault_in_every_phase(self):
         wanted = os.environ.get("LEPTON_MATRIX", "")
         bench = self.bench
-        for i, fault in enumerate(FAULTS):
-            for j, phase in enumerate(PHASES):
-                if wanted != "all" and wanted != fault.__name__ and (wanted or (i + 2 * j) % 5 != 0):
+        for fault, usual in FAULTS.items():
+            for phase in PHASES:
+                names = ("all", fault.__name__, f"{fault.__name__}:{phase.__name__}")
+                if wanted not in names if wanted else phase is not usual:
                     continue
                 if fault is full_disk and not bench.disks:
                     print("full_disk: needs the right to mount a tmpfs", flush=True)
                     continue
-                if self.bench.hosts is None and fault in (cut_off, cut_off_one_way):
+                if self.bench.hosts is None and fault in CUTS:
                     print(f"{fault.__name__} x {phase.__name__}: no network namespaces here", flush=True)
                     continue
                 with self.subTest(fault=fault.__name__, phase=phase.__name__):
                     begin = time.monotonic()
-                    longest = self.cell(fault, phase)
-                    print(f"{fault.__name__:16} x {phase.__name__:10} no step for at most {longest:.2f} s, "
+                    try:
+                        longest = self.cell(fault, phase)
+                    except AssertionError:
+                        print("workers:", bench.cluster.items("/v1/workers"))
+                        for log in sorted(bench.cluster.folder.glob("*.log")):
+                            print(f"---- {log.name}\n{bench.cluster.log(log.name)}", flush=True)
+                        raise
+                    print(f"{fault.__name__:25} x {phase.__name__:10} no step for at most {longest:.2f} s, "
                           f"{time.monotonic() - begin:.1f} s", flush=True)
 
 

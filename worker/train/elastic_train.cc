@@ -38,6 +38,7 @@ class ElasticObserver final : public TrainObserver {
   void Computed(uint64_t step, nn::TrainingProgram& program) override {
     task_.Computed(step, program);
   }
+  void Reduced() override { task_.Reduced(); }
   void Diverged(const Divergence& found) override { task_.Diverged(found); }
   void Committed(uint64_t step) override {
     task_.Committed(step);

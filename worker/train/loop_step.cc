@@ -31,6 +31,7 @@ Status TrainLoop::Impl::TakeStep() {
   if (tensor_) LEPTON_RETURN_IF_ERROR(tensor_->AgreeOnStep(run_.program, sums));
   if (joining_->open()) LEPTON_RETURN_IF_ERROR(joining_->TakePiece());
   if (!std::isfinite(sums.loss.sum)) return NotFinite("loss", sums.loss.sum);
+  observer_.Reduced();
   if (zero_) {
     LEPTON_RETURN_IF_ERROR(zero_->TakeMoves());
     reduced_ = sums;

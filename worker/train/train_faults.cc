@@ -16,6 +16,7 @@ namespace lepton::worker {
 namespace {
 
 constexpr Duration kBreath = std::chrono::milliseconds(20);
+constexpr std::string_view kCommit = "commit:";
 constexpr Duration kSlowness = std::chrono::seconds(3);
 
 // In the middle of the last tensor, the lowest bit: what nobody would see in a loss.
@@ -40,6 +41,10 @@ TrainFaults TrainFaults::FromEnvironment() {
 
 TrainFaults TrainFaults::Parse(const std::string& text) {
   TrainFaults faults;
+  if (text.starts_with(kCommit)) {
+    faults.kind_ = Kind::kCommit;
+    faults.gate_ = text.substr(kCommit.size());
+  }
   const size_t at = text.find('@');
   if (at == std::string::npos) return faults;
   const std::string kind = text.substr(0, at);
@@ -71,6 +76,15 @@ void TrainFaults::Computed(uint64_t step, nn::TrainingProgram& program) {
 void TrainFaults::WaitAtGate() const {
   std::ofstream(gate_ + ".reached") << "reached\n";
   while (!std::filesystem::exists(gate_)) {
+    std::this_thread::sleep_for(kBreath);
+    progress::Tick();
+  }
+}
+
+void TrainFaults::Reduced() const {
+  if (kind_ != Kind::kCommit || !std::filesystem::exists(gate_)) return;
+  std::ofstream(gate_ + ".reached") << "reached\n";
+  while (std::filesystem::exists(gate_)) {
     std::this_thread::sleep_for(kBreath);
     progress::Tick();
   }

@@ -7,6 +7,8 @@
 //   slow@17    step 17 takes three seconds more
 //   gate@17:/tmp/gate   step 17 takes, moving all the while, until there is a file /tmp/gate;
 //              /tmp/gate.reached says that it has come that far
+//   commit:/tmp/hold   between the reduction of any step and its update the rank stands, moving
+//              all the while, as long as there is a file /tmp/hold; /tmp/hold.reached says so
 // With local_sgd these are inner steps; flip and late are for the last of a round.
 // Threads: the training thread.
 #pragma once
@@ -25,15 +27,16 @@ class TrainFaults {
   static TrainFaults Parse(const std::string& text);
 
   void Computed(uint64_t step, nn::TrainingProgram& program);
+  void Reduced() const;
   void Committed(uint64_t step, nn::TrainingProgram& program);
 
  private:
-  enum class Kind { kNone, kFlip, kLate, kHang, kStall, kSlow, kGate };
+  enum class Kind { kNone, kFlip, kLate, kHang, kStall, kSlow, kGate, kCommit };
   void WaitAtGate() const;
 
   Kind kind_ = Kind::kNone;
   uint64_t step_ = 0;
-  std::string gate_;
+  std::string gate_;  // or what holds a commit
 };
 
 }  // namespace lepton::worker

@@ -80,6 +80,8 @@ class TrainObserver {
   // On every rank, between its own gradient of a step and the reduction; with local_sgd behind each
   // of its shards' steps too.
   virtual void Computed(uint64_t, nn::TrainingProgram&) {}
+  // On every rank, between the reduction of a step and its update.
+  virtual void Reduced() {}
   // On every rank, after each update.
   virtual void Committed(uint64_t) {}
   // On a rank that is not to be trusted any more; the loop ends with kDataLoss.

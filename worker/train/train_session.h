@@ -80,6 +80,7 @@ class TaskObserver final : public TrainObserver {
   void Computed(uint64_t step, nn::TrainingProgram& program) override {
     faults_.Computed(step, program);
   }
+  void Reduced() override { faults_.Reduced(); }
   void Committed(uint64_t step) override { faults_.Committed(step, *session_.program); }
   void Diverged(const Divergence& found) override;
   void Progress(const TrainProgress& progress) override;
