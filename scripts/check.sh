@@ -5,7 +5,7 @@
 # fuzz: a minute for each parser.) Stops at the first that is not clean, and says how long each took.
 #   scripts/check.sh [--fast | step ...]     --fast: the fast tests only, no sanitizers and no fuzz
 # One step more on demand, chaos: every fault in every phase, and LEPTON_CHAOS_SEEDS=100 schedules of
-# faults on a pool, some 15 minutes.
+# faults on a pool and on `lepton run`, some 30 minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Open MPI and OpenMP would spin on the cores that the tests share.
@@ -33,6 +33,7 @@ chaos() {
   export LEPTON=$PWD/build/release/lepton LEPTON_CHAOS_SEEDS=${LEPTON_CHAOS_SEEDS:-100} LEPTON_MATRIX=all
   python3 tests/faults/matrix_test.py
   python3 tests/faults/chaos_pool_test.py
+  python3 tests/faults/chaos_test.py
 }
 
 steps=(format layers registered build headers tests asan tsan fuzz)
