@@ -3,7 +3,7 @@
 are drained (by SIGTERM and through the API), join, and are cut off, both ways and one; the coordinator
 is killed and started again. The jobs keep the whole state on each rank, or slices of it (parallel.zero 1
 to 3), some so much of it that joiners get it beside the others' steps. Every one ends in its first attempt
-with the digest of the undisturbed run: every step's examples were used exactly once. It may be a later one
+with the digest of the undisturbed run, and has used each example once an epoch. It may be a later one
 only where the last rank that had some slice or the state died, and then the events say so.
 What a seed does is drawn before anything runs, kinds from one deck for all seeds, so that ten seeds have each of
 them; that each took place, and left its reason in some ledger, is asserted.
@@ -248,11 +248,15 @@ class ChaosOnAPool(unittest.TestCase):
         cls.impossible = set() if cls.partitions else {"cut_off"}
         cls.told = {"RANK_LOST", "HUNG", "RANK_LEAVES", "RANK_JOINS"}
         calm = Cluster(workers=1, slots=1)
-        cls.calm = {}
+        cls.calm, cls.used = {}, {}
         try:
             for large in (False, True):
-                result = calm.wait_job(calm.submit(spec(1, large=large)))["result"]
+                job = calm.wait_job(calm.submit(spec(1, large=large)))
+                result, epochs = job["result"], job["spec"]["epochs"]
                 cls.calm[large] = (result["weights_sha256"], result["steps"])
+                rows = job["progress"]["samples"] // epochs
+                assert rows > 1000, job
+                cls.used[large] = (epochs * rows, str(epochs * rows * (rows - 1) // 2))
         finally:
             calm.stop()
 
@@ -274,6 +278,8 @@ class ChaosOnAPool(unittest.TestCase):
                     self.assertEqual(job["state"], "SUCCEEDED", job)
                     self.assertEqual((job["result"]["weights_sha256"], job["result"]["steps"]),
                                      self.calm[pool.large])
+                    self.assertEqual((job["progress"]["samples"], job["progress"]["sample_ids"]),
+                                     self.used[pool.large])
                     restarted = job["attempt"] > 1
                     if restarted:
                         self.assertTrue(self.may_restart(pool), "no restart")
