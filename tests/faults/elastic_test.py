@@ -190,7 +190,10 @@ class KilledEarly(ElasticTest):
                        (self.cluster.items(f"/v1/jobs/{job_id}/checkpoints") or [{"step": 0}]
                         )[-1]["step"] >= 20 * count, 30, "checkpoints", 0.002)
             self.settled(job_id)
-            os.kill(self.alive(job_id)[0]["pid"], signal.SIGKILL)
+            leader = self.alive(job_id)[0]
+            os.kill(leader["pid"], signal.SIGKILL)
+            wait_until(lambda: leader["task_id"] not in {t["task_id"] for t in self.alive(job_id)}, 20,
+                       "the death noticed")
         self.finish(job_id)
 
 
