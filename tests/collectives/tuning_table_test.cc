@@ -10,6 +10,7 @@
 #include <fstream>
 #include <thread>
 
+#include "collectives/backends/mesh_communicator.h"
 #include "collectives/backends/native_backend.h"
 #include "collectives/tune.h"
 #include "tests/collectives/gang.h"
@@ -73,8 +74,10 @@ std::shared_ptr<const TuningTable> Parsed(const std::string& rules) {
 
 // Ranks with different tables would wait for each other for ever if each followed its own.
 TEST(TuningTable, CountsOnlyWhenAllRanksHaveIt) {
-  const auto tree = Parsed("tcp 2 max tree\n"), owner = Parsed("tcp 2 max owner\n");
+  const auto tree = Parsed("tcp 2 16 tree\ntcp 2 max owner\n"), owner = Parsed("tcp 2 max owner\n");
   for (const auto& other : {tree, owner, std::shared_ptr<const TuningTable>()}) {
+    // Which no table would have three ranks do with so little.
+    const std::string_view usual = "exchange", chosen = other == tree ? "tree" : usual;
     const NativeBackend first({TransportChoice::kTcp, "", tree});
     const NativeBackend second({TransportChoice::kTcp, "", other});
     std::vector<std::unique_ptr<Endpoint>> endpoints;
@@ -90,6 +93,13 @@ TEST(TuningTable, CountsOnlyWhenAllRanksHaveIt) {
                         .Join(std::move(endpoints[rank]), {rank, 3, 1, "0123456789abcdef", members},
                               {}, Deadline::In(std::chrono::seconds(20)));
         ASSERT_TRUE(gang.ok()) << gang.status().ToString();
+        const auto algorithm_of = [&](size_t count) {
+          return static_cast<MeshCommunicator&>(**gang).AlgorithmOf(
+              {.operation = Operation::kAllReduce, .count = count, .type = DataType::kFloat32});
+        };
+        EXPECT_EQ(algorithm_of(4), chosen);
+        EXPECT_EQ(algorithm_of(5), other == tree ? "owner" : usual)
+            << "beyond the table's 16 bytes";
         std::vector<float> data(100'000, static_cast<float>(rank));
         const Status status = (*gang)->AllReduce(data.data(), data.data(), data.size(),
                                                  DataType::kFloat32, ReduceOp::kSum);
