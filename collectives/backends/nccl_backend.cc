@@ -9,10 +9,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <future>
+#include <optional>
 
 #include "collectives/activity.h"
 #include "collectives/backends/mesh_communicator.h"
 #include "collectives/transport/socket.h"
+#include "runtime/base/logging.h"
+#include "runtime/base/named_thread.h"
 
 namespace lepton::collectives {
 namespace {
@@ -107,6 +111,11 @@ class OnDevice {
   Status status_;
 };
 
+// How long what a peer sent before it left may take to arrive.
+constexpr Duration kLastBytes = std::chrono::seconds(1);
+// How long the end of a communicator waits for the abort of NCCL's.
+constexpr Duration kAbortPatience = std::chrono::seconds(2);
+
 size_t RoundUp(size_t bytes) {
   return (bytes + 255) / 256 * 256;
 }
@@ -125,15 +134,20 @@ class NcclMesh final : public Mesh {
   Status Reserve(size_t bytes);
   Status Enqueue(std::span<Transfer> transfers, Deadline deadline);
   // Until NCCL has done what it was asked in the background.
-  Status AwaitComm(Deadline deadline);
-  Status AwaitStream(std::span<Transfer> transfers, Deadline deadline);
+  Status AwaitComm(std::span<const Transfer> transfers, Deadline deadline);
+  Status AwaitStream(std::span<const Transfer> transfers, Deadline deadline);
   // What ends every wait but success.
-  Status CheckFailure(Deadline deadline, const std::string& what);
+  Status CheckFailure(std::span<const Transfer> transfers, Deadline deadline);
+  Status CheckLeft(std::span<const Transfer> transfers);
+  // Returns at once. NCCL's call waits for the GPU and for the peers, and has been seen to hang:
+  // it has a thread of its own, which the destructor waits for, a while.
   void AbortComm();
 
   int device_;
   std::shared_ptr<Failure> failure_;
   ncclComm_t comm_ = nullptr;
+  std::future<void> aborted_;           // valid once it is
+  std::optional<Deadline> last_bytes_;  // of a peer that has left
   cudaStream_t stream_ = nullptr;
   char* host_ = nullptr;  // pinned, so that copies never block the host
   char* gpu_ = nullptr;
@@ -146,9 +160,14 @@ NcclMesh::~NcclMesh() {
   if (comm_ != nullptr) {
     Deadline deadline = Deadline::In(std::chrono::seconds(5));
     bool clean =
-        NcclStatus(Nccl().finalize(comm_), "ncclCommFinalize").ok() && AwaitComm(deadline).ok();
+        NcclStatus(Nccl().finalize(comm_), "ncclCommFinalize").ok() && AwaitComm({}, deadline).ok();
     if (clean) Nccl().destroy(comm_);
     if (!clean) AbortComm();
+  }
+  if (aborted_.valid() && aborted_.wait_for(kAbortPatience) != std::future_status::ready) {
+    LOG(ERROR) << "ncclCommAbort does not return; what it may still use on GPU " << device_
+               << " stays with it";
+    return;
   }
   cudaFree(gpu_);
   cudaFreeHost(host_);
@@ -156,7 +175,14 @@ NcclMesh::~NcclMesh() {
 }
 
 void NcclMesh::AbortComm() {
-  if (comm_ != nullptr) Nccl().abort(comm_);
+  if (comm_ == nullptr) return;
+  std::promise<void> done;
+  aborted_ = done.get_future();
+  NamedThread("nccl-abort", [device = device_, comm = comm_, done = std::move(done)]() mutable {
+    cudaSetDevice(device);
+    Nccl().abort(comm);
+    done.set_value();
+  }).detach();
   comm_ = nullptr;
 }
 
@@ -169,7 +195,7 @@ Status NcclMesh::Connect(const ncclUniqueId& id, int rank, int size, Deadline de
   config.blocking = 0;
   LEPTON_RETURN_IF_ERROR(
       NcclStatus(Nccl().init(&comm_, size, id, rank, &config), "ncclCommInitRankConfig"));
-  return AwaitComm(deadline).WithContext("ncclCommInitRankConfig");
+  return AwaitComm({}, deadline).WithContext("ncclCommInitRankConfig");
 }
 
 Status NcclMesh::Reserve(size_t bytes) {
@@ -188,29 +214,38 @@ Status NcclMesh::Reserve(size_t bytes) {
   return {};
 }
 
-Status NcclMesh::CheckFailure(Deadline deadline, const std::string& what) {
-  Status status;
-  if (failure_->raised()) {
-    status = failure_->cause();
-  } else if (deadline.Expired()) {
-    status = DeadlineExceeded("no answer in time from " + what);
+Status NcclMesh::CheckLeft(std::span<const Transfer> transfers) {
+  const auto gone = std::find_if(transfers.begin(), transfers.end(), [this](const Transfer& t) {
+    return t.bytes > 0 && failure_->HasLeft(t.peer);
+  });
+  if (gone == transfers.end()) return {};
+  if (!last_bytes_) last_bytes_ = Deadline::In(kLastBytes);
+  if (!last_bytes_->Expired()) return {};
+  return Aborted("rank " + std::to_string(gone->peer) + " is gone: it left the group");
+}
+
+Status NcclMesh::CheckFailure(std::span<const Transfer> transfers, Deadline deadline) {
+  Status status = failure_->raised() ? failure_->cause() : CheckLeft(transfers);
+  if (status.ok() && deadline.Expired()) {
+    const std::string who = Stragglers(transfers);
+    status = DeadlineExceeded("no answer in time from " + (who.empty() ? "the group" : who));
   }
   if (!status.ok()) AbortComm();
   return status;
 }
 
-Status NcclMesh::AwaitComm(Deadline deadline) {
+Status NcclMesh::AwaitComm(std::span<const Transfer> transfers, Deadline deadline) {
   while (true) {
     ncclResult_t state = ncclSuccess;
     LEPTON_RETURN_IF_ERROR(NcclStatus(Nccl().async_error(comm_, &state), "ncclCommGetAsyncError"));
     if (state == ncclSuccess) return {};
     LEPTON_RETURN_IF_ERROR(NcclStatus(state, "NCCL"));
-    LEPTON_RETURN_IF_ERROR(CheckFailure(deadline, "the group"));
+    LEPTON_RETURN_IF_ERROR(CheckFailure(transfers, deadline));
     sched_yield();
   }
 }
 
-Status NcclMesh::AwaitStream(std::span<Transfer> transfers, Deadline deadline) {
+Status NcclMesh::AwaitStream(std::span<const Transfer> transfers, Deadline deadline) {
   while (true) {
     cudaError_t state = cudaStreamQuery(stream_);
     if (state == cudaSuccess) return {};
@@ -223,7 +258,7 @@ Status NcclMesh::AwaitStream(std::span<Transfer> transfers, Deadline deadline) {
       AbortComm();
       return broken;
     }
-    LEPTON_RETURN_IF_ERROR(CheckFailure(deadline, Stragglers(transfers)));
+    LEPTON_RETURN_IF_ERROR(CheckFailure(transfers, deadline));
     sched_yield();
   }
 }
@@ -255,7 +290,7 @@ Status NcclMesh::Enqueue(std::span<Transfer> transfers, Deadline deadline) {
   LEPTON_RETURN_IF_ERROR(status);
   LEPTON_RETURN_IF_ERROR(ended);
   // The kernels are on the stream only when the group has been launched.
-  LEPTON_RETURN_IF_ERROR(AwaitComm(deadline));
+  LEPTON_RETURN_IF_ERROR(AwaitComm(transfers, deadline));
   at = 0;
   for (const Transfer& t : transfers) {
     if (!t.send && t.bytes > 0) {

@@ -1,14 +1,18 @@
 // Built as libnccl.so.2: NCCL between the threads of one process, over the fake CUDA run time
 // (tests/runtime/cuda/fake_cudart.h), whose "device memory" it copies. It holds its caller to what
 // the header says of devices, of groups and of communicators that do not block. Threads: as NCCL.
+#include "tests/collectives/fake_nccl.h"
+
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
+#include <chrono>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -88,6 +92,11 @@ bool HasDuplicate(const Clique& clique) {
 
 extern "C" {
 
+lepton::collectives::FakeNccl* TheFakeNccl() {
+  static lepton::collectives::FakeNccl fake;
+  return &fake;
+}
+
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   std::lock_guard lock(mutex);
   *id = {};
@@ -159,7 +168,9 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   return ncclSuccess;
 }
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
+  while (TheFakeNccl()->hang) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   delete comm;
+  ++TheFakeNccl()->aborts;
   return ncclSuccess;
 }
 

@@ -1,12 +1,16 @@
 // The nccl back-end without GPUs: over a stand-in for the CUDA run time, linked in its place, and
 // one for NCCL, loaded in its (fake_nccl.cc). Ranks are threads. What the real ones do is for
 // nccl_test.cc to show, where there are GPUs.
+#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <thread>
 
 #include "collectives/communicator.h"
 #include "runtime/base/progress.h"
 #include "tests/collectives/conformance.h"
+#include "tests/collectives/fake_nccl.h"
 #include "tests/collectives/gang.h"
 #include "tests/runtime/cuda/fake_cudart.h"
 
@@ -27,14 +31,28 @@ class NcclFake : public ::testing::Test {
     Cuda().devices = 4;
     Cuda().elsewhere = Cuda().not_ready = 0;
     ASSERT_TRUE(FindBackend("nccl").value()->Available().ok());
+    Nccl().hang = false;
+    Nccl().aborts = 0;
   }
   static cuda_test::FakeCuda& Cuda() { return cuda_test::TheFakeCuda(); }
-  static std::vector<std::string> Run(int size, const RankBody& body) {
-    return RunGang(
-        {.backend = FindBackend("nccl").value(), .size = size, .ranks_as = RanksAs::kThreads},
-        body);
+  static FakeNccl& Nccl() {
+    static void* const library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_NOLOAD);
+    return *reinterpret_cast<FakeNccl* (*)()>(dlsym(library, "TheFakeNccl"))();
+  }
+  static std::vector<std::string> Run(int size, const RankBody& body,
+                                      Duration timeout = std::chrono::seconds(30)) {
+    GangOptions options{
+        .backend = FindBackend("nccl").value(), .size = size, .ranks_as = RanksAs::kThreads};
+    options.communicator.timeout = timeout;
+    return RunGang(options, body);
   }
 };
+
+using std::chrono::milliseconds;
+
+double SecondsSince(MonotonicTime then) {
+  return std::chrono::duration<double>(RealClock().Now() - then).count();
+}
 
 std::string SumOfRanks(Communicator& communicator) {
   float sum = static_cast<float>(communicator.rank() + 1);
@@ -89,6 +107,88 @@ TEST_F(NcclFake, TwoRanksOnOneGpuSayWhy) {
 TEST_F(NcclFake, MoreRanksThanGpusSayWhy) {
   Cuda().devices = 2;
   EXPECT_THAT(Run(3, SumOfRanks), ::testing::Contains(HasSubstr("NCCL needs one for each rank")));
+}
+
+// Three ranks are in an operation to which the fourth never comes: it aborts instead, from another
+// thread while it waits for something else.
+std::string AbortedByTheLast(Communicator& communicator) {
+  const MonotonicTime begun = RealClock().Now();
+  std::vector<float> data(1000);
+  if (communicator.rank() < communicator.size() - 1) {
+    const Status status = communicator.AllReduce(data.data(), data.data(), data.size(),
+                                                 DataType::kFloat32, ReduceOp::kSum);
+    if (SecondsSince(begun) > 1) return "told late";
+    if (communicator.Barrier() != status) return "a later call fails differently";
+    return communicator.status() == status ? status.ToString() : "the group's status is another";
+  }
+  std::string late;
+  std::thread aborter([&] {
+    std::this_thread::sleep_for(milliseconds(50));
+    const MonotonicTime before = RealClock().Now();
+    communicator.Abort(Cancelled("enough"));
+    if (SecondsSince(before) > 0.5) late = "Abort took long";
+  });
+  Status status;  // what the others have sent for their sum may be taken for an answer
+  while (status.ok()) {
+    status = communicator.Recv(data.data(), data.size(), DataType::kFloat32, 0);
+  }
+  aborter.join();
+  if (SecondsSince(begun) > 1) late = "its own call failed late";
+  return late.empty() ? status.ToString() : late;
+}
+
+const char* const kToldOfTheAbort = "ABORTED: rank 3 aborted: CANCELLED: enough";
+
+TEST_F(NcclFake, AnAbortFailsWhatAllRanksAreInAtOnce) {
+  EXPECT_THAT(Run(4, AbortedByTheLast),
+              ::testing::ElementsAre(kToldOfTheAbort, kToldOfTheAbort, kToldOfTheAbort,
+                                     "CANCELLED: enough"));
+  EXPECT_EQ(Nccl().aborts, 4);
+  EXPECT_EQ(Cuda().elsewhere, 0);
+}
+
+TEST_F(NcclFake, AnAbortOfNcclThatHangsHoldsNobodyUp) {
+  Nccl().hang = true;
+  const MonotonicTime begun = RealClock().Now();
+  EXPECT_THAT(Run(4, AbortedByTheLast),
+              ::testing::ElementsAre(kToldOfTheAbort, kToldOfTheAbort, kToldOfTheAbort,
+                                     "CANCELLED: enough"));
+  EXPECT_LT(SecondsSince(begun), 4) << "the communicators' ends waited for it";
+  EXPECT_EQ(Nccl().aborts, 0);
+  Nccl().hang = false;
+  while (Nccl().aborts < 4 && SecondsSince(begun) < 20) std::this_thread::yield();
+  EXPECT_EQ(Nccl().aborts, 4);
+}
+
+TEST_F(NcclFake, ARankThatLeavesIsNamedAndItsLastMessageArrives) {
+  const auto body = [](Communicator& communicator) -> std::string {
+    std::vector<float> data(1000, 3.0f), got(1000);
+    if (communicator.rank() == 1) {
+      return communicator.Send(data.data(), data.size(), DataType::kFloat32, 0).ToString();
+    }
+    std::this_thread::sleep_for(milliseconds(100));  // by then it has left
+    Status status = communicator.Recv(got.data(), got.size(), DataType::kFloat32, 1);
+    if (!status.ok() || got != data) return "lost message: " + status.ToString();
+    const MonotonicTime begun = RealClock().Now();
+    status = communicator.Recv(got.data(), got.size(), DataType::kFloat32, 1);
+    return SecondsSince(begun) < 4 ? status.ToString() : "told late";
+  };
+  EXPECT_THAT(Run(2, body),
+              ::testing::ElementsAre("ABORTED: recv: rank 1 is gone: it left the group", "OK"));
+}
+
+TEST_F(NcclFake, ARankThatDoesNotComeInTimeIsNamed) {
+  const auto body = [](Communicator& communicator) -> std::string {
+    const MonotonicTime begun = RealClock().Now();
+    if (communicator.rank() == 1) std::this_thread::sleep_for(milliseconds(600));
+    float sum = 0;
+    const Status status = communicator.AllReduce(&sum, &sum, 1, DataType::kFloat32, ReduceOp::kSum);
+    return SecondsSince(begun) < 2 ? status.ToString() : "told late";
+  };
+  const auto results = Run(3, body, milliseconds(200));
+  EXPECT_THAT(results, Each(HasSubstr("rank 1")));
+  EXPECT_THAT(results, ::testing::Contains(HasSubstr("DEADLINE_EXCEEDED: all-reduce (timeout ")));
+  EXPECT_THAT(results[1], HasSubstr("ABORTED: rank "));
 }
 
 }  // namespace

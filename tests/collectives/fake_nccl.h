@@ -1,0 +1,16 @@
+// What a test tells the stand-in for NCCL (fake_nccl.cc), and learns from it. The program does not
+// link it: it is found by name in the library that was loaded.
+#pragma once
+
+#include <atomic>
+
+namespace lepton::collectives {
+
+struct FakeNccl {
+  std::atomic<bool> hang{false};  // ncclCommAbort does not return
+  std::atomic<int> aborts{0};     // that have returned
+};
+
+}  // namespace lepton::collectives
+
+extern "C" lepton::collectives::FakeNccl* TheFakeNccl();
