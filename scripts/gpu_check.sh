@@ -16,17 +16,17 @@ if [ "${1:-}" = bundle ]; then
   shift
 fi
 folder=${1:-.bundle/gpu}
-programs=(tests/runtime/cuda/cuda_gpu_test bench/gpu_bench)
+programs=(tests/runtime/cuda/cuda_gpu_test tests/collectives/collectives_nccl_test bench/gpu_bench)
 limit_mib=64
 
-[ -n "${LEPTON_SKIP_BUILD:-}" ] || scripts/build.sh release cuda_gpu_test gpu_bench
+[ -n "${LEPTON_SKIP_BUILD:-}" ] || scripts/build.sh release "${programs[@]##*/}"
 rm -rf "$folder"
 mkdir -p "$folder/lib"
 for program in "${programs[@]}"; do
   strip -o "$folder/$(basename "$program")" "build/release/$program"
 done
 # Libraries of the distribution travel, the dynamic loader too; the vendor's stay where they are.
-ldd "$folder/cuda_gpu_test" "$folder/gpu_bench" |
+ldd "${programs[@]/#*\//$folder/}" |
   awk '$2 == "=>" && $3 ~ /^\// {print $3} $1 ~ /^\/.*ld-linux/ {print $1}' | sort -u |
   while read -r library; do
     case $(basename "$library") in
@@ -78,8 +78,11 @@ fi
 echo "== tests"
 start cuda_gpu_test --gtest_brief=1
 tests=$?
-echo "gpu_check: bench exits with $bench, tests with $tests"
-[ $bench -eq 0 ] && [ $tests -eq 0 ]
+# Says which it skips, and why: it has several ranks, and one GPU may be all there is.
+start collectives_nccl_test
+nccl=$?
+echo "gpu_check: bench exits with $bench, tests with $tests, those of NCCL with $nccl"
+[ $bench -eq 0 ] && [ $tests -eq 0 ] && [ $nccl -eq 0 ]
 RUN
 chmod +x "$folder/run.sh"
 
