@@ -6,58 +6,11 @@
 #include <mutex>
 
 #include "collectives/backends/mesh_communicator.h"
-#include "collectives/transport/link_mesh.h"
-#include "collectives/transport/shm_link.h"
-#include "collectives/transport/tcp_link.h"
+#include "collectives/backends/native_transports.h"
 #include "runtime/base/logging.h"
 
 namespace lepton::collectives {
 namespace {
-
-struct Transports {
-  std::unique_ptr<Mesh> mesh;
-  std::unique_ptr<SharedWindow> window;  // when the whole group shares memory
-  bool crowded = false;                  // this host has more of the group's ranks than cores
-};
-
-// Shared memory where there is some, TCP elsewhere. Takes the data connections.
-Transports MakeTransports(const GroupSpec& group, ControlPlane& control) {
-  JoinedGroup& joined = control.joined;
-  const auto& failure = control.failure;
-  const auto& local = joined.local_ranks;
-  auto index_of = [&](int r) {
-    auto at = std::find(local.begin(), local.end(), r);
-    return at == local.end() ? -1 : static_cast<int>(at - local.begin());
-  };
-  const int self = index_of(group.rank);
-  Bell* bell = joined.segment == nullptr ? nullptr : &joined.segment->bell(self);
-  const std::string& here = control.members[group.rank].host_identity;
-  std::vector<int> neighbours;
-  for (const MemberAddress& member : control.members) {
-    if (member.host_identity == here) neighbours.push_back(member.pid);
-  }
-  Transports out;
-  out.crowded = !HaveCoresOfTheirOwn(neighbours);
-  Waiter waiter(*failure, bell, !out.crowded);
-  if (bell != nullptr) {
-    failure->AddWaker([segment = joined.segment, self] { RingAlways(segment->bell(self)); });
-  }
-  std::vector<std::unique_ptr<Link>> links(static_cast<size_t>(group.size));
-  for (int peer = 0; peer < group.size; ++peer) {
-    if (peer == group.rank) continue;
-    int index = index_of(peer);
-    if (joined.segment != nullptr && index >= 0) {
-      links[peer] = std::make_unique<ShmLink>(joined.segment, failure, self, index, peer);
-    } else {
-      links[peer] = std::make_unique<TcpLink>(std::move(joined.data[peer]));
-    }
-  }
-  out.mesh = std::make_unique<LinkMesh>(std::move(links), failure, waiter);
-  if (joined.segment != nullptr && static_cast<int>(local.size()) == group.size) {
-    out.window = std::make_unique<SharedWindow>(joined.segment, group.rank, failure, waiter);
-  }
-  return out;
-}
 
 // All ranks must choose alike: a table counts when all have it, an algorithm that was named when
 // all were told it, and a host without enough cores when there is one.
@@ -120,8 +73,8 @@ Result<std::unique_ptr<Communicator>> NativeBackend::Join(std::unique_ptr<Endpoi
   LEPTON_ASSIGN_OR_RETURN(NativeOptions native, Resolve());
   LEPTON_ASSIGN_OR_RETURN(ControlPlane control, MeetPeers(std::move(endpoint), group, name(),
                                                           native.transport, options, deadline));
-  Transports transports;
-  if (group.size > 1) transports = MakeTransports(group, control);
+  NativeTransports transports;
+  if (group.size > 1) transports = MakeNativeTransports(group, control);
   LEPTON_ASSIGN_OR_RETURN(auto communicator, MeshCommunicator::Make(name(), group, options, control,
                                                                     std::move(transports.mesh),
                                                                     std::move(transports.window)));

@@ -45,8 +45,8 @@ bool Yields::Again() {
   return true;
 }
 
-Waiter::Waiter(const Failure& failure, Bell* bell, bool roomy)
-    : failure_(failure), bell_(bell), roomy_(roomy) {
+Waiter::Waiter(const Failure& failure, Bell* bell, bool roomy, bool blind)
+    : failure_(failure), bell_(bell), roomy_(roomy), blind_(blind) {
   SetPatient(false);
 }
 
@@ -74,6 +74,11 @@ Status Waiter::SlowUntil(const std::function<bool()>& ready, int peer, Deadline 
     if (left) return Unavailable("it left the group");
     if (deadline.Expired()) return DeadlineExceeded("no answer in time");
   }
+}
+
+Status Waiter::BlindUntil(const std::function<bool()>& ready) const {
+  while (!ready()) roomy_ ? CpuRelax() : static_cast<void>(sched_yield());
+  return {};
 }
 
 void Waiter::SleepOnce(std::vector<pollfd>& fds, bool use_bell, const std::function<bool()>& moved,

@@ -46,8 +46,9 @@ class Yields {
 
 class Waiter {
  public:
-  // `roomy`: spinning takes no core from a local rank.
-  Waiter(const Failure& failure, Bell* bell, bool roomy);
+  // `roomy`: spinning takes no core from a local rank. `blind`: Until looks for ready() for ever
+  // and for nothing else, neither deaths nor deadlines: what bench/promises_bench.cc compares with.
+  Waiter(const Failure& failure, Bell* bell, bool roomy, bool blind = false);
 
   // Returns OK once ready() is true: a cheap look at shared memory that the peer changes before it
   // rings our bell. The group's failure; kUnavailable when `peer` left without making it ready;
@@ -59,7 +60,7 @@ class Waiter {
       // At first without a pause, which may take as long as a cache line's way from core to core.
       if (i >= kEagerLooks) CpuRelax();
     }
-    return SlowUntil(ready, peer, deadline);
+    return blind_ ? BlindUntil(ready) : SlowUntil(ready, peer, deadline);
   }
 
   // Sleeps once, until any of `fds` has news, the bell rings (when `use_bell`) or a short while has
@@ -75,11 +76,13 @@ class Waiter {
  private:
   static constexpr int kEagerLooks = 64;
   Status SlowUntil(const std::function<bool()>& ready, int peer, Deadline deadline) const;
+  Status BlindUntil(const std::function<bool()>& ready) const;
   void FutexSleep(uint32_t rings, Duration at_most) const;
 
   const Failure& failure_;
   Bell* bell_;
   bool roomy_;
+  bool blind_;
   int spins_;
   Duration yields_;
 };
