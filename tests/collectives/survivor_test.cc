@@ -18,8 +18,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// Half of all must be told as soon as is promised. One may be scheduled late: the tests share two
-// cores with others.
+// Half of all must be told as soon as is promised. One may be scheduled late: there are more ranks
+// than cores.
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 constexpr double kMedianMs = 100;
 #else

@@ -14,7 +14,11 @@ gzip -d "$folder"/bundle/lib/*.gz
 
 # What the bundle's own loader finds, and where.
 vendor=${CUDA_HOME:-/usr/local/cuda}/lib
-for program in cuda_gpu_test gpu_bench; do
+for program in cuda_gpu_test collectives_nccl_test gpu_bench; do
+  grep -q "^start $program" "$folder/bundle/run.sh" || {
+    echo "run.sh does not start $program"
+    exit 1
+  }
   found=$("$folder/bundle/lib/ld-linux-x86-64.so.2" --library-path "$folder/bundle/lib:$vendor" \
     --list "$folder/bundle/$program")
   if grep -E "not found| => /(usr/)?lib/" <<<"$found"; then
