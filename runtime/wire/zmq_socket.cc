@@ -93,10 +93,28 @@ Result<Monitor> Monitor::Watch(const ZmqContext& context, ZmqSocket& socket,
     return ZmqStatus("zmq_socket_monitor");
   }
   Monitor monitor;
+  monitor.watched_ = socket.get();
   monitor.socket_ = ZmqSocket(context, ZMQ_PAIR);
   LEPTON_RETURN_IF_ERROR(monitor.socket_.Set(ZMQ_LINGER, 0));
   if (zmq_connect(monitor.socket_.get(), endpoint.c_str()) != 0) return ZmqStatus(endpoint);
   return monitor;
+}
+
+Monitor& Monitor::operator=(Monitor&& other) noexcept {
+  if (this != &other) {
+    Stop();
+    watched_ = std::exchange(other.watched_, nullptr);
+    socket_ = std::move(other.socket_);
+  }
+  return *this;
+}
+
+// In this order: ZeroMQ's I/O thread waits until somebody takes what it tells, for ever if the
+// inner socket is closed first, and with it wait all connections of the context.
+void Monitor::Stop() {
+  if (watched_ != nullptr) zmq_socket_monitor(watched_, nullptr, 0);
+  watched_ = nullptr;
+  socket_.Close();
 }
 
 std::optional<Monitor::Event> Monitor::Next() {

@@ -86,10 +86,15 @@ class WakeFd {
   UniqueFd fd_;
 };
 
-// What happens to a socket's connections, as ZeroMQ tells it on an inner socket.
+// What happens to a socket's connections, as ZeroMQ tells it on an inner socket. It ends before the
+// socket that it watches does.
 class Monitor {
  public:
   Monitor() = default;
+  Monitor(Monitor&& other) noexcept
+      : watched_(std::exchange(other.watched_, nullptr)), socket_(std::move(other.socket_)) {}
+  Monitor& operator=(Monitor&& other) noexcept;
+  ~Monitor() { Stop(); }
   // `name`: unique within the context.
   static Result<Monitor> Watch(const ZmqContext& context, ZmqSocket& socket,
                                const std::string& name);
@@ -101,6 +106,9 @@ class Monitor {
   ZmqSocket& socket() { return socket_; }
 
  private:
+  void Stop();
+
+  void* watched_ = nullptr;
   ZmqSocket socket_;
 };
 

@@ -433,6 +433,22 @@ TEST(ChannelTest, ReconnectGivesANewPeerId) {
   ASSERT_TRUE(server.gate.Wait([&] { return server.gone.size() == 1; }));
 }
 
+// ZeroMQ's own thread tells of a handshake whoever listens: were nobody there any more, it would
+// wait for ever, and with it every connection of the channel.
+TEST(ChannelTest, ReconnectsAtAnyMomentOfAHandshake) {
+  const Keys keys = MakeKeys();
+  Server server(keys.server);
+  std::atomic<int> connected{0};
+  Client client(server.endpoint(), keys.pool, {.on_connected = [&] { ++connected; }});
+  for (int i = 0; i < 1000; ++i) {
+    client.channel->Reconnect("");
+    std::this_thread::sleep_for(std::chrono::microseconds(i * 7919 % 4000));
+  }
+  const int before = connected;
+  client.channel->Reconnect("");
+  EXPECT_TRUE(Eventually([&] { return connected > before; })) << before << " connections so far";
+}
+
 TEST(ChannelTest, ClosingNeverHangs) {
   const Keys keys = MakeKeys();
   const auto start = RealClock().Now();
