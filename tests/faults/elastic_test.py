@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Ranks of a training gang die, hang, leave and join: the others go on with what they hold, and the
 weights are those of the undisturbed run, bit for bit."""
+import collections
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -154,6 +156,17 @@ class EightRanks(ElasticTest):
         job = self.finish(job_id)
         self.assertGreaterEqual(kills, 2, "the run is too short for this test")
         self.check_quick(job, kills)
+        self.check_metrics(job["recoveries"])
+
+    def check_metrics(self, recoveries):
+        """Of a coordinator that has seen no others."""
+        _, metrics = self.cluster.call("GET", "/metrics")
+        for reason, count in collections.Counter(r["reason_code"] for r in recoveries).items():
+            self.assertIn(f'lepton_recoveries_total{{reason="{reason}"}} {count}\n', metrics)
+        for phase in ("detect", "agree", "rebuild", "restore", "first_commit", "total"):
+            self.assertIn(f'lepton_recovery_seconds_count{{phase="{phase}"}} {len(recoveries)}\n', metrics)
+        total = float(re.search(r'lepton_recovery_seconds_sum{phase="total"} (\S+)', metrics).group(1))
+        self.assertAlmostEqual(total, sum(r["total_ms"] for r in recoveries) / 1000, delta=0.001 * len(recoveries))
 
 
 class KilledEarly(ElasticTest):

@@ -80,6 +80,7 @@ class Buddies(ZeroTest):
             events = self.cluster.get(f"/v1/jobs/{job_id}/events")["items"]
             told = [e for e in events if "both buddies: going on from the last checkpoint" in e["message"]]
             self.assertEqual(job["attempt"], 2, events)
+            self.assertEqual([r["restart"] for r in job["recoveries"]].count(True), 1, job["recoveries"])
             self.assertTrue(told, events)
             print(told[0]["message"], flush=True)
 
