@@ -13,11 +13,11 @@ api::ModelTools MakeModelTools() {
                               {data.kind, data.features, data.channels, data.height, data.width});
   };
   tools.import_onnx = [](storage::ObjectStore& objects, std::string_view bytes,
-                         const std::filesystem::path& folder,
+                         const std::filesystem::path& folder, const std::filesystem::path& but_not,
                          const api::ModelNames& names) -> Result<api::ImportedModel> {
     LEPTON_ASSIGN_OR_RETURN(
         worker::StoredOnnx stored,
-        worker::ImportOnnx(objects, bytes, folder,
+        worker::ImportOnnx(objects, bytes, {folder, but_not},
                            {names.features, names.classes, names.label, names.loss, names.weak}));
     return api::ImportedModel{std::move(stored.manifest), std::move(stored.objects)};
   };

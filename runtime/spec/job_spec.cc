@@ -5,7 +5,6 @@
 
 #include "runtime/base/ids.h"
 #include "runtime/base/json.h"
-#include "runtime/base/pattern.h"
 #include "runtime/spec/job_spec_fields.h"
 
 namespace lepton::spec {
@@ -265,9 +264,6 @@ Status CheckTogether(const JobSpec& spec) {
     const LogPolicy& policy = spec.restart.log_policies[i];
     if (policy.pattern.empty() || policy.action.empty()) {
       return InvalidArgument(path + (policy.pattern.empty() ? "pattern" : "action") + ": missing");
-    }
-    if (const auto pattern = Pattern::Compile(policy.pattern); !pattern.ok()) {
-      return pattern.status().WithContext(path + "pattern");
     }
   }
   if (spec.distill) {

@@ -4,6 +4,8 @@
 #include <array>
 
 #include "runtime/base/json.h"
+#include "runtime/base/json_text.h"
+#include "runtime/base/pattern.h"
 #include "runtime/spec/fields.h"
 #include "runtime/spec/job_spec.h"
 
@@ -82,8 +84,29 @@ constexpr std::array<std::string_view, 24> kNotATrials = {
     "dataset.label", "dataset.text", "dataset.split",  "dataset.tokenizer",
     "model.from",    "model.onnx",   "model.hf",       "dataset.text_pair"};
 
+// A dimension that is a field's whole: what a value of it names besides.
+Status CheckWhole(const Dimension& dimension) {
+  if (dimension.path != "dataset" && dimension.path != "model") return Status::Ok();
+  for (const std::string& choice : dimension.choices) {
+    const nlohmann::json value = ParseJson(choice).value_or(nlohmann::json());
+    std::string field = value.is_string() ? dimension.path == "model" ? "from" : "name" : "";
+    for (const std::string_view fixed : kNotATrials) {
+      if (!value.is_object() || !fixed.starts_with(dimension.path + ".")) continue;
+      const std::string key(fixed.substr(dimension.path.size() + 1));
+      if (value.contains(key)) field = key;
+    }
+    if (field.empty()) continue;
+    return InvalidArgument("search.space: " + dimension.path + ": " + choice + ": " +
+                           dimension.path + "." + field +
+                           " is the whole search's, and the same for all trials; submit a search "
+                           "for each");
+  }
+  return Status::Ok();
+}
+
 Status CheckDimensions(const JobSpec& spec) {
   for (const Dimension& dimension : spec.search->space) {
+    LEPTON_RETURN_IF_ERROR(CheckWhole(dimension));
     for (const std::string_view fixed : kNotATrials) {
       const bool within = dimension.path.starts_with(std::string(fixed) + ".");
       if (dimension.path != fixed && !within) continue;
@@ -95,9 +118,20 @@ Status CheckDimensions(const JobSpec& spec) {
   return Status::Ok();
 }
 
+// Here and not as a spec is read: what an older release took is to be read again.
+Status CheckPatterns(const RestartSpec& restart) {
+  for (size_t i = 0; i < restart.log_policies.size(); ++i) {
+    const auto pattern = Pattern::Compile(restart.log_policies[i].pattern);
+    if (pattern.ok()) continue;
+    return pattern.status().WithContext("restart.log_policies." + std::to_string(i) + ".pattern");
+  }
+  return Status::Ok();
+}
+
 }  // namespace
 
 Status CheckSubmission(const JobSpec& spec) {
+  LEPTON_RETURN_IF_ERROR(CheckPatterns(spec.restart));
   if (spec.collectives == "nccl" && spec.resources.device != "cuda") {
     return InvalidArgument("collectives: nccl needs resources.device: cuda, not " +
                            spec.resources.device);

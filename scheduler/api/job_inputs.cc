@@ -129,8 +129,8 @@ Result<NamedManifest> ImportModelFile(storage::ObjectStore& objects, const Input
       names.classes = column.classes;
     }
   }
-  LEPTON_ASSIGN_OR_RETURN(ImportedModel model,
-                          tools.import_onnx(objects, bytes, path.parent_path(), names));
+  LEPTON_ASSIGN_OR_RETURN(ImportedModel model, tools.import_onnx(objects, bytes, path.parent_path(),
+                                                                 limits.file_roots.but_not, names));
   imported.insert(imported.end(), model.objects.begin(), model.objects.end());
   return NamedManifest{path.filename().string(), std::move(model.manifest)};
 }

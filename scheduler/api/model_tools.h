@@ -47,10 +47,11 @@ struct ModelTools {
   // Whether the architecture takes such data and its sizes go together: kInvalidArgument names the
   // field. Not given: tasks find out.
   std::function<Status(const spec::ModelSpec& model, const ModelData& data)> check_model;
-  // `folder`: where external data may be; empty for none. Errors start with "model.onnx: " where
-  // the file is wrong.
-  std::function<Result<ImportedModel>(storage::ObjectStore& objects, std::string_view bytes,
-                                      const std::filesystem::path& folder, const ModelNames& names)>
+  // `folder`: where external data may be, but not in `but_not`; empty for none. Errors start with
+  // "model.onnx: " where the file is wrong.
+  std::function<Result<ImportedModel>(
+      storage::ObjectStore& objects, std::string_view bytes, const std::filesystem::path& folder,
+      const std::filesystem::path& but_not, const ModelNames& names)>
       import_onnx;
   // A Hugging Face folder, or one with a stored model as runs leave it. `open`: a file of it by
   // its plain name, for reading, confined to what the caller may read. Errors name the file.

@@ -127,7 +127,8 @@ Result<ImportedModel> ImportModel(Api& api, const http::BodyFile* file) {
       }
     }
   }
-  return tools.import_onnx(api.parts().objects, names_file ? named_bytes : body, folder, names);
+  return tools.import_onnx(api.parts().objects, names_file ? named_bytes : body, folder,
+                           api.options().file_roots.but_not, names);
 }
 
 void Register(Api& api, const std::string& name, const http::BodyFile* body,

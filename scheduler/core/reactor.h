@@ -73,7 +73,14 @@ class Reactor {
   std::map<WorkerId, Full> full_;  // refused tasks for which they seemed to have slots
   std::unordered_map<std::string, uint64_t> seen_seq_;   // newest report per task, logs included
   std::unordered_map<std::string, int64_t> storing_ms_;  // when that was last said of a task
-  std::map<JobId, std::vector<Pattern>> policies_;       // compiled log_policies
+  // Compiled log_policies, and how many of a job's searches took too long: after kDearSearches
+  // those that do are out.
+  struct Policies {
+    std::vector<std::optional<Pattern>> patterns;
+    int dear = 0;
+  };
+  static constexpr int kDearSearches = 8;
+  std::map<JobId, Policies> policies_;
 };
 
 }  // namespace lepton::scheduler

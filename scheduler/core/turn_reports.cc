@@ -125,21 +125,31 @@ void Turn::OnLog(const Gang& gang, const Task& task, const wire::TaskLog& log) {
   if (gang.job_id().empty() || gang.state() == GANG_STOPPING || !state_.active.contains(id)) return;
   const std::vector<spec::LogPolicy>& policies = state_.Spec(id).restart.log_policies;
   if (policies.empty()) return;
-  std::vector<Pattern>& compiled = reactor_.policies_[id];
-  if (compiled.empty()) {
+  Reactor::Policies& compiled = reactor_.policies_[id];
+  if (compiled.patterns.empty()) {
     for (const spec::LogPolicy& policy : policies) {
       // Checked on submission; what another release took and this does not finds nothing.
       Result<Pattern> pattern = Pattern::Compile(policy.pattern);
-      compiled.push_back(pattern.ok() ? std::move(*pattern) : Pattern::Compile("(?!)").value());
+      compiled.patterns.emplace_back();
+      if (pattern.ok()) compiled.patterns.back().emplace(*std::move(pattern));
     }
   }
   for (const std::string& line : log.lines()) {
     const std::string head(Utf8Prefix(line, kMaxPolicyLineBytes));
     for (size_t i = 0; i < policies.size(); ++i) {
-      Result<bool> found = compiled[i].Found(head);
-      if (!found.ok()) {
-        LOG_EVERY_N(WARNING, 100) << id << ": restart.log_policies '" << policies[i].pattern
-                                  << "': " << found.status().message();
+      std::optional<Pattern>& pattern = compiled.patterns[i];
+      if (!pattern) continue;
+      Result<bool> found = pattern->Found(head);
+      // Everybody waits for these searches.
+      if (!found.ok() && ++compiled.dear >= Reactor::kDearSearches) {
+        pattern.reset();
+        Record record;
+        record.mutable_job_noted()->set_job_id(id.str());
+        record.mutable_job_noted()->set_reason_code("LOG_POLICY_TOO_DEAR");
+        record.mutable_job_noted()->set_cause(
+            fmt::format("restart.log_policies.{}: '{}' is not looked for any more: {}", i,
+                        policies[i].pattern, found.status().message()));
+        Persist(std::move(record));
       }
       if (!std::move(found).value_or(false)) continue;
       const std::string cause = fmt::format("rank {} on worker {} logged '{}'", task.rank(),

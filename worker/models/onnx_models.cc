@@ -208,8 +208,8 @@ Result<onnx::ExportedModel> ExportGraph(const StoredModel& stored, int64_t inlin
 }  // namespace
 
 Result<StoredOnnx> ImportOnnx(storage::ObjectStore& objects, std::string_view bytes,
-                              const std::filesystem::path& folder, const OnnxNames& names) {
-  LEPTON_ASSIGN_OR_RETURN(onnx::TakenApart apart, onnx::TakeApart(bytes, folder));
+                              const onnx::ExternalData& external, const OnnxNames& names) {
+  LEPTON_ASSIGN_OR_RETURN(onnx::TakenApart apart, onnx::TakeApart(bytes, external));
   spec::ModelSpec model;
   model.arch = "onnx";
   model.onnx_graph = std::make_shared<const std::string>(apart.graph);

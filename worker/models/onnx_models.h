@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "runtime/formats/onnx/export.h"
+#include "runtime/formats/onnx/external_data.h"
 #include "storage/models/model_manifest.h"
 #include "worker/train/model_files.h"
 
@@ -28,10 +29,10 @@ struct StoredOnnx {
   storage::ModelManifest content;
 };
 // Checks that every node of the model can be computed with an open batch, and stores graph, weights
-// and manifest. `folder`: where external data may be; empty for none. kInvalidArgument: not a sound
+// and manifest. `external`: where its external data may be. kInvalidArgument: not a sound
 // model, or names that do not fit it; kFailedPrecondition names what is not supported.
 Result<StoredOnnx> ImportOnnx(storage::ObjectStore& objects, std::string_view bytes,
-                              const std::filesystem::path& folder, const OnnxNames& names = {});
+                              const onnx::ExternalData& external, const OnnxNames& names = {});
 
 // Raw features, pictures of numbers from 0 to 1, or token ids in, logits out. Weights of more than
 // `inline_bytes` go to a second file. kFailedPrecondition names what has no form in ONNX.

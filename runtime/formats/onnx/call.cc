@@ -101,7 +101,7 @@ HostTensor Call::Tensor(std::string_view name) const {
   if (attribute == nullptr || !attribute->has_t()) {
     FailInvalid(std::string(name) + ": must be a tensor");
   }
-  return Must(DecodeTensor(attribute->t(), b.options().folder, b.options().limits));
+  return Must(DecodeTensor(attribute->t(), b.options().external, b.options().limits));
 }
 
 const onnx_proto::GraphProto& Call::Graph(std::string_view name) const {

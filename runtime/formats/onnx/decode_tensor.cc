@@ -84,8 +84,14 @@ Result<int64_t> Number(const std::string& text) {
   return number;
 }
 
+bool IsWithin(const fs::path& path, const fs::path& folder) {
+  return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first ==
+         folder.end();
+}
+
 // Where an external file really is; links out of the folder are refused like "..".
-Result<fs::path> Confine(const std::string& location, const fs::path& folder) {
+Result<fs::path> Confine(const std::string& location, const ExternalData& external) {
+  const fs::path& folder = external.folder;
   const fs::path relative(location);
   const Status outside =
       PermissionDenied("external data: '" + location + "' is outside of the model's folder");
@@ -96,8 +102,14 @@ Result<fs::path> Confine(const std::string& location, const fs::path& folder) {
   if (error) return NotFound("external data: no folder " + folder.string());
   const fs::path file = fs::weakly_canonical(root / relative, error);
   if (error) return InvalidArgument("external data: " + error.message());
-  const auto [end, rest] = std::mismatch(root.begin(), root.end(), file.begin(), file.end());
-  if (end != root.end()) return outside;
+  if (!IsWithin(file, root)) return outside;
+  if (!external.but_not.empty()) {
+    const fs::path closed = fs::canonical(external.but_not, error);
+    // A folder below that one that holds the model was opened on purpose.
+    if (!error && IsWithin(file, closed) && !IsWithin(root, closed)) {
+      return PermissionDenied("external data: '" + location + "' is not to be read");
+    }
+  }
   if (!fs::is_regular_file(file, error)) {
     return NotFound("external data: no file " + location + " in the model's folder");
   }
@@ -105,7 +117,7 @@ Result<fs::path> Confine(const std::string& location, const fs::path& folder) {
 }
 
 Result<HostTensor> FromFile(const onnx_proto::TensorProto& proto, const TensorType& type,
-                            const fs::path& folder) {
+                            const ExternalData& external) {
   std::string location;
   int64_t offset = 0;
   int64_t length = static_cast<int64_t>(type.bytes());
@@ -119,7 +131,7 @@ Result<HostTensor> FromFile(const onnx_proto::TensorProto& proto, const TensorTy
     }
   }
   LEPTON_RETURN_IF_ERROR(Claims(length, static_cast<int64_t>(type.bytes()), "bytes"));
-  LEPTON_ASSIGN_OR_RETURN(const fs::path file, Confine(location, folder));
+  LEPTON_ASSIGN_OR_RETURN(const fs::path file, Confine(location, external));
   std::error_code error;
   const auto size = static_cast<int64_t>(fs::file_size(file, error));
   if (error || offset > size || length > size - offset) {
@@ -133,10 +145,10 @@ Result<HostTensor> FromFile(const onnx_proto::TensorProto& proto, const TensorTy
   return tensor;
 }
 
-Result<HostTensor> Decode(const onnx_proto::TensorProto& proto, const fs::path& folder,
+Result<HostTensor> Decode(const onnx_proto::TensorProto& proto, const ExternalData& external,
                           const Limits& limits) {
   LEPTON_ASSIGN_OR_RETURN(const TensorType type, TypeOf(proto, limits));
-  if (proto.data_location() == 1) return FromFile(proto, type, folder);
+  if (proto.data_location() == 1) return FromFile(proto, type, external);
   if (!proto.has_raw_data()) return FromFields(proto, type);
   const std::string& raw = proto.raw_data();
   LEPTON_RETURN_IF_ERROR(
@@ -181,9 +193,9 @@ Result<DType> DTypeFromCode(int32_t code) {
   }
 }
 
-Result<HostTensor> DecodeTensor(const onnx_proto::TensorProto& proto, const fs::path& folder,
+Result<HostTensor> DecodeTensor(const onnx_proto::TensorProto& proto, const ExternalData& external,
                                 const Limits& limits) {
-  auto tensor = Decode(proto, folder, limits);
+  auto tensor = Decode(proto, external, limits);
   if (!tensor.ok()) return tensor.status().WithContext("tensor '" + proto.name() + "'");
   // Any byte but 0 means true; kernels rely on 0 and 1.
   if (tensor->type.dtype == DType::kBool) {

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/formats/onnx/external_data.h"
 #include "runtime/formats/onnx/parse.h"
 #include "runtime/graph/executor.h"
 
@@ -46,7 +47,7 @@ struct ImportedModel {
 using NamedValues = std::map<std::string, HostValue>;
 
 struct ImportOptions {
-  std::filesystem::path folder;  // of external data; empty: none is read
+  ExternalData external;
   Limits limits;
   bool open = false;  // keep open extents open; `given` is not used
 };

@@ -36,7 +36,7 @@ void Importer::AddInitializers(const onnx_proto::GraphProto& graph, Scope& scope
       scope[initializer.name()] = {HostValue::Kind::kTensor, id, {}};
       continue;
     }
-    HostTensor tensor = Must(DecodeTensor(initializer, options_.folder, options_.limits));
+    HostTensor tensor = Must(DecodeTensor(initializer, options_.external, options_.limits));
     scope[initializer.name()] = {
         HostValue::Kind::kTensor, builder_.Constant(std::move(tensor)), {}};
   }

@@ -307,7 +307,7 @@ Status AddNormalization(const ExportRequest::Normalization& normalize, GraphProt
 
 }  // namespace
 
-Result<TakenApart> TakeApart(std::string_view bytes, const std::filesystem::path& folder,
+Result<TakenApart> TakeApart(std::string_view bytes, const ExternalData& external,
                              const Limits& limits) {
   TakenApart apart;
   onnx_proto::ModelProto model;
@@ -326,7 +326,7 @@ Result<TakenApart> TakeApart(std::string_view bytes, const std::filesystem::path
       return InvalidArgument("initializer '" + tensor.name() + "' is given twice");
     }
     if (weights.contains(tensor.name()) || tensor.data_location() == 1) {
-      LEPTON_ASSIGN_OR_RETURN(HostTensor value, DecodeTensor(tensor, folder, limits));
+      LEPTON_ASSIGN_OR_RETURN(HostTensor value, DecodeTensor(tensor, external, limits));
       total += static_cast<int64_t>(value.type.bytes());
       if (total > limits.total_bytes) {
         return ResourceExhausted("weights of more than " + std::to_string(limits.total_bytes) +

@@ -29,7 +29,7 @@ struct TakenApart {
 // A weight is an initializer of f32 with at least one axis that is used nowhere but where layers
 // have their weights, biases and tables; running statistics, numbers and shapes stay in the graph.
 // External data is read into the graph or the weights. Initializers that nothing uses are left out.
-Result<TakenApart> TakeApart(std::string_view bytes, const std::filesystem::path& folder,
+Result<TakenApart> TakeApart(std::string_view bytes, const ExternalData& external,
                              const Limits& limits = {});
 
 struct PutTogetherOptions {

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "runtime/base/status.h"
+#include "runtime/formats/onnx/external_data.h"
 #include "runtime/formats/onnx/host_tensor.h"
 
 namespace lepton::onnx_proto {
@@ -30,10 +31,10 @@ Status ParseModel(std::string_view bytes, onnx_proto::ModelProto* model);
 // kInvalidArgument for a type code that is unknown or not a number's.
 Result<DType> DTypeFromCode(int32_t code);
 
-// The tensor's values, from the message or from a file in `folder` (never outside of it). Every
-// size is checked against the data that is there before memory is taken.
-Result<HostTensor> DecodeTensor(const onnx_proto::TensorProto& proto,
-                                const std::filesystem::path& folder, const Limits& limits);
+// The tensor's values, from the message or from a file where `external` says (never outside of it).
+// Every size is checked against the data that is there before memory is taken.
+Result<HostTensor> DecodeTensor(const onnx_proto::TensorProto& proto, const ExternalData& external,
+                                const Limits& limits);
 
 // A value of the given type, from the bytes of a test case's data file.
 Result<HostValue> ParseValue(std::string_view bytes, const onnx_proto::TypeProto& type);

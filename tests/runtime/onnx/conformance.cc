@@ -76,7 +76,7 @@ Status RunCase(const fs::path& folder) {
                           ReadValues(data, "output", proto.graph().output()));
   if (wanted.empty()) return Internal("the case has no outputs to compare with");
   ImportOptions options;
-  options.folder = folder;
+  options.external = folder;
   LEPTON_ASSIGN_OR_RETURN(ImportedModel model, Import(proto, inputs, options));
   LEPTON_ASSIGN_OR_RETURN(const NamedValues got, Run(model, inputs));
   for (const auto& [name, value] : wanted) {

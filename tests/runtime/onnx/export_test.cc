@@ -56,7 +56,7 @@ Result<HostTensor> RunOnnx(const ExportedModel& exported, NamedValues inputs,
   onnx_proto::ModelProto proto;
   LEPTON_RETURN_IF_ERROR(ParseModel(exported.model, &proto));
   ImportOptions options;
-  options.folder = folder;
+  options.external = folder;
   LEPTON_ASSIGN_OR_RETURN(ImportedModel model, Import(proto, inputs, options));
   LEPTON_ASSIGN_OR_RETURN(NamedValues outputs, Run(model, inputs));
   return std::move(outputs.begin()->second.tensor);

@@ -256,7 +256,7 @@ TEST(Onnx, DeepNestingIsRefused) {
   EXPECT_TRUE(Says(ParseModel(model.SerializeAsString(), &parsed), "model:"));
 }
 
-class ExternalData : public testing::Test {
+class ExternalDataFiles : public testing::Test {
  protected:
   Status ImportWith(const std::string& location, const std::string& offset = "0") {
     ModelProto model = SmallModel();
@@ -269,7 +269,7 @@ class ExternalData : public testing::Test {
       entry->set_value(value);
     }
     ImportOptions options = Small();
-    options.folder = folder_.path() / "model";
+    options.external = {folder_.path() / "model", closed};
     return ImportStatus(model, options);
   }
 
@@ -283,9 +283,22 @@ class ExternalData : public testing::Test {
   }
 
   TempFolder folder_;
+  std::filesystem::path closed;
 };
 
-TEST_F(ExternalData, IsReadWithinTheFolderOnly) {
+TEST_F(ExternalDataFiles, IsNotReadWhereOthersMayNot) {
+  ASSERT_TRUE(MakeFolders(folder_.path() / "model" / "data").ok());
+  std::ofstream(folder_.path() / "model" / "data" / "key", std::ios::binary)
+      << std::string(20, '\0');
+  EXPECT_TRUE(ImportWith("data/key").ok());
+  closed = folder_.path() / "model" / "data";
+  EXPECT_TRUE(Says(ImportWith("data/key"), "is not to be read"));
+  EXPECT_TRUE(ImportWith("weights.bin").ok());
+  closed = folder_.path();  // a folder below it was opened on purpose
+  EXPECT_TRUE(ImportWith("data/key").ok());
+}
+
+TEST_F(ExternalDataFiles, IsReadWithinTheFolderOnly) {
   EXPECT_TRUE(ImportWith("weights.bin").ok());
   EXPECT_TRUE(ImportWith("weights.bin", "4").ok());
   EXPECT_TRUE(Says(ImportWith("weights.bin", "5"), "shorter than the model says"));

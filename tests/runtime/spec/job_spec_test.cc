@@ -148,9 +148,6 @@ INSTANTIATE_TEST_SUITE_P(
                 "dataset.split: train + validation is more than 1"},
         Refusal{"{kind: train, dataset: digits, resources: {min_workers: 3, max_workers: 2}}",
                 "resources.min_workers: 3 is more than max_workers, 2"},
-        Refusal{"{kind: train, dataset: digits, restart: {log_policies: [{pattern: '(', action: "
-                "fail_job}]}}",
-                "restart.log_policies.0.pattern: not a regular expression"},
         Refusal{"{kind: train, dataset: digits, name: 'a b'}", "name: 'a b' is not a name"},
         Refusal{"{kind: tune, dataset: digits, search: {space: {model.activation: {choice: [relu, "
                 "bogus, gelu]}}}}",
@@ -266,6 +263,7 @@ TEST(JobSpec, WhatIsAskedForNowMustBeAbleToRun) {
            tune(lr),
            tune("metric: train/loss, " + lr),
            tune("metric: seconds, mode: min, " + lr),
+           tune("space: {model: {choice: [{hidden: [8]}, {hidden: [8, 8]}]}}"),
            tune("metric: validation/r2, " + lr, ", loss: mse"),
            tune("metric: validation/mse, space: {loss: {choice: [cross_entropy, mse]}}"),
            tune("space: {model.hidden: {choice: [[16], [32]]}, dataset.normalize: {choice: "
@@ -274,6 +272,15 @@ TEST(JobSpec, WhatIsAskedForNowMustBeAbleToRun) {
     EXPECT_TRUE(said(good).ok()) << good << ": " << said(good).ToString();
   }
   const std::pair<std::string, std::string> bad[] = {
+      {"{kind: train, dataset: digits, restart: {log_policies: [{pattern: '(', action: "
+       "fail_job}]}}",
+       "restart.log_policies.0.pattern: not a regular expression"},
+      {tune("space: {dataset: {choice: [digits, iris]}}"),
+       "search.space: dataset: \"digits\": dataset.name is the whole search's"},
+      {tune("space: {model: {choice: [{hidden: [8]}, a@2]}}"),
+       "search.space: model: \"a@2\": model.from is the whole search's"},
+      {tune("space: {model: {choice: [{hidden: [8]}, {hf: /m}]}}"),
+       "model.hf is the whole search's"},
       {"{kind: train, dataset: digits, collectives: nccl}",
        "collectives: nccl needs resources.device: cuda, not cpu"},
       {"{kind: evaluate, dataset: digits, model: {from: m@1}, precision: int8, resources: {device: "

@@ -39,7 +39,7 @@ TEST(Imports, ThatTakeLongHoldUpNothingElse) {
   const std::shared_future<void> ended = enough.get_future().share();
   std::atomic<int> under_way{0};
   TestCluster cluster([&](CoordinatorOptions& options) {
-    options.model_tools.import_onnx = [&, ended](auto&, auto, const auto&,
+    options.model_tools.import_onnx = [&, ended](auto&, auto, const auto&, const auto&,
                                                  const auto&) -> Result<api::ImportedModel> {
       ++under_way;
       ended.wait();

@@ -468,6 +468,28 @@ TEST(LogPolicies, OneThatIsTooDearIsNotFound) {
   EXPECT_EQ(sim.StateOf(id), "FAILED");
 }
 
+TEST(LogPolicies, OneThatIsTooDearAgainAndAgainIsOut) {
+  Sim sim;
+  sim.Hello("w1");
+  spec::JobSpec spec = Sim::Train();
+  spec.restart.log_policies = {{"(a+)+$", "fail_job"}, {"out of memory", "fail_job"}};
+  const std::string id = sim.Submit(spec);
+  sim.RunAll(id);
+  const auto begin = std::chrono::steady_clock::now();
+  std::vector<Event> told;
+  for (int i = 0; i < 300; ++i) {
+    sim.Log(id + ".a1.r0", std::string(1000, 'a') + "!");
+    told.insert(told.end(), sim.out.events.begin(), sim.out.events.end());
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(3));
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+  ASSERT_THAT(told, SizeIs(1));
+  EXPECT_EQ(told[0].reason_code(), "LOG_POLICY_TOO_DEAR");
+  EXPECT_THAT(told[0].cause(), HasSubstr("restart.log_policies.0: '(a+)+$'"));
+  sim.Log(id + ".a1.r0", "out of memory");
+  EXPECT_NE(sim.StateOf(id), "RUNNING") << "the others are looked for";
+}
+
 TEST(Journal, ReplacesTextThatIsNotUtf8) {
   Sim sim;
   sim.Hello("w1");
