@@ -28,9 +28,11 @@ bool Balanced(const int* splits, int ranks) {
   return ranks < 2 ||
          (splits[0] == half && Balanced(splits + 1, half) && Balanced(splits + half, half));
 }
+bool LinksHalving(const Group& group, const Call&) {
+  return (group.size & (group.size - 1)) == 0 && Balanced(group.splits.data(), group.size);
+}
 bool LinksDoubling(const Group& group, const Call& call) {
-  return call.bytes() <= (size_t{32} << 10) && (group.size & (group.size - 1)) == 0 &&
-         Balanced(group.splits.data(), group.size);
+  return call.bytes() <= (size_t{32} << 10) && LinksHalving(group, call);
 }
 // Where ranks wait for a core the messages of all together count, n log2 n instead of n (n-1);
 // elsewhere the steps do, one instead of log2 n.
@@ -49,6 +51,12 @@ constexpr size_t kHierarchicalBytes = size_t{64} << 10;
 double Widening(const Call& call) {
   return static_cast<double>(DataTypeSize(PartialType(call.type, call.op))) /
          static_cast<double>(DataTypeSize(call.type));
+}
+// 2 log2 n messages a rank, where owner has 2 (n-1): of that length they still cost more than
+// bytes.
+bool HalvingSuits(const Group& group, const Call& call) {
+  return group.size > 2 && group.crowded &&
+         static_cast<double>(call.bytes()) * Widening(call) <= size_t{128} << 10;
 }
 bool SendsLessOverHosts(const Group& group, const Call& call) {
   return call.bytes() >= kHierarchicalBytes &&
@@ -73,6 +81,7 @@ constexpr Algorithm kAlgorithms[] = {
     {Operation::kAllReduce, "exchange", LinksSmall, ExchangeAllReduce},
     {Operation::kAllReduce, "tree", LinksShort, TreeAllReduce},
     {Operation::kAllReduce, "hierarchical", OverHosts, HierarchicalAllReduce, SendsLessOverHosts},
+    {Operation::kAllReduce, "halving", LinksHalving, HalvingAllReduce, HalvingSuits},
     {Operation::kAllReduce, "owner", Always, OwnerAllReduce},
     {Operation::kReduceScatter, "shared", Shared, SharedReduceScatter},
     {Operation::kReduceScatter, "hierarchical", OverHosts, HierarchicalReduceScatter,

@@ -2,6 +2,9 @@
 //   exchange all-reduce   everybody sends all to all, each reduces: 1 step, (n-1)*B sent
 //   doubling all-reduce   2^k ranks, whose tree is balanced: swaps partial sums with ever farther
 //                         neighbours: log2 n steps, B*log2 n sent (twice that for 16-bit floats)
+//   halving all-reduce    2^k ranks, likewise: swaps halves of partial sums with ever farther
+//                         neighbours, then the finished parts back: 2*log2 n steps, 2*B*(n-1)/n
+//                         sent (half as much again for 16-bit floats)
 //   tree all-reduce       up the reduction's own tree as partial sums and down again:
 //                         2*ceil(log2 n) steps, at most B*log2 n sent (twice that for 16-bit
 //                         floats, whose partial sums travel as float32)
@@ -31,6 +34,7 @@ namespace lepton::collectives {
 
 Status ExchangeAllReduce(Group& group, const Call& call, Deadline deadline);
 Status DoublingAllReduce(Group& group, const Call& call, Deadline deadline);
+Status HalvingAllReduce(Group& group, const Call& call, Deadline deadline);
 Status TreeAllReduce(Group& group, const Call& call, Deadline deadline);
 Status OwnerAllReduce(Group& group, const Call& call, Deadline deadline);
 Status HierarchicalAllReduce(Group& group, const Call& call, Deadline deadline);

@@ -175,4 +175,52 @@ Status DoublingAllReduce(Group& group, const Call& call, Deadline deadline) {
   return {};
 }
 
+// Sums of parts, by halves: after step k of the way there a rank has the sum of one part in 2^(k+1)
+// over the 2^(k+1) neighbours that it is among, whole subtrees again; the finished parts come back
+// in the reverse order.
+Status HalvingAllReduce(Group& group, const Call& call, Deadline deadline) {
+  const DataType partial_type = PartialType(call.type, call.op);
+  const size_t partial = DataTypeSize(partial_type), element = DataTypeSize(call.type);
+  unsigned char* const sums = Scratch(group, (call.count + call.count / 2 + 64) * partial + 64);
+  unsigned char* const other = sums + (call.count * partial + 63) / 64 * 64;
+  static const std::vector<int> pair = TreeSplits(2, 2);
+  const unsigned char* mine = static_cast<const unsigned char*>(call.in);
+  if (partial_type != call.type) {
+    ToPartial(call.in, call.count, call.type, call.op, sums);
+    mine = sums;
+  }
+  std::vector<Range> given;  // by step
+  Range kept{0, call.count};
+  for (int distance = 1; distance < group.size; distance *= 2) {
+    const int peer = group.rank ^ distance;
+    const bool first = group.rank < peer;
+    const Range low = PartOf(kept.size(), element, 0, 2);
+    const size_t middle = kept.begin + low.end;
+    given.push_back(first ? Range{middle, kept.end} : Range{kept.begin, middle});
+    kept = first ? Range{kept.begin, middle} : Range{middle, kept.end};
+    const Range gives = given.back();
+    Transfer swap[] = {Transfer::Send(peer, mine + gives.begin * partial, gives.size() * partial),
+                       Transfer::Recv(peer, other, kept.size() * partial)};
+    LEPTON_RETURN_IF_ERROR(group.mesh.Run(swap, deadline));
+    const void* const here = mine + kept.begin * partial;
+    const void* const inputs[] = {first ? here : other, first ? other : here};
+    TreeReduce(sums + kept.begin * partial, inputs, pair, kept.size(), partial_type,
+               PartialOp(call.op));
+    mine = sums;
+  }
+  char* const out = Bytes(call.out);
+  FromPartial(sums + kept.begin * partial, group.size, kept.size(), call.type, call.op,
+              out + kept.begin * element);
+  for (int distance = group.size / 2; distance > 0; distance /= 2) {
+    const int peer = group.rank ^ distance;
+    const Range comes = given.back();
+    given.pop_back();
+    Transfer swap[] = {Transfer::Send(peer, out + kept.begin * element, kept.size() * element),
+                       Transfer::Recv(peer, out + comes.begin * element, comes.size() * element)};
+    LEPTON_RETURN_IF_ERROR(group.mesh.Run(swap, deadline));
+    kept = {std::min(kept.begin, comes.begin), std::max(kept.end, comes.end)};
+  }
+  return {};
+}
+
 }  // namespace lepton::collectives

@@ -513,7 +513,10 @@ TEST(AlgorithmListTest, ShortSumsTakeFewMessagesWhereRanksWaitForCores) {
   EXPECT_EQ(name_of(4, 5, true, 4096), "exchange");  // ((0+1)+2)+3
   EXPECT_EQ(name_of(16, 16, false, 4096), "doubling");
   EXPECT_EQ(name_of(12, 12, false, 4096), "tree");
-  EXPECT_EQ(name_of(4, 4, true, 65536), "owner");
+  EXPECT_EQ(name_of(4, 4, true, 65536), "halving");
+  EXPECT_EQ(name_of(4, 4, false, 65536), "owner");
+  EXPECT_EQ(name_of(6, 6, true, 65536), "owner");
+  EXPECT_EQ(name_of(4, 4, true, 262144), "owner");
 }
 
 // Blocking calls queue behind asynchronous ones, and results come in order.

@@ -134,7 +134,7 @@ TEST(Tune, MeasuresEveryAlgorithmAndMakesATableThatIsAccepted) {
   options.progress = [&](const std::string& line) { lines.push_back(line); };
   const auto table = Tune(options);
   ASSERT_TRUE(table.ok()) << table.status().ToString();
-  EXPECT_EQ(lines.size(), 2u * (3 + 4)) << "shared and links, twice";
+  EXPECT_EQ(lines.size(), 2u * (3 + 5)) << "shared and links, twice";
   const auto again = TuningTable::Parse(table->ToText());
   ASSERT_TRUE(again.ok()) << again.status().ToString();
   for (const int ranks : {2, 3}) {
