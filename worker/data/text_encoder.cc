@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
 
 namespace lepton::worker {
 namespace {
@@ -138,6 +139,57 @@ Result<std::string> TextEncoder::Decode(const std::vector<uint32_t>& ids) const 
 
 bool TextEncoder::IsEnd(uint32_t id) const {
   return std::find(ends_.begin(), ends_.end(), id) != ends_.end();
+}
+
+std::string BytesAsTokenizerJson() {
+  nlohmann::json vocabulary = nlohmann::json::object();
+  uint32_t next = 256;  // of bytes that are no visible letter of Latin-1
+  std::string zero;
+  for (uint32_t byte = 0; byte < 256; ++byte) {
+    const bool visible = (byte > 32 && byte < 127) || (byte > 160 && byte != 173);
+    const uint32_t point = visible ? byte : next++;
+    std::string letter;
+    if (point < 0x80) {
+      letter = static_cast<char>(point);
+    } else {
+      letter = {static_cast<char>(0xC0 | point >> 6), static_cast<char>(0x80 | (point & 0x3F))};
+    }
+    if (byte == 0) zero = letter;
+    vocabulary[letter] = byte;
+  }
+  const nlohmann::json level = {{"type", "ByteLevel"},
+                                {"add_prefix_space", false},
+                                {"trim_offsets", false},
+                                {"use_regex", false}};
+  const auto part = [](const char* id, int type) {
+    return nlohmann::json{{"Sequence", {{"id", id}, {"type_id", type}}}};
+  };
+  const nlohmann::json separator = {{"SpecialToken", {{"id", zero}, {"type_id", 0}}}};
+  const nlohmann::json ends = {
+      {"type", "TemplateProcessing"},
+      {"single", {part("A", 0)}},
+      {"pair", {part("A", 0), separator, part("B", 1)}},
+      {"special_tokens", {{zero, {{"id", zero}, {"ids", {0}}, {"tokens", {zero}}}}}}};
+  const nlohmann::json whole = {{"version", "1.0"},
+                                {"truncation", nullptr},
+                                {"padding", nullptr},
+                                {"added_tokens", nlohmann::json::array()},
+                                {"normalizer", nullptr},
+                                {"pre_tokenizer", level},
+                                {"post_processor", ends},
+                                {"decoder", level},
+                                {"model",
+                                 {{"type", "BPE"},
+                                  {"dropout", nullptr},
+                                  {"unk_token", nullptr},
+                                  {"continuing_subword_prefix", nullptr},
+                                  {"end_of_word_suffix", nullptr},
+                                  {"fuse_unk", false},
+                                  {"byte_fallback", false},
+                                  {"ignore_merges", false},
+                                  {"vocab", vocabulary},
+                                  {"merges", nlohmann::json::array()}}}};
+  return whole.dump(1);
 }
 
 }  // namespace lepton::worker

@@ -47,4 +47,8 @@ class TextEncoder {
   std::vector<uint32_t> ends_;
 };
 
+// "bytes" as a tokenizer.json for other programs: each byte is a token under its value, by the
+// letter that byte-level tokenizers have for it, and pairs have the zero byte between.
+std::string BytesAsTokenizerJson();
+
 }  // namespace lepton::worker

@@ -9,6 +9,7 @@
 #include "runtime/nn/forward_program.h"
 #include "runtime/nn/model_list.h"
 #include "worker/data/prepared_data.h"
+#include "worker/data/text_encoder.h"
 #include "worker/models/stored_folder.h"
 #include "worker/train/model_files.h"
 
@@ -242,6 +243,9 @@ Status WriteFurtherFiles(const storage::ObjectStore& objects, const StoredModel&
     }
     LEPTON_ASSIGN_OR_RETURN(const std::string bytes, objects.Get(digest));
     LEPTON_RETURN_IF_ERROR(WriteFileAtomic(folder / name, bytes));
+  }
+  if (tokenizer == "bytes") {
+    LEPTON_RETURN_IF_ERROR(WriteFileAtomic(folder / kTokenizer, BytesAsTokenizerJson()));
   }
   if (manifest.input.kind != "images") return Status::Ok();
   const storage::ModelInput& in = manifest.input;

@@ -231,6 +231,26 @@ TEST_F(TextTest, TextsOfOneLengthGoTogether) {
               ElementsAre(ElementsAre(2, 0, 1)));
 }
 
+TEST_F(TextTest, BytesLeaveAsATokenizerThatDoesTheSame) {
+  const auto bytes = Bytes();
+  const auto json = TextEncoder::Load(*objects_, objects_->Put(BytesAsTokenizerJson()).value());
+  ASSERT_THAT(json, IsOk());
+  EXPECT_FALSE((*json)->bytes());
+  EXPECT_EQ((*json)->vocabulary(), 256);
+  std::string all;
+  for (int i = 1; i < 128; ++i) all += static_cast<char>(i);
+  for (const std::string& text : {all, std::string("a b  c\n\td"),
+                                  std::string("\u00e9\u4f60\u00ad\U0001F600"), std::string()}) {
+    EXPECT_EQ((*json)->EncodeStream(text).value(), bytes->EncodeStream(text).value());
+    EXPECT_EQ((*json)->EncodeText(text, 40)->ids, bytes->EncodeText(text, 40)->ids);
+    EXPECT_EQ((*json)->Decode(bytes->EncodeStream(text).value()).value(), text);
+  }
+  const TokenText ours = bytes->EncodePair("ab", "c", 16).value();
+  const TokenText theirs = (*json)->EncodePair("ab", "c", 16).value();
+  EXPECT_EQ(theirs.ids, ours.ids);
+  EXPECT_EQ(theirs.types, ours.types);
+}
+
 TEST_F(TextTest, LanguageModelsLearnTextsTokenByToken) {
   const auto rows =
       Rows(TextColumn("text", {"abc", "", "abcdefghijklmnopqrstuvwxyz"}), nullptr, *Bytes(), 20)
