@@ -1,5 +1,7 @@
 #include "worker/models/huggingface_models.h"
 
+#include <glog/logging.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -279,6 +281,12 @@ Result<StoredFolder> ImportFolder(storage::ObjectStore& objects,
   LEPTON_RETURN_IF_ERROR(ChooseLoss(config, manifest));
   manifest.precision = "f32";
   manifest.label_name = "label";
+  if (config.task == Task::kBase && open("modules.json").ok()) {
+    LOG(WARNING)
+        << "modules.json: what a sentence-transformers model does behind its body (pooling, "
+           "normalisation) is not read: the answer is that of "
+        << config.architecture;
+  }
   if (config.model.arch == "transformer") {
     manifest.input = DescribeTexts(config);
   } else {

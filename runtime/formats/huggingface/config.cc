@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "runtime/base/json.h"
+#include "runtime/base/json_text.h"
 #include "runtime/formats/huggingface/family.h"
 
 namespace lepton::huggingface {
@@ -30,8 +30,8 @@ Status Bad(const std::string& what) {
 Result<json> ParseDocument(std::string_view text) {
   if (text.size() > kMaxConfigBytes) return Bad("has more than 1 MiB");
   // Nesting is bounded, so that no document ends the process by its depth.
-  const auto shallow = [](int depth, json::parse_event_t, json&) { return depth < 32; };
-  json document = json::parse(text.begin(), text.end(), shallow, /*allow_exceptions=*/false);
+  if (NestedDeeper(text, 32)) return Bad("is nested too deep");
+  json document = json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   if (document.is_discarded() || !document.is_object()) return Bad("is not a JSON object");
   return document;
 }

@@ -81,6 +81,7 @@ void ReadLlama(ConfigFields& fields, ModelSpec& model) {
   fields.Integer("num_hidden_layers", t.layers, 1, 1024);
   fields.Integer("num_attention_heads", t.heads, 1, 4096);
   if (t.style == "llama") t.kv_heads = 0;  // as many as heads
+  if (fields.IsNull("num_key_value_heads")) t.kv_heads = 0;
   fields.Integer("num_key_value_heads", t.kv_heads, 1, 4096);
   fields.Integer("head_dim", t.head_size, 1, 65536);
   fields.Integer("intermediate_size", t.mlp_width, 1, 1 << 20);
@@ -94,6 +95,7 @@ void ReadLlama(ConfigFields& fields, ModelSpec& model) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     if (const json* rope = fields.Take(key)) fields.Add(ReadRope(*rope, key, t.rope));
   }
+  if (t.style == "llama") fields.PassOver({"is_llama_config"});  // of what nanotron writes
   ReadWindow(fields, t);
   if (t.kv_heads == 0) t.kv_heads = t.heads;
   if (t.head_size == 0 && t.width % t.heads != 0) {

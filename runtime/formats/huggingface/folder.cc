@@ -10,7 +10,7 @@
 #include <map>
 #include <set>
 
-#include "runtime/base/json.h"
+#include "runtime/base/json_text.h"
 
 namespace lepton::huggingface {
 namespace {
@@ -77,8 +77,9 @@ Result<std::map<std::string, std::set<std::string>>> ReadIndex(const std::string
   const auto bad = [](const std::string& what) {
     return InvalidArgument(std::string(kIndex) + ": " + what);
   };
-  const auto shallow = [](int depth, json::parse_event_t, json&) { return depth < 16; };
-  const json document = json::parse(text, shallow, /*allow_exceptions=*/false);
+  if (NestedDeeper(text, 16)) return bad("is nested too deep");
+  // Without a callback, which the parser asks in quadratic time.
+  const json document = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (document.is_discarded() || !document.is_object()) return bad("is not a JSON object");
   const auto weights = document.find("weight_map");
   if (weights == document.end() || !weights->is_object() || weights->empty()) {
@@ -105,10 +106,10 @@ Result<Shard> ReadShard(const OpenFile& open, const Config& config, const std::s
                         const std::set<std::string>* listed, std::set<std::string>& seen) {
   LEPTON_ASSIGN_OR_RETURN(safetensors::Layout layout, ReadLayout(open, name));
   if (listed != nullptr) {
+    std::set<std::string_view> there;
+    for (const safetensors::TensorPlace& place : layout.tensors) there.insert(place.name);
     for (const std::string& tensor : *listed) {
-      const bool there = std::any_of(layout.tensors.begin(), layout.tensors.end(),
-                                     [&](const auto& place) { return place.name == tensor; });
-      if (!there) {
+      if (!there.contains(tensor)) {
         return InvalidArgument(std::string(kIndex) + ": \"" + tensor + "\" is not in " + name);
       }
     }

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "runtime/base/json.h"
+#include "runtime/base/json_text.h"
 
 namespace lepton::huggingface {
 namespace {
@@ -174,8 +174,8 @@ Status ReadColumns(const json& document, int64_t channels, ImagePreparation& p) 
 }  // namespace
 
 Result<ImagePreparation> ParsePreprocessor(std::string_view text, int64_t channels) {
-  const auto shallow = [](int depth, json::parse_event_t, json&) { return depth < 16; };
-  const json document = json::parse(text.begin(), text.end(), shallow, /*allow_exceptions=*/false);
+  if (NestedDeeper(text, 16)) return BadPreprocessor("is nested too deep");
+  const json document = json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   if (document.is_discarded() || !document.is_object())
     return BadPreprocessor("is not a JSON object");
   ImagePreparation p;

@@ -124,6 +124,19 @@ TEST(HuggingFaceConfig, PassesOverWhatIsOff) {
   EXPECT_TRUE(ParseConfig(config.dump()).ok());
 }
 
+TEST(HuggingFaceConfig, OfKeysWithoutANumberThereAreAsManyAsHeads) {
+  for (const char* golden : {"mistral-lm", "qwen2-lm", "qwen3-lm"}) {
+    json config = GoldenConfig(golden);
+    config["num_key_value_heads"] = nullptr;
+    const auto parsed = ParseConfig(config.dump());
+    ASSERT_TRUE(parsed.ok()) << golden << ": " << parsed.status().ToString();
+    EXPECT_EQ(parsed->model.transformer.kv_heads, parsed->model.transformer.heads) << golden;
+  }
+  json llama = GoldenConfig("llama3-lm");
+  llama["is_llama_config"] = true;
+  EXPECT_TRUE(ParseConfig(llama.dump()).ok());
+}
+
 // What the families' own code fills in for options that are not there.
 TEST(HuggingFaceConfig, MissingOptionsAreTheFamilysDefaults) {
   const auto model = [](const char* text) { return ParseConfig(text).value().model; };

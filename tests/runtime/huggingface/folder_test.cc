@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -133,6 +134,24 @@ TEST_F(FolderTest, TheIndexIsNotTrusted) {
               HasSubstr("weight_map: missing"));
   Write("model.safetensors.index.json", "[1");
   EXPECT_THAT(Refused().message(), HasSubstr("index.json: is not a JSON object"));
+}
+
+TEST_F(FolderTest, AnIndexOfManyNamesIsReadAtOnce) {
+  CopyGolden("llama3-lm");
+  constexpr int kNames = 100'000;
+  std::string header = "{", map = "{\"weight_map\": {";
+  for (int i = 0; i < kNames; ++i) {
+    const std::string name = "\"a." + std::to_string(i) + "\": ";
+    const char* const comma = i == 0 ? "" : ", ";
+    header += comma + name + R"({"dtype": "F32", "shape": [0], "data_offsets": [0, 0]})";
+    map += comma + name + "\"many.safetensors\"";
+  }
+  Write("many.safetensors", FileOf(header + "}", 0));
+  Write("model.safetensors.index.json", map + "}}");
+  const auto began = std::chrono::steady_clock::now();
+  (void)Refused();
+  // Each name against each would be some minutes.
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(20));
 }
 
 TEST_F(FolderTest, FurtherFilesAreKept) {
