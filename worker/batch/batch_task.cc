@@ -47,16 +47,18 @@ class BatchRun {
     TokenSums sums;
     const MonotonicTime started = RealClock().Now();
     for (int64_t first = shard.first; first < shard.last; first += asker_.ask_rows()) {
-      // By the pace of the rows before; the first block is begun in any case.
-      const double pace = static_cast<double>(shard.last - first) /
-                          static_cast<double>(std::max<int64_t>(1, first - shard.first));
-      const auto left =
-          first == shard.first
-              ? Duration::zero()
-              : std::chrono::duration_cast<Duration>(pace * (RealClock().Now() - started));
-      LEPTON_RETURN_IF_ERROR(shards_.GoOn(shard, left));
       const int64_t last = std::min(shard.last, first + asker_.ask_rows());
-      LEPTON_ASSIGN_OR_RETURN(const std::string block, asker_.Ask(first, last, &sums));
+      // By the pace so far; the first block is begun in any case.
+      const auto go_on = [&](double share) {
+        const double done =
+            static_cast<double>(first - shard.first) + share * static_cast<double>(last - first);
+        const double left = static_cast<double>(shard.last - shard.first) - done;
+        return shards_.GoOn(shard, done <= 0 ? Duration::zero()
+                                             : std::chrono::duration_cast<Duration>(
+                                                   left / done * (RealClock().Now() - started)));
+      };
+      LEPTON_RETURN_IF_ERROR(go_on(0));
+      LEPTON_ASSIGN_OR_RETURN(const std::string block, asker_.Ask(first, last, &sums, go_on));
       lines += block;
     }
     wire::TaskShardDone done;

@@ -12,7 +12,7 @@
 namespace lepton::worker {
 namespace {
 
-constexpr int64_t kWholeTextsAtOnce = 16;          // where each token computes all of its text
+constexpr int64_t kStepsToAsk = 16;                // from one question whether to go on to another
 constexpr int64_t kCacheBytes = int64_t{2} << 30;  // all texts' keys and values
 
 double UniformDraw(uint64_t seed, int64_t number, int64_t token) {
@@ -63,8 +63,12 @@ class CachedReader final : public Reader {
 
 class WholeReader final : public Reader {
  public:
-  explicit WholeReader(LoadedModel& model) : model_(model), buffer_(model.signature()) {}
-  int64_t texts_at_once() const override { return kWholeTextsAtOnce; }
+  // `tokens`: of the longest text at its end.
+  WholeReader(LoadedModel& model, int64_t tokens)
+      : model_(model),
+        texts_at_once_(WholeTextsAtOnce(tokens, model.outputs())),
+        buffer_(model.signature()) {}
+  int64_t texts_at_once() const override { return texts_at_once_; }
   Status Read(std::span<const Growing> texts, std::vector<float>& logits) override {
     std::vector<TokenText> all(texts.size());
     for (size_t i = 0; i < texts.size(); ++i) all[i].ids = texts[i].ids;
@@ -84,6 +88,7 @@ class WholeReader final : public Reader {
 
  private:
   LoadedModel& model_;
+  const int64_t texts_at_once_;
   BatchBuffer buffer_;
   std::vector<float> whole_;
 };
@@ -92,7 +97,8 @@ class WholeReader final : public Reader {
 class Writer {
  public:
   Writer(LoadedModel& model, Reader& reader, std::span<const std::vector<int32_t>> prompts,
-         std::span<const int64_t> numbers, const spec::GenerateSpec& options)
+         std::span<const int64_t> numbers, const spec::GenerateSpec& options,
+         const GoOnWriting& go_on)
       : model_(model),
         reader_(reader),
         context_(model.manifest().input.context > 0
@@ -101,6 +107,7 @@ class Writer {
         prompts_(prompts),
         numbers_(numbers),
         options_(options),
+        go_on_(go_on),
         said_(prompts.size()) {
     for (int64_t slot = reader.texts_at_once(); slot > 0; --slot) free_.push_back(slot - 1);
   }
@@ -110,11 +117,21 @@ class Writer {
     for (size_t next = 0; next < prompts_.size() || !texts_.empty();) {
       for (; next < prompts_.size() && !free_.empty(); ++next) Begin(next);
       LEPTON_RETURN_IF_ERROR(Step());
+      if (go_on_ && ++steps_ % kStepsToAsk == 0) {
+        LEPTON_RETURN_IF_ERROR(go_on_(ShareDone(next)));
+      }
     }
     return std::move(said_);
   }
 
  private:
+  // Of the texts before `next`, those that have ended have all that they may have.
+  double ShareDone(size_t next) const {
+    auto tokens = static_cast<double>(next - texts_.size()) * options_.max_tokens;
+    for (const Growing& text : texts_) tokens += static_cast<double>(text.said);
+    return tokens / (static_cast<double>(prompts_.size()) * options_.max_tokens);
+  }
+
   void Begin(size_t prompt) {
     texts_.push_back({prompt, prompts_[prompt], free_.back(), 0});
     free_.pop_back();
@@ -133,9 +150,12 @@ class Writer {
     size_t going = 0;  // those that have not ended move up
     for (size_t i = 0; i < texts_.size(); ++i) {
       Growing& text = texts_[i];
-      const uint32_t next = ChooseToken(
-          std::span<const float>(logits_).subspan(i * outputs, outputs), options_.temperature,
-          UniformDraw(options_.seed, numbers_[text.prompt], text.said));
+      const auto logits = std::span<const float>(logits_).subspan(i * outputs, outputs);
+      const uint32_t next =
+          ChooseToken(logits, options_.temperature,
+                      UniformDraw(options_.seed, numbers_[text.prompt], text.said));
+      LEPTON_RETURN_IF_ERROR(CheckAnswer(logits.subspan(next, 1))
+                                 .WithContext("row " + std::to_string(numbers_[text.prompt])));
       const bool end = model_.IsEnd(next);
       if (!end) said_[text.prompt].push_back(next);
       if (end || ++text.said == options_.max_tokens) {
@@ -156,24 +176,36 @@ class Writer {
   const std::span<const std::vector<int32_t>> prompts_;
   const std::span<const int64_t> numbers_;
   const spec::GenerateSpec& options_;
+  const GoOnWriting& go_on_;
+  int64_t steps_ = 0;
   std::vector<int64_t> free_;  // slots
   std::vector<Growing> texts_;
   std::vector<std::vector<uint32_t>> said_;
   std::vector<float> logits_;
 };
 
-// Room for the longest of these texts, in few sizes.
-int64_t ContextFor(std::span<const std::vector<int32_t>> prompts, int64_t max_tokens,
-                   int64_t most) {
+// Of the longest of these texts at its end.
+uint64_t LongestOf(std::span<const std::vector<int32_t>> prompts, int64_t max_tokens) {
   size_t longest = 1;
   for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
-  const uint64_t tokens = longest + static_cast<uint64_t>(max_tokens);
+  return longest + static_cast<uint64_t>(max_tokens);
+}
+
+// Room for so many tokens, in few sizes.
+int64_t ContextFor(uint64_t tokens, int64_t most) {
   return tokens >= static_cast<uint64_t>(most)
              ? most
              : std::min(most, static_cast<int64_t>(std::bit_ceil(tokens)));
 }
 
 }  // namespace
+
+int64_t WholeTextsAtOnce(int64_t tokens, int64_t outputs) {
+  constexpr int64_t kMost = 16, kBytes = int64_t{64} << 20;  // as an evaluation's blocks
+  const double text = static_cast<double>(tokens) * static_cast<double>(outputs) * sizeof(float);
+  return static_cast<int64_t>(
+      std::clamp<double>(kBytes / std::max(1.0, text), 1, static_cast<double>(kMost)));
+}
 
 uint32_t ChooseToken(std::span<const float> logits, double temperature, double draw) {
   const auto top = std::max_element(logits.begin(), logits.end());
@@ -191,23 +223,29 @@ uint32_t ChooseToken(std::span<const float> logits, double temperature, double d
 Result<std::vector<std::vector<uint32_t>>> Generate(LoadedModel& model,
                                                     std::span<const std::vector<int32_t>> prompts,
                                                     std::span<const int64_t> numbers,
-                                                    const spec::GenerateSpec& options) {
+                                                    const spec::GenerateSpec& options,
+                                                    const GoOnWriting& go_on) {
+  const uint64_t longest = LongestOf(prompts, options.max_tokens);
+  const int64_t context = model.manifest().input.context;
   nn::DecodingProgram::Options wanted;
   wanted.slots = std::clamp<int64_t>(static_cast<int64_t>(prompts.size()), 1, kTextsAtOnce);
-  wanted.context = ContextFor(prompts, options.max_tokens, model.manifest().input.context);
+  wanted.context = ContextFor(longest, context);
   wanted.most_bytes = kCacheBytes;
   const Result<nn::DecodingProgram*> decoder = model.Decoder(wanted);
   if (decoder.ok()) {
     CachedReader reader(**decoder, model.outputs());
-    return Writer(model, reader, prompts, numbers, options).Run();
+    return Writer(model, reader, prompts, numbers, options, go_on).Run();
   }
   // A model that came as ONNX; or there is no room.
   if (decoder.status().code() != StatusCode::kInvalidArgument) {
     LOG(WARNING) << "generate: each token computes all of its text: "
                  << decoder.status().ToString();
   }
-  WholeReader reader(model);
-  return Writer(model, reader, prompts, numbers, options).Run();
+  const auto most =
+      static_cast<uint64_t>(context > 0 ? context : std::numeric_limits<int32_t>::max());
+  WholeReader reader(model, PaddedLength(static_cast<int64_t>(std::min(longest, most)),
+                                         static_cast<int64_t>(most)));
+  return Writer(model, reader, prompts, numbers, options, go_on).Run();
 }
 
 }  // namespace lepton::worker

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -17,6 +18,13 @@ namespace lepton::worker {
 // So many read the weights at the cost of one.
 inline constexpr int64_t kTextsAtOnce = 64;
 
+// Where each token computes all of its text: so many of up to `tokens` tokens, each of which has
+// `outputs` numbers.
+int64_t WholeTextsAtOnce(int64_t tokens, int64_t outputs);
+
+// Asked every few tokens, with the share of the work that is done; its error ends it.
+using GoOnWriting = std::function<Status(double done)>;
+
 // The tokens that follow each prompt, until the tokenizer's end of text or `max_tokens`. Behind the
 // model's context the earliest tokens are left out, one for each that is added, and all that is
 // left is computed anew. With a temperature, token t of prompt i is drawn by a counter of (seed,
@@ -25,7 +33,8 @@ inline constexpr int64_t kTextsAtOnce = 64;
 Result<std::vector<std::vector<uint32_t>>> Generate(LoadedModel& model,
                                                     std::span<const std::vector<int32_t>> prompts,
                                                     std::span<const int64_t> numbers,
-                                                    const spec::GenerateSpec& options);
+                                                    const spec::GenerateSpec& options,
+                                                    const GoOnWriting& go_on = {});
 
 // The next token by its logits: the likeliest for temperature 0, else where `draw`, in [0, 1),
 // falls among softmax(logits / temperature).

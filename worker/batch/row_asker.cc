@@ -39,13 +39,14 @@ RowAsker::RowAsker(LoadedModel& model, const Examples& examples, const Predictio
       ask_rows_(AskRows(block_rows_, generate)),
       buffer_(model.signature()) {}
 
-Result<std::string> RowAsker::Ask(int64_t first, int64_t last, TokenSums* sums) {
+Result<std::string> RowAsker::Ask(int64_t first, int64_t last, TokenSums* sums,
+                                  const GoOnWriting& go_on) {
   std::vector<RowAnswer> answers;
   prompts_.clear();
   for (int64_t begin = first; begin < last; begin += block_rows_) {
     LEPTON_RETURN_IF_ERROR(AskBlock(begin, std::min(last, begin + block_rows_), answers, sums));
   }
-  if (generate_.max_tokens > 0) LEPTON_RETURN_IF_ERROR(AddGenerated(answers));
+  if (generate_.max_tokens > 0) LEPTON_RETURN_IF_ERROR(AddGenerated(answers, go_on));
   std::string lines;
   for (const RowAnswer& answer : answers) writer_.Append(answer, &lines);
   return lines;
@@ -82,6 +83,7 @@ Result<std::vector<RowAsker::Answered>> RowAsker::AskTogether(std::span<const in
     if (file_of_) answer.file = file_of_(answer.row);
     if (model_.signature().per_token) continue;
     const auto logits = std::span<const float>(logits_).subspan(i * outputs, outputs);
+    LEPTON_RETURN_IF_ERROR(CheckAnswer(logits).WithContext("row " + std::to_string(answer.row)));
     if (model_.manifest().loss == "mse") {
       answer.values.assign(logits.begin(), logits.end());
     } else {
@@ -107,7 +109,13 @@ Status RowAsker::AnswerTokens(std::vector<Answered>& rows, TokenSums* sums) {
                                std::to_string(target) + " is none of the model's " +
                                std::to_string(outputs));
       }
-      sum += TokenLoss(std::span<const float>(logits_).subspan(at * outputs, outputs), target);
+      const double loss =
+          TokenLoss(std::span<const float>(logits_).subspan(at * outputs, outputs), target);
+      if (std::isnan(loss)) {
+        return InvalidArgument("row " + std::to_string(answer.row) +
+                               ": the model's answer is not a number");
+      }
+      sum += loss;
       ++answer.tokens;
     }
     answer.loss = answer.tokens > 0 ? sum / static_cast<double>(answer.tokens) : NAN;
@@ -135,10 +143,10 @@ void RowAsker::KeepPrompts(std::vector<Answered>& rows) const {
   }
 }
 
-Status RowAsker::AddGenerated(std::vector<RowAnswer>& answers) {
+Status RowAsker::AddGenerated(std::vector<RowAnswer>& answers, const GoOnWriting& go_on) {
   std::vector<int64_t> rows;
   for (const RowAnswer& answer : answers) rows.push_back(answer.row);
-  LEPTON_ASSIGN_OR_RETURN(const auto said, Generate(model_, prompts_, rows, generate_));
+  LEPTON_ASSIGN_OR_RETURN(const auto said, Generate(model_, prompts_, rows, generate_, go_on));
   for (size_t i = 0; i < answers.size(); ++i) {
     if (model_.encoder() != nullptr) {
       LEPTON_ASSIGN_OR_RETURN(answers[i].generated, model_.encoder()->Decode(said[i]));

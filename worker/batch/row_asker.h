@@ -32,8 +32,10 @@ class RowAsker {
   int64_t ask_rows() const { return ask_rows_; }
   // Examples whose answers cost hardly more together than one of them: texts that are written.
   int64_t together() const { return generate_.max_tokens < 1 ? 1 : kTextsAtOnce; }
-  // The lines of examples [first, last), and a language model's sums over them.
-  Result<std::string> Ask(int64_t first, int64_t last, TokenSums* sums);
+  // The lines of examples [first, last), and a language model's sums over them. `go_on`: see
+  // generation.h.
+  Result<std::string> Ask(int64_t first, int64_t last, TokenSums* sums,
+                          const GoOnWriting& go_on = {});
 
  private:
   // Adds the answers, in order, and the texts that are to go on from them.
@@ -46,7 +48,7 @@ class RowAsker {
   Result<std::vector<Answered>> AskTogether(std::span<const int64_t> examples, TokenSums* sums);
   Status AnswerTokens(std::vector<Answered>& rows, TokenSums* sums);
   void KeepPrompts(std::vector<Answered>& rows) const;
-  Status AddGenerated(std::vector<RowAnswer>& answers);
+  Status AddGenerated(std::vector<RowAnswer>& answers, const GoOnWriting& go_on);
 
   LoadedModel& model_;
   const Examples& examples_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "runtime/base/json_text.h"
 #include "worker/data/normalize.h"
@@ -24,6 +25,17 @@ std::vector<float> Softmax(std::span<const float> logits) {
 }
 
 }  // namespace
+
+Status CheckAnswer(std::span<const float> logits) {
+  // Minus infinity is a class that cannot be, if there is another.
+  float top = -std::numeric_limits<float>::infinity();
+  for (const float logit : logits) {
+    if (std::isnan(logit)) return InvalidArgument("the model's answer is not a number");
+    top = std::max(top, logit);
+  }
+  if (std::isfinite(top)) return Status::Ok();
+  return InvalidArgument("the model's answer is not finite");
+}
 
 void Normalize(std::span<const double> raw, std::span<const double> mean,
                std::span<const double> scale, int64_t plane, std::span<float> x) {

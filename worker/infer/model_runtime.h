@@ -36,6 +36,10 @@ struct Prediction {
 // from 0.5 on).
 Prediction Decode(const storage::ModelManifest& manifest, std::span<const float> logits);
 
+// kInvalidArgument where a row's answer, or what is most likely, is no number: weights that
+// diverged, or data far outside of what the model was made for.
+Status CheckAnswer(std::span<const float> logits);
+
 // Threads: one caller at a time for Run and Forward, any for the rest. Owns manifest, weights and
 // program.
 class LoadedModel {

@@ -275,6 +275,46 @@ TEST_F(BatchTaskTest, LanguageModelsSayHowLikelyRowsAreAndGoOn) {
   EXPECT_EQ(parts[29]["generated"], "abcd");
 }
 
+// A stop, a drain or another rank's being first is heard while texts are written.
+TEST_F(BatchTaskTest, TextsThatAreWrittenHearAStop) {
+  struct Stopping final : testing::ShardBoard::Source {
+    using Source::Source;
+    Status GoOn(const Shard&, Duration left) override {
+      lefts.push_back(left);
+      return lefts.size() > 2 ? Cancelled("stopped") : Status::Ok();
+    }
+    std::vector<Duration> lefts;
+  };
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += "abcdefgh";
+  Train(ImportAs("text", text), kGpt, "bytes");
+  start_.set_dataset_manifest(ImportAs("csv", "text\nabc\nbcd\n"));
+  testing::ShardBoard board;
+  const auto source = std::make_shared<Stopping>(board);
+  const auto asked =
+      RunGang(RunBatch,
+              Spec("{kind: batch, dataset: {name: data, text: text}, model: any@1, output: jsonl, "
+                   "generate: {max_tokens: 100}}"),
+              start_, 1, [&](testing::FakeTask& task) { task.shard_source = source; });
+  EXPECT_EQ(asked[0].status.code(), StatusCode::kCancelled) << asked[0].status.ToString();
+  ASSERT_EQ(source->lefts.size(), 3u);
+  EXPECT_EQ(source->lefts[0], Duration::zero());
+  EXPECT_GT(source->lefts[1], Duration::zero());
+}
+
+TEST(WholeTexts, AreAsManyAsTheirLogitsHaveRoom) {
+  EXPECT_EQ(WholeTextsAtOnce(16, 256), 16);
+  EXPECT_EQ(WholeTextsAtOnce(256, 16384), 4);
+  EXPECT_EQ(WholeTextsAtOnce(1024, 50257), 1);
+  EXPECT_EQ(WholeTextsAtOnce(int64_t{1} << 40, int64_t{1} << 30), 1);
+}
+
+TEST_F(BatchTaskTest, AnAnswerThatIsNoNumberIsAnErrorThatNamesItsRow) {
+  Train(Import(testing::BlobsCsv(200, 3)), kBlobs);
+  start_.set_dataset_manifest(Import("a,b,c\n1,2,3\n1,1e300,-1e300\n"));
+  EXPECT_THAT(Refusal("output: csv"), HasSubstr("row 1: the model's answer is not"));
+}
+
 TEST_F(BatchTaskTest, WhatAModelCannotDoIsRefused) {
   Train(Import(testing::BlobsCsv(200, 3)), kBlobs);
   EXPECT_THAT(Refusal("output: csv, generate: {max_tokens: 4}"),

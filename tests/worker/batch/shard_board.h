@@ -19,7 +19,7 @@ class ShardBoard {
  public:
   explicit ShardBoard(uint32_t seed = 0, double deaths = 0) : dice_(seed), deaths_(deaths) {}
 
-  class Source final : public worker::ShardSource {
+  class Source : public worker::ShardSource {
    public:
     explicit Source(ShardBoard& board) : board_(board) {}
     void Ready(int64_t rows, int64_t shard_rows) override { board_.Ready(rows, shard_rows); }
