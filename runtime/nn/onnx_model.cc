@@ -5,6 +5,7 @@
 #include "runtime/formats/onnx/import.h"
 #include "runtime/formats/onnx/onnx.pb.h"
 #include "runtime/graph/autodiff.h"
+#include "runtime/nn/onnx_context.h"
 
 namespace lepton::nn {
 
@@ -299,6 +300,11 @@ Result<Signature> OnnxSignature(const spec::ModelSpec& model, const DataShape& d
     int64_t& limit = signature.inputs.front().limit;
     limit = limit == 0 ? rows : std::min(limit, rows);
   }
+  const int64_t context = ContextOf(scratch->graph);
+  if (context > 0 && data.context > context) {
+    return Wrong("context: the model has places for " + std::to_string(context) +
+                 " tokens, the data has up to " + std::to_string(data.context));
+  }
   const bool vocabulary = signature.per_token && data.outputs == 0;
   if (!vocabulary && data.outputs != signature.outputs) {
     return Wrong("the model gives " + std::to_string(signature.outputs) +
@@ -345,6 +351,7 @@ Result<OnnxFacts> ExamineOnnx(const spec::ModelSpec& model) {
   data.per_token = logits.rank() == 3;
   const int64_t tokens = TableRows(scratch->graph);
   data.vocabulary = tokens;
+  data.context = data.kind == DataShape::Kind::kTokens ? ContextOf(scratch->graph) : 0;
   if (data.per_token && tokens != 0 && tokens != data.outputs) {
     return Wrong("it gives " + std::to_string(data.outputs) + " numbers per token, but looks up " +
                  std::to_string(tokens) + " tokens: of the models with an output per token, only " +

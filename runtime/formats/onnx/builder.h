@@ -78,6 +78,8 @@ class Builder {
   int64_t Merged(const Ints& extents);      // their product; fails for an open one times others
   bool HasMarks(Id id) const;
   bool HasLengthsOnly(Id id) const;  // and numbers
+  // Fails when the value of a row depends on other rows of an open batch.
+  void CheckApart(Id id) const;
   // Fails when the value depends on a mark.
   void CheckNoMarks(Id id);
 
@@ -157,6 +159,7 @@ class Builder {
   std::vector<bool> marked_;               // by value: depends on a mark
   std::map<Id, std::vector<Mark>> marks_;  // of small constants that are marked
   std::set<Id> row_numbers_;               // say where a row lies in its batch
+  std::map<Id, std::string> mixed_;        // computed from such, and the node that did it
   std::string context_;
   int64_t constant_bytes_ = 0;
 };

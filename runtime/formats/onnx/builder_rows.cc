@@ -1,6 +1,7 @@
 // What keeps the rows of an open batch apart. A program pads a batch with whatever its buffers
 // hold, and joins or divides batches at will, so in a graph that a model is put into each row's
-// results follow from that row alone; whatever else a model does with its batch is refused.
+// results follow from that row alone; whatever else a model does with its batch is refused, where
+// it is done or, of numbers of rows, where the model gives out what was computed from them.
 #include <algorithm>
 
 #include "runtime/formats/onnx/builder.h"
@@ -135,6 +136,11 @@ bool Builder::CheckChoice(const graph::Node& node) {
   return true;
 }
 
+void Builder::CheckApart(Id id) const {
+  const auto found = mixed_.find(id);
+  if (found != mixed_.end()) FailUnsupported(kMixes + (", computed by " + found->second));
+}
+
 void Builder::CheckRows(const graph::Node& node) {
   if (embedding_ == nullptr) return;
   const std::string_view op = node.op->name();
@@ -144,7 +150,15 @@ void Builder::CheckRows(const graph::Node& node) {
   // `repeat` takes of other inputs than the first their extents.
   const size_t count = op == "repeat" ? 1 : node.inputs.size();
   bool numbers = false;
-  for (size_t i = 0; i < count; ++i) numbers |= row_numbers_.contains(node.inputs[i]);
+  for (size_t i = 0; i < count; ++i) {
+    numbers |= row_numbers_.contains(node.inputs[i]);
+    // What is computed from it is mixed too, and refused where it is given out; that it is there
+    // to have its shape asked for is no harm.
+    const auto mixed = mixed_.find(node.inputs[i]);
+    if (mixed == mixed_.end()) continue;
+    const std::string origin = mixed->second;
+    for (const Id output : node.outputs) mixed_.emplace(output, origin);
+  }
   if (CheckChoice(node)) return;
   for (size_t i = 0; i < count; ++i) {
     const Shape& extents = shape(node.inputs[i]);
@@ -159,7 +173,10 @@ void Builder::CheckRows(const graph::Node& node) {
   // Where a row lies in its batch says nothing of the row: it may be used to find the row again.
   const bool integers =
       op == "convert" && !IsFloating(dtype(output)) && dtype(output) != DType::kBool;
-  if (numbers && !OnlyMoves(op) && !integers) FailUnsupported(kMixes);
+  if (numbers && !OnlyMoves(op) && !integers) {
+    for (const Id made : node.outputs) mixed_.emplace(made, context_);
+    return;
+  }
   if (numbers || (op == "index_range" && Batches(shape(output)) > 0)) row_numbers_.insert(output);
 }
 

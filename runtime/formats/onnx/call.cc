@@ -17,7 +17,17 @@ const Ref& Call::ref(int index) const {
   return inputs_[index];
 }
 
+void FailJoined(const Shape& shape) {
+  FailUnsupported("merging the open extents of " + shape.ToString());
+}
+
 Id Call::in(int index) const {
+  const Id id = whole(index);
+  if (joined(index) > 1) FailJoined(b.shape(id));
+  return id;
+}
+
+Id Call::whole(int index) const {
   if (ref(index).kind != HostValue::Kind::kTensor) {
     FailInvalid("input " + std::to_string(index) + " must be a tensor");
   }

@@ -158,7 +158,7 @@ void Importer::Apply(const onnx_proto::NodeProto& node) {
   Call call(builder_, *this, node, version, std::move(inputs));
   rule->apply(call);
   if (EndsPattern(node.op_type()) && call.results()[0].kind == HostValue::Kind::kTensor) {
-    call.Set(0, builder_.Simplify(call.results()[0].id));
+    call.Set(0, builder_.Simplify(call.results()[0].id), call.results()[0].joined);
   }
   for (int i = 0; i < node.output_size(); ++i) {
     if (node.output(i).empty()) continue;
@@ -192,7 +192,10 @@ std::vector<Ref> Importer::Subgraph(const onnx_proto::GraphProto& graph,
     }
   }
   std::vector<Ref> results;
-  for (const auto& output : graph.output()) results.push_back(Lookup(output.name()));
+  for (const auto& output : graph.output()) {
+    results.push_back(Lookup(output.name()));
+    if (results.back().joined > 1) FailJoined(builder_.shape(results.back().id));
+  }
   scopes_.pop_back();
   return results;
 }
@@ -221,7 +224,10 @@ void Importer::Run() {
   for (const auto& output : graph.output()) {
     const Ref& ref = Lookup(output.name());
     model_.outputs.push_back({output.name(), ref});
-    if (ref.kind == HostValue::Kind::kTensor) builder_.CheckNoMarks(ref.id);
+    if (ref.kind != HostValue::Kind::kTensor) continue;
+    if (ref.joined > 1) FailJoined(builder_.shape(ref.id));
+    builder_.CheckNoMarks(ref.id);
+    builder_.CheckApart(ref.id);
   }
 }
 

@@ -38,7 +38,9 @@ class Call {
   int outputs() const;
   bool has(int index) const { return index < inputs() && inputs_[index].present(); }
   bool wants(int output) const;
-  Id in(int index) const;           // a tensor; fails when absent
+  Id in(int index) const;     // a tensor; fails when absent, or joined
+  Id whole(int index) const;  // the same with its own axes, `joined` of which are one
+  int joined(int index) const { return index < inputs() ? inputs_[index].joined : 1; }
   const Ref& ref(int index) const;  // anything; fails when not given at all
   // What is known at import, and follows from no open extent.
   HostTensor Value(int index, std::string_view what);
@@ -59,7 +61,9 @@ class Call {
   // "axes" as an attribute, or since `version` as input `index`; all axes when absent.
   Ints Axes(int64_t since, int index, Id x, bool* given = nullptr);
 
-  void Set(int output, Id id) { SetRef(output, {HostValue::Kind::kTensor, id, {}}); }
+  void Set(int output, Id id, int joined = 1) {
+    SetRef(output, {HostValue::Kind::kTensor, id, {}, joined});
+  }
   void SetRef(int output, Ref ref);
   // The nodes of a subgraph, seen from here, with `arguments` for its inputs.
   std::vector<Ref> Subgraph(const onnx_proto::GraphProto& graph, std::vector<Ref> arguments);
@@ -72,6 +76,8 @@ class Call {
   std::vector<Ref> inputs_;
   std::vector<Ref> results_;
 };
+
+[[noreturn]] void FailJoined(const Shape& shape);
 
 struct Rule {
   std::string_view name;

@@ -1,6 +1,9 @@
 // RNN, GRU and LSTM, unrolled over the sequence.
+#include <algorithm>
+#include <cctype>
 #include <functional>
 
+#include "runtime/formats/onnx/onnx.pb.h"
 #include "runtime/formats/onnx/rules.h"
 
 namespace lepton::onnx {
@@ -22,12 +25,30 @@ Id Part(Builder& b, Id x, int64_t direction) {
   return b.Squeeze(b.Slice(x, 0, direction, 1, 1), {0});
 }
 
+// Exporters also name the default ones, for each direction.
+void CheckActivations(Call& c, int64_t gates) {
+  const auto* given = c.Find("activations");
+  if (given == nullptr) return;
+  const std::vector<std::string> usual = gates == 1 ? std::vector<std::string>{"tanh"}
+                                         : gates == 3
+                                             ? std::vector<std::string>{"sigmoid", "tanh"}
+                                             : std::vector<std::string>{"sigmoid", "tanh", "tanh"};
+  for (int i = 0; i < given->strings_size(); ++i) {
+    std::string name = given->strings(i);
+    std::transform(name.begin(), name.end(), name.begin(),
+                   [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
+    if (name != usual[static_cast<size_t>(i) % usual.size()]) {
+      FailUnsupported("activations other than the default ones");
+    }
+  }
+}
+
 Inputs Read(Call& c, int64_t gates) {
   Builder& b = c.b;
   const Shape x = b.shape(c.in(0)), r = b.shape(c.in(2));
   if (c.Int("layout", 0) != 0) FailUnsupported("layout 1");
   if (c.HasAttribute("clip")) FailUnsupported("clip");
-  if (c.HasAttribute("activations")) FailUnsupported("activations other than the default ones");
+  CheckActivations(c, gates);
   if (x.rank() != 3 || r.rank() != 3) FailInvalid("inputs 0 and 2 must have three axes");
   const std::string name = c.Text("direction", "forward");
   Inputs inputs{x[0], x[1], r[2], name == "bidirectional" ? 2 : 1, {}};

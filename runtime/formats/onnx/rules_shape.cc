@@ -1,5 +1,6 @@
 // Operators that move elements without computing.
 #include <algorithm>
+#include <optional>
 
 #include "runtime/formats/onnx/onnx.pb.h"
 #include "runtime/formats/onnx/rules.h"
@@ -7,8 +8,9 @@
 namespace lepton::onnx {
 namespace rules_shape {
 
-// What of `from` the other axes leave for the one that is to be inferred.
-int64_t InferExtent(const Ints& from, const Ints& others) {
+// What of `from` the other axes leave for the one that is to be inferred; none when that is more
+// than one open extent, or a part of one.
+std::optional<int64_t> InferExtent(const Ints& from, const Ints& others) {
   Ints open, known = {1}, known_others = {1};
   for (const int64_t extent : from) (extent < 0 ? open : known).push_back(extent);
   for (const int64_t extent : others) {
@@ -19,14 +21,42 @@ int64_t InferExtent(const Ints& from, const Ints& others) {
   }
   const int64_t have = Product(known), used = Product(known_others);
   if (open.empty()) return used == 0 ? 0 : have / used;
-  if (open.size() > 1 || have != used) {
-    FailUnsupported("merging the open extents of " + Shape(from).ToString());
-  }
+  if (open.size() > 1 || have != used) return std::nullopt;
   return open.front();
 }
 
+// Whether these are the same elements in any batch, and of any length.
+bool SameElements(Ints a, Ints b) {
+  const auto known_and_open = [](Ints& extents) {
+    Ints known;
+    std::erase_if(extents, [&](int64_t extent) {
+      if (extent >= 0) known.push_back(extent);
+      return extent >= 0;
+    });
+    std::sort(extents.begin(), extents.end());
+    return Product(known);
+  };
+  return known_and_open(a) == known_and_open(b) && a == b;
+}
+
+// [-1, others...] of several open extents: the leading axes that -1 stands for stay apart.
+void JoinLeading(Call& c, Id x, const Ints& others) {
+  const Ints from = Extents(c.b.shape(x));
+  for (size_t leading = from.size(); leading > 1; --leading) {
+    if (!SameElements({from.begin() + static_cast<std::ptrdiff_t>(leading), from.end()}, others)) {
+      continue;
+    }
+    Ints apart(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(leading));
+    apart.insert(apart.end(), others.begin(), others.end());
+    return c.Set(0, c.b.Reshape(x, std::move(apart)), static_cast<int>(leading));
+  }
+  FailJoined(Shape(from));
+}
+
 void Reshape(Call& c) {
-  const Id x = c.in(0);
+  // A reshape moves nothing, so that joined axes may be read as what they are.
+  const Id x = c.whole(0);
+  const size_t hidden = static_cast<size_t>(c.joined(0)) - 1;
   const Ints from = Extents(c.b.shape(x));
   Ints wanted = c.version() < 5 ? c.List("shape") : c.Marked(1, "shape");
   const bool zero_is_zero = c.Int("allowzero", 0) != 0;
@@ -38,8 +68,9 @@ void Reshape(Call& c) {
     } else if (wanted[i] < 0) {
       FailInvalid("shape: a negative extent");
     } else if (wanted[i] == 0 && !zero_is_zero) {
-      if (i >= from.size()) FailInvalid("shape: a 0 beyond the input's axes");
-      wanted[i] = from[i];
+      if (i + hidden >= from.size()) FailInvalid("shape: a 0 beyond the input's axes");
+      if (i == 0 && hidden > 0) FailJoined(Shape(from));
+      wanted[i] = from[i + hidden];
     } else {
       wanted[i] = Builder::FromMark(wanted[i]);
     }
@@ -47,7 +78,10 @@ void Reshape(Call& c) {
   if (inferred >= 0) {
     Ints others = wanted;
     others.erase(others.begin() + inferred);
-    wanted[inferred] = InferExtent(from, others);
+    const std::optional<int64_t> extent = InferExtent(from, others);
+    if (!extent && inferred == 0) return JoinLeading(c, x, others);
+    if (!extent) FailJoined(Shape(from));
+    wanted[inferred] = *extent;
   }
   c.Set(0, c.b.Reshape(x, std::move(wanted)));
 }
@@ -77,10 +111,18 @@ void Unsqueeze(Call& c) {
 }
 
 void Transpose(Call& c) {
-  const Id x = c.in(0);
-  Ints order = AllAxes(c.b.rank(x));
+  const Id x = c.whole(0);
+  const int hidden = c.joined(0) - 1;
+  Ints order = AllAxes(c.b.rank(x) - hidden);
   std::reverse(order.begin(), order.end());
-  c.Set(0, c.b.Transpose(x, c.List("perm", order)));
+  order = c.List("perm", order);
+  if (hidden > 0) {  // the joined axes stay in front
+    if (order.empty() || order[0] != 0) FailJoined(c.b.shape(x));
+    for (int64_t& axis : order) axis += hidden;
+    const Ints front = AllAxes(hidden);
+    order.insert(order.begin(), front.begin(), front.end());
+  }
+  c.Set(0, c.b.Transpose(x, order), c.joined(0));
 }
 
 void Concat(Call& c) {

@@ -296,6 +296,12 @@ TEST(OnnxModelRows, GraphsThatMixTheRowsOfABatchAreRefused) {
     m.Integers("swapped", {2}, {1, 0}).Node("Reshape", {"x", "wanted"}, "moved");
     m.Node("Transpose", {"moved"}, "y").List("perm", {1, 0});
   });
+  refused("Max", [](auto& m) {
+    m.Node("Shape", {"x"}, "shape").Node("Gather", {"shape", "zero"}, "n");
+    m.Node("Range", {"zero", "n", "one"}, "number").Node("Max", {"number", "one"}, "most");
+    m.Node("Cast", {"most"}, "f", {{"to", 1}}).Node("Unsqueeze", {"f", "axis1"}, "column");
+    m.Node("Add", {"x", "column"}, "y");
+  });
   refused("Cast", [](auto& m) {  // where a row lies in its batch
     m.Node("Shape", {"x"}, "shape").Node("Gather", {"shape", "zero"}, "n");
     m.Node("Range", {"zero", "n", "one"}, "number").Node("Cast", {"number"}, "f", {{"to", 1}});
@@ -322,6 +328,52 @@ TEST(OnnxModelRows, RowsMayBeTakenByTheirOwnPlaces) {
   std::vector<float> logits(6);
   ASSERT_TRUE((*program)->Forward(Batch::Features(x, 2), logits).ok());
   EXPECT_EQ(logits, (std::vector<float>{-2, 0, 0, -1, 0, 0}));
+}
+
+// As PyTorch's exporter writes x[arange(batch), index]: the indices get the shape of their largest.
+TEST(OnnxModelRows, OfNumbersOfRowsTheShapeMayBeAsked) {
+  onnx::TestModel m = Rows();
+  m.Node("ArgMax", {"x"}, "best", {{"axis", 1}, {"keepdims", 0}});
+  m.Node("Shape", {"x"}, "shape").Node("Gather", {"shape", "zero"}, "n");
+  m.Node("Range", {"zero", "n", "one"}, "number");
+  m.Node("Max", {"number", "best"}, "broad").Node("Shape", {"broad"}, "common");
+  for (const std::string name : {"number", "best"}) {
+    m.Node("Expand", {name, "common"}, name + ".all");
+    m.Node("Unsqueeze", {name + ".all", "axis1"}, name + ".column");
+  }
+  m.Node("Concat", {"number.column", "best.column"}, "places", {{"axis", 1}});
+  m.Node("GatherND", {"x", "places"}, "most").Node("Unsqueeze", {"most", "axis1"}, "wide");
+  m.Node("Sub", {"x", "wide"}, "y");
+  const auto signature = MakeSignature(SpecOf(m), Features(2, 2));
+  EXPECT_TRUE(signature.ok()) << signature.status().ToString();
+}
+
+// As newer models of transformers read their attention_mask: [batch, sequence] by [batch, 1] and
+// [sequence].
+TEST(OnnxModelRows, AMaskMayBeReadByItsOwnPlaces) {
+  onnx::TestModel m;
+  m.Input("input_ids", onnx::kInt64Code, {-1, -1})
+      .Input("attention_mask", onnx::kInt64Code, {-1, -1});
+  m.Output("y")
+      .Floats("table", {3, 1}, {1, 10, 100})
+      .Node("Gather", {"table", "input_ids"}, "vectors");
+  m.Integers("zero", {}, {0}).Integers("one", {}, {1}).Integers("axis1", {1}, {1});
+  m.Integers("axis2", {1}, {2}).Node("Shape", {"attention_mask"}, "shape");
+  m.Node("Gather", {"shape", "zero"}, "rows").Node("Gather", {"shape", "one"}, "length");
+  m.Node("Range", {"zero", "rows", "one"}, "row").Node("Unsqueeze", {"row", "axis1"}, "row.wide");
+  m.Node("Range", {"zero", "length", "one"}, "place");
+  m.Node("Max", {"row.wide", "place"}, "broad").Node("Shape", {"broad"}, "common");
+  for (const std::string name : {"row.wide", "place"}) {
+    m.Node("Expand", {name, "common"}, name + ".all");
+    m.Node("Unsqueeze", {name + ".all", "axis2"}, name + ".last");
+  }
+  m.Node("Concat", {"row.wide.last", "place.last"}, "places", {{"axis", 2}});
+  m.Node("GatherND", {"attention_mask", "places"}, "seen");
+  m.Node("Cast", {"seen"}, "weights", {{"to", onnx::kFloatCode}});
+  m.Node("Unsqueeze", {"weights", "axis2"}, "w").Node("Mul", {"vectors", "w"}, "kept");
+  m.Node("ReduceSum", {"kept", "axis1"}, "y", {{"keepdims", 0}});
+  const auto signature = MakeSignature(SpecOf(m), Texts(1, false));
+  EXPECT_TRUE(signature.ok()) << signature.status().ToString();
 }
 
 // A text classifier of `tokens` and a mask of this name and type: the mean of the tokens that the
@@ -416,6 +468,14 @@ TEST(OnnxModelFacts, SayWhatAModelTakes) {
   ASSERT_TRUE(gpt.ok()) << gpt.status().ToString();
   EXPECT_EQ(gpt->data.kind, DataShape::Kind::kTokens);
   EXPECT_TRUE(gpt->data.per_token);
+  EXPECT_EQ(gpt->data.vocabulary, 20);
+  EXPECT_EQ(gpt->data.context, 10);
+  EXPECT_EQ(ExamineOnnx(LoadGolden("bert").model)->data.context, 10);
+  DataShape longer = Texts(0, true);
+  longer.context = 11;
+  const Status status = MakeSignature(LoadGolden("gpt").model, longer).status();
+  EXPECT_NE(status.message().find("context: the model has places for 10 tokens"), std::string::npos)
+      << status.ToString();
   const auto resnet = ExamineOnnx(LoadGolden("resnet").model);
   ASSERT_TRUE(resnet.ok()) << resnet.status().ToString();
   EXPECT_EQ(resnet->data.height, 12);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <set>
@@ -254,6 +255,92 @@ TEST(OnnxOpen, SlicesByTheLengthOfAnotherAxisAreRefused) {
   m.Node("Gather", {"shape", "zero"}, "rows").Node("Unsqueeze", {"rows", "axis0"}, "end");
   m.Node("Slice", {"x", "axis0", "end", "axis"}, "y");
   ExpectRefused(m.RunOpen({2, 3}, {1, 2, 3, 4, 5, 6}).status(), "slice of an open axis");
+}
+
+// x [batch, sequence, 4], its shape, and constants to take parts of it.
+TestModel WithLeadingAxes() {
+  TestModel m;
+  m.Input("x", kFloatCode, {-1, -1, 4}).Output("y").Node("Shape", {"x"}, "shape");
+  m.Integers("0", {1}, {0}).Integers("1", {1}, {1}).Integers("2", {1}, {2}).Integers("4", {1}, {4});
+  m.Integers("-1", {1}, {-1}).Integers("3", {1}, {3}).Integers("split", {4}, {0, 0, 2, 2});
+  m.Floats("w", {4, 2}, {1, 2, -3, 4, 5, -6, 7, 8}).Floats("b", {2}, {0.5, -0.5});
+  return m;
+}
+std::vector<double> Numbers(int count) {
+  std::vector<double> numbers;
+  for (int i = 0; i < count; ++i) numbers.push_back(i * 7 % 11 - 5);
+  return numbers;
+}
+
+// The batch and the heads are one axis while keys are turned, as PyTorch's exporter writes
+// scaled_dot_product_attention.
+TEST(OnnxOpen, LeadingAxesMayBeJoinedWhileOthersAreTransposed) {
+  TestModel joined = WithLeadingAxes(), plain = WithLeadingAxes();
+  for (TestModel* m : {&joined, &plain}) {
+    m->Node("Reshape", {"x", "split"}, "heads");
+    m->Node("Transpose", {"heads"}, "k").List("perm", {0, 2, 1, 3});
+  }
+  joined.Node("Shape", {"k"}, "all").Node("Slice", {"all", "0", "2"}, "leading");
+  joined.Node("Slice", {"all", "2", "3"}, "length").Node("Slice", {"all", "3", "4"}, "size");
+  joined.Node("Concat", {"-1", "length", "size"}, "flat", {{"axis", 0}});
+  joined.Node("Reshape", {"k", "flat"}, "f").Node("Transpose", {"f"}, "ft").List("perm", {0, 2, 1});
+  joined.Node("Concat", {"leading", "size", "length"}, "turned", {{"axis", 0}});
+  joined.Node("Reshape", {"ft", "turned"}, "kt");
+  plain.Node("Transpose", {"k"}, "kt").List("perm", {0, 1, 3, 2});
+  for (TestModel* m : {&joined, &plain}) m->Node("MatMul", {"k", "kt"}, "y");
+  const auto wanted = plain.RunOpen({2, 3, 4}, Numbers(24));
+  ASSERT_TRUE(wanted.ok()) << wanted.status().ToString();
+  ExpectValues(joined.RunOpen({2, 3, 4}, Numbers(24)), {wanted->begin(), wanted->end()});
+}
+
+// As GPT-2 of transformers multiplies: all tokens of all texts are rows.
+TEST(OnnxOpen, LeadingAxesMayBeJoinedForAProduct) {
+  TestModel plain = WithLeadingAxes();
+  plain.Node("MatMul", {"x", "w"}, "p").Node("Add", {"p", "b"}, "y");
+  const auto wanted = plain.RunOpen({2, 3, 4}, Numbers(24));
+  ASSERT_TRUE(wanted.ok()) << wanted.status().ToString();
+  for (const bool gemm : {false, true}) {
+    TestModel m = WithLeadingAxes();
+    m.Integers("rows", {2}, {-1, 4}).Node("Reshape", {"x", "rows"}, "flat");
+    if (gemm) m.Node("Gemm", {"flat", "w", "b"}, "p");
+    if (!gemm) m.Node("MatMul", {"flat", "w"}, "product").Node("Add", {"b", "product"}, "p");
+    m.Node("Slice", {"shape", "0", "2"}, "leading");
+    m.Node("Concat", {"leading", "2"}, "wide", {{"axis", 0}}).Node("Reshape", {"p", "wide"}, "y");
+    ExpectValues(m.RunOpen({2, 3, 4}, Numbers(24)), {wanted->begin(), wanted->end()});
+  }
+}
+
+TEST(OnnxOpen, JoinedAxesAreRefusedWhereTheyWouldBeOne) {
+  const auto refused = [](auto&& add) {
+    TestModel m = WithLeadingAxes();
+    m.Integers("rows", {2}, {-1, 4}).Node("Reshape", {"x", "rows"}, "flat");
+    add(m);
+    ExpectRefused(m.RunOpen({2, 3, 4}, Numbers(24)).status(), "merging the open extents");
+  };
+  refused([](auto& m) { m.Node("Identity", {"flat"}, "y"); });
+  refused([](auto& m) { m.Node("Softmax", {"flat"}, "y"); });
+  refused([](auto& m) { m.Node("Transpose", {"flat"}, "y").List("perm", {1, 0}); });
+  refused([](auto& m) { m.Node("Add", {"flat", "flat"}, "y"); });
+  refused([](auto& m) { m.Node("MatMul", {"flat", "w"}, "y"); });
+  refused([](auto& m) { m.Node("Gemm", {"flat", "flat"}, "y", {{"transA", 1}}); });
+}
+
+// PyTorch's exporter names the activations of an RNN, also where they are the usual ones.
+TEST(OnnxOpen, RecurrentActivationsMayBeNamed) {
+  const auto run = [](std::vector<std::string> names) {
+    TestModel m;
+    m.Input("x", kFloatCode, {-1, 1}).Output("y").Integers("shape", {3}, {1, -1, 1});
+    m.Node("Reshape", {"x", "shape"}, "steps");
+    m.Floats("w", {1, 1, 1}, {1}).Floats("r", {1, 1, 1}, {1});
+    m.Node("RNN", {"steps", "w", "r"}, "y", {{"hidden_size", 1}});
+    auto* attribute = m.graph().mutable_node(1)->add_attribute();
+    attribute->set_name("activations");
+    attribute->set_type(8);  // STRINGS
+    for (const std::string& name : names) attribute->add_strings(name);
+    return m.RunOpen({2, 1}, {0, 1});
+  };
+  ExpectValues(run({"Tanh"}), {0, std::tanh(1.0)});
+  ExpectRefused(run({"Relu"}).status(), "activations other than the default ones");
 }
 
 // [1, 1, 2, 2] as [1, 1, 4, 4], and so for each picture of a batch.
