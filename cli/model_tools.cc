@@ -15,10 +15,10 @@ api::ModelTools MakeModelTools() {
   tools.import_onnx = [](storage::ObjectStore& objects, std::string_view bytes,
                          const std::filesystem::path& folder, const std::filesystem::path& but_not,
                          const api::ModelNames& names) -> Result<api::ImportedModel> {
-    LEPTON_ASSIGN_OR_RETURN(
-        worker::StoredOnnx stored,
-        worker::ImportOnnx(objects, bytes, {folder, but_not},
-                           {names.features, names.classes, names.label, names.loss, names.weak}));
+    LEPTON_ASSIGN_OR_RETURN(worker::StoredOnnx stored,
+                            worker::ImportOnnx(objects, bytes, {folder, but_not},
+                                               {names.features, names.classes, names.label,
+                                                names.loss, names.weak, names.trains}));
     return api::ImportedModel{std::move(stored.manifest), std::move(stored.objects)};
   };
   const auto imported = [](Result<worker::StoredFolder> stored) -> Result<api::ImportedModel> {

@@ -118,6 +118,7 @@ Result<NamedManifest> ImportModelFile(storage::ObjectStore& objects, const Input
                                            limits.max_import_bytes));
   ModelNames names;
   names.weak = true;
+  names.trains = spec.kind != spec::JobKind::kEvaluate && spec.kind != spec::JobKind::kBatch;
   names.label = spec.dataset.label;
   names.loss = spec.kind == spec::JobKind::kEvaluate ? "" : spec.loss;
   // Pictures that are only asked may be in any folders.

@@ -24,7 +24,8 @@ struct ModelNames {
   std::vector<std::string> classes;
   std::string label;
   std::string loss;
-  bool weak = false;  // they count only where the file says nothing
+  bool weak = false;    // they count only where the file says nothing
+  bool trains = false;  // the job trains on from it: a model that cannot is refused
 };
 struct ImportedModel {
   storage::Digest manifest;

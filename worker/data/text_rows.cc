@@ -8,8 +8,6 @@
 namespace lepton::worker {
 namespace {
 
-constexpr float kPaddingBias = -1e9f;  // of attention to padding
-
 // The rows of a micro-batch of texts, with everything behind a text's end.
 class TextFiller {
  public:

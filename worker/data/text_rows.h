@@ -50,6 +50,7 @@ class TextRows final : public Examples {
 };
 
 // Texts that are not of a dataset, as a model takes them. `types` may be empty.
+inline constexpr float kPaddingBias = -1e9f;  // of attention to padding
 struct TokenText {
   std::vector<int32_t> ids, types;
 };

@@ -8,6 +8,7 @@
 #include "runtime/formats/safetensors/safetensors.h"
 #include "runtime/nn/forward_program.h"
 #include "runtime/nn/onnx_model.h"
+#include "worker/models/onnx_probe.h"
 
 namespace lepton::worker {
 namespace {
@@ -214,6 +215,9 @@ Result<StoredOnnx> ImportOnnx(storage::ObjectStore& objects, std::string_view by
   model.arch = "onnx";
   model.onnx_graph = std::make_shared<const std::string>(apart.graph);
   LEPTON_ASSIGN_OR_RETURN(const nn::OnnxFacts facts, nn::ExamineOnnx(model));
+  if (names.trains && !facts.trains) {
+    return FailedPrecondition("model.onnx: cannot be trained: " + facts.reason);
+  }
   StoredOnnx stored;
   storage::ModelManifest& manifest = stored.content;
   manifest.model_spec_json = ModelSpecToText(model);
@@ -230,6 +234,14 @@ Result<StoredOnnx> ImportOnnx(storage::ObjectStore& objects, std::string_view by
          weight.tensor.type.shape.extents(),
          {static_cast<const char*>(weight.tensor.data.data()), weight.tensor.type.bytes()}});
     manifest.parameters += weight.tensor.type.shape.elements();
+  }
+  if (facts.kind == nn::DataShape::Kind::kTokens) {
+    nn::SourceTensors weights;
+    for (const onnx::NamedTensor& weight : apart.weights) {
+      weights[weight.name] = {DType::kF32, weight.tensor.type.shape.extents(),
+                              weight.tensor.data.data()};
+    }
+    LEPTON_RETURN_IF_ERROR(ProbeTexts(model, facts.data, weights));
   }
   LEPTON_ASSIGN_OR_RETURN(const std::string file,
                           safetensors::Serialize(views, {{"format", "lepton"}}));

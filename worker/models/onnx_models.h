@@ -19,8 +19,9 @@ struct OnnxNames {
   std::vector<std::string> features;
   std::vector<std::string> classes;
   std::string label;
-  std::string loss;   // default: cross_entropy of several outputs, mse of one
-  bool weak = false;  // the metadata comes first
+  std::string loss;     // default: cross_entropy of several outputs, mse of one
+  bool weak = false;    // the metadata comes first
+  bool trains = false;  // a model that cannot be trained is refused (kFailedPrecondition)
 };
 
 struct StoredOnnx {

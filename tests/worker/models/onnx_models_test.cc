@@ -206,6 +206,82 @@ TEST_F(OnnxModelsTest, AnOutputPerTokenIsALanguageModelsOnlyIfItHasOneNumberPerT
   }
 }
 
+// A classifier of `input_ids` whose [batch, sequence, 2] `vectors` are made one by what `add` adds,
+// from "vectors" to "y".
+template <typename Add>
+std::string TextModel(Add&& add) {
+  onnx::TestModel m;
+  m.Input("input_ids", onnx::kInt64Code, {-1, -1}).Output("y");
+  m.Floats("table", {4, 2}, {0, 0, 1, -2, 3, -4, 5, -6}).Integers("axis1", {1}, {1});
+  m.Integers("last", {}, {-1}).Integers("first", {}, {0});
+  m.Node("Gather", {"table", "input_ids"}, "vectors");
+  add(m);
+  return m.proto.SerializeAsString();
+}
+
+TEST_F(OnnxModelsTest, TextsWhosePaddingIsPartOfTheAnswerAreRefused) {
+  const auto refusal = [&](auto&& add) {
+    return ImportOnnx(*objects_, TextModel(add), {}).status().ToString();
+  };
+  const auto padding = HasSubstr("its answer depends on the padding behind a text");
+  EXPECT_THAT(refusal([](auto& m) {
+                m.Node("ReduceMean", {"vectors"}, "y", {{"keepdims", 0}}).List("axes", {1});
+              }),
+              padding);
+  EXPECT_THAT(refusal([](auto& m) {
+                m.Node("ReduceMax", {"vectors"}, "y", {{"keepdims", 0}}).List("axes", {1});
+              }),
+              padding);
+  EXPECT_THAT(refusal([](auto& m) {
+                m.Node("Gather", {"vectors", "last"}, "y", {{"axis", 1}});
+              }),
+              padding);
+  // The first token's answer is its own; so is a sum to which padding adds nothing.
+  EXPECT_EQ(refusal([](auto& m) {
+              m.Node("Gather", {"vectors", "first"}, "y", {{"axis", 1}});
+            }),
+            "OK");
+  EXPECT_EQ(refusal([](auto& m) {
+              m.Node("ReduceSum", {"vectors", "axis1"}, "y", {{"keepdims", 0}});
+            }),
+            "OK");
+}
+
+TEST_F(OnnxModelsTest, AMaskedLanguageModelIsNoLanguageModel) {
+  const auto refusal = ImportOnnx(*objects_, TextModel([](auto& m) {
+                         m.Floats("w", {2, 4}, {1, 2, 3, 4, 5, 6, 7, 8});
+                         m.Node("ReduceSum", {"vectors", "axis1"}, "all");
+                         m.Node("Add", {"vectors", "all"}, "seen");
+                         m.Node("MatMul", {"seen", "w"}, "y");
+                       }),
+                                  {})
+                           .status()
+                           .message();
+  EXPECT_THAT(refusal, HasSubstr("depends on the tokens behind it"));
+}
+
+TEST_F(OnnxModelsTest, TextModelsOfGoldensAreTaken) {
+  for (const std::string name : {"bert", "bert_opset17", "gpt"}) {
+    const auto bytes = ReadFile(std::filesystem::path(LEPTON_SOURCE_DIR) / "tests/golden/onnx" /
+                                name / "model.onnx");
+    const auto stored = ImportOnnx(*objects_, *bytes, {});
+    ASSERT_TRUE(stored.ok()) << name << ": " << stored.status().ToString();
+    EXPECT_EQ(stored->content.input.context, 10) << name;
+    EXPECT_EQ(stored->content.input.vocabulary, 20) << name;
+  }
+}
+
+TEST_F(OnnxModelsTest, AModelThatCannotBeTrainedIsRefusedWhereItIsToBe) {
+  onnx::TestModel m;
+  m.Input("x", onnx::kFloatCode, {-1, 2}).Output("y").Floats("w", {2, 3}, {1, 2, 3, 4, 5, 6});
+  m.Node("MatMul", {"x", "w"}, "h").Node("ReduceMax", {"h"}, "y").List("axes", {1});
+  const std::string bytes = m.proto.SerializeAsString();
+  EXPECT_TRUE(ImportOnnx(*objects_, bytes, {}).ok());
+  const Status status = ImportOnnx(*objects_, bytes, {}, {.trains = true}).status();
+  EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("model.onnx: cannot be trained: "));
+}
+
 TEST_F(OnnxModelsTest, DifferencesAndQuotientsByOneNumberStayInTheModel) {
   onnx::TestModel m;
   m.Input("x", onnx::kFloatCode, {-1, 2}).Output("y").Floats("half", {1}, {0.5f});
