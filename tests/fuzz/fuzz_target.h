@@ -19,6 +19,7 @@ std::span<const FuzzTarget> FuzzTargets();
 const FuzzTarget* FindFuzzTarget(std::string_view name);  // null when unknown
 
 void FuzzOnnxModel(std::string_view bytes);
+void FuzzOnnxParts(std::string_view bytes);
 void FuzzOnnxTensor(std::string_view bytes);
 void FuzzModelArchive(std::string_view bytes);
 void FuzzModelFolder(std::string_view bytes);

@@ -3,8 +3,10 @@
 
     make_seeds.py [FOLDER]      default: seeds beside this file
 
-Deterministic, with Python's standard library alone; ONNX models are those of tests/golden/onnx.
+Deterministic, with Python's standard library alone; ONNX models are those of tests/golden/onnx,
+JPEGs those of tests/golden/image.
 """
+import base64
 import io
 import json
 import pathlib
@@ -250,7 +252,10 @@ def main():
         "image": {"grey": png(3, 2, 0, 8, [b"\1\2\3", b"\4\5\6"]),
                   "colour": png(2, 1, 2, 8, [b"\1\2\3\4\5\6"]),
                   "alpha": png(1, 1, 6, 8, [b"\1\2\3\4"]),
-                  "bits": png(8, 1, 0, 1, [b"\xaa"])},
+                  "bits": png(8, 1, 0, 1, [b"\xaa"]),
+                  **{case["name"].removesuffix(".jpg") + "_jpeg": base64.b64decode(case["file"])
+                     for case in json.loads((ROOT / "tests/golden/image/cases.json").read_text())
+                     if case["name"].endswith(".jpg")}},
     }
     for target, inputs in seeds.items():
         (folder / target).mkdir(parents=True, exist_ok=True)
@@ -260,6 +265,10 @@ def main():
     for name in ("mlp", "bert", "gpt"):
         source = ROOT / "tests/golden/onnx" / name / "model.onnx"
         (folder / "onnx_model" / ("exported_" + name)).write_bytes(source.read_bytes())
+    (folder / "onnx_parts").mkdir(exist_ok=True)
+    for name in ("mlp", "resnet", "gpt"):
+        source = ROOT / "tests/golden/onnx" / name / "model.onnx"
+        (folder / "onnx_parts" / name).write_bytes(source.read_bytes())
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 #include "runtime/formats/huggingface/preprocessor.h"
 #include "runtime/formats/image/image.h"
 #include "runtime/formats/onnx/import.h"
+#include "runtime/formats/onnx/model_file.h"
 #include "runtime/formats/onnx/onnx.pb.h"
 #include "runtime/formats/safetensors/safetensors.h"
 #include "runtime/formats/tokenizer/chat_template.h"
@@ -43,6 +44,43 @@ void FuzzOnnxModel(std::string_view bytes) {
     auto model = onnx::Import(proto, {}, options);
     if (model.ok()) RunImported(*model);
   }
+}
+
+// As `lepton model add` and the coordinator do: taken apart, put into a graph with its batch open,
+// and put together again.
+void FuzzOnnxParts(std::string_view bytes) {
+  const auto apart = onnx::TakeApart(bytes, {}, kSmall);
+  if (!apart.ok()) return;
+  std::map<std::string, TensorView> weights;
+  for (const onnx::NamedTensor& weight : apart->weights) {
+    weights[weight.name] = {const_cast<void*>(weight.tensor.data.data()), weight.tensor.type};
+  }
+  onnx::PutTogetherOptions options;
+  options.normalize = apart->normalize;
+  options.metadata = apart->metadata;
+  (void)onnx::PutTogether(apart->graph, weights, options);
+  onnx_proto::ModelProto proto;
+  if (!onnx::ParseModel(apart->graph, &proto).ok()) return;
+  graph::Graph graph(onnx::ImportOps());
+  onnx::Embedding embedding;
+  embedding.graph = &graph;
+  for (const auto& info : proto.graph().input()) {
+    const auto dtype = onnx::DTypeFromCode(info.type().tensor_type().elem_type());
+    if (!dtype.ok()) return;
+    std::vector<int64_t> extents;
+    for (const auto& dim : info.type().tensor_type().shape().dim()) {
+      extents.push_back(extents.empty()       ? Shape::kBatch
+                        : dim.dim_value() > 0 ? std::min<int64_t>(dim.dim_value(), 1 << 16)
+                                              : Shape::kSequence);
+    }
+    embedding.inputs[info.name()] = graph.AddInput(info.name(), {*dtype, Shape(extents)});
+  }
+  embedding.parameter = [&](const std::string& name, const TensorType& type) {
+    return graph.AddParameter(name, type);
+  };
+  onnx::ImportOptions limited;
+  limited.limits = kSmall;
+  (void)onnx::ImportInto(proto, embedding, limited);
 }
 
 void FuzzOnnxTensor(std::string_view bytes) {

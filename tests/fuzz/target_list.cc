@@ -7,6 +7,7 @@ namespace {
 
 constexpr FuzzTarget kTargets[] = {
     {"onnx_model", FuzzOnnxModel, 1 << 16},
+    {"onnx_parts", FuzzOnnxParts, 1 << 16},
     {"onnx_tensor", FuzzOnnxTensor},
     {"model_archive", FuzzModelArchive},
     {"model_folder", FuzzModelFolder},
