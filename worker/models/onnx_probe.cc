@@ -86,8 +86,7 @@ Status ProbeTexts(const spec::ModelSpec& model, const nn::DataShape& data,
   texts[1].assign(texts[0].begin(), texts[0].begin() + few);
 
   LEPTON_ASSIGN_OR_RETURN(const nn::Signature signature, nn::MakeSignature(model, data));
-  LEPTON_ASSIGN_OR_RETURN(const auto program,
-                          nn::InferenceProgram::Build(signature, model, "f32"));
+  LEPTON_ASSIGN_OR_RETURN(const auto program, nn::InferenceProgram::Build(signature, model, "f32"));
   LEPTON_ASSIGN_OR_RETURN(const nn::WeightPointers pointers,
                           nn::WeightPointers::Make(weights, program->parameters()));
   LEPTON_RETURN_IF_ERROR(program->Bind(pointers.pointers()));

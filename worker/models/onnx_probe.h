@@ -1,5 +1,5 @@
-// Whether a model of texts that came as ONNX can be asked as jobs ask: texts are padded behind their
-// end to a few lengths, and a language model's answer is what follows each token.
+// Whether a model of texts that came as ONNX can be asked as jobs ask: texts are padded behind
+// their end to a few lengths, and a language model's answer is what follows each token.
 #pragma once
 
 #include "runtime/nn/model_list.h"
@@ -8,8 +8,8 @@
 namespace lepton::worker {
 
 // Asks the model for two texts, padded and not. kFailedPrecondition: the padding is part of an
-// answer, or a language model sees the tokens that it is to tell. `data`: as the model's examination
-// found it, of kind kTokens.
+// answer, or a language model sees the tokens that it is to tell. `data`: as the model's
+// examination found it, of kind kTokens.
 Status ProbeTexts(const spec::ModelSpec& model, const nn::DataShape& data,
                   const nn::SourceTensors& weights);
 

@@ -137,6 +137,50 @@ class Gpt(nn.Module):
         return self.head(self.norm(x))
 
 
+class RowProduct(nn.Module):
+    """The Conv1D of transformers' GPT-2: all tokens of all texts are rows."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(0.2 * torch.randn(inputs, outputs))
+        self.bias = nn.Parameter(0.2 * torch.randn(outputs))
+
+    def forward(self, x):
+        y = torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight)
+        return y.view(x.size()[:-1] + (self.bias.size(0),))
+
+
+class Gpt2(nn.Module):
+    """Products as GPT-2 of transformers has them, and attention in the steps that newer exporters
+    write for scaled_dot_product_attention: the batch and the heads are one axis while keys turn."""
+
+    def __init__(self, vocabulary, width, heads, context):
+        super().__init__()
+        self.heads = heads
+        self.word, self.position = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.output = RowProduct(width, 3 * width), RowProduct(width, width)
+        self.up, self.down = RowProduct(width, 4 * width), RowProduct(4 * width, width)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+        causal = torch.tril(torch.ones(context, context, dtype=torch.bool))
+        self.register_buffer("causal", causal.view(1, 1, context, context))
+
+    def forward(self, input_ids):
+        batch, length = input_ids.shape
+        x = self.word(input_ids) + self.position(torch.arange(0, length, dtype=torch.long)[None])
+        q, k, v = (part.view(batch, length, self.heads, -1).transpose(1, 2)
+                   for part in self.qkv(self.norm1(x)).split(x.size(-1), 2))
+        turned = k.reshape(-1, k.size(-2), k.size(-1)).transpose(1, 2)
+        turned = turned.reshape(k.size()[:-2] + (k.size(-1), k.size(-2)))
+        scale = math.sqrt(1 / math.sqrt(k.size(-1)))
+        scores = (q * scale) @ (turned * scale)
+        scores = scores.masked_fill(self.causal[:, :, :length, :length] == 0, float("-inf"))
+        mixed = (torch.softmax(scores, -1) @ v).transpose(1, 2).contiguous()
+        x = x + self.output(mixed.view(batch, length, -1))
+        x = x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
+        return self.head(self.norm(x))
+
+
 class Library(nn.Module):
     """The library's own encoder layer, whose exported form merges the batch with the heads."""
 
@@ -199,6 +243,8 @@ def main():
     save(folder, "library_encoder", Library(), (torch.randn(2, 4, 16),), ["x"],
          {"x": both, "logits": batch})
     save(folder, "fixed_batch", mlp(4, 6, 2), (torch.randn(1, 4),), ["x"], {})
+    save(folder, "gpt2", Gpt2(20, 8, 2, 10), (ids,), ["input_ids"],
+         {"input_ids": both, "logits": both}, 17)
 
 
 if __name__ == "__main__":

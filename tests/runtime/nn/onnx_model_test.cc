@@ -203,7 +203,7 @@ INSTANTIATE_TEST_SUITE_P(All, OnnxModel,
                          testing::Values(Case{"mlp", Features(5, 3)}, Case{"resnet", Images(12, 3)},
                                          Case{"bert", Texts(3, false)},
                                          Case{"bert_opset17", Texts(3, false)},
-                                         Case{"gpt", Texts(0, true)},
+                                         Case{"gpt", Texts(0, true)}, Case{"gpt2", Texts(0, true)},
                                          Case{"fixed_batch", Features(4, 2)}),
                          [](const auto& info) { return info.param.name; });
 

@@ -261,7 +261,7 @@ TEST_F(OnnxModelsTest, AMaskedLanguageModelIsNoLanguageModel) {
 }
 
 TEST_F(OnnxModelsTest, TextModelsOfGoldensAreTaken) {
-  for (const std::string name : {"bert", "bert_opset17", "gpt"}) {
+  for (const std::string name : {"bert", "bert_opset17", "gpt", "gpt2"}) {
     const auto bytes = ReadFile(std::filesystem::path(LEPTON_SOURCE_DIR) / "tests/golden/onnx" /
                                 name / "model.onnx");
     const auto stored = ImportOnnx(*objects_, *bytes, {});
