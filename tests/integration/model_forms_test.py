@@ -45,6 +45,8 @@ class ModelForms(ClusterTest):
     def spec(self, kind, case, model, **fields):
         data, wanted, _, loss = CASES[case]
         dataset = {"uri": f"file://{self.folder / data}", **wanted}
+        if "hf" in model:
+            dataset.pop("tokenizer", None)  # folders have their own
         spec = {"kind": kind, "name": "job", "dataset": dataset, "model": model, **fields}
         if kind == "train":
             spec.update(optimizer={"name": "adamw", "lr": 0.003}, batch_size=16)
