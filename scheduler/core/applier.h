@@ -70,7 +70,8 @@ class Applier {
   void ShowShards(Job& job, Gang& gang);
   void KeepRecovery(Job& job, Recovery recovery);
   // apply_restarts.cc
-  void NoteFailure(const Gang& gang, const wire::TaskFinished& finished, int64_t wall_ms);
+  void NoteFailure(const Gang& gang, const Task& task, const wire::TaskFinished& finished,
+                   int64_t wall_ms);
   void OpenRestart(Job& job, const JobMoved& moved);
   Recovery* RestartOf(const Gang& gang);  // under way; else null
   void CloseRestart(const Gang& gang, uint64_t step);

@@ -81,6 +81,10 @@ Status Applier::Ended(const GangEnded& ended) {
   if (Job* job = FindJob(gang->job_id()); job != nullptr) {
     *job->mutable_last_tasks() = gang->tasks();
     for (Task& task : *job->mutable_last_tasks()) task.clear_endpoint();
+    const int64_t fault_ms = gang->recovery().fault_ms();
+    if (fault_ms > 0 && (job->fault_ms() == 0 || fault_ms < job->fault_ms())) {
+      job->set_fault_ms(fault_ms);
+    }
     job->set_last_ranks(
         static_cast<uint32_t>(gang->elastic() ? gang->members_size() : gang->tasks_size()));
   }
@@ -126,13 +130,14 @@ Status Applier::Reported(const wire::TaskReport& report) {
     case wire::TaskReport::kCheckpointSlice:
       OnCheckpointSlice(*gang, report.checkpoint_slice());
       break;
-    case wire::TaskReport::kFinished:
-      NoteFaultTime(*gang, *task,
-                    report.finished().silent_since_ms() > 0 ? report.finished().silent_since_ms()
-                                                            : report.wall_ms());
-      NoteFailure(*gang, report.finished(), report.wall_ms());
+    case wire::TaskReport::kFinished: {
+      const int64_t silent = report.finished().silent_since_ms();
+      const int64_t failed_ms = silent > 0 ? silent : report.wall_ms();
+      NoteFaultTime(*gang, *task, failed_ms);
+      NoteFailure(*gang, *task, report.finished(), failed_ms);
       OnFinished(*gang, *task, report.finished());
       break;
+    }
     case wire::TaskReport::kRecovered:
       OnRecovered(*gang, report.recovered());
       break;

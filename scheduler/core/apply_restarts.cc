@@ -18,16 +18,27 @@ double Between(int64_t from, int64_t to) {
 }  // namespace
 
 // The end of a process that failed. What follows from it, in place or anew, begins there.
-void Applier::NoteFailure(const Gang& gang, const wire::TaskFinished& finished, int64_t wall_ms) {
+void Applier::NoteFailure(const Gang& gang, const Task& task, const wire::TaskFinished& finished,
+                          int64_t wall_ms) {
   Job* job = FindJob(gang.job_id());
   if (job == nullptr || gang.trial() >= 0 || wall_ms <= 0) return;
+  // Without one that is no member yet, or was refused, all goes on.
+  if (!IsMember(gang, task) || finished.refused()) return;
   if (finished.code() == "OK" || finished.code() == "CANCELLED") return;
   if (job->fault_ms() == 0 || wall_ms < job->fault_ms()) job->set_fault_ms(wall_ms);
 }
 
 // A second fault before the first is over is of the same entry. Trials start again by themselves.
 void Applier::OpenRestart(Job& job, const JobMoved& moved) {
-  if (job.has_restart() || job.trials_size() > 0) return;
+  // A job that has not begun is not restarted.
+  if (job.trials_size() > 0 || job.started_ms() == 0) return;
+  if (job.has_restart()) {
+    // Who blames its peers often tells first: when all have, it is known who was to blame.
+    if (job.restart().agreed_ms() > 0) return;
+    job.mutable_restart()->set_reason_code(moved.reason_code());
+    job.mutable_restart()->set_cause(moved.cause());
+    return;
+  }
   Recovery& open = *job.mutable_restart();
   open.set_restart(true);
   open.set_reason_code(moved.reason_code());

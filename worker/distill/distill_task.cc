@@ -129,6 +129,7 @@ Status RunDistill(TaskContext& context) {
                         .gang = *gang,
                         .teacher_logits = work.teacher_logits(),
                         .first_step = session.first_step,
+                        .first_samples = session.first_samples,
                         .last_step = session.stop_step,
                         .checkpoint_at_end = true,  // a lost baseline need not redo the student
                         .resumed_from = context.start().resume_checkpoint(),

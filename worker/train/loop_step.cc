@@ -177,7 +177,15 @@ Status TrainLoop::Impl::GatherParts() {
 // Each example was used once in each epoch. On all ranks, which see the same sums.
 Status TrainLoop::Impl::CheckSamples() const {
   const auto of_epoch = static_cast<uint64_t>(source_.steps_per_epoch());
-  if (!state_.samples_counted || state_.step % of_epoch != 0) return Status::Ok();
+  if (!state_.samples_counted) return Status::Ok();
+  const uint64_t rows = source_.RowsBefore(state_.step);
+  if (state_.samples.rows != rows) {
+    return Internal(
+        fmt::format("after step {}, {} examples were used; there were {}: this is an "
+                    "error of the program",
+                    state_.step, state_.samples.rows, rows));
+  }
+  if (state_.step % of_epoch != 0) return Status::Ok();
   const uint64_t epochs = state_.step / of_epoch;
   const SampleCount wanted = SampleCount::OfEpochs(epochs, source_.examples().rows());
   if (state_.samples == wanted) return Status::Ok();

@@ -37,10 +37,8 @@ TrainLoop::Impl::Impl(const TrainRun& run, TrainObserver& observer)
   if (run.outer != nullptr) rounds_.emplace(run.program, *run.outer, run.spec);
   joining_.emplace([this] { return StateColumns(); }, JoinPiece());
   state_.step = state_.good_step = run.first_step;
-  // One of another batch size (a search may change it) counted other steps.
   state_.samples = run.first_samples.value_or(SampleCount{});
-  state_.samples_counted =
-      run.first_samples && run.first_samples->rows == source_.RowsBefore(run.first_step);
+  state_.samples_counted = run.first_samples.has_value();
   state_.last_checkpoint = run.resumed_from;
 }
 

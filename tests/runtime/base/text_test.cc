@@ -77,7 +77,7 @@ TEST(Pattern, TheBoundIsThatOfAllPlacesWhereAMatchMayBegin) {
   for (int i = 0; i < 370; ++i) repeats += "|\\X{1024}c";
   const auto begun = std::chrono::steady_clock::now();
   EXPECT_FALSE(Pattern::Compile(repeats + ")")->Found(line).ok());
-  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::milliseconds(400));
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(1));
   // A line of the length that policies see, looked through from each of its characters.
   const auto found = Pattern::Compile("\\S+failed")->Found(std::string(1000, 'a') + " unfailed");
   ASSERT_TRUE(found.ok()) << found.status().ToString();

@@ -183,6 +183,38 @@ TEST_P(DeviceTraining, EqualsTheHosts) {
   EXPECT_TRUE(nn::SameBits(again.logits, on_device.logits));
 }
 
+// As evaluations and teachers use a stored model: nothing is kept that only training needs.
+TEST_P(DeviceTraining, AnEvaluatorMeasuresThereAsOnTheHost) {
+  CudaDevice* const device = DeviceOrNull();
+  if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
+  Subject subject = Subjects()[GetParam()];
+  SCOPED_TRACE(subject.name);
+  const History trained = Train(subject, nullptr, 2);
+  std::vector<double> losses;
+  std::vector<std::vector<float>> answers;
+  for (CudaDevice* const place : {static_cast<CudaDevice*>(nullptr), device}) {
+    TrainingProgram::Options options;
+    options.model = subject.model;
+    options.loss = subject.loss;
+    options.precision = subject.precision;
+    options.optimizer.name = "sgd";
+    options.keeps_optimizer_state = false;
+    options.keeps_gradients = place != nullptr;
+    options.backend = place;
+    const auto program = nn::MustBuild(subject.signature, options);
+    std::copy(trained.weights.begin(), trained.weights.end(), program->weights().begin());
+    const nn::Targets targets{.classes = subject.classes, .values = subject.values};
+    std::vector<float> logits(trained.logits.size());
+    const auto loss = program->Evaluate(subject.batch(subject), targets, logits);
+    ASSERT_TRUE(loss.ok()) << loss.status().ToString();
+    losses.push_back(loss->sum / loss->count);
+    answers.push_back(logits);
+  }
+  const double tolerance = subject.precision == "f32" ? 2e-4 : 3e-2;
+  EXPECT_NEAR(losses[1], losses[0], tolerance * std::abs(losses[0]));
+  EXPECT_LT(RelativeDistance(answers[1], answers[0]), tolerance);
+}
+
 // As predictions use a stored model: weights that stay on the host, and others later.
 TEST_P(DeviceTraining, WhatItTrainedAnswersThereAsOnTheHost) {
   CudaDevice* const device = DeviceOrNull();

@@ -105,6 +105,37 @@ TEST(Recovery, ARestartIsInTheLedgerFromItsFaultToTheNextProgress) {
   EXPECT_EQ(sim.job(id).recoveries(1).total(), 6'000);
 }
 
+TEST(Recovery, ARestartIsBlamedOnWhoIsToBlameOnceAllHaveSaid) {
+  TwoRanks two(2);
+  Sim& sim = two.sim;
+  sim.RunAll(two.id);
+  sim.Progress(two.id + ".a1.r0", 3);
+  sim.Finish(two.id + ".a1.r0", "ABORTED", "rank 1 is gone");
+  sim.Pass(10);
+  wire::TaskReport killed;
+  killed.mutable_finished()->set_code("INTERNAL");
+  killed.mutable_finished()->set_signal(9);
+  killed.set_wall_ms(sim.now);
+  sim.Report(two.id + ".a1.r1", killed);
+  sim.Pass(1'000);
+  sim.RunAll(two.id);
+  sim.Progress(two.id + ".a2.r0", 4);
+  ASSERT_THAT(sim.job(two.id).recoveries(), SizeIs(1));
+  EXPECT_EQ(sim.job(two.id).recoveries(0).reason_code(), "TASK_KILLED");
+  EXPECT_THAT(sim.job(two.id).recoveries(0).cause(), HasSubstr("rank 1"));
+}
+
+TEST(Recovery, AJobThatHasNotBegunIsNotRestarted) {
+  TwoRanks two;
+  Sim& sim = two.sim;
+  sim.Lose("w1");
+  sim.StopAll();
+  sim.Pass(1'000);
+  sim.RunAll(two.id);
+  sim.Progress(two.id + ".a2.r0", 4);
+  EXPECT_THAT(sim.job(two.id).recoveries(), IsEmpty());
+}
+
 TEST(Recovery, TooFewWorkersLeftMeansQueuedWithTheReason) {
   TwoRanks two(2);
   Sim& sim = two.sim;

@@ -86,7 +86,8 @@ TEST_F(TrainLoopTest, AccumulatedPiecesAreTheShardsRowsUnderNumbersOfTheirOwn) {
 TEST_F(TrainLoopTest, AResumedRunGoesOnAtTheExactExample) {
   const auto undisturbed = Run(2, 11);
   for (const uint64_t broken_at : {1, 2, 5, 7}) {
-    const auto before = Run(2, broken_at), after = Run(2, 11, {}, broken_at);
+    const auto before = Run(2, broken_at);
+    const auto after = Run(2, 11, {}, broken_at, before[0].outcome.samples);
     for (int rank = 0; rank < 2; ++rank) {
       std::vector<Call> met = before[rank].program.calls;
       met.insert(met.end(), after[rank].program.calls.begin(), after[rank].program.calls.end());
@@ -138,15 +139,18 @@ TEST_F(TrainLoopTest, AnEpochThatDidNotUseEachExampleOnceIsAnError) {
           << rank.status.ToString();
     }
   }
-  // What came before is not known, or is of batches of another size: nothing is claimed.
-  for (const auto& before :
-       {std::optional<SampleCount>(), std::optional(SampleCount{4 * 16, 99})}) {
-    const auto ranks = Run(2, 12, {}, 4, before);
-    ASSERT_TRUE(ranks[0].status.ok()) << ranks[0].status.ToString();
-    EXPECT_EQ(ranks[0].outcome.samples, std::nullopt);
-    EXPECT_EQ(ranks[0].observer.progress.back().samples, std::nullopt);
-    EXPECT_EQ(ranks[0].observer.samples_of.at(5), std::nullopt);
-  }
+  // One step twice, or none of one, shows with the next.
+  const auto twice = Run(2, 12, {}, 4, SampleCount{once.rows + 8, once.ids});
+  EXPECT_EQ(twice[0].status.code(), StatusCode::kInternal);
+  EXPECT_NE(twice[0].status.message().find("after step 5, 42 examples were used; there were 34"),
+            std::string::npos)
+      << twice[0].status.ToString();
+  // What came before is not known: nothing is claimed.
+  const auto ranks = Run(2, 12, {}, 4, std::nullopt);
+  ASSERT_TRUE(ranks[0].status.ok()) << ranks[0].status.ToString();
+  EXPECT_EQ(ranks[0].outcome.samples, std::nullopt);
+  EXPECT_EQ(ranks[0].observer.progress.back().samples, std::nullopt);
+  EXPECT_EQ(ranks[0].observer.samples_of.at(5), std::nullopt);
 }
 
 TEST_F(TrainLoopTest, AnExampleThatCannotBeReadEndsTheStepThatNeedsIt) {
@@ -286,7 +290,7 @@ TEST_F(TrainLoopTest, AnErrorOfOneRankEndsTheOthersToo) {
 }
 
 TEST_F(TrainLoopTest, ResumesAtTheNextStepWithoutRepeatingCheckpoints) {
-  const auto ranks = Run(1, 12, {}, /*first_step=*/10);
+  const auto ranks = Run(1, 12, {}, /*first_step=*/10, std::nullopt);
   EXPECT_EQ(ranks[0].program.calls.front().step, 10u);
   EXPECT_EQ(ranks[0].program.updates.size(), 2u);
   EXPECT_TRUE(ranks[0].observer.checkpoints.empty());
@@ -318,6 +322,7 @@ TEST_F(TrainLoopTest, TheRankThatIsFurthestRules) {
                             .program = program,
                             .gang = communicator,
                             .first_step = static_cast<uint64_t>(5 * rank),
+                            .first_samples = std::nullopt,
                             .last_step = 20};
       outcomes[rank] = RunTrainLoop(run, observer);
       calls[rank] = program.calls;
