@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <cstring>
 #include <future>
-#include <optional>
+#include <map>
 
 #include "collectives/activity.h"
 #include "collectives/backends/mesh_communicator.h"
@@ -147,7 +147,7 @@ class NcclMesh final : public Mesh {
   std::shared_ptr<Failure> failure_;
   ncclComm_t comm_ = nullptr;
   std::future<void> aborted_;           // valid once it is
-  std::optional<Deadline> last_bytes_;  // of a peer that has left
+  std::map<int, Deadline> last_bytes_;  // of peers that have left
   cudaStream_t stream_ = nullptr;
   char* host_ = nullptr;  // pinned, so that copies never block the host
   char* gpu_ = nullptr;
@@ -215,13 +215,13 @@ Status NcclMesh::Reserve(size_t bytes) {
 }
 
 Status NcclMesh::CheckLeft(std::span<const Transfer> transfers) {
-  const auto gone = std::find_if(transfers.begin(), transfers.end(), [this](const Transfer& t) {
-    return t.bytes > 0 && failure_->HasLeft(t.peer);
-  });
-  if (gone == transfers.end()) return {};
-  if (!last_bytes_) last_bytes_ = Deadline::In(kLastBytes);
-  if (!last_bytes_->Expired()) return {};
-  return Aborted("rank " + std::to_string(gone->peer) + " is gone: it left the group");
+  for (const Transfer& t : transfers) {
+    if (t.bytes == 0 || !failure_->HasLeft(t.peer)) continue;
+    const auto [until, first] = last_bytes_.try_emplace(t.peer, Deadline::In(kLastBytes));
+    if (first || !until->second.Expired()) continue;
+    return Aborted("rank " + std::to_string(t.peer) + " is gone: it left the group");
+  }
+  return {};
 }
 
 Status NcclMesh::CheckFailure(std::span<const Transfer> transfers, Deadline deadline) {

@@ -322,6 +322,16 @@ Result<ValueId> BuildOnnx(ModelBuilder& builder, const Signature& signature,
                       });
 }
 
+Result<int64_t> OnnxContext(const spec::ModelSpec& model) {
+  LEPTON_ASSIGN_OR_RETURN(const ModelProto proto, ParseGraph(model));
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<ModelInput> inputs, InputsOf(proto));
+  DataShape texts;
+  texts.kind = DataShape::Kind::kTokens;
+  LEPTON_ASSIGN_OR_RETURN(const Signature signature, InputSignature(inputs, texts));
+  LEPTON_ASSIGN_OR_RETURN(const auto scratch, Try(proto, signature));
+  return ContextOf(scratch->graph);
+}
+
 Result<OnnxFacts> ExamineOnnx(const spec::ModelSpec& model) {
   LEPTON_ASSIGN_OR_RETURN(const ModelProto proto, ParseGraph(model));
   LEPTON_ASSIGN_OR_RETURN(const std::vector<ModelInput> inputs, InputsOf(proto));
@@ -349,6 +359,13 @@ Result<OnnxFacts> ExamineOnnx(const spec::ModelSpec& model) {
   const Shape& logits = scratch->graph.type(scratch->logits).shape;
   data.outputs = logits.back();
   data.per_token = logits.rank() == 3;
+  for (const graph::Value& value : scratch->graph.values()) {
+    double bytes = static_cast<double>(DTypeSize(value.type.dtype));
+    for (const int64_t extent : value.type.shape.extents()) {
+      bytes *= extent == Shape::kBatch ? 2 : extent == Shape::kSequence ? 32 : extent;
+    }
+    facts.bytes += bytes;
+  }
   const int64_t tokens = TableRows(scratch->graph);
   data.vocabulary = tokens;
   data.context = data.kind == DataShape::Kind::kTokens ? ContextOf(scratch->graph) : 0;

@@ -20,12 +20,17 @@ Result<graph::ValueId> BuildOnnx(ModelBuilder& builder, const Signature& signatu
                                  const spec::ModelSpec& model,
                                  std::span<const graph::ValueId> inputs);
 
+// The most tokens of a text for which a model of texts has places; 0: none are counted. Errors as
+// of OnnxSignature.
+Result<int64_t> OnnxContext(const spec::ModelSpec& model);
+
 // What a model takes and gives, as far as its file says.
 struct OnnxFacts {
   DataShape::Kind kind = DataShape::Kind::kFeatures;
   DataShape data;       // what is known of it; outputs too
   bool trains = false;  // every weight gets a gradient; else `reason` names the op without one
   std::string reason;
+  double bytes = 0;  // of all values together, for two examples, texts of 32 tokens
 };
 Result<OnnxFacts> ExamineOnnx(const spec::ModelSpec& model);
 

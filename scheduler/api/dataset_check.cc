@@ -278,7 +278,9 @@ Status CheckModelFits(std::string_view field, const std::string& name,
     return InvalidArgument(fmt::format("{}: {} takes {}, but the data is {}", field, name,
                                        model.input.kind, facts.input));
   }
-  if (facts.input == "images" && model.feature_names.empty() != facts.features.empty()) {
+  const bool starts = field == "model.from" && spec.kind != spec::JobKind::kEvaluate &&
+                      spec.kind != spec::JobKind::kBatch;
+  if (facts.input == "images" && !starts && model.feature_names.empty() != facts.features.empty()) {
     const storage::ModelInput& in = model.input;
     return InvalidArgument(fmt::format(
         "{}: {} takes pictures of {} x {} x {} {}, but the data is {}", field, name, in.channels,
@@ -297,8 +299,6 @@ Status CheckModelFits(std::string_view field, const std::string& name,
                                        name, Listed(absent)));
   }
   // What learns on may get a head of its own.
-  const bool starts = field == "model.from" && spec.kind != spec::JobKind::kEvaluate &&
-                      spec.kind != spec::JobKind::kBatch;
   if (model.labels_tokens() && !starts) {
     return InvalidArgument(fmt::format(
         "{}: {} gives a class per token, but rows have one answer: train one on it first", field,

@@ -154,9 +154,10 @@ class Writer {
       const uint32_t next =
           ChooseToken(logits, options_.temperature,
                       UniformDraw(options_.seed, numbers_[text.prompt], text.said));
-      LEPTON_RETURN_IF_ERROR(CheckAnswer(logits.subspan(next, 1))
-                                 .WithContext("row " + std::to_string(numbers_[text.prompt])));
-      const bool end = model_.IsEnd(next);
+      const bool number = std::isfinite(logits[next]);
+      LOG_IF(WARNING, !number) << "row " << numbers_[text.prompt]
+                               << ": the text ends, for the model's answer is not a number";
+      const bool end = !number || model_.IsEnd(next);
       if (!end) said_[text.prompt].push_back(next);
       if (end || ++text.said == options_.max_tokens) {
         free_.push_back(text.slot);

@@ -1,5 +1,7 @@
 #include "worker/batch/row_asker.h"
 
+#include <glog/logging.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -23,6 +25,13 @@ constexpr int64_t kTextsToWrite = 256;
 int64_t AskRows(int64_t block_rows, const spec::GenerateSpec& generate) {
   if (generate.max_tokens < 1) return block_rows;
   return (kTextsToWrite + block_rows - 1) / block_rows * block_rows;
+}
+
+// A row that the model says nothing of: an empty label, and no numbers.
+void WithoutAnswer(Prediction& prediction) {
+  prediction.class_index = -1;
+  prediction.label.clear();
+  std::fill(prediction.probabilities.begin(), prediction.probabilities.end(), NAN);
 }
 
 }  // namespace
@@ -83,11 +92,13 @@ Result<std::vector<RowAsker::Answered>> RowAsker::AskTogether(std::span<const in
     if (file_of_) answer.file = file_of_(answer.row);
     if (model_.signature().per_token) continue;
     const auto logits = std::span<const float>(logits_).subspan(i * outputs, outputs);
-    LEPTON_RETURN_IF_ERROR(CheckAnswer(logits).WithContext("row " + std::to_string(answer.row)));
+    const Status said = CheckAnswer(model_.manifest(), logits);
+    LOG_IF(WARNING, !said.ok()) << "row " << answer.row << ": " << said.message();
     if (model_.manifest().loss == "mse") {
       answer.values.assign(logits.begin(), logits.end());
     } else {
       answer.prediction = Decode(model_.manifest(), logits);
+      if (!said.ok()) WithoutAnswer(answer.prediction);
     }
   }
   if (model_.signature().per_token) LEPTON_RETURN_IF_ERROR(AnswerTokens(rows, sums));
@@ -111,14 +122,14 @@ Status RowAsker::AnswerTokens(std::vector<Answered>& rows, TokenSums* sums) {
       }
       const double loss =
           TokenLoss(std::span<const float>(logits_).subspan(at * outputs, outputs), target);
-      if (std::isnan(loss)) {
-        return InvalidArgument("row " + std::to_string(answer.row) +
-                               ": the model's answer is not a number");
-      }
       sum += loss;
       ++answer.tokens;
     }
     answer.loss = answer.tokens > 0 ? sum / static_cast<double>(answer.tokens) : NAN;
+    if (std::isnan(sum)) {  // nor in the figures of all
+      LOG(WARNING) << "row " << answer.row << ": the model's answer is not a number";
+      continue;
+    }
     sums->loss += sum;
     sums->tokens += answer.tokens;
   }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/nn/onnx_model.h"
 #include "worker/data/table_labels.h"
 #include "worker/data/text_encoder.h"
 #include "worker/data/text_rows.h"
@@ -21,6 +22,10 @@ int64_t ChooseContext(const DataRequest& request) {
   }
   if (request.model != nullptr && request.model->transformer.context > 0) {
     return request.model->transformer.context;
+  }
+  if (request.model != nullptr && request.model->onnx_graph != nullptr) {
+    const int64_t places = nn::OnnxContext(*request.model).value_or(0);
+    if (places > 0) return std::min(places, kDefaultContext);
   }
   return kDefaultContext;
 }

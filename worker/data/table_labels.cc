@@ -273,7 +273,8 @@ void GiveLabels(const RowLabels& labels, const std::string& loss, std::span<cons
 
 Result<std::vector<const Column*>> ChooseFeatures(const Table& table, const DataRequest& request) {
   std::vector<const Column*> columns;
-  if (request.like == nullptr) {
+  // A model of pictures that were files has no names.
+  if (request.like == nullptr || request.like->feature_names.empty()) {
     for (const Column& column : table.columns) {
       if (column.name != request.dataset.label) columns.push_back(&column);
     }

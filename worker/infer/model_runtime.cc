@@ -26,14 +26,15 @@ std::vector<float> Softmax(std::span<const float> logits) {
 
 }  // namespace
 
-Status CheckAnswer(std::span<const float> logits) {
-  // Minus infinity is a class that cannot be, if there is another.
-  float top = -std::numeric_limits<float>::infinity();
+Status CheckAnswer(const storage::ModelManifest& manifest, std::span<const float> logits) {
+  // Minus infinity is a class that cannot be, if there is another; of a yes or no both are answers.
+  const bool sure = manifest.loss == "binary_cross_entropy";
+  float top = sure ? 0 : -std::numeric_limits<float>::infinity();
   for (const float logit : logits) {
     if (std::isnan(logit)) return InvalidArgument("the model's answer is not a number");
     top = std::max(top, logit);
   }
-  if (std::isfinite(top)) return Status::Ok();
+  if (sure || std::isfinite(top)) return Status::Ok();
   return InvalidArgument("the model's answer is not finite");
 }
 

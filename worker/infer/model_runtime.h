@@ -38,7 +38,7 @@ Prediction Decode(const storage::ModelManifest& manifest, std::span<const float>
 
 // kInvalidArgument where a row's answer, or what is most likely, is no number: weights that
 // diverged, or data far outside of what the model was made for.
-Status CheckAnswer(std::span<const float> logits);
+Status CheckAnswer(const storage::ModelManifest& manifest, std::span<const float> logits);
 
 // Threads: one caller at a time for Run and Forward, any for the rest. Owns manifest, weights and
 // program.

@@ -153,10 +153,15 @@ Status StoreFiles(storage::ObjectStore& objects, const huggingface::OpenFile& op
     LEPTON_ASSIGN_OR_RETURN(
         const std::string bytes,
         huggingface::ReadSmallFile(open, file, huggingface::kMaxSmallFileBytes));
+    if (manifest.input.kind == "tokens" && file == kTokenizer && bytes == BytesAsTokenizerJson()) {
+      manifest.input.tokenizer = "bytes";  // as it was before it left
+      continue;
+    }
     LEPTON_ASSIGN_OR_RETURN(manifest.files[file], objects.Put(bytes));
   }
-  if (manifest.input.kind == "tokens" && Has(folder, kTokenizer)) {
-    manifest.input.tokenizer = manifest.files[kTokenizer];
+  if (const auto tokenizer = manifest.files.find(kTokenizer);
+      manifest.input.kind == "tokens" && tokenizer != manifest.files.end()) {
+    manifest.input.tokenizer = tokenizer->second;
   }
   for (size_t i = 0; i < folder.shards.size(); ++i) {
     LEPTON_ASSIGN_OR_RETURN(const storage::Digest digest,

@@ -55,7 +55,7 @@ class Prober {
     const auto x = begin(a), y = begin(b);
     const auto finite = [](float number) { return std::isfinite(number); };
     if (!std::all_of(x, x + count, finite)) return true;
-    float largest = 1;
+    float largest = 1e-5f;
     for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(x[i]));
     for (int64_t i = 0; i < count; ++i) {
       if (!(std::abs(x[i] - y[i]) <= 1e-3f * largest)) return false;

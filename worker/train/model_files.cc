@@ -7,6 +7,7 @@
 
 #include "runtime/formats/safetensors/safetensors.h"
 #include "runtime/nn/divided_model.h"
+#include "runtime/nn/onnx_model.h"
 #include "worker/data/prepared_data.h"
 
 namespace lepton::worker {
@@ -80,6 +81,12 @@ Result<StoredModel> LoadModel(const storage::ObjectStore& objects,
       graph != model.manifest.files.end()) {
     LEPTON_ASSIGN_OR_RETURN(std::string text, objects.Get(graph->second));
     model.model.onnx_graph = std::make_shared<const std::string>(std::move(text));
+    // Older versions did not look for the model's places and wrote their own default.
+    int64_t& context = model.manifest.input.context;
+    if (model.manifest.input.kind == "tokens") {
+      LEPTON_ASSIGN_OR_RETURN(const int64_t places, nn::OnnxContext(model.model));
+      if (places > 0) context = context > 0 ? std::min(context, places) : places;
+    }
   }
   LEPTON_RETURN_IF_ERROR(MapWeights(objects, model));
   size_t bytes = 0;

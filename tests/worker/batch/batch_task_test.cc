@@ -309,10 +309,15 @@ TEST(WholeTexts, AreAsManyAsTheirLogitsHaveRoom) {
   EXPECT_EQ(WholeTextsAtOnce(int64_t{1} << 40, int64_t{1} << 30), 1);
 }
 
-TEST_F(BatchTaskTest, AnAnswerThatIsNoNumberIsAnErrorThatNamesItsRow) {
+TEST_F(BatchTaskTest, ARowWithoutAnAnswerHasNone) {
   Train(Import(testing::BlobsCsv(200, 3)), kBlobs);
   start_.set_dataset_manifest(Import("a,b,c\n1,2,3\n1,1e300,-1e300\n"));
-  EXPECT_THAT(Refusal("output: csv"), HasSubstr("row 1: the model's answer is not"));
+  const std::vector<nlohmann::json> rows = JsonLines(Ask("output: {format: jsonl, rows: all}"));
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_NE(rows[0]["label"], "");
+  EXPECT_EQ(rows[1]["label"], "");
+  ASSERT_FALSE(rows[1]["probabilities"].empty());
+  for (const auto& probability : rows[1]["probabilities"]) EXPECT_TRUE(probability.is_null());
 }
 
 TEST_F(BatchTaskTest, WhatAModelCannotDoIsRefused) {

@@ -348,8 +348,9 @@ optimizer: {name: adamw, lr: 0.01}
 batch_size: 16
 steps: 3
 )";
-  tokenizer_ = objects_->Put(testing::TinyTokenizerJson()).value();
-  for (const std::string style : {"gpt2", "llama", "distilbert"}) {
+  const std::string tiny = objects_->Put(testing::TinyTokenizerJson()).value();
+  for (const std::string style : {"gpt2", "llama", "distilbert", "bert"}) {
+    tokenizer_ = style == "bert" ? "bytes" : tiny;
     std::string yaml = kFresh;
     yaml.replace(yaml.find("STYLE"), 5, style);
     const Rank done = Train(yaml, "", ManyTexts());
@@ -359,6 +360,8 @@ steps: 3
     const StoredFolder again = MustImport(folder);
     EXPECT_EQ(again.content.weights_sha256, ModelOf(done).weights_sha256);
     EXPECT_EQ(again.content.classes, ModelOf(done).classes);
+    EXPECT_TRUE(fs::exists(folder / "tokenizer.json")) << style;
+    EXPECT_EQ(again.content.input.tokenizer, tokenizer_) << style;
   }
 }
 

@@ -268,6 +268,12 @@ TEST_F(OnnxModelsTest, TextModelsOfGoldensAreTaken) {
     ASSERT_TRUE(stored.ok()) << name << ": " << stored.status().ToString();
     EXPECT_EQ(stored->content.input.context, 10) << name;
     EXPECT_EQ(stored->content.input.vocabulary, 20) << name;
+    // As an older version stored it, which did not look for the places.
+    storage::ModelManifest older = stored->content;
+    older.input.context = 128;
+    const auto model = LoadedModel::Load(*objects_, objects_->Put(storage::ToText(older)).value());
+    ASSERT_TRUE(model.ok()) << model.status().ToString();
+    EXPECT_EQ((*model)->manifest().input.context, 10);
   }
 }
 
