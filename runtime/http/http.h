@@ -40,10 +40,22 @@ struct Request {
   std::string Header(std::string_view name) const;  // "" if absent
 };
 
+// A body that may be larger than memory: read as it is sent. Threads: one at a time.
+class BodySource {
+ public:
+  virtual ~BodySource() = default;
+  virtual uint64_t size() const = 0;
+  // The next bytes, at most so many, at least one; called until size() have come, on an I/O thread,
+  // which may wait for a disk. After an error the connection breaks off, so that the client sees
+  // that its body is not whole.
+  virtual Result<std::string> Next(size_t max_bytes) = 0;
+};
+
 struct Response {
   int status = 200;
   Headers headers;
   std::string body;
+  std::shared_ptr<BodySource> source;  // of a server: the body, and `body` is empty
 
   static Response Json(int status, std::string body);
   static Response Text(int status, std::string body,

@@ -61,7 +61,9 @@ class Session : public std::enable_shared_from_this<Session> {
   struct Output {
     std::string bytes;
     size_t written = 0;
-    size_t accounted = 0;  // stream bytes to give back when written
+    size_t accounted = 0;                // stream bytes to give back when written
+    std::shared_ptr<BodySource> source;  // more bytes, when these are written
+    uint64_t left = 0;                   // in the source
   };
   using Parser = boost::beast::http::request_parser<GrowingBody>;
 
@@ -81,9 +83,10 @@ class Session : public std::enable_shared_from_this<Session> {
   void Refuse(int status, std::string_view code, std::string_view detail);
   void Refuse(Response response);
   void Respond(Response response);
-  std::string Head(int status, const Headers& headers, std::optional<size_t> content_length,
+  std::string Head(int status, const Headers& headers, std::optional<uint64_t> content_length,
                    bool chunked) const;
   void Enqueue(std::string bytes, size_t accounted = 0);
+  bool Refill(Output& output);
   void WriteNext();
   void OnWritten(ErrorCode error, size_t bytes);
   void EndExchange();

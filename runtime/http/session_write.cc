@@ -44,8 +44,8 @@ void Session::Refuse(Response response) {
   Respond(std::move(response));
 }
 
-std::string Session::Head(int status, const Headers& headers, std::optional<size_t> content_length,
-                          bool chunked) const {
+std::string Session::Head(int status, const Headers& headers,
+                          std::optional<uint64_t> content_length, bool chunked) const {
   std::string head = "HTTP/1.1 " + std::to_string(status) + " ";
   head += ReasonPhrase(status);
   head += "\r\nDate: " + HttpDate() + "\r\n";
@@ -72,10 +72,16 @@ std::string Session::Head(int status, const Headers& headers, std::optional<size
 
 void Session::Respond(Response response) {
   const bool no_body = response.status < 200 || response.status == 204 || response.status == 304;
-  std::string head = Head(response.status, response.headers,
-                          no_body ? std::nullopt : std::optional(response.body.size()), false);
+  const uint64_t size = response.source ? response.source->size() : response.body.size();
+  std::string head =
+      Head(response.status, response.headers, no_body ? std::nullopt : std::optional(size), false);
   if (is_head_ || no_body) {
     response.body.clear();
+    response.source.reset();
+  }
+  if (response.source) {
+    out_.push_back({std::move(head), 0, 0, std::move(response.source), size});
+    return WriteNext();
   }
   if (response.body.size() <= kWriteSlice / 4) {
     Enqueue(std::move(head) + response.body);
@@ -86,8 +92,22 @@ void Session::Respond(Response response) {
 }
 
 void Session::Enqueue(std::string bytes, size_t accounted) {
-  out_.push_back({std::move(bytes), 0, accounted});
+  out_.push_back({std::move(bytes), 0, accounted, nullptr, 0});
   WriteNext();
+}
+
+// The next bytes of the output's source. False where they cannot be had: then it is over.
+bool Session::Refill(Output& output) {
+  Result<std::string> bytes = output.source->Next(std::min<uint64_t>(kWriteSlice, output.left));
+  if (!bytes.ok() || bytes->empty() || bytes->size() > output.left) {
+    LOG(ERROR) << "http: an answer to " << peer_ << " broke off, " << output.left
+               << " bytes short: " << bytes.status().ToString();
+    return false;
+  }
+  output.left -= bytes->size();
+  output.bytes = *std::move(bytes);
+  output.written = 0;
+  return true;
 }
 
 void Session::WriteNext() {
@@ -108,7 +128,9 @@ void Session::OnWritten(ErrorCode error, size_t bytes) {
   if (error) return Close();
   Output& front = out_.front();
   front.written += bytes;
-  if (front.written == front.bytes.size()) {
+  if (front.written == front.bytes.size() && front.left > 0) {
+    if (!Refill(front)) return Close();
+  } else if (front.written == front.bytes.size()) {
     if (front.accounted > 0) {
       if (const auto stream = stream_.lock()) stream->pending_ -= front.accounted;
     }

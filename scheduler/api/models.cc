@@ -65,11 +65,7 @@ Result<http::Response> ReadModelFile(const ApiParts& parts, const std::string& m
     return NotFound(fmt::format("no file {}: this model has {}{}, and {} on demand", file,
                                 storage::kManifestFile, names, kOnnxFile));
   }
-  const storage::Digest& digest = found->second;
-  LEPTON_ASSIGN_OR_RETURN(std::string bytes, parts.objects.Get(digest));
-  http::Response response = http::Response::Text(200, std::move(bytes), "application/octet-stream");
-  response.headers.emplace("ETag", "\"" + digest + "\"");
-  return response;
+  return ObjectResponse(parts.objects, found->second, "application/octet-stream");
 }
 
 // On a pool thread: an ONNX model or the archive of a model folder from the body, or the
@@ -233,12 +229,9 @@ namespace {
 Result<http::Response> ReadJobFile(const ApiParts& parts, const scheduler::JobResult& result,
                                    const std::string& file) {
   if (const auto found = result.files().find(file); found != result.files().end()) {
-    LEPTON_ASSIGN_OR_RETURN(std::string bytes, parts.objects.Get(found->second));
     const bool csv = file.ends_with(".csv");
-    http::Response response =
-        http::Response::Text(200, std::move(bytes), csv ? "text/csv" : "application/octet-stream");
-    response.headers.emplace("ETag", "\"" + found->second + "\"");
-    return response;
+    return ObjectResponse(parts.objects, found->second,
+                          csv ? "text/csv" : "application/octet-stream");
   }
   if (!result.model_manifest().empty()) return ReadModelFile(parts, result.model_manifest(), file);
   std::string names;

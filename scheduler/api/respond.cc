@@ -13,6 +13,38 @@ namespace lepton::api {
 
 using nlohmann::json;
 
+namespace {
+
+// So few bytes are verified before the answer begins, so that it can be an error.
+constexpr uint64_t kReadAtOnce = uint64_t{1} << 20;
+
+class ObjectSource final : public http::BodySource {
+ public:
+  explicit ObjectSource(std::unique_ptr<storage::ObjectStore::Reader> reader)
+      : reader_(std::move(reader)) {}
+  uint64_t size() const override { return reader_->size(); }
+  Result<std::string> Next(size_t max_bytes) override { return reader_->Next(max_bytes); }
+
+ private:
+  const std::unique_ptr<storage::ObjectStore::Reader> reader_;
+};
+
+}  // namespace
+
+Result<http::Response> ObjectResponse(const storage::ObjectStore& objects,
+                                      const storage::Digest& digest, std::string_view type) {
+  http::Response response = http::Response::Text(200, "", type);
+  LEPTON_ASSIGN_OR_RETURN(const uint64_t size, objects.Size(digest));
+  if (size <= kReadAtOnce) {
+    LEPTON_ASSIGN_OR_RETURN(response.body, objects.Get(digest));
+  } else {
+    LEPTON_ASSIGN_OR_RETURN(auto reader, objects.Read(digest));
+    response.source = std::make_shared<ObjectSource>(std::move(reader));
+  }
+  response.headers.emplace("ETag", "\"" + digest + "\"");
+  return response;
+}
+
 std::string Dump(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }

@@ -8,6 +8,7 @@
 #include "runtime/base/json.h"
 #include "runtime/base/status.h"
 #include "runtime/http/http.h"
+#include "storage/objects/object_store.h"
 
 namespace lepton::api {
 
@@ -16,6 +17,10 @@ std::string Dump(const nlohmann::json& value);
 void SendJson(const http::ResponderPtr& responder, int status, const nlohmann::json& body);
 void SendProblem(const http::ResponderPtr& responder, const Status& status);
 void SendResult(const http::ResponderPtr& responder, const Result<nlohmann::json>& result);
+
+// 200 with an object's bytes, and its digest as ETag: read as they are sent, unless they are few.
+Result<http::Response> ObjectResponse(const storage::ObjectStore& objects,
+                                      const storage::Digest& digest, std::string_view type);
 
 // A query parameter; each error names it and what is allowed.
 Result<int64_t> QueryInt(const http::Request& request, const std::string& name, int64_t fallback,

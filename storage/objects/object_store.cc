@@ -156,6 +156,46 @@ Status ObjectStore::Quarantine(const Digest& digest) const {
                   (root_ / "corrupt").string());
 }
 
+struct ObjectStore::Reader::State {
+  const ObjectStore& store;
+  const Digest digest;
+  const OpenObject object;
+  uint64_t offset = 0;
+  Sha256 hash;
+
+  State(const ObjectStore& of, Digest name, OpenObject opened)
+      : store(of), digest(std::move(name)), object(std::move(opened)) {}
+};
+
+ObjectStore::Reader::Reader(std::unique_ptr<State> state) : state_(std::move(state)) {}
+ObjectStore::Reader::~Reader() = default;
+
+uint64_t ObjectStore::Reader::size() const {
+  return state_->object.size;
+}
+
+Result<std::string> ObjectStore::Reader::Next(size_t max_bytes) {
+  State& at = *state_;
+  LEPTON_ASSIGN_OR_RETURN(std::string bytes, ReadAt(at.object, at.offset, max_bytes, at.digest));
+  if (bytes.empty() && at.offset < at.object.size) return at.store.Quarantine(at.digest);
+  // Asked for next, while these go on their way.
+  ::posix_fadvise(at.object.fd.get(), static_cast<off_t>(at.offset + bytes.size()),
+                  static_cast<off_t>(2 * max_bytes), POSIX_FADV_WILLNEED);
+  at.hash.Update(bytes);
+  const bool last = !bytes.empty() && at.offset + bytes.size() == at.object.size;
+  at.offset += bytes.size();
+  if (last && at.hash.FinalHex() != at.digest) return at.store.Quarantine(at.digest);
+  return bytes;
+}
+
+Result<std::unique_ptr<ObjectStore::Reader>> ObjectStore::Read(const Digest& digest) const {
+  LEPTON_RETURN_IF_ERROR(CheckDigest(digest));
+  LEPTON_ASSIGN_OR_RETURN(OpenObject object, OpenForRead(PathOf(digest), digest));
+  if (object.size == 0 && Sha256Hex("") != digest) return Quarantine(digest);
+  return std::unique_ptr<Reader>(
+      new Reader(std::make_unique<Reader::State>(*this, digest, std::move(object))));
+}
+
 Result<std::string> ObjectStore::GetRange(const Digest& digest, uint64_t offset,
                                           size_t max_bytes) const {
   LEPTON_RETURN_IF_ERROR(CheckDigest(digest));

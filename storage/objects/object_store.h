@@ -35,6 +35,23 @@ class ObjectStore {
   // The whole object without a copy; the same errors. `verify` reads all of it once: leave it out
   // for large objects, which were verified when they arrived.
   Result<MappedFile> Map(const Digest& digest, bool verify = true) const;
+  // An object from its beginning to its end, in pieces, so that it need not fit into memory. The
+  // last piece comes only if the whole has the digest. Threads: one at a time.
+  class Reader {
+   public:
+    ~Reader();
+    uint64_t size() const;
+    // At most so many bytes, and at least one before the end. kDataLoss as of Get.
+    Result<std::string> Next(size_t max_bytes);
+
+   private:
+    friend class ObjectStore;
+    struct State;
+    explicit Reader(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+  };
+  // kNotFound. The store must outlive the reader.
+  Result<std::unique_ptr<Reader>> Read(const Digest& digest) const;
   // Part of an object, unverified: for transfers, whose receiver verifies the whole. Short or empty
   // at the object's end.
   Result<std::string> GetRange(const Digest& digest, uint64_t offset, size_t max_bytes) const;

@@ -153,6 +153,59 @@ TEST_F(ObjectStoreTest, ACutObjectIsFoundAndReplacedByTheNextPut) {
   EXPECT_EQ(store_->Get(digest).value(), "a whole object");
 }
 
+std::string AllOf(ObjectStore::Reader& reader, size_t piece, Status& status) {
+  std::string all;
+  while (all.size() < reader.size()) {
+    const Result<std::string> bytes = reader.Next(piece);
+    status = bytes.status();
+    if (!status.ok()) break;
+    EXPECT_GT(bytes->size(), 0u);
+    EXPECT_LE(bytes->size(), piece);
+    all += *bytes;
+  }
+  return all;
+}
+
+TEST_F(ObjectStoreTest, AReaderGivesAllOfAnObjectInPieces) {
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{1000}, size_t{1'000'003}}) {
+    std::string bytes(size, '\0');
+    for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(i * 31);
+    const Digest digest = store_->Put(bytes).value();
+    for (const size_t piece : {size_t{1000}, size_t{65536}}) {
+      const auto reader = store_->Read(digest).value();
+      EXPECT_EQ(reader->size(), size);
+      Status status;
+      EXPECT_EQ(AllOf(*reader, piece, status), bytes);
+      EXPECT_THAT(status, IsOk());
+    }
+  }
+  EXPECT_THAT(store_->Read(Sha256Hex("absent")).status(), Fails(StatusCode::kNotFound, ""));
+}
+
+TEST_F(ObjectStoreTest, AReaderKeepsTheLastPieceOfADamagedObject) {
+  const std::string bytes(10'000, 'x');
+  const Digest digest = store_->Put(bytes).value();
+  {
+    std::fstream file(store_->PathOf(digest), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(17);
+    file.put('y');
+  }
+  const auto reader = store_->Read(digest).value();
+  Status status;
+  EXPECT_EQ(AllOf(*reader, 3000, status).size(), 9000u);
+  EXPECT_THAT(status, Fails(StatusCode::kDataLoss, ""));
+  EXPECT_FALSE(store_->Has(digest)) << "it was not moved aside";
+}
+
+TEST_F(ObjectStoreTest, AReaderSaysThatAnObjectWasCutMeanwhile) {
+  const Digest digest = store_->Put(std::string(10'000, 'x')).value();
+  const auto reader = store_->Read(digest).value();
+  fs::resize_file(store_->PathOf(digest), 4000);
+  Status status;
+  EXPECT_LT(AllOf(*reader, 3000, status).size(), 10'000u);
+  EXPECT_THAT(status, Fails(StatusCode::kDataLoss, ""));
+}
+
 TEST_F(ObjectStoreTest, PiecesBecomeVisibleOnlyWhenFinished) {
   const Digest digest = Sha256Hex("one two three");
   auto writer = store_->NewObject().value();

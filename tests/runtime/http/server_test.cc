@@ -72,6 +72,89 @@ TEST(HttpServer, AStreamWhoseClientLeftAsItStartedIsNotOpen) {
   EXPECT_FALSE(stream->open());
 }
 
+// `size` bytes that are made as they are asked for.
+class CountedSource final : public BodySource {
+ public:
+  CountedSource(uint64_t size, uint64_t fails_at) : size_(size), fails_at_(fails_at) {}
+  uint64_t size() const override { return size_; }
+  Result<std::string> Next(size_t max_bytes) override {
+    if (read >= fails_at_) return DataLoss("the disk is gone");
+    const uint64_t bytes = std::min<uint64_t>(max_bytes, size_ - read);
+    std::string piece(bytes, 'x');
+    piece.front() = static_cast<char>('a' + read % 26);
+    read += bytes;
+    return piece;
+  }
+  std::atomic<uint64_t> read{0};
+
+ private:
+  const uint64_t size_, fails_at_;
+};
+
+TEST(HttpServer, ABodyFromASourceIsReadAsItIsSent) {
+  constexpr uint64_t kSize = uint64_t{64} << 20;
+  const auto source = std::make_shared<CountedSource>(kSize, kSize);
+  auto server = StartServer([&](Request request, const ResponderPtr& responder) {
+    Response response;
+    if (request.path == "/large") {
+      response.source = source;
+    } else {
+      response.body = "small";
+    }
+    responder->Send(std::move(response));
+  });
+  Client client = ClientFor(*server);
+  uint64_t got = 0, ahead = 0;
+  const Status status =
+      client.CallStreaming(Get("/large"), Deadline::In(seconds(60)), [&](std::string_view bytes) {
+        got += bytes.size();
+        ahead = std::max(ahead, source->read - got);
+        // A client that stands still is not read for.
+        if (got == bytes.size()) std::this_thread::sleep_for(milliseconds(200));
+        return true;
+      });
+  EXPECT_TRUE(status.ok()) << status.ToString();
+  EXPECT_EQ(got, kSize);
+  EXPECT_LT(ahead, kSize / 4) << "it was read into memory";
+  auto next = client.Call(Get("/small"), Deadline::In(seconds(5)));
+  ASSERT_TRUE(next.ok()) << next.status().ToString();
+  EXPECT_EQ(next->body, "small");
+}
+
+TEST(HttpServer, ASourceThatFailsBreaksTheAnswerOff) {
+  constexpr uint64_t kSize = uint64_t{4} << 20;
+  auto server = StartServer([&](Request request, const ResponderPtr& responder) {
+    Response response;
+    response.source =
+        std::make_shared<CountedSource>(kSize, request.path == "/half" ? kSize / 2 : 0);
+    responder->Send(std::move(response));
+  });
+  for (const char* path : {"/half", "/none"}) {
+    Client client = ClientFor(*server);
+    uint64_t got = 0;
+    const Status status =
+        client.CallStreaming(Get(path), Deadline::In(seconds(20)), [&](std::string_view bytes) {
+          got += bytes.size();
+          return true;
+        });
+    EXPECT_EQ(status.code(), StatusCode::kUnavailable) << status.ToString();
+    EXPECT_LT(got, kSize);
+  }
+}
+
+TEST(HttpServer, AHeadRequestSaysTheSizeOfASource) {
+  const auto source = std::make_shared<CountedSource>(12345678, 12345678);
+  auto server = StartServer([&](Request, const ResponderPtr& responder) {
+    Response response;
+    response.source = source;
+    responder->Send(std::move(response));
+  });
+  RawSocket socket(server->port());
+  socket.Send("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  EXPECT_NE(socket.ReadAll().find("Content-Length: 12345678\r\n"), std::string::npos);
+  EXPECT_EQ(source->read, 0u);
+}
+
 TEST(HttpServer, DecodesTargetsAndHeaders) {
   auto server = StartServer([](Request request, ResponderPtr responder) {
     responder->Send(Response::Text(200, request.path + "|" + request.query["a"] + "|" +
