@@ -135,6 +135,8 @@ Status Applier::Reported(const wire::TaskReport& report) {
       const int64_t failed_ms = silent > 0 ? silent : report.wall_ms();
       NoteFaultTime(*gang, *task, failed_ms);
       NoteFailure(*gang, *task, report.finished(), failed_ms);
+      // An evaluation tells of no progress before its end.
+      if (report.finished().code() == "OK") CloseRestart(*gang, gang->progress().step());
       OnFinished(*gang, *task, report.finished());
       break;
     }

@@ -171,7 +171,7 @@ TEST(HttpLimits, AHandlerMayTakeLongerThanTheReadTimeout) {
 
 TEST(HttpLimits, AClientThatDoesNotReadIsCutOff) {
   ServerOptions options;
-  options.write_timeout = milliseconds(200);
+  options.write_timeout = seconds(1);
   auto server = StartServer(
       [](Request, ResponderPtr responder) {
         responder->Send(Response::Text(200, std::string(size_t{32} << 20, 'x')));

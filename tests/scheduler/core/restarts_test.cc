@@ -88,6 +88,22 @@ TEST(Restarts, ARestartIsBlamedOnWhoIsToBlameOnceAllHaveSaid) {
   EXPECT_THAT(sim.job(two.id).recoveries(0).cause(), HasSubstr("rank 1"));
 }
 
+// What tells of no progress, such as an evaluation, is over the restart when it is done.
+TEST(Restarts, AJobThatEndsWithoutProgressHasItsRestartInTheLedger) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.Finish(id + ".a1.r0", "INTERNAL", "oops");
+  sim.Pass(1'000);
+  sim.RunAll(id);
+  sim.Pass(70);
+  sim.Finish(id + ".a2.r0", "OK", "");
+  ASSERT_THAT(sim.job(id).recoveries(), SizeIs(1));
+  EXPECT_EQ(sim.job(id).recoveries(0).first_commit(), 70);
+  EXPECT_EQ(sim.job(id).recoveries(0).attempt(), 2u);
+}
+
 TEST(Restarts, AJobThatHasNotBegunIsNotRestarted) {
   TwoRanks two;
   Sim& sim = two.sim;
