@@ -76,13 +76,14 @@ Status CheckPart(const JobSpec& spec) {
 }
 
 // What is the whole search's: bound, or read, when it begins.
-constexpr std::array<std::string_view, 24> kNotATrials = {
+constexpr std::array<std::string_view, 26> kNotATrials = {
     "kind",          "name",         "queue",          "priority",
     "deadline",      "restart",      "register",       "labels",
     "resources",     "parallel",     "search",         "checkpoint",
     "dataset.uri",   "dataset.name", "dataset.format", "dataset.token_type",
     "dataset.label", "dataset.text", "dataset.split",  "dataset.tokenizer",
-    "model.from",    "model.onnx",   "model.hf",       "dataset.text_pair"};
+    "model.from",    "model.onnx",   "model.hf",       "dataset.text_pair",
+    "epochs",        "steps"};
 
 // A dimension that is a field's whole: what a value of it names besides.
 Status CheckWhole(const Dimension& dimension) {
@@ -110,6 +111,12 @@ Status CheckDimensions(const JobSpec& spec) {
     for (const std::string_view fixed : kNotATrials) {
       const bool within = dimension.path.starts_with(std::string(fixed) + ".");
       if (dimension.path != fixed && !within) continue;
+      if (fixed == "epochs" || fixed == "steps") {
+        return InvalidArgument(
+            "search.space: " + dimension.path +
+            " is the budget of every trial: give the most that one may have as " + dimension.path +
+            "; algorithm: asha stops those early that are behind");
+      }
       return InvalidArgument("search.space: " + dimension.path +
                              " is the whole search's, and the same for all trials; a dimension is "
                              "a field of the training itself, such as optimizer.lr");

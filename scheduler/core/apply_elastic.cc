@@ -181,7 +181,9 @@ void Applier::NoteFaultTime(Gang& gang, const Task& task, int64_t wall_ms) {
 }
 
 void Applier::OnRecovered(Gang& gang, const wire::TaskRecovered& done) {
-  gang.set_faults_in_row(0);
+  // Behind the last step ranks may meet again and again without getting further.
+  if (done.step() > gang.recovered_step()) gang.set_faults_in_row(0);
+  gang.set_recovered_step(std::max(done.step(), gang.recovered_step()));
   Job* job = FindJob(gang.job_id());
   if (job == nullptr || !gang.has_recovery() || gang.forming() || done.epoch() != gang.epoch()) {
     return;

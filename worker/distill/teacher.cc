@@ -4,9 +4,11 @@
 #include <numeric>
 #include <utility>
 
+#include "runtime/base/progress.h"
 #include "worker/train/evaluation.h"
 
 namespace lepton::worker {
+
 Result<Teacher> Teacher::Load(const storage::ObjectStore& objects, const storage::Digest& manifest,
                               std::unique_ptr<kernels::DeviceBackend> device) {
   LEPTON_ASSIGN_OR_RETURN(StoredModel model, LoadModel(objects, manifest));
@@ -30,6 +32,7 @@ Result<std::vector<float>> Teacher::Logits(const Examples& examples,
   for (int64_t block = 0; block < blocks; ++block) {
     if (block * gang.size() / blocks != gang.rank()) continue;
     const int64_t first = block * block_rows;
+    const progress::Computing computing("block of the teacher's answers", block + 1);
     numbers.resize(std::min(block_rows, examples.rows() - first));
     std::iota(numbers.begin(), numbers.end(), first);
     Status done = examples.Fill(0, numbers, buffer);
@@ -62,12 +65,16 @@ Status Teacher::ShareLogits(const Examples& examples, collectives::Communicator&
     return Status::Ok();
   }
   if (std::find(have.begin(), have.end(), 0) == have.end()) return Status::Ok();
-  // A broadcast that fails leaves a joiner with nothing.
-  std::vector<float> copy(static_cast<size_t>(examples.rows() * program_->signature().outputs));
-  std::vector<float>& into = logits.empty() ? copy : logits;
-  LEPTON_RETURN_IF_ERROR(gang.Broadcast(into.data(), into.size(), collectives::DataType::kFloat32,
-                                        static_cast<int>(source - have.begin()))
-                             .WithContext("the teacher's logits"));
+  // A broadcast that fails leaves anything in a buffer: nobody receives into what it has.
+  const auto root = static_cast<int>(source - have.begin());
+  std::vector<float> copy;
+  if (root != gang.rank()) {
+    copy.resize(static_cast<size_t>(examples.rows() * program_->signature().outputs));
+  }
+  std::vector<float>& into = root == gang.rank() ? logits : copy;
+  LEPTON_RETURN_IF_ERROR(
+      gang.Broadcast(into.data(), into.size(), collectives::DataType::kFloat32, root)
+          .WithContext("the teacher's logits"));
   if (logits.empty()) logits = std::move(copy);
   return Status::Ok();
 }

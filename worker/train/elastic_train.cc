@@ -42,6 +42,11 @@ class ElasticObserver final : public TrainObserver {
   void Diverged(const Divergence& found) override { task_.Diverged(found); }
   void Committed(uint64_t step) override {
     task_.Committed(step);
+    Recovered(step);
+  }
+
+  // Training goes on: behind a step, or what comes behind the last one.
+  void Recovered(uint64_t step) {
     if (!restored_) return;
     wire::TaskRecovered report = *std::exchange(recovered_, std::nullopt);
     report.set_step(step);
@@ -135,6 +140,7 @@ class ElasticTraining {
     has_state_ = true;
     if (gang.rank() == 0 && group.epoch > 1) observer_.Entered(group, bytes);
     LEPTON_ASSIGN_OR_RETURN(const TrainOutcome outcome, loop_->Run());
+    observer_.Recovered(outcome.steps);
     Metrics further;
     if (work_ != nullptr) {
       LEPTON_ASSIGN_OR_RETURN(further, work_->End(gang));

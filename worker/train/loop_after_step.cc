@@ -82,9 +82,16 @@ std::optional<SampleCount> TrainLoop::Impl::SamplesUsed() const {
 }
 
 void TrainLoop::Impl::Report(double train_loss) {
-  if (!leader()) return;
   const MonotonicTime now = RealClock().Now();
-  const double seconds = std::chrono::duration<double>(now - reported_).count();
+  if (leader()) Tell(train_loss, std::chrono::duration<double>(now - reported_).count());
+  // On all ranks: who leads from the next step on tells of what comes behind this one.
+  reported_ = now;
+  reported_samples_ = samples_;
+  state_.report_loss = {};
+}
+
+// `seconds` since the last report.
+void TrainLoop::Impl::Tell(double train_loss, double seconds) {
   TrainProgress progress;
   progress.step = state_.step;
   progress.epoch =
@@ -99,9 +106,6 @@ void TrainLoop::Impl::Report(double train_loss) {
       run_.program.LearningRate(state_.step > 0 ? state_.step - 1 : 0);
   progress.metrics["grad_norm"] = state_.gradient_norm;
   observer_.Progress(progress);
-  reported_ = now;
-  reported_samples_ = samples_;
-  state_.report_loss = {};
 }
 
 }  // namespace lepton::worker

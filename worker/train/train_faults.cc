@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <thread>
 
 #include "runtime/base/clock.h"
@@ -34,8 +35,8 @@ void FlipABit(nn::TrainingProgram& program) {
 
 }  // namespace
 
-TrainFaults TrainFaults::FromEnvironment() {
-  const char* text = std::getenv("LEPTON_TEST_TRAIN_FAULT");
+TrainFaults TrainFaults::FromEnvironment(const char* variable) {
+  const char* text = std::getenv(variable);
   return Parse(text == nullptr ? "" : text);
 }
 
@@ -54,6 +55,7 @@ TrainFaults TrainFaults::Parse(const std::string& text) {
   if (kind == "hang") faults.kind_ = Kind::kHang;
   if (kind == "stall") faults.kind_ = Kind::kStall;
   if (kind == "slow") faults.kind_ = Kind::kSlow;
+  if (kind == "nan") faults.kind_ = Kind::kNan;
   const size_t gate = text.find(':', at);
   if (kind != "gate" || gate == std::string::npos) return faults;
   faults.kind_ = Kind::kGate;
@@ -64,6 +66,7 @@ TrainFaults TrainFaults::Parse(const std::string& text) {
 void TrainFaults::Computed(uint64_t step, nn::TrainingProgram& program) {
   if (step != step_) return;
   if (kind_ == Kind::kFlip) FlipABit(program);
+  if (kind_ == Kind::kNan) program.weights()[0] = std::numeric_limits<float>::quiet_NaN();
   if (kind_ == Kind::kHang) LOG(WARNING) << "test fault: the training thread hangs";
   while (kind_ == Kind::kHang) std::this_thread::sleep_for(kBreath);
   for (Duration slept{}; kind_ == Kind::kSlow && slept < kSlowness; slept += kBreath) {

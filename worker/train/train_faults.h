@@ -5,10 +5,12 @@
 //   hang@17    the training thread stands still in step 17 for ever, while the process answers
 //   stall@17   it stands still for ever behind step 17, where it does not compute
 //   slow@17    step 17 takes three seconds more
+//   nan@17     the first parameter is no number from step 17 on
 //   gate@17:/tmp/gate   step 17 takes, moving all the while, until there is a file /tmp/gate;
 //              /tmp/gate.reached says that it has come that far
 //   commit:/tmp/hold   between the reduction of any step and its update the rank stands, moving
 //              all the while, as long as there is a file /tmp/hold; /tmp/hold.reached says so
+// LEPTON_TEST_BASELINE_FAULT is the same for a distillation's baseline.
 // With local_sgd these are inner steps; flip and late are for the last of a round.
 // Threads: the training thread.
 #pragma once
@@ -22,7 +24,7 @@ namespace lepton::worker {
 
 class TrainFaults {
  public:
-  static TrainFaults FromEnvironment();
+  static TrainFaults FromEnvironment(const char* variable = "LEPTON_TEST_TRAIN_FAULT");
   // kNone for what it does not know.
   static TrainFaults Parse(const std::string& text);
 
@@ -31,7 +33,7 @@ class TrainFaults {
   void Committed(uint64_t step, nn::TrainingProgram& program);
 
  private:
-  enum class Kind { kNone, kFlip, kLate, kHang, kStall, kSlow, kGate, kCommit };
+  enum class Kind { kNone, kFlip, kLate, kHang, kStall, kSlow, kNan, kGate, kCommit };
   void WaitAtGate() const;
 
   Kind kind_ = Kind::kNone;

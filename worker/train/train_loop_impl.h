@@ -106,6 +106,7 @@ class TrainLoop::Impl {
   Status EvaluateNow();
   std::optional<SampleCount> SamplesUsed() const;
   void Report(double train_loss);
+  void Tell(double train_loss, double seconds);
 
   // loop_checkpoint.cc
   enum class Write { kNow, kBesideSteps };

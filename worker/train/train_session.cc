@@ -351,13 +351,17 @@ void TaskObserver::Progress(const TrainProgress& progress) {
 
 void TaskObserver::Diverged(const Divergence& found) {
   diverged_ = true;
+  ReportDivergence(context_, found);
+}
+
+void ReportDivergence(TaskContext& context, const Divergence& found) {
   wire::TaskFinished result;
   wire::TaskDiverged& diverged = *result.mutable_diverged();
   diverged.set_step(found.step);
   diverged.set_tensor(found.tensor);
   diverged.set_agreeing(static_cast<uint32_t>(found.agreeing));
   diverged.set_ranks(static_cast<uint32_t>(found.ranks));
-  context_.SetResult(result);
+  context.SetResult(result);
 }
 
 storage::CheckpointInfo TaskObserver::InfoOf(const CheckpointPoint& point) const {

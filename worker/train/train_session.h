@@ -71,6 +71,9 @@ Status FinishSession(TaskContext& context, const TrainSession& session, const Tr
                      const Metrics& metrics, collectives::Communicator& gang,
                      TensorGang* tensor = nullptr);
 
+// What the task's end then says.
+void ReportDivergence(TaskContext& context, const Divergence& found);
+
 // The loop's effects as the task's reports and checkpoints.
 class TaskObserver final : public TrainObserver {
  public:

@@ -122,6 +122,21 @@ TEST_F(ElasticGang, ASurvivorThatTellsFirstDoesNotHideWhoDied) {
   EXPECT_EQ(gang().faults_in_row(), 0u);
 }
 
+// Behind the last step of a training ranks may measure for long: who dies there again and again is
+// given up as elsewhere.
+TEST_F(ElasticGang, ARecoveryThatGetsNoFurtherDoesNotForgiveFaults) {
+  Start(1, 3);
+  sim.Finish(Seat(1), "INTERNAL", "", 9);
+  sim.Endpoint(Seat(0), 1, "rank 1 is gone");
+  sim.Endpoint(Seat(2), 1, "rank 1 is gone");
+  sim.Recovered(Seat(0), 8);
+  EXPECT_EQ(gang().faults_in_row(), 0u);
+  sim.Finish(Seat(2), "INTERNAL", "", 9);
+  sim.Endpoint(Seat(0), gang().epoch() - 1, "rank 1 is gone");
+  sim.Recovered(Seat(0), 8);
+  EXPECT_EQ(gang().faults_in_row(), 1u) << "step 8 was there before";
+}
+
 TEST_F(ElasticGang, TheDeathOfTheLeaderMakesAnotherRankLead) {
   Start(1, 2);
   sim.Finish(Seat(0), "ABORTED", "", 9);

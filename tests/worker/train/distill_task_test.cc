@@ -156,5 +156,18 @@ TEST_F(DistillTaskTest, AStopInTheBaselineIsACancel) {
   EXPECT_EQ(ranks[0].task->checkpoints.back().step(), 8u * 13);  // the student's work is kept
 }
 
+// The student was what was asked for.
+TEST_F(DistillTaskTest, ABaselineThatComesToNothingLeavesTheStudent) {
+  const wire::StartTask start = Start(testing::BlobsCsv(500, 5));
+  const auto whole = RunGang(RunDistill, Spec(kStudent), start, 2);
+  ::setenv("LEPTON_TEST_BASELINE_FAULT", "nan@20", 1);
+  const auto ranks = RunGang(RunDistill, Spec(kStudent), start, 2);
+  ::unsetenv("LEPTON_TEST_BASELINE_FAULT");
+  for (const Rank& rank : ranks) EXPECT_TRUE(rank.status.ok()) << rank.status.ToString();
+  EXPECT_FALSE(ranks[0].task->result.metrics().contains("student_alone/accuracy"));
+  EXPECT_EQ(ranks[0].metric("teacher/accuracy"), teacher_accuracy_);
+  EXPECT_EQ(ModelOf(ranks[0]).weights, ModelOf(whole[0]).weights);
+}
+
 }  // namespace
 }  // namespace lepton::worker

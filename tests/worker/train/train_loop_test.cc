@@ -352,5 +352,45 @@ TEST_F(TrainLoopTest, LabelsSayWhereARungStops) {
   EXPECT_EQ(TotalSteps(spec_, 26), 100u);
 }
 
+// Those who do not lead have told of nothing: the first report of one that leads now is of what
+// came since, not of its whole life.
+TEST_F(TrainLoopTest, TheFirstReportOfANewLeaderIsOfTheLastSteps) {
+  const auto gang = std::make_shared<ThreadGang>(2);
+  std::vector<LoopRank> ranks(2);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank) {
+    LoopRank& mine = ranks[rank];
+    mine.program.bad_step = 1;  // of the first epoch, of 4 steps
+    mine.program.bad_loss = 1e6;
+    if (rank == 0) mine.observer.leave_behind = 13;  // the next one says so
+    mine.observer.on_commit = [rank](uint64_t step) {
+      if (rank == 1 && step == 15) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    };
+    threads.emplace_back([&, rank] {
+      ThreadCommunicator communicator(gang, rank);
+      const TrainRun run = {.spec = spec_,
+                            .data = data_,
+                            .program = mine.program,
+                            .gang = communicator,
+                            .last_step = 17};
+      TrainLoop loop(run, mine.observer);
+      ASSERT_TRUE(loop.Enter(communicator, /*has_state=*/true).ok());
+      mine.status = loop.Run().status();
+      if (rank == 0) return;
+      EXPECT_EQ(mine.status.code(), StatusCode::kAborted) << mine.status.ToString();
+      ThreadCommunicator alone(std::make_shared<ThreadGang>(1), 0);
+      ASSERT_TRUE(loop.Enter(alone, /*has_state=*/true).ok());
+      mine.status = loop.Run().status();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_TRUE(ranks[1].status.ok()) << ranks[1].status.ToString();
+  const std::vector<TrainProgress>& told = ranks[1].observer.progress;
+  ASSERT_FALSE(told.empty());
+  EXPECT_EQ(told[0].step, 15u);
+  EXPECT_LT(told[0].metrics.at("train/loss"), 1000);
+  EXPECT_LT(told[0].samples_per_second, 100) << "8 samples in 0.3 s";
+}
+
 }  // namespace
 }  // namespace lepton::worker
