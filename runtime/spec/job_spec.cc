@@ -139,6 +139,12 @@ Status CheckModelReference(std::string_view field, const std::string& text) {
   return ParseReference(field, text).status();
 }
 
+Status CheckGradients(const GradientsSpec& gradients) {
+  if (gradients.bucket_bytes == 0 || gradients.bucket_bytes >= 1 << 10) return Status::Ok();
+  return InvalidArgument("gradients.bucket_bytes: " + std::to_string(gradients.bucket_bytes) +
+                         " is less than 1024; 0 is as measured");
+}
+
 // What the training state cannot be cut up with.
 Status CheckParallel(const JobSpec& spec) {
   if (spec.parallel.zero == 0) return Status::Ok();
@@ -253,6 +259,7 @@ Status CheckTogether(const JobSpec& spec) {
                            " is more than max_workers, " +
                            std::to_string(spec.resources.max_workers));
   }
+  LEPTON_RETURN_IF_ERROR(CheckGradients(spec.gradients));
   LEPTON_RETURN_IF_ERROR(CheckParallel(spec));
   LEPTON_RETURN_IF_ERROR(CheckTensor(spec));
   LEPTON_RETURN_IF_ERROR(CheckLocalSgd(spec));

@@ -81,9 +81,12 @@ struct ElasticSpec {
 
 // How gradients travel between the ranks of a gang.
 struct GradientsSpec {
-  int64_t bucket_bytes = int64_t{1} << 20;
+  static constexpr int64_t kBucketBytes = int64_t{1} << 20;
+  int64_t bucket_bytes = 0;          // 0: measured, from kBucketBytes on
   std::string compression = "none";  // none | bf16 | low_rank
   int rank = 4;                      // of low_rank's factors
+  // Of all that is cut alike on ranks that have not measured anything together.
+  int64_t piece_bytes() const { return bucket_bytes > 0 ? bucket_bytes : kBucketBytes; }
 };
 
 // What each rank of a gang holds of the training state.

@@ -163,9 +163,10 @@ void Visit(FieldVisitor& v, JobSpec& s, std::optional<JobKind> kind) {
            "bf16: half the bytes, every sum rounded; low_rank: matrices as two thin factors, what "
            "is left out comes with the next step (PowerSGD)");
   v.Int("rank", s.gradients.rank, 1, 256, "low_rank: of the factors");
-  v.Integer("bucket_bytes", s.gradients.bucket_bytes, 1 << 10, int64_t{1} << 32,
+  v.Integer("bucket_bytes", s.gradients.bucket_bytes, 0, int64_t{1} << 32,
             "parameters of at least so many bytes travel together, while the backward pass goes "
-            "on; does not show in the result");
+            "on; 0: as many as the first steps in a group show to be fastest; does not show in the "
+            "result");
   v.EndObject();
   v.BeginObject("parallel", "what each worker holds of the training state");
   v.Int(

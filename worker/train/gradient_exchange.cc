@@ -1,6 +1,9 @@
 #include "worker/train/gradient_exchange.h"
 
+#include <glog/logging.h>
+
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 
 namespace lepton::worker {
@@ -26,23 +29,16 @@ GradientExchange::GradientExchange(nn::TrainingProgram& program, Options options
                                             ? TreeFold::Rounding::kBFloat16
                                             : TreeFold::Rounding::kNone),
       statistics_fold_(0) {
-  MakeBuckets(options.bucket_bytes);
+  const int64_t bytes = static_cast<int64_t>(sizeof(float) * program.gradients().size());
+  if (options_.bucket_bytes == 0 && options_.overlap) tuner_.emplace(bytes);
+  MakeBuckets(options_.bucket_bytes > 0 ? options_.bucket_bytes : BucketTuner::kFirst);
   statistics_fold_ = TreeFold(program.gradients().size() - trained_);
   if (options_.compression == Compression::kBFloat16) halves_.resize(trained_);
   if (options_.compression == Compression::kLowRank) {
     low_rank_.emplace(program.parameters(), options.rank, options.seed);
-    for (Bucket& bucket : buckets_) {
-      bucket.payload = bucket.payload_end = static_cast<int64_t>(payload_.size());
-      for (size_t i = bucket.first; i <= bucket.last; ++i) {
-        const nn::ParameterView& view = program.parameters()[i];
-        if (view.statistic) continue;
-        bucket.payload_end +=
-            low_rank_->Compresses(i) ? static_cast<int64_t>(low_rank_->left(i).size()) : view.size;
-      }
-      payload_.resize(bucket.payload_end);
-    }
+    LayPayload();
   }
-  if (options_.overlap && buckets_.size() > 1) {
+  if (options_.overlap && (tuner_ || buckets_.size() > 1)) {
     program_.WatchGradients([this](size_t parameter) { OnReady(parameter); });
   }
 }
@@ -54,6 +50,8 @@ GradientExchange::~GradientExchange() {
 
 void GradientExchange::MakeBuckets(int64_t bucket_bytes) {
   const std::vector<nn::ParameterView>& parameters = program_.parameters();
+  bucket_bytes_ = bucket_bytes;
+  buckets_.clear();
   bucket_of_.resize(parameters.size());
   for (size_t i = parameters.size(); i-- > 0;) {
     const nn::ParameterView& view = parameters[i];
@@ -70,8 +68,24 @@ void GradientExchange::MakeBuckets(int64_t bucket_bytes) {
   }
 }
 
+// kLowRank: what a bucket sends lies together.
+void GradientExchange::LayPayload() {
+  payload_.clear();
+  for (Bucket& bucket : buckets_) {
+    bucket.payload = bucket.payload_end = static_cast<int64_t>(payload_.size());
+    for (size_t i = bucket.first; i <= bucket.last; ++i) {
+      const nn::ParameterView& view = program_.parameters()[i];
+      if (view.statistic) continue;
+      bucket.payload_end +=
+          low_rank_->Compresses(i) ? static_cast<int64_t>(low_rank_->left(i).size()) : view.size;
+    }
+    payload_.resize(bucket.payload_end);
+  }
+}
+
 void GradientExchange::EnterGroup(int mine, int shards) {
   Abandon();
+  if (tuner_) tuner_->Restart();
   if (low_rank_) low_rank_->Reset(mine, shards);
 }
 
@@ -91,6 +105,11 @@ uint64_t GradientExchange::bytes() const {
 void GradientExchange::Begin(collectives::Communicator& gang, int shards, int pieces) {
   Abandon();
   gang_ = &gang;
+  begun_ = RealClock().Now();
+  if (tuner_ && tuner_->bytes() != bucket_bytes_) {
+    MakeBuckets(tuner_->bytes());
+    if (low_rank_) LayPayload();
+  }
   micro_batches_ = shards * pieces;
   pieces_ = pieces;
   next_ = 0;
@@ -203,6 +222,21 @@ void GradientExchange::Unpack(const Bucket& bucket) {
 }
 
 Status GradientExchange::Reduce(std::span<float> tail) {
+  LEPTON_RETURN_IF_ERROR(SumAll(tail));
+  if (measures()) Tune();
+  return Status::Ok();
+}
+
+// The sums are there. What this step took goes with the next one's.
+void GradientExchange::Tune() {
+  tuner_->Took(double{seconds_});
+  seconds_ = std::chrono::duration<float>(RealClock().Now() - begun_).count();
+  if (!tuner_->done() || gang_->rank() != 0) return;
+  LOG(INFO) << "gradients travel in buckets of " << tuner_->bytes()
+            << " bytes, as measured: " << tuner_->best_seconds() / gang_->size() << " s a step";
+}
+
+Status GradientExchange::SumAll(std::span<float> tail) {
   // A sum of one: on a device it stays there.
   if (gang_->size() == 1 && micro_batches_ == 1 && !compressed()) return Status::Ok();
   const std::span<float> gradients = program_.gradients();
@@ -212,15 +246,16 @@ Status GradientExchange::Reduce(std::span<float> tail) {
   SendReadyBuckets();
   Fold(trained_, static_cast<int64_t>(gradients.size()));
   const std::span<float> statistics = gradients.subspan(trained_);
+  const std::span<float> seconds(&seconds_, measures() ? 1 : 0);
   if (compressed()) {
-    const std::span<float> parts[] = {statistics, tail};
+    const std::span<float> parts[] = {statistics, tail, seconds};
     LEPTON_RETURN_IF_ERROR(SumBehind(parts));
     return Decompress();
   }
   const Bucket& last = buckets_.back();
   Fold(last.begin, last.end);
   const std::span<float> parts[] = {gradients.subspan(last.begin, last.end - last.begin),
-                                    statistics, tail};
+                                    statistics, tail, seconds};
   return SumBehind(parts);
 }
 

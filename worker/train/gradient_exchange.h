@@ -6,7 +6,8 @@
 // are all final is folded with what the micro-batches before left (tree_fold.h) and handed to the
 // communicator's progress thread. Buckets go out in the order of their numbers on every rank,
 // whenever each becomes ready. The last bucket goes when the backward pass is over; the statistics
-// and the caller's tail travel with it.
+// and the caller's tail travel with it, and what the step before took, while the size of buckets is
+// still measured.
 //
 // Sums are taken element by element in one fixed tree, so neither the buckets nor the overlap show
 // in the bits. That holds for compressed gradients too: with kBFloat16 every shard's gradient and
@@ -24,9 +25,11 @@
 #include <vector>
 
 #include "collectives/communicator.h"
+#include "runtime/base/clock.h"
 #include "runtime/nn/training_program.h"
 #include "runtime/spec/job_spec.h"
 #include "runtime/tensor/dtype.h"
+#include "worker/train/bucket_tuner.h"
 #include "worker/train/low_rank.h"
 #include "worker/train/tree_fold.h"
 
@@ -36,10 +39,9 @@ class GradientExchange {
  public:
   enum class Compression { kNone, kBFloat16, kLowRank };
   struct Options {
-    // A bucket closes with the parameter that fills it. 1 MiB costs about 1% of its own time in
-    // hand-overs on a network of 1 Gbit/s and leaves little to wait for at the end; bench/README.md
-    // has the measurements.
-    int64_t bucket_bytes = int64_t{1} << 20;
+    // A bucket closes with the parameter that fills it. 0: measured (bucket_tuner.h) where buckets
+    // travel beside the backward pass.
+    int64_t bucket_bytes = 0;
     bool overlap = true;  // else all buckets wait for the end of the backward pass
     Compression compression = Compression::kNone;
     int rank = 4;       // kLowRank
@@ -65,6 +67,7 @@ class GradientExchange {
   // Waits for what is under way: it fails fast once the group was aborted.
   void Abandon();
 
+  // In the next step.
   int buckets() const { return static_cast<int>(buckets_.size()); }
   // What a rank contributes to a step's sums, in bytes: what compression is about.
   int64_t payload_bytes() const;
@@ -78,7 +81,9 @@ class GradientExchange {
     size_t parameters = 0;
     int64_t payload = 0, payload_end = 0;  // kLowRank: its place in payload_
   };
+  bool measures() const { return tuner_ && !tuner_->done() && gang_->size() > 1; }
   void MakeBuckets(int64_t bucket_bytes);
+  void LayPayload();
   void OnReady(size_t parameter);
   void SendReadyBuckets();
   void Send(const Bucket& bucket);
@@ -87,12 +92,18 @@ class GradientExchange {
   void Unpack(const Bucket& bucket);
   void AddShard(std::span<const float> gradients);
   void FinishPieces(std::span<float> part, int64_t begin) const;
+  Status SumAll(std::span<float> tail);
   Status SumBehind(std::span<const std::span<float>> parts);
   Status Decompress();
+  void Tune();
   bool compressed() const { return options_.compression != Compression::kNone; }
 
   nn::TrainingProgram& program_;
   const Options options_;
+  std::optional<BucketTuner> tuner_;
+  MonotonicTime begun_{};     // this step
+  float seconds_ = 0;         // that the step before took; behind a step's sums, all ranks'
+  int64_t bucket_bytes_ = 0;  // that buckets_ are made for
   std::vector<Bucket> buckets_;
   std::vector<size_t> bucket_of_;  // by parameter; not of statistics, for which nobody waits
   int64_t trained_ = 0;            // elements; statistics lie behind

@@ -29,7 +29,7 @@ constexpr int64_t kFloat = sizeof(float);
 int64_t TrainLoop::Impl::JoinPiece() const {
   if (rounds_) return std::numeric_limits<int64_t>::max() / 2;
   const int64_t sums = exchange_ ? exchange_->payload_bytes() : zero_->layout().elements() * kFloat;
-  return std::max(run_.spec.gradients.bucket_bytes, sums / 2) / kFloat;
+  return std::max(run_.spec.gradients.piece_bytes(), sums / 2) / kFloat;
 }
 
 // The weights, and behind them what the optimiser keeps, cut into columns of the trained ones: what
@@ -56,7 +56,7 @@ bool TrainLoop::Impl::JoinsBesideSteps(std::span<const int64_t> own,
     const bool whole = rank < furthest.size();
     if (whole ? furthest[rank] != static_cast<int>(rank) : own[rank] >= 0) return false;
   }
-  return FloatsIn(SharedState()) * kFloat > run_.spec.gradients.bucket_bytes;
+  return FloatsIn(SharedState()) * kFloat > run_.spec.gradients.piece_bytes();
 }
 
 // To compute a rank needs the weights.

@@ -23,10 +23,11 @@ TrainLoop::Impl::Impl(const TrainRun& run, TrainObserver& observer)
       loss_fold_(std::tuple_size_v<SplitLoss>) {
   const int stage = run.spec.parallel.zero;
   if (stage > 0) {
-    const int stripes = StripesFor(TrainedElements(run.program.parameters()),
-                                   run.spec.gradients.bucket_bytes, run.spec.resources.max_workers);
+    const int stripes =
+        StripesFor(TrainedElements(run.program.parameters()), run.spec.gradients.piece_bytes(),
+                   run.spec.resources.max_workers);
     zero_.emplace(run.program, stripes, run.first_step, run.first_state, stage == 3);
-    if (stage == 3) zero_weights_.emplace(*zero_, run.spec.gradients.bucket_bytes);
+    if (stage == 3) zero_weights_.emplace(*zero_, run.spec.gradients.piece_bytes());
   }
   if (stage < 2) {
     exchange_.emplace(run.program, GradientExchange::OptionsOf(run.spec));
@@ -44,6 +45,7 @@ TrainLoop::Impl::Impl(const TrainRun& run, TrainObserver& observer)
 
 Result<TrainOutcome> TrainLoop::Impl::Run() {
   reported_ = RealClock().Now();
+  reported_samples_ = samples_;
   if (started_ == MonotonicTime{}) started_ = reported_;
   if (meets_to_part_) return Part();
   while (true) {
