@@ -32,6 +32,11 @@ nlohmann::json ToJson(const CheckpointInfo& info) {
                          {"seed", info.seed},     {"metrics", NumbersToJson(info.metrics)},
                          {"slices", info.slices}};
   if (info.samples) json["samples"] = {{"rows", info.samples->rows}, {"ids", info.samples->ids}};
+  if (info.running) {
+    json["running"] = NumbersToJson({{"loss", info.running->loss},
+                                     {"predictions", info.running->predictions},
+                                     {"seconds", info.running->seconds}});
+  }
   return json;
 }
 
@@ -149,6 +154,11 @@ Result<CheckpointInfo> ReadCheckpointInfo(const ObjectStore& objects, const Dige
     info.samples.emplace();
     samples.Read("rows", &info.samples->rows);
     samples.Read("ids", &info.samples->ids);
+  }
+  if (reader.Has("running")) {
+    std::map<std::string, double> running;
+    reader.Read("running", &running);
+    info.running = {running["loss"], running["predictions"], running["seconds"]};
   }
   uint64_t version = 1;
   reader.Read("version", &version);

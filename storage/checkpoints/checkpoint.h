@@ -29,8 +29,14 @@ struct CheckpointInfo {
     uint64_t ids = 0;  // the sum of their numbers, modulo 2^64
   };
   std::optional<Samples> samples;  // training examples that its steps used; older ones do not say
-  std::vector<Digest> slices;      // safetensors objects
-  Digest data;  // of version 1, which is read only: the one object, of whole tensors
+  // Running figures of whoever goes on from here; older ones do not say.
+  struct Running {
+    double loss = 0, predictions = 0;  // sums over the epoch so far
+    double seconds = 0;                // that the steps took
+  };
+  std::optional<Running> running;
+  std::vector<Digest> slices;  // safetensors objects
+  Digest data;                 // of version 1, which is read only: the one object, of whole tensors
 };
 
 // Elements [begin, begin + values.size()) of a flat tensor of `size` elements.

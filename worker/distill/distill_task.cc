@@ -147,6 +147,7 @@ Status RunDistill(TaskContext& context) {
                         .teacher_logits = work.teacher_logits(),
                         .first_step = session.first_step,
                         .first_samples = session.first_samples,
+                        .first_running = session.first_running,
                         .last_step = session.stop_step,
                         .checkpoint_at_end = true,  // a lost baseline need not redo the student
                         .resumed_from = context.start().resume_checkpoint(),

@@ -47,7 +47,10 @@ Metrics TrainLoop::Impl::MetricsOfStep() const {
 }
 
 CheckpointPoint TrainLoop::Impl::PendingPoint() const {
-  CheckpointPoint point{state_.pending_step, state_.pending_metrics, {}};
+  CheckpointPoint point{state_.pending_step,
+                        state_.pending_metrics,
+                        {},
+                        {state_.pending_epoch_loss, state_.pending_seconds}};
   if (state_.samples_counted) point.samples = state_.pending_samples;
   return point;
 }
@@ -60,6 +63,8 @@ Status TrainLoop::Impl::BeginCheckpoint() {
   state_.pending_slices = count > 1 ? count : 0;
   state_.pending_metrics = MetricsOfStep();
   state_.pending_samples = state_.samples;
+  state_.pending_epoch_loss = state_.epoch_loss;
+  state_.pending_seconds = state_.seconds;
   // What it may still write is of one that is lost, perhaps of this step and cut otherwise.
   writing_ = {};
   writes_ = kept_ = {};

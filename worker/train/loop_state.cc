@@ -78,7 +78,7 @@ void Numbers(Archive& archive, State& state) {
   archive.Number(state.manifest_slices);
   archive.Number(state.checkpoint_due);
   archive.Number(state.evaluated_step);
-  for (auto* loss : {&state.epoch_loss, &state.report_loss}) {
+  for (auto* loss : {&state.epoch_loss, &state.report_loss, &state.pending_epoch_loss}) {
     archive.Number(loss->sum);
     archive.Number(loss->count);
   }
@@ -88,6 +88,8 @@ void Numbers(Archive& archive, State& state) {
   }
   archive.Number(state.samples_counted);
   archive.Number(state.gradient_norm);
+  archive.Number(state.seconds);
+  archive.Number(state.pending_seconds);
 }
 
 }  // namespace

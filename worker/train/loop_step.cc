@@ -135,6 +135,9 @@ void TrainLoop::Impl::Advance(const StepSums& sums) {
   Accumulate(sums.loss, state_.epoch_loss);
   Accumulate(sums.loss, state_.report_loss);
   state_.samples += sums.samples;
+  const MonotonicTime now = RealClock().Now();
+  state_.seconds += std::chrono::duration<double>(now - stepped_).count();
+  stepped_ = now;
   for (const uint64_t end = CommitEnd(); state_.step < end; ++state_.step) {
     samples_ += source_.BatchRows(state_.step);
   }

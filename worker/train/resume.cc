@@ -38,6 +38,11 @@ void GoOnFrom(const storage::CheckpointInfo& info, TrainSession& session) {
   session.first_step = info.step;
   session.first_samples.reset();
   if (info.samples) session.first_samples = SampleCount{info.samples->rows, info.samples->ids};
+  session.first_running = {};
+  if (info.running) {
+    session.first_running = {{info.running->loss, info.running->predictions},
+                             info.running->seconds};
+  }
 }
 
 Status ResumeWhole(const storage::ObjectStore& objects, const storage::Digest& digest,

@@ -40,11 +40,13 @@ TrainLoop::Impl::Impl(const TrainRun& run, TrainObserver& observer)
   state_.step = state_.good_step = run.first_step;
   state_.samples = run.first_samples.value_or(SampleCount{});
   state_.samples_counted = run.first_samples.has_value();
+  state_.epoch_loss = run.first_running.epoch_loss;
+  state_.seconds = run.first_running.seconds;
   state_.last_checkpoint = run.resumed_from;
 }
 
 Result<TrainOutcome> TrainLoop::Impl::Run() {
-  reported_ = RealClock().Now();
+  reported_ = stepped_ = RealClock().Now();
   reported_samples_ = samples_;
   if (started_ == MonotonicTime{}) started_ = reported_;
   if (meets_to_part_) return Part();
@@ -67,9 +69,10 @@ Result<TrainOutcome> TrainLoop::Impl::Run() {
   outcome.samples = SamplesUsed();
   outcome.bytes = bytes();
   outcome.last_checkpoint = state_.last_checkpoint;
-  outcome.seconds = std::chrono::duration<double>(RealClock().Now() - started_).count();
-  if (outcome.seconds > 0 && samples_ > 0) {
-    outcome.samples_per_second = static_cast<double>(samples_) / outcome.seconds;
+  outcome.seconds = state_.seconds;
+  const double seconds = std::chrono::duration<double>(RealClock().Now() - started_).count();
+  if (seconds > 0 && samples_ > 0) {
+    outcome.samples_per_second = static_cast<double>(samples_) / seconds;
   }
   return outcome;
 }

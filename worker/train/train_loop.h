@@ -53,11 +53,18 @@ struct TrainProgress {
   Metrics metrics;
 };
 
+// What a run reports of more than its last step, so that one that goes on reports it too.
+struct RunningFigures {
+  nn::LossSum epoch_loss;  // of the epoch so far
+  double seconds = 0;      // that the steps took
+};
+
 // Where a checkpoint is taken.
 struct CheckpointPoint {
   uint64_t step = 0;
   Metrics metrics;
   std::optional<SampleCount> samples;  // as in TrainProgress
+  RunningFigures running;
 };
 
 // What ranks learn when they do not hold the same parameters (divergence.h).
@@ -120,8 +127,9 @@ struct TrainRun {
   uint64_t first_step = 0;                // steps done before
   // That those used; none: nobody knows.
   std::optional<SampleCount> first_samples = SampleCount{};
-  uint64_t last_step = 0;   // leave when so many are done
-  bool checkpoints = true;  // every spec.checkpoint.every_steps, and on a stop
+  RunningFigures first_running = {};  // of those
+  uint64_t last_step = 0;             // leave when so many are done
+  bool checkpoints = true;            // every spec.checkpoint.every_steps, and on a stop
   bool checkpoint_at_end = false;
   int64_t slice_bytes = int64_t{4} << 20;  // of a checkpoint that a rank writes: at least
   storage::Digest resumed_from;            // for messages; empty when fresh
@@ -146,7 +154,7 @@ struct TrainOutcome {
   Metrics metrics;
   std::optional<SampleCount> samples;  // that all steps used; none where nobody knows
   storage::Digest last_checkpoint;
-  double seconds = 0;             // in this call
+  double seconds = 0;             // that all steps took
   double samples_per_second = 0;  // in this call
   StateBytes bytes;
 };

@@ -192,7 +192,7 @@ class TrainLoop::Impl {
   CheckpointPart kept_;  // its slice that the newest manifest names
   storage::Digest kept_digest_;
   int64_t samples_ = 0, reported_samples_ = 0;
-  MonotonicTime started_{}, reported_{};
+  MonotonicTime started_{}, reported_{}, stepped_{};
 };
 
 }  // namespace lepton::worker

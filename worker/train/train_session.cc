@@ -371,6 +371,8 @@ storage::CheckpointInfo TaskObserver::InfoOf(const CheckpointPoint& point) const
   info.seed = context_.spec().seed;
   info.metrics = point.metrics;
   if (point.samples) info.samples = {point.samples->rows, point.samples->ids};
+  const RunningFigures& running = point.running;
+  info.running = {running.epoch_loss.sum, running.epoch_loss.count, running.seconds};
   return info;
 }
 

@@ -161,6 +161,27 @@ TEST_F(TrainTaskTest, AStoppedRunResumesToTheBitsOfAnUndisturbedOne) {
   }
 }
 
+// A search compares trials by them, and a model's manifest has them.
+TEST_F(TrainTaskTest, AResumedRunReportsTheFiguresOfAnUndisturbedOne) {
+  wire::StartTask start = Start(testing::BlobsCsv(303, 3));
+  spec::JobSpec spec = Spec(kBlobs);
+  spec.batch_size = 4;
+  spec.epochs = 1;
+  const Rank undisturbed = std::move(Train(spec, start)[0]);
+  const auto stopped = Train(spec, start, 2, [](FakeTask& task) {
+    if (task.start().rank() == 0) task.stop_at_checkpoint = 15;
+  });
+  ASSERT_EQ(stopped[0].status.code(), StatusCode::kCancelled);
+  start.set_resume_checkpoint(stopped[0].task->checkpoints.back().manifest());
+  const auto resumed = Train(spec, start, 2);
+  ASSERT_TRUE(resumed[0].status.ok()) << resumed[0].status.ToString();
+  EXPECT_EQ(resumed[0].metric("train/loss"), undisturbed.metric("train/loss"));
+  const auto before = storage::ReadCheckpointInfo(*objects_, start.resume_checkpoint());
+  ASSERT_TRUE(before.ok() && before->running.has_value());
+  EXPECT_GT(before->running->seconds, 0);
+  EXPECT_GT(resumed[0].metric("seconds"), before->running->seconds);
+}
+
 TEST_F(TrainTaskTest, CheckpointsComeAtTheirInterval) {
   const auto ranks = Train(Spec(kBlobs), Start(testing::BlobsCsv(100, 3)), 2);
   ASSERT_TRUE(ranks[0].status.ok()) << ranks[0].status.ToString();
