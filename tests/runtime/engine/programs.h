@@ -46,7 +46,8 @@ inline std::unique_ptr<TrainingProgram> MustBuild(const Signature& signature,
 
 template <typename A, typename B>
 bool SameBits(const A& a, const B& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(*a.data())) == 0;
+  if (a.size() != b.size()) return false;
+  return a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(*a.data())) == 0;
 }
 
 inline TrainingProgram::Options SmallOptions() {
