@@ -1,6 +1,7 @@
 #include "runtime/nn/onnx_model.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "runtime/formats/onnx/import.h"
 #include "runtime/formats/onnx/onnx.pb.h"
@@ -30,7 +31,17 @@ struct ModelInput {
   std::string name;
   DType dtype = DType::kF32;
   std::vector<int64_t> extents;  // -1: open or unknown
+  size_t batch = 0;              // the axis of rows
 };
+
+// The axis that is called so, or the only open one; else the first.
+size_t BatchAxis(const onnx_proto::TensorShapeProto& shape, const std::vector<int64_t>& extents) {
+  for (int axis = 0; axis < shape.dim_size(); ++axis) {
+    if (shape.dim(axis).dim_param().starts_with("batch")) return static_cast<size_t>(axis);
+  }
+  const auto open = std::find(extents.begin(), extents.end(), -1);
+  return std::count(extents.begin(), extents.end(), -1) == 1 ? open - extents.begin() : 0;
+}
 
 Result<std::vector<ModelInput>> InputsOf(const ModelProto& proto) {
   std::vector<ModelInput> inputs;
@@ -51,6 +62,7 @@ Result<std::vector<ModelInput>> InputsOf(const ModelProto& proto) {
     if (input.extents.empty()) {
       return FailedPrecondition("input '" + info.name() + "' has no batch axis");
     }
+    input.batch = BatchAxis(tensor.shape(), input.extents);
     inputs.push_back(std::move(input));
   }
   if (inputs.empty()) return FailedPrecondition("the model has no inputs");
@@ -89,8 +101,8 @@ std::string TextRole(const ModelInput& input, size_t inputs) {
 
 int64_t Columns(const ModelInput& input) {
   int64_t columns = 1;
-  for (size_t i = 1; i < input.extents.size(); ++i) {
-    const int64_t extent = input.extents[i];
+  for (size_t i = 0; i < input.extents.size(); ++i) {
+    const int64_t extent = i == input.batch ? 1 : input.extents[i];
     constexpr int64_t kMost = int64_t{1} << 31;
     if (extent < 1 || columns > kMost / extent) return -1;
     columns *= extent;
@@ -100,6 +112,16 @@ int64_t Columns(const ModelInput& input) {
 
 Status Wrong(const std::string& message) {
   return InvalidArgument("model.onnx: " + message);
+}
+
+// [batch, ..] with the batch as another axis, or back to the front from there.
+Result<ValueId> MoveBatch(Graph& graph, ValueId x, size_t axis, bool back) {
+  if (axis == 0) return x;
+  std::vector<int64_t> perm(graph.type(x).shape.rank());
+  std::iota(perm.begin(), perm.end(), int64_t{0});
+  const auto begin = perm.begin(), end = begin + static_cast<std::ptrdiff_t>(axis) + 1;
+  std::rotate(begin, back ? end - 1 : begin + 1, end);
+  return graph.Add("transpose", {x}, {{"perm", perm}});
 }
 
 // x's columns for an input, in its type and shape.
@@ -113,10 +135,12 @@ Result<ValueId> PartOf(Graph& graph, ValueId x, int64_t begin, const ModelInput&
                                           {"step", int64_t{1}}}));
   }
   std::vector<int64_t> extents = input.extents;
-  extents[0] = Shape::kBatch;
+  extents.erase(extents.begin() + static_cast<std::ptrdiff_t>(input.batch));
+  extents.insert(extents.begin(), Shape::kBatch);
   if (extents.size() != 2) {
     LEPTON_ASSIGN_OR_RETURN(x, graph.Add("reshape", {x}, {{"shape", extents}}));
   }
+  LEPTON_ASSIGN_OR_RETURN(x, MoveBatch(graph, x, input.batch, false));
   if (input.dtype == DType::kF32) return x;
   return graph.Add("convert", {x}, {{"to", std::string(DTypeName(input.dtype))}});
 }
@@ -128,6 +152,7 @@ Result<ValueId> TextInput(Graph& graph, ValueId given, const ModelInput& input) 
     LEPTON_ASSIGN_OR_RETURN(given,
                             graph.Add("binary_math", {given, zero}, {{"function", function}}));
   }
+  LEPTON_ASSIGN_OR_RETURN(given, MoveBatch(graph, given, input.batch, false));
   if (graph.type(given).dtype == input.dtype) return given;
   return graph.Add("convert", {given}, {{"to", std::string(DTypeName(input.dtype))}});
 }
@@ -160,12 +185,15 @@ Result<ValueId> LogitsOf(Graph& graph, const std::vector<onnx::NamedRef>& output
   for (const onnx::NamedRef& output : outputs) {
     if (output.ref.kind != onnx::HostValue::Kind::kTensor) continue;
     ValueId y = output.ref.id;
-    const Shape shape = graph.type(y).shape;
-    if (!IsFloating(graph.type(y).dtype) || shape.rank() < 1) continue;
-    if (shape[0] != Shape::kBatch) {
+    const std::vector<int64_t>& extents = graph.type(y).shape.extents();
+    if (!IsFloating(graph.type(y).dtype) || extents.empty()) continue;
+    const auto batch = std::find(extents.begin(), extents.end(), Shape::kBatch);
+    if (batch == extents.end()) {
       return Wrong("output '" + output.name + "' is " + graph.type(y).ToString() +
-                   "; its first axis must be the batch");
+                   "; one of its axes must be the batch");
     }
+    LEPTON_ASSIGN_OR_RETURN(y, MoveBatch(graph, y, batch - extents.begin(), true));
+    const Shape shape = graph.type(y).shape;
     if (graph.type(y).dtype != DType::kF32) {
       LEPTON_ASSIGN_OR_RETURN(y, graph.Add("convert", {y}, {{"to", "f32"}}));
     }
@@ -189,7 +217,11 @@ Result<Signature> InputSignature(const std::vector<ModelInput>& inputs, const Da
   if (data.kind == DataShape::Kind::kFeatures) {
     int64_t columns = 0;
     for (const ModelInput& input : inputs) {
-      if (Columns(input) < 1) return Wrong("input '" + input.name + "' has no fixed row");
+      if (Columns(input) < 1) {
+        return Wrong("input '" + input.name +
+                     "' has no fixed row: of its axes only the batch may be open (dynamic_axes), "
+                     "but for those of texts");
+      }
       columns += Columns(input);
     }
     if (columns != data.features) {
@@ -202,7 +234,8 @@ Result<Signature> InputSignature(const std::vector<ModelInput>& inputs, const Da
   if (data.kind == DataShape::Kind::kImages) {
     const ModelInput& input = inputs.front();
     const std::vector<int64_t> given = {data.channels, data.height, data.width};
-    bool fits = inputs.size() == 1 && input.extents.size() == 4 && input.dtype == DType::kF32;
+    bool fits = inputs.size() == 1 && input.extents.size() == 4 && input.batch == 0 &&
+                input.dtype == DType::kF32;
     for (size_t i = 0; fits && i < 3; ++i) {
       fits = input.extents[i + 1] < 0 || input.extents[i + 1] == given[i];
     }
@@ -345,7 +378,7 @@ Result<OnnxFacts> ExamineOnnx(const spec::ModelSpec& model) {
       })) {
     data.kind = DataShape::Kind::kTokens;
   } else if (inputs.size() == 1 && inputs[0].extents.size() == 4 && Columns(inputs[0]) > 0 &&
-             inputs[0].dtype == DType::kF32) {
+             inputs[0].batch == 0 && inputs[0].dtype == DType::kF32) {
     data.kind = DataShape::Kind::kImages;
     data.channels = inputs[0].extents[1];
     data.height = inputs[0].extents[2];

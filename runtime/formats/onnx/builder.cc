@@ -222,6 +222,10 @@ Id Builder::Unary(std::string_view function, Id x) {
   return Node("unary_math", {x}, {{"function", std::string(function)}});
 }
 
+Id Builder::Scale(Id x, double factor) {
+  return factor == 1 ? x : Node("scale", {x}, {{"factor", factor}});
+}
+
 Id Builder::Binary(std::string_view function, Id a, Id b) {
   const bool core =
       function == "add" || function == "sub" || function == "mul" || function == "div";
@@ -229,10 +233,10 @@ Id Builder::Binary(std::string_view function, Id a, Id b) {
     return Node("binary_math", {a, b}, {{"function", std::string(function)}});
   }
   if (function == "mul" && rank(b) <= rank(a) && !IsConstant(a)) {
-    if (const auto factor = Number(b)) return Node("scale", {a}, {{"factor", *factor}});
+    if (const auto factor = Number(b)) return Scale(a, *factor);
   }
   if (function == "mul" && rank(a) <= rank(b) && !IsConstant(b)) {
-    if (const auto factor = Number(a)) return Node("scale", {b}, {{"factor", *factor}});
+    if (const auto factor = Number(a)) return Scale(b, *factor);
   }
   const auto is_bias = [&](Id x, Id bias) {
     return rank(bias) == 1 && rank(x) >= 2 && shape(x).back() == shape(bias)[0] &&

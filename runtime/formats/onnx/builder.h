@@ -33,10 +33,21 @@ T Must(Result<T> result) {
 using Id = graph::ValueId;
 using Ints = std::vector<int64_t>;
 
+// A length that a model asks for: a number times open extents, which are sorted.
+struct Size {
+  int64_t number = 1;
+  Ints open = {};
+
+  // Whether one axis of a tensor can have it, and then as its extent.
+  bool plain() const { return open.empty() || (open.size() == 1 && number == 1); }
+  int64_t extent() const { return open.empty() ? number : open[0]; }
+};
+
 // Open extents (Shape::kBatch, Shape::kSequence) travel through the integers of a model, which
 // computes shapes from shapes, as marks: numbers of 32 bits that stand for them. Of each element of
-// a small constant it is known whether it is a number, such a length, or computed from one: what is
-// moved about works, and what is computed is refused where its value would be needed.
+// a small constant it is known whether it is a number, such a length, a product of lengths and a
+// number, or computed from them otherwise: what is moved about works, a product where a shape is
+// asked for, and what is computed is refused where its value would be needed.
 class Builder {
  public:
   Builder(ImportedModel* model, graph::Graph* graph, const Embedding* embedding,
@@ -69,13 +80,15 @@ class Builder {
   void CheckElements(int64_t count, DType dtype) const;
 
   // -- open extents
-  enum class Mark : uint8_t { kNumber, kLength, kComputed };
+  enum class Mark : uint8_t { kNumber, kLength, kProduct, kComputed };
   static bool IsMark(int64_t number) { return number == kBatchMark || number == kSequenceMark; }
-  static int64_t ToMark(int64_t extent);    // an extent, open or not, as a number
-  static int64_t FromMark(int64_t number);  // and back
-  Id ShapeOf(Ints extents);                 // i64 [n], open extents as marks
-  Id Positions(int64_t extent);             // i64 [extent]: 0, 1, ...
-  int64_t Merged(const Ints& extents);      // their product; fails for an open one times others
+  static int64_t ToMark(int64_t extent);       // an extent, open or not, as a number
+  static int64_t FromMark(int64_t number);     // and back
+  Id ShapeOf(const std::vector<Size>& sizes);  // i64 [n], open extents as marks
+  // The elements of a constant as extents; fails when one is computed from a mark otherwise.
+  std::vector<Size> Sizes(Id id, std::string_view what);
+  Id Positions(int64_t extent);         // i64 [extent]: 0, 1, ...
+  int64_t Merged(const Ints& extents);  // their product; fails for an open one times others
   bool HasMarks(Id id) const;
   bool HasLengthsOnly(Id id) const;  // and numbers
   // Fails when the value of a row depends on other rows of an open batch.
@@ -110,7 +123,7 @@ class Builder {
   Id Take(Id x, Id indices, int64_t axis);  // by indices of any integer type
   Id Squeeze(Id x, const Ints& axes);
   Id Unsqueeze(Id x, Ints axes);
-  int Axis(int64_t axis, int rank);  // resolved; fails when outside
+  int Axis(int64_t axis, int rank) const;  // resolved; fails when outside
 
   // -- along axes
   Id Reduce(std::string_view function, Id x, const Ints& axes, bool keep = true);
@@ -123,8 +136,9 @@ class Builder {
   Id Simplify(Id id);
 
  private:
-  static constexpr int64_t kBatchMark = 0x5a5a5a5b;
-  static constexpr int64_t kSequenceMark = 0x4d33cc35;
+  // Primes, so that a product has them as its factors.
+  static constexpr int64_t kBatchMark = 0x5a5a5a71;
+  static constexpr int64_t kSequenceMark = 0x4d33cc39;
   struct OpenAxis {
     Id value;
     int axis;
@@ -133,6 +147,7 @@ class Builder {
   void CheckSize(const TensorType& type);
   void FindOpenAxes(Id id);
   Id OpenReshape(Id x, Ints extents);
+  Id Scale(Id x, double factor);
   Id ReshapeAround(Id x, const Ints& extents, const std::string& what);
   Id SoftmaxRows(std::string_view op, Id x, int64_t axis);
   Id MatmulF32(Id a, Id b);  // of rank 2 or more

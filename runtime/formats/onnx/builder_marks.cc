@@ -10,32 +10,80 @@ namespace {
 using Marks = std::vector<Builder::Mark>;
 using enum Builder::Mark;
 
-// An element and how it came about.
+// An element and how it came about. What follows from a mark is an integer.
 struct Element {
   Builder::Mark mark;
-  double number;
+  int64_t number;
 };
 
-// Lengths are at least 1, and nothing else is known of them.
-Builder::Mark OfPair(std::string_view function, Element a, Element b) {
+Size SizeOf(const Element& element) {
+  Size size{element.number};
+  for (const int64_t extent : {Shape::kBatch, Shape::kSequence}) {
+    const int64_t mark = Builder::ToMark(extent);
+    while (element.mark != kNumber && size.number % mark == 0) {
+      size.open.push_back(extent);
+      size.number /= mark;
+    }
+  }
+  std::sort(size.open.begin(), size.open.end());
+  return size;
+}
+
+// The mark of a product that has no other factors; kComputed where its own number would not fit, or
+// could have a mark as a factor by itself.
+Builder::Mark MarkOf(const Size& size) {
+  constexpr int64_t kMost = int64_t{1} << 30;
+  if (size.number < 1 || size.number > kMost) return kComputed;
+  int64_t product = size.number;
+  for (const int64_t extent : size.open) {
+    if (__builtin_mul_overflow(product, Builder::ToMark(extent), &product)) return kComputed;
+  }
+  return size.open.empty() ? kNumber : size.plain() ? kLength : kProduct;
+}
+
+Builder::Mark OfProduct(const Element& a, const Element& b) {
+  Size size = SizeOf(a);
+  const Size other = SizeOf(b);
+  if (__builtin_mul_overflow(size.number, other.number, &size.number)) return kComputed;
+  size.open.insert(size.open.end(), other.open.begin(), other.open.end());
+  return MarkOf(size);
+}
+
+// Where nothing is left over.
+Builder::Mark OfQuotient(const Element& a, const Element& b) {
+  Size size = SizeOf(a);
+  const Size other = SizeOf(b);
+  if (other.number < 1 || size.number % other.number != 0) return kComputed;
+  size.number /= other.number;
+  for (const int64_t extent : other.open) {
+    const auto found = std::find(size.open.begin(), size.open.end(), extent);
+    if (found == size.open.end()) return kComputed;
+    size.open.erase(found);
+  }
+  return MarkOf(size);
+}
+
+// Lengths are at least 1, and so are their products; nothing else is known of them.
+Builder::Mark OfPair(std::string_view function, const Element& a, const Element& b) {
   if (a.mark == kNumber && b.mark == kNumber) return kNumber;
   if (a.mark == kComputed || b.mark == kComputed) return kComputed;
+  if (function == "mul") return OfProduct(a, b);
+  if (function == "div") return OfQuotient(a, b);
   const bool compares =
       IsOneOf(function, {"equal", "less", "less_equal", "greater", "greater_equal"});
-  if (a.mark == kLength && b.mark == kLength) {
+  if (a.mark != kNumber && b.mark != kNumber) {
     if (a.number != b.number) return kComputed;
     if (compares || function == "sub") return kNumber;
-    return IsOneOf(function, {"max", "min"}) ? kLength : kComputed;
+    return IsOneOf(function, {"max", "min"}) ? a.mark : kComputed;
   }
-  const double number = a.mark == kLength ? b.number : a.number;
+  const Element& length = a.mark != kNumber ? a : b;
+  const int64_t number = a.mark != kNumber ? b.number : a.number;
   if (compares) return number < 1 ? kNumber : kComputed;
   const bool stays = function == "add"   ? number == 0
-                     : function == "mul" ? number == 1
                      : function == "max" ? number <= 1
-                     : function == "sub" ? a.mark == kLength && number == 0
-                     : function == "div" ? a.mark == kLength && number == 1
+                     : function == "sub" ? a.mark != kNumber && number == 0
                                          : false;
-  return stays ? kLength : kComputed;
+  return stays ? length.mark : kComputed;
 }
 
 // Where the elements of an input lie in what it is broadcast to.
@@ -80,7 +128,19 @@ bool Builder::HasLengthsOnly(Id id) const {
   if (!HasMarks(id)) return true;
   const auto found = marks_.find(id);
   if (found == marks_.end()) return false;
-  return std::find(found->second.begin(), found->second.end(), kComputed) == found->second.end();
+  return std::all_of(found->second.begin(), found->second.end(),
+                     [](Mark mark) { return mark == kNumber || mark == kLength; });
+}
+
+std::vector<Size> Builder::Sizes(Id id, std::string_view what) {
+  const Marks marks = MarksOf(id);
+  if (std::find(marks.begin(), marks.end(), kComputed) != marks.end()) {
+    FailUnsupported(std::string(what) + " is computed from an open extent");
+  }
+  const Ints numbers = AsIntegers(Evaluate(id, what));
+  std::vector<Size> sizes;
+  for (size_t i = 0; i < marks.size(); ++i) sizes.push_back(SizeOf({marks[i], numbers[i]}));
+  return sizes;
 }
 
 Marks Builder::MarksOf(Id id) const {
@@ -122,19 +182,25 @@ Marks Builder::MarksThrough(const graph::Node& node) {
   const std::string_view op = node.op->name();
   const Id output = node.outputs[0];
   if (op == "convert") {
-    // A mark fits 32 bits. As a number of another type it is one no more.
-    const bool fits = IsOneOf(DTypeName(dtype(output)), {"i32", "i64", "u32", "u64"});
+    // A mark fits 32 bits, a product 64. As a number of another type it is one no more.
+    const bool wide = IsOneOf(DTypeName(dtype(output)), {"i64", "u64"});
+    const bool fits = wide || IsOneOf(DTypeName(dtype(output)), {"i32", "u32"});
     Marks marks = MarksOf(node.inputs[0]);
-    for (Mark& mark : marks) mark = mark == kLength && !fits ? kComputed : mark;
+    for (Mark& mark : marks) {
+      if ((mark == kLength && !fits) || (mark == kProduct && !wide)) mark = kComputed;
+    }
     return marks;
   }
   if (IsOneOf(op, {"unary_math", "scale"})) {
     Marks marks = MarksOf(node.inputs[0]);
-    for (Mark& mark : marks) mark = mark == kLength ? kComputed : mark;
+    for (Mark& mark : marks) mark = mark == kNumber ? kNumber : kComputed;
     return marks;
   }
   if (IsOneOf(op, {"binary_math", "add", "sub", "mul", "div", "select"})) {
-    return MarksOfElements(node);
+    Marks marks = MarksOfElements(node);
+    const bool wide = IsOneOf(DTypeName(dtype(output)), {"i64", "u64"});
+    for (Mark& mark : marks) mark = mark == kProduct && !wide ? kComputed : mark;
+    return marks;
   }
   const Ints moved = MovedInputs(node);
   Marks marks(shape(output).elements(), kComputed);
@@ -164,7 +230,7 @@ Marks Builder::MarksThrough(const graph::Node& node) {
 Marks Builder::MarksOfElements(const graph::Node& node) {
   struct Input {
     Marks marks;
-    std::vector<double> numbers;
+    Ints numbers;
     Ints places;
     Element at(size_t i) const {
       const auto place = static_cast<size_t>(places[i]);
@@ -175,7 +241,7 @@ Marks Builder::MarksOfElements(const graph::Node& node) {
   std::vector<Input> inputs;
   for (const Id input : node.inputs) {
     inputs.push_back(
-        {MarksOf(input), AsDoubles(Evaluate(input, "a shape")), Places(shape(input), whole)});
+        {MarksOf(input), AsIntegers(Evaluate(input, "a shape")), Places(shape(input), whole)});
   }
   const std::string function = node.op->name() == "binary_math" ? node.attributes.Text("function")
                                                                 : std::string(node.op->name());

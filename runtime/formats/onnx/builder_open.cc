@@ -31,16 +31,22 @@ int64_t Builder::FromMark(int64_t number) {
   return number == kBatchMark ? Shape::kBatch : number == kSequenceMark ? Shape::kSequence : number;
 }
 
-Id Builder::ShapeOf(Ints extents) {
-  const bool open = !OpenOf(extents).empty();
+Id Builder::ShapeOf(const std::vector<Size>& sizes) {
   std::vector<Mark> marks;
-  for (int64_t& extent : extents) {
-    marks.push_back(extent < 0 ? Mark::kLength : Mark::kNumber);
-    extent = ToMark(extent);
+  Ints numbers;
+  for (const Size& size : sizes) {
+    Mark mark = size.open.empty() ? Mark::kNumber : size.plain() ? Mark::kLength : Mark::kProduct;
+    int64_t number = size.number;
+    for (const int64_t extent : size.open) {
+      if (__builtin_mul_overflow(number, ToMark(extent), &number)) mark = Mark::kComputed;
+    }
+    numbers.push_back(number);
+    marks.push_back(mark);
   }
-  const Id id = Constant(TensorOf(extents));
-  marked_[id] = open;
-  if (open) marks_[id] = std::move(marks);
+  const Id id = Constant(TensorOf(numbers));
+  const auto open = [](Mark mark) { return mark != Mark::kNumber; };
+  marked_[id] = std::any_of(marks.begin(), marks.end(), open);
+  if (marked_[id]) marks_[id] = std::move(marks);
   return id;
 }
 
@@ -115,6 +121,13 @@ Id Builder::OpenReshape(Id x, Ints extents) {
       sequence == extents.end() || (place < from.size() && from[place] == Shape::kSequence);
   const bool once = std::count(extents.begin(), extents.end(), Shape::kSequence) <= 1;
   if (stays && once) return Node("reshape", {x}, {{"shape", extents}});
+  // Of a mask [queries, keys]: axes before it.
+  const size_t added = extents.size() - std::min(extents.size(), from.size());
+  if (Ints(extents.begin() + static_cast<std::ptrdiff_t>(added), extents.end()) == from &&
+      std::all_of(extents.begin(), extents.begin() + static_cast<std::ptrdiff_t>(added),
+                  [](int64_t extent) { return extent == 1; })) {
+    return Expand(x, Shape(std::move(extents)));
+  }
   return ReshapeAround(x, extents, what);
 }
 

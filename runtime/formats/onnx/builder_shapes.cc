@@ -17,7 +17,7 @@ Ints DenseStrides(const Ints& extents) {
 
 }  // namespace
 
-int Builder::Axis(int64_t axis, int rank) {
+int Builder::Axis(int64_t axis, int rank) const {
   return Must(ops::general::ResolveAxis(axis, rank));
 }
 
@@ -50,6 +50,12 @@ Id Builder::Transpose(Id x, const Ints& order) {
     seen[axis] = true;
   }
   if (std::is_sorted(order.begin(), order.end())) return x;
+  if (const graph::Node* back = Producer(x, "transpose")) {
+    const Ints first = back->attributes.Ints("perm");
+    bool same = true;
+    for (size_t i = 0; i < order.size(); ++i) same &= first[order[i]] == static_cast<int64_t>(i);
+    if (same) return back->inputs[0];
+  }
   if (!IsEmpty(shape(x))) return Node("transpose", {x}, {{"perm", order}});
   const Ints from = DenseStrides(shape(x).extents());
   Ints extents, strides;

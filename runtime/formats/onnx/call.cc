@@ -17,14 +17,17 @@ const Ref& Call::ref(int index) const {
   return inputs_[index];
 }
 
-void FailJoined(const Shape& shape) {
-  FailUnsupported("merging the open extents of " + shape.ToString());
-}
-
 Id Call::in(int index) const {
   const Id id = whole(index);
-  if (joined(index) > 1) FailJoined(b.shape(id));
+  if (joined(index)) FailJoined(b.shape(id));
   return id;
+}
+
+int Call::OwnAxis(int index, int64_t axis) const {
+  const Groups of = groups(index);
+  const int at = b.Axis(axis, static_cast<int>(of.size()));
+  if (of[at] > 1) FailJoined(b.shape(whole(index)));
+  return FirstOf(of, at);
 }
 
 Id Call::whole(int index) const {
@@ -122,7 +125,7 @@ const onnx_proto::GraphProto& Call::Graph(std::string_view name) const {
   return attribute->g();
 }
 
-Ints Call::Axes(int64_t since, int index, Id x, bool* given) {
+Ints Call::Axes(int64_t since, int index, int rank, bool* given) {
   Ints axes;
   if (version_ >= since) {
     if (has(index)) axes = Integers(index, "axes");
@@ -130,8 +133,8 @@ Ints Call::Axes(int64_t since, int index, Id x, bool* given) {
     axes = List("axes");
   }
   if (given != nullptr) *given = !axes.empty();
-  if (axes.empty()) return AllAxes(b.rank(x));
-  for (int64_t& axis : axes) axis = b.Axis(axis, b.rank(x));
+  if (axes.empty()) return AllAxes(rank);
+  for (int64_t& axis : axes) axis = b.Axis(axis, rank);
   return axes;
 }
 

@@ -27,9 +27,8 @@ struct Ref {
   HostValue::Kind kind = HostValue::Kind::kNone;
   graph::ValueId id = graph::kNoValue;
   std::vector<Ref> items;
-  // So many leading axes of the tensor are one to the model: their product is of open extents,
-  // which has no name. That reshape is not made, since it moves nothing; most operators refuse it.
-  int joined = 1;
+  // How many of the tensor's axes each axis of the model is; empty: one each (joined_axes.h).
+  std::vector<int> groups;
 
   bool present() const { return kind != HostValue::Kind::kNone; }
 };

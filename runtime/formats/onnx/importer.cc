@@ -1,5 +1,7 @@
 #include "runtime/formats/onnx/importer.h"
 
+#include <algorithm>
+
 namespace lepton::onnx {
 namespace {
 
@@ -21,7 +23,7 @@ bool IsLeftWeight(const onnx_proto::TensorProto& tensor) {
 
 // What may be the last of a known pattern: see Builder::Simplify.
 bool EndsPattern(const std::string& op) {
-  return op == "Add" || op == "Mul" || op == "Reshape";
+  return op == "Add" || op == "Mul" || op == "Reshape" || op == "Transpose";
 }
 
 }  // namespace
@@ -155,10 +157,21 @@ void Importer::Apply(const onnx_proto::NodeProto& node) {
     inputs.push_back(name.empty() ? Ref{} : Lookup(name));
   }
   builder_.set_context(Label(node));
+  const auto joined = [&](const Ref& ref) { return IsJoined(GroupsOf(builder_, ref)); };
+  const bool align = rule->by_element && std::any_of(inputs.begin(), inputs.end(), joined);
+  Groups groups = align ? Align(builder_, inputs) : Groups();
   Call call(builder_, *this, node, version, std::move(inputs));
   rule->apply(call);
+  if (align) {
+    const Id result = call.results()[0].id;
+    // Of fewer axes where the input with the most gives no more than its type.
+    while (FirstOf(groups, static_cast<int>(groups.size())) > builder_.rank(result)) {
+      groups.erase(groups.begin());
+    }
+    call.Set(0, result, std::move(groups));
+  }
   if (EndsPattern(node.op_type()) && call.results()[0].kind == HostValue::Kind::kTensor) {
-    call.Set(0, builder_.Simplify(call.results()[0].id), call.results()[0].joined);
+    call.Set(0, builder_.Simplify(call.results()[0].id), call.results()[0].groups);
   }
   for (int i = 0; i < node.output_size(); ++i) {
     if (node.output(i).empty()) continue;
@@ -194,7 +207,9 @@ std::vector<Ref> Importer::Subgraph(const onnx_proto::GraphProto& graph,
   std::vector<Ref> results;
   for (const auto& output : graph.output()) {
     results.push_back(Lookup(output.name()));
-    if (results.back().joined > 1) FailJoined(builder_.shape(results.back().id));
+    if (IsJoined(GroupsOf(builder_, results.back()))) {
+      FailJoined(builder_.shape(results.back().id));
+    }
   }
   scopes_.pop_back();
   return results;
@@ -225,7 +240,7 @@ void Importer::Run() {
     const Ref& ref = Lookup(output.name());
     model_.outputs.push_back({output.name(), ref});
     if (ref.kind != HostValue::Kind::kTensor) continue;
-    if (ref.joined > 1) FailJoined(builder_.shape(ref.id));
+    if (IsJoined(GroupsOf(builder_, ref))) FailJoined(builder_.shape(ref.id));
     builder_.CheckNoMarks(ref.id);
     builder_.CheckApart(ref.id);
   }

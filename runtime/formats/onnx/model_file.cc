@@ -151,20 +151,31 @@ std::optional<std::vector<float>> FloatsOf(const GraphProto& graph, const std::s
   return std::nullopt;
 }
 
-// Whether they are one number per feature of [batch, features], or per channel of [batch, channels,
-// height, width].
-bool IsPerColumn(const GraphProto& graph, const std::string& name) {
-  const auto& input = graph.input(0).type().tensor_type().shape();
-  if ((input.dim_size() != 2 && input.dim_size() != 4) || !input.dim(1).has_dim_value()) {
-    return false;
+// The extents of what is known per number of a row: of pictures [batch, channels, height, width]
+// per channel, else per element of all axes but the open one. None where another is open too.
+std::optional<std::vector<int64_t>> PerColumn(const onnx_proto::TensorShapeProto& input) {
+  std::vector<int64_t> extents;
+  int open = 0;
+  for (const auto& dim : input.dim()) {
+    open += dim.has_dim_value() ? 0 : 1;
+    extents.push_back(dim.has_dim_value() ? dim.dim_value() : 1);
   }
-  std::vector<int64_t> wanted(input.dim_size() - 1, 1);
-  wanted[0] = input.dim(1).dim_value();
+  if (open == 0 && !extents.empty()) extents[0] = 1;
+  if (extents.size() == 4 && extents[0] == 1) {
+    if (!input.dim(1).has_dim_value()) return std::nullopt;
+    return std::vector<int64_t>{1, extents[1], 1, 1};
+  }
+  if (extents.size() < 2 || open > 1) return std::nullopt;
+  return extents;
+}
+
+bool IsPerColumn(const GraphProto& graph, const std::string& name) {
+  const auto wanted = PerColumn(graph.input(0).type().tensor_type().shape());
   for (const TensorProto& tensor : graph.initializer()) {
-    if (tensor.name() != name) continue;
+    if (tensor.name() != name || !wanted) continue;
     std::vector<int64_t> extents(tensor.dims().begin(), tensor.dims().end());
-    if (extents.size() == wanted.size() + 1 && extents[0] == 1) extents.erase(extents.begin());
-    return extents == wanted;
+    if (extents.size() + 1 == wanted->size()) extents.insert(extents.begin(), 1);
+    return extents == *wanted;
   }
   return false;
 }
@@ -267,18 +278,20 @@ Status AddNormalization(const ExportRequest::Normalization& normalize, GraphProt
   const auto& tensor = inputs.size() == 1 ? input->type().tensor_type()
                                           : onnx_proto::TypeProto::Tensor::default_instance();
   const int rank = tensor.shape().dim_size();
-  if (tensor.elem_type() != 1 || (rank != 2 && rank != 4)) {
+  auto extents = PerColumn(tensor.shape());
+  int64_t count = 1;
+  for (const int64_t extent : extents.value_or(std::vector<int64_t>())) count *= extent;
+  if (tensor.elem_type() != 1 || count != static_cast<int64_t>(normalize.mean.size()) ||
+      normalize.scale.size() != normalize.mean.size()) {
     return FailedPrecondition(
         "the data was normalised, which can be put before one f32 input of features or pictures "
         "only");
   }
-  const auto count = static_cast<int64_t>(normalize.mean.size());
-  const std::vector<int64_t> extents =
-      rank == 4 ? std::vector<int64_t>{1, count, 1, 1} : std::vector<int64_t>{count};
+  if (rank == 2) extents = {count};
   const std::string raw = inputs[0], prefix = "const.normalize.";
   const std::string normalised = prefix + raw;
-  AddFloats(prefix + "mean", extents, normalize.mean, graph);
-  AddFloats(prefix + "scale", extents, normalize.scale, graph);
+  AddFloats(prefix + "mean", *extents, normalize.mean, graph);
+  AddFloats(prefix + "scale", *extents, normalize.scale, graph);
   for (auto& node : *graph.mutable_node()) {
     for (auto& name : *node.mutable_input()) {
       if (name == raw) name = normalised;
@@ -293,7 +306,7 @@ Status AddNormalization(const ExportRequest::Normalization& normalize, GraphProt
     node->add_output(to);
   };
   std::string known = raw;
-  if (rank == 2) {  // a missing number is taken for the mean
+  if (rank != 4) {  // a missing number is taken for the mean
     add("IsNaN", {raw}, prefix + "missing");
     add("Where", {prefix + "missing", prefix + "mean", raw}, prefix + "known");
     known = prefix + "known";

@@ -214,6 +214,7 @@ Id Builder::Simplify(Id id) {
   }
   if (const auto y = LayerNorm(*this, id)) return *y;
   if (const auto y = Attention(*this, id)) return *y;
+  if (const auto y = AttentionRows(*this, id)) return *y;
   return id;
 }
 

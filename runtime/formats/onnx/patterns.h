@@ -15,8 +15,12 @@ struct Factors {
 // The factors of a product, of products within products down to `depth`.
 Factors FactorsOf(Builder& b, Id y, int depth);
 
-// The attention of which `y` is the result with its heads joined: [batch, queries, heads * size].
+// The attention of which `y` is the result with its heads joined: [batch, queries, heads * size],
+// or with [queries, batch, ..] as the library of PyTorch has it.
 std::optional<Id> Attention(Builder& b, Id y);
+// `y` [batch, queries, ..], of which the rows were computed as [queries, batch, ..] from an
+// attention's: without turning these.
+std::optional<Id> AttentionRows(Builder& b, Id y);
 
 // What an element of a mask must be, for a key that its query sees or one that it does not.
 using MaskElement = std::function<bool(double element, bool seen)>;

@@ -15,6 +15,12 @@ const std::vector<Rule>& AllRules() {
           OptimizerRules(), QuantizeRules(), RecurrentRules(), ReductionRules(), ResizeRules(),
           ShapeRules(), SignalRules()}) {
       all.insert(all.end(), list.begin(), list.end());
+      const bool by_element =
+          list.data() == ActivationRules().data() || list.data() == ElementwiseRules().data();
+      for (auto rule = all.end() - static_cast<std::ptrdiff_t>(list.size()); rule != all.end();
+           ++rule) {
+        rule->by_element = by_element && !IsOneOf(rule->name, {"Hardmax", "LogSoftmax", "Softmax"});
+      }
     }
     std::sort(all.begin(), all.end(), [](const Rule& a, const Rule& b) {
       return a.domain != b.domain ? a.domain < b.domain : a.name < b.name;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/formats/onnx/builder.h"
+#include "runtime/formats/onnx/joined_axes.h"
 
 namespace lepton::onnx_proto {
 class AttributeProto;
@@ -38,15 +39,21 @@ class Call {
   int outputs() const;
   bool has(int index) const { return index < inputs() && inputs_[index].present(); }
   bool wants(int output) const;
-  Id in(int index) const;     // a tensor; fails when absent, or joined
-  Id whole(int index) const;  // the same with its own axes, `joined` of which are one
-  int joined(int index) const { return index < inputs() ? inputs_[index].joined : 1; }
+  Id in(int index) const;  // a tensor; fails when absent, or where axes of it are joined
+  // The same with joined axes (joined_axes.h): by the tensor's own, and how they belong together.
+  Id whole(int index) const;
+  Groups groups(int index) const { return GroupsOf(b, ref(index)); }
+  bool joined(int index) const { return has(index) && IsJoined(groups(index)); }
+  // The tensor's own axis that an axis of the model is; fails where that is a product.
+  int OwnAxis(int index, int64_t axis) const;
   const Ref& ref(int index) const;  // anything; fails when not given at all
   // What is known at import, and follows from no open extent.
   HostTensor Value(int index, std::string_view what);
   Ints Integers(int index, std::string_view what);
   // The same, where open extents may be among them as marks (builder.h).
   Ints Marked(int index, std::string_view what);
+  // The same, where products of such may be among them too.
+  std::vector<Size> Sizes(int index, std::string_view what) { return b.Sizes(in(index), what); }
   double Number(int index, std::string_view what);
 
   const onnx_proto::AttributeProto* Find(std::string_view name) const;
@@ -59,10 +66,10 @@ class Call {
   HostTensor Tensor(std::string_view name) const;
   const onnx_proto::GraphProto& Graph(std::string_view name) const;
   // "axes" as an attribute, or since `version` as input `index`; all axes when absent.
-  Ints Axes(int64_t since, int index, Id x, bool* given = nullptr);
+  Ints Axes(int64_t since, int index, int rank, bool* given = nullptr);
 
-  void Set(int output, Id id, int joined = 1) {
-    SetRef(output, {HostValue::Kind::kTensor, id, {}, joined});
+  void Set(int output, Id id, Groups groups = {}) {
+    SetRef(output, {HostValue::Kind::kTensor, id, {}, std::move(groups)});
   }
   void SetRef(int output, Ref ref);
   // The nodes of a subgraph, seen from here, with `arguments` for its inputs.
@@ -77,14 +84,13 @@ class Call {
   std::vector<Ref> results_;
 };
 
-[[noreturn]] void FailJoined(const Shape& shape);
-
 struct Rule {
   std::string_view name;
   int64_t since;           // first operator set version followed
   std::string_view types;  // for the documentation
   void (*apply)(Call& call);
   std::string_view domain = "";
+  bool by_element = false;  // for which the inputs are aligned (joined_axes.h)
 };
 
 std::span<const Rule> ElementwiseRules();

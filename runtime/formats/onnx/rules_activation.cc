@@ -104,8 +104,12 @@ void Shrink(Call& c) {
 // Before operator set 13: over all axes from `axis` on at once.
 template <Id (Builder::*function)(Id, int64_t)>
 void Normalized(Call& c) {
+  const int64_t named = c.Int("axis", c.version() >= 13 ? -1 : 1);
+  // Where axes are joined, those beside them are no others, whatever the version.
+  if (c.version() >= 13 || (c.joined(0) && c.OwnAxis(0, named) == c.OwnAxis(0, -1))) {
+    return c.Set(0, (c.b.*function)(c.whole(0), c.OwnAxis(0, named)), c.groups(0));
+  }
   const Id x = c.in(0);
-  if (c.version() >= 13) return c.Set(0, (c.b.*function)(x, c.Int("axis", -1)));
   const int axis = c.b.Axis(c.Int("axis", 1), c.b.rank(x));
   const Ints extents = Extents(c.b.shape(x));
   if (axis == c.b.rank(x) - 1) return c.Set(0, (c.b.*function)(x, axis));

@@ -32,25 +32,29 @@ void Constant(Call& c) {
 }
 
 void ConstantOfShape(Call& c) {
-  Ints extents = c.Marked(0, "shape");
-  for (int64_t& extent : extents) {
-    if (extent < 0) FailInvalid("shape: a negative extent");
-    extent = Builder::FromMark(extent);
+  Ints extents;
+  Groups groups;
+  for (const Size& size : c.Sizes(0, "shape")) {
+    if (size.number < 0) FailInvalid("shape: a negative extent");
+    const Ints factors = FactorsOf(size);
+    groups.push_back(static_cast<int>(factors.size()));
+    extents.insert(extents.end(), factors.begin(), factors.end());
   }
   const Id value =
       c.HasAttribute("value") ? c.b.Constant(c.Tensor("value")) : c.b.Scalar(DType::kF32, 0);
-  c.Set(0, c.b.Expand(c.b.Reshape(value, {}), Shape(extents)));
+  c.Set(0, c.b.Expand(c.b.Reshape(value, {}), Shape(extents)), std::move(groups));
 }
 
 void ShapeOf(Call& c) {
-  const Ints extents = Extents(c.b.shape(c.in(0)));
-  const auto rank = static_cast<int64_t>(extents.size());
+  c.whole(0);
+  const std::vector<Size> sizes = SizesOf(c.b, c.ref(0));
+  const auto rank = static_cast<int64_t>(sizes.size());
   const auto clamp = [rank](int64_t at) {
     return std::clamp<int64_t>(at < 0 ? at + rank : at, 0, rank);
   };
   const int64_t start = clamp(c.Int("start", 0));
   const int64_t end = std::max(start, clamp(c.Int("end", rank)));
-  c.Set(0, c.b.ShapeOf(Ints(extents.begin() + start, extents.begin() + end)));
+  c.Set(0, c.b.ShapeOf({sizes.begin() + start, sizes.begin() + end}));
 }
 
 void Size(Call& c) {

@@ -22,13 +22,6 @@ void Unary(Call& c) {
 template <Name function>
 void Binary(Call& c) {
   if (c.HasAttribute("axis")) FailUnsupported("broadcasting along an attribute's axis");
-  // Joined axes are not touched by an operand that has only axes behind them.
-  for (const int one : {0, 1}) {
-    const int joined = c.joined(one), other = 1 - one;
-    if (joined == 1 || c.joined(other) > 1 || !c.has(one) || !c.has(other)) continue;
-    if (c.b.rank(c.in(other)) > c.b.rank(c.whole(one)) - joined) continue;
-    return c.Set(0, c.b.Binary(function.value, c.whole(0), c.whole(1)), joined);
-  }
   c.Set(0, c.b.Binary(function.value, c.in(0), c.in(1)));
 }
 

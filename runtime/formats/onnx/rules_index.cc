@@ -11,7 +11,12 @@ Id Indices(Call& c, int input) {
 }
 
 void Gather(Call& c) {
-  c.Set(0, c.b.Take(c.in(0), c.in(1), c.Int("axis", 0)));
+  Groups groups = c.groups(0);
+  const int64_t axis = c.b.Axis(c.Int("axis", 0), static_cast<int>(groups.size()));
+  const Id chosen = c.b.Take(c.whole(0), c.in(1), c.OwnAxis(0, axis));
+  const auto at = groups.erase(groups.begin() + axis);
+  groups.insert(at, c.b.rank(c.in(1)), 1);
+  c.Set(0, chosen, std::move(groups));
 }
 
 void GatherElements(Call& c) {

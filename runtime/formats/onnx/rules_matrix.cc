@@ -8,27 +8,37 @@ namespace lepton::onnx {
 namespace rules_matrix {
 
 void MatMul(Call& c) {
+  if (!c.joined(0) && !c.joined(1)) return c.Set(0, c.b.Matmul(c.in(0), c.in(1)));
+  Groups groups = c.groups(0);
   // Rows stay rows, whatever they are joined from.
-  if (c.joined(0) > 1 && c.b.rank(c.in(1)) == 2) {
-    return c.Set(0, c.b.Matmul(c.whole(0), c.in(1)), c.joined(0));
+  if (c.joined(0) && !c.joined(1) && c.b.rank(c.in(1)) == 2) {
+    c.OwnAxis(0, -1);
+    return c.Set(0, c.b.Matmul(c.whole(0), c.in(1)), std::move(groups));
   }
-  c.Set(0, c.b.Matmul(c.in(0), c.in(1)));
+  // A product for each of what is joined.
+  std::vector<Ref> refs = {c.ref(0), c.ref(1)};
+  if (groups.size() < 3 || c.groups(1).size() < 3) {
+    FailJoined(c.b.shape(c.whole(c.joined(0) ? 0 : 1)));
+  }
+  groups = Align(c.b, refs, 2);
+  c.Set(0, c.b.Matmul(refs[0].id, refs[1].id), std::move(groups));
 }
 
 void Gemm(Call& c) {
   Builder& b = c.b;
   Id x = c.whole(0), w = c.in(1);
-  const int joined = c.joined(0);
-  if (b.rank(x) != joined + 1 || b.rank(w) != 2) FailInvalid("inputs 0 and 1 must have two axes");
+  Groups groups = c.groups(0);
+  if (groups.size() != 2 || b.rank(w) != 2) FailInvalid("inputs 0 and 1 must have two axes");
   const bool by_row = c.has(2) && b.rank(c.in(2)) == 2 && b.shape(c.in(2))[0] != 1;
-  if (joined > 1 && (c.Int("transA", 0) != 0 || by_row)) FailJoined(b.shape(x));
+  if (c.joined(0) && (c.Int("transA", 0) != 0 || by_row)) FailJoined(b.shape(x));
+  c.OwnAxis(0, 1);
   if (c.Int("transA", 0) != 0) x = b.Transpose(x, {1, 0});
   if (c.Int("transB", 0) != 0) w = b.Transpose(w, {1, 0});
   Id y = b.Matmul(x, w);
   const double alpha = c.Float("alpha", 1), beta = c.Float("beta", 1);
   if (alpha != 1) y = b.Mul(y, alpha);
   if (c.has(2) && beta != 0) y = b.Add(y, beta == 1 ? c.in(2) : b.Mul(c.in(2), beta));
-  c.Set(0, y, joined);
+  c.Set(0, y, std::move(groups));
 }
 
 struct Equation {

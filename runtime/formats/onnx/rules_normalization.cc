@@ -27,7 +27,7 @@ Id Channels(Builder& b, Id x, int rank) {
 // Of f32 over the last axis, and without the statistics: an op of its own.
 bool LayerNormRows(Call& c, const Ints& axes) {
   Builder& b = c.b;
-  const Id x = c.in(0);
+  const Id x = c.whole(0);
   if (b.dtype(x) != DType::kF32 || axes.size() != 1 || b.rank(x) < 2 || IsEmpty(b.shape(x)) ||
       c.wants(1) || c.wants(2)) {
     return false;
@@ -36,19 +36,21 @@ bool LayerNormRows(Call& c, const Ints& axes) {
   const Id bias =
       c.has(2) ? c.in(2) : b.Constant(TensorOf(DType::kF32, row, std::vector<double>(row[0])));
   if (b.shape(c.in(1)) != row || b.shape(bias) != row) return false;
-  c.Set(0, b.Node("layer_norm", {x, c.in(1), bias}, {{"epsilon", c.Float("epsilon", 1e-5)}}));
+  c.Set(0, b.Node("layer_norm", {x, c.in(1), bias}, {{"epsilon", c.Float("epsilon", 1e-5)}}),
+        c.groups(0));
   return true;
 }
 
 void LayerNormalization(Call& c) {
   Builder& b = c.b;
-  const Id x = c.in(0);
-  const DType type = b.dtype(x);
   Ints axes;
-  for (int axis = b.Axis(c.Int("axis", -1), b.rank(x)); axis < b.rank(x); ++axis) {
-    axes.push_back(axis);
+  const int rank = static_cast<int>(c.groups(0).size());
+  for (int axis = b.Axis(c.Int("axis", -1), rank); axis < rank; ++axis) {
+    axes.push_back(c.OwnAxis(0, axis));
   }
   if (LayerNormRows(c, axes)) return;
+  const Id x = c.in(0);
+  const DType type = b.dtype(x);
   const bool half = type == DType::kF16 || type == DType::kBF16;
   const Normalised n =
       Normalise(b, half ? b.Convert(x, DType::kF32) : x, axes, c.Float("epsilon", 1e-5));
@@ -175,12 +177,15 @@ void LpNormalization(Call& c) {
 
 void Dropout(Call& c) {
   Builder& b = c.b;
-  const Id x = c.in(0);
+  const Id x = c.whole(0);
   const bool training = c.version() >= 12 && c.has(2) && c.Number(2, "training_mode") != 0;
   const double ratio = c.version() < 12 ? 0 : c.has(1) ? c.Number(1, "ratio") : 0.5;
-  if (training && ratio != 0) FailUnsupported("random numbers: dropout while training");
+  if (training && ratio != 0) {
+    FailUnsupported(
+        "random numbers: dropout while training: export the model in eval mode, or with dropout 0");
+  }
   c.SetRef(0, c.ref(0));
-  c.Set(1, b.Expand(b.Scalar(DType::kBool, 1), b.shape(x)));
+  c.Set(1, b.Expand(b.Scalar(DType::kBool, 1), b.shape(x)), c.groups(0));
 }
 
 constexpr std::string_view kFloats = "f16, bf16, f32, f64";

@@ -13,12 +13,18 @@ int64_t AxesAreInput(bool sum) {
 
 template <typename Function>
 void Reduction(Call& c, bool sum, const Function& function) {
-  const Id x = c.in(0);
+  const Id x = c.whole(0);
+  Groups groups = c.groups(0);
   bool given = false;
-  const Ints axes = c.Axes(AxesAreInput(sum), 1, x, &given);
-  if (!given && c.Int("noop_with_empty_axes", 0) != 0) return c.Set(0, x);
-  const Id y = function(c.b, x, axes);
-  c.Set(0, c.Int("keepdims", 1) != 0 ? y : c.b.Squeeze(y, axes));
+  const Ints axes = c.Axes(AxesAreInput(sum), 1, static_cast<int>(groups.size()), &given);
+  if (!given && c.Int("noop_with_empty_axes", 0) != 0) return c.Set(0, x, std::move(groups));
+  Ints own;
+  for (const int64_t axis : axes) own.push_back(c.OwnAxis(0, axis));
+  const Id y = function(c.b, x, own);
+  if (c.Int("keepdims", 1) != 0) return c.Set(0, y, std::move(groups));
+  for (const int64_t axis : axes) groups[axis] = 0;
+  std::erase(groups, 0);
+  c.Set(0, c.b.Squeeze(y, own), std::move(groups));
 }
 
 void Sum(Call& c) {

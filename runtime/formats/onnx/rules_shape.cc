@@ -8,132 +8,148 @@
 namespace lepton::onnx {
 namespace rules_shape {
 
-// What of `from` the other axes leave for the one that is to be inferred; none when that is more
-// than one open extent, or a part of one.
-std::optional<int64_t> InferExtent(const Ints& from, const Ints& others) {
-  Ints open, known = {1}, known_others = {1};
-  for (const int64_t extent : from) (extent < 0 ? open : known).push_back(extent);
-  for (const int64_t extent : others) {
-    if (extent >= 0) known_others.push_back(extent);
-    if (const auto found = std::find(open.begin(), open.end(), extent); found != open.end()) {
-      open.erase(found);
+// What of `from` the other axes leave for the one that is to be inferred; none when that is a part
+// of an open extent.
+std::optional<Size> InferSize(const Ints& from, const std::vector<Size>& others) {
+  Size have, used;
+  for (const int64_t extent : from) {
+    if (extent < 0) have.open.push_back(extent);
+    if (extent >= 0) have.number = Product({have.number, extent});
+  }
+  for (const Size& size : others) {
+    used.number = Product({used.number, size.number});
+    for (const int64_t extent : size.open) {
+      const auto found = std::find(have.open.begin(), have.open.end(), extent);
+      if (found == have.open.end()) return std::nullopt;
+      have.open.erase(found);
     }
   }
-  const int64_t have = Product(known), used = Product(known_others);
-  if (open.empty()) return used == 0 ? 0 : have / used;
-  if (open.size() > 1 || have != used) return std::nullopt;
-  return open.front();
+  if (have.open.empty()) return Size{used.number == 0 ? 0 : have.number / used.number};
+  if (used.number == 0 || have.number % used.number != 0) return std::nullopt;
+  have.number /= used.number;
+  std::sort(have.open.begin(), have.open.end());
+  return have;
 }
 
-// Whether these are the same elements in any batch, and of any length.
-bool SameElements(Ints a, Ints b) {
-  const auto known_and_open = [](Ints& extents) {
-    Ints known;
-    std::erase_if(extents, [&](int64_t extent) {
-      if (extent >= 0) known.push_back(extent);
-      return extent >= 0;
-    });
-    std::sort(extents.begin(), extents.end());
-    return Product(known);
-  };
-  return known_and_open(a) == known_and_open(b) && a == b;
-}
-
-// [-1, others...] of several open extents: the leading axes that -1 stands for stay apart.
-void JoinLeading(Call& c, Id x, const Ints& others) {
+// A reshape moves nothing, so that joined axes may be read as what they are, and axes joined.
+void SetView(Call& c, Id x, const std::vector<Size>& wanted) {
   const Ints from = Extents(c.b.shape(x));
-  for (size_t leading = from.size(); leading > 1; --leading) {
-    if (!SameElements({from.begin() + static_cast<std::ptrdiff_t>(leading), from.end()}, others)) {
-      continue;
-    }
-    Ints apart(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(leading));
-    apart.insert(apart.end(), others.begin(), others.end());
-    return c.Set(0, c.b.Reshape(x, std::move(apart)), static_cast<int>(leading));
+  if (std::all_of(wanted.begin(), wanted.end(), [](const Size& size) { return size.plain(); })) {
+    Ints extents;
+    for (const Size& size : wanted) extents.push_back(size.extent());
+    return c.Set(0, c.b.Reshape(x, std::move(extents)));
   }
-  FailJoined(Shape(from));
+  std::optional<View> view = ViewAs(from, wanted);
+  if (!view) FailJoined(Shape(from));
+  c.Set(0, c.b.Reshape(x, std::move(view->extents)), std::move(view->groups));
 }
 
 void Reshape(Call& c) {
-  // A reshape moves nothing, so that joined axes may be read as what they are.
   const Id x = c.whole(0);
-  const size_t hidden = static_cast<size_t>(c.joined(0)) - 1;
   const Ints from = Extents(c.b.shape(x));
-  Ints wanted = c.version() < 5 ? c.List("shape") : c.Marked(1, "shape");
+  const std::vector<Size> axes = SizesOf(c.b, c.ref(0));
+  std::vector<Size> wanted;
+  if (c.version() < 5) {
+    for (const int64_t extent : c.List("shape")) wanted.push_back({extent});
+  } else {
+    wanted = c.Sizes(1, "shape");
+  }
   const bool zero_is_zero = c.Int("allowzero", 0) != 0;
   int inferred = -1;
   for (size_t i = 0; i < wanted.size(); ++i) {
-    if (wanted[i] == -1) {
+    const int64_t extent = wanted[i].number;  // of an open one at least 1
+    if (extent == -1) {
       if (inferred >= 0) FailInvalid("shape: at most one -1");
       inferred = static_cast<int>(i);
-    } else if (wanted[i] < 0) {
+    } else if (extent < 0) {
       FailInvalid("shape: a negative extent");
-    } else if (wanted[i] == 0 && !zero_is_zero) {
-      if (i + hidden >= from.size()) FailInvalid("shape: a 0 beyond the input's axes");
-      if (i == 0 && hidden > 0) FailJoined(Shape(from));
-      wanted[i] = from[i + hidden];
-    } else {
-      wanted[i] = Builder::FromMark(wanted[i]);
+    } else if (extent == 0 && !zero_is_zero) {
+      if (i >= axes.size()) FailInvalid("shape: a 0 beyond the input's axes");
+      wanted[i] = axes[i];
     }
   }
   if (inferred >= 0) {
-    Ints others = wanted;
+    std::vector<Size> others = wanted;
     others.erase(others.begin() + inferred);
-    const std::optional<int64_t> extent = InferExtent(from, others);
-    if (!extent && inferred == 0) return JoinLeading(c, x, others);
-    if (!extent) FailJoined(Shape(from));
-    wanted[inferred] = *extent;
+    const std::optional<Size> size = InferSize(from, others);
+    if (!size) FailJoined(Shape(from));
+    wanted[inferred] = *size;
   }
-  c.Set(0, c.b.Reshape(x, std::move(wanted)));
+  SetView(c, x, wanted);
 }
 
+// [axes before, axes from there on], each as one.
 void Flatten(Call& c) {
-  const Id x = c.in(0);
+  const std::vector<Size> axes = SizesOf(c.b, c.ref(0));
   const int64_t given = c.Int("axis", 1);
-  const int rank = c.b.rank(x);
+  const int rank = static_cast<int>(axes.size());
   const int axis = given == rank ? rank : c.b.Axis(given, rank);
-  const Ints extents = Extents(c.b.shape(x));
-  c.Set(0, c.b.Reshape(x, {c.b.Merged({extents.begin(), extents.begin() + axis}),
-                           c.b.Merged({extents.begin() + axis, extents.end()})}));
+  std::vector<Size> wanted(2);
+  for (int i = 0; i < rank; ++i) {
+    Size& size = wanted[i < axis ? 0 : 1];
+    size.number = Product({size.number, axes[i].number});
+    size.open.insert(size.open.end(), axes[i].open.begin(), axes[i].open.end());
+    std::sort(size.open.begin(), size.open.end());
+  }
+  SetView(c, c.whole(0), wanted);
 }
 
 void Squeeze(Call& c) {
-  const Id x = c.in(0);
+  std::vector<Size> axes = SizesOf(c.b, c.ref(0)), kept;
   bool given = false;
-  Ints axes = c.Axes(13, 1, x, &given);
-  if (!given)
-    std::erase_if(axes, [&](int64_t a) { return c.b.shape(x)[static_cast<int>(a)] != 1; });
-  c.Set(0, c.b.Squeeze(x, axes));
+  const Ints gone = c.Axes(13, 1, static_cast<int>(axes.size()), &given);
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const bool one = axes[i].open.empty() && axes[i].number == 1;
+    const bool named = std::find(gone.begin(), gone.end(), static_cast<int64_t>(i)) != gone.end();
+    if (given && named && !one) FailInvalid("axes: only extents of 1 can be squeezed");
+    if (!named || !one) kept.push_back(axes[i]);
+  }
+  SetView(c, c.whole(0), kept);
 }
 
 void Unsqueeze(Call& c) {
-  const Ints axes = c.version() >= 13 ? c.Integers(1, "axes") : c.List("axes");
-  c.Set(0, c.b.Unsqueeze(c.in(0), axes));
+  Ints added = c.version() >= 13 ? c.Integers(1, "axes") : c.List("axes");
+  std::vector<Size> axes = SizesOf(c.b, c.ref(0));
+  const int full = static_cast<int>(axes.size() + added.size());
+  for (int64_t& axis : added) axis = c.b.Axis(axis, full);
+  std::sort(added.begin(), added.end());
+  if (std::adjacent_find(added.begin(), added.end()) != added.end()) {
+    FailInvalid("axes: must name each axis once");
+  }
+  for (const int64_t axis : added) axes.insert(axes.begin() + axis, Size{});
+  SetView(c, c.whole(0), axes);
 }
 
 void Transpose(Call& c) {
   const Id x = c.whole(0);
-  const int hidden = c.joined(0) - 1;
-  Ints order = AllAxes(c.b.rank(x) - hidden);
+  const Groups groups = c.groups(0);
+  const int rank = static_cast<int>(groups.size());
+  Ints order = AllAxes(rank), own;
   std::reverse(order.begin(), order.end());
   order = c.List("perm", order);
-  if (hidden > 0) {  // the joined axes stay in front
-    if (order.empty() || order[0] != 0) FailJoined(c.b.shape(x));
-    for (int64_t& axis : order) axis += hidden;
-    const Ints front = AllAxes(hidden);
-    order.insert(order.begin(), front.begin(), front.end());
+  Groups moved;
+  for (const int64_t axis : order) {
+    if (axis < 0 || axis >= rank) FailInvalid("perm: must name every axis once");
+    moved.push_back(groups[axis]);
+    const int first = FirstOf(groups, static_cast<int>(axis));
+    for (int i = 0; i < groups[axis]; ++i) own.push_back(first + i);
   }
-  c.Set(0, c.b.Transpose(x, order), c.joined(0));
+  c.Set(0, c.b.Transpose(x, own), std::move(moved));
 }
 
 void Concat(Call& c) {
   std::vector<Id> inputs;
-  for (int i = 0; i < c.inputs(); ++i) inputs.push_back(c.in(i));
-  c.Set(0, c.b.Concat(std::move(inputs), c.Int("axis", 1)));
+  for (int i = 0; i < c.inputs(); ++i) {
+    const bool same = c.groups(i) == c.groups(0);
+    inputs.push_back(same ? c.whole(i) : c.in(i));
+    if (!same) c.in(0);
+  }
+  c.Set(0, c.b.Concat(std::move(inputs), c.OwnAxis(0, c.Int("axis", 1))), c.groups(0));
 }
 
 void Split(Call& c) {
-  const Id x = c.in(0);
-  const int axis = c.b.Axis(c.Int("axis", 0), c.b.rank(x));
+  const Id x = c.whole(0);
+  const int axis = c.OwnAxis(0, c.Int("axis", 0));
   const int64_t extent = c.b.shape(x)[axis];
   if (extent < 0) FailUnsupported("splitting an open axis");
   Ints sizes = c.version() < 13 ? c.List("split") : c.has(1) ? c.Integers(1, "split") : Ints{};
@@ -150,7 +166,7 @@ void Split(Call& c) {
   int64_t start = 0;
   for (int i = 0; i < parts; ++i) {
     if (sizes[i] < 0 || sizes[i] > extent - start) FailInvalid("split: sizes do not add up");
-    c.Set(i, c.b.Slice(x, axis, start, 1, sizes[i]));
+    c.Set(i, c.b.Slice(x, axis, start, 1, sizes[i]), c.groups(0));
     start += sizes[i];
   }
 }
@@ -207,7 +223,7 @@ Ints Bounds(const Call& c, std::string_view name) {
 }
 
 void Slice(Call& c) {
-  Id x = c.in(0);
+  Id x = c.whole(0);
   const bool inputs = c.version() >= 10;
   const Ints starts = inputs ? c.Marked(1, "starts") : Bounds(c, "starts");
   const Ints ends = inputs ? c.Marked(2, "ends") : Bounds(c, "ends");
@@ -219,25 +235,39 @@ void Slice(Call& c) {
     FailInvalid("starts, ends, axes and steps must be as many");
   }
   for (size_t i = 0; i < starts.size(); ++i) {
-    SliceAxis(c.b, x, c.b.Axis(axes[i], c.b.rank(x)), starts[i], ends[i], steps[i]);
+    SliceAxis(c.b, x, c.OwnAxis(0, axes[i]), starts[i], ends[i], steps[i]);
   }
-  c.Set(0, x);
+  c.Set(0, x, c.groups(0));
 }
 
 void Expand(Call& c) {
-  const Id x = c.in(0);
-  Ints wanted = c.Marked(1, "shape");
-  Ints from = Extents(c.b.shape(x));
-  for (int64_t& extent : wanted) {
-    if (extent < 0) FailInvalid("shape: a negative extent");
-    extent = Builder::FromMark(extent);
+  const Ref& x = c.ref(0);
+  const Groups own = c.groups(0);
+  const Shape shape = c.b.shape(c.whole(0));
+  const std::vector<Size> from = SizesOf(c.b, x);
+  std::vector<Size> wanted = c.Sizes(1, "shape");
+  if (wanted.size() < from.size()) {
+    wanted.insert(wanted.begin(), from.size() - wanted.size(), Size{});
   }
-  while (wanted.size() < from.size()) wanted.insert(wanted.begin(), 1);
-  while (from.size() < wanted.size()) from.insert(from.begin(), 1);
-  for (size_t i = 0; i < from.size(); ++i) {
-    if (wanted[i] == 1) wanted[i] = from[i];
+  const size_t added = wanted.size() - from.size();
+  Ints extents;
+  Groups groups;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    if (wanted[i].number < 0) FailInvalid("shape: a negative extent");
+    const bool same = i >= added && wanted[i].open == from[i - added].open &&
+                      wanted[i].number == from[i - added].number;
+    const bool one = wanted[i].open.empty() && wanted[i].number == 1;
+    Ints factors = FactorsOf(wanted[i]);
+    if (i >= added && (same || one)) {
+      const int axis = static_cast<int>(i - added);
+      const auto begin = shape.extents().begin() + FirstOf(own, axis);
+      factors.assign(begin, begin + own[axis]);
+    }
+    groups.push_back(static_cast<int>(factors.size()));
+    extents.insert(extents.end(), factors.begin(), factors.end());
   }
-  c.Set(0, c.b.Expand(x, Shape(std::move(wanted))));
+  const Id spread = Spread(c.b, x, groups);
+  c.Set(0, c.b.Expand(spread, Shape(std::move(extents))), std::move(groups));
 }
 
 void Tile(Call& c) {

@@ -182,7 +182,7 @@ class Gpt2(nn.Module):
 
 
 class Library(nn.Module):
-    """The library's own encoder layer, whose exported form merges the batch with the heads."""
+    """The library's own encoder layer, whose exported form joins the batch and the heads."""
 
     def __init__(self):
         super().__init__()
@@ -193,17 +193,85 @@ class Library(nn.Module):
         return self.head(self.layer(x).mean(1))
 
 
-def save(folder, name, model, arguments, inputs, axes, opset=14):
+class LibraryRows(nn.Module):
+    """The library's encoder over a few vectors a row: [batch, 3, 8], or [3, batch, 8]."""
+
+    def __init__(self, batch_first, **layer):
+        super().__init__()
+        self.batch = 0 if batch_first else 1
+        self.encoder = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(8, 2, 12, 0.0, batch_first=batch_first, **layer), 1)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.encoder(x).mean(1 - self.batch))
+
+
+class LibraryWeights(nn.Module):
+    """The library's attention, of which the weights are used too, averaged over the heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, add_bias_kv=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        y, weights = self.attention(x, x, x, need_weights=True)
+        return self.head(y.mean(1)) + weights[:, 0, :3]
+
+
+class LibraryTexts(nn.Module):
+    """The library's encoder over texts with padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.word, self.position = nn.Embedding(20, 8), nn.Embedding(10, 8)
+        self.encoder = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, norm_first=True,
+                                       activation="gelu"), 1)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, input_ids, key_padding_mask):
+        x = self.word(input_ids) + self.position(torch.arange(input_ids.size(1)))
+        x = self.encoder(x, src_key_padding_mask=key_padding_mask)
+        kept = (1 - key_padding_mask.to(torch.float32))[:, :, None]
+        return self.head((x * kept).sum(1) / kept.sum(1))
+
+
+class LibraryGpt(nn.Module):
+    """The library's encoder with a causal mask as a language model; inside, the batch is second."""
+
+    def __init__(self):
+        super().__init__()
+        self.word, self.position = nn.Embedding(20, 8), nn.Embedding(10, 8)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 12), 1)
+        self.head = nn.Linear(8, 20)
+
+    def forward(self, input_ids):
+        length = input_ids.size(1)
+        x = self.word(input_ids) + self.position(torch.arange(length))
+        hidden = torch.triu(torch.full((length, length), float("-inf")), 1)
+        return self.head(self.encoder(x.transpose(0, 1), hidden).transpose(0, 1))
+
+
+def save(folder, name, model, arguments, inputs, axes, opset=14, train=False):
     case = pathlib.Path(folder) / name
     data = case / "test_data_set_0"
     data.mkdir(parents=True, exist_ok=True)
-    model.eval()
+    model.train(train)
+    if isinstance(model, (LibraryRows, LibraryWeights, LibraryTexts, LibraryGpt)):
+        with torch.no_grad():  # new norms and biases are all the same, and leave as one
+            for weight in model.parameters():
+                if weight.dim() < 2:
+                    weight.add_(0.1 * torch.randn(weight.shape))
     for module in model.modules():  # running statistics that matter
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.5, 1.5)
+    mode = torch.onnx.TrainingMode.TRAINING if train else torch.onnx.TrainingMode.EVAL
     torch.onnx.export(model, arguments, str(case / "model.onnx"), input_names=inputs,
-                      output_names=["logits"], dynamic_axes=axes, opset_version=opset)
+                      output_names=["logits"], dynamic_axes=axes, opset_version=opset,
+                      training=mode)
     with torch.no_grad():
         wanted = model(*arguments)
     for i, argument in enumerate(arguments):
@@ -244,6 +312,17 @@ def main():
          {"x": both, "logits": batch})
     save(folder, "fixed_batch", mlp(4, 6, 2), (torch.randn(1, 4),), ["x"], {})
     save(folder, "gpt2", Gpt2(20, 8, 2, 10), (ids,), ["input_ids"],
+         {"input_ids": both, "logits": both}, 17)
+    rows = torch.randn(2, 3, 8)
+    axes = {"x": batch, "logits": batch}
+    save(folder, "library_rows", LibraryRows(True), (rows,), ["x"], axes, 17, train=True)
+    save(folder, "library_columns", LibraryRows(False, activation="gelu"), (rows.transpose(0, 1),),
+         ["x"], {"x": {1: "batch"}, "logits": batch}, 12)
+    save(folder, "library_weights", LibraryWeights(), (rows,), ["x"], axes, 17)
+    save(folder, "library_texts", LibraryTexts(), (ids, kept == 0),
+         ["input_ids", "key_padding_mask"],
+         {"input_ids": both, "key_padding_mask": both, "logits": batch}, 17)
+    save(folder, "library_gpt", LibraryGpt(), (ids,), ["input_ids"],
          {"input_ids": both, "logits": both}, 17)
 
 

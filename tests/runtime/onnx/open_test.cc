@@ -135,13 +135,28 @@ TEST(OnnxOpen, GptIsCausalAttention) {
   EXPECT_EQ(ops.count("gelu_tanh"), 1);
 }
 
-TEST(OnnxOpen, WhatMergesTheBatchSaysSo) {
-  const GoldenCase golden = ReadGolden("library_encoder");
-  ImportOptions options;
-  options.open = true;
-  const Status status = Import(golden.proto, {}, options).status();
-  EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition) << status.ToString();
-  EXPECT_NE(status.message().find("open extent"), std::string::npos) << status.ToString();
+// The batch and the heads are one axis there, and the length and the batch.
+TEST(OnnxOpen, TheLibrarysEncoderIsAttention) {
+  for (const char* name : {"library_encoder", "library_rows", "library_texts", "library_gpt"}) {
+    ExpectRight(name, {});
+    const GoldenCase golden = ReadGolden(name);
+    ImportOptions options;
+    options.open = true;
+    const auto model = Import(golden.proto, {}, options);
+    ASSERT_TRUE(model.ok());
+    const auto ops = LiveOps(*model->graph);
+    EXPECT_EQ(ops.count("attention"), 1) << name << "\n" << model->graph->ToString();
+    EXPECT_EQ(ops.count("layer_norm"), 2);
+    // The model itself turns its texts, and the mask of keys becomes one of two axes.
+    const size_t turns = name == std::string("library_gpt")     ? 3
+                         : name == std::string("library_texts") ? 2
+                                                                : 0;
+    for (const char* part : {"batch_matmul", "softmax", "div"}) {
+      const bool averages = part == std::string("div") && std::string(name) == "library_texts";
+      EXPECT_EQ(ops.count(part), averages ? 1 : 0) << name << part << model->graph->ToString();
+    }
+    EXPECT_EQ(ops.count("transpose"), turns) << name << "\n" << model->graph->ToString();
+  }
 }
 
 void ExpectRefused(const Status& status, const std::string& why) {
@@ -308,6 +323,89 @@ TEST(OnnxOpen, LeadingAxesMayBeJoinedForAProduct) {
     m.Node("Concat", {"leading", "2"}, "wide", {{"axis", 0}}).Node("Reshape", {"p", "wide"}, "y");
     ExpectValues(m.RunOpen({2, 3, 4}, Numbers(24)), {wanted->begin(), wanted->end()});
   }
+}
+
+// x [batch, sequence, 4] as [sequence, batch * 2, 2], as the library of PyTorch writes its
+// attention.
+TestModel WithHeadsOfBatches() {
+  TestModel m = WithLeadingAxes();
+  m.Node("Transpose", {"x"}, "xt").List("perm", {1, 0, 2}).Node("Shape", {"xt"}, "turned");
+  m.Node("Gather", {"turned", "0"}, "length").Node("Gather", {"turned", "1"}, "batch");
+  m.Node("Mul", {"batch", "2"}, "all").Node("Concat", {"length", "all", "2"}, "s", {{"axis", 0}});
+  m.Node("Reshape", {"xt", "s"}, "heads");
+  return m;
+}
+
+TEST(OnnxOpen, TheBatchMayBeJoinedWithHeads) {
+  TestModel m = WithHeadsOfBatches();
+  m.Node("Transpose", {"heads"}, "q").List("perm", {1, 0, 2});
+  m.Node("Transpose", {"heads"}, "k").List("perm", {1, 2, 0});
+  m.Node("MatMul", {"q", "k"}, "scores").Node("Softmax", {"scores"}, "p", {{"axis", -1}});
+  m.Node("MatMul", {"p", "q"}, "mixed").Node("Transpose", {"mixed"}, "t").List("perm", {1, 0, 2});
+  m.Node("Mul", {"length", "batch"}, "rows").Node("Concat", {"rows", "4"}, "f", {{"axis", 0}});
+  m.Node("Reshape", {"t", "f"}, "flat").Node("Relu", {"flat"}, "positive");
+  m.Node("Concat", {"length", "batch", "-1"}, "wide", {{"axis", 0}});
+  m.Node("Reshape", {"positive", "wide"}, "w3").Node("Transpose", {"w3"}, "y");
+  m.List("perm", {1, 0, 2});
+  TestModel plain = WithLeadingAxes();
+  plain.Node("Reshape", {"x", "split"}, "heads");
+  plain.Node("Transpose", {"heads"}, "q").List("perm", {0, 2, 1, 3});
+  plain.Node("Transpose", {"heads"}, "k").List("perm", {0, 2, 3, 1});
+  plain.Node("MatMul", {"q", "k"}, "scores").Node("Softmax", {"scores"}, "p", {{"axis", -1}});
+  plain.Node("MatMul", {"p", "q"}, "mixed");
+  plain.Node("Transpose", {"mixed"}, "t").List("perm", {0, 2, 1, 3});
+  plain.Integers("joined", {3}, {0, 0, 4}).Node("Reshape", {"t", "joined"}, "flat");
+  plain.Node("Relu", {"flat"}, "y");
+  const auto wanted = plain.RunOpen({2, 3, 4}, Numbers(24));
+  ASSERT_TRUE(wanted.ok()) << wanted.status().ToString();
+  ExpectValues(m.RunOpen({2, 3, 4}, Numbers(24)), {wanted->begin(), wanted->end()});
+}
+
+// A length * batch * heads divided by what it was multiplied with, and a fill of such a length.
+TEST(OnnxOpen, ProductsOfLengthsAreLengths) {
+  TestModel m = WithHeadsOfBatches();
+  m.Node("Div", {"all", "2"}, "rows").Node("Div", {"all", "batch"}, "h");
+  m.Node("Concat", {"all", "1", "1"}, "each", {{"axis", 0}});
+  m.Node("ConstantOfShape", {"each"}, "zeros").Node("Cos", {"zeros"}, "ones");
+  m.Node("Transpose", {"heads"}, "q").List("perm", {1, 0, 2}).Node("Add", {"q", "ones"}, "more");
+  m.Node("Concat", {"rows", "h", "length", "2"}, "apart", {{"axis", 0}});
+  m.Node("Reshape", {"more", "apart"}, "four");
+  m.Node("Transpose", {"four"}, "back").List("perm", {0, 2, 1, 3});
+  m.Integers("joined", {3}, {0, 0, 4}).Node("Reshape", {"back", "joined"}, "y");
+  std::vector<double> wanted = Numbers(24);
+  for (double& number : wanted) number += 1;
+  ExpectValues(m.RunOpen({2, 3, 4}, Numbers(24)), {wanted.begin(), wanted.end()});
+}
+
+TEST(OnnxOpen, WhatWorksAlongTheBatchAndHeadsIsRefused) {
+  const auto refused = [](const std::string& why, auto&& add) {
+    TestModel m = WithHeadsOfBatches();
+    add(m);
+    m.Node("Concat", {"length", "batch", "-1"}, "wide", {{"axis", 0}});
+    m.Node("Reshape", {"mixed", "wide"}, "y");
+    ExpectRefused(m.RunOpen({2, 3, 4}, Numbers(24)).status(), why);
+  };
+  const std::string joins = "merging the open extents";
+  refused(joins, [](auto& m) { m.Node("Softmax", {"heads"}, "mixed", {{"axis", 1}}); });
+  refused(joins, [](auto& m) { m.Node("CumSum", {"heads", "1"}, "mixed"); });
+  refused(joins, [](auto& m) { m.Node("ReduceMax", {"heads"}, "mixed").List("axes", {1}); });
+  refused(joins, [](auto& m) { m.Node("Gather", {"heads", "0"}, "mixed", {{"axis", 1}}); });
+  refused(joins, [](auto& m) { m.Node("Slice", {"heads", "0", "1", "1"}, "mixed"); });
+  refused(joins, [](auto& m) { m.Node("Concat", {"heads", "heads"}, "mixed", {{"axis", 1}}); });
+  refused(joins, [](auto& m) {  // the rows of both as one sum
+    m.Node("Transpose", {"heads"}, "t").List("perm", {0, 2, 1});
+    m.Node("MatMul", {"heads", "t"}, "mixed");
+  });
+  refused(joins, [](auto& m) {  // [batch, heads] beside [heads, batch]
+    m.Node("Concat", {"length", "batch", "2", "2"}, "apart", {{"axis", 0}});
+    m.Node("Reshape", {"heads", "apart"}, "four");
+    m.Node("Transpose", {"four"}, "swapped").List("perm", {0, 2, 1, 3});
+    m.Node("Reshape", {"swapped", "s"}, "again").Node("Add", {"heads", "again"}, "mixed");
+  });
+  refused(joins, [](auto& m) {  // parts of several rows
+    m.Integers("8", {1}, {8}).Node("Concat", {"length", "-1", "8"}, "eights", {{"axis", 0}});
+    m.Node("Reshape", {"heads", "eights"}, "mixed");
+  });
 }
 
 TEST(OnnxOpen, JoinedAxesAreRefusedWhereTheyWouldBeOne) {
