@@ -20,10 +20,10 @@ libraries=(
 # What the quick start calls.
 quickstart=(curl jq bsdextrautils)
 # To test: unit tests, benches, sanitizers' symbols, a real Slurm, hosts in network namespaces,
-# the OpenAPI check, the public checker of ONNX models, and what they call.
+# the OpenAPI check, the public checker of ONNX models, SentencePiece, and what they call.
 tests=(
   libgtest-dev libgmock-dev libbenchmark-dev clang-format
-  python3 python3-jsonschema python3-onnx
+  python3 python3-jsonschema python3-onnx python3-sentencepiece
   slurm-wlm munge iproute2 procps openssl
 )
 # For scripts/fuzz.sh.
