@@ -34,14 +34,8 @@ struct RunState {
 class KernelContext {
  public:
   KernelContext(const TensorView* values, const Node& node, const RunState& run,
-                void* workspace = nullptr, uint64_t version = 0,
-                const DeviceRunState* device_run = nullptr)
-      : values_(values),
-        node_(node),
-        run_(run),
-        workspace_(workspace),
-        version_(version),
-        device_run_(device_run) {}
+                void* workspace = nullptr, const DeviceRunState* device_run = nullptr)
+      : values_(values), node_(node), run_(run), workspace_(workspace), device_run_(device_run) {}
   const TensorView& input(int index) const { return values_[node_.inputs[index]]; }
   const TensorView& output(int index) const { return values_[node_.outputs[index]]; }
   int inputs() const { return static_cast<int>(node_.inputs.size()); }
@@ -52,8 +46,6 @@ class KernelContext {
   const TensorView& value(ValueId id) const { return values_[id]; }
   // Kernel::workspace_bytes(), aligned as Buffer; what it holds is undefined.
   void* workspace() const { return workspace_; }
-  // Which state of the frozen inputs this is: the same number, the same data.
-  uint64_t version() const { return version_; }
   // run()'s keys in the accelerator's memory; null on the host.
   const DeviceRunState* device_run() const { return device_run_; }
 
@@ -62,7 +54,6 @@ class KernelContext {
   const Node& node_;
   const RunState& run_;
   void* workspace_;
-  uint64_t version_;
   const DeviceRunState* device_run_;
 };
 
@@ -70,8 +61,11 @@ class KernelContext {
 class Kernel {
  public:
   virtual ~Kernel() = default;
-  // Called with the frozen inputs' memory (KernelRequest::frozen) each time they changed, before
-  // Run: the place to pack weights. The other inputs and the outputs may have no memory yet.
+  // Where its packed copy of input 1 is, frozen weights (KernelRequest::frozen), which Run reads in
+  // their place; null: Run reads all inputs. The same one in each call.
+  virtual Pack* pack() const { return nullptr; }
+  // Makes that copy: called before Run, with the memory of the weights, each time the pack is not
+  // of them as they are. The other inputs and the outputs may have no memory yet.
   virtual void Prepare(const KernelContext&) {}
   // Inputs and outputs never overlap.
   // On an accelerator this queues the work; all memory is the device's.

@@ -18,7 +18,7 @@ namespace lepton::graph {
 
 struct Pack {
   Buffer data;
-  uint64_t version = 0;  // KernelContext::version() of what is packed; 0: nothing is
+  uint64_t version = 0;  // of the parameters that are packed (Plan::RunPrologue); 0: none, or any
 };
 
 // By what the value is called, and how it is laid out.

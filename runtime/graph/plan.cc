@@ -126,29 +126,37 @@ Status Plan::Fetch(ValueId value, void* data) {
 }
 
 void Plan::RunPrologue(const RunState& state) {
-  PreparePrologue(state, 0);
+  PreparePrologue(state, 0, {});
   version_ = 0;
 }
 
-void Plan::RunPrologue(const RunState& state, uint64_t version) {
-  if (version != version_) PreparePrologue(state, version);
+void Plan::RunPrologue(const RunState& state, uint64_t version, const BindParameters& bind) {
+  if (version != version_) PreparePrologue(state, version, bind);
   version_ = version;
 }
 
-void Plan::PreparePrologue(const RunState& state, uint64_t version) {
+void Plan::PreparePrologue(const RunState& state, uint64_t version, const BindParameters& bind) {
   TakeArena();
   if (run_state_ != nullptr) SendRunState(state, *run_state_);
-  RunSteps(0, prologue_steps_, state);
+  const auto bind_for = [&](const Step& step) {
+    if (bind && !step.parameters.empty()) bind(step.parameters);
+  };
+  for (size_t i = 0; i < prologue_steps_; ++i) {
+    bind_for(steps_[i]);
+    RunSteps(i, i + 1, state);
+  }
   for (const Step& step : steps_) {
     if (transient_packs_ || !step.prepared) continue;
+    if (version != 0 && step.kernel->pack()->version == version) continue;
+    bind_for(step);
     Prepare(step, state, version);
     progress::Tick();
   }
 }
 
 void Plan::Prepare(const Step& step, const RunState& state, uint64_t version) {
-  step.kernel->Prepare(
-      KernelContext(frozen_views_.data(), *step.nodes[0], state, nullptr, version));
+  step.kernel->Prepare(KernelContext(frozen_views_.data(), *step.nodes[0], state));
+  step.kernel->pack()->version = version;
 }
 
 void Plan::RunSteps(size_t first, size_t last, const RunState& state, const OutputReady& ready,
@@ -160,7 +168,7 @@ void Plan::RunSteps(size_t first, size_t last, const RunState& state, const Outp
     if (needed && !step.parameters.empty() && !needed(step.parameters)) return;
     if (transient_packs_ && step.prepared) Prepare(step, state, 0);
     step.kernel->Run(
-        KernelContext(views_.data(), *step.nodes[0], state, step.workspace, 0, device_run));
+        KernelContext(views_.data(), *step.nodes[0], state, step.workspace, device_run));
     progress::Tick();
     if (ready) std::for_each(step.final_outputs.begin(), step.final_outputs.end(), ready);
   }

@@ -59,7 +59,8 @@ class Plan {
                                             std::shared_ptr<Arena> arena = nullptr);
 
   // The memory of an input, a parameter or an external output, of the value's type and on the
-  // plan's device; it must stay valid until the last run or the next Bind of the value.
+  // plan's device; it must stay valid until the last run that reads it or the next Bind of the
+  // value.
   void Bind(ValueId value, void* data);
   // An input's data in the host's memory. On the host this is Bind; for an accelerator it is copied
   // to a place of the plan's own, and may change on return. kResourceExhausted.
@@ -71,8 +72,13 @@ class Plan {
   // before Run.
   void RunPrologue(const RunState& state);
   // The same, where `version`, which is not 0, names the parameters' state: nothing is done that
-  // was done for the same version, here or by another plan of the same pack cache.
-  void RunPrologue(const RunState& state, uint64_t version);
+  // was done for the same version, here or by another plan of the same pack cache. `bind` (may be
+  // empty) is called before each piece of work that reads parameters, with those, and binds them;
+  // none is read for longer than until the next call, but for run_parameters(), in Run.
+  using BindParameters = std::function<void(std::span<const ValueId>)>;
+  void RunPrologue(const RunState& state, uint64_t version, const BindParameters& bind = {});
+  // The parameters that Run reads: not those that are packed, or that the prologue alone reads.
+  const std::vector<ValueId>& run_parameters() const { return run_parameters_; }
   // `ready` (may be empty) is called on the caller's thread with each external or passing output as
   // soon as the caller may do with it what it likes: behind the last step that writes or reads it
   // and before the next one. Known when the plan is made, so the order follows from the shapes.
@@ -109,7 +115,7 @@ class Plan {
     std::vector<const Node*> nodes;  // the anchor and its followers
     std::unique_ptr<Kernel> kernel;
     std::string_view implementation;
-    bool prepared = false;            // has frozen inputs
+    bool prepared = false;            // its kernel packs an input
     std::vector<ValueId> parameters;  // that it reads
     std::vector<ValueId>
         final_outputs;  // external and passing ones that no step behind this one touches
@@ -118,7 +124,7 @@ class Plan {
   Plan() = default;
   void TakeArena();
   void Place(char* own, char* shared);
-  void PreparePrologue(const RunState& state, uint64_t version);
+  void PreparePrologue(const RunState& state, uint64_t version, const BindParameters& bind);
   void Prepare(const Step& step, const RunState& state, uint64_t version);
   void RunSteps(size_t first, size_t last, const RunState& state, const OutputReady& ready = {},
                 const ParametersNeeded& needed = {});
@@ -138,6 +144,7 @@ class Plan {
   std::vector<std::vector<size_t>> stands_for_;  // by parameter: those in place of which it stands
   std::vector<Step> steps_;
   size_t prologue_steps_ = 0;
+  std::vector<ValueId> run_parameters_;
   MemoryPlan memory_;
   // Offsets below memory_.kept_bytes lie in own_, the others in arena_; on an accelerator all in
   // own_.

@@ -33,6 +33,7 @@ Result<std::unique_ptr<Plan>> PlanBuilder::Build(std::span<const TensorType> inp
   for (const Group& group : prologue) LEPTON_RETURN_IF_ERROR(AddStep(group, true));
   plan_->prologue_steps_ = plan_->steps_.size();
   for (const Group& group : body) LEPTON_RETURN_IF_ERROR(AddStep(group, false));
+  FindRunParameters();
   LEPTON_RETURN_IF_ERROR(PlaceValues());
   FindFinalOutputs();
   return std::move(plan_);
@@ -174,8 +175,7 @@ Status PlanBuilder::AddStep(const Group& group, bool prologue) {
   if (!entry.ok()) return entry.status().WithContext(anchor.name);
   step.kernel = (*entry)->create(request);
   step.implementation = (*entry)->implementation;
-  step.prepared = std::any_of(request.frozen.begin(), request.frozen.end(),
-                              [](const FrozenInput& input) { return input.value != kNoValue; });
+  step.prepared = step.kernel->pack() != nullptr;
   step.parameters = ParametersOf(step);
   plan_->steps_.push_back(std::move(step));
   return Status::Ok();
@@ -197,6 +197,28 @@ std::vector<ValueId> PlanBuilder::ParametersOf(const Plan::Step& step) const {
     }
   }
   return parameters;
+}
+
+void PlanBuilder::FindRunParameters() {
+  std::vector<bool> known(graph_.values().size());
+  const auto add = [&](ValueId value) {
+    if (graph_.value(value).kind != ValueKind::kParameter || known[value]) return;
+    known[value] = true;
+    plan_->run_parameters_.push_back(value);
+  };
+  for (size_t s = plan_->prologue_steps_; s < plan_->steps_.size(); ++s) {
+    const Plan::Step& step = plan_->steps_[s];
+    if (!step.prepared || options_.transient_packs) {
+      std::for_each(step.parameters.begin(), step.parameters.end(), add);
+      continue;
+    }
+    for (const Node* node : step.nodes) {
+      for (size_t i = 0; i < node->inputs.size(); ++i) {
+        if (node == step.nodes[0] && i == 1) continue;  // Kernel::pack
+        add(plan_->roots_[node->inputs[i]]);
+      }
+    }
+  }
 }
 
 StepUse PlanBuilder::UseOf(const Plan::Step& step) const {

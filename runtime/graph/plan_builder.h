@@ -36,6 +36,7 @@ class PlanBuilder {
   void FindReads(const std::vector<Group>& groups);
   Status AddStep(const Group& group, bool prologue);
   std::vector<ValueId> ParametersOf(const Plan::Step& step) const;
+  void FindRunParameters();
   StepUse UseOf(const Plan::Step& step) const;
   Status PlaceValues();
   void FindFinalOutputs();

@@ -57,7 +57,7 @@ class GraphDecoding final : public DecodingProgram {
         builder_(graph_, /*training=*/false, source.precision),
         executor_(graph_, onnx::ImportKernels(), {}, PlanOptionsOf(nullptr), kMostPlans,
                   source.arena),
-        bound_(source.parameters),
+        weights_(builder_.parameters()),
         version_(source.version),
         lengths_(static_cast<size_t>(options.slots)) {}
 
@@ -82,7 +82,10 @@ class GraphDecoding final : public DecodingProgram {
     LEPTON_ASSIGN_OR_RETURN(logits_, BuildDecoder(builder_, config, names, inputs_));
     builder_.Place();
     const auto& parameters = builder_.parameters();
-    if (parameters.size() != bound_.size()) return Internal("a decoder has other parameters");
+    if (parameters.size() != source.weights->size()) {
+      return Internal("a decoder has other parameters");
+    }
+    weights_.Bind(source.weights);
     executor_.packs().Share(PackNames(graph_, parameters), source.packs);
     return graph_.AddOutput(logits_, /*external=*/true);
   }
@@ -229,17 +232,10 @@ class GraphDecoding final : public DecodingProgram {
     types.insert(types.end(), caches_.size(), cache_type_);
     bool made = false;
     LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanFor(types, &made));
-    if (made) {
-      for (size_t i = 0; i < bound_.size(); ++i) {
-        // Kernels read parameters through the same untyped pointers that they write outputs
-        // through.
-        plan->Bind(builder_.parameters()[i].value, const_cast<float*>(bound_[i]));
-      }
-      for (size_t layer = 0; layer < caches_.size(); ++layer) {
-        LEPTON_RETURN_IF_ERROR(plan->Feed(inputs_.caches[layer], caches_[layer].data()));
-      }
+    for (size_t layer = 0; made && layer < caches_.size(); ++layer) {
+      LEPTON_RETURN_IF_ERROR(plan->Feed(inputs_.caches[layer], caches_[layer].data()));
     }
-    plan->RunPrologue({}, version_);
+    weights_.Prepare(*plan, made, version_);
     return plan;
   }
 
@@ -250,7 +246,7 @@ class GraphDecoding final : public DecodingProgram {
   graph::Graph graph_;
   ModelBuilder builder_;
   graph::Executor executor_;
-  const std::vector<const float*> bound_;
+  PlanWeights weights_;
   const uint64_t version_;
   DecoderInputs inputs_;
   ValueId logits_ = graph::kNoValue;

@@ -121,6 +121,7 @@ ForwardProgram::ForwardProgram(const Signature& signature, const std::string& pr
       executor_(graph_, KernelsOf(backend), {}, PlanOptionsOf(backend, transient_packs),
                 MostPlans(backend != nullptr),
                 arena == nullptr ? std::make_shared<graph::Arena>() : std::move(arena)),
+      plan_weights_(builder_.parameters()),
       backend_(backend) {}
 
 Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(
@@ -151,17 +152,23 @@ Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(
   return program;
 }
 
-void ForwardProgram::Bind(std::span<const float> weights) {
-  std::vector<const float*> parts;
-  for (const auto& parameter : parameters()) {
-    parts.push_back(weights.data() + parameter.view.offset);
-  }
-  Bind(std::move(parts));
+std::shared_ptr<StoredWeights> ForwardProgram::FlatWeights(const float* weights) const {
+  std::vector<const float*> places;
+  for (const auto& parameter : parameters()) places.push_back(weights + parameter.view.offset);
+  return std::make_shared<StoredWeights>(places);
+}
+
+void ForwardProgram::Bind(std::shared_ptr<StoredWeights> weights) {
+  bound_ = std::move(weights);
+  in_place_ = backend_ == nullptr;
+  copied_version_ = 0;
+  if (in_place_) plan_weights_.Bind(bound_);
 }
 
 void ForwardProgram::BindInPlace(const float* weights) {
-  Bind({weights, static_cast<size_t>(parameter_elements())});
+  bound_ = FlatWeights(weights);
   in_place_ = true;
+  plan_weights_.Bind(bound_);
 }
 
 void ForwardProgram::Visit(WeightVisits* visits, std::function<const float*(size_t)> statistic) {
@@ -214,20 +221,20 @@ Status ForwardProgram::PassThrough() {
 
 // The device's copy of parameters that lie in the host's memory.
 Status ForwardProgram::CopyParameters() {
-  const bool current = copied_version_ == version_ && copied_binding_ == binding_;
-  if (backend_ == nullptr || in_place_ || current) return Status::Ok();
+  if (in_place_ || copied_version_ == version_) return Status::Ok();
   const size_t bytes = static_cast<size_t>(parameter_elements()) * sizeof(float);
   if (copied_.size() == 0) {
     LEPTON_ASSIGN_OR_RETURN(copied_, Buffer::On(backend_, bytes));
   }
-  for (size_t i = 0; i < bound_.size(); ++i) {
+  for (size_t i = 0; i < bound_->size(); ++i) {
     const auto& view = parameters()[i].view;
-    backend_->CopyIn(copied_.as<float>() + view.offset, bound_[i],
+    const std::shared_ptr<const float> floats = bound_->Floats(i);
+    backend_->CopyIn(copied_.as<float>() + view.offset, floats.get(),
                      static_cast<size_t>(view.size) * sizeof(float));
+    LEPTON_RETURN_IF_ERROR(backend_->Synchronize());  // `floats` may go
   }
-  LEPTON_RETURN_IF_ERROR(backend_->Synchronize());
+  plan_weights_.Bind(FlatWeights(copied_.as<float>()));
   copied_version_ = version_;
-  copied_binding_ = binding_;
   return Status::Ok();
 }
 
@@ -242,19 +249,7 @@ Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch, int64_t rows) {
   LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanFor(types, &made));
   if (visits_ != nullptr) return plan;
   LEPTON_RETURN_IF_ERROR(CopyParameters());
-  uint64_t& binding = bindings_[plan];
-  if (made || binding != binding_) {
-    for (size_t i = 0; i < bound_.size(); ++i) {
-      // Kernels read parameters through the same untyped pointers that they write outputs through.
-      const float* place = bound_[i];
-      if (backend_ != nullptr && !in_place_) {
-        place = copied_.as<float>() + parameters()[i].view.offset;
-      }
-      plan->Bind(parameters()[i].value, const_cast<float*>(place));
-    }
-    binding = binding_;
-  }
-  plan->RunPrologue({}, version_);
+  plan_weights_.Prepare(*plan, made, version_);
   return plan;
 }
 

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -15,6 +14,7 @@
 #include "runtime/graph/executor.h"
 #include "runtime/nn/device_floats.h"
 #include "runtime/nn/model_builder.h"
+#include "runtime/nn/plan_weights.h"
 #include "runtime/nn/weight_visits.h"
 #include "runtime/tensor/buffer.h"
 
@@ -32,16 +32,11 @@ class ForwardProgram {
   const std::vector<ModelBuilder::Declared>& parameters() const { return builder_.parameters(); }
   int64_t parameter_elements() const { return builder_.parameter_elements(); }
 
-  // Where each parameter lies in the host's memory, as parameters(); they must outlive the program
-  // and keep their places. A device gets its copy of each prepared version.
-  void Bind(std::vector<const float*> parameters) {
-    bound_ = std::move(parameters);
-    in_place_ = false;
-    ++binding_;
-  }
-  // The same for one flat buffer.
-  void Bind(std::span<const float> weights);
-  // One flat buffer where the program runs.
+  // As parameters(), in the host's memory. A device gets its copy of each prepared version.
+  void Bind(std::shared_ptr<StoredWeights> weights);
+  // One flat buffer, on the host or where the program runs, that outlives the program and keeps its
+  // place.
+  void Bind(std::span<const float> weights) { Bind(FlatWeights(weights.data())); }
   void BindInPlace(const float* weights);
   // On the host, with transient packs: from here on each pass asks `visits` for what it reads, and
   // `statistic` for where the parameters are that do not visit. Both outlive the program.
@@ -57,9 +52,9 @@ class ForwardProgram {
   // kInvalidArgument when the sizes do not fit the batch; else errors of the tensor group. Bind and
   // Prepare come first.
   Status Forward(const Batch& batch, std::span<float> logits);
-  // For a program of the same weights that never runs at the same time (graph_decoding.h): where
-  // they lie on the host, which state of them is prepared, and what can be shared.
-  const std::vector<const float*>& bound() const { return bound_; }
+  // For a program of the same weights that never runs at the same time (graph_decoding.h): what is
+  // bound, which state of it is prepared, and what can be shared.
+  const std::shared_ptr<StoredWeights>& bound() const { return bound_; }
   uint64_t version() const { return version_; }
   graph::Executor& executor() { return executor_; }
   // Of packed copies of the weights.
@@ -74,6 +69,7 @@ class ForwardProgram {
   void Foresee(const graph::Plan& plan);
   std::span<const size_t> Needed(std::span<const graph::ValueId> values);
   bool BindNeeded(graph::Plan& plan, std::span<const graph::ValueId> values);
+  std::shared_ptr<StoredWeights> FlatWeights(const float* weights) const;
   Status CopyParameters();
   Status RunAndFetch(graph::Plan& plan, float* logits);
   Result<graph::Plan*> PlanFor(const Batch& batch, int64_t rows);
@@ -86,10 +82,9 @@ class ForwardProgram {
   graph::RunState run_state_;
   std::vector<graph::ValueId> inputs_;  // as signature_.inputs
   graph::ValueId logits_ = graph::kNoValue;
-  std::vector<const float*> bound_;
-  uint64_t binding_ = 0;  // how often they were bound
-  std::map<const graph::Plan*, uint64_t> bindings_;
-  uint64_t version_ = 1;  // of the weights
+  std::shared_ptr<StoredWeights> bound_;
+  PlanWeights plan_weights_;  // where the program runs
+  uint64_t version_ = 1;
   WeightVisits* visits_ = nullptr;
   std::function<const float*(size_t)> statistic_;
   std::vector<size_t> parameter_of_;  // by value
@@ -99,9 +94,9 @@ class ForwardProgram {
 
   // On a device.
   kernels::DeviceBackend* const backend_;
-  bool in_place_ = true;  // bound_ is where the program runs
-  Buffer copied_;         // of bound_, when it is not
-  uint64_t copied_version_ = 0, copied_binding_ = 0;
+  bool in_place_ = true;         // bound_ is where the program runs
+  Buffer copied_;                // of bound_, when it is not
+  uint64_t copied_version_ = 0;  // 0: it is of nothing
   Buffer device_logits_;
 };
 

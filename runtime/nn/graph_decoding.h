@@ -15,8 +15,8 @@ struct DecodingSource {
   const Signature* signature = nullptr;
   const spec::ModelSpec* model = nullptr;
   std::string precision;
-  std::vector<const float*> parameters;  // where they lie
-  uint64_t version = 0;                  // of the weights
+  std::shared_ptr<StoredWeights> weights;
+  uint64_t version = 0;  // of the weights
   std::shared_ptr<graph::PackStore> packs;
   std::shared_ptr<graph::Arena> arena;
 };

@@ -26,16 +26,12 @@ class GraphInference final : public InferenceProgram {
     bound_ = true;
     return weights;
   }
-  Status Bind(std::span<const float* const> parameters) override {
-    if (parameters.size() != parameters_.size()) {
-      return InvalidArgument("parameters: there are " + std::to_string(parameters.size()) +
+  Status Bind(std::shared_ptr<StoredWeights> weights) override {
+    if (weights->size() != parameters_.size()) {
+      return InvalidArgument("parameters: there are " + std::to_string(weights->size()) +
                              "; must be " + std::to_string(parameters_.size()));
     }
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      if (reinterpret_cast<uintptr_t>(parameters[i]) % alignof(float) == 0) continue;
-      return InvalidArgument("parameter " + parameters_[i].name + ": is not aligned");
-    }
-    forward_->Bind({parameters.begin(), parameters.end()});
+    forward_->Bind(std::move(weights));
     weights_ = {};
     bound_ = true;
     return Status::Ok();
@@ -45,6 +41,7 @@ class GraphInference final : public InferenceProgram {
     forward_->Prepare(++version_);
     return Status::Ok();
   }
+  size_t pack_bytes() const override { return forward_->pack_bytes(); }
   Status Forward(const Batch& batch, std::span<float> logits) override {
     if (!bound_) return FailedPrecondition("the program has no weights yet");
     return forward_->Forward(batch, logits);
@@ -57,7 +54,7 @@ class GraphInference final : public InferenceProgram {
     return MakeDecoding({.signature = &signature_,
                          .model = &model_,
                          .precision = precision_,
-                         .parameters = forward_->bound(),
+                         .weights = forward_->bound(),
                          .version = forward_->version(),
                          .packs = executor.packs().store(),
                          .arena = executor.arena()},

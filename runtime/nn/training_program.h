@@ -30,6 +30,8 @@ class DeviceBackend;
 
 namespace lepton::nn {
 
+class StoredWeights;
+
 // A named parameter within the flat buffers; row-major `shape`.
 //
 // A statistic, such as the running mean of batch normalisation, is stored, checkpointed and summed
@@ -232,7 +234,8 @@ class TrainingProgram {
 
 // Forward only, for serving and teachers: same architecture, weights loaded by name. They lie in
 // the program's own buffer, or where the caller has them: weights() or Bind comes first, then
-// Prepare, else kFailedPrecondition.
+// Prepare, else kFailedPrecondition. Kernels pack most of them, in memory that all batch sizes
+// share; the rest they read in each pass.
 class InferenceProgram {
  public:
   // `precision`: "f32", "bf16", or "int8": products and convolutions with weights in 8 bits, each
@@ -246,11 +249,15 @@ class InferenceProgram {
   virtual const std::vector<ParameterView>& parameters() const = 0;
   // The program's own flat buffer, made at the first call.
   virtual std::span<float> weights() = 0;
-  // Reads each parameter where it is, such as in a mapped file: one pointer per parameter, as
-  // parameters(), aligned to 4 bytes. They must outlive the program and keep their places.
-  virtual Status Bind(std::span<const float* const> parameters) = 0;
+  // Reads each parameter where it is, such as in a mapped file (weights.h), as parameters() has
+  // them. Of one that is not f32 there, an f32 copy is kept only if passes read it; of one that is
+  // packed, or brought to a device, while that is done, one after the other. What the weights
+  // borrow must outlive the program.
+  virtual Status Bind(std::shared_ptr<StoredWeights> weights) = 0;
   // Call after the weights changed, or were bound (packs them once).
   virtual Status Prepare() = 0;
+  // Of packed copies of the weights.
+  virtual size_t pack_bytes() const = 0;
   // Threads: one caller at a time. Logits [predictions, outputs]; the same row gives the same bits
   // in any batch, and the same bits as TrainingProgram::Forward.
   virtual Status Forward(const Batch& batch, std::span<float> logits) = 0;

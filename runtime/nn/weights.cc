@@ -101,27 +101,44 @@ Status CheckWeights(const SourceTensors& tensors, const std::vector<ParameterVie
   return Superfluous(tensors, parameters);
 }
 
-Result<WeightPointers> WeightPointers::Make(const SourceTensors& tensors,
-                                            const std::vector<ParameterView>& parameters) {
-  WeightPointers weights;
+Result<std::shared_ptr<StoredWeights>> StoredWeights::Make(
+    const SourceTensors& tensors, const std::vector<ParameterView>& parameters) {
+  std::shared_ptr<StoredWeights> weights(new StoredWeights());
   for (const ParameterView& parameter : parameters) {
     LEPTON_ASSIGN_OR_RETURN(const SourceTensor* const tensor, Find(tensors, parameter));
-    const bool aligned = reinterpret_cast<uintptr_t>(tensor->data) % alignof(float) == 0;
-    if (tensor->dtype == DType::kF32 && aligned) {
-      weights.pointers_.push_back(static_cast<const float*>(tensor->data));
-      continue;
-    }
-    weights.copies_.emplace_back(static_cast<size_t>(parameter.size) * sizeof(float));
-    ToFloats(*tensor, weights.copies_.back().as<float>());
-    weights.pointers_.push_back(weights.copies_.back().as<float>());
+    weights->tensors_.push_back(*tensor);
   }
   LEPTON_RETURN_IF_ERROR(Superfluous(tensors, parameters));
+  weights->copies_.resize(parameters.size());
   return weights;
 }
 
-size_t WeightPointers::copied_bytes() const {
+StoredWeights::StoredWeights(const std::vector<const float*>& places) : copies_(places.size()) {
+  for (const float* place : places) tensors_.push_back({DType::kF32, {}, place});
+}
+
+std::shared_ptr<const float> StoredWeights::Floats(size_t parameter) {
+  const SourceTensor& tensor = tensors_[parameter];
+  const bool aligned = reinterpret_cast<uintptr_t>(tensor.data) % alignof(float) == 0;
+  if (tensor.dtype == DType::kF32 && aligned) {
+    return {std::shared_ptr<void>(), static_cast<const float*>(tensor.data)};  // nobody's
+  }
+  std::shared_ptr<Buffer> copy = copies_[parameter].lock();
+  if (copy == nullptr) {
+    copy = std::make_shared<Buffer>(static_cast<size_t>(tensor.elements()) * sizeof(float));
+    ToFloats(tensor, copy->as<float>());
+    copies_[parameter] = copy;
+    ++copies_made_;
+    most_copied_bytes_ = std::max(most_copied_bytes_, copied_bytes());
+  }
+  return {copy, copy->as<float>()};
+}
+
+size_t StoredWeights::copied_bytes() const {
   size_t bytes = 0;
-  for (const Buffer& copy : copies_) bytes += copy.size();
+  for (const std::weak_ptr<Buffer>& known : copies_) {
+    if (const std::shared_ptr<Buffer> copy = known.lock()) bytes += copy->size();
+  }
   return bytes;
 }
 

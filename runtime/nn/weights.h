@@ -1,8 +1,9 @@
 // Tensors from elsewhere, such as a mapped file, as a program's parameters, by name.
-// Ownership: borrows the tensors' memory. Threads: pure functions.
+// Ownership: borrows the tensors' memory. Threads: pure functions; StoredWeights: one caller.
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -38,20 +39,33 @@ Status CopyWeights(const SourceTensors& tensors, const std::vector<ParameterView
 // The same errors, and nothing is copied.
 Status CheckWeights(const SourceTensors& tensors, const std::vector<ParameterView>& parameters);
 
-// One pointer per parameter, for InferenceProgram::Bind: into the tensors' own memory where that is
-// f32 and aligned, else into a copy that this owns. Errors as of CopyWeights. The tensors' memory
-// must outlive it.
-class WeightPointers {
+// Tensors as the parameters of programs (InferenceProgram::Bind), which read them in f32: where
+// they lie if that is f32 and aligned, else from a copy that is there while somebody reads it. The
+// tensors' memory must outlive it and stay as it is.
+class StoredWeights {
  public:
-  static Result<WeightPointers> Make(const SourceTensors& tensors,
-                                     const std::vector<ParameterView>& parameters);
+  // Errors as of CopyWeights.
+  static Result<std::shared_ptr<StoredWeights>> Make(const SourceTensors& tensors,
+                                                     const std::vector<ParameterView>& parameters);
+  // Of f32, one place per parameter, aligned to 4 bytes.
+  explicit StoredWeights(const std::vector<const float*>& places);
 
-  const std::vector<const float*>& pointers() const { return pointers_; }
+  size_t size() const { return tensors_.size(); }  // parameters
+  // A parameter's numbers for as long as the caller keeps this; those who keep a copy share it.
+  std::shared_ptr<const float> Floats(size_t parameter);
+
+  // Of the copies that are there, and the most that were at once; and how many were made so far.
   size_t copied_bytes() const;
+  size_t most_copied_bytes() const { return most_copied_bytes_; }
+  int64_t copies_made() const { return copies_made_; }
 
  private:
-  std::vector<const float*> pointers_;
-  std::vector<Buffer> copies_;
+  StoredWeights() = default;
+
+  std::vector<SourceTensor> tensors_;
+  std::vector<std::weak_ptr<Buffer>> copies_;  // by parameter
+  size_t most_copied_bytes_ = 0;
+  int64_t copies_made_ = 0;
 };
 
 }  // namespace lepton::nn

@@ -117,9 +117,9 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(
       nn::InferenceProgram::Build(model->signature_, stored.model,
                                   precision == "model" ? stored.manifest.precision : precision,
                                   model->device_.get()));
-  LEPTON_ASSIGN_OR_RETURN(model->weights_,
-                          nn::WeightPointers::Make(stored.tensors, model->program_->parameters()));
-  LEPTON_RETURN_IF_ERROR(model->program_->Bind(model->weights_.pointers()));
+  LEPTON_ASSIGN_OR_RETURN(auto weights,
+                          nn::StoredWeights::Make(stored.tensors, model->program_->parameters()));
+  LEPTON_RETURN_IF_ERROR(model->program_->Bind(std::move(weights)));
   model->mapped_ = stored.mapped;
   LEPTON_RETURN_IF_ERROR(model->program_->Prepare());
   LEPTON_RETURN_IF_ERROR(model->Adopt(objects, stored.manifest.input.tokenizer));

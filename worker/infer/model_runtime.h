@@ -92,7 +92,6 @@ class LoadedModel {
   std::vector<uint32_t> ends_;  // what the model says; the encoder knows more
   // What the program's weights lie in and what it runs on; declared before it.
   std::vector<std::shared_ptr<const MappedFile>> mapped_;
-  nn::WeightPointers weights_;
   std::unique_ptr<kernels::DeviceBackend> device_;
   std::unique_ptr<nn::InferenceProgram> program_;
   std::unique_ptr<nn::DecodingProgram> decoder_;

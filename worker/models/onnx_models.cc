@@ -161,10 +161,10 @@ std::optional<onnx::ExportRequest::Normalization> NormalizationOf(
       images ? "pixels" : "x", {mean.begin(), mean.end()}, {scale.begin(), scale.end()}};
 }
 
-// The weights in f32: where they lie, or in `copies`.
+// The weights in f32: where they lie, or copies.
 struct FloatWeights {
   std::map<std::string, TensorView> views;
-  nn::WeightPointers pointers;
+  std::vector<std::shared_ptr<const float>> held;
 };
 Result<FloatWeights> FloatsOf(const StoredModel& stored) {
   std::vector<nn::ParameterView> parameters;
@@ -172,9 +172,10 @@ Result<FloatWeights> FloatsOf(const StoredModel& stored) {
     parameters.push_back({name, tensor.shape, 0, tensor.elements()});
   }
   FloatWeights weights;
-  LEPTON_ASSIGN_OR_RETURN(weights.pointers, nn::WeightPointers::Make(stored.tensors, parameters));
+  LEPTON_ASSIGN_OR_RETURN(const auto source, nn::StoredWeights::Make(stored.tensors, parameters));
   for (size_t i = 0; i < parameters.size(); ++i) {
-    weights.views[parameters[i].name] = {const_cast<float*>(weights.pointers.pointers()[i]),
+    weights.held.push_back(source->Floats(i));
+    weights.views[parameters[i].name] = {const_cast<float*>(weights.held.back().get()),
                                          {DType::kF32, Shape(parameters[i].shape)}};
   }
   return weights;

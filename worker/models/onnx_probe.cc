@@ -87,9 +87,8 @@ Status ProbeTexts(const spec::ModelSpec& model, const nn::DataShape& data,
 
   LEPTON_ASSIGN_OR_RETURN(const nn::Signature signature, nn::MakeSignature(model, data));
   LEPTON_ASSIGN_OR_RETURN(const auto program, nn::InferenceProgram::Build(signature, model, "f32"));
-  LEPTON_ASSIGN_OR_RETURN(const nn::WeightPointers pointers,
-                          nn::WeightPointers::Make(weights, program->parameters()));
-  LEPTON_RETURN_IF_ERROR(program->Bind(pointers.pointers()));
+  LEPTON_ASSIGN_OR_RETURN(auto stored, nn::StoredWeights::Make(weights, program->parameters()));
+  LEPTON_RETURN_IF_ERROR(program->Bind(std::move(stored)));
   LEPTON_RETURN_IF_ERROR(program->Prepare());
   Prober prober(signature, *program);
   LEPTON_ASSIGN_OR_RETURN(const std::vector<float> plain, prober.Ask(texts, length));

@@ -191,10 +191,10 @@ class PerImage final : public graph::Kernel {
     return pack_weights_.needed() && pack_ == nullptr ? pack_weights_.bytes() : 0;
   }
 
+  graph::Pack* pack() const override { return pack_.get(); }
+
   void Prepare(const graph::KernelContext& context) override {
-    if (pack_ == nullptr || (pack_->version == context.version() && context.version() != 0)) return;
     pack_weights_.Run(context.input(1).data, pack_->data.data());
-    pack_->version = context.version();
   }
 
   void Run(const graph::KernelContext& context) override {

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "runtime/nn/model_list.h"
+#include "runtime/nn/weights.h"
 #include "tests/runtime/cuda/cuda_test.h"
 #include "tests/runtime/engine/programs.h"
 #include "tests/runtime/nn/texts.h"
@@ -232,7 +233,7 @@ TEST_P(DeviceTraining, WhatItTrainedAnswersThereAsOnTheHost) {
     for (const nn::ParameterView& view : (*program)->parameters()) {
       parameters.push_back(trained.weights.data() + view.offset);
     }
-    ASSERT_TRUE((*program)->Bind(parameters).ok());
+    ASSERT_TRUE((*program)->Bind(std::make_shared<nn::StoredWeights>(parameters)).ok());
     ASSERT_TRUE((*program)->Prepare().ok());
     std::vector<float> logits(trained.logits.size());
     const Status done = (*program)->Forward(batch, logits);
@@ -241,6 +242,42 @@ TEST_P(DeviceTraining, WhatItTrainedAnswersThereAsOnTheHost) {
     EXPECT_NE(logits, last.logits);
     last.logits = logits;
   }
+}
+
+TEST_P(DeviceTraining, WeightsInHalvesGiveTheBitsOfTheSameInF32) {
+  CudaDevice* const device = DeviceOrNull();
+  if (device == nullptr) GTEST_SKIP() << WhyNoDevice();
+  Subject subject = Subjects()[GetParam()];
+  SCOPED_TRACE(subject.name);
+  const auto program =
+      nn::InferenceProgram::Build(subject.signature, subject.model, subject.precision, device)
+          .value();
+  const nn::Batch batch = subject.batch(subject);
+  const std::vector<float> trained = Train(subject, nullptr, 1).weights;
+  std::vector<uint16_t> halves;
+  std::vector<float> floats;
+  for (const float weight : trained) {
+    halves.push_back(BF16::FromFloat(weight).bits);
+    floats.push_back(BF16::ToFloat({halves.back()}));
+  }
+  nn::SourceTensors in_halves, in_f32;
+  for (const nn::ParameterView& view : program->parameters()) {
+    in_halves[view.name] = {DType::kBF16, view.shape, halves.data() + view.offset};
+    in_f32[view.name] = {DType::kF32, view.shape, floats.data() + view.offset};
+  }
+  std::vector<std::vector<float>> logits;
+  for (const nn::SourceTensors* tensors : {&in_halves, &in_f32}) {
+    const auto weights = nn::StoredWeights::Make(*tensors, program->parameters()).value();
+    ASSERT_TRUE(program->Bind(weights).ok());
+    ASSERT_TRUE(program->Prepare().ok());
+    logits.emplace_back(
+        static_cast<size_t>(nn::Predictions(subject.signature, batch) * subject.signature.outputs));
+    const Status done = program->Forward(batch, logits.back());
+    ASSERT_TRUE(done.ok()) << done.ToString();
+    EXPECT_EQ(weights->copied_bytes(), 0u);
+    EXPECT_LT(weights->most_copied_bytes(), floats.size() * sizeof(float));
+  }
+  EXPECT_TRUE(nn::SameBits(logits[0], logits[1]));
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, DeviceTraining, testing::Range<size_t>(0, 11),

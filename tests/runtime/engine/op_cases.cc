@@ -393,7 +393,7 @@ std::vector<HostTensor> RunKernel(const graph::KernelEntry& entry, OpCase& op_ca
   Place workspace(accelerator, garbage.data(), garbage.size());
   const graph::DeviceRunState keys{state.seed, state.step, state.shard};
   Place run_state(accelerator, &keys, sizeof(keys));
-  kernel->Run(graph::KernelContext(views.data(), lone.node, state, workspace.data(), 0,
+  kernel->Run(graph::KernelContext(views.data(), lone.node, state, workspace.data(),
                                    static_cast<graph::DeviceRunState*>(run_state.data())));
   for (size_t i = 0; i < outputs.size(); ++i) {
     places[op_case.inputs.size() + i].CopyOut(outputs[i].data.data());

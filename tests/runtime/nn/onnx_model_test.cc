@@ -12,6 +12,7 @@
 #include "runtime/formats/onnx/import.h"
 #include "runtime/formats/onnx/model_file.h"
 #include "runtime/formats/onnx/onnx.pb.h"
+#include "runtime/nn/weights.h"
 #include "tests/runtime/engine/programs.h"
 #include "tests/runtime/nn/gradient_check.h"
 #include "tests/runtime/onnx/test_model.h"
@@ -342,7 +343,7 @@ TEST(OnnxModelRows, RowsMayBeTakenByTheirOwnPlaces) {
   ASSERT_TRUE(signature.ok()) << signature.status().ToString();
   auto program = InferenceProgram::Build(*signature, SpecOf(m), "f32");
   ASSERT_TRUE(program.ok()) << program.status().ToString();
-  ASSERT_TRUE((*program)->Bind({}).ok());
+  ASSERT_TRUE((*program)->Bind(std::make_shared<StoredWeights>(std::vector<const float*>())).ok());
   ASSERT_TRUE((*program)->Prepare().ok());
   const std::vector<float> x = {1, 3, 5, 4, 7, 7};
   std::vector<float> logits(6);
@@ -426,7 +427,8 @@ TEST(OnnxModelMasks, AKeyPaddingMaskIsTrueForWhatIsNoToken) {
     ASSERT_TRUE(signature.ok()) << signature.status().ToString();
     auto program = InferenceProgram::Build(*signature, model, "f32");
     ASSERT_TRUE(program.ok()) << program.status().ToString();
-    ASSERT_TRUE((*program)->Bind({}).ok());
+    ASSERT_TRUE(
+        (*program)->Bind(std::make_shared<StoredWeights>(std::vector<const float*>())).ok());
     ASSERT_TRUE((*program)->Prepare().ok());
     onnx::HostTensor tokens = onnx::TensorOf(DType::kI32, Shape({2, 3}), {0, 1, 2, 2, 1, 0});
     onnx::HostTensor mask = onnx::TensorOf(DType::kF32, Shape({2, 3}), {0, 0, 0, 0, -1e9, -1e9});

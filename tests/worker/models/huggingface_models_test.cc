@@ -45,8 +45,8 @@ class FolderModelsTest : public testing::TaskTest {
     const StoredModel stored = LoadModel(*objects_, manifest).value();
     const nn::Signature signature = stored.signature().value();
     const auto program = nn::InferenceProgram::Build(signature, stored.model, "f32").value();
-    const auto weights = nn::WeightPointers::Make(stored.tensors, program->parameters()).value();
-    EXPECT_TRUE(program->Bind(weights.pointers()).ok());
+    auto weights = nn::StoredWeights::Make(stored.tensors, program->parameters()).value();
+    EXPECT_TRUE(program->Bind(std::move(weights)).ok());
     EXPECT_TRUE(program->Prepare().ok());
     const nn::Batch batch = expected.batch(signature);
     std::vector<float> logits(nn::Predictions(signature, batch) * signature.outputs);

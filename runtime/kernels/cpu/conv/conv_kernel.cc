@@ -75,11 +75,10 @@ class PixelKernel final : public graph::Kernel {
   // The images with their channels last, and the packed weights where they are not kept.
   size_t workspace_bytes() const override { return ImageBytes() + (frozen_ ? 0 : packed_bytes_); }
 
+  graph::Pack* pack() const override { return pack_.get(); }
+
   void Prepare(const KernelContext& context) override {
-    if (!frozen_) return;
-    if (pack_->version == context.version() && context.version() != 0) return;
     PackWeights(context.input(1), pack_->data.as<char>());
-    pack_->version = context.version();
   }
 
   void Run(const KernelContext& context) override {

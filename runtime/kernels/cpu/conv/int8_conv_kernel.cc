@@ -49,11 +49,10 @@ class Int8ConvKernel final : public graph::Kernel {
     return ImageBytes() + MagnitudeBytes() + ScaleBytes() + (frozen_ ? 0 : RightBytes());
   }
 
+  graph::Pack* pack() const override { return pack_.get(); }
+
   void Prepare(const KernelContext& context) override {
-    if (!frozen_) return;
-    if (pack_->version == context.version() && context.version() != 0) return;
     PackWeights(context.input(1).as<float>(), pack_->data.as<char>());
-    pack_->version = context.version();
   }
 
   void Run(const KernelContext& context) override {

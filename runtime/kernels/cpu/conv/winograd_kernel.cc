@@ -61,10 +61,10 @@ class WinogradKernel final : public graph::Kernel {
 
   size_t workspace_bytes() const override { return frozen_ ? 0 : WeightBytes(); }
 
+  graph::Pack* pack() const override { return pack_.get(); }
+
   void Prepare(const KernelContext& context) override {
-    if (!frozen_ || (pack_->version == context.version() && context.version() != 0)) return;
     TransformWeights(context.input(1), pack_->data.as<char>());
-    pack_->version = context.version();
   }
 
   void Run(const KernelContext& context) override {

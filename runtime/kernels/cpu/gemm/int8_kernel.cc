@@ -67,11 +67,10 @@ class Int8Kernel final : public graph::Kernel {
     return left_bytes() + (pack_ == nullptr ? right_bytes() : 0);
   }
 
+  graph::Pack* pack() const override { return pack_.get(); }
+
   void Prepare(const KernelContext& context) override {
-    if (pack_ == nullptr) return;
-    if (pack_->version == context.version() && context.version() != 0) return;
     PackWeights(context.input(1).as<float>(), pack_->data.as<char>());
-    pack_->version = context.version();
   }
 
   void Run(const KernelContext& context) override {

@@ -73,11 +73,10 @@ class MatmulKernel final : public graph::Kernel {
 
   size_t workspace_bytes() const override { return RightBytes() + product_.left_bytes(); }
 
+  graph::Pack* pack() const override { return pack_.get(); }
+
   void Prepare(const KernelContext& context) override {
-    if (!op_.is_frozen()) return;
-    if (pack_->version == context.version() && context.version() != 0) return;
     product_.PackRight(context.input(1).data, pack_->data.data());
-    pack_->version = context.version();
   }
 
   void Run(const KernelContext& context) override {
