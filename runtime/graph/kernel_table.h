@@ -114,6 +114,7 @@ struct KernelEntry {
   DeviceKind device = DeviceKind::kCpu;
   bool fuses = false;  // takes followers
   int packs = -1;      // the input that it reads in Prepare alone, when that is frozen
+  int widens = -1;  // the input of f32 that it also takes in halves: its view then has their type
 };
 
 class KernelTable {

@@ -95,8 +95,15 @@ void Plan::Bind(ValueId value, void* data) {
     ran_ = false;
   }
   const auto index = static_cast<size_t>(value);
+  views_[index].type.dtype = frozen_views_[index].type.dtype;  // BindHalves
   for (const size_t i : in_memory_of_[index]) views_[i].data = frozen_views_[i].data = data;
   for (const size_t i : stands_for_[index]) frozen_views_[i].data = data;
+}
+
+void Plan::BindHalves(ValueId parameter, void* data, DType dtype) {
+  CHECK(Widens(parameter));
+  Bind(parameter, data);
+  views_[parameter].type.dtype = dtype;
 }
 
 Status Plan::Feed(ValueId input, void* data) {

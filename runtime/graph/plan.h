@@ -79,6 +79,10 @@ class Plan {
   void RunPrologue(const RunState& state, uint64_t version, const BindParameters& bind = {});
   // The parameters that Run reads: not those that are packed, or that the prologue alone reads.
   const std::vector<ValueId>& run_parameters() const { return run_parameters_; }
+  // Whether Run takes such a parameter of f32 in halves too, and that place of them, in bf16 or
+  // f16, aligned to 2 bytes; until the next Bind of it.
+  bool Widens(ValueId parameter) const { return widened_[parameter]; }
+  void BindHalves(ValueId parameter, void* data, DType dtype);
   // `ready` (may be empty) is called on the caller's thread with each external or passing output as
   // soon as the caller may do with it what it likes: behind the last step that writes or reads it
   // and before the next one. Known when the plan is made, so the order follows from the shapes.
@@ -116,6 +120,7 @@ class Plan {
     std::unique_ptr<Kernel> kernel;
     std::string_view implementation;
     bool prepared = false;            // its kernel packs an input
+    int widens = -1;                  // KernelEntry::widens
     std::vector<ValueId> parameters;  // that it reads
     std::vector<ValueId>
         final_outputs;  // external and passing ones that no step behind this one touches
@@ -145,6 +150,7 @@ class Plan {
   std::vector<Step> steps_;
   size_t prologue_steps_ = 0;
   std::vector<ValueId> run_parameters_;
+  std::vector<bool> widened_;  // by value
   MemoryPlan memory_;
   // Offsets below memory_.kept_bytes lie in own_, the others in arena_; on an accelerator all in
   // own_.

@@ -176,6 +176,7 @@ Status PlanBuilder::AddStep(const Group& group, bool prologue) {
   step.kernel = (*entry)->create(request);
   step.implementation = (*entry)->implementation;
   step.prepared = step.kernel->pack() != nullptr;
+  step.widens = (*entry)->widens;
   step.parameters = ParametersOf(step);
   plan_->steps_.push_back(std::move(step));
   return Status::Ok();
@@ -201,6 +202,7 @@ std::vector<ValueId> PlanBuilder::ParametersOf(const Plan::Step& step) const {
 
 void PlanBuilder::FindRunParameters() {
   std::vector<bool> known(graph_.values().size());
+  plan_->widened_.assign(graph_.values().size(), !options_.transient_packs);
   const auto add = [&](ValueId value) {
     if (graph_.value(value).kind != ValueKind::kParameter || known[value]) return;
     known[value] = true;
@@ -208,14 +210,17 @@ void PlanBuilder::FindRunParameters() {
   };
   for (size_t s = plan_->prologue_steps_; s < plan_->steps_.size(); ++s) {
     const Plan::Step& step = plan_->steps_[s];
-    if (!step.prepared || options_.transient_packs) {
-      std::for_each(step.parameters.begin(), step.parameters.end(), add);
-      continue;
-    }
+    const bool packed = step.prepared && !options_.transient_packs;
+    if (!packed) std::for_each(step.parameters.begin(), step.parameters.end(), add);
     for (const Node* node : step.nodes) {
       for (size_t i = 0; i < node->inputs.size(); ++i) {
-        if (node == step.nodes[0] && i == 1) continue;  // Kernel::pack
-        add(plan_->roots_[node->inputs[i]]);
+        const bool anchor = node == step.nodes[0];
+        if (packed && anchor && i == 1) continue;  // Kernel::pack
+        const ValueId root = plan_->roots_[node->inputs[i]];
+        add(root);
+        if (!anchor || static_cast<int>(i) != step.widens || root != node->inputs[i]) {
+          plan_->widened_[root] = false;
+        }
       }
     }
   }

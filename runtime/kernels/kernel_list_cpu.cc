@@ -55,6 +55,7 @@ void AppendReferences(std::string_view op, std::vector<KernelEntry>& entries) {
 void AppendMoves(std::vector<KernelEntry>& entries) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI32}) {
     entries.push_back(Threaded<shape::Gather>("gather", &Always, dtype));
+    if (dtype == DType::kF32) entries.back().widens = 0;
     entries.push_back(Threaded<shape::Slice>("slice", &Always, dtype));
     entries.push_back(Threaded<shape::Transpose>("transpose", &Always, dtype));
     entries.push_back(Reference<reference::Concat>("concat", dtype));

@@ -34,6 +34,8 @@ class PlanWeights {
   };
   using Floats = std::shared_ptr<const float>;
   Floats FloatsOf(graph::ValueId value) { return weights_->Floats(parameter_of_.at(value)); }
+  // Of what the plan's runs read as it is stored; else null.
+  const SourceTensor* HalvesFor(const graph::Plan& plan, graph::ValueId value) const;
 
   const std::vector<ModelBuilder::Declared>& parameters_;
   std::shared_ptr<StoredWeights> weights_;

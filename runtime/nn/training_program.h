@@ -250,9 +250,9 @@ class InferenceProgram {
   // The program's own flat buffer, made at the first call.
   virtual std::span<float> weights() = 0;
   // Reads each parameter where it is, such as in a mapped file (weights.h), as parameters() has
-  // them. Of one that is not f32 there, an f32 copy is kept only if passes read it; of one that is
-  // packed, or brought to a device, while that is done, one after the other. What the weights
-  // borrow must outlive the program.
+  // them. Of one that is not f32 there, an f32 copy is kept only if passes read it otherwise than
+  // by looking rows up; of one that is packed, or brought to a device, while that is done, one
+  // after the other. What the weights borrow must outlive the program.
   virtual Status Bind(std::shared_ptr<StoredWeights> weights) = 0;
   // Call after the weights changed, or were bound (packs them once).
   virtual Status Prepare() = 0;

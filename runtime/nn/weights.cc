@@ -117,6 +117,12 @@ StoredWeights::StoredWeights(const std::vector<const float*>& places) : copies_(
   for (const float* place : places) tensors_.push_back({DType::kF32, {}, place});
 }
 
+const SourceTensor* StoredWeights::Halves(size_t parameter) const {
+  const SourceTensor& tensor = tensors_[parameter];
+  const bool aligned = reinterpret_cast<uintptr_t>(tensor.data) % sizeof(uint16_t) == 0;
+  return tensor.dtype != DType::kF32 && aligned ? &tensor : nullptr;
+}
+
 std::shared_ptr<const float> StoredWeights::Floats(size_t parameter) {
   const SourceTensor& tensor = tensors_[parameter];
   const bool aligned = reinterpret_cast<uintptr_t>(tensor.data) % alignof(float) == 0;

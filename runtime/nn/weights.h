@@ -51,6 +51,8 @@ class StoredWeights {
   explicit StoredWeights(const std::vector<const float*>& places);
 
   size_t size() const { return tensors_.size(); }  // parameters
+  // Where a parameter is stored in bf16 or f16, aligned to 2 bytes; else null.
+  const SourceTensor* Halves(size_t parameter) const;
   // A parameter's numbers for as long as the caller keeps this; those who keep a copy share it.
   std::shared_ptr<const float> Floats(size_t parameter);
 

@@ -1,5 +1,6 @@
 #include "runtime/tensor/dtype.h"
 
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -41,13 +42,14 @@ bool IsFloating(DType dtype) {
 }
 
 float F16::ToFloat(F16 value) {
-  const int exponent = (value.bits >> 10) & 0x1f;
-  const int fraction = value.bits & 0x3ff;
-  const float sign = (value.bits & 0x8000) != 0 ? -1.0f : 1.0f;
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
-  if (exponent < 31) return sign * std::ldexp(static_cast<float>(fraction | 0x400), exponent - 25);
-  return fraction != 0 ? std::numeric_limits<float>::quiet_NaN()
-                       : sign * std::numeric_limits<float>::infinity();
+  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000) << 16;
+  const uint32_t magnitude = value.bits & 0x7fff;
+  if (magnitude > 0x7c00) return std::numeric_limits<float>::quiet_NaN();
+  // The same fraction, and an exponent that counts from another one. What is below 2^-14 is a
+  // number of 2^-24s, which f32 has as they are.
+  uint32_t word = magnitude == 0x7c00 ? 0x7f800000u : (magnitude << 13) + (112u << 23);
+  if (magnitude < 0x400) word = std::bit_cast<uint32_t>(static_cast<float>(magnitude) * 0x1p-24f);
+  return std::bit_cast<float>(sign | word);
 }
 
 F16 F16::FromFloat(float value) {

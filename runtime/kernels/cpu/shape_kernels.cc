@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "runtime/kernels/cpu/gather_view.h"
+#include "runtime/kernels/cpu/simd/loops.h"
 
 namespace lepton::kernels::shape {
 namespace {
@@ -85,10 +86,29 @@ void SliceGrad(const KernelContext& context) {
   }
 }
 
+namespace {
+
+// Elements of x as they are, or of halves in f32 (KernelEntry::widens).
+void CopyRow(const TensorView& x, int64_t begin, int64_t count, DType type, void* y) {
+  const size_t size = DTypeSize(x.type.dtype);
+  const char* const from = x.as<char>() + begin * static_cast<int64_t>(size);
+  const auto* const halves = reinterpret_cast<const uint16_t*>(from);
+  if (x.type.dtype == type) {
+    std::memcpy(y, from, count * size);
+  } else if (x.type.dtype == DType::kBF16) {
+    simd::BestLoops().to_f32(count, halves, static_cast<float*>(y));
+  } else {
+    for (int64_t i = 0; i < count; ++i) static_cast<float*>(y)[i] = F16::ToFloat({halves[i]});
+  }
+}
+
+}  // namespace
+
 void Gather(const KernelContext& context) {
   const GatherView view(context.input(0).shape(), context.input(1), context.attributes());
   const TensorView& x = context.input(0);
-  const size_t bytes = view.inner * DTypeSize(x.type.dtype);
+  const DType type = context.output(0).type.dtype;
+  const size_t bytes = view.inner * DTypeSize(type);
   ComputeLoop(view.outer * view.count, std::max<int64_t>(1, kGrain / view.inner),
               [&](int64_t begin, int64_t end) {
                 for (int64_t i = begin; i < end; ++i) {
@@ -96,9 +116,9 @@ void Gather(const KernelContext& context) {
                   const int64_t row = view.Row(i % view.count);
                   const int64_t from = i / view.count * view.extent + row;
                   if (row >= 0) {
-                    std::memcpy(y, x.as<char>() + from * bytes, bytes);
+                    CopyRow(x, from * view.inner, view.inner, type, y);
                   } else {
-                    FillMissing(x.type.dtype, view.inner, y);
+                    FillMissing(type, view.inner, y);
                   }
                 }
               });

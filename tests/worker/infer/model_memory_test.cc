@@ -73,7 +73,7 @@ storage::Digest StoreLanguage(storage::ObjectStore& objects, DType dtype, int64_
   return objects.Put(storage::ToText(manifest)).value();
 }
 
-class ModelMemory : public testing::TestWithParam<DType> {};
+class ModelMemory : public ::testing::TestWithParam<DType> {};
 
 // Texts of two batch sizes, and one that goes on.
 TEST_P(ModelMemory, IsThatOfPackedWeightsWithoutACopyInF32) {
@@ -97,12 +97,12 @@ TEST_P(ModelMemory, IsThatOfPackedWeightsWithoutACopyInF32) {
     const nn::DecodingProgram::Extension extension[] = {{0, tokens}};
     ASSERT_TRUE(decoder->Extend(extension, logits).ok());
   }
-  // In bf16 packed weights take half of what they take in f32.
-  EXPECT_LT(AnonymousBytes() - before, elements * 4 * 3 / 4);
+  // In bf16 packed weights take half of what they take in f32; the table of tokens is not copied.
+  EXPECT_LT(AnonymousBytes() - before, elements * 4 * 5 / 8);
 }
 
 INSTANTIATE_TEST_SUITE_P(Stored, ModelMemory,
-                         testing::Values(DType::kF32, DType::kBF16, DType::kF16),
+                         ::testing::Values(DType::kF32, DType::kBF16, DType::kF16),
                          [](const auto& info) { return std::string(DTypeName(info.param)); });
 
 }  // namespace
