@@ -141,6 +141,17 @@ std::vector<float> Sums(Steps& steps, GradientExchange& exchange) {
   return {gradients.begin(), gradients.end()};
 }
 
+// The size that the steps find by themselves, in KiB.
+int64_t Measured(Steps& steps) {
+  GradientExchange exchange(steps.program(), {});
+  int taken = 0;
+  for (; !exchange.settled(); ++taken) steps.Step(&exchange);
+  steps.Step(&exchange);
+  std::cout << fmt::format("measured in {} steps: buckets of {} KiB\n", taken,
+                           exchange.bucket_bytes() >> 10);
+  return exchange.bucket_bytes() >> 10;
+}
+
 void Run(const Work& work, Communicator& gang) {
   Steps steps(work, gang);
   const double mib = static_cast<double>(steps.program().gradients().size_bytes()) / (1 << 20);
@@ -148,7 +159,8 @@ void Run(const Work& work, Communicator& gang) {
     std::cout << fmt::format("{} ranks, gradients of {:.1f} MiB\n", gang.size(), mib);
   }
   constexpr int64_t kEverything = int64_t{1} << 40;
-  for (const int64_t kib : work.bucket_kib) {
+  for (int64_t kib : work.bucket_kib) {
+    if (kib == 0) kib = Measured(steps);
     const GradientExchange::Options after{kEverything, false}, overlap{kib << 10, true};
     // Only one exchange watches a program at a time.
     std::vector<float> expected, got;

@@ -9,7 +9,7 @@ Each rank computes with one thread.
                          [--work "6 384 256 4 bf16 3 5 1024"]
 
 --work: layers, width, context, batch of a rank, precision, steps a measurement, rounds, and bucket
-sizes in KiB, as bench/overlap_bench.cc takes them."""
+sizes in KiB, as bench/overlap_bench.cc takes them; 0 is the size that the steps measure."""
 
 import argparse
 import os

@@ -67,7 +67,10 @@ class GradientExchange {
   // Waits for what is under way: it fails fast once the group was aborted.
   void Abandon();
 
-  // In the next step.
+  // Whether the size of buckets stays from the next step on.
+  bool settled() const { return !tuner_ || tuner_->done(); }
+  // In the newest step.
+  int64_t bucket_bytes() const { return bucket_bytes_; }
   int buckets() const { return static_cast<int>(buckets_.size()); }
   // What a rank contributes to a step's sums, in bytes: what compression is about.
   int64_t payload_bytes() const;
