@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -166,6 +167,34 @@ class SlurmTest(unittest.TestCase):
         self.assertRegex(output, r"model \S+ sha256:[0-9a-f]{64} workers=2 steps=\d+", last)
         manifest = json.loads((self.folder / "lepton-runs/test/manifest.json").read_text())
         self.assertIn(manifest["weights_sha256"], output)
+
+    def test_run_sbatch_stops_before_its_time_limit_and_goes_on_when_submitted_again(self):
+        (self.folder / "job.yaml").write_text(json.dumps(long_spec(resources={"min_workers": 2, "max_workers": 2})))
+
+        def submit(*flags):
+            return self.slurm.call("sbatch", "--parsable", "-N", "2", "--time=1", "--output=%j.out",
+                                   ROOT / "scripts/slurm/run.sbatch", "job.yaml", *flags,
+                                   cwd=self.folder).stdout.strip()
+
+        def output(job):
+            path = self.folder / f"{job}.out"
+            return path.read_text() if path.exists() else ""
+        first = submit()
+        wait_until(lambda: self.state(first) in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), 120,
+                   "the batch job's end", 0.5)
+        self.assertEqual(self.state(first), "FAILED", output(first))  # not TIMEOUT: it had time to stop
+        stopped = re.search(r"stopped at step (\d+)", output(first))
+        self.assertTrue(stopped, output(first))
+        second = submit("--resume")
+        try:
+            def further():
+                steps = [int(step) for step in re.findall(r"step (\d+)/", output(second))]
+                return steps if steps and steps[-1] > int(stopped[1]) else None
+            steps = wait_until(further, 60, "steps of the second", 0.2)
+            self.assertGreater(steps[0], int(stopped[1]), "it began anew")
+        finally:
+            self.slurm.call("scancel", second, check=False)
+            wait_until(lambda: self.state(second) not in ("RUNNING", "COMPLETING"), 60, "its end", 0.2)
 
     def test_pool_sbatch_serves_others_and_stops_on_scancel(self):
         data = self.folder / "data"
