@@ -158,14 +158,21 @@ Status ApiClient::Download(const std::string& target,
   request.method = "GET";
   request.target = target;
   Status taken;
+  uint64_t came = 0;
   const Status status = client_.CallStreaming(
       request, Deadline::Never(),
       [&](std::string_view bytes) {
+        came += bytes.size();
         taken = take(bytes);
         return taken.ok();
       },
       kSilence);
-  return taken.ok() ? Explained(status) : taken;
+  if (!taken.ok()) return taken;
+  if (came > 0 && status.code() == StatusCode::kUnavailable) {
+    return Unavailable(target + ": broke off after " + std::to_string(came) +
+                       " bytes; the coordinator's log says whether the file is damaged");
+  }
+  return Explained(status);
 }
 
 Result<json> ApiClient::Get(const std::string& target, Duration timeout) {

@@ -32,10 +32,9 @@ nlohmann::json ToJson(const CheckpointInfo& info) {
                          {"seed", info.seed},     {"metrics", NumbersToJson(info.metrics)},
                          {"slices", info.slices}};
   if (info.samples) json["samples"] = {{"rows", info.samples->rows}, {"ids", info.samples->ids}};
-  if (info.running) {
-    json["running"] = NumbersToJson({{"loss", info.running->loss},
-                                     {"predictions", info.running->predictions},
-                                     {"seconds", info.running->seconds}});
+  if (info.epoch_loss) {
+    json["epoch_loss"] = NumbersToJson(
+        {{"sum", info.epoch_loss->sum}, {"predictions", info.epoch_loss->predictions}});
   }
   return json;
 }
@@ -155,10 +154,10 @@ Result<CheckpointInfo> ReadCheckpointInfo(const ObjectStore& objects, const Dige
     samples.Read("rows", &info.samples->rows);
     samples.Read("ids", &info.samples->ids);
   }
-  if (reader.Has("running")) {
-    std::map<std::string, double> running;
-    reader.Read("running", &running);
-    info.running = {running["loss"], running["predictions"], running["seconds"]};
+  if (reader.Has("epoch_loss")) {
+    std::map<std::string, double> loss;
+    reader.Read("epoch_loss", &loss);
+    info.epoch_loss = {loss["sum"], loss["predictions"]};
   }
   uint64_t version = 1;
   reader.Read("version", &version);

@@ -29,12 +29,11 @@ struct CheckpointInfo {
     uint64_t ids = 0;  // the sum of their numbers, modulo 2^64
   };
   std::optional<Samples> samples;  // training examples that its steps used; older ones do not say
-  // Running figures of whoever goes on from here; older ones do not say.
-  struct Running {
-    double loss = 0, predictions = 0;  // sums over the epoch so far
-    double seconds = 0;                // that the steps took
+  // Sums over the epoch so far, for whoever goes on from here; older ones do not say.
+  struct EpochLoss {
+    double sum = 0, predictions = 0;
   };
-  std::optional<Running> running;
+  std::optional<EpochLoss> epoch_loss;
   std::vector<Digest> slices;  // safetensors objects
   Digest data;                 // of version 1, which is read only: the one object, of whole tensors
 };

@@ -170,6 +170,17 @@ struct ObjectStore::Reader::State {
 ObjectStore::Reader::Reader(std::unique_ptr<State> state) : state_(std::move(state)) {}
 ObjectStore::Reader::~Reader() = default;
 
+// Unless a whole one was put in its place meanwhile.
+Status ObjectStore::Reader::Damaged(const State& at) {
+  struct stat read {
+  }, there{};
+  const bool same = ::fstat(at.object.fd.get(), &read) == 0 &&
+                    ::stat(at.store.PathOf(at.digest).c_str(), &there) == 0 &&
+                    read.st_ino == there.st_ino && read.st_dev == there.st_dev;
+  if (same) return at.store.Quarantine(at.digest);
+  return DataLoss(Label(at.digest) + ": its bytes did not match its digest; it was replaced since");
+}
+
 uint64_t ObjectStore::Reader::size() const {
   return state_->object.size;
 }
@@ -177,14 +188,14 @@ uint64_t ObjectStore::Reader::size() const {
 Result<std::string> ObjectStore::Reader::Next(size_t max_bytes) {
   State& at = *state_;
   LEPTON_ASSIGN_OR_RETURN(std::string bytes, ReadAt(at.object, at.offset, max_bytes, at.digest));
-  if (bytes.empty() && at.offset < at.object.size) return at.store.Quarantine(at.digest);
+  if (bytes.empty() && at.offset < at.object.size) return Damaged(at);
   // Asked for next, while these go on their way.
   ::posix_fadvise(at.object.fd.get(), static_cast<off_t>(at.offset + bytes.size()),
                   static_cast<off_t>(2 * max_bytes), POSIX_FADV_WILLNEED);
   at.hash.Update(bytes);
   const bool last = !bytes.empty() && at.offset + bytes.size() == at.object.size;
   at.offset += bytes.size();
-  if (last && at.hash.FinalHex() != at.digest) return at.store.Quarantine(at.digest);
+  if (last && at.hash.FinalHex() != at.digest) return Damaged(at);
   return bytes;
 }
 

@@ -48,6 +48,7 @@ class ObjectStore {
     friend class ObjectStore;
     struct State;
     explicit Reader(std::unique_ptr<State> state);
+    static Status Damaged(const State& at);
     std::unique_ptr<State> state_;
   };
   // kNotFound. The store must outlive the reader.

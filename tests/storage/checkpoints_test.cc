@@ -38,7 +38,7 @@ class CheckpointTest : public testing::Test {
     info.step = step;
     info.seed = UINT64_MAX;
     info.samples = {7, UINT64_MAX};
-    info.running = {0.1, 32, 1e9 / 3};
+    info.epoch_loss = {0.1, 1e9 / 3};
     info.metrics = {{"validation/accuracy", 0.1 + 0.2},
                     {"loss", std::numeric_limits<double>::quiet_NaN()}};
     LEPTON_ASSIGN_OR_RETURN(
@@ -72,10 +72,9 @@ TEST_F(CheckpointTest, ComesBackBitForBit) {
   ASSERT_TRUE(loaded->info.samples.has_value());
   EXPECT_EQ(loaded->info.samples->rows, 7u);
   EXPECT_EQ(loaded->info.samples->ids, UINT64_MAX);
-  ASSERT_TRUE(loaded->info.running.has_value());
-  EXPECT_EQ(loaded->info.running->loss, 0.1);
-  EXPECT_EQ(loaded->info.running->predictions, 32);
-  EXPECT_EQ(loaded->info.running->seconds, 1e9 / 3);
+  ASSERT_TRUE(loaded->info.epoch_loss.has_value());
+  EXPECT_EQ(loaded->info.epoch_loss->sum, 0.1);
+  EXPECT_EQ(loaded->info.epoch_loss->predictions, 1e9 / 3);
   EXPECT_THAT(loaded->info.slices, ElementsAre(written->data));
   EXPECT_EQ(loaded->info.metrics.at("validation/accuracy"), 0.1 + 0.2);
   EXPECT_TRUE(std::isnan(loaded->info.metrics.at("loss")));

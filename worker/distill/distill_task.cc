@@ -36,7 +36,10 @@ class BaselineObserver final : public TrainObserver {
     report.set_step(session_.stop_step);
     report.set_total_steps(session_.stop_step);
     report.set_samples_per_second(progress.samples_per_second);
-    report.set_epoch(static_cast<double>(context_.spec().epochs));
+    if (progress.step > 0) {  // the student's last one
+      report.set_epoch(progress.epoch / static_cast<double>(progress.step) *
+                       static_cast<double>(session_.stop_step));
+    }
     (*report.mutable_metrics())["student_alone/step"] = static_cast<double>(progress.step);
     for (const auto& [name, value] : progress.metrics) {
       (*report.mutable_metrics())["student_alone/" + name] = value;
@@ -147,7 +150,7 @@ Status RunDistill(TaskContext& context) {
                         .teacher_logits = work.teacher_logits(),
                         .first_step = session.first_step,
                         .first_samples = session.first_samples,
-                        .first_running = session.first_running,
+                        .first_epoch_loss = session.first_epoch_loss,
                         .last_step = session.stop_step,
                         .checkpoint_at_end = true,  // a lost baseline need not redo the student
                         .resumed_from = context.start().resume_checkpoint(),

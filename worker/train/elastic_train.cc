@@ -128,7 +128,7 @@ class ElasticTraining {
           .teacher_logits = work_ != nullptr ? work_->teacher_logits() : std::span<const float>(),
           .first_step = session_.first_step,
           .first_samples = session_.first_samples,
-          .first_running = session_.first_running,
+          .first_epoch_loss = session_.first_epoch_loss,
           .last_step = session_.stop_step,
           // What follows the loop need not cost it again; a trial goes on from it.
           .checkpoint_at_end = work_ != nullptr || context_.start().kind() == "trial",

@@ -47,10 +47,7 @@ Metrics TrainLoop::Impl::MetricsOfStep() const {
 }
 
 CheckpointPoint TrainLoop::Impl::PendingPoint() const {
-  CheckpointPoint point{state_.pending_step,
-                        state_.pending_metrics,
-                        {},
-                        {state_.pending_epoch_loss, state_.pending_seconds}};
+  CheckpointPoint point{state_.pending_step, state_.pending_metrics, {}, state_.pending_epoch_loss};
   if (state_.samples_counted) point.samples = state_.pending_samples;
   return point;
 }
@@ -64,7 +61,6 @@ Status TrainLoop::Impl::BeginCheckpoint() {
   state_.pending_metrics = MetricsOfStep();
   state_.pending_samples = state_.samples;
   state_.pending_epoch_loss = state_.epoch_loss;
-  state_.pending_seconds = state_.seconds;
   // What it may still write is of one that is lost, perhaps of this step and cut otherwise.
   writing_ = {};
   writes_ = kept_ = {};
@@ -226,7 +222,10 @@ Status TrainLoop::Impl::Salvage() {
     return Status::Ok();
   }
   const Result<storage::Digest> written =
-      observer_.BeginCheckpoint({state_.step, MetricsOfStep(), SamplesUsed()}, AllSlices()).get();
+      observer_
+          .BeginCheckpoint({state_.step, MetricsOfStep(), SamplesUsed(), state_.epoch_loss},
+                           AllSlices())
+          .get();
   return written.status().WithContext(fmt::format("checkpoint of step {}", state_.step));
 }
 

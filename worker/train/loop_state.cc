@@ -89,7 +89,6 @@ void Numbers(Archive& archive, State& state) {
   archive.Number(state.samples_counted);
   archive.Number(state.gradient_norm);
   archive.Number(state.seconds);
-  archive.Number(state.pending_seconds);
 }
 
 }  // namespace

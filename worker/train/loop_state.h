@@ -23,7 +23,7 @@ struct LoopState {
   uint64_t good_step = 0;   // of the last checkpoint
   uint64_t evaluated_step = kNever;
   nn::LossSum epoch_loss, report_loss;
-  double seconds = 0;           // that all committed steps took
+  double seconds = 0;           // that the steps took
   SampleCount samples;          // that all committed steps used
   bool samples_counted = true;  // false: it goes on from a checkpoint that does not say
   double gradient_norm = 0;
@@ -35,7 +35,6 @@ struct LoopState {
   std::map<std::string, double> pending_metrics;  // the manifest's
   SampleCount pending_samples;
   nn::LossSum pending_epoch_loss;
-  double pending_seconds = 0;
   bool checkpoint_due = false;  // that of an earlier step was lost with a writer, or may be
 
   // Where a rank stands: a greater place has all that a smaller one has.

@@ -38,10 +38,9 @@ void GoOnFrom(const storage::CheckpointInfo& info, TrainSession& session) {
   session.first_step = info.step;
   session.first_samples.reset();
   if (info.samples) session.first_samples = SampleCount{info.samples->rows, info.samples->ids};
-  session.first_running = {};
-  if (info.running) {
-    session.first_running = {{info.running->loss, info.running->predictions},
-                             info.running->seconds};
+  session.first_epoch_loss = {};
+  if (info.epoch_loss) {
+    session.first_epoch_loss = {info.epoch_loss->sum, info.epoch_loss->predictions};
   }
 }
 

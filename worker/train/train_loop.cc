@@ -40,8 +40,7 @@ TrainLoop::Impl::Impl(const TrainRun& run, TrainObserver& observer)
   state_.step = state_.good_step = run.first_step;
   state_.samples = run.first_samples.value_or(SampleCount{});
   state_.samples_counted = run.first_samples.has_value();
-  state_.epoch_loss = run.first_running.epoch_loss;
-  state_.seconds = run.first_running.seconds;
+  state_.epoch_loss = run.first_epoch_loss;
   state_.last_checkpoint = run.resumed_from;
 }
 

@@ -53,18 +53,12 @@ struct TrainProgress {
   Metrics metrics;
 };
 
-// What a run reports of more than its last step, so that one that goes on reports it too.
-struct RunningFigures {
-  nn::LossSum epoch_loss;  // of the epoch so far
-  double seconds = 0;      // that the steps took
-};
-
 // Where a checkpoint is taken.
 struct CheckpointPoint {
   uint64_t step = 0;
   Metrics metrics;
   std::optional<SampleCount> samples;  // as in TrainProgress
-  RunningFigures running;
+  nn::LossSum epoch_loss;              // of the epoch so far
 };
 
 // What ranks learn when they do not hold the same parameters (divergence.h).
@@ -127,7 +121,7 @@ struct TrainRun {
   uint64_t first_step = 0;                // steps done before
   // That those used; none: nobody knows.
   std::optional<SampleCount> first_samples = SampleCount{};
-  RunningFigures first_running = {};  // of those
+  nn::LossSum first_epoch_loss = {};  // of those of the epoch so far
   uint64_t last_step = 0;             // leave when so many are done
   bool checkpoints = true;            // every spec.checkpoint.every_steps, and on a stop
   bool checkpoint_at_end = false;
@@ -154,7 +148,7 @@ struct TrainOutcome {
   Metrics metrics;
   std::optional<SampleCount> samples;  // that all steps used; none where nobody knows
   storage::Digest last_checkpoint;
-  double seconds = 0;             // that all steps took
+  double seconds = 0;             // that the steps took since the job, or an attempt of it, began
   double samples_per_second = 0;  // in this call
   StateBytes bytes;
 };

@@ -371,8 +371,7 @@ storage::CheckpointInfo TaskObserver::InfoOf(const CheckpointPoint& point) const
   info.seed = context_.spec().seed;
   info.metrics = point.metrics;
   if (point.samples) info.samples = {point.samples->rows, point.samples->ids};
-  const RunningFigures& running = point.running;
-  info.running = {running.epoch_loss.sum, running.epoch_loss.count, running.seconds};
+  info.epoch_loss = {point.epoch_loss.sum, point.epoch_loss.count};
   return info;
 }
 

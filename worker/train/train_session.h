@@ -46,7 +46,7 @@ struct TrainSession {
   std::unique_ptr<nn::OuterOptimizer> outer;                 // local_sgd; else null
   uint64_t first_step = 0;                                   // > 0 when resumed
   std::optional<SampleCount> first_samples = SampleCount{};  // as of TrainRun
-  RunningFigures first_running;
+  nn::LossSum first_epoch_loss;
   StateSource first_state;   // parallel.zero, when resumed: of any part
   uint64_t stop_step = 0;    // of this task
   uint64_t total_steps = 0;  // of the whole run: the schedule's length

@@ -34,7 +34,7 @@ Status RunTrain(TaskContext& context) {
                         .tensor = tensor.get(),
                         .first_step = session.first_step,
                         .first_samples = session.first_samples,
-                        .first_running = session.first_running,
+                        .first_epoch_loss = session.first_epoch_loss,
                         .last_step = session.stop_step,
                         .checkpoint_at_end = context.start().kind() == "trial",
                         .resumed_from = context.start().resume_checkpoint(),
