@@ -12,7 +12,7 @@ The reference, which we follow, does not make the same of all texts as SentenceP
 - it looks a whole grapheme up among the normaliser's rules, and where that is none its first characters
   alone, so that a base with combining marks, and Korean letters, may lose or keep some;
 - it finds special tokens that a text spells out, SentencePiece takes only what a caller gives as such;
-- of splits of one score the two may take different ones (a long run of one letter).
+- of splits of one score (the same pieces in another order) the two may take different ones.
 """
 import base64
 import json
@@ -133,7 +133,7 @@ def is_other(text):
     """Whether the reference itself makes something else of a text."""
     return (any(unicodedata.category(c)[0] == "M" or 0x1100 <= ord(c) < 0x1200 or c in "\uff9e\uff9f"
                 or c == "\u200d" for c in unicodedata.normalize("NFKD", text))
-            or any(name in text for name in ("<unk>", "<s>", "</s>")) or "a" * 50 in text)
+            or any(name in text for name in ("<unk>", "<s>", "</s>")))
 
 
 def bare(word):
@@ -148,6 +148,8 @@ def compare(texts, theirs, own):
         if is_other(text):
             continue
         public, ours = json.loads(public), json.loads(ours)
+        if public["ids"] != ours["ids"][:-1] and sorted(public["ids"]) == sorted(ours["ids"][:-1]):
+            continue
         same, ids = same + 1, ids + len(public["ids"])
         found = {"ids": ours["ids"][:-1] == public["ids"]}  # without </s>
         # SentencePiece gives the space before a word to it, and of one character that becomes
