@@ -180,7 +180,11 @@ void AddWorker(CLI::App& app, Globals& globals) {
       "Stops on SIGTERM or SIGINT: tasks first, within 5 s. A rank of an elastic job has its "
       "job's\n"
       "elastic.recovery_budget to end its step and hand over, if that is longer (at most 60 s).\n"
-      "While the coordinator is away, tasks go on; with --join it is found on another port, too.");
+      "While the coordinator is away, tasks go on; with --join it is found on another port, too.\n"
+      "Environment: LEPTON_COLLECTIVES_LANES, 1 to 16, TCP connections between two ranks of "
+      "different\n"
+      "hosts [4, fewer in gangs of more than 16]; a gang has the fewest that any of its workers "
+      "wants.");
   command->add_option("--join", options->join,
                       "The coordinator's data folder, which has its address and the pool's key "
                       "[$LEPTON_DATA_DIR or ./lepton-data]");

@@ -8,9 +8,14 @@ namespace {
 class ListeningEndpoint final : public Endpoint {
  public:
   ListeningEndpoint(std::string_view backend, std::string place, std::string identity,
-                    Listener listener)
-      : address_{std::string(backend), std::move(place), std::move(identity), getpid(),
-                 listener.host,        listener.port},
+                    Listener listener, int lanes)
+      : address_{std::string(backend),
+                 std::move(place),
+                 std::move(identity),
+                 getpid(),
+                 listener.host,
+                 listener.port,
+                 lanes},
         listener_(std::move(listener)) {}
   std::string address() const override { return address_.Encode(); }
   Listener TakeListener() { return std::move(listener_); }
@@ -56,12 +61,12 @@ Result<std::vector<MemberAddress>> DecodeMembers(const Listener& listener, const
 
 Result<std::unique_ptr<Endpoint>> ListenForPeers(std::string_view backend, std::string place,
                                                  const std::string& bind_address,
-                                                 const std::string& host) {
+                                                 const std::string& host, int lanes) {
   LEPTON_ASSIGN_OR_RETURN(Listener listener, ListenOn(bind_address));
   std::string identity = HostIdentity();
   if (!host.empty()) identity += "/" + host;
-  return std::unique_ptr<Endpoint>(
-      new ListeningEndpoint(backend, std::move(place), std::move(identity), std::move(listener)));
+  return std::unique_ptr<Endpoint>(new ListeningEndpoint(
+      backend, std::move(place), std::move(identity), std::move(listener), lanes));
 }
 
 Result<ControlPlane> MeetPeers(std::unique_ptr<Endpoint> endpoint, const GroupSpec& group,

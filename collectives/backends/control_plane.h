@@ -13,10 +13,11 @@
 
 namespace lepton::collectives {
 
-// `place`: see MemberAddress. `host`: tells ranks apart that could share memory, and shall not.
+// `place`, `lanes`: see MemberAddress. `host`: tells ranks apart that could share memory, and shall
+// not.
 Result<std::unique_ptr<Endpoint>> ListenForPeers(std::string_view backend, std::string place,
                                                  const std::string& bind_address,
-                                                 const std::string& host = "");
+                                                 const std::string& host = "", int lanes = 0);
 
 struct ControlPlane {
   JoinedGroup joined;  // nothing is connected in a group of one

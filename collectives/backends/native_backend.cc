@@ -1,12 +1,14 @@
 #include "collectives/backends/native_backend.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <map>
 #include <mutex>
 
 #include "collectives/backends/mesh_communicator.h"
 #include "collectives/backends/native_transports.h"
+#include "collectives/transport/lanes.h"
 #include "runtime/base/logging.h"
 
 namespace lepton::collectives {
@@ -41,6 +43,18 @@ Status AgreeOnChoices(MeshCommunicator& communicator, bool crowded, const Native
   return {};
 }
 
+// 0 where it is left open.
+Result<int> LanesInEnvironment() {
+  const char* const text = std::getenv("LEPTON_COLLECTIVES_LANES");
+  const std::string_view choice = text == nullptr ? "auto" : text;
+  if (choice == "auto") return 0;
+  int lanes = 0;
+  const auto [end, error] = std::from_chars(choice.begin(), choice.end(), lanes);
+  if (error == std::errc() && end == choice.end() && lanes >= 1 && lanes <= kMaxLanes) return lanes;
+  return InvalidArgument("LEPTON_COLLECTIVES_LANES: '" + std::string(choice) +
+                         "' is not auto or a number from 1 to " + std::to_string(kMaxLanes));
+}
+
 // Once a process: a bad table in the default place is old, not a reason to stop.
 std::shared_ptr<const TuningTable> TableInDefaultPlace(const std::string& path) {
   static std::mutex mutex;
@@ -63,7 +77,7 @@ std::shared_ptr<const TuningTable> TableInDefaultPlace(const std::string& path) 
 Result<std::unique_ptr<Endpoint>> NativeBackend::Listen(const std::string& bind_address) const {
   // Before anybody counts on this rank.
   LEPTON_ASSIGN_OR_RETURN(const NativeOptions native, Resolve());
-  return ListenForPeers(name(), "", bind_address, native.host);
+  return ListenForPeers(name(), "", bind_address, native.host, native.lanes);
 }
 
 Result<std::unique_ptr<Communicator>> NativeBackend::Join(std::unique_ptr<Endpoint> endpoint,
@@ -92,6 +106,7 @@ Result<NativeOptions> NativeBackend::Resolve() const {
   if (out.host.find('|') != std::string::npos) {
     return InvalidArgument("LEPTON_COLLECTIVES_HOST: '" + out.host + "' has a |");
   }
+  LEPTON_ASSIGN_OR_RETURN(out.lanes, LanesInEnvironment());
   const std::string path = TuningTable::DefaultPath();
   if (std::getenv("LEPTON_COLLECTIVES_TABLE") != nullptr && !path.empty()) {
     Result<TuningTable> table = TuningTable::Load(path);

@@ -19,6 +19,10 @@ struct NativeOptions {
   // Ranks that give different names do not share memory, as if they were on different hosts; names
   // are seen when a rank listens.
   std::string host;
+  // Connections to each peer of another host, 1 to kMaxLanes: the group has the fewest that any
+  // rank wants, seen when it listens (transport/lanes.h). Given, it counts within a host too, where
+  // ranks use TCP. 0: left open.
+  int lanes = 0;
 };
 
 class NativeBackend final : public Backend {
@@ -26,9 +30,9 @@ class NativeBackend final : public Backend {
   // With these options whatever the environment says: for tests and benches.
   explicit NativeBackend(NativeOptions options) : options_(std::move(options)), fixed_(true) {}
   // Reads LEPTON_COLLECTIVES_TRANSPORT (auto, shm, tcp), LEPTON_COLLECTIVES_ALGORITHM,
-  // LEPTON_COLLECTIVES_HOST and the table at TuningTable::DefaultPath() when a rank listens and
-  // joins. kInvalidArgument for a bad table that LEPTON_COLLECTIVES_TABLE names; one in the default
-  // place is left aside with a warning.
+  // LEPTON_COLLECTIVES_HOST, LEPTON_COLLECTIVES_LANES and the table at TuningTable::DefaultPath()
+  // when a rank listens and joins. kInvalidArgument for a bad table that LEPTON_COLLECTIVES_TABLE
+  // names; one in the default place is left aside with a warning.
   NativeBackend() = default;
 
   std::string_view name() const override { return "native"; }

@@ -29,14 +29,16 @@ NativeTransports MakeNativeTransports(const GroupSpec& group, ControlPlane& cont
   if (bell != nullptr) {
     failure->AddWaker([segment = joined.segment, self] { RingAlways(segment->bell(self)); });
   }
-  std::vector<std::unique_ptr<Link>> links(static_cast<size_t>(group.size));
+  std::vector<std::vector<std::unique_ptr<Link>>> links(static_cast<size_t>(group.size));
   for (int peer = 0; peer < group.size; ++peer) {
     if (peer == group.rank) continue;
     int index = index_of(peer);
     if (joined.segment != nullptr && index >= 0) {
-      links[peer] = std::make_unique<ShmLink>(joined.segment, failure, self, index, peer);
+      links[peer].push_back(std::make_unique<ShmLink>(joined.segment, failure, self, index, peer));
     } else {
-      links[peer] = std::make_unique<TcpLink>(std::move(joined.data[peer]));
+      for (UniqueFd& lane : joined.data[peer]) {
+        links[peer].push_back(std::make_unique<TcpLink>(std::move(lane)));
+      }
     }
   }
   out.mesh = std::make_unique<LinkMesh>(std::move(links), failure, waiter);

@@ -13,21 +13,23 @@ constexpr Duration kBusyPause = std::chrono::milliseconds(50);
 
 }  // namespace
 
-Dial::Dial(Target target, const GroupKey* key, ConnectionKind kind, Duration patience, int attempts)
+Dial::Dial(Target target, const GroupKey* key, Connection connection, Duration patience,
+           int attempts)
     : target_(std::move(target)),
       key_(key),
-      kind_(kind),
+      connection_(connection),
       patience_(patience),
       attempt_(patience / std::max(1, attempts)),
       give_up_(RealClock().Now() + patience) {
   TryAgain();
 }
 
-Dial::Dial(Target target, const GroupKey& key, ConnectionKind kind, Duration patience, int attempts)
-    : Dial(std::move(target), &key, kind, patience, attempts) {}
+Dial::Dial(Target target, const GroupKey& key, Connection connection, Duration patience,
+           int attempts)
+    : Dial(std::move(target), &key, connection, patience, attempts) {}
 
 Dial Dial::Probe(Target target, Duration patience, int attempts) {
-  return Dial(std::move(target), nullptr, ConnectionKind::kControl, patience, attempts);
+  return Dial(std::move(target), nullptr, {}, patience, attempts);
 }
 
 // A first packet that is lost is sent again after a second: too late, so a new attempt does it.
@@ -79,7 +81,7 @@ void Dial::OnConnected() {
     return;
   }
   state_ = State::kTalking;
-  handshake_.emplace(*key_, target_.peer, kind_);
+  handshake_.emplace(*key_, target_.peer, connection_);
   const Status begun = handshake_->Begin(socket_.get());
   if (!begun.ok()) Fail(begun);
 }

@@ -33,7 +33,7 @@ class Dial {
   };
   // `patience`: how long the network may take to connect, over `attempts`. What follows has the
   // meeting's deadline.
-  Dial(Target target, const GroupKey& key, ConnectionKind kind, Duration patience, int attempts);
+  Dial(Target target, const GroupKey& key, Connection connection, Duration patience, int attempts);
   // Only whether the target can be reached.
   static Dial Probe(Target target, Duration patience, int attempts);
 
@@ -42,6 +42,7 @@ class Dial {
   State state() const { return state_; }
   pollfd Poll() const;
   int peer() const { return target_.peer; }
+  Connection connection() const { return connection_; }
   bool probe() const { return key_ == nullptr; }
   UniqueFd TakeSocket() { return std::move(socket_); }  // kDone
 
@@ -54,7 +55,7 @@ class Dial {
   bool unreachable() const { return unreachable_; }
 
  private:
-  Dial(Target target, const GroupKey* key, ConnectionKind kind, Duration patience, int attempts);
+  Dial(Target target, const GroupKey* key, Connection connection, Duration patience, int attempts);
   void TryAgain();
   void OnConnected();
   void OnError(int error);
@@ -63,7 +64,7 @@ class Dial {
 
   Target target_;
   const GroupKey* key_;
-  ConnectionKind kind_;
+  Connection connection_;
   Duration patience_, attempt_;
   MonotonicTime give_up_, next_attempt_{};
   State state_ = State::kConnecting;

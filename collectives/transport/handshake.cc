@@ -15,7 +15,7 @@
 namespace lepton::collectives {
 namespace {
 
-constexpr char kMagic[9] = "LPTNCOL1";
+constexpr char kMagic[9] = "LPTNCOL2";
 
 void Fill(unsigned char (&out)[32], const std::string& bytes) {
   std::memcpy(out, bytes.data(), 32);
@@ -45,7 +45,7 @@ const char* WhyRefused(uint32_t verdict) {
     case Verdict::kWrongEpoch:
       return "another epoch: the coordinator has formed a newer group, or this rank is ahead";
     case Verdict::kWrongGroup:
-      return "another group: it counts other ranks than this one does";
+      return "another group: it counts other ranks, or lanes, than this one does";
     case Verdict::kDuplicate:
       return "duplicate: a process with this rank is connected already";
     case Verdict::kLate:
@@ -99,14 +99,15 @@ std::string Authenticate(const std::string& token, const std::string& message) {
   return std::string(reinterpret_cast<char*>(out), size);
 }
 
-ConnectorHandshake::ConnectorHandshake(const GroupKey& key, int peer, ConnectionKind kind)
+ConnectorHandshake::ConnectorHandshake(const GroupKey& key, int peer, Connection connection)
     : key_(key), peer_(peer) {
   std::memcpy(hello_.magic, kMagic, sizeof(hello_.magic));
   hello_.epoch = key.epoch;
   hello_.size = static_cast<uint32_t>(key.size);
   hello_.from = static_cast<uint32_t>(key.rank);
   hello_.to = static_cast<uint32_t>(peer);
-  hello_.kind = static_cast<uint32_t>(kind);
+  hello_.kind = static_cast<uint16_t>(connection.kind);
+  hello_.lane = connection.lane;
   Fill(hello_.nonce, RandomBytes(32));
 }
 
@@ -162,7 +163,7 @@ Result<bool> ConnectorHandshake::Receive(int fd, void* message, size_t size) {
 }
 
 AcceptorHandshake::AcceptorHandshake(UniqueFd socket, const GroupKey& key,
-                                     std::function<Verdict(int, ConnectionKind)> judge)
+                                     std::function<Verdict(int, Connection)> judge)
     : socket_(std::move(socket)), key_(key), judge_(std::move(judge)) {}
 
 bool AcceptorHandshake::Advance() {
@@ -197,14 +198,16 @@ bool AcceptorHandshake::Receive(void* message, size_t size) {
 Verdict AcceptorHandshake::Judge() const {
   if (std::memcmp(hello_.magic, kMagic, sizeof(hello_.magic)) != 0) return Verdict::kMalformed;
   if (hello_.epoch != key_.epoch) return Verdict::kWrongEpoch;
-  bool known_kind = kind() == ConnectionKind::kControl || kind() == ConnectionKind::kData;
-  if (!known_kind) return Verdict::kMalformed;
+  const auto [kind, lane] = connection();
+  const bool known =
+      kind == ConnectionKind::kData || (kind == ConnectionKind::kControl && lane == 0);
+  if (!known) return Verdict::kMalformed;
   if (hello_.size != static_cast<uint32_t>(key_.size) ||
       hello_.to != static_cast<uint32_t>(key_.rank) || hello_.from >= hello_.size ||
       hello_.from <= hello_.to) {
     return Verdict::kWrongGroup;
   }
-  return judge_(from(), kind());
+  return judge_(from(), connection());
 }
 
 bool AcceptorHandshake::OnHello() {

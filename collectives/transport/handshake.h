@@ -2,7 +2,7 @@
 // travels; each side proves that it knows it for a nonce that the other chose just now.
 //
 //   connector                                   acceptor
-//   Hello{epoch, size, from, to, kind, nonce} ->
+//   Hello{epoch, size, from, to, kind, lane, nonce} ->
 //                                             <- Challenge{verdict, nonce, HMAC("acceptor" ...)}
 //   Proof{HMAC("connector" ...)} ->
 //                                             <- Verdict{accepted}
@@ -22,12 +22,18 @@
 
 namespace lepton::collectives {
 
-enum class ConnectionKind : uint32_t { kControl = 1, kData = 2 };
+enum class ConnectionKind : uint16_t { kControl = 1, kData = 2 };
+
+// Which of the connections between two ranks.
+struct Connection {
+  ConnectionKind kind = ConnectionKind::kControl;
+  uint16_t lane = 0;  // of data (lanes.h)
+};
 
 enum class Verdict : uint32_t {
   kAccepted = 1,
   kWrongEpoch,
-  kWrongGroup,  // another size, or a rank that cannot be
+  kWrongGroup,  // another size, or a rank or lane that cannot be
   kDuplicate,
   kLate,
   kWrongToken,
@@ -54,7 +60,8 @@ struct Hello {
   uint32_t size;
   uint32_t from;
   uint32_t to;
-  uint32_t kind;
+  uint16_t kind;
+  uint16_t lane;
   unsigned char nonce[32];
 };
 struct Challenge {
@@ -72,7 +79,7 @@ struct Proof {
 // has not come to the meeting yet holds up no other.
 class ConnectorHandshake {
  public:
-  ConnectorHandshake(const GroupKey& key, int peer, ConnectionKind kind);
+  ConnectorHandshake(const GroupKey& key, int peer, Connection connection);
   // Once, as soon as the connection stands.
   Status Begin(int fd);
   // Call when readable. True when done. kPermissionDenied, saying why, when refused or when the
@@ -102,7 +109,7 @@ class AcceptorHandshake {
  public:
   // `judge` decides on a well-formed hello for this rank and group (duplicates, late comers).
   AcceptorHandshake(UniqueFd socket, const GroupKey& key,
-                    std::function<Verdict(int from, ConnectionKind kind)> judge);
+                    std::function<Verdict(int from, Connection connection)> judge);
 
   int fd() const { return socket_.get(); }
   // Call when readable. False while more must come.
@@ -110,7 +117,7 @@ class AcceptorHandshake {
   // After Advance() returned true.
   Verdict verdict() const { return verdict_; }
   int from() const { return static_cast<int>(hello_.from); }
-  ConnectionKind kind() const { return static_cast<ConnectionKind>(hello_.kind); }
+  Connection connection() const { return {static_cast<ConnectionKind>(hello_.kind), hello_.lane}; }
   UniqueFd TakeSocket() { return std::move(socket_); }
   // Tells the connector so, counts and closes.
   bool Refuse(Verdict verdict);
@@ -123,7 +130,7 @@ class AcceptorHandshake {
 
   UniqueFd socket_;
   const GroupKey& key_;
-  std::function<Verdict(int, ConnectionKind)> judge_;
+  std::function<Verdict(int, Connection)> judge_;
   Hello hello_{};
   Challenge challenge_{};
   Proof proof_{};

@@ -1,6 +1,9 @@
 #include "collectives/transport/link_mesh.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "collectives/transport/lanes.h"
 
 namespace lepton::collectives {
 namespace {
@@ -13,14 +16,29 @@ bool AllDone(std::span<const Transfer> transfers) {
                      [](const Transfer& t) { return t.done == t.bytes; });
 }
 
-// An earlier one with the same peer in the same direction has not ended: its bytes come first.
-bool Waits(std::span<const Transfer> transfers, const Transfer& t) {
-  return std::any_of(transfers.data(), &t, [&t](const Transfer& before) {
-    return before.peer == t.peer && before.send == t.send && before.done < before.bytes;
-  });
+// A stretch of each on every lane.
+void Deal(const Transfer& t, int lanes, std::vector<Transfer>& dealt) {
+  const size_t stretch = StretchBytes(t.bytes, lanes);
+  int lane = 0;
+  for (size_t at = 0; at < t.bytes; at += stretch, ++lane) {
+    dealt.push_back({.peer = t.peer,
+                     .send = t.send,
+                     .data = static_cast<char*>(t.data) + at,
+                     .bytes = std::min(stretch, t.bytes - at),
+                     .lane = lane});
+  }
 }
 
 }  // namespace
+
+LinkMesh::LinkMesh(std::vector<std::vector<std::unique_ptr<Link>>> links,
+                   std::shared_ptr<Failure> failure, Waiter waiter)
+    : lanes_(links.size()), failure_(std::move(failure)), waiter_(std::move(waiter)) {
+  for (size_t peer = 0; peer < links.size(); ++peer) {
+    most_lanes_ = std::max(most_lanes_, links[peer].size());
+    for (auto& link : links[peer]) lanes_[peer].push_back({std::move(link)});
+  }
+}
 
 std::string Stragglers(std::span<const Transfer> transfers) {
   std::string ranks;
@@ -33,6 +51,17 @@ std::string Stragglers(std::span<const Transfer> transfers) {
 }
 
 Status LinkMesh::Run(std::span<Transfer> transfers, Deadline deadline) {
+  if (most_lanes_ == 1) return Drive(transfers, deadline);
+  dealt_.clear();
+  for (const Transfer& t : transfers) {
+    Deal(t, static_cast<int>(lanes_[t.peer].size()), dealt_);
+  }
+  LEPTON_RETURN_IF_ERROR(Drive(dealt_, deadline));
+  for (Transfer& t : transfers) t.done = t.bytes;
+  return {};
+}
+
+Status LinkMesh::Drive(std::span<Transfer> transfers, Deadline deadline) {
   int idle = 0;
   Yields yields = waiter_.yields();
   while (!AllDone(transfers)) {
@@ -55,15 +84,18 @@ Status LinkMesh::Run(std::span<Transfer> transfers, Deadline deadline) {
 
 Result<bool> LinkMesh::Progress(std::span<Transfer> transfers) {
   bool moved = false;
+  ++look_;
   for (Transfer& t : transfers) {
-    if (t.done == t.bytes || Waits(transfers, t)) continue;
+    if (t.done == t.bytes) continue;
+    Lane& lane = lanes_[t.peer][t.lane];
+    if (lane.taken_in[t.send] == look_) continue;  // an earlier one's bytes come first
     char* at = static_cast<char*>(t.data) + t.done;
-    Link& link = *links_[t.peer];
-    Result<size_t> bytes =
-        t.send ? link.TrySend(at, t.bytes - t.done) : link.TryRecv(at, t.bytes - t.done);
+    Result<size_t> bytes = t.send ? lane.link->TrySend(at, t.bytes - t.done)
+                                  : lane.link->TryRecv(at, t.bytes - t.done);
     if (!bytes.ok()) return NamePeer(*failure_, t.peer, bytes.status());
     t.done += *bytes;
     moved |= *bytes > 0;
+    if (t.done < t.bytes) lane.taken_in[t.send] = look_;
   }
   return moved;
 }
@@ -73,9 +105,12 @@ Status LinkMesh::Sleep(std::span<Transfer> transfers, Deadline deadline) {
     return DeadlineExceeded("no answer in time from " + Stragglers(transfers));
   poll_.assign(1, pollfd{failure_->fd(), POLLIN, 0});
   bool use_bell = false;
+  ++look_;
   for (const Transfer& t : transfers) {
-    if (t.done == t.bytes || Waits(transfers, t)) continue;
-    int fd = links_[t.peer]->fd();
+    if (t.done == t.bytes) continue;
+    Lane& lane = lanes_[t.peer][t.lane];
+    if (std::exchange(lane.taken_in[t.send], look_) == look_) continue;
+    int fd = lane.link->fd();
     if (fd < 0) {
       use_bell = true;
     } else {

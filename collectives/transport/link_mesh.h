@@ -1,4 +1,4 @@
-// A mesh of links: the native back-end's.
+// A mesh of links: the native back-end's. To a peer there are one or several (lanes.h).
 #pragma once
 
 #include <memory>
@@ -13,21 +13,30 @@ namespace lepton::collectives {
 
 class LinkMesh final : public Mesh {
  public:
-  // links[our own rank] is null.
-  LinkMesh(std::vector<std::unique_ptr<Link>> links, std::shared_ptr<Failure> failure,
-           Waiter waiter)
-      : links_(std::move(links)), failure_(std::move(failure)), waiter_(std::move(waiter)) {}
+  // By rank, then lane: both ends of a pair have as many, in the same order; none to ourselves.
+  LinkMesh(std::vector<std::vector<std::unique_ptr<Link>>> links, std::shared_ptr<Failure> failure,
+           Waiter waiter);
 
   Status Run(std::span<Transfer> transfers, Deadline deadline) override;
-  // Of some ranks all fits in a core's caches.
-  size_t part_bytes() const override { return size_t{256} << 10; }
+  // For each lane. Of some ranks all fits in a core's caches; where there are several lanes, a
+  // step's latency counts more than where it is read.
+  size_t part_bytes() const override { return most_lanes_ * (size_t{256} << 10); }
   void SetPatient(bool patient) override { waiter_.SetPatient(patient); }
 
  private:
+  struct Lane {
+    std::unique_ptr<Link> link;
+    // By direction, the newest look that met a transfer which has not ended: those behind it wait.
+    uint64_t taken_in[2] = {0, 0};
+  };
+  Status Drive(std::span<Transfer> transfers, Deadline deadline);
   Result<bool> Progress(std::span<Transfer> transfers);  // true if anything moved
   Status Sleep(std::span<Transfer> transfers, Deadline deadline);
 
-  std::vector<std::unique_ptr<Link>> links_;
+  std::vector<std::vector<Lane>> lanes_;  // by rank
+  size_t most_lanes_ = 1;                 // to a peer: the same on all ranks
+  std::vector<Transfer> dealt_;           // one for each stretch of a transfer
+  uint64_t look_ = 0;
   std::shared_ptr<Failure> failure_;
   Waiter waiter_;
   std::vector<pollfd> poll_;

@@ -5,12 +5,13 @@
 #include <charconv>
 #include <vector>
 
+#include "collectives/transport/lanes.h"
 #include "runtime/base/file.h"
 
 namespace lepton::collectives {
 namespace {
 
-constexpr char kVersion[] = "lepton-collectives-3";
+constexpr char kVersion[] = "lepton-collectives-4";
 
 std::string LinkTarget(const char* path) {
   char target[128];
@@ -36,8 +37,8 @@ std::string HostIdentity() {
 
 std::string MemberAddress::Encode() const {
   std::string out = kVersion;
-  for (const std::string& field :
-       {backend, place, host_identity, std::to_string(pid), host, std::to_string(port)}) {
+  for (const std::string& field : {backend, place, host_identity, std::to_string(pid), host,
+                                   std::to_string(port), std::to_string(lanes)}) {
     out += "|" + field;
   }
   return out;
@@ -53,9 +54,10 @@ Result<MemberAddress> MemberAddress::Decode(const std::string& bytes, std::strin
     }
   }
   MemberAddress out;
-  if (fields.size() != 7 || fields[0] != kVersion || fields[1] != backend ||
-      !ParseNumber(fields[4], &out.pid) || !ParseNumber(fields[6], &out.port) || out.pid <= 0 ||
-      out.port == 0) {
+  if (fields.size() != 8 || fields[0] != kVersion || fields[1] != backend ||
+      !ParseNumber(fields[4], &out.pid) || !ParseNumber(fields[6], &out.port) ||
+      !ParseNumber(fields[7], &out.lanes) || out.pid <= 0 || out.port == 0 || out.lanes < 0 ||
+      out.lanes > kMaxLanes) {
     return InvalidArgument("members: not an address of this version's " + std::string(backend) +
                            " back-end");
   }

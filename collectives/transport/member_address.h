@@ -19,6 +19,7 @@ struct MemberAddress {
   int pid = 0;
   std::string host;  // numeric
   uint16_t port = 0;
+  int lanes = 0;  // that it wants (lanes.h); 0: it leaves that open
 
   std::string Encode() const;
   // kInvalidArgument when the bytes are not an address of that back-end in this version.

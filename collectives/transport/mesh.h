@@ -19,6 +19,7 @@ struct Transfer {
   void* data;  // only read when sending
   size_t bytes;
   size_t done = 0;
+  int lane = 0;  // a mesh's own business: which of its lanes to the peer this takes
 
   static Transfer Send(int peer, const void* data, size_t bytes) {
     return {peer, true, const_cast<void*>(data), bytes};

@@ -7,13 +7,15 @@
 #include <algorithm>
 #include <cerrno>
 #include <list>
+#include <set>
 
 #include "collectives/transport/dial.h"
+#include "collectives/transport/lanes.h"
 
 namespace lepton::collectives {
 namespace {
 
-constexpr size_t kMaxUnfinished = 64;  // besides one for each of the group
+constexpr size_t kMaxUnfinished = 64;  // besides the group's own
 constexpr int kLivenessMs = 50;
 constexpr int kAttempts = 3;  // of a connection, within the link's time-out
 
@@ -35,7 +37,17 @@ class Joiner {
         transport_(transport),
         options_(options),
         deadline_(deadline),
-        out_(*out) {}
+        out_(*out) {
+    size_t lanes = 0;
+    if (transport != TransportChoice::kNone) {
+      for (int peer = 0; peer < group.size; ++peer) {
+        if (peer == group.rank) continue;
+        out_.data[peer].resize(static_cast<size_t>(LanesBetween(members, group.rank, peer)));
+        lanes += out_.data[peer].size();
+      }
+    }
+    max_strangers_ = kMaxUnfinished + std::max(lanes, out_.control.size());
+  }
 
   Status Run() {
     LEPTON_RETURN_IF_ERROR(ConnectAll(ConnectionKind::kControl));
@@ -54,9 +66,11 @@ class Joiner {
     const auto& local = out_.local_ranks;
     return std::find(local.begin(), local.end(), peer) == local.end();
   }
-  UniqueFd& Slot(int peer, ConnectionKind kind) {
-    return kind == ConnectionKind::kControl ? out_.control[peer] : out_.data[peer];
+  UniqueFd& Slot(int peer, Connection connection) {
+    if (connection.kind == ConnectionKind::kControl) return out_.control[peer];
+    return out_.data[peer][connection.lane];
   }
+  std::vector<Connection> ConnectionsTo(int peer, ConnectionKind kind) const;
   Status AboutPeer(int peer, const Status& status) const {
     std::string who = "rank " + std::to_string(peer);
     if (status.code() == StatusCode::kUnavailable) {
@@ -70,9 +84,9 @@ class Joiner {
   Dial::Target TargetOf(int peer) const { return {peer, members_[peer].host, members_[peer].port}; }
   void StartDials(ConnectionKind kind);
   void ProbeMissing();
-  void AdvanceDials(ConnectionKind kind);
+  void AdvanceDials();
   void OnDialFailed(const Dial& dial);
-  void Keep(int peer, ConnectionKind kind, UniqueFd socket);
+  void Keep(int peer, Connection connection, UniqueFd socket);
   void Note(Status failure) {
     if (failure_.ok()) failure_ = std::move(failure);
   }
@@ -94,6 +108,8 @@ class Joiner {
   Deadline deadline_;
   JoinedGroup& out_;
   std::list<AcceptorHandshake> strangers_;
+  size_t max_strangers_ = 0;
+  std::set<int> unreachable_;  // that were told
   std::list<Dial> dials_;
   bool probed_ = false;
   Status failure_;  // the first
@@ -103,7 +119,7 @@ Status Joiner::ConnectAll(ConnectionKind kind) {
   StartDials(kind);
   const MonotonicTime probe_at = RealClock().Now() + options_.link_timeout / 2;
   while (true) {
-    AdvanceDials(kind);
+    AdvanceDials();
     const std::vector<int> missing = Missing(kind);
     if (failure_.ok() && dials_.empty() && missing.empty()) return {};
     // Both ends of each pair that is cut are to know of it, so a meeting that has failed asks on.
@@ -112,7 +128,9 @@ Status Joiner::ConnectAll(ConnectionKind kind) {
     if (!failure_.ok() && !StillFindingOut()) return failure_;
     if (deadline_.Expired()) {
       std::vector<int> late = missing;
-      for (const Dial& dial : dials_) late.push_back(dial.peer());
+      for (const Dial& dial : dials_) {
+        if (std::count(late.begin(), late.end(), dial.peer()) == 0) late.push_back(dial.peer());
+      }
       std::string who = late.size() == 1 ? "rank" : "ranks";
       for (int peer : late) who += " " + std::to_string(peer);
       who += " did not come in time";
@@ -132,9 +150,21 @@ void Joiner::StartDials(ConnectionKind kind) {
   const Duration patience =
       limited() ? std::min(options_.link_timeout, deadline_.Left()) : deadline_.Left();
   for (int peer = 0; peer < group_.rank; ++peer) {
-    if (!Needs(peer, kind)) continue;
-    dials_.emplace_back(TargetOf(peer), out_.key, kind, patience, limited() ? kAttempts : 1);
+    for (const Connection connection : ConnectionsTo(peer, kind)) {
+      dials_.emplace_back(TargetOf(peer), out_.key, connection, patience,
+                          limited() ? kAttempts : 1);
+    }
   }
+}
+
+std::vector<Connection> Joiner::ConnectionsTo(int peer, ConnectionKind kind) const {
+  if (!Needs(peer, kind)) return {};
+  if (kind == ConnectionKind::kControl) return {{kind}};
+  std::vector<Connection> lanes;
+  for (size_t lane = 0; lane < out_.data[peer].size(); ++lane) {
+    lanes.push_back({kind, static_cast<uint16_t>(lane)});
+  }
+  return lanes;
 }
 
 void Joiner::ProbeMissing() {
@@ -144,9 +174,9 @@ void Joiner::ProbeMissing() {
   }
 }
 
-void Joiner::AdvanceDials(ConnectionKind kind) {
+void Joiner::AdvanceDials() {
   for (auto dial = dials_.begin(); dial != dials_.end();) {
-    const bool came = dial->probe() && Slot(dial->peer(), kind).valid();
+    const bool came = dial->probe() && Slot(dial->peer(), {}).valid();
     const Dial::State state = came ? Dial::State::kDone : dial->Advance();
     if (state == Dial::State::kConnecting || state == Dial::State::kTalking) {
       ++dial;
@@ -155,7 +185,7 @@ void Joiner::AdvanceDials(ConnectionKind kind) {
     if (state == Dial::State::kFailed) {
       OnDialFailed(*dial);
     } else if (!dial->probe()) {
-      Keep(dial->peer(), kind, dial->TakeSocket());
+      Keep(dial->peer(), dial->connection(), dial->TakeSocket());
     }
     dial = dials_.erase(dial);
   }
@@ -163,7 +193,10 @@ void Joiner::AdvanceDials(ConnectionKind kind) {
 
 void Joiner::OnDialFailed(const Dial& dial) {
   if (limited() && dial.unreachable()) {
-    if (options_.unreachable) options_.unreachable(dial.peer(), dial.status().message());
+    const bool told = !unreachable_.insert(dial.peer()).second;  // of another lane
+    if (options_.unreachable && !told) {
+      options_.unreachable(dial.peer(), dial.status().message());
+    }
     Note(Aborted("rank " + std::to_string(dial.peer()) +
                  " cannot be reached: " + dial.status().message()));
   } else if (!dial.probe()) {
@@ -171,12 +204,12 @@ void Joiner::OnDialFailed(const Dial& dial) {
   }  // else a probe was refused: it will not come, or its connection is on the way
 }
 
-void Joiner::Keep(int peer, ConnectionKind kind, UniqueFd socket) {
+void Joiner::Keep(int peer, Connection connection, UniqueFd socket) {
   // Not on data: a peer that computes for long reads nothing meanwhile.
-  if (limited() && kind == ConnectionKind::kControl) {
+  if (limited() && connection.kind == ConnectionKind::kControl) {
     LimitSilence(socket.get(), options_.link_timeout);
   }
-  Slot(peer, kind) = std::move(socket);
+  Slot(peer, connection) = std::move(socket);
 }
 
 bool Joiner::StillFindingOut() const {
@@ -199,7 +232,11 @@ void Joiner::Sleep() {
 std::vector<int> Joiner::Missing(ConnectionKind kind) {
   std::vector<int> missing;
   for (int peer = group_.rank + 1; peer < group_.size; ++peer) {
-    if (Needs(peer, kind) && !Slot(peer, kind).valid()) missing.push_back(peer);
+    const std::vector<Connection> needed = ConnectionsTo(peer, kind);
+    if (std::any_of(needed.begin(), needed.end(),
+                    [&](Connection one) { return !Slot(peer, one).valid(); })) {
+      missing.push_back(peer);
+    }
   }
   return missing;
 }
@@ -208,13 +245,15 @@ void Joiner::AcceptStrangers() {
   while (true) {
     UniqueFd fd = AcceptFrom(out_.listener.socket);
     if (!fd.valid()) return;
-    auto judge = [this](int from, ConnectionKind kind) {
-      return Slot(from, kind).valid() ? Verdict::kDuplicate : Verdict::kAccepted;
+    auto judge = [this](int from, Connection connection) {
+      const bool data = connection.kind == ConnectionKind::kData;
+      if (data && connection.lane >= out_.data[from].size()) return Verdict::kWrongGroup;
+      return Slot(from, connection).valid() ? Verdict::kDuplicate : Verdict::kAccepted;
     };
     strangers_.emplace_back(std::move(fd), out_.key, judge);
     // Who came while this rank was not here yet has said who it is, or has nothing to say.
-    if (strangers_.size() > kMaxUnfinished + out_.control.size()) AdvanceStrangers();
-    if (strangers_.size() > kMaxUnfinished + out_.control.size()) {
+    if (strangers_.size() > max_strangers_) AdvanceStrangers();
+    if (strangers_.size() > max_strangers_) {
       strangers_.front().Refuse(Verdict::kBusy);
       strangers_.pop_front();
     }
@@ -227,7 +266,7 @@ void Joiner::AdvanceStrangers() {
       ++it;
       continue;
     }
-    if (it->verdict() == Verdict::kAccepted) Keep(it->from(), it->kind(), it->TakeSocket());
+    if (it->verdict() == Verdict::kAccepted) Keep(it->from(), it->connection(), it->TakeSocket());
     it = strangers_.erase(it);
   }
 }

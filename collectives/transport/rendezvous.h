@@ -4,7 +4,7 @@
 //      every higher one; those that do not come it probes
 //   2. shared memory: the lowest rank of each host makes a segment, the others map it; if any of
 //      them cannot, that host's ranks use TCP
-//   3. data connections between ranks that share no memory
+//   3. data connections, one a lane, between ranks that share no memory
 //   4. everybody tells everybody that it is ready, so that nobody starts with half a group
 #pragma once
 
@@ -25,12 +25,12 @@ enum class TransportChoice { kAuto, kShm, kTcp, kNone };
 
 struct JoinedGroup {
   GroupKey key;
-  Listener listener;                       // kept, to refuse and count late comers
-  std::vector<UniqueFd> control;           // by rank; our own is invalid
-  std::vector<UniqueFd> data;              // by rank; invalid where memory is shared
-  std::vector<int> pids;                   // by rank; 0 when on another host
-  std::shared_ptr<SharedSegment> segment;  // null when alone on this host, or by choice
-  std::vector<int> local_ranks;            // those in the segment, ascending, ourselves included
+  Listener listener;                        // kept, to refuse and count late comers
+  std::vector<UniqueFd> control;            // by rank; our own is invalid
+  std::vector<std::vector<UniqueFd>> data;  // by rank, then lane; invalid where memory is shared
+  std::vector<int> pids;                    // by rank; 0 when on another host
+  std::shared_ptr<SharedSegment> segment;   // null when alone on this host, or by choice
+  std::vector<int> local_ranks;             // those in the segment, ascending, ourselves included
 };
 
 // kInvalidArgument for a bad spec; kPermissionDenied when refused; kAborted naming a rank that died

@@ -265,7 +265,7 @@ void Watcher::OnListener() {
   while (true) {
     UniqueFd fd = AcceptFrom(listener_.socket);
     if (!fd.valid()) break;
-    late_.emplace_back(std::move(fd), key_, [](int, ConnectionKind) { return Verdict::kLate; });
+    late_.emplace_back(std::move(fd), key_, [](int, Connection) { return Verdict::kLate; });
     if (late_.size() > kMaxLate) AdvanceLate();
     if (late_.size() > kMaxLate) {
       late_.front().Refuse(Verdict::kBusy);

@@ -13,12 +13,15 @@ struct Setting {
   TransportChoice transport;
   RanksAs ranks_as;
   int size;
+  int lanes = 1;  // of TCP
 };
 
 std::string SettingName(const testing::TestParamInfo<Setting>& info) {
   std::string name = info.param.transport == TransportChoice::kTcp ? "Tcp" : "Shm";
   name += info.param.ranks_as == RanksAs::kThreads ? "Threads" : "Processes";
-  return name + std::to_string(info.param.size);
+  name += std::to_string(info.param.size);
+  const int lanes = info.param.lanes;
+  return lanes == 1 ? name : name + "Over" + std::to_string(lanes) + "Lanes";
 }
 
 // ThreadSanitizer sees no race between processes, which under it take minutes.
@@ -37,13 +40,17 @@ std::vector<Setting> Settings() {
       for (int size : {1, 2, 3, 4}) out.push_back({transport, ranks_as, size});
     }
   }
+  for (auto ranks_as : WaysToRunRanks()) {
+    out.push_back({TransportChoice::kTcp, ranks_as, 3, 2});
+    out.push_back({TransportChoice::kTcp, ranks_as, 4, 4});
+  }
   return out;
 }
 
 class ConformanceTest : public testing::TestWithParam<Setting> {};
 
 TEST_P(ConformanceTest, EveryOperationGivesTheExactBits) {
-  NativeBackend backend({GetParam().transport, ""});
+  NativeBackend backend({.transport = GetParam().transport, .lanes = GetParam().lanes});
   GangOptions options{&backend, GetParam().size, GetParam().ranks_as};
   std::vector<std::string> results = RunGang(options, RunConformance);
   ASSERT_EQ(results.size(), static_cast<size_t>(options.size));

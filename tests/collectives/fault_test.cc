@@ -1,6 +1,9 @@
 // Ranks that die, hang, leave or give up: no survivor may hang, and each must learn who it was.
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -61,11 +64,12 @@ RankBody LoopUntilError(size_t count) {
 struct FaultSetting {
   TransportChoice transport;
   size_t count;
+  int lanes = 1;
 };
 
 class FaultTest : public testing::TestWithParam<FaultSetting> {
  protected:
-  NativeBackend backend_{{GetParam().transport, ""}};
+  NativeBackend backend_{{.transport = GetParam().transport, .lanes = GetParam().lanes}};
 };
 
 TEST_P(FaultTest, KilledRankFailsEverySurvivorAtOnceAndIsNamed) {
@@ -204,13 +208,64 @@ INSTANTIATE_TEST_SUITE_P(Native, FaultTest,
                          testing::Values(FaultSetting{TransportChoice::kShm, 16},
                                          FaultSetting{TransportChoice::kShm, 1 << 20},
                                          FaultSetting{TransportChoice::kTcp, 16},
-                                         FaultSetting{TransportChoice::kTcp, 1 << 20}),
+                                         FaultSetting{TransportChoice::kTcp, 1 << 20},
+                                         FaultSetting{TransportChoice::kTcp, 1 << 20, 4}),
                          [](const auto& info) {
                            return std::string(info.param.transport == TransportChoice::kShm
                                                   ? "Shm"
                                                   : "Tcp") +
-                                  (info.param.count > 16 ? "Large" : "Small");
+                                  (info.param.count > 16 ? "Large" : "Small") +
+                                  (info.param.lanes > 1 ? "OverLanes" : "");
                          });
+
+// This process's data connections: those on which silence is no failure.
+std::vector<int> DataSockets() {
+  std::vector<int> sockets;
+  for (int fd = 0; fd < 256; ++fd) {
+    sockaddr_in peer{};
+    socklen_t size = sizeof(peer);
+    unsigned silence = 0;
+    socklen_t silence_size = sizeof(silence);
+    const bool connected = getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+    if (connected && peer.sin_family == AF_INET &&
+        getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silence, &silence_size) == 0 &&
+        silence == 0) {
+      sockets.push_back(fd);
+    }
+  }
+  return sockets;
+}
+
+// All else between the two is well, their control connection too.
+TEST(LaneTest, ACutLaneEndsTheGroupWhicheverItIs) {
+  constexpr int kLanes = 4;
+  constexpr size_t kCount = 1 << 20;
+  const NativeBackend backend({.transport = TransportChoice::kTcp, .lanes = kLanes});
+  for (size_t cut = 0; cut < kLanes; ++cut) {
+    GangOptions options{&backend, 3};
+    options.communicator.link_timeout = std::chrono::seconds(5);
+    const auto results = RunGang(options, [&](Communicator& comm) -> std::string {
+      std::thread cutter;
+      if (comm.rank() == 1) {
+        const std::vector<int> lanes = DataSockets();
+        if (lanes.size() != 2 * kLanes) return std::to_string(lanes.size()) + " data connections";
+        cutter = std::thread([fd = lanes[cut]] {
+          std::this_thread::sleep_for(milliseconds(50));
+          shutdown(fd, SHUT_RDWR);
+        });
+      }
+      std::string report = LoopUntilError(kCount)(comm);
+      if (cutter.joinable()) cutter.join();
+      return report;
+    });
+    for (const std::string& result : results) {
+      const Parsed parsed = Parse(result);
+      EXPECT_EQ(parsed.status.rfind("ABORTED: ", 0), 0u) << result;
+      EXPECT_NE(parsed.status.find("rank "), std::string::npos) << result;
+      EXPECT_EQ(parsed.status.find("died"), std::string::npos) << result;
+    }
+  }
+}
 
 // So it ends with the last process that maps it, however that ends.
 TEST(SharedMemoryTest, HasNoName) {

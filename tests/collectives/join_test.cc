@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "collectives/backends/native_backend.h"
+#include "collectives/transport/dial.h"
 #include "collectives/transport/handshake.h"
 #include "collectives/transport/member_address.h"
 #include "collectives/transport/rendezvous.h"
@@ -214,38 +215,150 @@ TEST_F(JoinTest, SilentAndBabblingStrangersHoldUpNobody) {
   EXPECT_GE(Refusals("malformed"), before + 1);
 }
 
-// They are all in the queue of its port when it comes.
-TEST(RendezvousTest, ARankThatComesLastFindsAllOfALargeGroup) {
-  constexpr int kRanks = 80;
-  rlimit files{};
-  getrlimit(RLIMIT_NOFILE, &files);
-  if (files.rlim_max < kRanks * kRanks) GTEST_SKIP() << "needs a limit of 6400 open files";
-  files.rlim_cur = std::max<rlim_t>(files.rlim_cur, kRanks * kRanks);
-  setrlimit(RLIMIT_NOFILE, &files);
+// Ranks that want so many lanes each, all on different hosts if `hosts`. Rank 0 comes last: the
+// others are in the queue of its port. What each has once all have met.
+std::vector<JoinedGroup> MeetAll(const std::vector<int>& lanes, TransportChoice transport,
+                                 bool hosts) {
+  const int ranks = static_cast<int>(lanes.size());
   std::vector<Listener> listeners;
   std::vector<MemberAddress> members;
-  for (int rank = 0; rank < kRanks; ++rank) {
+  for (int rank = 0; rank < ranks; ++rank) {
     listeners.push_back(ListenOn("127.0.0.1").value());
     const Listener& own = listeners.back();
-    members.push_back({"native", "", "here", getpid(), own.host, own.port});
+    members.push_back({"native", "", hosts ? "host" + std::to_string(rank) : "here", getpid(),
+                       own.host, own.port, lanes[static_cast<size_t>(rank)]});
   }
-  std::vector<Status> met(kRanks);
-  std::vector<JoinedGroup> groups(kRanks);  // nobody leaves before all have met
+  std::vector<Status> met(lanes.size());
+  std::vector<JoinedGroup> groups(lanes.size());  // nobody leaves before all have met
   const auto join = [&](int rank) {
-    const GroupSpec group{rank, kRanks, 1, kToken, std::vector<std::string>(kRanks)};
+    const GroupSpec group{rank, ranks, 1, kToken, std::vector<std::string>(lanes.size())};
     auto joined = Rendezvous(std::move(listeners[static_cast<size_t>(rank)]), group, members,
-                             TransportChoice::kNone, {}, Deadline::In(std::chrono::seconds(60)));
+                             transport, {}, Deadline::In(std::chrono::seconds(60)));
     met[static_cast<size_t>(rank)] = joined.status();
     if (joined.ok()) groups[static_cast<size_t>(rank)] = *std::move(joined);
   };
-  const double before = Refusals("busy");
   std::vector<std::thread> threads;
-  for (int rank = 1; rank < kRanks; ++rank) threads.emplace_back(join, rank);
+  for (int rank = 1; rank < ranks; ++rank) threads.emplace_back(join, rank);
   std::this_thread::sleep_for(milliseconds(200));
   join(0);
   for (std::thread& thread : threads) thread.join();
-  for (const Status& status : met) ASSERT_TRUE(status.ok()) << status.ToString();
+  for (const Status& status : met) EXPECT_TRUE(status.ok()) << status.ToString();
+  return groups;
+}
+
+// False where there may not be so many.
+bool AllowFiles(rlim_t files) {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_max < files) return false;
+  limit.rlim_cur = std::max(limit.rlim_cur, files);
+  return setrlimit(RLIMIT_NOFILE, &limit) == 0;
+}
+
+TEST(RendezvousTest, ARankThatComesLastFindsAllOfALargeGroup) {
+  if (!AllowFiles(6400)) GTEST_SKIP() << "needs a limit of 6400 open files";
+  const double before = Refusals("busy");
+  MeetAll(std::vector<int>(80), TransportChoice::kNone, false);
   EXPECT_EQ(Refusals("busy"), before);
+}
+
+TEST(RendezvousTest, TheLanesOfALargeGroupAreNoCrowdOfStrangers) {
+  if (!AllowFiles(6400)) GTEST_SKIP() << "needs a limit of 6400 open files";
+  const double before = Refusals("busy");
+  const auto groups = MeetAll(std::vector<int>(20, 16), TransportChoice::kTcp, true);
+  EXPECT_EQ(groups[7].data[3].size(), 16u);
+  EXPECT_EQ(Refusals("busy"), before);
+}
+
+TEST(RendezvousTest, RanksThatWantDifferentNumbersOfLanesAgree) {
+  for (const bool hosts : {true, false}) {
+    const auto groups = MeetAll({4, 3, 8, 3}, TransportChoice::kTcp, hosts);
+    for (size_t rank = 0; rank < groups.size(); ++rank) {
+      for (size_t peer = 0; peer < groups.size(); ++peer) {
+        if (peer == rank) continue;
+        const std::vector<UniqueFd>& lanes = groups[rank].data[peer];
+        EXPECT_EQ(lanes.size(), 3u) << "from " << rank << " to " << peer;
+        for (const UniqueFd& lane : lanes) EXPECT_TRUE(lane.valid());
+      }
+    }
+  }
+}
+
+// A lane of rank 1 to rank 0: what rank 0 says to it.
+Status DialLane(const std::string& address, const std::string& token, uint64_t epoch,
+                uint16_t lane) {
+  const MemberAddress target = MemberAddress::Decode(address, "native").value();
+  const GroupKey key{token, epoch, 2, 1};
+  Dial dial({0, target.host, target.port}, key, {ConnectionKind::kData, lane}, milliseconds(5000),
+            1);
+  while (dial.state() == Dial::State::kConnecting || dial.state() == Dial::State::kTalking) {
+    dial.Advance();
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  return dial.status();
+}
+
+TEST_F(JoinTest, EachLaneIsProvedAndWhoseIsNoneOfThisGroupsIsRefused) {
+  const NativeBackend backend({.transport = TransportChoice::kTcp, .lanes = 4});
+  auto endpoint = backend.Listen("127.0.0.1").value();
+  const std::string here = endpoint->address(),
+                    there = backend.Listen("127.0.0.1").value()->address();
+  std::thread member([&] {
+    const GroupSpec spec{0, 2, 7, kToken, {here, there}};
+    (void)backend.Join(std::move(endpoint), spec, {}, Deadline::In(milliseconds(2000)));
+  });
+  const auto refused = [&](const char* reason, const std::string& token, uint64_t epoch,
+                           uint16_t lane) {
+    const double before = Refusals(reason);
+    const Status status = DialLane(here, token, epoch, lane);
+    EXPECT_EQ(status.code(), StatusCode::kPermissionDenied) << reason << ": " << status.ToString();
+    for (int i = 0; i < 100 && Refusals(reason) == before; ++i) {
+      std::this_thread::sleep_for(milliseconds(5));
+    }
+    EXPECT_EQ(Refusals(reason), before + 1) << reason;
+  };
+  refused("token", "fedcba9876543210", 7, 3);
+  refused("epoch", kToken, 6, 3);
+  refused("group", kToken, 7, 4);
+  EXPECT_EQ(DialLane(here, kToken, 7, 3).ToString(), "OK");
+  refused("duplicate", kToken, 7, 3);
+  EXPECT_EQ(DialLane(here, kToken, 7, 2).ToString(), "OK") << "another lane is not the same again";
+  member.join();
+}
+
+TEST(LaneTest, OneThatComesLateIsRefusedWhileTheGroupGoesOn) {
+  const NativeBackend backend({.transport = TransportChoice::kTcp, .lanes = 2});
+  auto near = backend.Listen("127.0.0.1").value(), far = backend.Listen("127.0.0.1").value();
+  const std::vector<std::string> members{near->address(), far->address()};
+  const auto join = [&](std::unique_ptr<Endpoint> endpoint, int rank) {
+    return backend.Join(std::move(endpoint), {rank, 2, 7, kToken, members}, {},
+                        Deadline::In(milliseconds(5000)));
+  };
+  Result<std::unique_ptr<Communicator>> first = Internal("not run");
+  std::thread other([&] { first = join(std::move(near), 0); });
+  const auto second = join(std::move(far), 1);
+  other.join();
+  ASSERT_TRUE(first.ok() && second.ok()) << first.status().ToString();
+  for (const auto& [epoch, reason] : {std::pair{7, "late"}, {6, "epoch"}}) {
+    const double before = Refusals(reason);
+    const Status status = DialLane(members[0], kToken, static_cast<uint64_t>(epoch), 1);
+    EXPECT_EQ(status.code(), StatusCode::kPermissionDenied) << status.ToString();
+    EXPECT_NE(status.message().find(reason), std::string::npos) << status.ToString();
+    EXPECT_EQ(Refusals(reason), before + 1);
+  }
+  std::vector<float> sums[2];
+  const auto add = [&](Communicator& comm) {
+    std::vector<float>& data = sums[comm.rank()];
+    data.assign(1 << 18, 1.0f);
+    EXPECT_TRUE(
+        comm.AllReduce(data.data(), data.data(), data.size(), DataType::kFloat32, ReduceOp::kSum)
+            .ok());
+  };
+  std::thread adder([&] { add(**first); });
+  add(**second);
+  adder.join();
+  EXPECT_EQ(sums[0], std::vector<float>(1 << 18, 2.0f));
+  EXPECT_EQ(sums[0], sums[1]);
 }
 
 // They came behind it, and it is the first that is sent away.
@@ -286,7 +399,7 @@ TEST_F(JoinTest, ThePortOfARankThatIsAlwaysBusyIsNamed) {
     pollfd waiting{crowded.socket.get(), POLLIN, 0};
     if (poll(&waiting, 1, 20) <= 0) continue;
     AcceptorHandshake dialer(AcceptFrom(crowded.socket), key,
-                             [](int, ConnectionKind) { return Verdict::kAccepted; });
+                             [](int, Connection) { return Verdict::kAccepted; });
     dialer.Refuse(Verdict::kBusy);
     ++tries;
   }

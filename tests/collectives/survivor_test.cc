@@ -268,8 +268,8 @@ INSTANTIATE_TEST_SUITE_P(Native, SurvivorTest,
                            return info.param == TransportChoice::kShm ? "Shm" : "Tcp";
                          });
 
-// By operation and by what links the ranks: memory, sockets, or memory on each of two hosts and
-// sockets between them.
+// By operation and by what links the ranks: memory, sockets, several sockets for each pair, or
+// memory on each of two hosts and sockets between them.
 class EveryOperationTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(EveryOperationTest, ADeathFailsItOnAllSurvivorsWithin10Ms) {
@@ -279,8 +279,10 @@ TEST_P(EveryOperationTest, ADeathFailsItOnAllSurvivorsWithin10Ms) {
   GangOptions options{.size = kRanks};
   for (int rank = 0; rank < kRanks; ++rank) {
     NativeOptions native;
-    native.transport = links == "tcp" ? TransportChoice::kTcp : TransportChoice::kAuto;
+    const bool tcp = links == "tcp" || links == "lanes";
+    native.transport = tcp ? TransportChoice::kTcp : TransportChoice::kAuto;
     if (links == "hosts") native.host = rank < kRanks / 2 ? "a" : "b";
+    if (links == "lanes") native.lanes = 4;
     backends.push_back(std::make_unique<NativeBackend>(native));
     options.backends.push_back(backends.back().get());
   }
@@ -296,7 +298,8 @@ TEST_P(EveryOperationTest, ADeathFailsItOnAllSurvivorsWithin10Ms) {
   delays.Check(links + ", every operation");
 }
 
-INSTANTIATE_TEST_SUITE_P(Native, EveryOperationTest, testing::Values("shm", "tcp", "hosts"),
+INSTANTIATE_TEST_SUITE_P(Native, EveryOperationTest,
+                         testing::Values("shm", "tcp", "lanes", "hosts"),
                          [](const auto& info) { return info.param; });
 
 // A group that was split: the dead rank's half fails, as does the whole; the other half goes on.
