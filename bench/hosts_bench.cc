@@ -1,7 +1,7 @@
 // One rank of bench/hosts_bench.py: float32 sums among ranks on several hosts, all-reduced and
-// scattered, by the owner algorithm (every rank gives every other its part) and by the hierarchical
-// one, in turns. The bits are compared.
-//   hosts_bench RANK SIZE ADDRESS HOST FOLDER
+// scattered, in two ways in turns: by the owner algorithm (every rank gives every other its part)
+// and by the hierarchical one, or with two numbers of lanes. The bits are compared.
+//   hosts_bench RANK SIZE ADDRESS HOST FOLDER [LANES LANES]
 // FOLDER is where the ranks find each other's addresses. Rank 0 prints the medians.
 #include <fmt/format.h>
 
@@ -25,7 +25,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kBytes[] = {64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20};
-constexpr const char* kWays[] = {"owner", "hierarchical"};
 
 [[noreturn]] void Fail(const std::string& what) {
   std::cerr << "hosts_bench: " << what << "\n";
@@ -38,9 +37,14 @@ struct Place {
   fs::path folder;
 };
 
-std::unique_ptr<Communicator> Join(const Place& place, const std::string& algorithm) {
-  const NativeBackend backend({.algorithm = algorithm, .host = place.host});
-  auto gang = JoinRanks(backend, place.rank, place.size, place.address, place.folder, algorithm);
+struct Way {
+  std::string name;
+  NativeOptions native;
+};
+
+std::unique_ptr<Communicator> Join(const Place& place, const Way& way) {
+  const NativeBackend backend(way.native);
+  auto gang = JoinRanks(backend, place.rank, place.size, place.address, place.folder, way.name);
   if (!gang.ok()) Fail(gang.status().ToString());
   return *std::move(gang);
 }
@@ -55,8 +59,8 @@ double MedianMs(std::vector<double>& times) {
 }
 
 // `bytes` of each rank. `scatter`: each rank gets its part of the sum, else all of it.
-void Compare(const Place& place, std::unique_ptr<Communicator> (&gangs)[2], bool scatter,
-             size_t bytes) {
+void Compare(const Place& place, const Way (&ways)[2], std::unique_ptr<Communicator> (&gangs)[2],
+             bool scatter, size_t bytes) {
   const auto ranks = static_cast<size_t>(place.size);
   const size_t count = bytes / sizeof(float) / ranks * ranks;
   const size_t results = scatter ? count / ranks : count;
@@ -85,17 +89,17 @@ void Compare(const Place& place, std::unique_ptr<Communicator> (&gangs)[2], bool
   if (std::memcmp(out[0].data(), out[1].data(), results * sizeof(float)) != 0)
     Fail("the sums have other bits");
   if (place.rank != 0) return;
-  const double owner = MedianMs(times[0]), hierarchical = MedianMs(times[1]);
-  std::cout << fmt::format("{:>14} {:>8} KiB  owner {:9.2f} ms  hierarchical {:9.2f} ms  {:.2f}\n",
-                           scatter ? "reduce-scatter" : "all-reduce", bytes >> 10, owner,
-                           hierarchical, hierarchical / owner)
+  const double one = MedianMs(times[0]), other = MedianMs(times[1]);
+  std::cout << fmt::format("{:>14} {:>8} KiB  {} {:9.2f} ms  {} {:9.2f} ms  {:.2f}\n",
+                           scatter ? "reduce-scatter" : "all-reduce", bytes >> 10, ways[0].name,
+                           one, ways[1].name, other, other / one)
             << std::flush;
 }
 
-int Main(const Place& place) {
-  std::unique_ptr<Communicator> gangs[] = {Join(place, kWays[0]), Join(place, kWays[1])};
+int Main(const Place& place, const Way (&ways)[2]) {
+  std::unique_ptr<Communicator> gangs[] = {Join(place, ways[0]), Join(place, ways[1])};
   for (const bool scatter : {false, true}) {
-    for (const size_t bytes : kBytes) Compare(place, gangs, scatter, bytes);
+    for (const size_t bytes : kBytes) Compare(place, ways, gangs, scatter, bytes);
   }
   return 0;
 }
@@ -104,11 +108,21 @@ int Main(const Place& place) {
 }  // namespace lepton::collectives
 
 int main(int argc, char** argv) {
-  if (argc != 6) {
-    std::cerr
-        << "usage: hosts_bench RANK SIZE ADDRESS HOST FOLDER; bench/hosts_bench.py starts it\n";
+  using lepton::collectives::Way;
+  if (argc != 6 && argc != 8) {
+    std::cerr << "usage: hosts_bench RANK SIZE ADDRESS HOST FOLDER [LANES LANES]; "
+                 "bench/hosts_bench.py starts it\n";
     return 2;
   }
+  const auto by_algorithm = [&](const char* name) {
+    return Way{name, {.algorithm = name, .host = argv[4]}};
+  };
+  const auto by_lanes = [&](const char* number) {
+    return Way{std::string("lanes ") + number, {.host = argv[4], .lanes = std::atoi(number)}};
+  };
+  const Way algorithms[] = {by_algorithm("owner"), by_algorithm("hierarchical")};
+  const Way lanes[] = {by_lanes(argv[argc - 2]), by_lanes(argv[argc - 1])};
   return lepton::collectives::Main(
-      {std::atoi(argv[1]), std::atoi(argv[2]), argv[3], argv[4], argv[5]});
+      {std::atoi(argv[1]), std::atoi(argv[2]), argv[3], argv[4], argv[5]},
+      argc == 6 ? algorithms : lanes);
 }

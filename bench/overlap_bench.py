@@ -23,10 +23,29 @@ def run(command, check=True):
     return subprocess.run(command.split(), check=check, capture_output=True, text=True)
 
 
-class Network:
-    """`ranks` namespaces on one bridge; 10.77.0.(rank + 1)."""
+# A flow is told by its two ports, as a switch does that has several ways: so many can be told apart.
+FLOWS = 1024
+FIRST_FLOW = 0x1000
 
-    def __init__(self, ranks, rate):
+
+def flow_limits(rate):
+    """What tc is told, so that no connection gets more than `rate`."""
+    # Of the packet: both ports, exclusive-or, which is the number of a class (classic BPF: opcode, jt, jf, k).
+    port_bits = [(0x28, 34), (0x02, 0), (0x28, 36), (0x61, 0), (0xac, 0), (0x54, FLOWS - 1),
+                 (0x04, 0x10000 + FIRST_FLOW), (0x16, 0)]
+    program = ",".join([str(len(port_bits))] + [f"{opcode} 0 0 {k}" for opcode, k in port_bits])
+    return "\n".join(
+        ["qdisc add dev eth0 root handle 1: htb"] +
+        [f"class add dev eth0 parent 1: classid 1:{FIRST_FLOW + flow:x} htb rate {rate} burst 256kb cburst 256kb "
+         "quantum 60000" for flow in range(FLOWS)] +
+        [f"filter add dev eth0 parent 1: protocol ip bpf bytecode '{program}'"])
+
+
+class Network:
+    """`ranks` namespaces on one bridge; 10.77.0.(rank + 1). Limits what a rank sends and gets (`rate`), or what each of
+    its connections sends (`flow_rate`), where they are given."""
+
+    def __init__(self, ranks, rate, flow_rate=None):
         self.ranks = ranks
         self.tag = f"lo{os.getpid() % 10000}"
         # A bucket of 256 KiB lets a whole offloaded packet through at once.
@@ -43,8 +62,12 @@ class Network:
             run(f"ip -n {name} addr add {self.address(rank)}/24 dev eth0")
             run(f"ip -n {name} link set eth0 up")
             run(f"{inside} ip link set v{rank} master br0 up")
-            run(f"tc -n {name} qdisc add dev eth0 {shape}")
-            run(f"tc -n {self.tag}b qdisc add dev v{rank} {shape}")
+            if flow_rate:
+                subprocess.run(["tc", "-n", name, "-batch", "-"], input=flow_limits(flow_rate), text=True, check=True)
+            elif rate:
+                run(f"tc -n {name} qdisc add dev eth0 {shape}")
+            if rate:
+                run(f"tc -n {self.tag}b qdisc add dev v{rank} {shape}")
 
     def namespace(self, rank):
         return f"{self.tag}r{rank}"
