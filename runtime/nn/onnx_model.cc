@@ -34,11 +34,13 @@ struct ModelInput {
   size_t batch = 0;              // the axis of rows
 };
 
-// The axis that is called so, or the only open one; else the first.
+// The axis that is called so, or the only open one; else the first. A first one of 1 is a batch of
+// one that the exporter fixed: the open one is the length then.
 size_t BatchAxis(const onnx_proto::TensorShapeProto& shape, const std::vector<int64_t>& extents) {
   for (int axis = 0; axis < shape.dim_size(); ++axis) {
     if (shape.dim(axis).dim_param().starts_with("batch")) return static_cast<size_t>(axis);
   }
+  if (!extents.empty() && extents[0] == 1) return 0;
   const auto open = std::find(extents.begin(), extents.end(), -1);
   return std::count(extents.begin(), extents.end(), -1) == 1 ? open - extents.begin() : 0;
 }

@@ -133,11 +133,12 @@ bool Builder::HasLengthsOnly(Id id) const {
 }
 
 std::vector<Size> Builder::Sizes(Id id, std::string_view what) {
+  const Ints numbers = AsIntegers(Evaluate(id, what));
   const Marks marks = MarksOf(id);
   if (std::find(marks.begin(), marks.end(), kComputed) != marks.end()) {
-    FailUnsupported(std::string(what) + " is computed from an open extent");
+    FailUnsupported(std::string(what) +
+                    " is computed from an open extent, or is too large a multiple of several");
   }
-  const Ints numbers = AsIntegers(Evaluate(id, what));
   std::vector<Size> sizes;
   for (size_t i = 0; i < marks.size(); ++i) sizes.push_back(SizeOf({marks[i], numbers[i]}));
   return sizes;

@@ -281,13 +281,13 @@ Status AddNormalization(const ExportRequest::Normalization& normalize, GraphProt
   auto extents = PerColumn(tensor.shape());
   int64_t count = 1;
   for (const int64_t extent : extents.value_or(std::vector<int64_t>())) count *= extent;
-  if (tensor.elem_type() != 1 || count != static_cast<int64_t>(normalize.mean.size()) ||
+  if (tensor.elem_type() != 1 || !extents || count != static_cast<int64_t>(normalize.mean.size()) ||
       normalize.scale.size() != normalize.mean.size()) {
     return FailedPrecondition(
         "the data was normalised, which can be put before one f32 input of features or pictures "
         "only");
   }
-  if (rank == 2) extents = {count};
+  if (rank == 2 && (*extents)[0] == 1) extents = {count};  // of the last axis
   const std::string raw = inputs[0], prefix = "const.normalize.";
   const std::string normalised = prefix + raw;
   AddFloats(prefix + "mean", *extents, normalize.mean, graph);

@@ -399,9 +399,9 @@ TEST(OnnxModelRows, AMaskMayBeReadByItsOwnPlaces) {
 
 // A text classifier of `tokens` and a mask of this name and type: the mean of the tokens that the
 // mask says are there (`hides`: are not there).
-onnx::TestModel Masked(const std::string& mask, int code, bool hides) {
+onnx::TestModel Masked(const std::string& mask, int code, bool hides, int64_t batch = -1) {
   onnx::TestModel m;
-  m.Input("tokens", onnx::kInt64Code, {-1, -1}).Input(mask, code, {-1, -1}).Output("y");
+  m.Input("tokens", onnx::kInt64Code, {batch, -1}).Input(mask, code, {batch, -1}).Output("y");
   m.Floats("table", {3, 1}, {1, 10, 100}).Node("Gather", {"table", "tokens"}, "vectors");
   m.Node("Cast", {mask}, "given", {{"to", onnx::kFloatCode}});
   m.Floats("all", {}, {1}).Integers("axis1", {1}, {1}).Integers("axis2", {1}, {2});
@@ -438,6 +438,13 @@ TEST(OnnxModelMasks, AKeyPaddingMaskIsTrueForWhatIsNoToken) {
     ASSERT_TRUE((*program)->Forward(batch, logits).ok());
     EXPECT_EQ(logits, (std::vector<float>{111, 100})) << named.mask;
   }
+}
+
+// Of [1, length] the open axis is no batch.
+TEST(OnnxModelMasks, ABatchOfOneMayBeFixedBesideAnOpenLength) {
+  const spec::ModelSpec model = SpecOf(Masked("attention_mask", onnx::kInt64Code, false, 1));
+  const auto signature = MakeSignature(model, Texts(1, false));
+  ASSERT_TRUE(signature.ok()) << signature.status().ToString();
 }
 
 TEST(OnnxModelMasks, AMaskThatMayMeanEitherIsRefused) {

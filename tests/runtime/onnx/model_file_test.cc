@@ -38,6 +38,32 @@ TEST(OnnxModelFile, ANormalisationOfTheDataIsTakenOut) {
   }
 }
 
+// Back where it was: along the axis of features, whichever that is.
+TEST(OnnxModelFile, ANormalisationGoesBackAlongTheFeatures) {
+  for (const auto& [input, extents] :
+       std::vector<std::pair<std::vector<int64_t>, std::vector<int64_t>>>{
+           {{-1, 3}, {3}}, {{3, -1}, {3, 1}}, {{-1, 3, 8, 8}, {1, 3, 1, 1}}}) {
+    const TakenApart apart = Normalised(input, extents);
+    ASSERT_TRUE(apart.normalize.has_value()) << Shape(input).ToString();
+    PutTogetherOptions options;
+    options.normalize.emplace();
+    options.normalize->mean = apart.normalize->mean;
+    options.normalize->scale = apart.normalize->scale;
+    const auto whole = PutTogether(apart.graph, {}, options);
+    ASSERT_TRUE(whole.ok()) << whole.status().ToString();
+    onnx_proto::ModelProto proto;
+    ASSERT_TRUE(ParseModel(whole->model, &proto).ok());
+    int found = 0;
+    for (const auto& tensor : proto.graph().initializer()) {
+      if (!tensor.name().ends_with(".mean")) continue;
+      ++found;
+      const std::vector<int64_t> dims(tensor.dims().begin(), tensor.dims().end());
+      EXPECT_EQ(dims, extents);
+    }
+    EXPECT_EQ(found, 1);
+  }
+}
+
 // Part of the model: not one number per feature or channel.
 TEST(OnnxModelFile, OtherDifferencesAndQuotientsStayInTheModel) {
   for (const auto& [input, extents] :
