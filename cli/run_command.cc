@@ -126,7 +126,17 @@ class EmbeddedRun {
     folder_ =
         options_.out.empty() ? fs::path("lepton-runs") / file.spec.name : fs::path(options_.out);
     folder_ = fs::absolute(folder_);
+    state_ = folder_ / "state";
     fresh_ = !fs::exists(folder_);
+    fresh_state_ = !fs::exists(state_);
+    const int status = RunJob(file);
+    StopAll();
+    if (prepared_ && !accepted_) Undo();
+    return status;
+  }
+
+ private:
+  int RunJob(const SpecFile& file) {
     const Status started = Start(file);
     // The other ranks wait for a message, also when there is none.
     const std::string message = started.ok() ? meeting_.ToText() : "";
@@ -137,24 +147,20 @@ class EmbeddedRun {
     }
     if (!started.ok()) return Fail(started);
     const Result<json> job = Submit(file);
-    const int status = job.ok() ? Finish(*job) : Fail(job.status());
-    StopAll();
-    if (!accepted_ && fresh_) RemoveFolder();
-    return status;
+    return job.ok() ? Finish(*job) : Fail(job.status());
   }
 
- private:
   Status Start(const SpecFile& file) {
     const bool on_gpus = file.spec.resources.device == "cuda";
     if (launch_.info.size == 1) {
       LEPTON_RETURN_IF_ERROR(worker::CheckDevice(file.spec.resources.device));
     }
-    const fs::path state = folder_ / "state";
-    LEPTON_RETURN_IF_ERROR(PrepareState(state, options_.resume()));
-    LEPTON_RETURN_IF_ERROR(MakeFolders(state));
+    LEPTON_RETURN_IF_ERROR(PrepareState(state_, options_.resume()));
+    prepared_ = true;
+    LEPTON_RETURN_IF_ERROR(MakeFolders(state_));
     scheduler::CoordinatorOptions coordinator;
     coordinator.model_tools = MakeModelTools();
-    coordinator.data_dir = state;
+    coordinator.data_dir = state_;
     coordinator.file_roots = {fs::current_path()};
     coordinator.file_roots.insert(coordinator.file_roots.end(), file.data_folders.begin(),
                                   file.data_folders.end());
@@ -198,6 +204,7 @@ class EmbeddedRun {
       if (!job.ok()) return job.status().WithContext(options_.file);
     }
     accepted_ = true;
+    LEPTON_RETURN_IF_ERROR(DropEarlier(state_));
     std::optional<Chaos> chaos;
     if (!options_.chaos.empty()) {
       LEPTON_ASSIGN_OR_RETURN(ChaosPlan plan, ChaosPlan::Parse(options_.chaos));
@@ -239,11 +246,17 @@ class EmbeddedRun {
     return drained;
   }
 
-  // Of a run that was refused: nothing is in it.
-  void RemoveFolder() {
+  // After a run that was refused the folder is as it was before.
+  void Undo() {
     std::error_code ignored;
-    fs::remove_all(folder_, ignored);
-    if (options_.out.empty()) fs::remove(folder_.parent_path(), ignored);  // if it is empty
+    if (fresh_state_) {
+      fs::remove_all(fresh_ ? folder_ : state_, ignored);
+      // If it is empty.
+      if (fresh_ && options_.out.empty()) fs::remove(folder_.parent_path(), ignored);
+    } else if (const Status back = BringBackEarlier(state_); !back.ok()) {
+      std::fprintf(stderr, "lepton: the run before this one: %s; --resume brings it back\n",
+                   back.message().c_str());
+    }
   }
 
   // Of the model among the results; empty without one.
@@ -296,7 +309,7 @@ class EmbeddedRun {
 
   // Workers of the other ranks leave cleanly, so that mpirun and srun see status 0.
   void StopAll() {
-    if (launch_.info.size > 1) {
+    if (client_ && launch_.info.size > 1) {
       (void)DrainWorkers();
       const Deadline deadline = Deadline::In(std::chrono::seconds(3));
       while (!deadline.Expired()) {
@@ -307,16 +320,17 @@ class EmbeddedRun {
       }
     }
     agents_.Stop();
-    coordinator_->Stop(std::chrono::seconds(1));
+    if (coordinator_) coordinator_->Stop(std::chrono::seconds(1));
   }
 
   const Globals& globals_;
   const Launch launch_;
   const RunOptions& options_;
   StopSignals& signals_;
-  fs::path folder_;
-  bool fresh_ = false;     // the folder was not there before
-  bool accepted_ = false;  // the job is in it
+  fs::path folder_, state_;
+  bool fresh_ = false, fresh_state_ = false;  // the folder, and its state, were not there before
+  bool prepared_ = false;                     // the state is this run's
+  bool accepted_ = false;                     // the job is in it
   std::unique_ptr<scheduler::Coordinator> coordinator_;
   LocalAgents agents_;
   size_t workers_ = 0;

@@ -16,9 +16,11 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr std::string_view kLock = "LOCK";
-// All that a coordinator without an address of its own makes in its data folder.
-constexpr std::array<std::string_view, 7> kParts = {kLock,     "server.key", "pool.key", "metadata",
-                                                    "objects", "tmp",        "corrupt"};
+constexpr std::string_view kEarlier = "earlier";  // what a run set aside that may not begin yet
+constexpr std::string_view kDropped = "dropped";  // the same, which nobody wants any more
+// All that a coordinator without an address of its own makes in its data folder, and those.
+constexpr std::array<std::string_view, 9> kParts = {
+    kLock, "server.key", "pool.key", "metadata", "objects", "tmp", "corrupt", kEarlier, kDropped};
 
 // One of them, or what a death left of its making.
 bool IsPart(const std::string& name) {
@@ -45,19 +47,50 @@ Status CheckIsRun(const fs::path& state) {
   return FailedPrecondition(state.string() + ": no run made this; give another folder with --out");
 }
 
-// All but the lock, which is held.
-Status Clear(const fs::path& state) {
+Status Failed(const fs::path& path, const std::error_code& error) {
+  return Unavailable(path.string() + ": " + error.message());
+}
+
+// A run's parts but for the lock, which is held, and what was set aside.
+Result<std::vector<fs::path>> Parts(const fs::path& folder) {
   std::error_code error;
   std::vector<fs::path> parts;
-  for (fs::directory_iterator it(state, error), end; !error && it != end; it.increment(error)) {
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
     const std::string name = it->path().filename().string();
-    if (IsPart(name) && name != kLock) parts.push_back(it->path());
+    const bool aside = name == kEarlier || name == kDropped;
+    if (IsPart(name) && name != kLock && !aside) parts.push_back(it->path());
   }
+  if (error) return Failed(folder, error);
+  return parts;
+}
+
+// Each part in one step, in place of what has its name there: done again after a death half-way,
+// it ends the same.
+Status MoveParts(const fs::path& from, const fs::path& to) {
+  LEPTON_ASSIGN_OR_RETURN(const std::vector<fs::path> parts, Parts(from));
+  std::error_code error;
   for (const fs::path& part : parts) {
-    fs::remove_all(part, error);
-    if (error) return Unavailable(part.string() + ": " + error.message());
+    fs::remove_all(to / part.filename(), error);
+    if (!error) fs::rename(part, to / part.filename(), error);
+    if (error) return Failed(part, error);
   }
-  return error ? Unavailable(state.string() + ": " + error.message()) : Status::Ok();
+  return Status::Ok();
+}
+
+// The lock is held.
+Status BringBack(const fs::path& state) {
+  std::error_code error;
+  fs::remove_all(state / kDropped, error);
+  if (error) return Failed(state / kDropped, error);
+  if (!fs::exists(state / kEarlier, error)) return Status::Ok();
+  LEPTON_RETURN_IF_ERROR(MoveParts(state / kEarlier, state));
+  fs::remove_all(state / kEarlier, error);
+  return error ? Failed(state / kEarlier, error) : Status::Ok();
+}
+
+Status SetAside(const fs::path& state) {
+  LEPTON_RETURN_IF_ERROR(MakeFolders(state / kEarlier, 0700));
+  return MoveParts(state, state / kEarlier);
 }
 
 bool IsGang(spec::JobKind kind) {
@@ -99,9 +132,27 @@ std::string Difference(const json& now, const json& before, const std::string& p
 
 }  // namespace
 
+Status DropEarlier(const fs::path& state) {
+  std::error_code error;
+  if (!fs::exists(state / kEarlier, error)) return Status::Ok();
+  // In one step: half of it would be brought back after a death.
+  fs::rename(state / kEarlier, state / kDropped, error);
+  if (error) return Failed(state / kEarlier, error);
+  fs::remove_all(state / kDropped, error);  // what is left goes with the next run's beginning
+  return Status::Ok();
+}
+
+Status BringBackEarlier(const fs::path& state) {
+  std::error_code ignored;
+  if (!fs::exists(state / kEarlier, ignored)) return Status::Ok();
+  LEPTON_ASSIGN_OR_RETURN(const FileLock lock, FileLock::Acquire(state / kLock));
+  return BringBack(state);
+}
+
 Status PrepareState(const fs::path& state, Resume resume) {
   std::error_code ignored;
-  const bool is_run = fs::exists(state / "metadata", ignored);
+  const bool is_run =
+      fs::exists(state / "metadata", ignored) || fs::exists(state / kEarlier / "metadata", ignored);
   if (resume == Resume::kMust && !is_run) {
     return NotFound("--resume: there is no run in " + state.parent_path().string() +
                     " to go on with; name its folder with --out, or leave --resume out to begin");
@@ -115,7 +166,8 @@ Status PrepareState(const fs::path& state, Resume resume) {
     return lock.status().WithContext("another run uses " + state.parent_path().string() +
                                      "; give this one a folder of its own with --out");
   }
-  return resume == Resume::kNo ? Clear(state) : Status::Ok();
+  LEPTON_RETURN_IF_ERROR(BringBack(state));
+  return resume == Resume::kNo ? SetAside(state) : Status::Ok();
 }
 
 json WithWorkers(const SpecFile& file, const json& workers) {

@@ -18,10 +18,17 @@ enum class Resume {
   kIfAny,  // go on, or begin where there is none: for batch jobs that are started again
 };
 
-// Before the coordinator opens `state`. With kNo what an earlier run left there is deleted.
-// kFailedPrecondition: another run uses it, or it holds what no run made, of which nothing is
-// touched. kNotFound: kMust, and there is no run.
+// Before the coordinator opens `state`. With kNo what an earlier run left there is set aside in
+// `state`/earlier, until the new one's job is accepted (DropEarlier) or not (BringBackEarlier);
+// what a run that died before either set aside is brought back first. kFailedPrecondition: another
+// run uses it, or it holds what no run made, of which nothing is touched. kNotFound: kMust, and
+// there is no run.
 Status PrepareState(const std::filesystem::path& state, Resume resume);
+
+// While the caller's coordinator has `state` open.
+Status DropEarlier(const std::filesystem::path& state);
+// When it is closed. What lies there instead is deleted, if anything was set aside.
+Status BringBackEarlier(const std::filesystem::path& state);
 
 // The spec with as many workers as there are, and all slots that each has, unless it says.
 nlohmann::json WithWorkers(const SpecFile& file, const nlohmann::json& workers);

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
@@ -281,6 +282,53 @@ class Run(unittest.TestCase):
         self.assertEqual(resumed.returncode, 0, resumed.stderr)
         self.assertEqual(self.digest(resumed.stdout), self.digest(whole.stdout))
         self.assertFalse((self.folder / "lepton-runs").exists())
+
+    def test_a_run_that_is_refused_leaves_the_stopped_one_to_go_on(self):
+        spec = self.spec(epochs=500_000)
+        stopped = subprocess.Popen([LEPTON, "run", str(spec), "--workers", "1"], cwd=self.folder,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: processes("task --task run.", self.folder), 30, "the job's tasks")
+        time.sleep(0.7)
+        stopped.send_signal(signal.SIGINT)
+        _, says = stopped.communicate(timeout=15)
+        self.assertEqual(stopped.returncode, 3, says)
+        step = int(re.search(r"stopped at step (\d+)", says).group(1))
+        self.assertGreater(step, 0)
+        asked = spec.read_text()
+        out = self.folder / "lepton-runs/test"
+        for dataset in ({"uri": f"file://{DATA}/digits.csv", "label": "none"}, {"uri": f"{self.folder}/none.csv"}):
+            spec.write_text(json.dumps(json.loads(asked) | {"dataset": dataset}))
+            refused = lepton("run", spec, "--workers", 1, cwd=self.folder)
+            self.assertNotEqual(refused.returncode, 0, refused.stdout)
+            self.assertFalse((out / "state/earlier").exists())
+        # As a kill leaves it before the job of the new run is accepted.
+        parts = [part for part in (out / "state").iterdir() if part.name != "LOCK"]
+        (out / "state/earlier").mkdir()
+        for part in parts:
+            part.rename(out / "state/earlier" / part.name)
+        (out / "state/metadata").mkdir()
+        spec.write_text(asked)
+        resumed = subprocess.Popen([LEPTON, "run", str(spec), "--workers", "1", "--resume"], cwd=self.folder,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: processes("task --task run.", self.folder), 30, "the job's tasks")
+        time.sleep(0.7)
+        resumed.send_signal(signal.SIGINT)
+        _, says = resumed.communicate(timeout=15)
+        self.assertEqual(resumed.returncode, 3, says)
+        self.assertGreater(int(re.search(r"stopped at step (\d+)", says).group(1)), step)
+        self.assertIn(f"step {step}", (out / "log.txt").read_text())
+        # One that begins anew has made place for itself, for good.
+        begun = lepton("run", self.spec(epochs=1), "--workers", 1, cwd=self.folder)
+        self.assertEqual(begun.returncode, 0, begun.stderr)
+        self.assertFalse((out / "state/earlier").exists() or (out / "state/dropped").exists())
+
+    def test_a_run_that_is_refused_leaves_a_folder_as_it_was(self):
+        (self.folder / "mine").mkdir()
+        (self.folder / "mine/notes.txt").write_text("mine")
+        done = lepton("run", self.spec(dataset={"uri": f"{self.folder}/none.csv"}), "--workers", 1, "--out", "mine",
+                      cwd=self.folder)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual([path.name for path in (self.folder / "mine").iterdir()], ["notes.txt"])
 
     def test_resume_needs_a_run_unless_it_may_begin_one(self):
         spec = self.spec(epochs=1)
