@@ -124,8 +124,7 @@ class EmbeddedRun {
 
   int Run(const SpecFile& file) {
     folder_ =
-        options_.out.empty() ? fs::path("lepton-runs") / file.spec.name : fs::path(options_.out);
-    folder_ = fs::absolute(folder_);
+        fs::absolute(options_.out.empty() ? "lepton-runs" / Name(file) : fs::path(options_.out));
     state_ = folder_ / "state";
     fresh_ = !fs::exists(folder_);
     fresh_state_ = !fs::exists(state_);
@@ -136,6 +135,14 @@ class EmbeddedRun {
   }
 
  private:
+  // The spec's name, or that of its file: two specs without one have folders of their own.
+  fs::path Name(const SpecFile& file) const {
+    const fs::path path = options_.file;
+    std::error_code ignored;
+    const bool named = file.document.contains("name") || !fs::is_regular_file(path, ignored);
+    return named ? fs::path(file.spec.name) : path.stem();
+  }
+
   int RunJob(const SpecFile& file) {
     const Status started = Start(file);
     // The other ranks wait for a message, also when there is none.
@@ -155,6 +162,7 @@ class EmbeddedRun {
     if (launch_.info.size == 1) {
       LEPTON_RETURN_IF_ERROR(worker::CheckDevice(file.spec.resources.device));
     }
+    LEPTON_RETURN_IF_ERROR(CheckPlaceOfResults(file, folder_, fs::exists(state_ / "LOCK")));
     LEPTON_RETURN_IF_ERROR(PrepareState(state_, options_.resume()));
     prepared_ = true;
     LEPTON_RETURN_IF_ERROR(MakeFolders(state_));
@@ -399,7 +407,8 @@ void AddRun(CLI::App& app, Globals& globals) {
       ->check(CLI::Range(1, 1024));
   command->add_option("--slots", options->slots, "Slots of each worker [its share of the cores]")
       ->check(CLI::Range(1, 1024));
-  command->add_option("--out", options->out, "Folder of the results [./lepton-runs/<name>]");
+  command->add_option("--out", options->out,
+                      "Folder of the results [./lepton-runs/<name of the spec, or of its file>]");
   command->add_option("--chaos", options->chaos,
                       "Hurt its tasks on purpose: seed=N[,faults=N]; the result stays the same");
   command->add_flag("--onnx", options->onnx, "Leave the model as model.onnx too");

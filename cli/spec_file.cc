@@ -36,16 +36,15 @@ bool IsPath(Names names, const std::string& text) {
   return names != Names::kModel || text.find('/') != std::string::npos;
 }
 
-// Where the files are that `text`, absolute by now, names: the coordinator of a run may read there.
-std::optional<fs::path> FolderOf(const std::string& text) {
+// The file or folder that `text`, absolute by now, names.
+std::optional<fs::path> PathOf(const std::string& text) {
   constexpr std::string_view kScheme = "file://";
   fs::path path = text;
   if (text.starts_with(kScheme)) {
     path = http::PercentDecode(std::string_view(text).substr(kScheme.size())).value_or("");
   }
   if (!path.is_absolute()) return std::nullopt;
-  if (!path.has_filename()) path = path.parent_path();  // "pets/"
-  return path.parent_path();
+  return path.has_filename() ? path : path.parent_path();  // "pets/"
 }
 
 void MakePathsAbsolute(const fs::path& spec_path, SpecFile& file) {
@@ -64,8 +63,10 @@ void MakePathsAbsolute(const fs::path& spec_path, SpecFile& file) {
       const fs::path path = (fs::absolute(spec_path).parent_path() / text).lexically_normal();
       value = path_field.names == Names::kLocalModel ? path.string() : http::FileUri(path);
     }
-    const auto folder = FolderOf(value.get<std::string>());
-    if (folder) file.data_folders.push_back(*folder);
+    if (const auto input = PathOf(value.get<std::string>())) {
+      file.inputs.push_back(*input);
+      file.data_folders.push_back(input->parent_path());  // a run's coordinator may read there
+    }
   }
 }
 

@@ -16,6 +16,7 @@ struct SpecFile {
   nlohmann::json document;  // as written, but for the URI
   spec::JobSpec spec;
   std::vector<std::filesystem::path> data_folders;  // of datasets, tokenizers and models
+  std::vector<std::filesystem::path> inputs;        // those themselves, where they are files here
 };
 // Errors start with the file's name.
 Result<SpecFile> LoadSpecFile(const std::string& path);

@@ -363,6 +363,45 @@ class Run(unittest.TestCase):
             self.assertFalse((notes.parent / "pool.key.tmp.1.1").exists())
             (notes.parent / "pool.key.tmp.1.1").write_text("half a key")
 
+    def test_results_replace_nothing_that_no_run_made(self):
+        for name in ("log.txt", "manifest.json", "model"):
+            (self.folder / name).write_text("mine")
+            done = lepton("run", self.spec(epochs=1), "--workers", 1, "--out", ".", cwd=self.folder)
+            self.assertEqual(done.returncode, 1, done.stdout)
+            self.assertIn(f"/{name}: no run made this, and the results would replace it", done.stderr)
+            self.assertEqual((self.folder / name).read_text(), "mine")
+            self.assertEqual({path.name for path in self.folder.iterdir()}, {"job.yaml", name})
+            (self.folder / name).unlink()
+        for _ in range(2):
+            done = lepton("run", self.spec(epochs=1), "--workers", 1, "--out", ".", cwd=self.folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_results_do_not_replace_what_the_spec_begins_with(self):
+        spec = self.spec(epochs=1, dataset={"uri": f"file://{DATA}/README.md", "format": "text", "tokenizer": "bytes",
+                                            "context": 16},
+                         model={"arch": "transformer", "layers": 1, "heads": 2, "width": 8}, loss="next_token")
+        done = lepton("run", spec, "--workers", 1, cwd=self.folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        out = self.folder / "lepton-runs/test"
+        before = {name: (out / name).read_bytes() for name in ("weights.safetensors", "model/model.safetensors")}
+        asked = json.loads(spec.read_text())
+        for model in ({"hf": str(out / "model")}, {"from": str(out)}):
+            spec.write_text(json.dumps(asked | {"model": model}))
+            done = lepton("run", spec, "--workers", 1, cwd=self.folder)
+            self.assertEqual(done.returncode, 1, done.stdout)
+            self.assertIn("the spec names it, and the results would replace it", done.stderr)
+            for name, bytes_before in before.items():
+                self.assertEqual((out / name).read_bytes(), bytes_before)
+
+    def test_specs_without_a_name_have_their_files_name(self):
+        for name in ("one", "two"):
+            spec = train_spec(epochs=1)
+            del spec["name"]
+            (self.folder / f"{name}.yaml").write_text(json.dumps(spec))
+            done = lepton("run", f"{name}.yaml", "--workers", 1, cwd=self.folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual({path.name for path in (self.folder / "lepton-runs").iterdir()}, {"one", "two"})
+
     def test_a_folder_is_one_runs_at_a_time(self):
         spec = self.folder / "long.json"
         spec.write_text(json.dumps(long_spec()))
