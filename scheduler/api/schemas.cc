@@ -206,7 +206,7 @@ void AddData(json& all) {
        {"features", Array(kString)},
        {"classes", Array(kString)}},
       1);
-  all["AliasTarget"] = Object({{"version", kInteger}});
+  all["AliasTarget"] = Object({{"version", {{"type", "integer"}, {"minimum", 1}}}});
   all["Dataset"] = Object({{"name", kString}, {"latest", kInteger}, {"versions", Array(kInteger)}});
   all["DatasetList"] = List("Dataset");
   const json column = Object(

@@ -62,7 +62,7 @@ struct RegisterModel {
 struct SetAlias {
   std::string name;
   std::string alias;
-  uint32_t version = 0;  // 0: the newest
+  uint32_t version = 0;
 };
 // No new work goes there; what runs there moves elsewhere.
 struct DrainWorker {

@@ -58,17 +58,17 @@ void Turn::On(const SetAlias& set) {
   auto it = state_.models.find(set.name);
   if (it == state_.models.end()) return Answer(NotFound(fmt::format("no model '{}'", set.name)));
   const auto newest = static_cast<uint32_t>(it->second.versions_size());
-  const uint32_t version = set.version == 0 ? newest : set.version;
-  if (version > newest) {
-    return Answer(NotFound(
-        fmt::format("model '{}' has no version {}: versions 1 to {}", set.name, version, newest)));
+  // Nor 0: it is the version in the result of a job that registered nothing.
+  if (set.version == 0 || set.version > newest) {
+    return Answer(NotFound(fmt::format("model '{}' has no version {}: versions 1 to {}", set.name,
+                                       set.version, newest)));
   }
   Record record;
   record.mutable_alias_set()->set_name(set.name);
   record.mutable_alias_set()->set_alias(set.alias);
-  record.mutable_alias_set()->set_version(version);
+  record.mutable_alias_set()->set_version(set.version);
   Persist(std::move(record));
-  Answer(Status::Ok(), fmt::format("{}@{}", set.name, version));
+  Answer(Status::Ok(), fmt::format("{}@{}", set.name, set.version));
 }
 
 void Turn::RegisterResult(const Job& job, const JobResult& result) {

@@ -103,6 +103,7 @@ TEST_F(JobRunTest, AJobRunsAndItsModelIsRegistered) {
   EXPECT_EQ(cluster_.Get("/v1/models/small").json["aliases"]["prod"], 1);
   EXPECT_EQ(cluster_.Get("/v1/models/small/versions/prod").json["version"], 1);
   EXPECT_EQ(cluster_.Call("PUT", "/v1/models/small/aliases/prod", R"({"version":9})").status, 404);
+  EXPECT_EQ(cluster_.Call("PUT", "/v1/models/small/aliases/prod", R"({"version":0})").status, 404);
   EXPECT_EQ(
       cluster_.Call("PUT", "/v1/models/small/aliases/prod", R"({"version":"x"})").Text("field"),
       "version");

@@ -245,8 +245,10 @@ TEST(Catalog, VersionsAliasesAndReferences) {
   EXPECT_EQ(sim.Last().id, "digits@1");
   sim.On(SetAlias{"digits", "7", 1});
   EXPECT_EQ(sim.Last().status.code(), StatusCode::kInvalidArgument);
-  sim.On(SetAlias{"digits", "prod", 3});
-  EXPECT_EQ(sim.Last().status.code(), StatusCode::kNotFound);
+  for (const uint32_t none : {0, 3}) {
+    sim.On(SetAlias{"digits", "prod", none});
+    EXPECT_EQ(sim.Last().status.code(), StatusCode::kNotFound) << none;
+  }
   const State& state = sim.state();
   EXPECT_EQ(state.FindModel("model", "digits")->name, "digits@2");
   EXPECT_EQ(state.FindModel("model", "digits@prod")->version->manifest(), "m1");
