@@ -118,7 +118,9 @@ int Predict(const Globals& globals, const PredictOptions& options) {
   for (size_t i = 0; i < predictions.size(); ++i) {
     const json& item = predictions[i];
     if (labels) {
-      table.Row({std::to_string(i), Text(item, "label"), Fixed(Number(item, "probability"), 4)});
+      const bool said = !item.value("probability", json()).is_null();
+      table.Row({std::to_string(i), Text(item, "label"),
+                 said ? Fixed(Number(item, "probability"), 4) : "-"});
     } else {
       table.Row({std::to_string(i), Text(item, "value")});
     }

@@ -27,13 +27,6 @@ int64_t AskRows(int64_t block_rows, const spec::GenerateSpec& generate) {
   return (kTextsToWrite + block_rows - 1) / block_rows * block_rows;
 }
 
-// A row that the model says nothing of: an empty label, and no numbers.
-void WithoutAnswer(Prediction& prediction) {
-  prediction.class_index = -1;
-  prediction.label.clear();
-  std::fill(prediction.probabilities.begin(), prediction.probabilities.end(), NAN);
-}
-
 }  // namespace
 
 RowAsker::RowAsker(LoadedModel& model, const Examples& examples, const PredictionWriter& writer,
@@ -98,7 +91,6 @@ Result<std::vector<RowAsker::Answered>> RowAsker::AskTogether(std::span<const in
       answer.values.assign(logits.begin(), logits.end());
     } else {
       answer.prediction = Decode(model_.manifest(), logits);
-      if (!said.ok()) WithoutAnswer(answer.prediction);
     }
   }
   if (model_.signature().per_token) LEPTON_RETURN_IF_ERROR(AnswerTokens(rows, sums));

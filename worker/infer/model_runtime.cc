@@ -49,16 +49,20 @@ void Normalize(std::span<const double> raw, std::span<const double> mean,
 
 Prediction Decode(const storage::ModelManifest& manifest, std::span<const float> logits) {
   Prediction prediction;
-  if (manifest.loss == "cross_entropy") {
-    prediction.probabilities = Softmax(logits);
-    // By the logits: two probabilities may round to the same float.
-    prediction.class_index = std::max_element(logits.begin(), logits.end()) - logits.begin();
-  } else if (manifest.loss == "binary_cross_entropy") {
+  const bool yes_or_no = manifest.loss == "binary_cross_entropy";
+  if (!yes_or_no && manifest.loss != "cross_entropy") return prediction;
+  if (!CheckAnswer(manifest, logits).ok()) {
+    prediction.probabilities.assign(yes_or_no ? 2 : logits.size(), NAN);
+    return prediction;
+  }
+  if (yes_or_no) {
     const double yes = 1 / (1 + std::exp(-static_cast<double>(logits[0])));
     prediction.probabilities = {static_cast<float>(1 - yes), static_cast<float>(yes)};
     prediction.class_index = logits[0] > 0 ? 1 : 0;
   } else {
-    return prediction;
+    prediction.probabilities = Softmax(logits);
+    // By the logits: two probabilities may round to the same float.
+    prediction.class_index = std::max_element(logits.begin(), logits.end()) - logits.begin();
   }
   const auto index = static_cast<size_t>(prediction.class_index);
   prediction.label =

@@ -28,12 +28,12 @@ void Normalize(std::span<const double> raw, std::span<const double> mean,
 
 // What a row's logits say, by the manifest's loss.
 struct Prediction {
-  int64_t class_index = -1;          // -1 for mse
-  std::string label;                 // classes[class_index]; "" for mse
+  int64_t class_index = -1;          // -1 for mse, and without an answer
+  std::string label;                 // classes[class_index]; else ""
   std::vector<float> probabilities;  // per class; two for binary_cross_entropy; empty for mse
 };
 // Softmax for cross_entropy (ties: the lowest index), sigmoid for binary_cross_entropy (class 1
-// from 0.5 on).
+// from 0.5 on). What CheckAnswer refuses is no answer: the probabilities are NaN.
 Prediction Decode(const storage::ModelManifest& manifest, std::span<const float> logits);
 
 // kInvalidArgument where a row's answer, or what is most likely, is no number: weights that

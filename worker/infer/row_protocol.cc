@@ -149,9 +149,12 @@ std::string EncodePredictions(const ServedModel& model, int64_t rows,
     for (size_t i = 0; i < one.probabilities.size(); ++i) {
       probabilities[i < classes.size() ? classes[i] : std::to_string(i)] = one.probabilities[i];
     }
-    predictions.push_back({{"label", one.label},
-                           {"probability", one.probabilities[static_cast<size_t>(one.class_index)]},
-                           {"probabilities", std::move(probabilities)}});
+    const bool said = one.class_index >= 0;
+    predictions.push_back(
+        {{"label", said ? Json(one.label) : Json(nullptr)},
+         {"probability",
+          said ? Json(one.probabilities[static_cast<size_t>(one.class_index)]) : Json(nullptr)},
+         {"probabilities", std::move(probabilities)}});
   }
   const Json document = {{"predictions", std::move(predictions)},
                          {"model", model.name + "@" + model.version}};

@@ -13,6 +13,8 @@
 #include "tests/worker/infer/infer_test_support.h"
 #include "worker/infer/infer_task.h"
 #include "worker/infer/replica_server.h"
+#include "worker/infer/row_protocol.h"
+#include "worker/infer/tensor_protocol.h"
 
 namespace lepton::worker {
 namespace {
@@ -208,6 +210,33 @@ TEST_F(ReplicaTest, PredictsFromNamedColumns) {
   const double sum = std::exp(2.0) + 2;
   EXPECT_NEAR(answer["predictions"][1]["probability"].get<double>(), std::exp(2.0) / sum, 1e-6);
   EXPECT_NEAR(answer["predictions"][1]["probabilities"]["bee"].get<double>(), 1 / sum, 1e-6);
+}
+
+TEST(Answers, ARowWithoutOneHasNoLabel) {
+  const float nan = std::nanf("");
+  const std::tuple<const char*, const char*, std::vector<float>> table[] = {
+      {"cross_entropy", "bee", {1, nan, 2, 0, 3, 1}}, {"binary_cross_entropy", "yes", {nan, 3}}};
+  for (const auto& [loss, label, logits] : table) {
+    const auto stored = MakeTestModel(loss);
+    ServedModel model;
+    model.name = "bugs";
+    model.version = "2";
+    model.manifest = &stored->manifest;
+    model.outputs = static_cast<int64_t>(logits.size()) / 2;
+    model.numbers = 3;
+    const std::string rows = EncodePredictions(model, 2, logits);
+    const Json predictions = Json::parse(rows)["predictions"];
+    EXPECT_TRUE(predictions[0]["label"].is_null()) << rows;
+    EXPECT_TRUE(predictions[0]["probability"].is_null()) << rows;
+    for (const Json& one : predictions[0]["probabilities"]) EXPECT_TRUE(one.is_null()) << rows;
+    EXPECT_EQ(predictions[1]["label"], label);
+    InferRequest request;
+    request.rows.rows = 2;
+    request.outputs = {{"class"}, {"label"}};
+    const Json answer = Json::parse(EncodeInferResponse(model, request, logits).body);
+    EXPECT_EQ(answer["outputs"][0]["data"], Json({-1, 1}));
+    EXPECT_EQ(answer["outputs"][1]["data"], Json({"", label}));
+  }
 }
 
 TEST_F(ReplicaTest, BadRowsAreRefusedByName) {
