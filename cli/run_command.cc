@@ -169,6 +169,7 @@ class EmbeddedRun {
     scheduler::CoordinatorOptions coordinator;
     coordinator.model_tools = MakeModelTools();
     coordinator.data_dir = state_;
+    coordinator.workers_end_first = true;
     coordinator.file_roots = {fs::current_path()};
     coordinator.file_roots.insert(coordinator.file_roots.end(), file.data_folders.begin(),
                                   file.data_folders.end());

@@ -195,7 +195,8 @@ void AddWorker(CLI::App& app, Globals& globals) {
   command->add_flag("!--no-cpu-shares", options->share_cpus,
                     "Let tasks of several slots run on any CPU, not on ones of their own");
   command->add_option("--name", options->name, "This worker's id [host name and 4 digits]");
-  command->add_option("--data-dir", options->data_dir, "Cache and scratch [a temporary folder]");
+  command->add_option("--data-dir", options->data_dir,
+                      "Cache and scratch [a folder under $TMPDIR or /tmp]");
   command->add_option("--cache-limit", options->cache_limit,
                       "What the cache may hold beyond what tasks use; 0: no limit [32GiB]");
   command->add_option("--data-address", options->data_address,

@@ -272,6 +272,7 @@ void CoordinatorImpl::Stop(Duration grace) {
     shard_files_.reset();
     server_.reset();
     link_.reset();
+    if (loop_ && options_.workers_end_first) loop_->CollectAll();
     if (metadata_) {
       const Status status = metadata_->Flush();
       if (!status.ok()) LOG(WARNING) << "closing the metadata store: " << status.ToString();

@@ -55,6 +55,9 @@ struct CoordinatorOptions {
   // when they are served, deleted by Stop, and one that was killed leaves it until the next one
   // begins. Empty: none.
   std::filesystem::path address_file = {};
+  // Stop comes when no worker is left that could still name what it stored: what nothing refers to
+  // is deleted then rather than after a delay.
+  bool workers_end_first = false;
   api::ModelTools model_tools;  // given by whoever knows models
 };
 

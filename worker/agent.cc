@@ -56,8 +56,10 @@ Status Agent::Loop::Open() {
   if (options_.slots == 0) options_.slots = UsableCores();
   if (options_.task_command.empty()) options_.task_command = {"/proc/self/exe", "task"};
   if (options_.data_dir.empty()) {
-    LEPTON_RETURN_IF_ERROR(temporary_.emplace("lepton-worker").status().WithContext("data_dir"));
-    options_.data_dir = temporary_->path();
+    auto scratch = ScratchFolder::Make();
+    if (!scratch.ok()) return scratch.status().WithContext("data_dir");
+    scratch_ = *std::move(scratch);
+    options_.data_dir = scratch_->path();
   }
   Result<std::unique_ptr<storage::ObjectStore>> store =
       storage::ObjectStore::Open(options_.data_dir);

@@ -28,6 +28,7 @@
 #include "worker/object_cache.h"
 #include "worker/object_transfer.h"
 #include "worker/report_outbox.h"
+#include "worker/scratch_folder.h"
 #include "worker/task_runner.h"
 #include "worker/uploader.h"
 
@@ -90,7 +91,7 @@ class Agent::Loop {
 
   AgentOptions options_;
   const std::string incarnation_;
-  std::optional<TempFolder> temporary_;
+  std::unique_ptr<ScratchFolder> scratch_;
   std::unique_ptr<storage::ObjectStore> store_;
   std::unique_ptr<ObjectCache> cache_;
   std::optional<CpuShares> cpu_shares_;  // made with the first task

@@ -175,10 +175,12 @@ wire::ObjectAck ObjectServer::ServePut(Peer& peer, const wire::ObjectPut& put) {
   CountBytes("in", put.data().size());
   ack.set_offset(upload->size());
   if (upload->size() < put.total_bytes()) return ack;
+  const bool found = there();  // another worker sent the same meanwhile
   const auto stored = upload->Finish(put.digest());
   if (!stored.ok()) return refuse(stored.status());
   peer.uploads.erase(put.digest());
-  keeper_.Touch(put.digest());
+  // What is new is let go by nobody before it is named.
+  if (found) keeper_.Touch(put.digest());
   ack.set_complete(true);
   return ack;
 }

@@ -2,6 +2,7 @@
 
 #include <glog/logging.h>
 
+#include <algorithm>
 #include <filesystem>
 
 namespace lepton::scheduler {
@@ -12,9 +13,17 @@ ObjectKeeper::Hold ObjectKeeper::HoldAll() {
 }
 
 void ObjectKeeper::Forget(const std::vector<std::string>& digests) {
+  Add(digests, /*claimed=*/false);
+}
+
+void ObjectKeeper::Add(const std::vector<std::string>& digests, bool claimed) {
   std::lock_guard lock(mutex_);
-  const MonotonicTime due = RealClock().Now() + delay_;
-  for (const auto& digest : digests) due_[digest] = due;
+  const MonotonicTime now = RealClock().Now();
+  for (const auto& digest : digests) {
+    const auto claim = claims_.find(digest);
+    const bool kept = claimed || (claim != claims_.end() && claim->second > now);
+    forgotten_[digest] = {now, now + limits_.delay, kept, std::nullopt};
+  }
 }
 
 size_t ObjectKeeper::ForgetStored(const storage::ObjectStore& objects) {
@@ -26,25 +35,59 @@ size_t ObjectKeeper::ForgetStored(const storage::ObjectStore& objects) {
     if (storage::IsDigest(name)) digests.push_back(name);
   }
   if (error) LOG(WARNING) << "looking for unused objects: " << error.message();
-  Forget(digests);
+  Add(digests, /*claimed=*/true);  // by whom an earlier process told of them
   return digests.size();
 }
 
 void ObjectKeeper::Touch(const std::string& digest) {
   std::lock_guard lock(mutex_);
-  if (const auto found = due_.find(digest); found != due_.end()) {
-    found->second = RealClock().Now() + delay_;
+  const MonotonicTime end = RealClock().Now() + limits_.delay;
+  claims_[digest] = end;
+  if (const auto found = forgotten_.find(digest); found != forgotten_.end()) {
+    found->second.due = end;
+    found->second.claimed = true;
   }
 }
 
 size_t ObjectKeeper::Collect(const State& state, storage::ObjectStore& objects) {
   // The lock is held throughout: a hold taken meanwhile waits, then finds the object gone or kept.
   std::lock_guard lock(mutex_);
-  if (token_.use_count() > 1) return 0;
   const MonotonicTime now = RealClock().Now();
+  std::erase_if(claims_, [&](const auto& claim) { return claim.second <= now; });
+  if (token_.use_count() > 1) return 0;
+  HastenOldest(now, objects);
+  return CollectDue(now, state, objects);
+}
+
+size_t ObjectKeeper::CollectAll(const State& state, storage::ObjectStore& objects) {
+  std::lock_guard lock(mutex_);
+  return CollectDue(MonotonicTime::max(), state, objects);
+}
+
+void ObjectKeeper::HastenOldest(MonotonicTime now, const storage::ObjectStore& objects) {
+  uint64_t bytes = 0;
+  std::vector<Forgotten*> free;
+  for (auto& [digest, entry] : forgotten_) {
+    if (entry.claimed) continue;
+    if (!entry.bytes) entry.bytes = objects.Size(digest).value_or(0);
+    bytes += *entry.bytes;
+    if (entry.since + limits_.least_delay <= now) free.push_back(&entry);
+  }
+  if (bytes <= limits_.most_bytes) return;
+  std::sort(free.begin(), free.end(),
+            [](const Forgotten* a, const Forgotten* b) { return a->since < b->since; });
+  for (Forgotten* entry : free) {
+    if (bytes <= limits_.most_bytes) break;
+    entry->due = now;
+    bytes -= *entry->bytes;
+  }
+}
+
+size_t ObjectKeeper::CollectDue(MonotonicTime now, const State& state,
+                                storage::ObjectStore& objects) {
   size_t removed = 0;
-  for (auto it = due_.begin(); it != due_.end();) {
-    if (it->second > now) {
+  for (auto it = forgotten_.begin(); it != forgotten_.end();) {
+    if (it->second.due > now) {
       ++it;
       continue;
     }
@@ -56,7 +99,7 @@ size_t ObjectKeeper::Collect(const State& state, storage::ObjectStore& objects) 
         LOG(WARNING) << "cannot delete object " << it->first << ": " << status.ToString();
       }
     }
-    it = due_.erase(it);
+    it = forgotten_.erase(it);
   }
   return removed;
 }

@@ -12,7 +12,7 @@
 namespace lepton::scheduler {
 namespace {
 
-constexpr Duration kCollectEvery = std::chrono::minutes(1);
+constexpr Duration kCollectEvery = std::chrono::seconds(5);
 constexpr Duration kMinTick = std::chrono::milliseconds(5);
 
 double Seconds(Duration duration) {
@@ -77,6 +77,10 @@ void StateLoop::Stop() {
   }
   wake_.notify_all();
   if (thread_.joinable()) thread_.join();
+}
+
+void StateLoop::CollectAll() {
+  keeper_.CollectAll(reactor_->state(), objects_);
 }
 
 void StateLoop::Post(Body body, Replied replied, Guard guard) {

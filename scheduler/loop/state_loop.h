@@ -84,6 +84,8 @@ class StateLoop {
   void After(Duration delay, Query query);
 
   ObjectKeeper& keeper() { return keeper_; }
+  // After Stop, when no worker is left either: deletes all objects that nothing refers to.
+  void CollectAll();
 
  private:
   struct Item {

@@ -363,6 +363,18 @@ class Run(unittest.TestCase):
             self.assertFalse((notes.parent / "pool.key.tmp.1.1").exists())
             (notes.parent / "pool.key.tmp.1.1").write_text("half a key")
 
+    def test_checkpoints_that_were_superseded_are_gone_at_the_end(self):
+        done = lepton("run", self.spec(epochs=25, model={"hidden": [256]}, checkpoint={"every_steps": 10}),
+                      "--workers", 1, cwd=self.folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        out = self.folder / "lepton-runs/test"
+        log = (out / "log.txt").read_text()
+        self.assertGreater(log.count("durable"), 40, log)
+        weights = (out / "weights.safetensors").stat().st_size
+        left = sum(path.stat().st_size for path in (out / "state/objects").rglob("*") if path.is_file())
+        data = (DATA / "digits.csv").stat().st_size * 4  # and as the coordinator has it
+        self.assertLess(left, data + 4 * 3 * weights)
+
     def test_results_replace_nothing_that_no_run_made(self):
         for name in ("log.txt", "manifest.json", "model"):
             (self.folder / name).write_text("mine")

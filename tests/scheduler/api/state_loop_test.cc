@@ -252,7 +252,7 @@ TEST(ObjectKeeperTest, DeletesOnlyWhatIsDueUnusedAndNotHeld) {
   auto objects = *storage::ObjectStore::Open(folder.path());
   const std::string a = *objects->Put("a"), b = *objects->Put("b");
   State state;
-  ObjectKeeper keeper(std::chrono::milliseconds(20));
+  ObjectKeeper keeper({.delay = std::chrono::milliseconds(20)});
   keeper.Forget({a, b});
   EXPECT_EQ(keeper.Collect(state, *objects), 0u) << "too early";
   std::this_thread::sleep_for(std::chrono::milliseconds(25));
@@ -270,13 +270,36 @@ TEST(ObjectKeeperTest, DeletesOnlyWhatIsDueUnusedAndNotHeld) {
   EXPECT_TRUE(objects->Has(a));
 }
 
+TEST(ObjectKeeperTest, BeyondItsBytesTheOldestGoSoonerUnlessTheyAreSpokenFor) {
+  TempFolder folder;
+  auto objects = *storage::ObjectStore::Open(folder.path());
+  std::vector<std::string> digests;
+  for (char name = 'a'; name < 'f'; ++name) {
+    digests.push_back(*objects->Put(std::string(100, name)));
+  }
+  State state;
+  ObjectKeeper keeper({.most_bytes = 150, .least_delay = Duration(0)});
+  keeper.Touch(digests[0]);  // found while it was in use: its worker has yet to name it
+  for (const std::string& digest : digests) keeper.Forget({digest});
+  keeper.Touch(digests[1]);
+  EXPECT_EQ(keeper.Collect(state, *objects), 2u);
+  std::vector<bool> there;
+  for (const std::string& digest : digests) there.push_back(objects->Has(digest));
+  EXPECT_THAT(there, testing::ElementsAre(true, true, false, false, true));
+  EXPECT_EQ(keeper.Collect(state, *objects), 0u);
+  ObjectKeeper patient({.most_bytes = 0});
+  patient.Forget({digests[0]});
+  EXPECT_EQ(patient.Collect(state, *objects), 0u) << "not at once";
+  EXPECT_EQ(patient.CollectAll(state, *objects), 1u);
+}
+
 TEST(ObjectKeeperTest, WhatAnEarlierProcessLeftIsFound) {
   TempFolder folder;
   auto objects = *storage::ObjectStore::Open(folder.path());
   const std::string used = *objects->Put("used"), left = *objects->Put("left");
   State state;
   state.object_refs[used] = 1;
-  ObjectKeeper keeper(Duration(0));
+  ObjectKeeper keeper({.delay = Duration(0)});
   EXPECT_EQ(keeper.ForgetStored(*objects), 2u);
   EXPECT_EQ(keeper.Collect(state, *objects), 1u);
   EXPECT_TRUE(objects->Has(used));
