@@ -15,6 +15,13 @@ struct DeployOptions {
   bool no_wait = false;
 };
 
+// Why there are fewer replicas than wanted: what they wait for, or what the last one died of.
+std::string Why(const json& deployment) {
+  const std::string reason = Text(deployment, "reason");
+  if (reason != "-" || Number(deployment, "ready") >= Number(deployment, "replicas")) return reason;
+  return Text(deployment, "error");
+}
+
 Result<json> WaitUntilReady(ApiClient& client, const std::string& name, double replicas) {
   ProgressLine progress;
   const Deadline deadline = Deadline::In(std::chrono::seconds(60));
@@ -22,11 +29,12 @@ Result<json> WaitUntilReady(ApiClient& client, const std::string& name, double r
     LEPTON_ASSIGN_OR_RETURN(json deployment, client.Get("/v1/deployments/" + UrlEncode(name)));
     if (Number(deployment, "ready") >= replicas) return deployment;
     progress.Show(name + " " + Text(deployment, "state") + "  " + Text(deployment, "ready") + "/" +
-                  Fixed(replicas, 0) + " replicas ready");
+                  Fixed(replicas, 0) + " replicas ready" +
+                  (Why(deployment) == "-" ? "" : "  " + Why(deployment)));
     if (deadline.Expired()) {
       return DeadlineExceeded("deployment " + name + ": " + Text(deployment, "ready") + " of " +
                               Fixed(replicas, 0) + " replicas are ready after 60s (" +
-                              Text(deployment, "reason") + ")");
+                              Why(deployment) + ")");
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
@@ -37,10 +45,10 @@ void PrintDeployments(const Globals& globals, const json& list) {
     std::fputs(Document(list, globals.output).c_str(), stdout);
     return;
   }
-  Table table({"DEPLOYMENT", "MODEL", "STATE", "READY", "REPLICAS"});
+  Table table({"DEPLOYMENT", "MODEL", "STATE", "READY", "REPLICAS", "REASON"});
   for (const json& item : list.is_array() ? list : json::array({list})) {
     table.Row({Text(item, "name"), Text(item, "model") + "@" + Text(item, "version"),
-               Text(item, "state"), Text(item, "ready"), Text(item, "replicas")});
+               Text(item, "state"), Text(item, "ready"), Text(item, "replicas"), Why(item)});
   }
   std::fputs(table.ToString().c_str(), stdout);
 }

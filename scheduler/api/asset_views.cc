@@ -78,6 +78,7 @@ json DeploymentView(const scheduler::State& state, const scheduler::Deployment& 
           {"replicas", deployment.replicas()},
           {"ready", ready},
           {"restarts", deployment.restarts()},
+          {"reason", scheduler::ReplicasWait(state, deployment)},
           {"error", deployment.error()},
           {"created_ms", deployment.created_ms()},
           {"spec", spec.is_object() ? std::move(spec) : json::object()},

@@ -169,6 +169,7 @@ void AddDeployments(json& all) {
                               {"version", kInteger},
                               {"replicas", kInteger},
                               {"ready", kInteger},
+                              {"reason", kString},
                               {"spec", Ref("DeploymentSpec")},
                               {"replica_states", Array(Ref("Replica"))},
                               {"etag", kString}});

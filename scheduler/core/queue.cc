@@ -1,5 +1,7 @@
 #include "scheduler/core/queue.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "scheduler/core/index.h"
@@ -97,6 +99,52 @@ void FillInputs(const JobInputs& inputs,
                 [&](const std::string& digest) { start->add_inputs()->set_digest(digest); });
 }
 
+namespace {
+
+// ", 2 held by deployment digits" and whoever else has slots; jobs only `with_jobs`.
+std::string Holders(const State& state, bool with_jobs) {
+  constexpr size_t kMost = 3;
+  std::map<std::string, uint32_t> held;
+  for (const auto& [id, gang] : state.gangs) {
+    const bool job = gang.deployment().empty();
+    if (job && !with_jobs) continue;
+    const std::string owner = job ? "job " + gang.job_id() : "deployment " + gang.deployment();
+    for (const Task& task : gang.tasks()) {
+      if (IsAlive(task)) held[owner] += task.slots();
+    }
+  }
+  std::erase_if(held, [](const auto& holder) { return holder.second == 0; });
+  std::string text;
+  size_t named = 0;
+  for (const auto& [owner, slots] : held) {
+    text += named++ == kMost ? ", ..." : fmt::format(", {} held by {}", slots, owner);
+    if (named > kMost) break;
+  }
+  return text;
+}
+
+// Of a queued job or a search, when no one before it holds it up.
+struct Prospect {
+  std::string reason;     // of a job that is QUEUED
+  bool holds_up = false;  // those behind it
+};
+
+Prospect LookAt(const State& state, const std::vector<placement::Seat>& seats, const JobId& id) {
+  const Job& job = *state.FindJob(id);
+  if (job.state() != JOB_QUEUED && !WantsTrial(state, id, state.last_wall_ms)) {
+    return {};  // a search that wants nothing more for now
+  }
+  const auto placed = placement::PlaceGang(seats, RequestOf(state.Spec(id), job));
+  Prospect prospect;
+  prospect.holds_up = placed.workers.empty() && !placed.never;
+  prospect.reason = seats.empty()            ? "no worker is up"
+                    : placed.workers.empty() ? placed.reason + Holders(state, /*with_jobs=*/false)
+                                             : "starts now";
+  return prospect;
+}
+
+}  // namespace
+
 std::map<JobId, std::string> WaitingReasons(const State& state) {
   std::map<JobId, std::string> reasons;
   const std::vector<placement::Seat> seats = SeatsOf(state, {});
@@ -104,29 +152,52 @@ std::map<JobId, std::string> WaitingReasons(const State& state) {
     std::string head;
     for (const auto& key : queue) {
       const JobId& id = std::get<JobId>(key);
-      const Job& job = *state.FindJob(id);
+      const bool queued = state.FindJob(id)->state() == JOB_QUEUED;
       if (!head.empty()) {
-        if (job.state() == JOB_QUEUED) reasons[id] = "behind " + head;
+        if (queued) reasons[id] = "behind " + head;
         continue;
       }
-      const auto placed = placement::PlaceGang(seats, RequestOf(state.Spec(id), job));
-      if (job.state() == JOB_QUEUED) {
-        reasons[id] = seats.empty()            ? "no worker is up"
-                      : placed.workers.empty() ? placed.reason
-                                               : "starts now";
-      } else if (!WantsTrial(state, id, state.last_wall_ms)) {
-        continue;  // a search that wants nothing more for now
-      }
-      if (placed.workers.empty() && !placed.never) head = id.str();
+      Prospect prospect = LookAt(state, seats, id);
+      if (prospect.holds_up) head = id.str();
+      if (queued) reasons[id] = std::move(prospect.reason);
     }
   }
   return reasons;
 }
 
+// No further than to the first that holds up the others: one view costs little in a long queue.
 std::string WaitingReason(const State& state, const JobId& id) {
   const Job* job = state.FindJob(id);
   if (job == nullptr || job->state() != JOB_QUEUED) return "";
-  return WaitingReasons(state)[id];
+  const auto queue = state.queues.find(state.Spec(id).resources.device);
+  if (queue == state.queues.end()) return "";
+  const std::vector<placement::Seat> seats = SeatsOf(state, {});
+  for (const auto& key : queue->second) {
+    const JobId& other = std::get<JobId>(key);
+    Prospect prospect = LookAt(state, seats, other);
+    if (other == id) return prospect.reason;
+    if (prospect.holds_up) return "behind " + other.str();
+  }
+  return "";
+}
+
+std::string ReplicasWait(const State& state, const Deployment& deployment) {
+  size_t living = 0;
+  if (const auto it = state.gangs_of_deployment.find(deployment.name());
+      it != state.gangs_of_deployment.end()) {
+    for (const std::string& id : it->second) {
+      living += state.FindGang(id)->state() == GANG_STOPPING ? 0 : 1;
+    }
+  }
+  if (living >= deployment.replicas()) return "";
+  if (state.last_wall_ms < deployment.retry_at_ms()) return deployment.error();
+  placement::GangRequest request;
+  request.slots = deployment.slots_per_replica();
+  const std::vector<placement::Seat> seats = SeatsOf(state, {}, deployment.name());
+  const auto placed = placement::PlaceGang(seats, request);
+  return seats.empty()            ? "no worker is up"
+         : placed.workers.empty() ? placed.reason + Holders(state, /*with_jobs=*/true)
+                                  : "starts now";
 }
 
 }  // namespace lepton::scheduler

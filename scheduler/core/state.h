@@ -114,5 +114,8 @@ Status ApplyBytes(std::string_view record, State& state);
 // Why each queued job waits: "needs 2 x 1 slots, 1 free of 4", "behind j12". Pure.
 std::map<JobId, std::string> WaitingReasons(const State& state);
 std::string WaitingReason(const State& state, const JobId& id);
+// Why a deployment has fewer replicas than it is to have: "needs 1 x 1 slots, 0 free of 2, 2 held
+// by job j7". Empty when all of them have their place.
+std::string ReplicasWait(const State& state, const Deployment& deployment);
 
 }  // namespace lepton::scheduler

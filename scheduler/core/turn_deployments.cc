@@ -31,6 +31,17 @@ placement::GangRequest ReplicaRequest(uint32_t slots) {
 
 }  // namespace
 
+Status Turn::CheckFits(int replicas, uint32_t slots) const {
+  const std::vector<placement::Seat> seats = PoolSeats(state_);
+  if (seats.empty()) return Status::Ok();  // nobody knows yet how large the pool will be
+  placement::GangRequest all = ReplicaRequest(slots);
+  all.min_workers = all.max_workers = std::max(replicas, 1);
+  const auto placed = placement::PlaceGang(seats, all);
+  if (!placed.never) return Status::Ok();
+  return FailedPrecondition(fmt::format(
+      "replicas: {}: more than this pool has at all: ask for less or add workers", placed.reason));
+}
+
 void Turn::On(const CreateDeployment& create) {
   const std::string& name = create.spec.name;
   if (Status status = CheckName("name", name); !status.ok()) return Answer(status);
@@ -51,17 +62,7 @@ void Turn::On(const CreateDeployment& create) {
                                                 : "is being deleted: try again in a moment")));
   }
   const auto slots = static_cast<uint32_t>(create.spec.slots_per_replica);
-  const std::vector<placement::Seat> seats = PoolSeats(state_);
-  if (!seats.empty()) {
-    placement::GangRequest all = ReplicaRequest(slots);
-    all.min_workers = all.max_workers = std::max(create.spec.replicas, 1);
-    const auto placed = placement::PlaceGang(seats, all);
-    if (placed.never) {
-      return Answer(FailedPrecondition(
-          fmt::format("replicas: {}: more than this pool has at all: ask for less or add workers",
-                      placed.reason)));
-    }
-  }
+  if (Status status = CheckFits(create.spec.replicas, slots); !status.ok()) return Answer(status);
   Record record;
   Deployment& deployment = *record.mutable_deployment_created();
   deployment.set_name(name);
@@ -98,6 +99,10 @@ void Turn::On(const ScaleDeployment& scale) {
   if (Status status = CheckReplicas(scale.replicas); !status.ok()) return Answer(status);
   const auto replicas = static_cast<uint32_t>(scale.replicas);
   if (replicas == it->second.replicas()) return Answer(Status::Ok(), scale.name, true);
+  if (replicas > it->second.replicas()) {
+    const Status fits = CheckFits(scale.replicas, it->second.slots_per_replica());
+    if (!fits.ok()) return Answer(fits);
+  }
   Record record;
   *record.mutable_deployment_changed() = ChangeOf(it->second);
   record.mutable_deployment_changed()->set_replicas(replicas);

@@ -115,6 +115,27 @@ TEST(Deployments, ScaleUpAndDownKeepsWhatServes) {
   EXPECT_EQ(sim.Last().status.code(), StatusCode::kNotFound);
 }
 
+TEST(Deployments, SaysWhatItsReplicasWaitForAndWhoHasTheSlots) {
+  Sim sim;
+  sim.Hello("w1", 2);
+  sim.On(Deploy(1));
+  const auto waits = [&] {
+    return ReplicasWait(sim.state(), sim.state().deployments.at("digits"));
+  };
+  EXPECT_EQ(waits(), "");
+  const std::string runs = sim.Submit(Sim::Train(1, 1)), waits_too = sim.Submit(Sim::Train(1, 1));
+  EXPECT_EQ(WaitingReason(sim.state(), JobId(waits_too)),
+            "needs 1 x 1 slots, 0 free of 2, 1 held by deployment digits");
+  sim.On(ScaleDeployment{"digits", 2});
+  EXPECT_TRUE(sim.Last().status.ok());
+  EXPECT_EQ(waits(),
+            "needs 1 x 1 slots, 0 free of 2, 1 held by deployment digits, 1 held by job " + runs);
+  // Nor can it hold all slots for ever to wait for more than there are.
+  sim.On(ScaleDeployment{"digits", 3});
+  EXPECT_EQ(sim.Last().status.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(sim.Last().status.message(), HasSubstr("more than this pool has at all"));
+}
+
 TEST(Deployments, DeleteStopsTheReplicasThenTheDeployment) {
   Sim sim;
   sim.Hello("w1", 2);

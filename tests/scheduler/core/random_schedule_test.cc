@@ -292,6 +292,9 @@ TEST(Throughput, LongQueueIsServedInOrder) {
     sim.Submit(Sim::Train());
     note();
   }
+  for (const auto& [id, reason] : WaitingReasons(sim.state())) {
+    EXPECT_EQ(WaitingReason(sim.state(), id), reason) << "alone, " << id;
+  }
   for (size_t i = 0; i < kJobs; ++i) {
     ASSERT_LT(i, started.size());
     const std::string task = started[i] + ".a1.r0";
