@@ -23,6 +23,25 @@ Status CheckReplicas(int replicas) {
       fmt::format("replicas: {} is out of range: 0 to {}", replicas, kMaxReplicas));
 }
 
+// The first field in which a deployment is another than what is asked for now: "max_batch (8 now, 4
+// there)"; empty if none but its replicas.
+std::string OtherThan(const Deployment& known, const CreateDeployment& create) {
+  if (known.model_manifest() != create.model_manifest) {
+    return fmt::format("model ({} is {} now, {} is served)", create.spec.model, create.model,
+                       known.model());
+  }
+  const nlohmann::json now = spec::DeploymentSpecToJson(create.spec);
+  const auto there = nlohmann::json::parse(known.spec_json(), nullptr, false);
+  for (const auto& [field, value] : now.items()) {
+    if (field == "replicas" || field == "model") continue;
+    const auto found = there.find(field);
+    if (found != there.end() && *found == value) continue;
+    return fmt::format("{} ({} now, {} there)", field, value.dump(),
+                       found == there.end() ? "none" : found->dump());
+  }
+  return "";
+}
+
 placement::GangRequest ReplicaRequest(uint32_t slots) {
   placement::GangRequest request;
   request.slots = slots;
@@ -52,14 +71,16 @@ void Turn::On(const CreateDeployment& create) {
   const std::string spec_json = spec::DeploymentSpecToJson(create.spec).dump();
   if (auto it = state_.deployments.find(name); it != state_.deployments.end()) {
     const Deployment& known = it->second;
-    if (known.state() == DEPLOYMENT_ACTIVE && known.spec_json() == spec_json &&
-        known.model_manifest() == create.model_manifest) {
-      return Answer(Status::Ok(), name, true);
+    if (known.state() != DEPLOYMENT_ACTIVE) {
+      return Answer(AlreadyExists(
+          fmt::format("deployment '{}' is being deleted: try again in a moment", name)));
     }
-    return Answer(AlreadyExists(fmt::format("deployment '{}' {}", name,
-                                            known.state() == DEPLOYMENT_ACTIVE
-                                                ? "exists, with another spec: delete it first"
-                                                : "is being deleted: try again in a moment")));
+    // But for the number of replicas, which may have changed since: to ask for another is to scale.
+    if (std::string other = OtherThan(known, create); !other.empty()) {
+      return Answer(AlreadyExists(
+          fmt::format("deployment '{}' exists, with another {}: delete it first", name, other)));
+    }
+    return On(ScaleDeployment{name, create.spec.replicas});
   }
   const auto slots = static_cast<uint32_t>(create.spec.slots_per_replica);
   if (Status status = CheckFits(create.spec.replicas, slots); !status.ok()) return Answer(status);
@@ -108,7 +129,7 @@ void Turn::On(const ScaleDeployment& scale) {
   record.mutable_deployment_changed()->set_replicas(replicas);
   Persist(std::move(record));
   reactor_.dirty_ = true;
-  Answer(Status::Ok(), scale.name);
+  Answer(Status::Ok(), scale.name, true);
 }
 
 void Turn::On(const DeleteDeployment& remove) {

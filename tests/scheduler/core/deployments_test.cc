@@ -231,12 +231,44 @@ TEST(Deployments, RefusedWhenThePoolIsTooSmallOrTheNameTaken) {
   EXPECT_TRUE(sim.Last().status.ok());
   sim.On(Deploy(2));
   EXPECT_TRUE(sim.Last().existed);
-  sim.On(Deploy(1));
+  CreateDeployment other = Deploy(2);
+  other.spec.max_batch = 7;
+  sim.On(other);
   EXPECT_EQ(sim.Last().status.code(), StatusCode::kAlreadyExists);
+  EXPECT_THAT(sim.Last().status.message(), HasSubstr("with another max_batch (7 now, "));
+  other = Deploy(2);
+  other.spec.model = "digits@prod";
+  other.model = "digits@2";
+  other.model_manifest = "model2";
+  sim.On(other);
+  EXPECT_EQ(sim.Last().status.code(), StatusCode::kAlreadyExists);
+  EXPECT_THAT(sim.Last().status.message(),
+              HasSubstr("with another model (digits@prod is digits@2 now, digits@1 is served)"));
   CreateDeployment unnamed = Deploy(1);
   unnamed.spec.name = "";
   sim.On(unnamed);
   EXPECT_EQ(sim.Last().status.code(), StatusCode::kInvalidArgument);
+}
+
+TEST(Deployments, ToDeployItAgainIsToScaleIt) {
+  Sim sim;
+  sim.Hello("w1", 2);
+  sim.On(Deploy(2));
+  const auto replicas = [&] { return sim.state().deployments.at("digits").replicas(); };
+  sim.On(ScaleDeployment{"digits", 1});
+  sim.On(Deploy(1));  // as it is
+  EXPECT_TRUE(sim.Last().status.ok()) << sim.Last().status.ToString();
+  EXPECT_TRUE(sim.out.records.empty());
+  sim.On(Deploy(2));  // as it was at first
+  EXPECT_TRUE(sim.Last().status.ok()) << sim.Last().status.ToString();
+  EXPECT_TRUE(sim.Last().existed);
+  EXPECT_EQ(replicas(), 2u);
+  // By another name of the same version.
+  CreateDeployment same = Deploy(1);
+  same.spec.model = "digits@prod";
+  sim.On(same);
+  EXPECT_TRUE(sim.Last().status.ok()) << sim.Last().status.ToString();
+  EXPECT_EQ(replicas(), 1u);
 }
 
 TEST(Deployments, RestartOfTheCoordinatorKeepsThemServing) {
