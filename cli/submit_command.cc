@@ -23,10 +23,19 @@ void PrintPlan(const json& plan) {
   std::fputs(table.ToString().c_str(), stdout);
 }
 
+// What the spec names is not there, or is more than the pool has: refused input, too.
+int FailRefused(const Status& status) {
+  const int exit = Fail(status);
+  const bool refused = status.code() == StatusCode::kNotFound ||
+                       status.code() == StatusCode::kFailedPrecondition ||
+                       status.code() == StatusCode::kAlreadyExists;
+  return refused ? kExitUsage : exit;
+}
+
 int Submit(const Globals& globals, const SubmitOptions& options) {
   // Refused here already, so that a wrong spec needs no server to say so.
   const Result<SpecFile> file = LoadSpecFile(options.file);
-  if (!file.ok()) return Fail(file.status());
+  if (!file.ok()) return FailRefused(file.status());
   Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
   if (!client.ok()) return Fail(client.status());
   std::string target = "/v1/jobs";
@@ -38,7 +47,7 @@ int Submit(const Globals& globals, const SubmitOptions& options) {
   if (!options.idempotency_key.empty()) headers.emplace("Idempotency-Key", options.idempotency_key);
   const Result<http::Response> response =
       PostWithProgress(**client, "job " + file->spec.name, target, file->document.dump(), headers);
-  if (!response.ok()) return Fail(response.status());
+  if (!response.ok()) return FailRefused(response.status());
   json job = json::parse(response->body, nullptr, false);
   if (options.dry_run) {
     if (globals.output == "table") {

@@ -6,6 +6,7 @@
 #include "runtime/http/http.h"
 #include "scheduler/api/dataset_check.h"
 #include "scheduler/api/file_uri.h"
+#include "scheduler/core/queue.h"
 
 namespace lepton::api {
 namespace {
@@ -218,7 +219,6 @@ json MakePlan(const spec::JobSpec& spec, const DatasetFacts& facts, const Refere
               const storage::ModelManifest* given) {
   const int64_t per_epoch =
       (facts.train_rows + spec.batch_size - 1) / std::max<int64_t>(1, spec.batch_size);
-  const int64_t needed = int64_t{spec.resources.min_workers} * spec.resources.slots_per_worker;
   return {{"dataset",
            {{"rows", facts.rows},
             {"train", facts.train_rows},
@@ -235,7 +235,7 @@ json MakePlan(const spec::JobSpec& spec, const DatasetFacts& facts, const Refere
             {"slots_per_worker", spec.resources.slots_per_worker},
             {"free_slots", references.free_slots},
             {"total_slots", references.total_slots},
-            {"enough_free_slots", needed <= references.free_slots}}}};
+            {"enough_free_slots", references.fits_now}}}};
 }
 
 }  // namespace
@@ -295,11 +295,14 @@ Result<References> FindReferences(const scheduler::State& state, const spec::Job
   if (spec.distill) {
     LEPTON_ASSIGN_OR_RETURN(references.teacher, FindModel(state, "teacher", spec.distill->teacher));
   }
-  for (const auto& [id, worker] : state.workers) {
-    if (worker.state() != scheduler::WORKER_UP) continue;
-    references.free_slots += state.FreeSlots(id);
-    references.total_slots += worker.hello().slots();
+  const placement::GangRequest request = scheduler::RequestOf(spec, scheduler::Job());
+  const std::vector<placement::Seat> seats = scheduler::SeatsOf(state, {});
+  for (const placement::Seat& seat : seats) {
+    if (request.gpu && seat.gpus == 0) continue;
+    references.free_slots += seat.free;
+    references.total_slots += seat.slots;
   }
+  references.fits_now = !placement::PlaceGang(seats, request).workers.empty();
   return references;
 }
 

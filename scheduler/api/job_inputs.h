@@ -26,7 +26,8 @@ struct NamedManifest {
 };
 struct References {
   NamedManifest dataset, model, teacher;
-  uint32_t free_slots = 0, total_slots = 0;
+  uint32_t free_slots = 0, total_slots = 0;  // of the workers that may have it
+  bool fits_now = false;
 };
 // kNotFound names the field and what there is.
 Result<References> FindReferences(const scheduler::State& state, const spec::JobSpec& spec);

@@ -7,6 +7,7 @@
 #include "scheduler/api/job_inputs.h"
 #include "scheduler/api/respond.h"
 #include "scheduler/api/views.h"
+#include "scheduler/core/queue.h"
 
 namespace lepton::api {
 namespace {
@@ -74,6 +75,17 @@ void Submit(Api& api, const SubmissionPtr& submission, scheduler::JobInputs inpu
       });
 }
 
+// Of what would be submitted, or why it would not.
+void Plan(Api& api, const SubmissionPtr& submission, json plan) {
+  api.parts().loop.Read([submission, plan = std::move(plan)](const scheduler::State& state) {
+    const Status status = scheduler::CheckSubmit(
+        state, {submission->id, submission->idempotency_key, submission->spec, {}});
+    if (!status.ok()) return SendProblem(submission->responder, status);
+    SendJson(submission->responder, 200,
+             {{"spec", spec::JobSpecToJson(submission->spec)}, {"plan", plan}});
+  });
+}
+
 // On a pool thread.
 void Resolve(Api& api, const SubmissionPtr& submission) {
   submission->hold = api.parts().loop.keeper().HoldAll();
@@ -86,10 +98,7 @@ void Resolve(Api& api, const SubmissionPtr& submission) {
   if (!resolved.ok()) return SendProblem(submission->responder, resolved.status());
   // What no job or dataset refers to in the end (the CSV itself, a dry run's table) goes later.
   api.parts().loop.keeper().Forget(resolved->imported);
-  if (submission->dry_run) {
-    return SendJson(submission->responder, 200,
-                    {{"spec", spec::JobSpecToJson(submission->spec)}, {"plan", resolved->plan}});
-  }
+  if (submission->dry_run) return Plan(api, submission, std::move(resolved->plan));
   Submit(api, submission, std::move(resolved->inputs));
 }
 

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/core/inputs.h"
 #include "scheduler/core/state.h"
 #include "scheduler/placement/placement.h"
 
@@ -27,6 +28,10 @@ std::vector<placement::Seat> SeatsOf(const State& state, const std::set<WorkerId
 std::vector<placement::Seat> PoolSeats(const State& state);
 
 placement::GangRequest RequestOf(const spec::JobSpec& spec, const Job& job);
+
+// What the reactor says to a new submission: kFailedPrecondition when the pool has not so much at
+// all, kInvalidArgument for what it cannot run.
+Status CheckSubmit(const State& state, const SubmitJob& submit);
 
 // Its tasks are to have a GPU: to compute on, or for their collectives.
 bool UsesGpu(const spec::JobSpec& spec);

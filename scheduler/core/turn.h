@@ -69,7 +69,6 @@ class Turn {
   void TickJob(const JobId& id);
   std::optional<Status> CheckRepeat(const SubmitJob& submit, const std::string& spec_json,
                                     JobId* existing) const;
-  Status CheckSubmit(const SubmitJob& submit) const;
   // kFailedPrecondition: the pool is known, and has not so many slots at all.
   Status CheckFits(int replicas, uint32_t slots) const;
 

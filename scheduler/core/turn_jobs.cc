@@ -59,7 +59,7 @@ std::optional<Status> Turn::CheckRepeat(const SubmitJob& submit, const std::stri
   return Status::Ok();
 }
 
-Status Turn::CheckSubmit(const SubmitJob& submit) const {
+Status CheckSubmit(const State& state, const SubmitJob& submit) {
   if (!submit.id.empty()) {
     LEPTON_RETURN_IF_ERROR(CheckName("id", submit.id.str()));
     // Task ids are made of the job's id and dots.
@@ -76,7 +76,7 @@ Status Turn::CheckSubmit(const SubmitJob& submit) const {
     const auto searcher = search::MakeSearcher(*submit.spec.search, TrialBudget(submit.spec));
     LEPTON_RETURN_IF_ERROR(searcher.status());
   }
-  const std::vector<placement::Seat> seats = PoolSeats(state_);
+  const std::vector<placement::Seat> seats = PoolSeats(state);
   if (seats.empty()) return Status::Ok();  // nobody knows yet how large the pool will be
   const auto placed = placement::PlaceGang(seats, RequestOf(submit.spec, Job()));
   if (placed.never) {
@@ -93,7 +93,7 @@ void Turn::On(const SubmitJob& submit) {
   if (auto repeat = CheckRepeat(submit, spec_json, &existing)) {
     return Answer(*repeat, existing.str(), repeat->ok());
   }
-  if (Status status = CheckSubmit(submit); !status.ok()) return Answer(status);
+  if (Status status = CheckSubmit(state_, submit); !status.ok()) return Answer(status);
   std::string id = submit.id.str();
   for (uint64_t n = state_.next_job; id.empty() || (submit.id.empty() && state_.FindJob(JobId(id)));
        ++n) {

@@ -124,6 +124,20 @@ TEST_F(SubmitTest, ADryRunPlansAndStoresNothing) {
   EXPECT_EQ(Jobs(), 0u);
 }
 
+TEST_F(SubmitTest, ADryRunRefusesWhatASubmissionWould) {
+  FakeWorker worker(cluster_.coordinator(), "w1");
+  worker.Take(wire::ToWorker::kWelcome);
+  for (const json& resources :
+       {json{{"min_workers", 50}, {"max_workers", 50}}, json{{"device", "cuda"}}}) {
+    const std::string spec = TrainSpec(uri_, {{"resources", resources}});
+    const Answer dry = cluster_.Call("POST", "/v1/jobs?dry_run=1", spec);
+    const Answer wet = cluster_.Call("POST", "/v1/jobs", spec);
+    EXPECT_EQ(wet.status, 409) << wet.body;
+    EXPECT_EQ(dry.status, wet.status) << dry.body;
+    EXPECT_EQ(dry.Text("detail"), wet.Text("detail"));
+  }
+}
+
 TEST_F(SubmitTest, ADryRunSaysWhatRoundsSendAndHold) {
   const Answer answer = cluster_.Call("POST", "/v1/jobs?dry_run=1",
                                       TrainSpec(uri_, {{"local_sgd", {{"inner_steps", 4}}},
