@@ -18,8 +18,10 @@ wire::TaskReport WithoutObjects(wire::TaskReport report, const Status& failure) 
   if (report.has_checkpoint() || report.has_checkpoint_slice()) {
     const std::string step = std::to_string(
         report.has_checkpoint() ? report.checkpoint().step() : report.checkpoint_slice().step());
-    report.mutable_log()->add_lines("[checkpoint of step " + step +
-                                    " is not stored: " + failure.ToString() + "]");
+    const std::string lost = "checkpoint of step " + step + " is not stored: " + failure.ToString();
+    wire::TaskLog& log = *report.mutable_log();
+    log.add_lines("[" + lost + "]");
+    log.set_checkpoint_lost(lost);
     return report;
   }
   if (report.has_shard_done()) {

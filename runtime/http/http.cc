@@ -46,6 +46,7 @@ StatusCode CodeFromHttp(int status) {
     case 412:
       return StatusCode::kFailedPrecondition;
     case 429:
+    case 507:
       return StatusCode::kResourceExhausted;
     case 499:
       return StatusCode::kCancelled;

@@ -54,7 +54,12 @@ void SendJson(const http::ResponderPtr& responder, int status, const json& body)
 }
 
 void SendProblem(const http::ResponderPtr& responder, const Status& status) {
-  responder->Send(http::Problem(status));
+  http::Response problem = http::Problem(status);
+  // What is exhausted here is room, not a number of requests: 429 would be tried again at once.
+  if (status.code() == StatusCode::kResourceExhausted) {
+    problem = http::HttpProblem(507, StatusCodeName(status.code()), status.message());
+  }
+  responder->Send(std::move(problem));
 }
 
 void SendResult(const http::ResponderPtr& responder, const Result<json>& result) {

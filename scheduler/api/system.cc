@@ -81,7 +81,9 @@ void GetHealth(Api&, http::Request, http::ResponderPtr responder) {
 
 // Ready once the state loop answers.
 void GetReady(Api& api, http::Request, http::ResponderPtr responder) {
-  api.parts().loop.Read([responder](const scheduler::State&) {
+  api.parts().loop.Read([&api, responder](const scheduler::State&) {
+    const Status refuses = api.parts().loop.JournalRefuses();
+    if (!refuses.ok()) return SendProblem(responder, Unavailable(refuses.message()));
     SendJson(responder, 200, {{"status", "ready"}});
   });
 }

@@ -81,6 +81,7 @@ class Reactor {
   };
   static constexpr int kDearSearches = 8;
   std::map<JobId, Policies> policies_;
+  std::set<JobId> losing_;  // jobs whose newest checkpoint could not be stored, and which say so
 };
 
 }  // namespace lepton::scheduler

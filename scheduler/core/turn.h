@@ -75,6 +75,7 @@ class Turn {
   // ---- turn_reports.cc ----
   void On(const TaskReported& reported);
   void On(const TasksStoring& storing);
+  void OnCheckpointLost(const JobId& id, const std::string& cause);
   void OnLog(const Gang& gang, const Task& task, const wire::TaskLog& log);
   void OnCheckpoint(const Gang& gang);
   void OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_ms);

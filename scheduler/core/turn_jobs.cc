@@ -154,7 +154,10 @@ void Turn::MoveJob(const JobId& id, const JobChange& change) {
   if (change.result != nullptr) *moved.mutable_result() = *change.result;
   Persist(std::move(record));
   reactor_.dirty_ = true;
-  if (IsTerminal(change.to)) reactor_.policies_.erase(id);
+  if (IsTerminal(change.to)) {
+    reactor_.policies_.erase(id);
+    reactor_.losing_.erase(id);
+  }
   Forget(parts);
 }
 

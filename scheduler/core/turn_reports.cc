@@ -75,6 +75,9 @@ void Turn::On(const TaskReported& reported) {
   effects_.Accepted(JobId(gang.job_id()), gang.trial(), report);
   switch (report.body_case()) {
     case wire::TaskReport::kLog:
+      if (!report.log().checkpoint_lost().empty()) {
+        OnCheckpointLost(JobId(gang.job_id()), report.log().checkpoint_lost());
+      }
       return OnLog(gang, *task, report.log());
     case wire::TaskReport::kCheckpoint:
     case wire::TaskReport::kCheckpointSlice:
@@ -118,6 +121,16 @@ void Turn::On(const TasksStoring& storing) {
         task != nullptr && IsAlive(*task) && task->worker_id() == storing.worker.str();
     if (ours) reactor_.storing_ms_[id] = now_;
   }
+}
+
+// Told once, until one is stored again.
+void Turn::OnCheckpointLost(const JobId& id, const std::string& cause) {
+  if (!state_.active.contains(id) || !reactor_.losing_.insert(id).second) return;
+  Record record;
+  record.mutable_job_noted()->set_job_id(id.str());
+  record.mutable_job_noted()->set_reason_code("CHECKPOINT_LOST");
+  record.mutable_job_noted()->set_cause(cause);
+  Persist(std::move(record));
 }
 
 void Turn::OnLog(const Gang& gang, const Task& task, const wire::TaskLog& log) {
@@ -169,6 +182,7 @@ void Turn::OnLog(const Gang& gang, const Task& task, const wire::TaskLog& log) {
 
 // Keeps what the spec asks for; the newest always, since a restart needs it.
 void Turn::OnCheckpoint(const Gang& gang) {
+  reactor_.losing_.erase(JobId(gang.job_id()));
   auto it = state_.jobs.find(JobId(gang.job_id()));
   if (it == state_.jobs.end() || IsTerminal(it->second.state())) return;
   const Job& job = it->second;

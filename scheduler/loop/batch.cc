@@ -49,6 +49,8 @@ void StateLoop::Batch::Answer(const Reply& reply) {
 void StateLoop::Batch::Notify(const Event& event) {
   if (event.job_id().empty()) return;
   jobs_.insert(JobId(event.job_id()));
+  LOG_IF(ERROR, event.reason_code() == "CHECKPOINT_LOST")
+      << "job " << event.job_id() << ": " << event.cause();
   // A gang that has gone on, or again: its job's ledger has a new entry.
   const bool again = event.from() == "REGROUPING" || event.from() == "RECOVERING";
   if (event.type() != "gang" || !again || event.to() != "RUNNING") return;
@@ -63,6 +65,9 @@ void StateLoop::Batch::Accepted(const JobId& job, int trial, const wire::TaskRep
   if (!job.empty()) jobs_.insert(job);
   sends_.push_back(
       [job, trial, report](LoopSink& sink, const State&) { sink.Accepted(job, trial, report); });
+  if (!report.log().checkpoint_lost().empty()) {
+    sends_.push_back([](LoopSink&, const State&) { CountLostCheckpoint(); });
+  }
   if (report.has_finished() && report.finished().has_diverged()) {
     sends_.push_back([diverged = report.finished().diverged()](LoopSink&, const State&) {
       CountDivergence(diverged);

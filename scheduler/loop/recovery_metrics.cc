@@ -37,4 +37,10 @@ void CountDivergence(const wire::TaskDiverged& diverged) {
       .Increment();
 }
 
+void CountLostCheckpoint() {
+  static auto& lost = metrics::Counter("lepton_checkpoints_lost_total",
+                                       "Checkpoints that could not be stored here.");
+  lost.Increment();
+}
+
 }  // namespace lepton::scheduler

@@ -16,5 +16,6 @@ namespace lepton::scheduler {
 
 void CountRecovery(const Recovery& recovery);
 void CountDivergence(const wire::TaskDiverged& diverged);
+void CountLostCheckpoint();
 
 }  // namespace lepton::scheduler

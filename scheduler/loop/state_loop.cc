@@ -13,6 +13,7 @@ namespace lepton::scheduler {
 namespace {
 
 constexpr Duration kCollectEvery = std::chrono::seconds(5);
+constexpr Duration kRefusesLately = std::chrono::seconds(30);
 constexpr Duration kMinTick = std::chrono::milliseconds(5);
 
 double Seconds(Duration duration) {
@@ -77,6 +78,12 @@ void StateLoop::Stop() {
   }
   wake_.notify_all();
   if (thread_.joinable()) thread_.join();
+}
+
+Status StateLoop::JournalRefuses() const {
+  // Without a write that shows it, nobody knows whether there is room again.
+  const bool lately = RealClock().Now() < refuse_until_ + kRefusesLately;
+  return refused_last_ && lately ? refused_with_ : Status::Ok();
 }
 
 void StateLoop::CollectAll() {
@@ -198,6 +205,7 @@ void StateLoop::RunItems(std::vector<Item> items) {
     const MonotonicTime start = RealClock().Now();
     const auto appended = metadata_.Append(batch.records());
     if (!appended.ok()) return Fail(items, appended.status());
+    refused_last_ = false;
     commits.Observe(Seconds(RealClock().Now() - start));
     records.Increment(static_cast<double>(batch.records().size()));
     for (const std::string& record : batch.records()) journal_bytes_ += record.size();
@@ -220,6 +228,7 @@ void StateLoop::Fail(std::vector<Item>& items, const Status& status) {
   LOG(ERROR) << "journal: " << status.ToString() << "; the batch is undone";
   refused_with_ = JournalStatus(status);
   refuse_until_ = RealClock().Now() + options_.retry_after;
+  refused_last_ = true;
   // The state has applied records that the disk has not. Without a readable journal there is no
   // state to go on with; whatever was acknowledged is safe, and a restart finds it.
   const Status rebuilt = Rebuild();

@@ -84,6 +84,9 @@ class StateLoop {
   void After(Duration delay, Query query);
 
   ObjectKeeper& keeper() { return keeper_; }
+  // Of queries: why the journal refused the last batch, some seconds ago at most; nothing can be
+  // changed meanwhile.
+  Status JournalRefuses() const;
   // After Stop, when no worker is left either: deletes all objects that nothing refers to.
   void CollectAll();
 
@@ -129,6 +132,7 @@ class StateLoop {
   MonotonicTime refuse_until_{};
   MonotonicTime next_tick_{};  // not before, so that a timer that stays due cannot spin
   Status refused_with_;
+  bool refused_last_ = false;
 
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -84,7 +84,10 @@ class FullDisk(unittest.TestCase):
                     labels={f"pad{i}": "y" * 4000 for i in range(60)}))
                 return problem if status >= 400 else None
             problem = wait_until(refused, 30, "the full disk's answer", 0)
-            self.assertEqual(problem["code"], "RESOURCE_EXHAUSTED", problem)
+            self.assertEqual((problem["code"], problem["status"]), ("RESOURCE_EXHAUSTED", 507), problem)
+            status, problem = cluster.call("GET", "/readyz")
+            self.assertEqual(status, 503)
+            self.assertIn("the journal cannot be written", problem["detail"])
             self.assertEqual(cluster.job(kept)["name"], "kept")  # reads go on
             acknowledged = {job["id"] for job in cluster.items("/v1/jobs?limit=1000")}
             os.unlink(f"{folder}/filler")
@@ -92,6 +95,7 @@ class FullDisk(unittest.TestCase):
             def accepted():
                 return cluster.call("POST", "/v1/jobs", train_spec(name="after"))[0] == 201
             wait_until(accepted, 30, "submissions once there is room again", 0.2)
+            self.assertEqual(cluster.call("GET", "/readyz")[0], 200)
             cluster.kill(cluster.coordinator)
             cluster.start_coordinator()
             after = {job["id"] for job in cluster.items("/v1/jobs?limit=1000")}

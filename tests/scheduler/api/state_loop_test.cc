@@ -157,11 +157,18 @@ class StateLoopTest : public testing::Test {
 };
 
 TEST_F(StateLoopTest, AFullDiskUndoesTheBatchAndTheLoopGoesOn) {
+  const auto refuses = [&] {
+    std::promise<Status> is;
+    loop_->Read([&](const State&) { is.set_value(loop_->JournalRefuses()); });
+    return is.get_future().get();
+  };
   EXPECT_TRUE(Post("before").get().ok());
+  EXPECT_TRUE(refuses().ok());
   store_->fail = true;
   const Status refused = Post("lost").get();
   EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted) << refused.ToString();
   EXPECT_EQ(sink_.failures, 1);
+  EXPECT_EQ(refuses().code(), StatusCode::kResourceExhausted);
   // Reads go on and show only what is on disk.
   EXPECT_THAT(Datasets(), testing::ElementsAre("before"));
   // Until the next try, callers are refused without touching the disk.
@@ -169,6 +176,7 @@ TEST_F(StateLoopTest, AFullDiskUndoesTheBatchAndTheLoopGoesOn) {
   store_->fail = false;
   std::this_thread::sleep_for(std::chrono::milliseconds(60));
   EXPECT_TRUE(Post("after").get().ok());
+  EXPECT_TRUE(refuses().ok());
   EXPECT_THAT(Datasets(), testing::ElementsAre("after", "before"));
   Open();
   EXPECT_THAT(Datasets(), testing::ElementsAre("after", "before"));

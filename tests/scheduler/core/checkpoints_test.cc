@@ -78,6 +78,29 @@ TEST_F(SlicedCheckpoints, ANewerOneThatIsWholeEndsTheWaitForAnOlder) {
   EXPECT_EQ(sim.state().FindGang(id + ".a1")->slices_size(), 0);
 }
 
+TEST(Checkpoints, OneThatCouldNotBeStoredIsAnEventOnceUntilOneIs) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  std::vector<std::string> told;
+  const auto lose = [&](int step) {
+    wire::TaskReport report;
+    report.mutable_log()->set_checkpoint_lost("checkpoint of step " + std::to_string(step));
+    sim.Report(id + ".a1.r0", std::move(report));
+    for (const Event& event : sim.out.events) {
+      told.push_back(event.reason_code() + " " + event.cause());
+    }
+  };
+  lose(5);
+  lose(10);
+  sim.Checkpoint(id + ".a1.r0", 15, "c15");
+  lose(20);
+  EXPECT_THAT(told, testing::ElementsAre("CHECKPOINT_LOST checkpoint of step 5",
+                                         "CHECKPOINT_LOST checkpoint of step 20"));
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+}
+
 TEST_F(SlicedCheckpoints, ARestartOfTheCoordinatorForgetsNoPart) {
   sim.Slice(Rank(0), 5, "c5.s0");
   sim.Manifest(Rank(0), 5, "c5", 2);
