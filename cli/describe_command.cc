@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 
 #include "cli/api_client.h"
@@ -11,12 +12,22 @@ using nlohmann::json;
 
 void PrintEvents(const json& events) {
   std::printf("\nEVENTS\n");
-  Table table({"SEQ", "TIME", "STATE", "REASON", "ATTEMPT", "MESSAGE"});
-  for (const json& event : events.value("items", json::array())) {
+  const json items = events.value("items", json::array());
+  const bool trials = std::any_of(items.begin(), items.end(), [](const json& event) {
+    return Number(event, "trial", -1) >= 0;
+  });
+  std::vector<std::string> heads = {"SEQ", "TIME", "STATE", "REASON", "ATTEMPT", "MESSAGE"};
+  if (trials) heads.insert(heads.begin() + 2, "TRIAL");
+  Table table(heads);
+  for (const json& event : items) {
     char when[32];
     const auto time = FormatWallMs(static_cast<int64_t>(Number(event, "time_ms")), when);
-    table.Row({Text(event, "seq"), std::string(time), Text(event, "state"),
-               Text(event, "reason_code"), Text(event, "attempt"), Text(event, "message")});
+    std::vector<std::string> row = {Text(event, "seq"),     std::string(time),
+                                    Text(event, "state"),   Text(event, "reason_code"),
+                                    Text(event, "attempt"), Text(event, "message")};
+    const bool own = Number(event, "trial", -1) < 0;
+    if (trials) row.insert(row.begin() + 2, own ? "-" : Text(event, "trial"));
+    table.Row(row);
   }
   std::fputs(table.ToString().c_str(), stdout);
 }
@@ -34,10 +45,10 @@ std::string TrialValues(const json& trial) {
 void PrintTrials(const json& trials) {
   if (trials.empty()) return;
   std::printf("\nTRIALS\n");
-  Table table({"TRIAL", "STATE", "RUNG", "STEP", "SCORE", "VALUES"});
+  Table table({"TRIAL", "STATE", "RUNG", "STEP", "SCORE", "VALUES", "ERROR"});
   for (const json& trial : trials) {
     table.Row({Text(trial, "id"), Text(trial, "state"), Text(trial, "rung"), Text(trial, "step"),
-               Text(trial, "score"), TrialValues(trial)});
+               Text(trial, "score"), TrialValues(trial), Text(trial, "error")});
   }
   std::fputs(table.ToString().c_str(), stdout);
 }
@@ -69,6 +80,11 @@ void PrintJob(const json& job) {
                           "shards.doubled",
                           "shards.done_twice",
                           "shards.eta_seconds",
+                          "search.metric",
+                          "search.done",
+                          "search.failed",
+                          "search.best_trial",
+                          "search.best_score",
                           "result.model",
                           "result.version",
                           "result.weights_sha256",

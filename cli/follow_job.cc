@@ -81,7 +81,9 @@ std::string ResultLine(const json& job, size_t workers) {
     line = "job " + (id == kRunId ? name : id + " " + name) + " " + Text(job, "state");
   }
   line += " workers=" + std::to_string(workers);
-  const auto steps = static_cast<int64_t>(Number(result, "steps", Number(job, "progress.step")));
+  // Of a search without a result its progress counts trials.
+  const double told = job.contains("search") ? 0 : Number(job, "progress.step");
+  const auto steps = static_cast<int64_t>(Number(result, "steps", told));
   const json files = result.value("files", json::array());
   if (steps > 0 && files.empty()) line += " steps=" + std::to_string(steps);
   for (const json& file : files) line += " file=" + file.get<std::string>();

@@ -235,20 +235,28 @@ std::string ProgressText(const json& job) {
   if (const std::string phase = Text(job, "progress.phase"); phase != "-" && !phase.empty()) {
     text += "  " + phase + " " + Fixed(100 * Number(job, "progress.phase_done"), 0) + "%";
   }
-  const bool rows = job.contains("shards");
-  if (total > 0) text += (rows ? "  row " : "  step ") + Fixed(step, 0) + "/" + Fixed(total, 0);
+  const bool rows = job.contains("shards"), trials = job.contains("search");
+  if (trials) {
+    text += "  trial " + Fixed(step, 0) + "/" + Fixed(total, 0);
+    if (Text(job, "search.best_score") != "-") {
+      text +=
+          "  best " + Text(job, "search.metric") + " " + Fixed(Number(job, "search.best_score"), 4);
+    }
+  } else if (total > 0) {
+    text += (rows ? "  row " : "  step ") + Fixed(step, 0) + "/" + Fixed(total, 0);
+  }
   for (const char* key : {"train/loss", "validation/accuracy", "validation/loss"}) {
     const double value = Number(job, std::string("metrics.") + key, NAN);
     if (!std::isnan(value)) text += std::string("  ") + key + " " + Fixed(value, 4);
   }
   if (rate > 0) text += "  " + Fixed(rate, 0) + (rows ? " rows/s" : " samples/s");
-  const double started = Number(job, "started_ms");
   if (const double eta = Number(job, "shards.eta_seconds"); rows && eta > 0) {
     text += "  ETA " + FormatDuration(std::chrono::seconds(static_cast<int64_t>(eta) + 1));
-  } else if (step > 0 && total > step && started > 0) {
-    const double elapsed = static_cast<double>(RealClock().WallMs()) - started;
+  } else if (const double batch = Number(job, "spec.batch_size");
+             Text(job, "state") == "RUNNING" && !trials && batch > 0 && rate > 0 && total > step) {
+    // At the pace of now: the time since the job began holds pauses and recoveries.
     text += "  ETA " + FormatDuration(std::chrono::seconds(
-                           static_cast<int64_t>(elapsed * (total - step) / step / 1000) + 1));
+                           static_cast<int64_t>((total - step) * batch / rate) + 1));
   }
   // Of the group that trains: the tasks are those of the past too.
   const auto workers = static_cast<size_t>(Number(job, "group.ranks"));

@@ -291,8 +291,10 @@ class EmbeddedRun {
     const auto ranks = static_cast<size_t>(Number(job, "group.ranks"));
     if (!IsFinal(Text(job, "state"))) {
       std::fprintf(stderr, "lepton: stopped at %s %s; `%s` goes on\n",
-                   job.contains("shards") ? "row" : "step", Text(job, "progress.step").c_str(),
-                   ResumeCommand(options_).c_str());
+                   job.contains("shards")   ? "row"
+                   : job.contains("search") ? "trial"
+                                            : "step",
+                   Text(job, "progress.step").c_str(), ResumeCommand(options_).c_str());
       return kExitCancelled;
     }
     if (JobExitStatus(job) != kExitOk) {

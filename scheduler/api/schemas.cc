@@ -77,6 +77,15 @@ void AddJobs(json& all) {
                               {"rows_per_second", kNumber},
                               {"eta_seconds", kNumber}},
                              9);
+  const json search = Object({{"metric", kString},
+                              {"trials", kInteger},
+                              {"started", kInteger},
+                              {"running", kInteger},
+                              {"done", kInteger},
+                              {"failed", kInteger},
+                              {"best_trial", kInteger},
+                              {"best_score", kNumber}},
+                             6);
   all["Job"] = Object({{"id", kString},
                        {"name", kString},
                        {"kind", kString},
@@ -100,6 +109,7 @@ void AddJobs(json& all) {
                        {"result", Ref("JobResult")},
                        {"spec", Ref("JobSpec")},
                        {"recoveries", Array(Ref("Recovery"))},
+                       {"search", search},
                        {"shards", shards}},
                       20);
   all["Plan"] = Object({{"spec", Ref("JobSpec")}, {"plan", {{"type", "object"}}}});

@@ -123,6 +123,33 @@ json ShardsView(const scheduler::Job& job) {
   return view;
 }
 
+// How far a search is: trials that are over, and the best score so far.
+json SearchView(const scheduler::Job& job, const json& spec) {
+  const json search = spec.value("search", json::object());
+  const bool most = search.value("mode", "max") == "max";
+  int done = 0, failed = 0, running = 0, best = -1;
+  for (const scheduler::Trial& trial : job.trials()) {
+    done += trial.state() == scheduler::TRIAL_DONE || trial.state() == scheduler::TRIAL_FAILED;
+    failed += trial.state() == scheduler::TRIAL_FAILED;
+    running += trial.state() == scheduler::TRIAL_RUNNING;
+    if (!trial.has_value() || trial.state() == scheduler::TRIAL_FAILED) continue;
+    const bool better = best < 0 || (most ? trial.value() > job.trials(best).value()
+                                          : trial.value() < job.trials(best).value());
+    if (better) best = trial.index();
+  }
+  json view = {{"metric", search.value("metric", "")},
+               {"trials", std::max(search.value("trials", 0), job.trials_size())},
+               {"started", job.trials_size()},
+               {"running", running},
+               {"done", done},
+               {"failed", failed}};
+  if (best >= 0) {
+    view["best_trial"] = best;
+    view["best_score"] = job.trials(best).value();
+  }
+  return view;
+}
+
 json LabelsOf(const json& spec) {
   return spec.value("labels", json::object());
 }
@@ -176,6 +203,12 @@ json JobView(const scheduler::State& state, const scheduler::Job& job,
   if (has_result) view["result"] = ResultView(job);
   if (job.best_trial() >= 0 && job.trials_size() > job.best_trial()) {
     view["best_trial"] = job.best_trial();
+  }
+  if (job.kind() == "tune") {
+    view["search"] = SearchView(job, spec);
+    // A trial is its step: those of the trials are not to be added up.
+    view["progress"]["step"] = view["search"]["done"];
+    view["progress"]["total_steps"] = view["search"]["trials"];
   }
   if (job.shards().rows() > 0) view["shards"] = ShardsView(job);
   if (job.recoveries_size() > 0) view["recoveries"] = RecoveriesView(job);

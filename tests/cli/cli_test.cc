@@ -115,6 +115,23 @@ TEST(FollowJob, ResultLineCarriesTheDigestAndMetrics) {
   EXPECT_EQ(JobExitStatus({{"state", "CANCELLED"}}), kExitCancelled);
 }
 
+TEST(FollowJob, ProgressIsOfTheWorkThatIsLeftAtThePaceOfNow) {
+  // Begun an hour ago, and put off for most of that.
+  json job = {{"name", "digits"},
+              {"state", "RUNNING"},
+              {"started_ms", RealClock().WallMs() - 3'600'000},
+              {"progress", {{"step", 100}, {"total_steps", 400}, {"samples_per_second", 640}}},
+              {"spec", {{"batch_size", 64}}}};
+  EXPECT_THAT(ProgressText(job), HasSubstr("step 100/400  640 samples/s  ETA 31s"));
+  job["state"] = "RECOVERING";
+  EXPECT_THAT(ProgressText(job), testing::Not(HasSubstr("ETA")));
+  job = {{"name", "lr"},
+         {"state", "RUNNING"},
+         {"progress", {{"step", 3}, {"total_steps", 12}}},
+         {"search", {{"metric", "validation/accuracy"}, {"best_score", 0.9375}}}};
+  EXPECT_THAT(ProgressText(job), HasSubstr("trial 3/12  best validation/accuracy 0.9375"));
+}
+
 TEST(FollowJob, WaitsForWhatRanksHaveToHandOver) {
   const auto patience = [](const char* budget) {
     return StopPatience({{"spec", {{"elastic", {{"recovery_budget", budget}}}}}});

@@ -238,6 +238,11 @@ class Run(unittest.TestCase):
         self.assertIn("model best@1 sha256:", done.stdout)
         trials = json.loads((self.folder / "lepton-runs/test/trials.json").read_text())
         self.assertEqual(len(trials), 3)
+        job = json.loads((self.folder / "lepton-runs/test/job.json").read_text())
+        self.assertEqual((job["progress"]["step"], job["progress"]["total_steps"]), (3, 3))
+        self.assertEqual(job["search"]["done"], 3)
+        best = max(trials, key=lambda trial: trial["score"])
+        self.assertEqual(job["search"]["best_score"], best["score"])
 
     def stops_within_five_seconds(self, command, sig):
         segments = set(os.listdir("/dev/shm"))
