@@ -15,7 +15,7 @@ struct KeyOptions {
   std::vector<std::string> scopes = {"admin"};
 };
 
-int CreateOffline(const KeyOptions& options) {
+int CreateOffline(const Globals& globals, const KeyOptions& options) {
   scheduler::NewApiKey key{.name = options.name, .scopes = options.scopes};
   if (!options.ttl.empty()) {
     const Result<Duration> ttl = ParseDuration(options.ttl);
@@ -24,6 +24,13 @@ int CreateOffline(const KeyOptions& options) {
   }
   const Result<std::string> secret = scheduler::CreateApiKey(options.data_dir, key);
   if (!secret.ok()) return Fail(secret.status());
+  if (globals.output != "table") {
+    const std::string id = secret->substr(3, secret->find('_', 3) - 3);  // lk_<id>_<secret>
+    const json made = {
+        {"id", id}, {"name", options.name}, {"scopes", options.scopes}, {"key", *secret}};
+    std::fputs(Document(made, globals.output).c_str(), stdout);
+    return kExitOk;
+  }
   std::fprintf(stderr, "This key is shown once; only its hash is kept.\n");
   std::printf("%s\n", secret->c_str());
   return kExitOk;
@@ -31,7 +38,7 @@ int CreateOffline(const KeyOptions& options) {
 
 int Create(const Globals& globals, KeyOptions options) {
   if (options.ttl == "0") options.ttl = "0s";
-  if (!options.data_dir.empty()) return CreateOffline(options);
+  if (!options.data_dir.empty()) return CreateOffline(globals, options);
   Result<std::unique_ptr<ApiClient>> client = ApiClient::FromGlobals(globals);
   if (!client.ok()) return Fail(client.status());
   json body = {{"name", options.name}, {"scopes", options.scopes}};
@@ -94,8 +101,10 @@ void AddKey(CLI::App& app, Globals& globals) {
       "Examples:\n"
       "  lepton key create --data-dir ./lepton-data            the first one, offline\n"
       "  lepton key create --name ci --scope submit --ttl 30d");
-  create->add_option("--name", options->name, "For people");
-  create->add_option("--scope", options->scopes, "admin, submit, predict or read; may be repeated")
+  create->add_option("--name", options->name, "For people [default]");
+  create
+      ->add_option("--scope", options->scopes,
+                   "admin, submit, predict or read; may be repeated [admin]")
       ->check(CLI::IsMember({"admin", "submit", "predict", "read"}));
   create->add_option("--ttl", options->ttl,
                      "Expires after this long, such as 30d; 0: never [never]");

@@ -4,6 +4,7 @@
 #include <glog/logging.h>
 #include <sodium.h>
 
+#include <algorithm>
 #include <mutex>
 
 #include "runtime/base/hash.h"
@@ -135,6 +136,16 @@ Status KeyStore::Revoke(const std::string& id) {
   std::unique_lock lock(mutex_);
   const auto found = keys_.find(id);
   if (found == keys_.end()) return NotFound(fmt::format("key {}: no such key", id));
+  const int64_t now = clock_.WallMs();
+  const bool another = std::any_of(keys_.begin(), keys_.end(), [&](const auto& entry) {
+    const ApiKey& key = entry.second;
+    return key.id != id && key.scopes.contains(Scope::kAdmin) &&
+           (key.expires_ms == 0 || now < key.expires_ms);
+  });
+  if (found->second.scopes.contains(Scope::kAdmin) && !another) {
+    return FailedPrecondition(
+        fmt::format("key {}: the last one with scope admin: make another first", id));
+  }
   LEPTON_RETURN_IF_ERROR(store_.Delete(kTable, {id}));
   LEPTON_RETURN_IF_ERROR(store_.Flush());
   keys_.erase(found);

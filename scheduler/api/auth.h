@@ -50,7 +50,8 @@ class KeyStore {
   };
   // Durable on return. `ttl` zero: no expiry. kInvalidArgument: no scope, or a negative ttl.
   Result<Created> Create(const std::string& name, const std::set<Scope>& scopes, Duration ttl);
-  // kNotFound.
+  // kNotFound. kFailedPrecondition for the last one that may make keys: nobody could make others,
+  // and without any the API is open to all who reach it on loopback.
   Status Revoke(const std::string& id);
   std::vector<ApiKey> List() const;
   bool empty() const;

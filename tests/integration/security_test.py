@@ -45,7 +45,10 @@ class Bind(unittest.TestCase):
         subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
                         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
                         "-keyout", key_file, "-out", certificate], check=True, capture_output=True)
-        secret = lepton("key", "create", "--data-dir", self.folder / "data").stdout.strip()
+        made = json.loads(lepton("key", "create", "--data-dir", self.folder / "data", "-o", "json").stdout)
+        self.assertEqual(made["scopes"], ["admin"])
+        secret = made["key"]
+        self.assertTrue(secret.startswith(f"lk_{made['id']}_"), made["id"])
         cluster = Cluster(workers=0, folder=self.folder, coordinator_args=(
             "--http-address", "0.0.0.0", "--tls-cert", certificate, "--tls-key", key_file))
         try:

@@ -125,9 +125,18 @@ TEST(AccessTest, KeysAreListedWithoutSecretsAndCanBeRevokedAndExpire) {
   const std::string id = brief.substr(3, 8);
   EXPECT_EQ(cluster.Call("DELETE", "/v1/keys/" + id, "", Bearer(admin)).status, 200);
   EXPECT_EQ(cluster.Call("DELETE", "/v1/keys/" + id, "", Bearer(admin)).status, 404);
+  // Not the last that may make others: without a key all would be open.
+  const std::string own = "/v1/keys/" + admin.substr(3, 8);
+  const Answer last = cluster.Call("DELETE", own, "", Bearer(admin));
+  EXPECT_EQ(last.status, 409) << last.body;
+  EXPECT_THAT(last.Text("detail"), HasSubstr("make another first"));
+  EXPECT_EQ(cluster.Get("/v1/jobs").status, 401);
+  const std::string next = NewKey(cluster, {"admin"}, admin);
+  EXPECT_EQ(cluster.Call("DELETE", own, "", Bearer(next)).status, 200);
+  EXPECT_EQ(cluster.Call("GET", "/v1/jobs", "", Bearer(admin)).status, 401);
   cluster.Restart();
   EXPECT_EQ(cluster.Get("/v1/jobs").status, 401);
-  EXPECT_EQ(cluster.Call("GET", "/v1/jobs", "", Bearer(admin)).status, 200);
+  EXPECT_EQ(cluster.Call("GET", "/v1/jobs", "", Bearer(next)).status, 200);
 }
 
 TEST(AccessTest, BadKeyRequestsNameTheField) {
