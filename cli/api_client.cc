@@ -34,7 +34,9 @@ Result<Target> FromConfigFile(const std::string& wanted) {
     if (wanted.empty()) return Target{};
     return text.status().WithContext("context '" + wanted + "'");
   }
-  LEPTON_ASSIGN_OR_RETURN(const json document, spec::DocumentToJson(*text));
+  const Result<json> parsed = spec::DocumentToJson(*text);
+  if (!parsed.ok()) return parsed.status().WithContext(path);
+  const json& document = *parsed;
   if (!document.is_object()) return InvalidArgument(path + ": must be a mapping");
   std::string name = wanted;
   if (const auto current = document.find("current"); name.empty() && current != document.end()) {

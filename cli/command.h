@@ -53,6 +53,7 @@ void AddPs(CLI::App& app, Globals& globals);
 void AddDescribe(CLI::App& app, Globals& globals);
 void AddLogs(CLI::App& app, Globals& globals);
 void AddWatch(CLI::App& app, Globals& globals);
+void AddFetch(CLI::App& app, Globals& globals);
 void AddCancel(CLI::App& app, Globals& globals);
 void AddDeploy(CLI::App& app, Globals& globals);
 void AddPredict(CLI::App& app, Globals& globals);

@@ -1,6 +1,7 @@
 #include "cli/follow_job.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <thread>
 
 #include "cli/output.h"
@@ -92,6 +93,15 @@ std::string ResultLine(const json& job, size_t workers) {
     if (value.is_number()) line += " " + key + "=" + Text(metrics, key);
   }
   return line;
+}
+
+void PrintEnd(const json& job) {
+  if (JobExitStatus(job) != kExitOk) {
+    std::fprintf(stderr, "lepton: job %s %s: %s\n", Text(job, "id").c_str(),
+                 Text(job, "state").c_str(), Text(job, "reason").c_str());
+  }
+  // Of the group: the tasks are those of the past too.
+  std::printf("%s\n", ResultLine(job, static_cast<size_t>(Number(job, "group.ranks"))).c_str());
 }
 
 }  // namespace lepton::cli

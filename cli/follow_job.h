@@ -32,5 +32,7 @@ inline constexpr const char* kRunId = "run";
 // "model digits@1 sha256:... workers=2 steps=460 test/accuracy=0.9750", or "job ask SUCCEEDED
 // workers=2 file=predictions.csv rows=80" where no model was made: a job's last line.
 std::string ResultLine(const nlohmann::json& job, size_t workers);
+// That line on standard output, and on standard error why the job did not succeed.
+void PrintEnd(const nlohmann::json& job);
 
 }  // namespace lepton::cli

@@ -25,6 +25,9 @@ int Logs(const Globals& globals, const std::string& id, bool follow) {
   if (!client.ok()) return Fail(client.status());
   const std::string target = "/v1/jobs/" + UrlEncode(id) + "/logs";
   if (follow) {
+    // A wrong URL is no coordinator that may come back.
+    const Result<json> there = (*client)->Get("/v1/jobs/" + UrlEncode(id));
+    if (!there.ok()) return Fail(there.status());
     const Status status =
         (*client)->Follow(target + "?follow=1", [&](const http::SseParser::Event& event) {
           if (event.event == "end") return false;

@@ -1,5 +1,5 @@
-// What `lepton run` leaves behind: weights.safetensors and manifest.json of the model,
-// metrics.jsonl, events.jsonl, trials.json of a search, log.txt and job.json.
+// What `lepton run` leaves behind, and `lepton fetch` brings: weights.safetensors and manifest.json
+// of the model, metrics.jsonl, events.jsonl, trials.json of a search, log.txt and job.json.
 #pragma once
 
 #include <filesystem>

@@ -59,7 +59,10 @@ int Submit(const Globals& globals, const SubmitOptions& options) {
   }
   const std::string id = Text(job, "id");
   if (options.wait) {
-    if (globals.output == "table") std::printf("job %s submitted\n", id.c_str());
+    if (globals.output == "table") {
+      std::printf("job %s %s\n", id.c_str(),
+                  response->status == 201 ? "submitted" : "was submitted before");
+    }
     std::fflush(stdout);
     const Result<json> final_job = FollowJob(**client, id);
     if (!final_job.ok()) return Fail(final_job.status());
@@ -70,11 +73,7 @@ int Submit(const Globals& globals, const SubmitOptions& options) {
   } else if (!options.wait) {
     std::printf("job %s %s\n", id.c_str(), Text(job, "state").c_str());
   } else {
-    if (JobExitStatus(job) != kExitOk) {
-      std::fprintf(stderr, "lepton: job %s %s: %s\n", id.c_str(), Text(job, "state").c_str(),
-                   Text(job, "reason").c_str());
-    }
-    std::printf("%s\n", ResultLine(job, job.value("tasks", json::array()).size()).c_str());
+    PrintEnd(job);
   }
   return options.wait ? JobExitStatus(job) : kExitOk;
 }

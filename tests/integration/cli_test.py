@@ -5,13 +5,14 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import (Cluster, ClusterTest, DATA, LEPTON, lepton, long_spec, main, train_spec,  # noqa: E402
                      wait_until)
 
-VERBS = ("run coordinator worker submit ps describe logs watch cancel data model deploy predict key "
+VERBS = ("run coordinator worker submit ps describe logs watch fetch cancel data model deploy predict key "
          "doctor completion").split()
 
 
@@ -105,6 +106,7 @@ class Verbs(ClusterTest):
         self.assertEqual([job["id"] for job in cancelled], [job_id])
         watched = lepton("watch", job_id, "--coordinator", self.cluster.url)
         self.assertEqual(watched.returncode, 3)
+        self.assertRegex(watched.stderr, rf"job {job_id} CANCELLED: .+")
         logs = self.cli("logs", "-f", job_id)
         self.assertIsInstance(logs, str)
 
@@ -112,8 +114,32 @@ class Verbs(ClusterTest):
         self.assertIn("nope", self.cli("describe", "nope", status=1))
         self.assertIn("nope", self.cli("deploy", "x", "--model", "nope", status=1))
         self.assertIn("nope", self.cli("data", "profile", "nope", status=1))
-        missing = self.cli("submit", "/no/such/file.yaml", status=1)
+        missing = self.cli("submit", "/no/such/file.yaml", status=2)
         self.assertIn("/no/such/file.yaml", missing)
+
+    def test_a_wrong_url_is_said_at_once_and_so_is_a_wrong_config_file(self):
+        for verb in (("watch", "j1"), ("logs", "-f", "j1")):
+            begin = time.monotonic()
+            done = lepton(*verb, "--coordinator", "http://127.0.0.1:1")
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn("no coordinator at http://127.0.0.1:1", done.stderr)
+            self.assertLess(time.monotonic() - begin, 10)
+        (self.cluster.folder / "lepton").mkdir()
+        (self.cluster.folder / "lepton/config.yaml").write_text("current: [")
+        done = lepton("ps", env={"XDG_CONFIG_HOME": str(self.cluster.folder)})
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn(f"{self.cluster.folder}/lepton/config.yaml: ", done.stderr)
+
+    def test_results_are_fetched_into_a_new_folder(self):
+        self.cli("submit", "--wait", self.spec("made", epochs=2), "--id", "made")
+        self.assertIn("was submitted before", self.cli("submit", "--wait", self.spec("made", epochs=2), "--id", "made"))
+        out = self.cluster.folder / "fetched"
+        self.cli("fetch", "made", out)
+        for name in ("job.json", "log.txt", "weights.safetensors", "manifest.json", "metrics.jsonl"):
+            self.assertTrue((out / name).exists(), name)
+        (out / "weights.safetensors").write_text("mine")
+        self.assertIn("is there and not empty", self.cli("fetch", "made", out, status=1))
+        self.assertEqual((out / "weights.safetensors").read_text(), "mine")
 
     def test_a_worker_names_a_folder_for_temporaries_that_is_not_there(self):
         empty = self.cluster.folder / "empty"

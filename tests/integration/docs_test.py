@@ -58,6 +58,7 @@ class Models(ClusterTest):
         self.assertEqual(checked["metrics"]["test/loss"], tuned["result"]["metrics"]["test/loss"])
         digits = json.loads((folder / "lepton-runs/digits/manifest.json").read_text())
         self.assertGreater(digits["metrics"]["test/accuracy"], 0.9)
+        self.assertEqual(len((folder / "nightly/predictions.csv").read_text().splitlines()), 81)
         self.assertTrue((folder / "reviews-folder/model.safetensors").exists())
         self.assertEqual((folder / "reviews-pulled/manifest.json").read_bytes(),
                          (folder / "lepton-runs/reviews/manifest.json").read_bytes())
