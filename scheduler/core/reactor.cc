@@ -51,11 +51,17 @@ int64_t Reactor::StopDeadline(const Gang& gang) const {
 }
 
 void Reactor::On(const Input& input, Effects& effects) {
+  timer_.reset();
   now_ms_ = std::max({now_ms_, state_.last_wall_ms, input.wall_ms});
   Turn(*this, input, effects).Run();
 }
 
 std::optional<int64_t> Reactor::next_timer_ms() const {
+  if (!timer_) timer_ = NextTimer();
+  return *timer_;
+}
+
+std::optional<int64_t> Reactor::NextTimer() const {
   int64_t next = std::numeric_limits<int64_t>::max();
   // Times that a Tick has seen pass wait for something else than time: slots, or a worker.
   auto at = [&](int64_t wall_ms) {

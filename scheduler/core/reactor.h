@@ -50,6 +50,7 @@ class Reactor {
 
  private:
   friend class Turn;
+  std::optional<int64_t> NextTimer() const;
   // Until when the workers that a gang is on may still be telling what came about while there was
   // no reactor: its time-outs do not count before.
   int64_t HeardMs(const Gang& gang) const;
@@ -82,6 +83,8 @@ class Reactor {
   static constexpr int kDearSearches = 8;
   std::map<JobId, Policies> policies_;
   std::set<JobId> losing_;  // jobs whose newest checkpoint could not be stored, and which say so
+  // What next_timer_ms() has said since the last input: it looks at all that is active.
+  mutable std::optional<std::optional<int64_t>> timer_;
 };
 
 }  // namespace lepton::scheduler
