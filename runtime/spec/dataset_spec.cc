@@ -35,8 +35,13 @@ Status CheckText(const DatasetSpec& dataset) {
   if (!dataset.text.empty() && dataset.text == dataset.text_pair) {
     return InvalidArgument("dataset.text_pair: must be another column than dataset.text");
   }
-  if (!dataset.text.empty() && dataset.pixels()) {
-    return InvalidArgument("dataset.image: cannot go with dataset.text; a row is one or the other");
+  if (!dataset.text.empty() && !dataset.messages.empty()) {
+    return InvalidArgument("dataset.messages: cannot go with dataset.text; give one of them");
+  }
+  if (!(dataset.text + dataset.messages).empty() && dataset.pixels()) {
+    return InvalidArgument("dataset.image: cannot go with dataset." +
+                           std::string(dataset.text.empty() ? "messages" : "text") +
+                           "; a row is one or the other");
   }
   const std::string& tokenizer = dataset.tokenizer;
   if (tokenizer.empty() || tokenizer == "bytes" || IsFileUri(tokenizer)) return Status::Ok();
@@ -103,6 +108,9 @@ void Visit(FieldVisitor& v, DatasetSpec& s) {
   v.Text("label", s.label, "tables: the column to predict");
   v.Text("text", s.text, "tables: the column of text to learn from, in place of numbers");
   v.Text("text_pair", s.text_pair, "tables: a second text of each row");
+  v.Text("messages", s.messages,
+         "kind batch with generate: the column of chats, each a JSON list of {role, content}; the "
+         "model's chat_template makes the prompt of it");
   v.Text("tokenizer", s.tokenizer,
          "bytes, or file:///tokenizer.json; if not given, the one that comes with the model");
   v.Integer("context", s.context, 0, 1 << 20,

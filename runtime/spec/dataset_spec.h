@@ -34,6 +34,7 @@ struct DatasetSpec {
   std::string token_type = "auto";  // of raw token files: auto (u16) | u16 | u32
   std::string label = "target";     // tables
   std::string text, text_pair;      // tables: the columns of text to read instead of numbers
+  std::string messages;             // tables: the column of chats that a batch job goes on from
   std::string tokenizer;            // "bytes", file:///tokenizer.json, or empty: the model's
   int64_t context = 0;              // tokens of a row at most; 0: the model's limit, else 128
   PictureSpec image;                // tables: if it has a size, the columns are pixels

@@ -242,6 +242,11 @@ Status CheckTogether(const JobSpec& spec) {
     }
   }
   LEPTON_RETURN_IF_ERROR(CheckDataset(spec.dataset, spec.loss));
+  if (!spec.dataset.messages.empty() && (!spec.batch || spec.batch->generate.max_tokens < 1)) {
+    return InvalidArgument(
+        "dataset.messages: is what a batch job goes on from: kind: batch, with "
+        "generate.max_tokens");
+  }
   LEPTON_RETURN_IF_ERROR(CheckStart(spec.model));
   if (spec.model.arch == "onnx" && spec.model.from.empty() && spec.model.onnx.empty()) {
     return InvalidArgument("model.onnx: missing; name the ONNX file");

@@ -141,7 +141,7 @@ Status CheckTextColumn(const storage::DatasetManifest& dataset, const char* fiel
 
 // What rows of a table are to the model: as the spec says, or as the model was trained.
 std::string InputOfTable(const spec::JobSpec& spec, const storage::ModelManifest* like) {
-  if (!spec.dataset.text.empty()) return "tokens";
+  if (!spec.dataset.text.empty() || !spec.dataset.messages.empty()) return "tokens";
   if (spec.dataset.pixels()) return "images";
   return like == nullptr ? "features" : like->input.kind;
 }
@@ -173,6 +173,7 @@ Result<DatasetFacts> CheckTable(const storage::DatasetManifest& dataset, const s
   if (facts.input == "tokens") {
     LEPTON_RETURN_IF_ERROR(CheckTextColumn(dataset, "text", spec.dataset.text));
     LEPTON_RETURN_IF_ERROR(CheckTextColumn(dataset, "text_pair", spec.dataset.text_pair));
+    LEPTON_RETURN_IF_ERROR(CheckTextColumn(dataset, "messages", spec.dataset.messages));
   } else {
     if (spec.loss == "next_token") {
       return InvalidArgument(

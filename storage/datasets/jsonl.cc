@@ -1,6 +1,6 @@
 // JSON Lines into a table: one object a line, a column a key. Each line runs through the parser's
-// events straight into the columns, so that no document is built. Columns that turn out as text
-// after numbers are filled by a second pass over the bytes.
+// events straight into the columns, so that no document is built but of a chat's messages. Columns
+// that turn out as text after numbers are filled by a second pass over the bytes.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
@@ -76,6 +76,52 @@ class Columns {
   int64_t rows_ = 0;
 };
 
+// A value that has others in it, built from the parser's events.
+class NestedValue {
+ public:
+  using Json = nlohmann::ordered_json;
+  static constexpr size_t kMostLevels = 32, kMostValues = 1 << 16;
+
+  bool empty() const { return open_.empty(); }
+  bool full() const { return open_.size() > kMostLevels || values_ > kMostValues; }
+  void Clear() { open_.clear(); }
+  void Key(const std::string& name) { key_ = name; }
+  void Open(Json container) {
+    if (open_.empty()) {
+      values_ = 0;
+      whole_ = std::move(container);
+      open_.push_back(&whole_);
+    } else {
+      open_.push_back(&Put(std::move(container)));
+    }
+  }
+  Json& Put(Json value) {
+    Json& in = *open_.back();
+    ++values_;
+    if (!in.is_array()) return in[key_] = std::move(value);
+    in.push_back(std::move(value));
+    return in.back();
+  }
+  // The whole, when that was its end.
+  const Json* Close() {
+    open_.pop_back();
+    return open_.empty() ? &whole_ : nullptr;
+  }
+
+ private:
+  Json whole_;
+  std::vector<Json*> open_;  // the innermost last; no container grows while one in it is open
+  std::string key_;
+  size_t values_ = 0;
+};
+
+// A list of {role, content}, or an object with such under "messages", as chats are kept.
+bool IsChat(const NestedValue::Json& value) {
+  if (value.is_object()) return value.contains("messages") && IsChat(value["messages"]);
+  const auto has_role = [](const auto& item) { return item.is_object() && item.contains("role"); };
+  return value.is_array() && !value.empty() && std::all_of(value.begin(), value.end(), has_role);
+}
+
 // The events of one line. Every function answers whether to go on.
 class LineReader final : public nlohmann::json_sax<json> {
  public:
@@ -86,23 +132,29 @@ class LineReader final : public nlohmann::json_sax<json> {
     depth_ = 0;
     next_ = 0;
     error_.clear();
+    nested_.Clear();
   }
   const std::string& error() const { return error_; }
 
   bool null() override {
+    if (!nested_.empty()) return Inner(nullptr);
     return Value([](ColumnBuilder& column) { column.AddMissing(); });
   }
   bool boolean(bool value) override {
+    if (!nested_.empty()) return Inner(value);
     return Value([value](ColumnBuilder& column) { column.AddNumber(value ? 1 : 0, true); });
   }
   bool number_integer(json::number_integer_t value) override {
+    if (!nested_.empty()) return Inner(value);
     return Integer(value, value >= -kExactIntegers && value <= kExactIntegers);
   }
   bool number_unsigned(json::number_unsigned_t value) override {
+    if (!nested_.empty()) return Inner(value);
     return Integer(value, value <= uint64_t{kExactIntegers});
   }
   // Also what an integer of 64 bits cannot hold.
   bool number_float(json::number_float_t value, const std::string& written) override {
+    if (!nested_.empty()) return Inner(value);
     return Value([&](ColumnBuilder& column) {
       const bool digits = written.find_first_of(".eE") == written.npos;
       if (digits && column.holds_text()) return column.AddText(written);
@@ -115,27 +167,32 @@ class LineReader final : public nlohmann::json_sax<json> {
                   std::to_string(options_.max_field_bytes));
     }
     if (value.find('\0') != std::string::npos) return Fail("\"" + key_ + "\" has a zero character");
+    if (!nested_.empty()) return Inner(value);
     return Value([&value](ColumnBuilder& column) { column.AddText(value); });
   }
   bool binary(json::binary_t&) override { return Fail("binary data"); }
   bool start_object(size_t) override {
     if (depth_++ == 0) return true;
-    return Fail("\"" + key_ +
-                "\" is an object; columns hold numbers, texts and true or false: "
-                "write its fields beside the others");
+    return Open(NestedValue::Json::object());
   }
   bool end_object() override {
     --depth_;
-    return true;
+    return depth_ == 0 || Close();
   }
   bool start_array(size_t) override {
     if (depth_ == 0) return Fail("a list; each line must be an object such as {\"a\": 1}");
-    return Fail("\"" + key_ +
-                "\" is a list; columns hold numbers, texts and true or false: "
-                "write its items under keys of their own");
+    ++depth_;
+    return Open(NestedValue::Json::array());
   }
-  bool end_array() override { return true; }
+  bool end_array() override {
+    --depth_;
+    return Close();
+  }
   bool key(std::string& name) override {
+    if (!nested_.empty()) {
+      nested_.Key(name);
+      return true;
+    }
     key_ = name;
     const Result<size_t> place = columns_.Find(name, next_);
     if (!place.ok()) return Fail(place.status().message());
@@ -155,6 +212,27 @@ class LineReader final : public nlohmann::json_sax<json> {
   bool Fail(std::string what) {
     if (error_.empty()) error_ = std::move(what);
     return false;
+  }
+  // Only chats may be nested: they are texts of JSON. What else is so is refused where it ends.
+  bool Open(NestedValue::Json container) {
+    nested_.Open(std::move(container));
+    return !nested_.full() || Fail("\"" + key_ + "\" has too many values in one another");
+  }
+  bool Inner(NestedValue::Json value) {
+    nested_.Put(std::move(value));
+    return !nested_.full() || Fail("\"" + key_ + "\" has too many values in one another");
+  }
+  bool Close() {
+    const NestedValue::Json* const whole = nested_.Close();
+    if (whole == nullptr) return true;
+    if (IsChat(*whole)) {
+      std::string text = whole->dump(-1, ' ', false, NestedValue::Json::error_handler_t::replace);
+      return string(text);
+    }
+    return Fail(
+        "\"" + key_ + "\" is " + (whole->is_array() ? "a list" : "an object") +
+        "; columns hold numbers, texts and true or false, or a chat's messages: write its " +
+        (whole->is_array() ? "items under keys of their own" : "fields beside the others"));
   }
   template <typename Int>
   bool Integer(Int value, bool exact) {
@@ -176,6 +254,7 @@ class LineReader final : public nlohmann::json_sax<json> {
   int depth_ = 0;
   size_t place_ = 0, next_ = 0;
   std::string key_, error_;
+  NestedValue nested_;
 };
 
 Status ReadLines(std::string_view bytes, const CsvOptions& options, bool second, Columns& columns) {

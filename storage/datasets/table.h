@@ -60,9 +60,10 @@ struct CsvOptions {
 Result<Table> ReadCsv(std::string_view bytes, const CsvOptions& options = {});
 // JSON Lines: one object a line, a column a key, in the order in which keys come first. A key that
 // a line lacks, and null, is a missing cell; true is 1 and false 0; a text is a text even if it
-// looks like a number; a column with both holds texts, where integers keep all their digits. Empty
-// lines are skipped. Errors name the line and the key: for nested objects and lists, a key given
-// twice, what is not JSON or not UTF-8. `options.delimiter` does not matter.
+// looks like a number; a column with both holds texts, where integers keep all their digits. A list
+// of {role, ...}, and an object that has one under "messages", is the text of its JSON. Empty lines
+// are skipped. Errors name the line and the key: for other objects and lists, a key given twice,
+// what is not JSON or not UTF-8. `options.delimiter` does not matter.
 Result<Table> ReadJsonl(std::string_view bytes, const CsvOptions& options = {});
 
 // {"rows": n, "columns": [...]}, per column: name, type, count (present cells), missing; of numbers

@@ -94,6 +94,72 @@ class Runs(unittest.TestCase):
                 self.assertIn(says, error)
 
 
+CHATS = [[{"role": "user", "content": "the cat sat"}],
+         [{"role": "user", "content": "good dog"}, {"role": "assistant", "content": "a cat"},
+          {"role": "user", "content": "on the mat"}]]
+TEMPLATE = ("{{ bos_token }}{% for message in messages %}{{ '[SEP]' if message['role'] == 'user' else"
+            " '[PAD]' }}{{ message['content'] }}{% endfor %}"
+            "{% if add_generation_prompt %}[PAD]{% endif %}")
+PROMPTS = ["[CLS][SEP]the cat sat[PAD]", "[CLS][SEP]good dog[PAD]a cat[SEP]on the mat[PAD]"]
+
+
+class Chats(unittest.TestCase):
+    """Rows of messages are what the model's chat template makes of them."""
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lepton-chat."))
+        shutil.copytree(GOLDENS / "qwen2-lm", self.folder / "model")
+        tokenizer = self.folder / "model/tokenizer.json"
+        write_tokenizer(tokenizer)
+        # Prompts written out get no further tokens, so that both are the same.
+        tokenizer.write_text(json.dumps({**json.loads(tokenizer.read_text()), "post_processor": None}))
+        self.config = self.folder / "model/tokenizer_config.json"
+        self.config.write_text(json.dumps({"chat_template": TEMPLATE, "bos_token": "[CLS]"}))
+        (self.folder / "chats.jsonl").write_text("".join(
+            json.dumps({"messages": chat, "body": {"messages": chat}}) + "\n" for chat in CHATS))
+        (self.folder / "prompts.csv").write_text("\n".join(["text", *PROMPTS]) + "\n")
+
+    def tearDown(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def ask(self, dataset, ok=True, **fields):
+        spec = {"kind": "batch", "name": "asked", "model": {"hf": "model"}, "dataset": dataset,
+                "output": {"format": "jsonl"}, "generate": {"max_tokens": 6}, **fields}
+        (self.folder / "job.yaml").write_text(json.dumps(spec))
+        done = lepton("run", "job.yaml", "--workers", 1, cwd=self.folder)
+        self.assertEqual(done.returncode == 0, ok, done.stdout + done.stderr)
+        if not ok:
+            return done.stdout + done.stderr
+        return (self.folder / "lepton-runs/asked/predictions.jsonl").read_text()
+
+    def test_the_answers_are_those_of_the_prompts_written_out(self):
+        wanted = self.ask({"uri": "prompts.csv", "text": "text"})
+        self.assertEqual(len(wanted.splitlines()), 2)
+        self.assertTrue(any(json.loads(line)["generated"] for line in wanted.splitlines()), wanted)
+        self.assertEqual(self.ask({"uri": "chats.jsonl", "messages": "messages"}), wanted)
+        self.assertEqual(self.ask({"uri": "chats.jsonl", "messages": "body"}), wanted)
+        # As JSON in a column of CSV, and by the file that newer folders have.
+        cells = [json.dumps(chat).replace('"', '""') for chat in CHATS]
+        (self.folder / "chats.csv").write_text("\n".join(["n,chat"] + [f'{i},"{c}"' for i, c in
+                                                                      enumerate(cells)]) + "\n")
+        self.config.write_text(json.dumps({"bos_token": {"content": "[CLS]"}}))
+        (self.folder / "model/chat_template.jinja").write_text(TEMPLATE)
+        self.assertEqual(self.ask({"uri": "chats.csv", "messages": "chat"}), wanted)
+
+    def test_what_cannot_be_asked_says_why(self):
+        chats = {"uri": "chats.jsonl", "messages": "messages"}
+        self.assertIn("dataset.messages: no column \"chat\"", self.ask({**chats, "messages": "chat"}, False))
+        self.assertIn("cannot go with dataset.text", self.ask({**chats, "text": "messages"}, False))
+        self.assertIn("generate.max_tokens", self.ask(chats, False, generate={"max_tokens": 0}))
+        self.assertIn("row 1: messages: 6 tokens, but the context is 4",
+                      self.ask({**chats, "context": 4}, False))
+        (self.folder / "chats.csv").write_text(
+            'chat\n"[{""role"":""user"",""content"":""a cat""}]"\nhello\n')
+        self.assertIn("row 2: messages: not JSON", self.ask({"uri": "chats.csv", "messages": "chat"}, False))
+        self.config.write_text("{}")
+        self.assertIn("dataset.messages: the model has no chat_template", self.ask(chats, False))
+
+
 class Registry(ClusterTest):
     workers = 1
 

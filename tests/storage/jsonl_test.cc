@@ -75,11 +75,38 @@ TEST(JsonlTest, IntegersThatDoublesCannotHoldMakeAColumnOfReals) {
   EXPECT_EQ(table->columns[0].type, ColumnType::kReal);
 }
 
+// As data sets of chats have them, and requests to services.
+TEST(JsonlTest, AChatsMessagesAreTheTextOfTheirJson) {
+  const auto table = ReadJsonl(
+      "{\"id\":1,\"messages\":[{\"role\":\"user\",\"content\":\"a \\\"b\\\"\"}, {\"role\":\"x\", "
+      "\"n\":[1,2.5,null,{}]}],\"k\":2}\n"
+      "{\"id\":2,\"body\":{\"model\":\"m\",\"messages\":[{\"role\":\"user\"}]}}\n");
+  ASSERT_THAT(table, IsOk());
+  EXPECT_THAT(
+      Cells(*table->Find("messages")),
+      ElementsAre("[{\"role\":\"user\",\"content\":\"a \\\"b\\\"\"},{\"role\":\"x\",\"n\":[1,2.5,"
+                  "null,{}]}]",
+                  ""));
+  EXPECT_THAT(Cells(*table->Find("body")),
+              ElementsAre("", "{\"model\":\"m\",\"messages\":[{\"role\":\"user\"}]}"));
+  EXPECT_THAT(Cells(*table->Find("k")), ElementsAre("2", ""));
+}
+
 TEST(JsonlTest, ErrorsNameTheLineAndTheKey) {
   const auto error = [](const char* text) { return ReadJsonl(text); };
   const auto code = StatusCode::kInvalidArgument;
   EXPECT_THAT(error("{\"a\":1}\n{\"b\":{\"c\":1}}\n"), Fails(code, "line 2: \"b\" is an object"));
   EXPECT_THAT(error("{\"a\":1}\n\n{\"tags\":[1]}\n"), Fails(code, "line 3: \"tags\" is a list"));
+  EXPECT_THAT(error("{\"a\":[{\"b\":1}]}\n"), Fails(code, "line 1: \"a\" is a list"));
+  EXPECT_THAT(error("{\"a\":[]}\n"), Fails(code, "line 1: \"a\" is a list"));
+  EXPECT_THAT(error("{\"a\":[{\"role\":\"\\u0000\"}]}\n"),
+              Fails(code, "\"a\" has a zero character"));
+  EXPECT_THAT(error("{\"a\":[[[[1],{\"b\":[[[[2]"), Fails(code, "line 1: not JSON"));
+  EXPECT_THAT(error(("{\"a\":" + std::string(1000, '[') + "\n").c_str()),
+              Fails(code, "line 1: \"a\" has too many values"));
+  std::string many = "{\"a\":[{\"role\":[1";
+  for (int i = 0; i < 100'000; ++i) many += ",1";
+  EXPECT_THAT(error((many + "]}]}\n").c_str()), Fails(code, "line 1: \"a\" has too many values"));
   EXPECT_THAT(error("{\"a\":1,\"a\":2}\n"), Fails(code, "line 1: the key \"a\" comes twice"));
   EXPECT_THAT(error("[1,2]\n"), Fails(code, "line 1: a list; each line must be an object"));
   EXPECT_THAT(error("3\n"), Fails(code, "line 1: a bare value"));

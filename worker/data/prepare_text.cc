@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "runtime/nn/onnx_model.h"
+#include "worker/data/chat_prompts.h"
 #include "worker/data/table_labels.h"
 #include "worker/data/text_encoder.h"
 #include "worker/data/text_rows.h"
@@ -122,6 +123,33 @@ Result<const storage::Column*> TextColumn(const storage::Table& table, const cha
   return InvalidArgument(fmt::format("{}: column \"{}\" holds numbers, not text", field, name));
 }
 
+// Prompts for a language model to go on from.
+Result<PreparedData> PrepareChats(const StoredDataset& dataset, const DataRequest& request,
+                                  const DataTools& tools) {
+  if (request.like == nullptr || !request.like->input.per_token) {
+    return InvalidArgument("dataset.messages: the model is no language model");
+  }
+  LEPTON_ASSIGN_OR_RETURN(const auto encoder, LoadEncoder(request, tools));
+  LEPTON_ASSIGN_OR_RETURN(const auto prompts,
+                          ChatPrompts::Load(tools.objects, *request.like, encoder));
+  LEPTON_ASSIGN_OR_RETURN(const storage::Column* const chats,
+                          TextColumn(dataset.table, "dataset.messages", request.dataset.messages));
+  LEPTON_ASSIGN_OR_RETURN(const RowLabels labels, LabelsOfTable(dataset, request));
+  const int64_t context = ChooseContext(request);
+  LEPTON_ASSIGN_OR_RETURN(const auto tokens,
+                          TokensOfChats(dataset.manifest.table, *chats, *prompts, *encoder, context,
+                                        tools.derived, tools.progress));
+  PreparedData data;
+  DescribeTokens(request, encoder->vocabulary(), context, &data);
+  const auto part = [&](const std::vector<int64_t>& rows) {
+    return RowsOf(tokens, rows, context, labels, request.loss);
+  };
+  data.train = data.train_plain = part(labels.split.train);
+  data.validation = part(labels.split.validation);
+  data.test = part(labels.split.test);
+  return data;
+}
+
 }  // namespace
 
 Result<PreparedData> PrepareStream(const StoredDataset& dataset, const DataRequest& request,
@@ -168,6 +196,7 @@ Result<PreparedData> PrepareStream(const StoredDataset& dataset, const DataReque
 Result<PreparedData> PrepareTexts(const StoredDataset& dataset, const DataRequest& request,
                                   const DataTools& tools) {
   LEPTON_ASSIGN_OR_RETURN(const auto encoder, LoadEncoder(request, tools));
+  if (!request.dataset.messages.empty()) return PrepareChats(dataset, request, tools);
   const storage::ModelManifest* like = request.like;
   const bool own = !request.dataset.text.empty() || like == nullptr;
   const std::string& text_name = own ? request.dataset.text : like->input.text;

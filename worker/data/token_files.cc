@@ -67,11 +67,17 @@ std::string_view TextOf(const storage::Column& column, int64_t row) {
   return column.codes[row] < 0 ? std::string_view() : column.dictionary[column.codes[row]];
 }
 
-Status WriteRows(const storage::Column& text, const storage::Column* pair,
-                 const TextEncoder& encoder, int64_t context, const PrepareProgress& progress,
-                 int fd) {
-  const auto rows = static_cast<int64_t>(text.codes.size());
-  const int width = WidthOf(encoder);
+// Rows as a file has them, and the tokens of each.
+struct RowsToWrite {
+  int64_t rows = 0;
+  int width = 4;
+  bool types = false;
+  std::function<Result<TokenText>(int64_t row)> encode;
+};
+
+Status WriteRows(const RowsToWrite& to_write, const PrepareProgress& progress, int fd) {
+  const int64_t rows = to_write.rows;
+  const int width = to_write.width;
   std::vector<int64_t> ends;
   std::string types;
   if (::lseek(fd, rows * static_cast<int64_t>(sizeof(int64_t)), SEEK_SET) < 0) {
@@ -84,9 +90,7 @@ Status WriteRows(const storage::Column& text, const storage::Column* pair,
     std::vector<TokenText> encoded(count);
     LEPTON_RETURN_IF_ERROR(ForEach(count, [&](int64_t i) {
       const int64_t row = first + i;
-      Result<TokenText> ids =
-          pair == nullptr ? encoder.EncodeText(TextOf(text, row), context)
-                          : encoder.EncodePair(TextOf(text, row), TextOf(*pair, row), context);
+      Result<TokenText> ids = to_write.encode(row);
       if (!ids.ok()) return ids.status().WithContext(fmt::format("row {}", row + 1));
       encoded[i] = *std::move(ids);
       return Status::Ok();
@@ -100,9 +104,33 @@ Status WriteRows(const storage::Column& text, const storage::Column* pair,
     }
     LEPTON_RETURN_IF_ERROR(WriteAll(fd, bytes));
   }
-  if (pair != nullptr) LEPTON_RETURN_IF_ERROR(WriteAll(fd, types));
+  if (to_write.types) LEPTON_RETURN_IF_ERROR(WriteAll(fd, types));
   if (::lseek(fd, 0, SEEK_SET) < 0) return ErrnoStatus(errno, "lseek");
   return WriteAll(fd, {reinterpret_cast<const char*>(ends.data()), ends.size() * sizeof(int64_t)});
+}
+
+Result<std::shared_ptr<const TokenRows>> OpenRows(const std::string& recipe,
+                                                  const RowsToWrite& to_write,
+                                                  DerivedFiles& derived,
+                                                  const PrepareProgress& progress) {
+  LEPTON_ASSIGN_OR_RETURN(const auto file, derived.Open(recipe, [&](int fd) {
+    return WriteRows(to_write, progress, fd);
+  }));
+  const auto rows = static_cast<size_t>(to_write.rows);
+  auto out = std::make_shared<TokenRows>();
+  if (file->size() < rows * sizeof(int64_t)) return DataLoss("a file of tokens is cut short");
+  const std::span<const int64_t> ends = file->As<int64_t>(0, rows);
+  out->ends.assign(ends.begin(), ends.end());
+  const int64_t total = rows == 0 ? 0 : ends.back();
+  const int width = to_write.width;
+  const uint64_t begin = rows * sizeof(int64_t);
+  const uint64_t types = begin + static_cast<uint64_t>(total * width);
+  if (file->size() != types + (to_write.types ? static_cast<uint64_t>(total) : 0)) {
+    return DataLoss("a file of tokens has another size than its rows");
+  }
+  out->tokens = std::make_shared<const TokenStream>(file, width, begin, total);
+  if (to_write.types) out->types = std::make_shared<const TokenStream>(file, 1, types, total);
+  return std::shared_ptr<const TokenRows>(std::move(out));
 }
 
 }  // namespace
@@ -158,27 +186,28 @@ Result<std::shared_ptr<const TokenRows>> TokensOfRows(const storage::Digest& tab
                                                       const TextEncoder& encoder, int64_t context,
                                                       DerivedFiles& derived,
                                                       const PrepareProgress& progress) {
-  const std::string recipe =
+  RowsToWrite to_write{static_cast<int64_t>(text.codes.size()), WidthOf(encoder), pair != nullptr};
+  to_write.encode = [&](int64_t row) {
+    return pair == nullptr ? encoder.EncodeText(TextOf(text, row), context)
+                           : encoder.EncodePair(TextOf(text, row), TextOf(*pair, row), context);
+  };
+  return OpenRows(
       fmt::format("text rows 2 {} {} {} {}\n{}\n{}", table, encoder.name(), context,
-                  pair == nullptr ? 1 : 2, text.name, pair == nullptr ? "" : pair->name);
-  LEPTON_ASSIGN_OR_RETURN(const auto file, derived.Open(recipe, [&](int fd) {
-    return WriteRows(text, pair, encoder, context, progress, fd);
-  }));
-  const size_t rows = text.codes.size();
-  auto out = std::make_shared<TokenRows>();
-  if (file->size() < rows * sizeof(int64_t)) return DataLoss("a file of tokens is cut short");
-  const std::span<const int64_t> ends = file->As<int64_t>(0, rows);
-  out->ends.assign(ends.begin(), ends.end());
-  const int64_t total = rows == 0 ? 0 : ends.back();
-  const int width = WidthOf(encoder);
-  const uint64_t begin = rows * sizeof(int64_t);
-  const uint64_t types = begin + static_cast<uint64_t>(total * width);
-  if (file->size() != types + (pair == nullptr ? 0 : static_cast<uint64_t>(total))) {
-    return DataLoss("a file of tokens has another size than its rows");
-  }
-  out->tokens = std::make_shared<const TokenStream>(file, width, begin, total);
-  if (pair != nullptr) out->types = std::make_shared<const TokenStream>(file, 1, types, total);
-  return std::shared_ptr<const TokenRows>(std::move(out));
+                  pair == nullptr ? 1 : 2, text.name, pair == nullptr ? "" : pair->name),
+      to_write, derived, progress);
+}
+
+Result<std::shared_ptr<const TokenRows>> TokensOfChats(const storage::Digest& table,
+                                                       const storage::Column& chats,
+                                                       const ChatPrompts& prompts,
+                                                       const TextEncoder& encoder, int64_t context,
+                                                       DerivedFiles& derived,
+                                                       const PrepareProgress& progress) {
+  RowsToWrite to_write{static_cast<int64_t>(chats.codes.size()), WidthOf(encoder)};
+  to_write.encode = [&](int64_t row) { return prompts.Encode(TextOf(chats, row), context); };
+  return OpenRows(
+      fmt::format("chat rows 1 {} {}\n{}\n{}", table, context, chats.name, prompts.recipe()),
+      to_write, derived, progress);
 }
 
 }  // namespace lepton::worker

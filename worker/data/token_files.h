@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "storage/datasets/table.h"
+#include "worker/data/chat_prompts.h"
 #include "worker/data/derived_file.h"
 #include "worker/data/text_encoder.h"
 #include "worker/data/text_rows.h"
@@ -33,6 +34,14 @@ Result<std::shared_ptr<const TokenRows>> TokensOfRows(const storage::Digest& tab
                                                       const TextEncoder& encoder, int64_t context,
                                                       DerivedFiles& derived,
                                                       const PrepareProgress& progress);
+
+// The prompts of a column of chats of a table object, by row number.
+Result<std::shared_ptr<const TokenRows>> TokensOfChats(const storage::Digest& table,
+                                                       const storage::Column& chats,
+                                                       const ChatPrompts& prompts,
+                                                       const TextEncoder& encoder, int64_t context,
+                                                       DerivedFiles& derived,
+                                                       const PrepareProgress& progress);
 
 // The pieces that TokensOfText cuts a text into, of about `bytes` each. For tests.
 std::vector<std::string_view> CutText(std::string_view text, size_t bytes);
