@@ -17,10 +17,12 @@ int Fetch(const Globals& globals, const std::string& id, const std::string& text
   if (!job.ok()) return Fail(job.status());
   const fs::path folder = fs::absolute(text.empty() ? fs::path(id) : fs::path(text));
   std::error_code ignored;
-  if (fs::exists(folder, ignored) && !fs::is_empty(folder, ignored)) {
+  const bool fresh = !fs::exists(folder, ignored);
+  if (!fresh && !fs::is_empty(folder, ignored)) {
     return Fail(FailedPrecondition(folder.string() + ": is there and not empty; name another"));
   }
   const Status saved = SaveResults(**client, *job, folder);
+  if (!saved.ok() && fresh) fs::remove_all(folder, ignored);  // so that it can be asked for again
   if (!saved.ok()) return Fail(saved);
   PrintAnswer({{"job", id}, {"folder", folder.string()}}, globals.output, folder.string());
   return kExitOk;

@@ -17,6 +17,7 @@
 #include "cli/run_state.h"
 #include "cli/signals.h"
 #include "cli/spec_file.h"
+#include "runtime/base/file.h"
 #include "runtime/base/logging.h"
 #include "runtime/kernels/cpu/bf16_sums.h"
 #include "runtime/kernels/cpu/cpu_isa.h"
@@ -176,6 +177,7 @@ class EmbeddedRun {
     const bool one_host = static_cast<int>(launch_.info.size) <= std::max(1, launch_.local_size);
     coordinator.link_address = one_host ? "127.0.0.1" : "0.0.0.0";
     LEPTON_ASSIGN_OR_RETURN(coordinator_, scheduler::Coordinator::Start(coordinator));
+    owned_ = true;
     meeting_.link = "tcp://" + (one_host ? std::string("127.0.0.1") : HostAddress()) + ":" +
                     std::to_string(coordinator_->link_port());
     meeting_.pool_key_json = coordinator_->pool_key_json();
@@ -259,6 +261,9 @@ class EmbeddedRun {
   void Undo() {
     std::error_code ignored;
     if (fresh_state_) {
+      // Another run that began in the same instant has the folder, where this one never had it.
+      const Result<FileLock> lock = FileLock::Acquire(state_ / "LOCK");
+      if (!owned_ || !lock.ok()) return;
       fs::remove_all(fresh_ ? folder_ : state_, ignored);
       // If it is empty.
       if (fresh_ && options_.out.empty()) fs::remove(folder_.parent_path(), ignored);
@@ -341,6 +346,7 @@ class EmbeddedRun {
   fs::path folder_, state_;
   bool fresh_ = false, fresh_state_ = false;  // the folder, and its state, were not there before
   bool prepared_ = false;                     // the state is this run's
+  bool owned_ = false;                        // and it has had its lock
   bool accepted_ = false;                     // the job is in it
   std::unique_ptr<scheduler::Coordinator> coordinator_;
   LocalAgents agents_;

@@ -15,13 +15,21 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLock = "LOCK";
+constexpr const char* kHost = "HOST";  // whose: locks of other hosts may not be seen here
 constexpr time_t kYoungSeconds = 60;
+
+std::string HostName() {
+  char name[256] = {};
+  return ::gethostname(name, sizeof name - 1) == 0 ? name : "";
+}
 
 bool IsOldAndOurs(const fs::path& folder) {
   struct stat about, lock;
-  return ::lstat(folder.c_str(), &about) == 0 && S_ISDIR(about.st_mode) &&
-         about.st_uid == ::geteuid() && ::lstat((folder / kLock).c_str(), &lock) == 0 &&
-         S_ISREG(lock.st_mode) && lock.st_mtime + kYoungSeconds < std::time(nullptr);
+  const Result<std::string> host = ReadFile(folder / kHost);
+  return host.ok() && *host == HostName() && ::lstat(folder.c_str(), &about) == 0 &&
+         S_ISDIR(about.st_mode) && about.st_uid == ::geteuid() &&
+         ::lstat((folder / kLock).c_str(), &lock) == 0 && S_ISREG(lock.st_mode) &&
+         lock.st_mtime + kYoungSeconds < std::time(nullptr);
 }
 
 }  // namespace
@@ -29,8 +37,17 @@ bool IsOldAndOurs(const fs::path& folder) {
 Result<std::unique_ptr<ScratchFolder>> ScratchFolder::Make() {
   std::unique_ptr<ScratchFolder> scratch(new ScratchFolder());
   LEPTON_RETURN_IF_ERROR(scratch->folder_.status());
-  LEPTON_ASSIGN_OR_RETURN(scratch->lock_, FileLock::Acquire(scratch->path() / kLock));
-  RemoveAbandoned(scratch->path().parent_path());
+  const fs::path folder = scratch->path();
+  LEPTON_RETURN_IF_ERROR(WriteFileAtomic(folder / kHost, HostName()));
+  Result<FileLock> lock = FileLock::Acquire(folder / kLock);
+  if (lock.ok()) {
+    scratch->lock_ = *std::move(lock);
+  } else {  // a file system without locks: nobody deletes what is left there
+    LOG(WARNING) << lock.status().message();
+    std::error_code ignored;
+    fs::remove(folder / kLock, ignored);
+  }
+  RemoveAbandoned(folder.parent_path());
   return scratch;
 }
 

@@ -25,8 +25,8 @@ class ScratchFolder {
   std::optional<FileLock> lock_;
 };
 
-// Deletes the folders in `root` that a worker of this user left whose lock nobody has any more, and
-// that are older than a minute: a new one may not have its lock yet. Returns how many.
+// Deletes the folders in `root` that a worker of this user and host left whose lock nobody has any
+// more, and that are older than a minute: a new one may not have its lock yet. Returns how many.
 size_t RemoveAbandoned(const std::filesystem::path& root);
 
 }  // namespace lepton::worker

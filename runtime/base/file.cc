@@ -92,6 +92,7 @@ Result<FileLock> FileLock::Acquire(const fs::path& path) {
   UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
   if (!fd.valid()) return ErrnoStatus(errno, path.string());
   if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return ErrnoStatus(errno, path.string() + ": cannot be locked");
     char holder[32] = {};
     const ssize_t n = ::pread(fd.get(), holder, sizeof(holder) - 1, 0);
     return FailedPrecondition(path.string() + ": held by process " +
