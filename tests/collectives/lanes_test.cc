@@ -98,6 +98,8 @@ class Near {
       int ends[2];
       EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
       links[1].push_back(std::make_unique<TcpLink>(UniqueFd(ends[0])));
+      const timeval patience{20, 0};
+      setsockopt(ends[1], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
       far.emplace_back(ends[1]);
     }
     mesh_.emplace(std::move(links), failure_, Waiter(*failure_, nullptr, false));
@@ -179,15 +181,24 @@ TEST(LaneWire, TransfersKeepTheirOrderOnEachLane) {
   const Bytes large = SomeBytes(64 * kKiB, 3), small = SomeBytes(100, 4),
               next = SomeBytes(64 * kKiB, 5);
   Bytes got_large(large.size()), got_small(small.size()), got_next(next.size());
-  // The second lane's last bytes come first, and the first lane's last of all.
+  // The second lane's bytes are all there first; the first lane's come in crumbs, so that one may
+  // come between the looks for two transfers.
   Put(near.far[1], Frame(large.data() + 32 * kKiB, 32 * kKiB));
   Put(near.far[1], Frame(next.data() + 32 * kKiB, 32 * kKiB));
-  Put(near.far[0], Frame(large.data(), 32 * kKiB));
-  Put(near.far[0], Frame(small.data(), small.size()));
-  Put(near.far[0], Frame(next.data(), 32 * kKiB));
+  std::thread later([&] {
+    const Bytes first = Frame(large.data(), 32 * kKiB);
+    for (size_t at = 0; at < first.size(); at += 8) {
+      Put(near.far[0],
+          Bytes(first.begin() + static_cast<ptrdiff_t>(at),
+                first.begin() + static_cast<ptrdiff_t>(std::min(at + 8, first.size()))));
+    }
+    Put(near.far[0], Frame(small.data(), small.size()));
+    Put(near.far[0], Frame(next.data(), 32 * kKiB));
+  });
   const Status status = near.Run({Transfer::Recv(1, got_large.data(), got_large.size()),
                                   Transfer::Recv(1, got_small.data(), got_small.size()),
                                   Transfer::Recv(1, got_next.data(), got_next.size())});
+  later.join();
   ASSERT_TRUE(status.ok()) << status.ToString();
   EXPECT_EQ(got_large, large);
   EXPECT_EQ(got_small, small);
