@@ -22,6 +22,9 @@ struct Reply {
   bool existed = false;  // an idempotent repeat: nothing was made
 };
 
+// A record as the journal has it: equal records, equal bytes, in whatever order maps were filled.
+std::string RecordBytes(const Record& record);
+
 class Effects {
  public:
   virtual ~Effects() = default;

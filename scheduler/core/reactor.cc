@@ -1,6 +1,8 @@
 #include "scheduler/core/reactor.h"
 
 #include <glog/logging.h>
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
 #include <algorithm>
 #include <limits>
@@ -18,6 +20,17 @@ namespace {
 constexpr int64_t kCatchUpMs = 2'000;
 
 }  // namespace
+
+std::string RecordBytes(const Record& record) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream out(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&out);
+    coded.SetSerializationDeterministic(true);
+    CHECK(record.SerializeToCodedStream(&coded));
+  }
+  return bytes;
+}
 
 Reactor::Reactor(ReactorOptions options, State state, int64_t wall_ms)
     : options_(std::move(options)), state_(std::move(state)), now_ms_(wall_ms) {

@@ -7,7 +7,7 @@
 namespace lepton::scheduler {
 
 void StateLoop::Batch::Persist(const Record& record) {
-  records_.push_back(record.SerializeAsString());
+  records_.push_back(RecordBytes(record));
 }
 
 template <typename Message>

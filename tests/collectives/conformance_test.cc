@@ -26,7 +26,7 @@ std::string SettingName(const testing::TestParamInfo<Setting>& info) {
 
 // ThreadSanitizer sees no race between processes, which under it take minutes.
 std::vector<RanksAs> WaysToRunRanks() {
-#ifdef __SANITIZE_THREAD__
+#ifdef LEPTON_TSAN
   return {RanksAs::kThreads};
 #else
   return {RanksAs::kProcesses, RanksAs::kThreads};

@@ -18,7 +18,7 @@ constexpr int kMostLeaves = 16;
 constexpr int kMostRanks = 8;
 constexpr size_t kSizes[] = {1, 1021, 70001};
 // Where everything takes ten times as long, no long ones.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(LEPTON_TSAN) || defined(__SANITIZE_ADDRESS__)
 constexpr size_t kLongest = kSizes[1];
 #else
 constexpr size_t kLongest = kSizes[2];

@@ -20,7 +20,7 @@ using std::chrono::milliseconds;
 
 // Half of all must be told as soon as is promised. One may be scheduled late: there are more ranks
 // than cores.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(LEPTON_TSAN) || defined(__SANITIZE_ADDRESS__)
 constexpr double kMedianMs = 100;
 #else
 constexpr double kMedianMs = 10;

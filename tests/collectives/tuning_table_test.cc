@@ -124,7 +124,7 @@ TEST(TuningTable, ABadOneThatTheEnvironmentNamesStopsARankBeforeItJoins) {
   EXPECT_THAT(endpoint.status().message(), HasSubstr("lepton doctor --tune-collectives"));
 }
 
-#ifndef __SANITIZE_THREAD__
+#ifndef LEPTON_TSAN
 TEST(Tune, MeasuresEveryAlgorithmAndMakesATableThatIsAccepted) {
   TuneOptions options;
   options.ranks = {2, 3};

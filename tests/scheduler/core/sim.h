@@ -19,7 +19,7 @@ namespace lepton::scheduler {
 class Recorder final : public Effects {
  public:
   void Persist(const Record& record) override {
-    records.push_back(record.SerializeAsString());
+    records.push_back(RecordBytes(record));
     order += 'P';
   }
   void Welcome(const WorkerId&, const wire::Welcome& welcome) override {

@@ -77,7 +77,7 @@ class ModelMemory : public ::testing::TestWithParam<DType> {};
 
 // Texts of two batch sizes, and one that goes on.
 TEST_P(ModelMemory, IsThatOfPackedWeightsWithoutACopyInF32) {
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(LEPTON_TSAN) || defined(__SANITIZE_ADDRESS__)
   GTEST_SKIP() << "a sanitizer keeps memory of its own";
 #endif
   const TempFolder folder;
