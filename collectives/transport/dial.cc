@@ -38,6 +38,8 @@ void Dial::TryAgain() {
   Result<UniqueFd> socket = StartConnecting(target_.host, target_.port);
   if (socket.ok()) {
     socket_ = *std::move(socket);
+  } else if (socket.status().code() == StatusCode::kResourceExhausted) {
+    Fail(socket.status());  // of this process or host, which says nothing of the peer
   } else {
     socket_.Reset();
     const std::string& message = socket.status().message();  // "connecting to ...: why"

@@ -47,7 +47,8 @@ class Dial {
   UniqueFd TakeSocket() { return std::move(socket_); }  // kDone
 
   // kFailed. kUnavailable: nobody listens there, or it went away. kDeadlineExceeded: no connection
-  // came about. Else as of ConnectorHandshake.
+  // came about. kResourceExhausted: no descriptor is left for a socket. Else as of
+  // ConnectorHandshake.
   const Status& status() const { return status_; }
   // What hindered the newest attempt; empty if nothing did.
   const std::string& trouble() const { return last_error_; }

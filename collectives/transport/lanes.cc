@@ -10,7 +10,7 @@ constexpr int kUsualLanes = 4;
 // are many peers, there are many connections as it is.
 constexpr int kUsualConnections = 64;
 // A shorter stretch is not worth its system calls.
-constexpr size_t kLeastStretch = size_t{32} << 10;
+constexpr size_t kLeastStretch = size_t{64} << 10;
 constexpr size_t kCacheLine = 64;
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "collectives/transport/link_mesh.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "collectives/transport/lanes.h"
@@ -41,13 +42,15 @@ LinkMesh::LinkMesh(std::vector<std::vector<std::unique_ptr<Link>>> links,
 }
 
 std::string Stragglers(std::span<const Transfer> transfers) {
-  std::string ranks;
+  std::set<int> ranks;
   for (const Transfer& t : transfers) {
-    std::string name = "rank " + std::to_string(t.peer);
-    if (t.done == t.bytes || ranks.find(name) != std::string::npos) continue;
-    ranks += (ranks.empty() ? "" : ", ") + name;
+    if (t.done < t.bytes) ranks.insert(t.peer);
   }
-  return ranks;
+  std::string names;
+  for (const int rank : ranks) {
+    names += (names.empty() ? "rank " : ", rank ") + std::to_string(rank);
+  }
+  return names;
 }
 
 Status LinkMesh::Run(std::span<Transfer> transfers, Deadline deadline) {

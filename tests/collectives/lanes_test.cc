@@ -72,21 +72,29 @@ TEST(LanesBetween, AreOneWithinAHostUnlessAllWantMore) {
 TEST(StretchBytes, CoverATransferEvenlyAndNoneIsShort) {
   for (int lanes = 1; lanes <= kMaxLanes; ++lanes) {
     for (const size_t around :
-         {0 * kKiB, 32 * kKiB, 64 * kKiB, 96 * kKiB, 128 * kKiB, 1024 * kKiB}) {
+         {0 * kKiB, 64 * kKiB, 128 * kKiB, 192 * kKiB, 256 * kKiB, 1024 * kKiB}) {
       for (size_t bytes = around > 65 ? around - 65 : 1; bytes <= around + 65; ++bytes) {
         const size_t stretch = StretchBytes(bytes, lanes);
         const size_t used = (bytes + stretch - 1) / stretch;
         ASSERT_LE(used, static_cast<size_t>(lanes)) << bytes;
         if (used == 1) {
-          ASSERT_TRUE(bytes < 64 * kKiB || lanes == 1) << bytes << " over " << lanes;
+          ASSERT_TRUE(bytes < 128 * kKiB || lanes == 1) << bytes << " over " << lanes;
           continue;
         }
         ASSERT_EQ(stretch % 64, 0u) << bytes;
-        ASSERT_GE(stretch, 32 * kKiB) << bytes;
+        ASSERT_GE(stretch, 64 * kKiB) << bytes;
         ASSERT_GT(bytes - (used - 1) * stretch, stretch - 64 * used) << bytes << " over " << lanes;
       }
     }
   }
+}
+
+TEST(Stragglers, AreNamedOnceEachAlsoRankOneBesideRankTen) {
+  char bytes[4];
+  std::vector<Transfer> transfers;
+  for (const int peer : {10, 1, 3, 10}) transfers.push_back(Transfer::Recv(peer, bytes, 4));
+  transfers[2].done = 4;
+  EXPECT_EQ(Stragglers(transfers), "rank 1, rank 10");
 }
 
 // A mesh of ours with `lanes` to a peer, rank 1, whose ends of the connections are in our hands.
@@ -153,7 +161,7 @@ Bytes Take(const UniqueFd& fd, size_t size) {
 
 TEST(LaneWire, SmallTransfersTakeTheFirstLaneAlone) {
   Near near(4);
-  for (const size_t size : {size_t{1}, 64 * kKiB - 1}) {
+  for (const size_t size : {size_t{1}, 128 * kKiB - 1}) {
     const Bytes bytes = SomeBytes(size, 1);
     ASSERT_TRUE(near.Run({Transfer::Send(1, bytes.data(), size)}).ok());
     EXPECT_EQ(Take(near.far[0], sizeof(Header) + size), Frame(bytes.data(), size));
@@ -164,7 +172,7 @@ TEST(LaneWire, SmallTransfersTakeTheFirstLaneAlone) {
 // As transport/FORMAT.md says: who reads it can put the bytes where they belong.
 TEST(LaneWire, LargeTransfersGoInEqualStretches) {
   Near near(4);
-  constexpr size_t kSize = 130 * kKiB + 5, kStretch = 33344;  // a quarter, in whole cache lines
+  constexpr size_t kSize = 260 * kKiB + 5, kStretch = 66624;  // a quarter, in whole cache lines
   const Bytes bytes = SomeBytes(kSize, 2);
   ASSERT_TRUE(near.Run({Transfer::Send(1, bytes.data(), kSize)}).ok());
   for (size_t lane = 0; lane < 4; ++lane) {
@@ -178,22 +186,22 @@ TEST(LaneWire, LargeTransfersGoInEqualStretches) {
 // Each transfer of a peer and direction follows the one before on each of its lanes.
 TEST(LaneWire, TransfersKeepTheirOrderOnEachLane) {
   Near near(2);
-  const Bytes large = SomeBytes(64 * kKiB, 3), small = SomeBytes(100, 4),
-              next = SomeBytes(64 * kKiB, 5);
+  const Bytes large = SomeBytes(128 * kKiB, 3), small = SomeBytes(100, 4),
+              next = SomeBytes(128 * kKiB, 5);
   Bytes got_large(large.size()), got_small(small.size()), got_next(next.size());
   // The second lane's bytes are all there first; the first lane's come in crumbs, so that one may
   // come between the looks for two transfers.
-  Put(near.far[1], Frame(large.data() + 32 * kKiB, 32 * kKiB));
-  Put(near.far[1], Frame(next.data() + 32 * kKiB, 32 * kKiB));
+  Put(near.far[1], Frame(large.data() + 64 * kKiB, 64 * kKiB));
+  Put(near.far[1], Frame(next.data() + 64 * kKiB, 64 * kKiB));
   std::thread later([&] {
-    const Bytes first = Frame(large.data(), 32 * kKiB);
+    const Bytes first = Frame(large.data(), 64 * kKiB);
     for (size_t at = 0; at < first.size(); at += 8) {
       Put(near.far[0],
           Bytes(first.begin() + static_cast<ptrdiff_t>(at),
                 first.begin() + static_cast<ptrdiff_t>(std::min(at + 8, first.size()))));
     }
     Put(near.far[0], Frame(small.data(), small.size()));
-    Put(near.far[0], Frame(next.data(), 32 * kKiB));
+    Put(near.far[0], Frame(next.data(), 64 * kKiB));
   });
   const Status status = near.Run({Transfer::Recv(1, got_large.data(), got_large.size()),
                                   Transfer::Recv(1, got_small.data(), got_small.size()),
@@ -248,7 +256,7 @@ TEST(LaneFaults, ACutLaneIsACutLinkWhicheverItIs) {
 }
 
 TEST(LaneFaults, AFlippedBitOnAnyLaneIsFound) {
-  constexpr size_t kSize = 128 * kKiB, kStretch = kSize / 4;
+  constexpr size_t kSize = 256 * kKiB, kStretch = kSize / 4;
   const Bytes bytes = SomeBytes(kSize, 7);
   for (size_t hurt = 0; hurt < 4; ++hurt) {
     Near near(4);
@@ -267,7 +275,7 @@ TEST(LaneFaults, AFlippedBitOnAnyLaneIsFound) {
 
 TEST(LaneFaults, ALaneThatStaysSilentMissesTheDeadlineAndItsPeerIsNamed) {
   Near near(4);
-  constexpr size_t kSize = 128 * kKiB, kStretch = kSize / 4;
+  constexpr size_t kSize = 256 * kKiB, kStretch = kSize / 4;
   const Bytes bytes = SomeBytes(kSize, 8);
   for (const size_t lane : {0u, 1u, 3u}) {
     Put(near.far[lane], Frame(bytes.data() + lane * kStretch, kStretch));
