@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <limits>
 
 #include "cli/command.h"
 #include "cli/launch.h"
@@ -31,6 +32,7 @@ constexpr Flag kFlags[] = {
     {"history.log_limit", "Log kept of a job; its oldest lines go first [64MiB]"},
     {"history.metric_limit", "Metric points kept of a job; then every second one [16MiB]"},
     {"history.limit", "Logs and metrics kept of all jobs; the longest silent go first [4GiB]"},
+    {"history.jobs", "Finished jobs kept, the newest; 0 keeps all [10000]"},
     {"history.age", "Logs and metrics older than this are deleted [30d]"},
     {"lease", "A worker silent for this long is lost; at least two heartbeats [5s]"},
     {"heartbeat", "How often workers report; at least 10ms [500ms]"},
@@ -65,6 +67,10 @@ Result<scheduler::CoordinatorOptions> ReadOptions(const Config& config) {
                           config.GetBytes("history.metric_limit", history.metric_bytes_per_job));
   LEPTON_ASSIGN_OR_RETURN(history.total_bytes,
                           config.GetBytes("history.limit", history.total_bytes));
+  LEPTON_ASSIGN_OR_RETURN(const int64_t jobs,
+                          config.GetInt("history.jobs", static_cast<int64_t>(history.jobs), 0,
+                                        std::numeric_limits<int32_t>::max()));
+  history.jobs = static_cast<size_t>(jobs);
   LEPTON_ASSIGN_OR_RETURN(history.max_age, config.GetDuration("history.age", history.max_age));
   const std::string roots = config.GetOr("file_roots", "");
   for (size_t begin = 0; begin < roots.size();) {

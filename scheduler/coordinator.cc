@@ -97,6 +97,7 @@ class CoordinatorImpl final : public Coordinator, private LoopSink {
   void Accepted(const JobId& job, int trial, const wire::TaskReport& report) override {
     history_->Add(job, trial, report);
   }
+  void ForgetJob(const JobId& job) override { history_->Forget(job); }
   void Committed(const State& state, const std::set<JobId>& jobs) override {
     history_->Write();
     if (history_->TrimDue()) pool_->Submit([this] { history_->Trim(); });
@@ -159,6 +160,7 @@ Status CoordinatorImpl::OpenLoop(const wire::ServerKey& key) {
   loop.reactor.token_secret = Sha256Hex("lepton task tokens\n" + key.server.secret_key);
   loop.reactor.coordinator_incarnation = RandomHex(8);
   loop.reactor.heartbeat_ms = static_cast<uint32_t>(Milliseconds(options_.heartbeat));
+  loop.reactor.keep_finished_jobs = options_.history.jobs;
   loop.reactor.lease_ms = static_cast<uint32_t>(Milliseconds(options_.lease));
   // Replicas of workers on other machines must be reachable from here; they demand their token.
   loop.reactor.replica_bind = api::IsLoopback(options_.link_address) ? "127.0.0.1" : "0.0.0.0";
@@ -247,6 +249,7 @@ Status CoordinatorImpl::Open() {
   imports_ = std::make_unique<WorkQueue>("imports", 4);
   shard_files_ = std::make_unique<ShardFiles>(*objects_, *pool_, *loop_);
   LEPTON_RETURN_IF_ERROR(OpenLink(key));
+  loop_->Read([this](const State& state) { history_->ForgetOthers(state.jobs); });
   loop_->Start(*this);
   LEPTON_RETURN_IF_ERROR(OpenHttp());
   LEPTON_RETURN_IF_ERROR(Announce());

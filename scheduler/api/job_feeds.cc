@@ -287,7 +287,7 @@ void GetFeed(Api& api, Feed feed, const http::Request& request,
                          responder](const scheduler::State& state) {
     const scheduler::Job* job = state.FindJob(id);
     if (job == nullptr) {
-      return SendProblem(responder, NotFound(fmt::format("no job {}", id.str())));
+      return SendProblem(responder, state.NoJob(id));
     }
     if (follow) return Follow(api, feed, id, after, responder, state);
     if (feed == Feed::kEvents) {

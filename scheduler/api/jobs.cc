@@ -15,10 +15,6 @@ namespace {
 
 using nlohmann::json;
 
-Status NoJob(const std::string& id) {
-  return NotFound(fmt::format("no job {}", id));
-}
-
 Result<scheduler::JobState> ParseState(const std::string& field, const std::string& name) {
   const auto state = scheduler::JobStateFromName(name);
   if (name.empty() || state != scheduler::JOB_STATE_UNSPECIFIED) return state;
@@ -122,7 +118,7 @@ void StartWait(Api& api, const std::shared_ptr<Wait>& wait, Duration limit) {
   const auto answer = [&api, wait](const scheduler::State& state) {
     if (std::exchange(wait->answered, true)) return;
     const scheduler::Job* job = state.FindJob(wait->id);
-    if (job == nullptr) return SendProblem(wait->responder, NoJob(wait->id.str()));
+    if (job == nullptr) return SendProblem(wait->responder, state.NoJob(wait->id));
     SendJob(api, wait->responder, state, *job);
   };
   api.parts().loop.Read([&api, wait, limit, answer](const scheduler::State& state) {
@@ -152,7 +148,7 @@ void SendPage(Api& api, const http::Request& request, http::ResponderPtr respond
   api.parts().loop.Read(
       [page = *page, id = Param(request, "id"), responder, make](const scheduler::State& state) {
         const scheduler::Job* job = state.FindJob(JobId(id));
-        if (job == nullptr) return SendProblem(responder, NoJob(id));
+        if (job == nullptr) return SendProblem(responder, state.NoJob(JobId(id)));
         SendJson(responder, 200, make(state, *job, page));
       });
 }
@@ -192,7 +188,7 @@ void CancelJob(Api& api, http::Request request, http::ResponderPtr responder) {
       [&api, id, responder](const scheduler::Reply& reply, const scheduler::State& state) {
         if (!reply.status.ok()) return SendProblem(responder, reply.status);
         const scheduler::Job* job = state.FindJob(id);
-        if (job == nullptr) return SendProblem(responder, NoJob(id.str()));
+        if (job == nullptr) return SendProblem(responder, state.NoJob(id));
         SendJob(api, responder, state, *job);
       });
 }

@@ -247,7 +247,7 @@ void GetJobFile(Api& api, http::Request request, http::ResponderPtr responder) {
   const std::string file = Param(request, "file");
   api.parts().loop.Read([&api, id, file, responder](const scheduler::State& state) {
     const scheduler::Job* job = state.FindJob(id);
-    if (job == nullptr) return SendProblem(responder, NotFound(fmt::format("no job {}", id.str())));
+    if (job == nullptr) return SendProblem(responder, state.NoJob(id));
     api.parts().pool.Submit([&api, file, responder, result = job->result()] {
       auto response = ReadJobFile(api.parts(), result, file);
       if (!response.ok()) return SendProblem(responder, response.status());

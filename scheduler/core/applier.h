@@ -45,6 +45,7 @@ class Applier {
   Status Joined(const Worker& worker);
   Status Moved(const WorkerMoved& moved);
   Status Forgotten(const WorkerForgotten& forgotten);
+  Status Forgotten(const JobForgotten& forgotten);
   Status Registered(const ModelRegistered& registered);
   Status Set(const AliasSet& set);
   Status Registered(const DatasetRegistered& registered);

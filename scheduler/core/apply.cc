@@ -63,6 +63,8 @@ Status Applier::Run() {
       return Joined(record_.worker_joined());
     case Record::kWorkerMoved:
       return Moved(record_.worker_moved());
+    case Record::kJobForgotten:
+      return Forgotten(record_.job_forgotten());
     case Record::kWorkerForgotten:
       return Forgotten(record_.worker_forgotten());
     case Record::kModelRegistered:

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <utility>
 
 #include "scheduler/core/applier.h"
@@ -25,11 +24,7 @@ Status Applier::Submitted(const Job& submitted) {
   job.set_best_trial(-1);
   job.set_reason_code("SUBMITTED");
   uint64_t number = 0;
-  const char* end = id.str().data() + id.str().size();
-  if (id.str().size() > 1 && id.str().size() < 17 && id.str()[0] == 'j' &&
-      std::from_chars(id.str().data() + 1, end, number).ptr == end) {
-    state_.next_job = std::max(state_.next_job, number + 1);
-  }
+  if (NumberOf(id, &number)) state_.next_job = std::max(state_.next_job, number + 1);
   if (!job.idempotency_key().empty()) state_.job_of_key[job.idempotency_key()] = id;
   AddRefs(state_, job.inputs());
   LEPTON_RETURN_IF_ERROR(ActivateJob(state_, job));
@@ -80,6 +75,7 @@ Status Applier::Moved(const JobMoved& moved) {
       job->mutable_shards()->clear_file();
     }
     DeactivateJob(state_, *job);
+    state_.finished.emplace(job->finished_ms(), JobId(job->id()));
   } else {
     Enqueue(state_, *job);
   }
@@ -92,6 +88,21 @@ Status Applier::Moved(const JobMoved& moved) {
   event.set_attempt(moved.attempt());
   event.set_trial(-1);
   Happened(std::move(event), job);
+  return Status::Ok();
+}
+
+Status Applier::Forgotten(const JobForgotten& forgotten) {
+  const Job* job = FindJob(forgotten.job_id());
+  if (job == nullptr) return NotThere("job", forgotten.job_id());
+  const JobId id(job->id());
+  if (!IsTerminal(job->state()) || state_.gangs_of_job.contains(id)) {
+    return DataLoss(fmt::format("record {}: job {} is not over", record_.seq(), id.str()));
+  }
+  ForEachPart(*job, [this](const auto& part) { DropRefs(state_, part); });
+  auto key = state_.job_of_key.find(job->idempotency_key());
+  if (key != state_.job_of_key.end() && key->second == id) state_.job_of_key.erase(key);
+  state_.finished.erase({job->finished_ms(), id});
+  state_.jobs.erase(id);
   return Status::Ok();
 }
 

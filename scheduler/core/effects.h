@@ -48,6 +48,8 @@ class Effects {
   // `trial` is -1 for anything but a trial. Log lines are in no record: this is their only way out.
   virtual void Accepted(const JobId& job, int trial, const wire::TaskReport& report) = 0;
 
+  // There is no such job any more: what was kept of what it said may go.
+  virtual void ForgetJob(const JobId& job) = 0;
   // Nothing in the state refers to these any more. Delete them after a while, and only if
   // State::ObjectInUse still says no: a worker may be about to report the same bytes.
   virtual void ForgetObjects(const std::vector<std::string>& digests) = 0;

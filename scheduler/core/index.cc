@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "scheduler/core/job_state.h"
@@ -15,6 +16,13 @@ int64_t TrialBudget(const spec::JobSpec& spec) {
 
 bool IsAlive(const Task& task) {
   return task.state() == TASK_PLACED || task.state() == TASK_STARTED;
+}
+
+bool NumberOf(const JobId& id, uint64_t* number) {
+  const std::string& text = id.str();
+  const char* const end = text.data() + text.size();
+  return text.size() > 1 && text.size() < 17 && text[0] == 'j' &&
+         std::from_chars(text.data() + 1, end, *number).ptr == end;
 }
 
 State::QueueKey QueueKeyOf(const Job& job) {
@@ -145,16 +153,13 @@ std::vector<std::string> IncompleteObjects(const Gang& gang) {
 
 Status IndexAll(State& state) {
   for (const auto& [id, job] : state.jobs) {
-    AddRefs(state, job.inputs());
-    AddRefs(state, job.result());
-    AddRefs(state, job.shards());
-    for (const Checkpoint& checkpoint : job.checkpoints()) AddRefs(state, checkpoint);
-    for (const Trial& trial : job.trials()) {
-      AddRefs(state, trial.result());
-      for (const Checkpoint& checkpoint : trial.checkpoints()) AddRefs(state, checkpoint);
-    }
+    ForEachPart(job, [&](const auto& part) { AddRefs(state, part); });
     if (!job.idempotency_key().empty()) state.job_of_key[job.idempotency_key()] = id;
-    if (!IsTerminal(job.state())) LEPTON_RETURN_IF_ERROR(ActivateJob(state, job));
+    if (IsTerminal(job.state())) {
+      state.finished.emplace(job.finished_ms(), id);
+    } else {
+      LEPTON_RETURN_IF_ERROR(ActivateJob(state, job));
+    }
   }
   for (const auto& [id, gang] : state.gangs) {
     IndexGang(state, gang);

@@ -13,6 +13,8 @@ namespace lepton::scheduler {
 int64_t TrialBudget(const spec::JobSpec& spec);
 
 bool IsAlive(const Task& task);
+// Of a job that the coordinator named: 12 of "j12".
+bool NumberOf(const JobId& id, uint64_t* number);
 
 // Where the job stands in a queue, and whether it does.
 State::QueueKey QueueKeyOf(const Job& job);
@@ -59,6 +61,19 @@ void ForEachObject(const DatasetVersion& version, F f) {
 template <typename F>
 void ForEachObject(const Deployment& deployment, F f) {
   for (const wire::ObjectRef& ref : deployment.model_objects()) f(ref.digest());
+}
+
+// Calls `f` with each message of the job that keeps objects alive.
+template <typename F>
+void ForEachPart(const Job& job, F f) {
+  f(job.inputs());
+  f(job.result());
+  f(job.shards());
+  for (const Checkpoint& checkpoint : job.checkpoints()) f(checkpoint);
+  for (const Trial& trial : job.trials()) {
+    f(trial.result());
+    for (const Checkpoint& checkpoint : trial.checkpoints()) f(checkpoint);
+  }
 }
 
 template <typename Message>

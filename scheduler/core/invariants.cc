@@ -24,6 +24,7 @@ Status CheckIndex(const State& state) {
   const State& fresh = *restored;
   LEPTON_RULE(fresh.queues == state.queues, "queues differ from the jobs' states");
   LEPTON_RULE(fresh.active == state.active, "active jobs differ");
+  LEPTON_RULE(fresh.finished == state.finished, "finished jobs differ");
   LEPTON_RULE(fresh.used_slots == state.used_slots, "slots in use differ from living tasks");
   LEPTON_RULE(fresh.gang_of_task == state.gang_of_task, "gang_of_task differs");
   LEPTON_RULE(fresh.tasks_of_worker == state.tasks_of_worker, "tasks_of_worker differs");

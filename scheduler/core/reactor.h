@@ -32,6 +32,7 @@ struct ReactorOptions {
   int64_t stop_timeout_ms = 15'000;     // from Stop to the report; then Stop again, then lost
   int64_t backoff_cap_ms = 30'000;
   int64_t forget_lost_worker_ms = 600'000;
+  size_t keep_finished_jobs = 10'000;      // those that ended last; 0: all
   std::string replica_bind = "127.0.0.1";  // StartTask.replica_bind
 };
 

@@ -62,6 +62,17 @@ const Job* State::FindJob(const JobId& id) const {
   return it == jobs.end() ? nullptr : &it->second;
 }
 
+Status State::NoJob(const JobId& id) const {
+  uint64_t number = 0;
+  if (NumberOf(id, &number) && number < next_job) {
+    return NotFound(fmt::format(
+        "no job {}: it has ended and is not kept any more (the coordinator's history.jobs says how "
+        "many are), or there never was one of that name",
+        id.str()));
+  }
+  return NotFound(fmt::format("no job {}", id.str()));
+}
+
 const Gang* State::FindGang(std::string_view id) const {
   auto it = gangs.find(std::string(id));
   return it == gangs.end() ? nullptr : &it->second;

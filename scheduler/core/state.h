@@ -12,6 +12,7 @@
 #include <string_view>
 #include <tuple>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/ids.h"
@@ -51,7 +52,8 @@ class State {
   using QueueKey = std::tuple<int, bool, uint64_t, JobId>;  // -priority, !front, submit_seq, id
   // QUEUED jobs, and tune jobs that run and may want more slots; by device ("cpu", "cuda").
   std::map<std::string, std::set<QueueKey>> queues;
-  std::set<JobId> active;  // jobs that are not terminal
+  std::set<JobId> active;                        // jobs that are not terminal
+  std::set<std::pair<int64_t, JobId>> finished;  // those that are; first the one that ended first
   std::map<WorkerId, uint32_t> used_slots;
   std::unordered_map<std::string, std::string> gang_of_task;  // of living gangs
   std::map<WorkerId, std::set<std::string>> tasks_of_worker;  // that are (or may be) alive
@@ -64,6 +66,8 @@ class State {
 
   // ---- queries ----
   const Job* FindJob(const JobId& id) const;
+  // Why FindJob has none: kNotFound.
+  Status NoJob(const JobId& id) const;
   const Gang* FindGang(std::string_view id) const;
   const Gang* GangOfTask(const std::string& task_id) const;
   const Task* FindTask(const std::string& task_id) const;

@@ -67,6 +67,7 @@ class Turn {
   void Succeed(const JobId& id, const JobResult& result);
   void Restart(const JobId& id, const Verdict& verdict);
   void TickJob(const JobId& id);
+  void ForgetJobs();
   std::optional<Status> CheckRepeat(const SubmitJob& submit, const std::string& spec_json,
                                     JobId* existing) const;
   // kFailedPrecondition: the pool is known, and has not so many slots at all.

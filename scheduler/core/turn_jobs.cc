@@ -14,6 +14,9 @@
 namespace lepton::scheduler {
 namespace {
 
+constexpr int kForgottenAtOnce =
+    100;  // jobs an input: of many more the next inputs forget the rest
+
 int64_t Ms(Duration duration) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
 }
@@ -117,7 +120,7 @@ void Turn::On(const SubmitJob& submit) {
 
 void Turn::On(const CancelJob& cancel) {
   const Job* job = state_.FindJob(cancel.id);
-  if (job == nullptr) return Answer(NotFound(fmt::format("no job '{}'", cancel.id.str())));
+  if (job == nullptr) return Answer(state_.NoJob(cancel.id));
   const bool cancelled = job->state() == JOB_CANCELLED ||
                          (job->state() == JOB_STOPPING && job->stopping_to() == JOB_CANCELLED);
   if (cancelled) return Answer(Status::Ok(), cancel.id.str(), true);
@@ -262,6 +265,24 @@ void Turn::Restart(const JobId& id, const Verdict& verdict) {
   }
   MoveJob(id, change);
   TickJob(id);
+}
+
+// Those that ended first go first. What a model or another job has of it is theirs.
+void Turn::ForgetJobs() {
+  const size_t keep = options_.keep_finished_jobs;
+  for (int n = 0; keep > 0 && state_.finished.size() > keep && n < kForgottenAtOnce; ++n) {
+    const JobId id = state_.finished.begin()->second;
+    if (state_.gangs_of_job.contains(id)) return;  // when the last of it has ended
+    std::vector<std::string> digests;
+    ForEachPart(state_.jobs.at(id), [&](const auto& part) {
+      ForEachObject(part, [&](const std::string& digest) { digests.push_back(digest); });
+    });
+    Record record;
+    record.mutable_job_forgotten()->set_job_id(id.str());
+    Persist(std::move(record));
+    Forget(digests);
+    effects_.ForgetJob(id);
+  }
 }
 
 void Turn::TickJob(const JobId& id) {

@@ -29,6 +29,7 @@ void Turn::Schedule() {
     for (const std::string& device : devices) ServeQueue(device);
     ServeJoins();
   }
+  ForgetJobs();
 }
 
 // Serving changes the queue, so each step looks for the next key instead of keeping an iterator.

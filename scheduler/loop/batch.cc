@@ -75,6 +75,10 @@ void StateLoop::Batch::Accepted(const JobId& job, int trial, const wire::TaskRep
   }
 }
 
+void StateLoop::Batch::ForgetJob(const JobId& job) {
+  sends_.push_back([job](LoopSink& sink, const State&) { sink.ForgetJob(job); });
+}
+
 void StateLoop::Batch::ForgetObjects(const std::vector<std::string>& digests) {
   forgotten_.insert(forgotten_.end(), digests.begin(), digests.end());
 }

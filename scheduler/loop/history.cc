@@ -117,9 +117,43 @@ void History::Write(Table& table) {
   table.added.clear();
 }
 
+void History::Forget(const JobId& job) {
+  forgotten_.push_back(job);
+}
+
+void History::ForgetOthers(const std::map<JobId, Job>& jobs) {
+  for (const Table* table : {&logs_, &metrics_}) {
+    for (const auto& [job, usage] : UsageOf(*table)) {
+      if (!jobs.contains(job)) Forget(job);
+    }
+  }
+}
+
+void History::DropForgotten(Table& table) {
+  const std::lock_guard lock(mutex_);
+  for (const JobId& job : forgotten_) {
+    const std::string tasks = job.str() + ".";
+    auto task = table.newest.lower_bound(tasks);
+    while (task != table.newest.end() && task->first.starts_with(tasks)) {
+      task = table.newest.erase(task);
+    }
+    const auto usage = table.usage.find(job);
+    if (usage == table.usage.end()) continue;
+    const Status status =
+        store_.DeleteRange(table.name, job.str() + '\0', job.str() + '\1');  // all of its keys
+    LOG_IF(WARNING, !status.ok()) << table.name << " of " << job << ": " << status.ToString();
+    total_bytes_ -= usage->second.bytes;
+    table.usage.erase(usage);
+  }
+}
+
 void History::Write() {
   Write(logs_);
   Write(metrics_);
+  if (forgotten_.empty()) return;
+  DropForgotten(logs_);
+  DropForgotten(metrics_);
+  forgotten_.clear();
 }
 
 Result<std::vector<History::LogRow>> History::Logs(const JobId& job, uint64_t after,

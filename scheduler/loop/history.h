@@ -11,8 +11,8 @@
 // place says how many went; its metric points are thinned to half, evenly, so that a curve
 // keeps its whole length. Over the limit of all jobs, what has been silent longest goes first.
 //
-// Threads: Load before all else; Add and Write from the loop's; Trim from any, one call at a time
-// (others return at once); reads from any.
+// Threads: Load before all else; Add, Forget and Write from the loop's; Trim from any, one call at
+// a time (others return at once); reads from any.
 #pragma once
 
 #include <atomic>
@@ -26,6 +26,7 @@
 #include "runtime/base/ids.h"
 #include "runtime/base/status.h"
 #include "runtime/wire/messages.pb.h"
+#include "scheduler/core/records.pb.h"
 #include "scheduler/loop/history_limits.h"
 #include "storage/metadata/metadata_store.h"
 
@@ -43,6 +44,10 @@ class History {
   // Takes log lines of every task, and metric points of rank 0, which speaks for its gang. `trial`
   // is -1 for none. Reports with neither are ignored.
   void Add(const JobId& job, int trial, const wire::TaskReport& report);
+  // Of a job that is no more; the rows go with the next Write.
+  void Forget(const JobId& job);
+  // Forgets jobs that are not among these: a coordinator died before it had forgotten theirs.
+  void ForgetOthers(const std::map<JobId, Job>& jobs);
   // Writes what was added. A full disk loses it, counted in lepton_history_lost_rows_total.
   void Write();
 
@@ -94,6 +99,7 @@ class History {
   bool IsNew(Table& table, const JobId& job, const wire::TaskReport& report);
   void Append(Table& table, const JobId& job, const wire::TaskReport& report, std::string value);
   void Write(Table& table);
+  void DropForgotten(Table& table);
   // Takes the place of what is known of the job (mutex_ held).
   void SetUsage(Table& table, const JobId& job, const Usage& usage);
   static std::string ToText(const Usage& usage);
@@ -117,6 +123,7 @@ class History {
   Clock& clock_;
   const HistoryLimits limits_;
   uint64_t last_seq_ = 0;
+  std::vector<JobId> forgotten_;
   mutable std::mutex mutex_;  // the usages, and every write of theirs
   std::mutex trimming_;
   std::atomic<bool> over_limit_{false};

@@ -243,6 +243,7 @@ Status History::DropOldest(Table& table, const JobId& job, uint64_t before, uint
     bytes_gone -= std::min(bytes_gone, marker[0].first.size() + marker[0].second.size());
   }
   const std::lock_guard lock(mutex_);
+  if (!table.usage.contains(job)) return Status::Ok();  // forgotten meanwhile
   // Written since the scan.
   if (first_kept == 0 && table.usage[job].last > last_gone) first_kept = last_gone + 1;
   LEPTON_RETURN_IF_ERROR(Reduce(table, job, rows_gone, bytes_gone, first_kept));
@@ -296,6 +297,7 @@ Status History::ThinOut(const JobId& job) {
   }
   if (gone.empty()) return Status::Ok();
   const std::lock_guard lock(mutex_);
+  if (!metrics_.usage.contains(job)) return Status::Ok();  // forgotten meanwhile
   LEPTON_RETURN_IF_ERROR(Reduce(metrics_, job, gone.size(), bytes_gone, first_kept));
   LEPTON_RETURN_IF_ERROR(store_.Delete(metrics_.name, gone));
   CountTrimmed(metrics_.name, gone.size());

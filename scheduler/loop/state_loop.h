@@ -40,6 +40,8 @@ class LoopSink {
   virtual void Ack(const WorkerId& worker, const wire::ReportAck& ack) = 0;
   virtual void Drain(const WorkerId& worker, const wire::Drain& drain) = 0;
   virtual void Accepted(const JobId& job, int trial, const wire::TaskReport& report) = 0;
+  // There is no such job any more.
+  virtual void ForgetJob(const JobId& job) = 0;
   // Once a batch, last: `jobs` have new events, reports or a new state.
   virtual void Committed(const State& state, const std::set<JobId>& jobs) = 0;
   // The state was rebuilt and is older than what workers were told: drop their sessions.

@@ -69,6 +69,7 @@ class CountingSink final : public LoopSink {
   void Ack(const WorkerId&, const wire::ReportAck&) override {}
   void Drain(const WorkerId&, const wire::Drain&) override {}
   void Accepted(const JobId&, int, const wire::TaskReport&) override {}
+  void ForgetJob(const JobId&) override {}
   void Committed(const State&, const std::set<JobId>&) override { ++commits; }
   void JournalFailed(const Status&) override { ++failures; }
 };

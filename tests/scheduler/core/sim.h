@@ -48,6 +48,7 @@ class Recorder final : public Effects {
     accepted.emplace_back(job.str(), report);
     (void)trial;
   }
+  void ForgetJob(const JobId& job) override { forgotten_jobs.push_back(job.str()); }
   void ForgetObjects(const std::vector<std::string>& digests) override {
     forgotten.insert(forgotten.end(), digests.begin(), digests.end());
   }
@@ -63,7 +64,7 @@ class Recorder final : public Effects {
   std::vector<Reply> replies;
   std::vector<Event> events;
   std::vector<std::pair<std::string, wire::TaskReport>> accepted;
-  std::vector<std::string> forgotten;
+  std::vector<std::string> forgotten, forgotten_jobs;
   std::string order;
 };
 

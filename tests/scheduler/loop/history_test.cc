@@ -315,5 +315,38 @@ TEST_F(HistoryTest, TrimmingGoesOnAfterOneThatWasAskedForMeanwhile) {
   EXPECT_LE(history_->stored_bytes(), 4'096u);
 }
 
+TEST_F(HistoryTest, OfAForgottenJobNothingIsLeft) {
+  Log("j1", "gone");
+  Metric("j1", 1);
+  Log("j10", "kept");
+  Metric("j10", 1);
+  const uint64_t both = history_->stored_bytes();
+  Log("j1", "of the same batch");
+  history_->Forget(JobId("j1"));
+  history_->Write();
+  EXPECT_THAT(Lines("j1"), testing::IsEmpty());
+  EXPECT_THAT(Steps("j1"), testing::IsEmpty());
+  EXPECT_THAT(Lines("j10"), testing::ElementsAre("kept"));
+  EXPECT_LT(history_->stored_bytes(), both);
+  const uint64_t left = history_->stored_bytes();
+  Open({});
+  EXPECT_EQ(history_->stored_bytes(), left) << "nothing of it was counted again";
+  for (const char* table : {"logs", "metrics"}) {
+    const auto rows = store_->Scan(table, "", "", 1000);
+    for (const auto& [key, value] : rows.value()) {
+      EXPECT_THAT(key, testing::StartsWith("j10")) << table;
+    }
+  }
+}
+
+TEST_F(HistoryTest, WhatJobsLeftThatAreNoMoreGoesAtTheNextStart) {
+  Log("j1", "gone");
+  Log("j2", "kept");
+  history_->ForgetOthers({{JobId("j2"), Job()}});
+  history_->Write();
+  EXPECT_THAT(Lines("j1"), testing::IsEmpty());
+  EXPECT_THAT(Lines("j2"), testing::ElementsAre("kept"));
+}
+
 }  // namespace
 }  // namespace lepton::scheduler
