@@ -7,7 +7,8 @@ namespace lepton::worker {
 Result<std::unique_ptr<kernels::DeviceBackend>> OpenDevice(const std::string& device) {
   if (device == "cpu") return std::unique_ptr<kernels::DeviceBackend>();
   const auto devices = kernels::cuda::ListCudaDevices();
-  if (!devices.ok()) return devices.status().WithContext("resources.device: cuda");
+  // Its agent has counted it: it was there.
+  if (!devices.ok()) return DeviceFailed("resources.device: cuda: " + devices.status().message());
   auto opened = kernels::cuda::OpenCudaDevice(kTasksGpu);
   if (!opened.ok()) return opened.status().WithContext("resources.device: cuda");
   return std::unique_ptr<kernels::DeviceBackend>(*std::move(opened));

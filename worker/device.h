@@ -14,7 +14,8 @@ namespace lepton::worker {
 // (gpu_shares.h).
 inline constexpr int kTasksGpu = 0;
 
-// Null for "cpu"; for "cuda" kTasksGpu. kUnavailable says why there is none.
+// Null for "cpu"; for "cuda" kTasksGpu. kDeviceFailed: it is not there any more, or broken;
+// kUnavailable: it is of a kind that cannot be used.
 Result<std::unique_ptr<kernels::DeviceBackend>> OpenDevice(const std::string& device);
 
 // kUnavailable says why this host has no such device.

@@ -19,6 +19,7 @@ constexpr std::string_view kNames[] = {"OK",
                                        "UNAVAILABLE",
                                        "ABORTED",
                                        "CANCELLED",
+                                       "DEVICE_FAILED",
                                        "DATA_LOSS",
                                        "INTERNAL"};
 static_assert(std::size(kNames) == static_cast<size_t>(StatusCode::kInternal) + 1);
@@ -74,6 +75,9 @@ Status Aborted(std::string m) {
 }
 Status Cancelled(std::string m) {
   return {StatusCode::kCancelled, std::move(m)};
+}
+Status DeviceFailed(std::string m) {
+  return {StatusCode::kDeviceFailed, std::move(m)};
 }
 Status DataLoss(std::string m) {
   return {StatusCode::kDataLoss, std::move(m)};

@@ -23,6 +23,7 @@ enum class StatusCode {
   kUnavailable,         // the other side is away: retry with back-off
   kAborted,             // the group or transaction is gone: rebuild it, then redo
   kCancelled,           // somebody asked to stop: give up quietly
+  kDeviceFailed,        // this GPU cannot be used any more: go on without it, on another
   kDataLoss,            // stored bytes are corrupt: restore from another copy
   kInternal,            // our own bug or an unknown failure: report it
 };
@@ -64,6 +65,7 @@ Status DeadlineExceeded(std::string message);
 Status Unavailable(std::string message);
 Status Aborted(std::string message);
 Status Cancelled(std::string message);
+Status DeviceFailed(std::string message);
 Status DataLoss(std::string message);
 Status Internal(std::string message);
 // From errno: ENOENT is kNotFound, ENOSPC/EDQUOT kResourceExhausted, EACCES/EPERM/EROFS

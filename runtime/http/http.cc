@@ -104,6 +104,7 @@ int HttpStatus(StatusCode code) {
       return 503;
     case StatusCode::kCancelled:
       return 499;
+    case StatusCode::kDeviceFailed:
     case StatusCode::kDataLoss:
     case StatusCode::kInternal:
       return 500;

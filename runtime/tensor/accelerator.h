@@ -2,8 +2,9 @@
 // goes on. kernels/cuda implements it, for a GPU and for its emulation on the host.
 //
 // Errors: work that fails on the device makes everything after it fail too; the next Synchronize
-// says so (kInternal), and nothing computed since the last one that succeeded may be used.
-// Ownership: must outlive its memory. Threads: one caller at a time.
+// says so (kInternal, or kDeviceFailed where it is the device's fault), and nothing computed since
+// the last one that succeeded may be used. Ownership: must outlive its memory. Threads: one caller
+// at a time.
 #pragma once
 
 #include <cstddef>

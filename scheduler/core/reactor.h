@@ -69,10 +69,12 @@ class Reactor {
   std::map<WorkerId, int64_t> unconfirmed_;  // lost at this time unless Hello comes
   std::map<WorkerId, int64_t> returned_;     // of those: when it came
   struct Full {
-    int refusals = 0;  // in a row
+    int refusals = 0;     // in a row
+    bool broken = false;  // a device failed there: that a task starts says nothing yet
     int64_t until_ms = 0;
   };
-  std::map<WorkerId, Full> full_;  // refused tasks for which they seemed to have slots
+  // Workers that refused tasks for which they seemed to have slots, or whose device failed.
+  std::map<WorkerId, Full> full_;
   std::unordered_map<std::string, uint64_t> seen_seq_;   // newest report per task, logs included
   std::unordered_map<std::string, int64_t> storing_ms_;  // when that was last said of a task
   // Compiled log_policies, and how many of a job's searches took too long: after kDearSearches

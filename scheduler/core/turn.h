@@ -27,6 +27,8 @@ int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorO
 int64_t ShardTimer(const Gang& gang, const Job& job, int64_t ticked_ms);
 // What a worker had no place for is placed anew, perhaps there, but not in a tight loop.
 inline constexpr int64_t kRefusedRetryMs = 1'000;
+// Before a worker gets tasks again whose GPU has failed; doubled each time.
+inline constexpr int64_t kBrokenRetryMs = 10'000;
 // base * 2^(restarts - 1), at most `cap`.
 int64_t BackoffMs(int64_t base_ms, int restarts, int64_t cap_ms);
 

@@ -98,9 +98,11 @@ void Turn::On(const TaskReported& reported) {
     case wire::TaskReport::kProgress:
       if (gang.elastic()) reactor_.dirty_ = true;  // it may want more ranks
       return MaybeRunning(gang_id);
-    case wire::TaskReport::kStarted:
-      reactor_.full_.erase(WorkerId(task->worker_id()));
+    case wire::TaskReport::kStarted: {
+      const auto full = reactor_.full_.find(WorkerId(task->worker_id()));
+      if (full != reactor_.full_.end() && !full->second.broken) reactor_.full_.erase(full);
       return MaybeRunning(gang_id);
+    }
     case wire::TaskReport::kReady:
       return MaybeRunning(gang_id);
     case wire::TaskReport::kShardsReady:
@@ -220,9 +222,12 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
   reactor_.dirty_ = true;
   const Gang& gang = state_.gangs.at(gang_id);
   const Task& task = gang.tasks(static_cast<int>(rank));
-  if (task.refused()) {
+  if (EndedWell(task)) reactor_.full_.erase(WorkerId(task.worker_id()));
+  if (task.refused() || LostItsDevice(task)) {
     Reactor::Full& full = reactor_.full_[WorkerId(task.worker_id())];
-    full.until_ms = now_ + BackoffMs(kRefusedRetryMs, ++full.refusals, options_.backoff_cap_ms);
+    full.broken = full.broken || LostItsDevice(task);
+    const int64_t base = full.broken ? kBrokenRetryMs : kRefusedRetryMs;
+    full.until_ms = now_ + BackoffMs(base, ++full.refusals, options_.backoff_cap_ms);
   }
   if (FirstWhere(gang, &IsAlive) == nullptr) return EndGang(gang_id);
   if (EndedWell(task)) {
@@ -260,6 +265,7 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
     const bool left = refused || verdict.reason_code == "WORKER_STOPPED";
     change.reason_code = left                         ? "RANK_LEAVES"
                          : task.has_diverged()        ? "DIVERGED"
+                         : LostItsDevice(task)        ? "DEVICE_FAILED"
                          : task.silent_since_ms() > 0 ? "HUNG"
                                                       : "RANK_LOST";
     change.cause = verdict.cause;

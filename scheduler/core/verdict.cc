@@ -28,6 +28,10 @@ bool EndedWell(const Task& task) {
   return task.state() == TASK_FINISHED && task.code() == "OK" && task.signal() == 0;
 }
 
+bool LostItsDevice(const Task& task) {
+  return task.state() == TASK_FINISHED && task.code() == StatusCodeName(StatusCode::kDeviceFailed);
+}
+
 const Task* FirstWhere(const Gang& gang, bool (*is)(const Task&)) {
   for (const Task& task : gang.tasks()) {
     if (is(task)) return &task;
@@ -53,6 +57,9 @@ Verdict JudgeTask(const Task& task) {
   if (task.has_diverged()) {
     const bool others_go_on = task.diverged().agreeing() > 0;
     return {others_go_on ? Kind::kWorkerFault : Kind::kFatal, "DIVERGED", code, Describe(task)};
+  }
+  if (LostItsDevice(task)) {
+    return {Kind::kWorkerFault, code, "UNAVAILABLE", Describe(task)};
   }
   if (EndedFatally(task)) return {Kind::kFatal, "TASK_FAILED", code, Describe(task)};
   // It was told to stop, though not by us: its worker is going away.

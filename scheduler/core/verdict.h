@@ -31,6 +31,8 @@ Verdict JudgeTask(const Task& task);
 bool IsFatal(StatusCode code);
 
 bool EndedWell(const Task& task);
+// Its GPU failed under it.
+bool LostItsDevice(const Task& task);
 // "rank 1 on worker w-2: killed by signal 9".
 std::string Describe(const Task& task);
 // The first task, by rank, for which `is` holds; null if there is none.

@@ -66,7 +66,7 @@ class Bench:
         args = ["--data-dir", self.disk_of(name) / "data"] + (["--data-address", address] if address else [])
         return self.cluster.start_worker(name, args=args, prefix=prefix, env={
             "LEPTON_COLLECTIVES_TRANSPORT": "tcp", "LEPTON_TEST_LINK_FAULTS": str(self.faults_of(name)),
-            "LEPTON_TEST_TRAIN_FAULT": f"commit:{self.faults_of(name)}/commit"})
+            "LEPTON_TEST_TRAIN_FAULT": f"commit:{self.faults_of(name)}/commit,device:{self.faults_of(name)}/device"})
 
     def stop_at(self, task, hold, mark):
         """Its rank stands where `hold` says, until let_go()."""
@@ -147,6 +147,11 @@ def slow_link(bench, task):
 
 def corrupt(bench, task):
     (bench.faults_of(task["worker_id"]) / "corrupt").touch()
+
+
+def device_error(bench, task):
+    """Until the cell is over, so that whoever is started there again meets it, too."""
+    (bench.faults_of(task["worker_id"]) / "device").touch()
 
 
 def full_disk(bench, task):
@@ -246,11 +251,12 @@ def drain(bench, job_id):
 PHASES = (init, step, allreduce, commit, join, checkpoint, drain)
 # And the phase of its cell by default.
 FAULTS = {kill: commit, hang: join, cut_off: drain, cut_off_one_way: step, coordinator_dies: checkpoint,
-          slow_link: step, corrupt: init, full_disk: step, hang_and_coordinator: allreduce,
+          slow_link: step, corrupt: init, full_disk: step, device_error: step, hang_and_coordinator: allreduce,
           cut_off_and_coordinator: step, slow_link_and_coordinator: commit}
 CUTS = (cut_off, cut_off_one_way, cut_off_and_coordinator)
 # By which reason a job's events, or those of the worker, say that it took place.
 TOLD = {kill: {"RANK_LOST"}, hang: {"HUNG"}, hang_and_coordinator: {"HUNG"}, corrupt: {"CORRUPT"},
+        device_error: {"DEVICE_FAILED"},
         cut_off: {"RANK_LOST", "UNREACHABLE"}, cut_off_one_way: {"RANK_LOST", "UNREACHABLE"},
         cut_off_and_coordinator: {"RANK_LOST", "UNREACHABLE"}}
 

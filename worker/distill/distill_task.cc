@@ -46,8 +46,8 @@ class BaselineObserver final : public TrainObserver {
     }
     context_.ReportProgress(report);
   }
-  void Computed(uint64_t step, nn::TrainingProgram& program) override {
-    faults_.Computed(step, program);
+  Status Computed(uint64_t step, nn::TrainingProgram& program) override {
+    return faults_.Computed(step, program);
   }
   void Diverged(const Divergence& found) override { ReportDivergence(context_, found); }
 

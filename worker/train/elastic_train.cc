@@ -35,8 +35,8 @@ class ElasticObserver final : public TrainObserver {
   CheckpointDone BeginCheckpoint(const CheckpointPoint& point, const Slices& slices) override {
     return task_.BeginCheckpoint(point, slices);
   }
-  void Computed(uint64_t step, nn::TrainingProgram& program) override {
-    task_.Computed(step, program);
+  Status Computed(uint64_t step, nn::TrainingProgram& program) override {
+    return task_.Computed(step, program);
   }
   void Reduced() override { task_.Reduced(); }
   void Diverged(const Divergence& found) override { task_.Diverged(found); }

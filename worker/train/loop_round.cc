@@ -23,7 +23,7 @@ Result<SplitLoss> TrainLoop::Impl::LocalRound() {
   used_ = used;
   const progress::Computing computing("step", CommitEnd());
   rounds_->Restore();
-  observer_.Computed(CommitEnd(), run_.program);
+  LEPTON_RETURN_IF_ERROR(observer_.Computed(CommitEnd(), run_.program));
   SplitLoss sum;
   loss_fold_.Finish(sum);
   return sum;
@@ -45,7 +45,7 @@ Status TrainLoop::Impl::ShardRound(int shard) {
       loss.count += more.count;
     }
     rounds_->Step(step, loss);
-    if (step + 1 < end) observer_.Computed(step + 1, run_.program);
+    if (step + 1 < end) LEPTON_RETURN_IF_ERROR(observer_.Computed(step + 1, run_.program));
   }
   rounds_->EndShard(shard, used_);
   return Status::Ok();

@@ -106,8 +106,8 @@ Result<SplitLoss> TrainLoop::Impl::ComputeStep() {
   used_ = {};
   const progress::Computing computing("step", state_.step + 1);
   Result<SplitLoss> local_loss = zero_gradients_ ? PassGradients() : LocalGradient();
-  observer_.Computed(state_.step + 1, run_.program);
-  return local_loss;
+  const Status computed = observer_.Computed(state_.step + 1, run_.program);
+  return computed.ok() ? local_loss : computed;
 }
 
 Result<StepSums> TrainLoop::Impl::ReduceGradient(const SplitLoss& local_loss) {

@@ -2,6 +2,7 @@
 
 #include <glog/logging.h>
 
+#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <cstdlib>
@@ -18,6 +19,7 @@ namespace {
 
 constexpr Duration kBreath = std::chrono::milliseconds(20);
 constexpr std::string_view kCommit = "commit:";
+constexpr std::string_view kDevice = "device:";
 constexpr Duration kSlowness = std::chrono::seconds(3);
 
 // In the middle of the last tensor, the lowest bit: what nobody would see in a loss.
@@ -42,62 +44,84 @@ TrainFaults TrainFaults::FromEnvironment(const char* variable) {
 
 TrainFaults TrainFaults::Parse(const std::string& text) {
   TrainFaults faults;
-  if (text.starts_with(kCommit)) {
-    faults.kind_ = Kind::kCommit;
-    faults.gate_ = text.substr(kCommit.size());
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    faults.faults_.push_back(ParseOne(text.substr(begin, end - begin)));
+    begin = end + 1;
   }
-  const size_t at = text.find('@');
-  if (at == std::string::npos) return faults;
-  const std::string kind = text.substr(0, at);
-  std::from_chars(text.data() + at + 1, text.data() + text.size(), faults.step_);
-  if (kind == "flip") faults.kind_ = Kind::kFlip;
-  if (kind == "late") faults.kind_ = Kind::kLate;
-  if (kind == "hang") faults.kind_ = Kind::kHang;
-  if (kind == "stall") faults.kind_ = Kind::kStall;
-  if (kind == "slow") faults.kind_ = Kind::kSlow;
-  if (kind == "nan") faults.kind_ = Kind::kNan;
-  const size_t gate = text.find(':', at);
-  if (kind != "gate" || gate == std::string::npos) return faults;
-  faults.kind_ = Kind::kGate;
-  faults.gate_ = text.substr(gate + 1);
   return faults;
 }
 
-void TrainFaults::Computed(uint64_t step, nn::TrainingProgram& program) {
-  if (step != step_) return;
-  if (kind_ == Kind::kFlip) FlipABit(program);
-  if (kind_ == Kind::kNan) program.weights()[0] = std::numeric_limits<float>::quiet_NaN();
-  if (kind_ == Kind::kHang) LOG(WARNING) << "test fault: the training thread hangs";
-  while (kind_ == Kind::kHang) std::this_thread::sleep_for(kBreath);
-  for (Duration slept{}; kind_ == Kind::kSlow && slept < kSlowness; slept += kBreath) {
+TrainFaults::Fault TrainFaults::ParseOne(const std::string& text) {
+  Fault fault;
+  if (text.starts_with(kCommit)) return {Kind::kCommit, 0, text.substr(kCommit.size())};
+  if (text.starts_with(kDevice)) return {Kind::kDevice, 0, text.substr(kDevice.size())};
+  const size_t at = text.find('@');
+  if (at == std::string::npos) return fault;
+  const std::string kind = text.substr(0, at);
+  std::from_chars(text.data() + at + 1, text.data() + text.size(), fault.step);
+  if (kind == "flip") fault.kind = Kind::kFlip;
+  if (kind == "late") fault.kind = Kind::kLate;
+  if (kind == "hang") fault.kind = Kind::kHang;
+  if (kind == "stall") fault.kind = Kind::kStall;
+  if (kind == "slow") fault.kind = Kind::kSlow;
+  if (kind == "nan") fault.kind = Kind::kNan;
+  const size_t gate = text.find(':', at);
+  if (kind != "gate" || gate == std::string::npos) return fault;
+  fault.kind = Kind::kGate;
+  fault.file = text.substr(gate + 1);
+  return fault;
+}
+
+Status TrainFaults::Computed(uint64_t step, nn::TrainingProgram& program) const {
+  for (const Fault& fault : faults_) {
+    if (fault.kind == Kind::kDevice && std::filesystem::exists(fault.file)) {
+      return DeviceFailed("test fault: uncorrectable ECC error encountered");
+    }
+    if (step == fault.step) Compute(fault, program);
+  }
+  return {};
+}
+
+void TrainFaults::Compute(const Fault& fault, nn::TrainingProgram& program) {
+  const Kind kind = fault.kind;
+  if (kind == Kind::kFlip) FlipABit(program);
+  if (kind == Kind::kNan) program.weights()[0] = std::numeric_limits<float>::quiet_NaN();
+  if (kind == Kind::kHang) LOG(WARNING) << "test fault: the training thread hangs";
+  while (kind == Kind::kHang) std::this_thread::sleep_for(kBreath);
+  for (Duration slept{}; kind == Kind::kSlow && slept < kSlowness; slept += kBreath) {
     std::this_thread::sleep_for(kBreath);
     progress::Tick();
   }
-  if (kind_ == Kind::kGate) WaitAtGate();
+  if (kind == Kind::kGate) WaitAtGate(fault.file);
 }
 
-void TrainFaults::WaitAtGate() const {
-  std::ofstream(gate_ + ".reached") << "reached\n";
-  while (!std::filesystem::exists(gate_)) {
+void TrainFaults::WaitAtGate(const std::string& gate) {
+  std::ofstream(gate + ".reached") << "reached\n";
+  while (!std::filesystem::exists(gate)) {
     std::this_thread::sleep_for(kBreath);
     progress::Tick();
   }
 }
 
 void TrainFaults::Reduced() const {
-  if (kind_ != Kind::kCommit || !std::filesystem::exists(gate_)) return;
-  std::ofstream(gate_ + ".reached") << "reached\n";
-  while (std::filesystem::exists(gate_)) {
-    std::this_thread::sleep_for(kBreath);
-    progress::Tick();
+  for (const Fault& fault : faults_) {
+    if (fault.kind != Kind::kCommit || !std::filesystem::exists(fault.file)) continue;
+    std::ofstream(fault.file + ".reached") << "reached\n";
+    while (std::filesystem::exists(fault.file)) {
+      std::this_thread::sleep_for(kBreath);
+      progress::Tick();
+    }
   }
 }
 
-void TrainFaults::Committed(uint64_t step, nn::TrainingProgram& program) {
-  if (step != step_) return;
-  if (kind_ == Kind::kLate) FlipABit(program);
-  if (kind_ == Kind::kStall) LOG(WARNING) << "test fault: the training thread stalls";
-  while (kind_ == Kind::kStall) std::this_thread::sleep_for(kBreath);
+void TrainFaults::Committed(uint64_t step, nn::TrainingProgram& program) const {
+  for (const Fault& fault : faults_) {
+    if (step != fault.step) continue;
+    if (fault.kind == Kind::kLate) FlipABit(program);
+    if (fault.kind == Kind::kStall) LOG(WARNING) << "test fault: the training thread stalls";
+    while (fault.kind == Kind::kStall) std::this_thread::sleep_for(kBreath);
+  }
 }
 
 }  // namespace lepton::worker

@@ -10,6 +10,9 @@
 //              /tmp/gate.reached says that it has come that far
 //   commit:/tmp/hold   between the reduction of any step and its update the rank stands, moving
 //              all the while, as long as there is a file /tmp/hold; /tmp/hold.reached says so
+//   device:/tmp/broken   the device has failed in any step that is computed while there is a file
+//              /tmp/broken
+// Several, with commas between them, are possible.
 // LEPTON_TEST_BASELINE_FAULT is the same for a distillation's baseline.
 // With local_sgd these are inner steps; flip and late are for the last of a round.
 // Threads: the training thread.
@@ -17,7 +20,9 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "runtime/base/status.h"
 #include "runtime/nn/training_program.h"
 
 namespace lepton::worker {
@@ -25,20 +30,25 @@ namespace lepton::worker {
 class TrainFaults {
  public:
   static TrainFaults FromEnvironment(const char* variable = "LEPTON_TEST_TRAIN_FAULT");
-  // kNone for what it does not know.
+  // What it does not know does nothing.
   static TrainFaults Parse(const std::string& text);
 
-  void Computed(uint64_t step, nn::TrainingProgram& program);
+  Status Computed(uint64_t step, nn::TrainingProgram& program) const;
   void Reduced() const;
-  void Committed(uint64_t step, nn::TrainingProgram& program);
+  void Committed(uint64_t step, nn::TrainingProgram& program) const;
 
  private:
-  enum class Kind { kNone, kFlip, kLate, kHang, kStall, kSlow, kNan, kGate, kCommit };
-  void WaitAtGate() const;
+  enum class Kind { kNone, kFlip, kLate, kHang, kStall, kSlow, kNan, kGate, kCommit, kDevice };
+  struct Fault {
+    Kind kind = Kind::kNone;
+    uint64_t step = 0;
+    std::string file;  // the gate, what holds a commit, or what says that the device is broken
+  };
+  static Fault ParseOne(const std::string& text);
+  static void WaitAtGate(const std::string& gate);
+  static void Compute(const Fault& fault, nn::TrainingProgram& program);
 
-  Kind kind_ = Kind::kNone;
-  uint64_t step_ = 0;
-  std::string gate_;  // or what holds a commit
+  std::vector<Fault> faults_;
 };
 
 }  // namespace lepton::worker

@@ -79,8 +79,8 @@ class TrainObserver {
   virtual bool LeaveRequested() { return false; }
   virtual bool RegroupRequested() { return false; }
   // On every rank, between its own gradient of a step and the reduction; with local_sgd behind each
-  // of its shards' steps too.
-  virtual void Computed(uint64_t, nn::TrainingProgram&) {}
+  // of its shards' steps too. An error is one of computing the step.
+  virtual Status Computed(uint64_t, nn::TrainingProgram&) { return {}; }
   // On every rank, between the reduction of a step and its update.
   virtual void Reduced() {}
   // On every rank, after each update.

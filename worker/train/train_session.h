@@ -81,8 +81,8 @@ class TaskObserver final : public TrainObserver {
   TaskObserver(TaskContext& context, const TrainSession& session)
       : context_(context), session_(session), faults_(TrainFaults::FromEnvironment()) {}
   bool StopRequested() override { return context_.stop_requested(); }
-  void Computed(uint64_t step, nn::TrainingProgram& program) override {
-    faults_.Computed(step, program);
+  Status Computed(uint64_t step, nn::TrainingProgram& program) override {
+    return faults_.Computed(step, program);
   }
   void Reduced() override { faults_.Reduced(); }
   void Committed(uint64_t step) override { faults_.Committed(step, *session_.program); }

@@ -10,10 +10,33 @@
 namespace lepton::kernels::cuda {
 namespace {
 
+// The GPU or its driver, rather than what it was told to do. An address that a kernel must not
+// touch is no such error: it would be the same on any GPU.
+bool IsTheDevices(cudaError_t error) {
+  switch (error) {
+    case cudaErrorDevicesUnavailable:
+    case cudaErrorNoDevice:
+    case cudaErrorDeviceNotLicensed:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorHardwareStackError:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorContained:
+    case cudaErrorSystemNotReady:
+    case cudaErrorSystemDriverMismatch:
+    case cudaErrorUnknown:
+      return true;
+    default:
+      return false;
+  }
+}
+
 Status FromCuda(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return Status::Ok();
   const std::string message = what + ": " + cudaGetErrorString(error);
   if (error == cudaErrorMemoryAllocation) return ResourceExhausted(message);
+  if (IsTheDevices(error)) return DeviceFailed(message);
   return Internal("CUDA error: " + message);
 }
 

@@ -3,6 +3,7 @@
 // the real ones do as these only a GPU can show.
 #include "runtime/kernels/cuda/cuda_device.h"
 
+#include <cuda_runtime_api.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -80,6 +81,21 @@ TEST_F(CudaDeviceTest, WhatWentWrongBeforeARecordingIsNotForgotten) {
     EXPECT_THAT(device->Synchronize().ToString(), HasSubstr("a launch"));
     EXPECT_TRUE(device->Synchronize().ok()) << "said once";
   }
+}
+
+// Others may go on without it, which would not help where a kernel is at fault.
+TEST_F(CudaDeviceTest, ADeviceThatFailedIsToldFromWorkThatDid) {
+  for (const cudaError_t error : {cudaErrorECCUncorrectable, cudaErrorNvlinkUncorrectable,
+                                  cudaErrorLaunchFailure, cudaErrorNoDevice, cudaErrorUnknown}) {
+    cuda_test::Fail(error);
+    EXPECT_EQ(device->Synchronize().code(), StatusCode::kDeviceFailed) << error;
+  }
+  for (const cudaError_t error :
+       {cudaErrorIllegalAddress, cudaErrorInvalidConfiguration, cudaErrorInvalidValue}) {
+    cuda_test::Fail(error);
+    EXPECT_EQ(device->Synchronize().code(), StatusCode::kInternal) << error;
+  }
+  EXPECT_TRUE(device->Synchronize().ok());
 }
 
 // A graph that lacks a step must not be replayed.

@@ -60,7 +60,10 @@ FakeCuda& TheFakeCuda() {
   return fake;
 }
 void FailALaunch() {
-  Say(cudaErrorInvalidConfiguration);
+  Fail(cudaErrorInvalidConfiguration);
+}
+void Fail(int error) {
+  Say(static_cast<cudaError_t>(error));
 }
 
 }  // namespace lepton::cuda_test

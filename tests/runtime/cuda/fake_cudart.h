@@ -21,5 +21,7 @@ struct FakeCuda {
 FakeCuda& TheFakeCuda();
 // Puts an error where a kernel that cannot be launched does.
 void FailALaunch();
+// Any other error: a cudaError_t.
+void Fail(int error);
 
 }  // namespace lepton::cuda_test

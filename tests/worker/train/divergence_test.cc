@@ -148,8 +148,9 @@ class TwoTensors final : public nn::TrainingProgram {
 class FlippingObserver final : public TrainObserver {
  public:
   bool StopRequested() override { return false; }
-  void Computed(uint64_t step, nn::TrainingProgram& program) override {
+  Status Computed(uint64_t step, nn::TrainingProgram& program) override {
     if (step == flip_at) FlipBit(program.weights()[4], 3);
+    return {};
   }
   void Committed(uint64_t step) override {
     if (step == flip_after) FlipBit(program->weights()[1], 0);

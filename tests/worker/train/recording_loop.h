@@ -79,7 +79,10 @@ class RecordingObserver final : public TrainObserver {
   bool LeaveRequested() override {
     return computed >= leave_before_reduction_of || committed >= leave_behind;
   }
-  void Computed(uint64_t step, nn::TrainingProgram&) override { computed = step; }
+  Status Computed(uint64_t step, nn::TrainingProgram&) override {
+    computed = step;
+    return {};
+  }
   void Committed(uint64_t step) override {
     committed = step;
     if (on_commit) on_commit(step);

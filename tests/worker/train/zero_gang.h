@@ -180,9 +180,10 @@ class ZeroObserver final : public worker::TrainObserver {
   bool StopRequested() override { return false; }
   bool LeaveRequested() override { return step_ >= leave_at || committed >= leave_behind; }
   bool RegroupRequested() override { return step_ == regroup_at; }
-  void Computed(uint64_t step, nn::TrainingProgram& program) override {
+  Status Computed(uint64_t step, nn::TrainingProgram& program) override {
     step_ = step;
     if (on_computed) on_computed(step, program);
+    return {};
   }
   void Committed(uint64_t step) override {
     committed = step;
