@@ -45,6 +45,12 @@ std::vector<int64_t> Attributes::Ints(std::string_view name, std::vector<int64_t
   return list == nullptr ? std::move(fallback) : *list;
 }
 
+std::vector<double> Attributes::Floats(std::string_view name) const {
+  const Value* value = Find(name);
+  const auto* list = value == nullptr ? nullptr : std::get_if<std::vector<double>>(value);
+  return list == nullptr ? std::vector<double>() : *list;
+}
+
 Status Attributes::CheckNames(std::initializer_list<std::string_view> known) const {
   for (const auto& entry : entries_) {
     if (std::find(known.begin(), known.end(), entry.first) == known.end()) {

@@ -16,7 +16,8 @@ namespace lepton::graph {
 
 class Attributes {
  public:
-  using Value = std::variant<int64_t, double, std::string, std::vector<int64_t>>;
+  using Value =
+      std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>>;
 
   Attributes() = default;
   Attributes(std::initializer_list<std::pair<std::string, Value>> entries) : entries_(entries) {}
@@ -27,6 +28,7 @@ class Attributes {
   double Float(std::string_view name, double fallback = 0) const;
   std::string Text(std::string_view name, std::string fallback = "") const;
   std::vector<int64_t> Ints(std::string_view name, std::vector<int64_t> fallback = {}) const;
+  std::vector<double> Floats(std::string_view name) const;  // empty when it is absent
 
   // Adds the attribute, or replaces it.
   void Set(std::string_view name, Value value);

@@ -287,8 +287,7 @@ Result<std::unique_ptr<DecodingProgram>> MakeDecoding(const DecodingSource& sour
   LEPTON_ASSIGN_OR_RETURN(const TransformerConfig config,
                           MakeTransformerConfig(resolved, signature.outputs, signature.per_token));
   if (options.slots < 1 || options.context < 1 ||
-      (config.positions == TransformerConfig::Positions::kLearned &&
-       options.context > config.context)) {
+      (config.bounded && options.context > config.context)) {
     return InvalidArgument("slots and context must be positive, and context at most the model's " +
                            std::to_string(config.context));
   }

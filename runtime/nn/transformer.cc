@@ -12,6 +12,37 @@ using Config = TransformerConfig;
 
 constexpr double kDeviation = 0.02;  // of first weights, in GPT-2, BERT and their successors
 
+// How rotary positions turn pairs (runtime/ops/rope.h).
+Attributes Turns(const Config& config) {
+  const spec::RopeSpec& r = config.rope;
+  Attributes attributes{{"base", r.base}};
+  // What dynamic does otherwise is beyond the context.
+  if (r.scaling == "none" || r.scaling == "dynamic") return attributes;
+  attributes.Set("scaling", r.scaling);
+  if (r.scaling == "longrope") {
+    // By the model, not by the text: a text that grows keeps its keys, and gets the same numbers
+    // whatever is computed with it.
+    const bool longer = config.context > r.original_context;
+    attributes.Set("factors", longer ? r.long_factor : r.short_factor);
+  } else {
+    attributes.Set("factor", r.factor);
+  }
+  if (r.scaling == "llama3") {
+    attributes.Set("low_freq_factor", r.low_freq_factor);
+    attributes.Set("high_freq_factor", r.high_freq_factor);
+    attributes.Set("original_context", r.original_context);
+  }
+  if (r.scaling == "yarn") {
+    attributes.Set("beta_fast", r.beta_fast);
+    attributes.Set("beta_slow", r.beta_slow);
+    attributes.Set("truncate", int64_t{r.truncate});
+    attributes.Set("original_context", r.original_context);
+  }
+  const double magnitude = spec::AttentionFactor(r);
+  if (magnitude != 1) attributes.Set("magnitude", magnitude);
+  return attributes;
+}
+
 class TransformerBuilder {
  public:
   TransformerBuilder(ModelBuilder& builder, const Config& config, const TransformerNames& names)
@@ -177,18 +208,12 @@ Result<ValueId> TransformerBuilder::Positioned(const std::string& norm, ValueId 
   }
   LEPTON_ASSIGN_OR_RETURN(x, b_.Narrow(x));
   if (c_.positions != Config::Positions::kRotary) return x;
-  const spec::RopeSpec& r = c_.rope;
-  Attributes attributes{{decoder == nullptr ? "size" : "dims", c_.head_size}, {"base", r.base}};
-  if (r.scaling != "none") {
-    attributes.Set("scaling", r.scaling);
-    attributes.Set("factor", r.factor);
+  Attributes attributes = Turns(c_);
+  attributes.Set(decoder == nullptr ? "size" : "dims", c_.head_size);
+  if (decoder == nullptr) {
+    if (c_.bounded) attributes.Set("limit", c_.context);
+    return g.Add("rope", {x}, std::move(attributes));
   }
-  if (r.scaling == "llama3") {
-    attributes.Set("low_freq_factor", r.low_freq_factor);
-    attributes.Set("high_freq_factor", r.high_freq_factor);
-    attributes.Set("original_context", r.original_context);
-  }
-  if (decoder == nullptr) return g.Add("rope", {x}, std::move(attributes));
   // One node for all layers, once equal ones are merged.
   LEPTON_ASSIGN_OR_RETURN(const ValueId angles,
                           g.Add("rope_angles", {decoder->positions}, std::move(attributes)));

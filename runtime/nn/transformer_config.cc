@@ -62,6 +62,28 @@ Status CheckStyle(const TransformerSpec& t) {
   return Status::Ok();
 }
 
+// `pairs`: of a head.
+Status CheckRope(const spec::RopeSpec& rope, int64_t pairs) {
+  if (rope.scaling == "llama3" && !(rope.high_freq_factor > rope.low_freq_factor)) {
+    return Field("rope.high_freq_factor", "must be greater than low_freq_factor");
+  }
+  if (rope.scaling == "yarn" && !(rope.base > 1)) {
+    return Field("rope.base", "must be above 1 for yarn");
+  }
+  if (rope.scaling == "yarn" && !(rope.beta_fast >= rope.beta_slow)) {
+    return Field("rope.beta_fast", "must not be less than beta_slow");
+  }
+  if (rope.scaling != "longrope") return Status::Ok();
+  if (rope.original_context < 2) return Field("rope.original_context", "must be above 1");
+  for (const auto& [field, factors] : {std::pair{"rope.short_factor", &rope.short_factor},
+                                       {"rope.long_factor", &rope.long_factor}}) {
+    if (static_cast<int64_t>(factors->size()) == pairs) continue;
+    return Field(field, "has " + std::to_string(factors->size()) + " numbers; must have " +
+                            std::to_string(pairs) + ", one for each pair of a head");
+  }
+  return Status::Ok();
+}
+
 Status CheckSizes(const TransformerSpec& t) {
   if (t.heads % t.kv_heads != 0) {
     return Field("kv_heads",
@@ -70,11 +92,7 @@ Status CheckSizes(const TransformerSpec& t) {
   if (Rotary(t.style) && t.head_size % 2 != 0) {
     return Field("head_size", std::to_string(t.head_size) + " must be even for rotary positions");
   }
-  const spec::RopeSpec& rope = t.rope;
-  if (rope.scaling == "llama3" && !(rope.high_freq_factor > rope.low_freq_factor)) {
-    return Field("rope.high_freq_factor", "must be greater than low_freq_factor");
-  }
-  return Status::Ok();
+  return Rotary(t.style) ? CheckRope(t.rope, t.head_size / 2) : Status::Ok();
 }
 
 Status CheckHead(const ModelSpec& model, bool per_token, TransformerConfig& c) {
@@ -175,6 +193,8 @@ Result<TransformerConfig> MakeTransformerConfig(const ModelSpec& model, int64_t 
     c.mlp_bias = t.mlp_bias;
     c.qk_norm = t.style == "qwen3";
   }
+  c.bounded = c.positions == TransformerConfig::Positions::kLearned ||
+              t.rope.scaling == "dynamic" || t.rope.scaling == "longrope";
   LEPTON_RETURN_IF_ERROR(CheckHead(model, per_token, c));
   return c;
 }

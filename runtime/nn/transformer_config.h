@@ -22,7 +22,7 @@ struct TransformerConfig {
   int64_t layers = 0;
   int64_t heads = 0, kv_heads = 0, head_size = 0;
   int64_t width = 0, mlp_width = 0;
-  int64_t context = 0;     // rows of the table of learned positions
+  int64_t context = 0;     // tokens of a text
   int64_t vocabulary = 0;  // rows of the embedding
   int64_t token_types = 0;
   bool causal = true;
@@ -32,6 +32,7 @@ struct TransformerConfig {
   double norm_epsilon = 1e-5;
   Positions positions = Positions::kLearned;
   spec::RopeSpec rope;
+  bool bounded = false;  // there are no positions beyond the context
   std::string activation;
   bool gated = false;  // down(activation(gate(x)) * up(x)) instead of down(activation(up(x)))
   bool qkv_bias = true, out_bias = true, mlp_bias = true;

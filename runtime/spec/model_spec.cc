@@ -1,5 +1,7 @@
 #include "runtime/spec/model_spec.h"
 
+#include <cmath>
+
 #include "runtime/base/json.h"
 #include "runtime/spec/job_spec_fields.h"
 
@@ -42,6 +44,14 @@ std::string TextOf(const json& object, const char* key) {
 }
 
 }  // namespace
+
+double AttentionFactor(const RopeSpec& rope) {
+  const bool scaled = rope.scaling == "yarn" || rope.scaling == "longrope";
+  if (scaled && rope.attention_factor != 0) return rope.attention_factor;
+  if (!scaled || rope.factor <= 1) return 1;
+  if (rope.scaling == "yarn") return 0.1 * std::log(rope.factor) + 1;
+  return std::sqrt(1 + std::log(rope.factor) / std::log(rope.original_context));
+}
 
 bool IsResnet(const std::string& arch) {
   return arch == "resnet18" || arch == "resnet34" || arch == "resnet50";

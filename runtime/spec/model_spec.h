@@ -17,12 +17,27 @@ namespace lepton::spec {
 // Rotary positions: frequencies, and how they are changed for longer texts (runtime/ops/rope.h).
 struct RopeSpec {
   double base = 10000;
-  std::string scaling = "none";  // none | linear | llama3
-  double factor = 1;
-  double low_freq_factor = 1;  // llama3, as the next two
+  // none | linear | llama3 | yarn | longrope | dynamic. The last is none up to the model's context,
+  // and elsewhere only beyond it other than that.
+  std::string scaling = "none";
+  double factor = 1;           // of longrope only its attention_factor follows from it
+  double low_freq_factor = 1;  // llama3
   double high_freq_factor = 4;
-  int64_t original_context = 8192;
+  int64_t original_context = 8192;  // llama3, yarn, longrope: of the model before
+  double attention_factor = 0;      // yarn, longrope; 0: AttentionFactor
+  double beta_fast = 32;            // yarn
+  double beta_slow = 1;
+  bool truncate = true;
+  // longrope: for each pair of a head: of models whose context is at most the original, and of
+  // others.
+  std::vector<double> short_factor, long_factor;
+
+  friend bool operator==(const RopeSpec&, const RopeSpec&) = default;
 };
+
+// What cosines and sines are multiplied with: attention_factor, or what the scaling's paper says of
+// `factor`.
+double AttentionFactor(const RopeSpec& rope);
 
 // arch: transformer. A style is a family of public models: it fixes what the family fixes (norms,
 // positions, names and layouts of parameters), so that a model of its kind can be exchanged with

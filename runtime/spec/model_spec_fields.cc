@@ -15,13 +15,26 @@ void VisitMlp(FieldVisitor& v, ModelSpec& s) {
 void VisitRope(FieldVisitor& v, RopeSpec& s) {
   v.BeginObject("rope", "transformer: rotary positions");
   v.Number("base", s.base, {.min = 0, .max = 1e12, .above_min = true}, "of the wavelengths");
-  v.Choice("scaling", s.scaling, {"none", "linear", "llama3"}, "for longer texts");
+  v.Choice("scaling", s.scaling, {"none", "linear", "llama3", "yarn", "longrope", "dynamic"},
+           "for longer texts");
   v.Number("factor", s.factor, {.min = 0, .max = 1e6, .above_min = true}, "of the scaling");
   v.Number("low_freq_factor", s.low_freq_factor, {.min = 0, .max = 1e6, .above_min = true},
            "llama3");
   v.Number("high_freq_factor", s.high_freq_factor, {.min = 0, .max = 1e6, .above_min = true},
            "llama3; above low_freq_factor");
-  v.Integer("original_context", s.original_context, 1, 1 << 30, "llama3");
+  v.Integer("original_context", s.original_context, 1, 1 << 30, "llama3, yarn, longrope");
+  constexpr Range kPositive{.min = 0, .max = 1e6, .above_min = true};
+  v.Number("attention_factor", s.attention_factor, {.min = 0, .max = 1e6},
+           "yarn, longrope: of cosines and sines; 0: by factor");
+  v.Number("beta_fast", s.beta_fast, kPositive,
+           "yarn: pairs that turn more often in original_context stay; at least beta_slow");
+  v.Number("beta_slow", s.beta_slow, kPositive,
+           "yarn: pairs that turn less often in original_context are slowed down by factor");
+  v.Bool("truncate", s.truncate, "yarn: from a whole pair to a whole pair in between");
+  v.NumberList("short_factor", s.short_factor, kPositive, kMaxWidth / 2,
+               "longrope: for each pair of a head, where context is at most original_context");
+  v.NumberList("long_factor", s.long_factor, kPositive, kMaxWidth / 2,
+               "longrope: for each pair of a head, where context is more than original_context");
   v.EndObject();
 }
 

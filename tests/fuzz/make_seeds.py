@@ -216,7 +216,8 @@ def model_archives():
 def model_folders():
     """Configs of the goldens, with a tensor each; one with an index."""
     between = b"\n----\n"
-    for name in ("bert-texts", "gpt2-lm", "llama3-lm", "qwen3-lm", "resnet-basic", "vit-images"):
+    for name in ("bert-texts", "gpt2-lm", "llama3-lm", "llama-yarn-lm", "mistral-longrope-lm",
+                 "qwen3-lm", "resnet-basic", "vit-images"):
         config = (ROOT / "tests/golden/huggingface" / name / "config.json").read_bytes()
         tensor = {"a.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
         yield name, between.join([config, safetensors(tensor, b"1234")])

@@ -228,7 +228,7 @@ Result<std::string> WriteConfig(const ModelSpec& model, Task task,
   if (!original.empty()) {
     LEPTON_ASSIGN_OR_RETURN(document, ParseDocument(original));
     for (const char* key : {"id2label", "label2id", "num_labels", "problem_type", "rope_parameters",
-                            "layer_types", "dtype", kClasses}) {
+                            "original_max_position_embeddings", "layer_types", "dtype", kClasses}) {
       document.erase(key);
     }
   }

@@ -41,7 +41,7 @@ inline constexpr size_t kMaxConfigBytes = 1 << 20;
 // What the class of not being `label` is called where nobody named it.
 std::string OtherClass(const std::string& label);
 
-// kInvalidArgument: "config.json: rope_scaling.rope_type: yarn is not supported: must be ...".
+// kInvalidArgument: "config.json: rope_scaling.rope_type: mrope is not supported: must be ...".
 Result<Config> ParseConfig(std::string_view json);
 
 // The config.json of a model of ours, such that its family's public code loads it. `original`: the

@@ -143,6 +143,30 @@ void ConfigFields::IntegerList(const char* key, std::vector<int64_t>& values, in
   values = std::move(numbers);
 }
 
+void ConfigFields::NumberList(const char* key, std::vector<double>& values, double min, double max,
+                              size_t size) {
+  const json* found = Take(key);
+  if (found == nullptr) return;
+  const auto fits = [&](const json& item) {
+    return item.is_number() && item.get<double>() >= min && item.get<double>() <= max;
+  };
+  if (!found->is_array() || found->size() != size) {
+    const std::string count =
+        found->is_array() ? "has " + std::to_string(found->size()) + " items" : Shown(*found);
+    return Fail(key, count + "; must be a list of " + std::to_string(size) + " numbers");
+  }
+  for (const json& item : *found) {
+    if (fits(item)) continue;
+    return Fail(
+        key, Shown(item) + " is not a number from " + json(min).dump() + " to " + json(max).dump());
+  }
+  values = found->get<std::vector<double>>();
+}
+
+void ConfigFields::Require(const char* key) {
+  if (Take(key) == nullptr) Fail(key, "is missing");
+}
+
 void ConfigFields::MustBe(const char* key, const json& wanted) {
   const json* found = Take(key);
   if (found == nullptr || *found == wanted) return;

@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "runtime/base/json.h"
 #include "runtime/base/status.h"
@@ -28,6 +29,11 @@ class ConfigFields {
   void Activation(const char* key, std::string& value);
   void IntegerList(const char* key, std::vector<int64_t>& values, int64_t min, int64_t max,
                    size_t max_size);
+  // As many numbers as `size`.
+  void NumberList(const char* key, std::vector<double>& values, double min, double max,
+                  size_t size);
+  // An option that must be there and not null.
+  void Require(const char* key);
   // Options that must have this value where they are there: models with another compute otherwise.
   void MustBe(const char* key, const nlohmann::json& wanted);
   // Options that do not change what a model computes.

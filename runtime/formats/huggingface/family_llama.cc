@@ -1,35 +1,13 @@
 // Llama and the families that share its form: Mistral, Qwen2 (also 2.5) and Qwen3.
 #include "runtime/formats/huggingface/family.h"
+#include "runtime/formats/huggingface/rope_options.h"
 
 namespace lepton::huggingface {
 namespace {
 
 using nlohmann::json;
 using spec::ModelSpec;
-using spec::RopeSpec;
 using Task = Config::Task;
-
-// rope_scaling, or the newer rope_parameters, which has rope_theta too.
-Status ReadRope(const json& value, const std::string& key, RopeSpec& rope) {
-  if (!value.is_object()) return InvalidArgument("config.json: " + key + ": is not an object");
-  ConfigFields fields(value, key + ".");
-  std::string type = "default", old_type;
-  fields.Text("type", old_type);
-  if (!old_type.empty()) type = old_type;
-  fields.Text("rope_type", type);
-  fields.Number("rope_theta", rope.base, 1e-3, 1e12);
-  if (type != "default" && type != "linear" && type != "llama3") {
-    fields.Fail("rope_type", type + " is not supported: must be default, linear or llama3");
-  }
-  rope.scaling = type == "default" ? "none" : type;
-  if (type != "default") fields.Number("factor", rope.factor, 1e-3, 1e6);
-  if (type == "llama3") {
-    fields.Number("low_freq_factor", rope.low_freq_factor, 1e-3, 1e6);
-    fields.Number("high_freq_factor", rope.high_freq_factor, 1e-3, 1e6);
-    fields.Integer("original_max_position_embeddings", rope.original_context, 1, 1 << 30);
-  }
-  return fields.Finish();
-}
 
 // Where each layer's kind of attention is listed: full ones, then those with the window.
 void ReadLayerTypes(ConfigFields& fields, spec::TransformerSpec& t) {
@@ -91,10 +69,6 @@ void ReadLlama(ConfigFields& fields, ModelSpec& model) {
   fields.Bool("tie_word_embeddings", t.tied);
   if (t.style == "llama" || t.style == "qwen3") fields.Bool("attention_bias", t.attention_bias);
   if (t.style == "llama") fields.Bool("mlp_bias", t.mlp_bias);
-  fields.Number("rope_theta", t.rope.base, 1e-3, 1e12);
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    if (const json* rope = fields.Take(key)) fields.Add(ReadRope(*rope, key, t.rope));
-  }
   if (t.style == "llama") fields.PassOver({"is_llama_config"});  // of what nanotron writes
   ReadWindow(fields, t);
   if (t.kv_heads == 0) t.kv_heads = t.heads;
@@ -102,6 +76,7 @@ void ReadLlama(ConfigFields& fields, ModelSpec& model) {
     fields.Fail("hidden_size", "must be a multiple of num_attention_heads without head_dim");
   }
   if (t.head_size == 0) t.head_size = t.width / t.heads;
+  ReadRopeOptions(fields, t);
 }
 
 template <const char* const& style>
@@ -135,17 +110,6 @@ bool IsStyle(const ModelSpec& model) {
   return model.arch == "transformer" && model.transformer.style == style;
 }
 
-json WriteRope(const RopeSpec& rope) {
-  if (rope.scaling == "none") return nullptr;
-  json value = {{"rope_type", rope.scaling}, {"factor", rope.factor}};
-  if (rope.scaling == "llama3") {
-    value["low_freq_factor"] = rope.low_freq_factor;
-    value["high_freq_factor"] = rope.high_freq_factor;
-    value["original_max_position_embeddings"] = rope.original_context;
-  }
-  return value;
-}
-
 json WriteLlama(const ModelSpec& model) {
   const spec::TransformerSpec& t = model.transformer;
   json config = {
@@ -154,8 +118,8 @@ json WriteLlama(const ModelSpec& model) {
       {"num_key_value_heads", t.kv_heads}, {"head_dim", t.head_size},
       {"intermediate_size", t.mlp_width},  {"max_position_embeddings", t.context},
       {"rms_norm_eps", t.norm_epsilon},    {"hidden_act", ActivationTo(model.activation)},
-      {"tie_word_embeddings", t.tied},     {"rope_theta", t.rope.base},
-      {"rope_scaling", WriteRope(t.rope)}, {"attention_dropout", 0.0}};
+      {"tie_word_embeddings", t.tied},     {"attention_dropout", 0.0}};
+  config.update(RopeOptions(t.rope));
   if (t.style == "llama" || t.style == "qwen3") config["attention_bias"] = t.attention_bias;
   if (t.style == "llama") config["mlp_bias"] = t.mlp_bias;
   if (t.style == "mistral") {

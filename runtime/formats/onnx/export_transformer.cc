@@ -88,7 +88,7 @@ void PackedAttention(Emitter& e, const Node& node) {
               node.inputs.size() == 2 ? e.name(node.inputs[1]) : Name(), size);
 }
 
-// The cosine or sine of every position's angles: f32 [rows, 1, dims / 2].
+// The cosine or sine of every position's angles, times the magnitude: f32 [rows, 1, dims / 2].
 Name Angles(Emitter& e, const Node& node, int64_t dims, const char* function) {
   const graph::Attributes& a = node.attributes;
   const int64_t axis = e.shape(node.inputs[0]).rank() - 2;
@@ -101,7 +101,12 @@ Name Angles(Emitter& e, const Node& node, int64_t dims, const char* function) {
     std::vector<float> numbers(frequencies.begin(), frequencies.end());
     return e.Node("Mul", {e.Unsqueeze(e.ToF32(position), {1, 2}), e.Floats({dims / 2}, numbers)});
   });
-  return e.Shared(key + function, [&] { return e.Node(function, {angles}); });
+  const double magnitude = a.Float("magnitude", 1);
+  key += std::string(" ") + function + " " + std::to_string(magnitude);
+  return e.Shared(key, [&] {
+    const Name turns = e.Node(function, {angles});
+    return magnitude == 1 ? turns : e.Node("Mul", {turns, e.Float(magnitude)});
+  });
 }
 
 void Rope(Emitter& e, const Node& node) {

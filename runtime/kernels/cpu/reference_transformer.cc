@@ -180,6 +180,7 @@ void Rope(const KernelContext& context) {
   const int64_t dims = context.attributes().Int("dims", d);
   const bool interleaved = context.attributes().Int("interleaved") != 0;
   const double sign = context.attributes().Int("inverse") != 0 ? -1 : 1;
+  const double magnitude = context.attributes().Float("magnitude", 1);
   const auto offset = static_cast<double>(context.attributes().Int("offset"));
   const float* angles = context.inputs() == 2 ? context.input(1).as<float>() : nullptr;
   std::vector<double> frequencies;
@@ -197,8 +198,8 @@ void Rope(const KernelContext& context) {
       } else {
         const double angle =
             sign * (offset + static_cast<double>(row % positions)) * frequencies[i];
-        cosine = std::cos(angle);
-        sine = std::sin(angle);
+        cosine = magnitude * std::cos(angle);
+        sine = magnitude * std::sin(angle);
       }
       const int64_t first = interleaved ? 2 * i : i;
       const int64_t second = interleaved ? 2 * i + 1 : i + dims / 2;
@@ -211,12 +212,13 @@ void Rope(const KernelContext& context) {
 void RopeAngles(const KernelContext& context) {
   const int64_t dims = context.attributes().Int("dims");
   const std::vector<double> frequencies = ops::RopeFrequencies(dims, context.attributes());
+  const double magnitude = context.attributes().Float("magnitude", 1);
   for (int64_t row = 0; row < context.input(0).elements(); ++row) {
     const double position = context.input(0).as<int32_t>()[row];
     float* angles = context.output(0).as<float>() + row * dims;
     for (int64_t i = 0; i < dims / 2; ++i) {
-      angles[i] = static_cast<float>(std::cos(position * frequencies[i]));
-      angles[dims / 2 + i] = static_cast<float>(std::sin(position * frequencies[i]));
+      angles[i] = static_cast<float>(magnitude * std::cos(position * frequencies[i]));
+      angles[dims / 2 + i] = static_cast<float>(magnitude * std::sin(position * frequencies[i]));
     }
   }
 }

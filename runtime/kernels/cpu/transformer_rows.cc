@@ -29,13 +29,14 @@ class Rope final : public graph::Kernel {
         has_angles_(request.inputs.size() == 2) {
     if (has_angles_) return;
     const double sign = request.attributes->Int("inverse") != 0 ? -1 : 1;
+    const double magnitude = request.attributes->Float("magnitude", 1);
     const auto offset = static_cast<double>(request.attributes->Int("offset"));
     const std::vector<double> frequencies = ops::RopeFrequencies(dims_, *request.attributes);
     for (int64_t position = 0; position < positions_; ++position) {
       for (const double frequency : frequencies) {
         const double angle = (offset + static_cast<double>(position)) * frequency;
-        cosines_.push_back(static_cast<float>(std::cos(angle)));
-        sines_.push_back(static_cast<float>(sign * std::sin(angle)));
+        cosines_.push_back(static_cast<float>(magnitude * std::cos(angle)));
+        sines_.push_back(static_cast<float>(sign * magnitude * std::sin(angle)));
       }
     }
   }
@@ -99,6 +100,7 @@ class RopeAngles final : public graph::Kernel {
  public:
   explicit RopeAngles(const graph::KernelRequest& request)
       : dims_(request.attributes->Int("dims")),
+        magnitude_(request.attributes->Float("magnitude", 1)),
         frequencies_(ops::RopeFrequencies(dims_, *request.attributes)) {}
 
   void Run(const KernelContext& context) override {
@@ -110,8 +112,8 @@ class RopeAngles final : public graph::Kernel {
         float* sines = cosines + dims_ / 2;
         for (int64_t i = 0; i < dims_ / 2; ++i) {
           const double angle = static_cast<double>(positions[row]) * frequencies_[i];
-          cosines[i] = static_cast<float>(std::cos(angle));
-          sines[i] = static_cast<float>(std::sin(angle));
+          cosines[i] = static_cast<float>(magnitude_ * std::cos(angle));
+          sines[i] = static_cast<float>(magnitude_ * std::sin(angle));
         }
       }
     });
@@ -119,6 +121,7 @@ class RopeAngles final : public graph::Kernel {
 
  private:
   const int64_t dims_;
+  const double magnitude_;
   const std::vector<double> frequencies_;
 };
 

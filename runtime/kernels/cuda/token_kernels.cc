@@ -36,14 +36,15 @@ class RopeKernel final : public graph::Kernel {
  private:
   void MakeTurns(const graph::Attributes& attributes) {
     const double sign = attributes.Int("inverse") != 0 ? -1 : 1;
+    const double magnitude = attributes.Float("magnitude", 1);
     const int64_t offset = attributes.Int("offset");
     const std::vector<double> frequencies = ops::RopeFrequencies(arguments_.dims, attributes);
     std::vector<float> turns;
     for (int64_t position = 0; position < arguments_.positions; ++position) {
       for (int64_t pair = 0; pair < arguments_.dims / 2; ++pair) {
         const double angle = sign * static_cast<double>(offset + position) * frequencies[pair];
-        turns.push_back(static_cast<float>(std::cos(angle)));
-        turns.push_back(static_cast<float>(std::sin(angle)));
+        turns.push_back(static_cast<float>(magnitude * std::cos(angle)));
+        turns.push_back(static_cast<float>(magnitude * std::sin(angle)));
       }
     }
     const size_t bytes = turns.size() * sizeof(float);

@@ -286,16 +286,47 @@ LLAMA = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attent
          "bos_token_id": 1, "eos_token_id": [2, 3], "use_cache": True}
 
 
-def rope_frequencies(c, size):
-    frequency = c["rope_theta"] ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
-    s = c.get("rope_scaling") or {}
+def rope_of(c, size, length):
+    """Radians per position of each pair, for a text of so many tokens, and what cosines and sines
+    are multiplied with."""
+    s = c.get("rope_parameters") or c.get("rope_scaling") or {}
+    theta = s.get("rope_theta", c.get("rope_theta"))
+    frequency = theta ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
     kind = s.get("rope_type", s.get("type", "default"))
+    longest = c["max_position_embeddings"]
+    old = c.get("original_max_position_embeddings",
+                s.get("original_max_position_embeddings", longest))
     if kind == "linear":
-        return frequency / s["factor"]
+        return frequency / s["factor"], 1.0
+    if kind == "dynamic":  # another base for what is longer than the model's texts
+        grown = s["factor"] * max(length, longest) / longest - (s["factor"] - 1)
+        theta *= grown ** (size / (size - 2))
+        return theta ** (-torch.arange(0, size, 2, dtype=torch.float64) / size), 1.0
+    if kind == "longrope":  # Ding et al. 2024
+        stretched = torch.tensor(s["long_factor" if length > old else "short_factor"])
+        factor = s.get("factor", longest / old)
+        magnitude = math.sqrt(1 + math.log(factor) / math.log(old)) if factor > 1 else 1.0
+        return frequency / stretched.double(), s.get("attention_factor", magnitude)
+    if kind == "yarn":  # Peng et al. 2023, section 3.2 on
+        def pair_that_turns(times):  # within the old length; pairs before it turn more often
+            return size * math.log(old / (times * 2 * math.pi)) / (2 * math.log(theta))
+        first, last = (pair_that_turns(s.get(*b)) for b in (("beta_fast", 32), ("beta_slow", 1)))
+        if s.get("truncate", True):
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, size - 1)
+        stretch = torch.clamp((torch.arange(size // 2, dtype=torch.float64) - first) /
+                              (last - first if last != first else 0.001), 0, 1)
+
+        def grown(scale):
+            return 0.1 * scale * math.log(s["factor"]) + 1
+        magnitude = grown(1)
+        if "mscale" in s and "mscale_all_dim" in s:
+            magnitude = grown(s["mscale"]) / grown(s["mscale_all_dim"])
+        return (frequency / s["factor"] * stretch + frequency * (1 - stretch),
+                s.get("attention_factor", magnitude))
     if kind != "llama3":
-        return frequency
+        return frequency, 1.0
     # Long waves are stretched, short ones stay, those between are blended.
-    old = s["original_max_position_embeddings"]
     result = []
     for f in frequency.tolist():
         wave = 2 * math.pi / f
@@ -307,14 +338,15 @@ def rope_frequencies(c, size):
             smooth = (old / wave - s["low_freq_factor"]) / (s["high_freq_factor"] -
                                                             s["low_freq_factor"])
             result.append((1 - smooth) * f / s["factor"] + smooth * f)
-    return torch.tensor(result, dtype=torch.float64)
+    return torch.tensor(result, dtype=torch.float64), 1.0
 
 
-def rope(x, heads, frequencies):
+def rope(x, heads, frequencies, magnitude):
     b, s, _ = x.shape
     x = x.view(b, s, heads, -1)
     angles = torch.arange(s, dtype=torch.float64)[:, None] * frequencies
-    cos, sin = (torch.cat([f(angles)] * 2, -1).float()[None, :, None] for f in (torch.cos, torch.sin))
+    cos, sin = (torch.cat([magnitude * f(angles)] * 2, -1).float()[None, :, None]
+                for f in (torch.cos, torch.sin))
     first, second = x.chunk(2, -1)
     return (x * cos + torch.cat([-second, first], -1) * sin).flatten(2)
 
@@ -323,7 +355,7 @@ def llama(w, c, tokens, mask, prefix="model."):
     kind, n = c["model_type"], c["hidden_size"]
     heads, kv = c["num_attention_heads"], c["num_key_value_heads"]
     size = c.get("head_dim") or n // heads
-    frequencies = rope_frequencies(c, size)
+    turns = rope_of(c, size, tokens.shape[1])
     qkv_bias = kind == "qwen2" or c.get("attention_bias", False)
     x = w.normal(prefix + "embed_tokens.weight", c["vocab_size"], n)[tokens.long()]
     for i in range(c["num_hidden_layers"]):
@@ -342,7 +374,7 @@ def llama(w, c, tokens, mask, prefix="model."):
         if kind.startswith("qwen") and not (c.get("use_sliding_window") and
                                             i >= c["max_window_layers"]):
             window = 0
-        y = attention(rope(q, heads, frequencies), rope(k, kv, frequencies), v, heads, kv,
+        y = attention(rope(q, heads, *turns), rope(k, kv, *turns), v, heads, kv,
                       causal(mask, window))
         x = x + w.linear(p + "self_attn.o_proj", y, n, c.get("attention_bias", False))
         h = w.rms_norm(p + "post_attention_layernorm", x, c["rms_norm_eps"])
@@ -355,8 +387,8 @@ def llama(w, c, tokens, mask, prefix="model."):
 
 
 def make_llamas():
-    def language_model(name, seed, config, dtype=torch.float32, shards=1):
-        tokens, mask = texts(seed, 30, [9, 9])
+    def language_model(name, seed, config, dtype=torch.float32, shards=1, length=9):
+        tokens, mask = texts(seed, 30, [length] * 2)
         w = Weights(seed, dtype)
         hidden = llama(w, config, tokens, mask)
         if config["tie_word_embeddings"]:
@@ -385,6 +417,37 @@ def make_llamas():
         "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "head_dim": 6,
         "attention_bias": False, "rms_norm_eps": 1e-6, "use_sliding_window": False,
         "sliding_window": None, "max_window_layers": 2})
+
+    # Rotary positions for longer texts, with 8 pairs in a head.
+    pairs = LLAMA | {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1,
+                     "head_dim": 16}
+    language_model("qwen3-yarn-lm", 47, pairs | {
+        "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "rope_theta": 1000.0,
+        "max_position_embeddings": 128, "use_sliding_window": False,
+        "rope_scaling": {"rope_type": "yarn", "factor": 4.0,
+                         "original_max_position_embeddings": 32}}, length=40)
+    yarn = pairs | {
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"],
+        "max_position_embeddings": 512,
+        "rope_parameters": {"rope_type": "yarn", "rope_theta": 100.0, "factor": 8.0,
+                            "original_max_position_embeddings": 64, "beta_fast": 4, "beta_slow": 1,
+                            "mscale": 1.2, "mscale_all_dim": 0.6, "truncate": False}}
+    del yarn["rope_theta"]
+    language_model("llama-yarn-lm", 48, yarn, length=40)
+    factors = {"short_factor": [1.0, 1.01, 1.02, 1.05, 1.1, 1.2, 1.25, 1.3],
+               "long_factor": [1.0, 1.1, 1.5, 2, 3.5, 5.25, 8.0, 9.75]}
+    longrope = pairs | {"model_type": "mistral", "architectures": ["MistralForCausalLM"],
+                        "rope_theta": 100.0, "sliding_window": None}
+    language_model("mistral-longrope-lm", 49, longrope | {
+        "original_max_position_embeddings": 8,
+        "rope_scaling": {"type": "longrope"} | factors}, length=40)
+    language_model("mistral-longrope-short-lm", 50, longrope | {
+        "rope_scaling": {"rope_type": "longrope", "original_max_position_embeddings": 64,
+                         "factor": 4.0} | factors}, length=40)
+    language_model("qwen2-dynamic-lm", 51, pairs | {
+        "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "rope_theta": 100.0,
+        "use_sliding_window": False, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
+        length=40)
 
     config = LLAMA | LABELS | {"model_type": "llama", "pad_token_id": 0,
                                "architectures": ["LlamaForSequenceClassification"]}

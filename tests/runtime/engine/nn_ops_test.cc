@@ -9,6 +9,7 @@
 #include "runtime/graph/shape_inference.h"
 #include "runtime/kernels/kernel_list_cpu.h"
 #include "runtime/ops/op_list.h"
+#include "runtime/ops/rope.h"
 #include "tests/runtime/engine/op_cases.h"
 
 namespace lepton::engine_test {
@@ -210,6 +211,42 @@ TEST(Rope, TurnsPairsByPositionTimesFrequency) {
                    MakeCase("", {{"base", 100.0}}, {}, Tensor({2, 4}, {1, 2, 3, 4, 1, 0, 0, 1})));
   const float c1 = std::cos(1.0f), s1 = std::sin(1.0f), s2 = std::sin(0.1f), c2 = std::cos(0.1f);
   EXPECT_THAT(Values(y[0]), Near({1, 2, 3, 4, c1, -s2, s1, c2}));
+}
+
+TEST(Rope, CosinesAndSinesGrowByTheMagnitude) {
+  auto y =
+      Outputs("rope", MakeCase("", {{"base", 100.0}, {"magnitude", 2.0}, {"limit", int64_t{2}}}, {},
+                               Tensor({2, 4}, {1, 2, 3, 4, 1, 0, 0, 1})));
+  const float c1 = std::cos(1.0f), s1 = std::sin(1.0f), s2 = std::sin(0.1f), c2 = std::cos(0.1f);
+  EXPECT_THAT(Values(y[0]), Near({2, 4, 6, 8, 2 * c1, -2 * s2, 2 * s1, 2 * c2}));
+}
+
+// How much slower each of eight pairs turns, by the published formula.
+TEST(Rope, YarnSlowsDownPairsThatTurnSeldom) {
+  const auto stretches = [](const graph::Attributes& attributes) {
+    graph::Attributes plain{{"base", attributes.Float("base", 10000)}};
+    const auto before = ops::RopeFrequencies(16, plain);
+    const auto after = ops::RopeFrequencies(16, attributes);
+    std::vector<float> stretches;
+    for (size_t i = 0; i < before.size(); ++i) {
+      stretches.push_back(static_cast<float>(after[i] / before[i]));
+    }
+    return stretches;
+  };
+  graph::Attributes yarn{{"scaling", "yarn"},
+                         {"base", 100.0},
+                         {"factor", 4.0},
+                         {"original_context", int64_t{64}},
+                         {"beta_fast", 4.0}};
+  EXPECT_THAT(stretches(yarn), Near({1, 1, 0.8125f, 0.625f, 0.4375f, 0.25f, 0.25f, 0.25f}));
+  // From 1.6238 to 4.0320 when the bounds are no whole pairs.
+  yarn.Set("truncate", int64_t{0});
+  EXPECT_THAT(stretches(yarn), Near({1, 1, 0.88283f, 0.5714f, 0.25997f, 0.25f, 0.25f, 0.25f}));
+  // A step where nothing is in between.
+  yarn.Set("truncate", int64_t{1});
+  yarn.Set("original_context", int64_t{6});
+  yarn.Set("beta_fast", 32.0);
+  EXPECT_THAT(stretches(yarn), Near({1, 0.25f, 0.25f, 0.25f, 0.25f, 0.25f, 0.25f, 0.25f}));
 }
 
 TEST(Gather, AnIndexOutsideTheAxisGivesNan) {

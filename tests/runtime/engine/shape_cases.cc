@@ -73,8 +73,9 @@ void AddRopeAngles(int64_t rows, int64_t n, std::vector<OpCase>& cases) {
   const int64_t dims = std::max<int64_t>(2, std::min<int64_t>(n, 64) / 2 * 2);
   for (const graph::Attributes& scaling :
        {graph::Attributes{{"dims", dims}},
+        graph::Attributes{{"dims", dims}, {"scaling", "linear"}, {"factor", 4.0}, {"base", 500.0}},
         graph::Attributes{
-            {"dims", dims}, {"scaling", "linear"}, {"factor", 4.0}, {"base", 500.0}}}) {
+            {"dims", dims}, {"scaling", "yarn"}, {"factor", 4.0}, {"magnitude", 1.25}}}) {
     cases.push_back(
         MakeCase(scaling.Text("scaling"), scaling, {},
                  RandomTensor({DType::kI32, {2, std::min<int64_t>(rows, 40)}}, 95, 0, 3000)));

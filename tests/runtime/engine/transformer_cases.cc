@@ -114,8 +114,24 @@ void AddCachedAttention(int64_t rows, int64_t n, std::vector<OpCase>& cases) {
 
 void AddRopes(int64_t rows, int64_t n, std::vector<OpCase>& cases) {
   const int64_t size = std::max<int64_t>(2, std::min<int64_t>(n, 64) / 2 * 2);
+  std::vector<double> factors;
+  for (int64_t pair = 0; pair < size / 2; ++pair) {
+    factors.push_back(1 + 0.25 * static_cast<double>(pair));
+  }
   const Attributes variants[] = {
       {},
+      {{"scaling", "yarn"},
+       {"factor", 4.0},
+       {"base", 100.0},
+       {"original_context", int64_t{64}},
+       {"beta_fast", 8.0},
+       {"magnitude", 1.25}},
+      {{"scaling", "yarn"},
+       {"factor", 4.0},
+       {"original_context", int64_t{64}},
+       {"truncate", int64_t{0}},
+       {"inverse", int64_t{1}}},
+      {{"scaling", "longrope"}, {"factors", factors}, {"magnitude", 0.75}, {"inverse", int64_t{1}}},
       {{"interleaved", int64_t{1}}, {"offset", int64_t{5}}},
       {{"dims", std::max<int64_t>(2, size / 4 * 2)}, {"base", 500.0}, {"inverse", int64_t{1}}},
       {{"scaling", "linear"}, {"factor", 4.0}},

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -77,11 +78,77 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"gpt2-lm", R"({"scale_attn_by_inverse_layer_idx": true})",
                 "scale_attn_by_inverse_layer_idx"},
         Refusal{"gpt2-lm", R"({"tie_word_embeddings": "yes"})", "is not true or false"},
-        Refusal{"llama3-lm", R"({"rope_scaling": {"rope_type": "yarn", "factor": 2}})",
-                "rope_scaling.rope_type: yarn is not supported: must be default, linear or llama3"},
+        Refusal{"llama3-lm", R"({"rope_scaling": {"rope_type": "mrope", "factor": 2}})",
+                "rope_scaling.rope_type: mrope is not supported: must be default, linear, llama3, "
+                "yarn, longrope or dynamic"},
+        Refusal{"llama3-lm", R"({"rope_scaling": {"rope_type": "linear"}})",
+                "rope_scaling.factor: is missing"},
+        Refusal{"llama3-lm", R"({"rope_scaling": {"rope_type": "llama3", "factor": 2}})",
+                "rope_scaling.low_freq_factor: is missing"},
+        Refusal{"llama3-lm", R"({"rope_scaling": {"type": "yarn"}})",
+                "rope_scaling.factor: is missing"},
+        Refusal{"llama3-lm", R"({"rope_scaling": {"type": "dynamic", "factor": null}})",
+                "rope_scaling.factor: is missing"},
+        Refusal{"llama3-lm", R"({"rope_scaling": {"rope_type": "yarn", "factor": 0.5}})",
+                "rope_scaling.factor: 0.5 is not a number from 1.0"},
+        Refusal{"llama3-lm",
+                R"({"rope_scaling": {"rope_type": "yarn", "factor": 2, "beta_fast": 0.5}})",
+                "rope_scaling.beta_fast: must not be less than beta_slow"},
+        Refusal{"llama3-lm",
+                R"({"rope_scaling": {"rope_type": "yarn", "factor": 2, "truncate": 1}})",
+                "rope_scaling.truncate: 1 is not true or false"},
+        Refusal{"llama3-lm",
+                R"({"rope_scaling": {"rope_type": "yarn", "factor": 2, "attention_factor": -1}})",
+                "rope_scaling.attention_factor: -1 is not a number"},
+        Refusal{"llama3-lm",
+                R"({"rope_scaling": {"rope_type": "yarn", "factor": 2}, "rope_theta": 0.5})",
+                "rope_scaling.rope_theta: must be above 1 for yarn"},
+        Refusal{
+            "llama3-lm",
+            R"({"rope_scaling": {"rope_type": "yarn", "factor": 2, "llama_4_scaling_beta": 1}})",
+            "rope_scaling.llama_4_scaling_beta: is not known"},
+        Refusal{"llama3-lm",
+                R"({"rope_scaling": {"rope_type": "dynamic", "factor": 2,
+                                     "original_max_position_embeddings": 32}})",
+                "rope_scaling.original_max_position_embeddings: 32 is not supported: must be "
+                "max_position_embeddings, 64"},
+        Refusal{"llama3-lm",
+                R"({"original_max_position_embeddings": 16,
+                    "rope_scaling": {"rope_type": "yarn", "factor": 2,
+                                     "original_max_position_embeddings": 32}})",
+                "original_max_position_embeddings: 32 is not the 16 that config.json says beside"},
+        Refusal{"llama3-lm",
+                R"({"rope_scaling": {"rope_type": "linear", "factor": 2},
+                    "rope_parameters": {"rope_type": "linear", "factor": 3}})",
+                "rope_parameters: is not what rope_scaling says"},
+        Refusal{"llama3-lm",
+                R"({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}})",
+                "rope_parameters.partial_rotary_factor: 0.5 is not supported: must be 1.0"},
+        Refusal{
+            "mistral-longrope-lm",
+            R"({"rope_scaling": {"type": "longrope", "long_factor": [1, 1, 1, 1, 1, 1, 1, 1]}})",
+            "rope_scaling.short_factor: is missing"},
+        Refusal{"mistral-longrope-lm",
+                R"({"rope_scaling": {"type": "longrope", "long_factor": [1, 2, 3],
+                                     "short_factor": [1, 1, 1, 1, 1, 1, 1, 1]}})",
+                "rope_scaling.long_factor: has 3 items; must be a list of 8 numbers"},
+        Refusal{"mistral-longrope-lm",
+                R"({"rope_scaling": {"type": "longrope", "long_factor": 4, "short_factor": 4}})",
+                "rope_scaling.short_factor: 4; must be a list of 8 numbers"},
+        Refusal{"mistral-longrope-lm",
+                R"({"rope_scaling": {"type": "longrope", "long_factor": [1, 1, 1, 1, 1, 1, 1, 0],
+                                     "short_factor": [1, 1, 1, 1, 1, 1, 1, 1]}})",
+                "rope_scaling.long_factor: 0 is not a number from 1e-06"},
+        Refusal{"mistral-longrope-lm",
+                R"({"rope_scaling": {"type": "longrope", "factor": "4",
+                                     "long_factor": [1, 1, 1, 1, 1, 1, 1, 1],
+                                     "short_factor": [1, 1, 1, 1, 1, 1, 1, 1]}})",
+                "rope_scaling.factor: \"4\" is not a number"},
+        Refusal{"mistral-longrope-lm", R"({"original_max_position_embeddings": 1})",
+                "rope_scaling.original_max_position_embeddings: must be above 1"},
         Refusal{"llama3-lm", R"({"rope_scaling": {"rope_type": "linear", "factor": 0}})",
                 "rope_scaling.factor: 0 is not a number"},
-        Refusal{"llama3-lm", R"({"rope_scaling": {"rope_type": "linear", "beta": 3}})",
+        Refusal{"llama3-lm", R"({"rope_scaling": {"rope_type": "linear", "factor": 2, "beta": 3}})",
                 "rope_scaling.beta: is not known"},
         Refusal{"llama3-lm", R"({"rope_scaling": 4})", "rope_scaling: is not an object"},
         Refusal{"llama3-lm", R"({"hidden_size": 9})", "hidden_size: must be a multiple"},
@@ -194,6 +261,81 @@ TEST(HuggingFaceConfig, NewerFormsOfRopeAndWindowsAreRead) {
   EXPECT_EQ(t.rope.factor, 3);
   EXPECT_EQ(t.window, 4);
   EXPECT_EQ(t.window_from, 1);
+}
+
+// What is left out follows from the rest as in public code.
+TEST(HuggingFaceConfig, RotaryOptionsThatAreLeftOutFollowFromTheRest) {
+  const auto rope = [](const char* golden, const json& options) {
+    json config = GoldenConfig(golden);
+    config.update(options);
+    const auto parsed = ParseConfig(config.dump());
+    EXPECT_TRUE(parsed.ok()) << parsed.status().ToString();
+    return parsed.ok() ? parsed->model.transformer.rope : spec::RopeSpec();
+  };
+  json yarn = {{"rope_type", "yarn"}, {"factor", 4}, {"finetuned", true}};
+  spec::RopeSpec read = rope("llama3-lm", {{"rope_scaling", yarn}});
+  EXPECT_EQ(read.original_context, 64) << "max_position_embeddings";
+  EXPECT_EQ(read.beta_fast, 32);
+  EXPECT_EQ(read.beta_slow, 1);
+  EXPECT_TRUE(read.truncate);
+  EXPECT_DOUBLE_EQ(read.attention_factor, 0.1 * std::log(4) + 1);
+  EXPECT_EQ(rope("llama3-lm", {{"rope_scaling", yarn}, {"rope_parameters", yarn}}), read);
+  EXPECT_EQ(rope("llama3-lm", {{"rope_scaling", yarn}, {"original_max_position_embeddings", 16}})
+                .original_context,
+            16);
+  // The two scales count only together, and not beside the factor itself.
+  yarn["mscale"] = 2;
+  EXPECT_EQ(rope("llama3-lm", {{"rope_scaling", yarn}}), read);
+  yarn["mscale_all_dim"] = 0.5;
+  EXPECT_DOUBLE_EQ(rope("llama3-lm", {{"rope_scaling", yarn}}).attention_factor,
+                   (0.2 * std::log(4) + 1) / (0.05 * std::log(4) + 1));
+  yarn["attention_factor"] = 1.5;
+  EXPECT_EQ(rope("llama3-lm", {{"rope_scaling", yarn}}).attention_factor, 1.5);
+  read = rope("mistral-longrope-lm", json::object());
+  EXPECT_EQ(read.original_context, 8);
+  EXPECT_EQ(read.factor, 8) << "of max_position_embeddings, 64";
+  EXPECT_DOUBLE_EQ(read.attention_factor, std::sqrt(2));
+}
+
+// Versions of public code disagree on what follows from what: all is written.
+TEST(HuggingFaceConfig, RotaryOptionsAreWrittenOut) {
+  spec::ModelSpec model = spec::DefaultModel("transformer", "llama");
+  model.transformer.vocabulary = 100;
+  model.transformer.context = 64;
+  model.transformer.layers = model.transformer.heads = model.transformer.kv_heads = 1;
+  model.transformer.width = model.transformer.head_size = 4;
+  model.transformer.mlp_width = 8;
+  spec::RopeSpec& rope = model.transformer.rope;
+  rope.scaling = "longrope";
+  rope.factor = 4;
+  rope.original_context = 16;
+  rope.short_factor = {1, 1.5};
+  rope.long_factor = {1, 3};
+  const auto written = [&](std::string_view original) {
+    return json::parse(WriteConfig(model, Config::Task::kLanguageModel, {}, "", original).value());
+  };
+  json config = written("");
+  EXPECT_EQ(config["original_max_position_embeddings"], 16);
+  EXPECT_EQ(config["rope_scaling"], json({{"rope_type", "longrope"},
+                                          {"factor", 4.0},
+                                          {"original_max_position_embeddings", 16},
+                                          {"attention_factor", std::sqrt(1.5)},
+                                          {"short_factor", {1.0, 1.5}},
+                                          {"long_factor", {1.0, 3.0}}}));
+  rope = {};
+  rope.scaling = "yarn";
+  rope.factor = 2;
+  rope.original_context = 32;
+  // What was said of the model before goes.
+  config = written(R"({"original_max_position_embeddings": 8, "rope_parameters": {}})");
+  EXPECT_FALSE(config.contains("original_max_position_embeddings"));
+  EXPECT_FALSE(config.contains("rope_parameters"));
+  EXPECT_EQ(config["rope_scaling"], json({{"rope_type", "yarn"},
+                                          {"factor", 2.0},
+                                          {"original_max_position_embeddings", 32},
+                                          {"attention_factor", 0.1 * std::log(2) + 1},
+                                          {"beta_fast", 32.0},
+                                          {"beta_slow", 1.0}}));
 }
 
 TEST(HuggingFaceConfig, ModelsOfSpecsAreWrittenAsTheirFamily) {

@@ -61,11 +61,26 @@ std::unique_ptr<DecodingProgram> MustDecode(InferenceProgram& program, int64_t s
   return *std::move(decoder);
 }
 
+// A style, and how its positions are made for longer texts.
+spec::ModelSpec ModelOf(const std::string& name) {
+  const size_t end = name.find('_');
+  spec::ModelSpec model = TinyTransformer(name.substr(0, end));
+  if (end == name.npos) return model;
+  spec::RopeSpec& rope = model.transformer.rope;
+  rope.scaling = name.substr(end + 1);
+  rope.base = 100;
+  rope.factor = 4;
+  rope.original_context = 64;
+  rope.short_factor = {1, 1, 1, 1};
+  rope.long_factor = {1, 1.5, 2.5, 4};
+  return model;
+}
+
 class Decoding : public testing::TestWithParam<std::tuple<const char*, const char*>> {};
 
 TEST_P(Decoding, GivesTheBitsOfTheWholeText) {
   const auto [style, precision] = GetParam();
-  Language language(TinyTransformer(style), precision);
+  Language language(ModelOf(style), precision);
   const auto decoder = MustDecode(*language.program, 3);
   // Three texts of different lengths begin, then go on at their own speeds; one ends and another
   // takes its slot.
@@ -110,7 +125,8 @@ TEST_P(Decoding, GivesTheBitsOfTheWholeText) {
 
 INSTANTIATE_TEST_SUITE_P(EveryFamily, Decoding,
                          testing::Combine(testing::Values("gpt2", "llama", "qwen2", "qwen3",
-                                                          "mistral"),
+                                                          "mistral", "llama_yarn",
+                                                          "qwen3_longrope"),
                                           testing::Values("f32", "bf16", "int8")),
                          [](const auto& info) {
                            return std::string(std::get<0>(info.param)) + "_" +

@@ -69,6 +69,25 @@ INSTANTIATE_TEST_SUITE_P(
                   m.transformer.rope.high_freq_factor = 1;
                 },
                 "model.rope.high_freq_factor"},
+        Refusal{"llama",
+                [](auto& m) {
+                  m.transformer.rope.scaling = "yarn";
+                  m.transformer.rope.beta_fast = 0.5;
+                },
+                "model.rope.beta_fast: must not be less than beta_slow"},
+        Refusal{"llama",
+                [](auto& m) {
+                  m.transformer.rope.scaling = "yarn";
+                  m.transformer.rope.base = 1;
+                },
+                "model.rope.base: must be above 1"},
+        Refusal{"llama",
+                [](auto& m) {
+                  m.transformer.rope.scaling = "longrope";
+                  m.transformer.rope.short_factor = {1, 1, 1, 1};
+                  m.transformer.rope.long_factor = {1, 1, 1};
+                },
+                "model.rope.long_factor: has 3 numbers; must have 4, one for each pair of a head"},
         Refusal{"llama", [](auto& m) { m.head = "none"; }, "none gives 32 outputs"},
         Refusal{"gpt2", [](auto& m) { m = spec::DefaultModel("mlp"); },
                 "model.arch: mlp takes rows of features, but the data has texts"}));
@@ -87,6 +106,26 @@ TEST(ModelRefusal, TokensOutsideTheVocabularyAreNamed) {
   const TextBatch longer(signature, {std::vector<int32_t>(9, 1)});
   EXPECT_THAT(program->Forward(longer.batch(), logits).message(),
               HasSubstr("the text has 9 tokens; the model has positions for 8"));
+}
+
+// What these do depends on how long a text is, beyond what the model is made for.
+TEST(ModelRefusal, RotaryPositionsThatChangeWithTheTextEndWithTheContext) {
+  for (const char* scaling : {"dynamic", "longrope"}) {
+    spec::ModelSpec spec = TinyTransformer("llama");
+    spec.transformer.rope.scaling = scaling;
+    spec.transformer.rope.short_factor = spec.transformer.rope.long_factor = {1, 1, 1, 1};
+    const auto [model, signature] = Resolve(spec, TextShape(100, 8, 0, true));
+    const auto program = InferenceProgram::Build(signature, model, "f32").value();
+    for (float& weight : program->weights()) weight = 0.1f;
+    ASSERT_TRUE(program->Prepare().ok());
+    std::vector<float> logits(900);
+    const TextBatch longer(signature, {std::vector<int32_t>(9, 1)});
+    EXPECT_THAT(program->Forward(longer.batch(), logits).message(),
+                HasSubstr("the text has 9 tokens; the model has positions for 8"));
+    EXPECT_THAT(program->MakeDecoder({.slots = 1, .context = 9}).status().message(),
+                HasSubstr("context at most the model's 8"));
+    EXPECT_TRUE(program->MakeDecoder({.slots = 1, .context = 8}).ok());
+  }
 }
 
 TEST(ModelRefusal, ModelsLargerThanTheMachineAreRefusedBeforeTheyTakeMemory) {

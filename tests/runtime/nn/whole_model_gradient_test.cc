@@ -51,6 +51,11 @@ TEST_P(TransformerGradient, EqualsFiniteDifferences) {
     tiny.transformer.rope.factor = 8;
     tiny.transformer.rope.original_context = 16;
   }
+  if (style == "qwen2" || style == "qwen3") {
+    tiny.transformer.rope.scaling = "yarn";
+    tiny.transformer.rope.factor = 8;
+    tiny.transformer.rope.original_context = 16;
+  }
   const auto [model, signature] = Resolve(tiny, TextShape(24, 12, 3, per_token));
   const auto program = MustBuild(signature, OptionsFor(model));
   Enlarge(*program);

@@ -24,11 +24,16 @@ TEST(ModelSpec, EveryArchitectureSurvivesTheRoundTrip) {
     models.push_back(DefaultModel(arch));
   }
   for (const char* style : kTransformerStyles) models.push_back(DefaultModel("transformer", style));
+  RopeSpec& rope = models.emplace_back(DefaultModel("transformer", "llama")).transformer.rope;
+  rope.scaling = "longrope";
+  rope.short_factor = {1, 1.25};
+  rope.long_factor = {1, 0.1};
   for (const ModelSpec& model : models) {
     const json written = ModelSpecToJson(model);
     const auto again = ModelSpecFromJson(written);
     ASSERT_TRUE(again.ok()) << again.status().ToString();
     EXPECT_EQ(ModelSpecToJson(*again), written);
+    EXPECT_EQ(again->transformer.rope, model.transformer.rope);
   }
 }
 
@@ -112,8 +117,10 @@ INSTANTIATE_TEST_SUITE_P(
         ModelRefusal{R"({"arch": "resnet18", "patch": 3})", "patch: belongs to arch vit"},
         ModelRefusal{R"({"arch": "transformer", "image": {}})", "image: belongs to arch resnet18"},
         ModelRefusal{R"({"arch": "transformer", "heads": 0})", "heads: 0 is out of range"},
-        ModelRefusal{R"({"arch": "transformer", "rope": {"scaling": "yarn"}})",
-                     "rope.scaling: \"yarn\" is not one of none, linear, llama3"},
+        ModelRefusal{R"({"arch": "transformer", "rope": {"scaling": "mrope"}})",
+                     "rope.scaling: \"mrope\" is not one of none, linear, llama3, yarn"},
+        ModelRefusal{R"({"arch": "transformer", "rope": {"long_factor": [1, 0]}})",
+                     "rope.long_factor.1: 0 is out of range"},
         ModelRefusal{R"({"arch": "transformer", "pool": "max"})",
                      "pool: \"max\" is not one of first"},
         ModelRefusal{R"({"arch": "transformer", "widht": 3})",

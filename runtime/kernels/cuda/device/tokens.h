@@ -8,8 +8,8 @@
 namespace lepton::kernels::cuda {
 
 // x [rows, heads * size]; row r turns by the angles of position r % positions, whose cosines and
-// sines are at turns[(position * dims / 2 + pair) * 2]. The first `dims` elements of each head
-// turn.
+// sines, times the magnitude, are at turns[(position * dims / 2 + pair) * 2]. The first `dims`
+// elements of each head turn.
 struct RopeArguments {
   int64_t rows = 0, heads = 0, size = 0, positions = 0, dims = 0;
   bool interleaved = false;
