@@ -63,6 +63,7 @@ class TransformerBuilder {
   Result<ValueId> Mlp(const std::string& layer, ValueId x);
   Result<ValueId> Head(ValueId x);
   Result<ValueId> TextHead(ValueId x);
+  Result<ValueId> OfLengthOne(ValueId x);
 
   Result<ValueId> Norm(const std::string& name, ValueId x);
   // What leaves the residual stream is divided over ranks by its outputs, in these sections (none:
@@ -309,13 +310,23 @@ Result<ValueId> TransformerBuilder::TextHead(ValueId x) {
     LEPTON_ASSIGN_OR_RETURN(x, HeadDense(n_.body + n_.pooler, x, c_.width, true));
     LEPTON_ASSIGN_OR_RETURN(x, b_.Activation("tanh", n_.pooler, x));
   }
-  if (c_.head == Config::Head::kPooled) return x;
+  if (c_.head == Config::Head::kPooled) return c_.normalize ? OfLengthOne(x) : x;
   if (c_.head_dense) {
     LEPTON_ASSIGN_OR_RETURN(x, HeadDense(n_.text_dense, x, c_.width, true));
     LEPTON_ASSIGN_OR_RETURN(x, b_.Activation("relu", n_.text_dense, x));
   }
   LEPTON_ASSIGN_OR_RETURN(x, b_.Dropout("head", x, c_.dropout));
   return HeadDense(n_.text_head, x, c_.outputs, c_.head_bias);
+}
+
+// Each row by itself: its root mean square is its length / sqrt(width).
+Result<ValueId> TransformerBuilder::OfLengthOne(ValueId x) {
+  graph::Graph& g = b_.graph();
+  LEPTON_ASSIGN_OR_RETURN(const ValueId row,
+                          g.Add("reduce", {x}, {{"axis", int64_t{0}}, {"kind", "sum"}}));
+  const double share = 1 / std::sqrt(static_cast<double>(c_.width));
+  LEPTON_ASSIGN_OR_RETURN(const ValueId gain, g.Add("fill", {row}, {{"value", share}}));
+  return g.Add("rms_norm", {x, gain}, {{"epsilon", 1e-24}}, "normalize");
 }
 
 Result<ValueId> TransformerBuilder::Head(ValueId x) {

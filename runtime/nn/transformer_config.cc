@@ -97,6 +97,7 @@ Status CheckSizes(const TransformerSpec& t) {
 
 Status CheckHead(const ModelSpec& model, bool per_token, TransformerConfig& c) {
   const bool causal = c.causal;
+  if (c.normalize && model.head != "none") return Field("normalize", "is for head none only");
   if (model.head == "none") {
     c.head = per_token ? TransformerConfig::Head::kNone : TransformerConfig::Head::kPooled;
     if (c.outputs == c.width) return Status::Ok();
@@ -171,6 +172,7 @@ Result<TransformerConfig> MakeTransformerConfig(const ModelSpec& model, int64_t 
   c.window_from = t.window_from;
   c.tied = t.tied;
   c.pool = t.pool;
+  c.normalize = t.normalize;
   c.dropout = model.dropout;
   c.outputs = outputs;
   if (t.style == "gpt2") {

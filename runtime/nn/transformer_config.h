@@ -44,6 +44,7 @@ struct TransformerConfig {
   bool scaled_residuals = false;  // first weights of projections into the residual stream
   bool pooler = false;            // kText, kPooled: dense and tanh after pooling
   std::string pool = "last";
+  bool normalize = false;   // kPooled: rows of length 1
   bool head_dense = false;  // kText: dense and relu before the classes
   bool head_bias = false;   // kText
   double dropout = 0;

@@ -62,6 +62,7 @@ struct TransformerSpec {
   int64_t token_types = 0;      // bert
   bool pooler = false;          // bert: a dense layer with tanh on the first token
   std::string pool = "last";    // what a row's answer is read from: first | mean | last
+  bool normalize = false;       // head none: a text's answer has length 1
 };
 inline constexpr const char* kTransformerStyles[] = {"gpt2",  "llama", "mistral",   "qwen2",
                                                      "qwen3", "bert",  "distilbert"};

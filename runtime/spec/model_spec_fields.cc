@@ -63,6 +63,8 @@ void VisitTransformer(FieldVisitor& v, TransformerSpec& s) {
   v.Bool("pooler", s.pooler, "transformer: bert: a dense layer with tanh on the first token");
   v.Choice("pool", s.pool, {"first", "mean", "last"},
            "transformer: the tokens that the answer for a whole text is read from");
+  v.Bool("normalize", s.normalize,
+         "transformer: head none: the answer for a whole text is divided by its length");
 }
 
 void VisitResnet(FieldVisitor& v, ResnetSpec& s) {

@@ -94,6 +94,26 @@ class Runs(unittest.TestCase):
                 self.assertIn(says, error)
 
 
+    def test_a_sentence_model_gives_embeddings(self):
+        shutil.copytree(GOLDENS / "bert-sentences", self.folder / "sentences")
+        write_tokenizer(self.folder / "sentences/tokenizer.json")
+        spec = {"kind": "batch", "name": "embedded", "model": {"hf": "sentences"},
+                "dataset": {"uri": "texts.csv", "text": "text"}, "output": {"format": "jsonl"}}
+        out = self.run_spec(spec)
+        rows = [json.loads(line)["values"]
+                for line in (out / "predictions.jsonl").read_text().splitlines()]
+        self.assertEqual(len(rows), len(ROWS) * 10)
+        self.assertEqual(rows[:len(ROWS)], rows[len(ROWS):2 * len(ROWS)])
+        for row in rows:
+            self.assertEqual(len(row), 8)
+            self.assertAlmostEqual(sum(x * x for x in row), 1, places=6)
+        modules = json.loads((self.folder / "sentences/modules.json").read_text())
+        modules[2]["type"] = "sentence_transformers.models.Dense"
+        (self.folder / "sentences/modules.json").write_text(json.dumps(modules))
+        self.assertIn("modules.json: 2: type \"sentence_transformers.models.Dense\" is not supported",
+                      self.run_spec(spec, ok=False))
+
+
 CHATS = [[{"role": "user", "content": "the cat sat"}],
          [{"role": "user", "content": "good dog"}, {"role": "assistant", "content": "a cat"},
           {"role": "user", "content": "on the mat"}]]
@@ -199,6 +219,28 @@ class Registry(ClusterTest):
                       self.run_cli("model", "add", "bad", folder / "out", "--by-path", ok=False))
         self.assertIn("outside",
                       self.run_cli("model", "add", "bad", "/etc", "--by-path", ok=False))
+
+    def test_sentence_models_say_the_same_whichever_way_they_come(self):
+        folder = self.cluster.folder / "sentence-model"
+        shutil.copytree(GOLDENS / "bert-sentences", folder)
+        write_tokenizer(folder / "tokenizer.json")
+        self.run_cli("model", "add", "sent-uploaded", folder)
+        self.run_cli("model", "add", "sent-read", folder, "--by-path")
+        out = self.cluster.folder / "sentences-out"
+        self.run_cli("model", "export", "sent-uploaded@1", out)
+        self.assertEqual(json.loads((out / "sentence_bert_config.json").read_text())["max_seq_length"], 8)
+        self.run_cli("model", "add", "sent-again", out)
+        answers = []
+        for name in ("sent-uploaded", "sent-read", "sent-again"):
+            self.cluster.deploy(name, name + "@1", replicas=1)
+            status, answer = self.cluster.call("POST", f"/v1/deployments/{name}:predict",
+                                               {"rows": [{"text": "a good film"}, {"text": "cat"}]})
+            self.assertEqual(status, 200, answer)
+            answers.append(answer["predictions"])
+            self.run_cli("deploy", "rm", name)
+        self.assertEqual(answers[0], answers[1])
+        self.assertEqual(answers[0], answers[2])
+        self.assertAlmostEqual(sum(x * x for x in answers[0][0]["values"]), 1, places=6)
 
 
 if __name__ == "__main__":

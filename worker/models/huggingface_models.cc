@@ -98,6 +98,7 @@ storage::ModelInput DescribeTexts(const Config& config) {
   input.kind = "tokens";
   input.vocabulary = config.model.transformer.vocabulary;
   input.context = config.model.transformer.context;
+  if (config.text_tokens > 0) input.context = std::min(input.context, config.text_tokens);
   input.per_token =
       config.task == Task::kLanguageModel || config.task == Task::kTokenClassification;
   return input;
@@ -262,6 +263,20 @@ Status WriteFurtherFiles(const storage::ObjectStore& objects, const StoredModel&
                                       in.resample, manifest.feature_names}));
 }
 
+// For a body whose answer is a row for each text, how others make it of the tokens.
+Status WriteModules(const StoredModel& stored, const std::filesystem::path& folder) {
+  const storage::ModelInput& input = stored.manifest.input;
+  if (TaskOf(stored) != Task::kBase || stored.model.arch != "transformer" || input.per_token ||
+      stored.model.transformer.pooler) {
+    return Status::Ok();
+  }
+  for (const auto& [name, text] : huggingface::SentenceModules(stored.model, input.context)) {
+    LEPTON_RETURN_IF_ERROR(MakeFolders((folder / name).parent_path()));
+    LEPTON_RETURN_IF_ERROR(WriteFileAtomic(folder / name, text));
+  }
+  return Status::Ok();
+}
+
 Result<StoredFolder> ImportAny(storage::ObjectStore& objects, const huggingface::OpenFile& open) {
   if (IsStoredFolder(open)) return ImportStoredFolder(objects, open);
   const Status config = open("config.json").status();
@@ -286,12 +301,6 @@ Result<StoredFolder> ImportFolder(storage::ObjectStore& objects,
   LEPTON_RETURN_IF_ERROR(ChooseLoss(config, manifest));
   manifest.precision = "f32";
   manifest.label_name = "label";
-  if (config.task == Task::kBase && open("modules.json").ok()) {
-    LOG(WARNING)
-        << "modules.json: what a sentence-transformers model does behind its body (pooling, "
-           "normalisation) is not read: the answer is that of "
-        << config.architecture;
-  }
   if (config.model.arch == "transformer") {
     manifest.input = DescribeTexts(config);
   } else {
@@ -359,6 +368,7 @@ Status ExportFolder(const storage::ObjectStore& objects, const storage::Digest& 
   LEPTON_RETURN_IF_ERROR(MakeFolders(folder));
   LEPTON_RETURN_IF_ERROR(WriteWeights(stored, folder));
   LEPTON_RETURN_IF_ERROR(WriteFurtherFiles(objects, stored, folder));
+  LEPTON_RETURN_IF_ERROR(WriteModules(stored, folder));
   return WriteFileAtomic(folder / "config.json", config);  // last: with it the folder is whole
 }
 

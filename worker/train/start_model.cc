@@ -19,6 +19,12 @@ spec::ModelSpec ChooseModel(const spec::ModelSpec& wanted, const std::optional<S
   // What it is trained for says the head; a body of its own may lack what lies between.
   model.head = "auto";
   model.transformer.pooler = model.arch == "transformer" && model.transformer.style == "bert";
+  if (from->model.head == "none") {
+    // As the family's classifiers read it, not as an embedding.
+    model.transformer.pool =
+        spec::DefaultModel(model.arch, model.transformer.style).transformer.pool;
+    model.transformer.normalize = false;
+  }
   // Convolutions take pictures of any size.
   if (spec::IsResnet(model.arch)) model.image.height = model.image.width = 0;
   return model;

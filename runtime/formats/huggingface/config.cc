@@ -22,6 +22,7 @@ constexpr char kMultiLabel[] = "multi_label_classification";
 constexpr std::string_view kOurs = "lepton_";
 constexpr char kPool[] = "lepton_pool";
 constexpr char kPooler[] = "lepton_pooler";
+constexpr char kNormalize[] = "lepton_normalize";  // modules.json says it to others
 
 Status Bad(const std::string& what) {
   return InvalidArgument("config.json: " + what);
@@ -200,6 +201,7 @@ Result<Config> ParseConfig(std::string_view text) {
   std::string& pool = config.model.transformer.pool;
   fields.Text(kPool, pool);
   fields.Bool(kPooler, config.model.transformer.pooler);
+  if (config.task == Task::kBase) fields.Bool(kNormalize, config.model.transformer.normalize);
   if (pool != "first" && pool != "mean" && pool != "last") {
     fields.Fail(kPool, pool + " is not supported: must be first, mean or last");
   }
@@ -253,6 +255,8 @@ Result<std::string> WriteConfig(const ModelSpec& model, Task task,
     const ModelSpec usual = family->defaults();
     document.erase(kPool);
     document.erase(kPooler);
+    document.erase(kNormalize);
+    if (task == Task::kBase && model.transformer.normalize) document[kNormalize] = true;
     if (model.transformer.pool != usual.transformer.pool) document[kPool] = model.transformer.pool;
     if (task == Task::kTextClassification && model.transformer.pooler != usual.transformer.pooler) {
       document[kPooler] = model.transformer.pooler;
@@ -300,8 +304,8 @@ std::string CanonicalTensorName(const Config& config, std::string_view name) {
     if (!EndsWith(canonical, old_end)) return;
     canonical.replace(canonical.size() - old_end.size(), old_end.size(), new_end);
   };
-  const bool pooled =
-      config.task != Task::kTokenClassification && config.task != Task::kImageClassification;
+  const bool pooled = config.task != Task::kTokenClassification &&
+                      config.task != Task::kImageClassification && !config.sentence;
   if (!pooled && !family->pooler.empty() && StartsWith(canonical, family->pooler)) return "";
   rename("LayerNorm.gamma", "LayerNorm.weight");
   rename("LayerNorm.beta", "LayerNorm.bias");

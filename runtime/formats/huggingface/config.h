@@ -32,6 +32,10 @@ struct Config {
   // "lepton_classes": the names of both classes of a binary model of ours, of which the folder's
   // label is the second; empty elsewhere.
   std::vector<std::string> classes;
+  // A model of sentence-transformers: the modules behind its body make a text's numbers, and cut
+  // texts after so many tokens (0: after the context).
+  bool sentence = false;
+  int64_t text_tokens = 0;
   std::string problem_type;  // "", regression, single_label_classification,
                              // multi_label_classification
 };

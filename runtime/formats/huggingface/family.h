@@ -35,8 +35,8 @@ struct Family {
   std::vector<std::string_view> heads;
   std::vector<std::string_view> unused_heads;
   std::vector<std::string_view> buffers;
-  // The beginning of what classes for tokens and pictures leave out of the body, though files that
-  // were tuned from a whole one still have it.
+  // The beginning of what classes for tokens and pictures, and sentence-transformers, leave out of
+  // the body, though files that were tuned from a whole one still have it.
   std::string_view pooler;
 };
 

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "runtime/base/json_text.h"
+#include "runtime/formats/huggingface/sentence_modules.h"
 
 namespace lepton::huggingface {
 namespace {
@@ -204,6 +205,7 @@ Result<Folder> ReadFolder(const OpenFile& open) {
   Folder folder;
   LEPTON_ASSIGN_OR_RETURN(folder.config_json, ReadSmallFile(open, "config.json", kMaxConfigBytes));
   LEPTON_ASSIGN_OR_RETURN(folder.config, ParseConfig(folder.config_json));
+  LEPTON_RETURN_IF_ERROR(ReadSentenceModules(open, folder));
   std::set<std::string> seen;
   if (Exists(open, kSingle)) {
     LEPTON_ASSIGN_OR_RETURN(Shard shard, ReadShard(open, folder.config, kSingle, nullptr, seen));

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/file.h"
@@ -22,7 +23,8 @@ struct OpenedFile {
   uint64_t size = 0;
 };
 // Opens a file of the folder for reading; kNotFound when there is none of that name. Callers that
-// read on others' behalf confine it. Names have no slash in them.
+// read on others' behalf confine it. Names have no slash in them, but for the config.json of a
+// folder within.
 using OpenFile = std::function<Result<OpenedFile>(const std::string& name)>;
 // The whole of a regular file; kInvalidArgument, starting with `name`, for anything else.
 Result<OpenedFile> WholeFile(UniqueFd fd, const std::string& name);
@@ -42,12 +44,19 @@ struct Folder {
   bool has_index = false;  // the shards are listed in model.safetensors.index.json
   // Further files that are there and belong to the model: tokenizer.json, generation_config.json..
   std::vector<std::string> files;
+  // Those of a model of sentence-transformers, which the model says in other words.
+  std::vector<std::string> module_files;
 };
 
 inline constexpr size_t kMaxSmallFileBytes = 64 << 20;  // of each further file
 
 // kInvalidArgument names the file and what is wrong in it; kNotFound the file that is missing.
 Result<Folder> ReadFolder(const OpenFile& open);
+
+// The files, by name, by which sentence-transformers makes of such a body's tokens what our model
+// of head none makes of them; its pooler is off. ReadFolder reads them back.
+std::vector<std::pair<std::string, std::string>> SentenceModules(const spec::ModelSpec& model,
+                                                                 int64_t text_tokens);
 
 // The whole of a small file.
 Result<std::string> ReadSmallFile(const OpenFile& open, const std::string& name, size_t limit);

@@ -50,6 +50,13 @@ int64_t Checksum(std::string_view header) {
   return sum;
 }
 
+// A file of the folder, or the config.json of a folder within.
+bool InFolder(std::string_view name) {
+  const size_t slash = name.find('/');
+  if (slash == name.npos) return !name.empty();
+  return slash > 0 && name[0] != '.' && name.substr(slash + 1) == "config.json";
+}
+
 struct Entry {
   std::string name;
   uint64_t size = 0;
@@ -64,7 +71,7 @@ Result<Entry> ReadHeader(std::string_view header) {
   if (type != '0' && type != '\0') {
     return BadArchive("\"" + entry.name + "\" is not a regular file");
   }
-  if (entry.name.empty() || entry.name.find('/') != entry.name.npos || header[kPrefixAt] != '\0') {
+  if (!InFolder(entry.name) || header[kPrefixAt] != '\0') {
     return BadArchive("\"" + entry.name + "\" is not the name of a file in a folder");
   }
   if (size < 0) return BadArchive("\"" + entry.name + "\": its size is not a number");
@@ -136,6 +143,7 @@ std::vector<std::string> FilesOf(const Folder& folder) {
   for (const Shard& shard : folder.shards) names.push_back(shard.file);
   if (folder.has_index) names.push_back("model.safetensors.index.json");
   names.insert(names.end(), folder.files.begin(), folder.files.end());
+  names.insert(names.end(), folder.module_files.begin(), folder.module_files.end());
   return names;
 }
 

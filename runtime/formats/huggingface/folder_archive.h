@@ -1,6 +1,7 @@
 // A model folder as one file, to upload it: a plain tar archive (POSIX ustar). The reader takes no
-// more than that: regular files with names that have no slash, not compressed, each header with its
-// checksum. Threads: pure functions; they block on the disk.
+// more than that: regular files with names that have no slash (but for the config.json of a folder
+// within), not compressed, each header with its checksum. Threads: pure functions; they block on
+// the disk.
 #pragma once
 
 #include <string_view>

@@ -203,6 +203,50 @@ def make_bert():
                 inputs | {"hidden": hidden})
 
 
+def sentence_transformer(name, tokens, pooling, normalize=True, **more):
+    """Writes the modules behind a body into its folder."""
+    kinds = ["Transformer", "Pooling"] + ["Normalize"] * normalize
+    modules = [{"idx": i, "name": str(i), "path": f"{i}_{kind}" if i > 0 else "",
+                "type": f"sentence_transformers.models.{kind}"} for i, kind in enumerate(kinds)]
+    files = {"modules.json": modules, "1_Pooling/config.json": pooling,
+             "sentence_bert_config.json": {"max_seq_length": tokens, "do_lower_case": False}} | more
+    (OUT / name / "1_Pooling").mkdir()
+    for file, content in files.items():
+        (OUT / name / file).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def make_sentences():
+    tokens, mask = texts(5, 30, [7, 1, 9])
+    # As MiniLM comes: the pooler is there, but not used.
+    w = Weights(15)
+    config = BERT | {"architectures": ["BertModel"]}
+    hidden = bert(w, config, tokens, mask, torch.zeros_like(tokens), prefix="")
+    bert_pooler(w, hidden, prefix="")
+    kept = mask[:, :, None].float()
+    pooled = (hidden * kept).sum(1) / kept.sum(1)
+    write_model("bert-sentences", config, w.tensors,
+                {"tokens": tokens, "mask": mask, "token_types": torch.zeros_like(tokens),
+                 "pooled": pooled / pooled.norm(dim=1, keepdim=True)})
+    sentence_transformer("bert-sentences", 8,
+                         {"word_embedding_dimension": 8, "pooling_mode_cls_token": False,
+                          "pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": False,
+                          "pooling_mode_mean_sqrt_len_tokens": False},
+                         **{"config_sentence_transformers.json": {
+                             "prompts": {}, "default_prompt_name": None,
+                             "similarity_fn_name": "cosine"}})
+
+    # A language model of which the last token's state is taken.
+    w = Weights(16)
+    config = LLAMA | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "head_dim": 6,
+                      "rms_norm_eps": 1e-6, "use_sliding_window": False, "sliding_window": None,
+                      "max_window_layers": 2, "tie_word_embeddings": True}
+    hidden = llama(w, config, tokens, mask, prefix="")
+    write_model("qwen3-sentences", config, w.tensors,
+                {"tokens": tokens, "mask": mask, "pooled": last_tokens(hidden, mask)})
+    sentence_transformer("qwen3-sentences", 32, {"embedding_dimension": 8,
+                                                 "pooling_mode": "lasttoken"}, normalize=False)
+
+
 def make_distilbert():
     c = {"model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"],
          "vocab_size": 30, "dim": 8, "n_layers": 2, "n_heads": 4, "hidden_dim": 12,
@@ -552,6 +596,7 @@ def main():
     with torch.no_grad():
         make_bert()
         make_distilbert()
+        make_sentences()
         make_gpt2()
         make_llamas()
         make_resnets()

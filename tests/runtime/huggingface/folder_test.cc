@@ -174,6 +174,78 @@ TEST_F(FolderTest, FurtherFilesAreKept) {
       StatusCode::kDataLoss);
 }
 
+TEST_F(FolderTest, TheModulesOfSentenceTransformersSayWhatATextsNumbersAre) {
+  CopyGolden("bert-sentences");
+  Config config = ReadFolder(OpenFilesOf(folder()).value()).value().config;
+  EXPECT_TRUE(config.sentence);
+  EXPECT_EQ(config.text_tokens, 8);
+  EXPECT_EQ(config.model.transformer.pool, "mean");
+  EXPECT_TRUE(config.model.transformer.normalize);
+  EXPECT_FALSE(config.model.transformer.pooler);
+  const auto pool = [&](const char* pooling) {
+    Write("1_Pooling/config.json", pooling);
+    const auto read = ReadFolder(OpenFilesOf(folder()).value());
+    return read.ok() ? read->config.model.transformer.pool : std::string(read.status().message());
+  };
+  EXPECT_EQ(pool(R"({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false})"),
+            "first");
+  EXPECT_EQ(pool(R"({"pooling_mode": "cls"})"), "first");
+  EXPECT_EQ(pool(R"({"pooling_mode": "lasttoken", "embedding_dimension": 8})"), "last");
+  EXPECT_EQ(pool(R"({"word_embedding_dimension": 8})"), "mean") << "as public code has it";
+  EXPECT_THAT(pool(R"({"pooling_mode_cls_token": true})"),
+              HasSubstr("1_Pooling: config.json: pooling_mode_mean_tokens: one of it"));
+  EXPECT_THAT(pool(R"({"pooling_mode_max_tokens": true})"),
+              HasSubstr("pooling_mode_max_tokens: true is not supported: must be false"));
+  EXPECT_THAT(pool(R"({"pooling_mode": "max"})"),
+              HasSubstr("pooling_mode: max is not supported: must be cls, mean or lasttoken"));
+  EXPECT_THAT(pool(R"({"word_embedding_dimension": 9})"),
+              HasSubstr("word_embedding_dimension: 9 is not supported: must be 8"));
+  EXPECT_THAT(pool(R"({"weights": 9})"), HasSubstr("weights: is not known"));
+  EXPECT_THAT(pool("[]"), HasSubstr("1_Pooling/config.json: is not a JSON object"));
+  fs::remove(folder() / "1_Pooling/config.json");
+  EXPECT_THAT(Refused().message(), HasSubstr("1_Pooling/config.json: missing"));
+}
+
+TEST_F(FolderTest, ModulesThatAreNotComputedAreNamed) {
+  const auto refused = [&](const char* file, const char* text) {
+    CopyGolden("bert-sentences");
+    Write(file, text);
+    return std::string(Refused().message());
+  };
+  const auto module = [](const std::string& kind, const std::string& path) {
+    return R"({"type": "sentence_transformers.models.)" + kind + R"(", "path": ")" + path + "\"}";
+  };
+  const std::string body = module("Transformer", ""), pooling = module("Pooling", "1_Pooling");
+  const auto modules = [&](const std::string& list) {
+    return refused("modules.json", ("[" + list + "]").c_str());
+  };
+  EXPECT_EQ(modules(body + ", " + pooling), "");
+  EXPECT_THAT(modules(body), HasSubstr("modules.json: must be a list of Transformer, Pooling"));
+  EXPECT_THAT(modules(body + ", " + pooling + ", " + module("Dense", "2_Dense")),
+              HasSubstr("modules.json: 2: type \"sentence_transformers.models.Dense\" is not "
+                        "supported: the modules must be Transformer, Pooling"));
+  EXPECT_THAT(modules(module("Transformer", "0_Transformer") + ", " + pooling),
+              HasSubstr("modules.json: 0: path: the body must be in the folder itself"));
+  for (const char* path : {"", "..", "a/b", ".git"}) {
+    EXPECT_THAT(modules(body + ", " + module("Pooling", path)),
+                HasSubstr("modules.json: 1: path: is not the name of a folder"));
+  }
+  EXPECT_THAT(modules(body + R"(, {"type": "mine.Pooling", "path": "1_Pooling"})"),
+              HasSubstr("type \"mine.Pooling\" is not supported"));
+  EXPECT_THAT(modules("1, 2"), HasSubstr("modules.json: 0: type \"\" is not supported"));
+  EXPECT_THAT(refused("modules.json", "{"), HasSubstr("modules.json: is not JSON"));
+  EXPECT_THAT(refused("sentence_bert_config.json", R"({"max_seq_length": 0})"),
+              HasSubstr("max_seq_length: 0 is not a whole number"));
+  EXPECT_THAT(refused("sentence_bert_config.json", R"({"do_lower_case": true})"),
+              HasSubstr("do_lower_case: true is not supported: must be false"));
+  EXPECT_THAT(refused("config_sentence_transformers.json", R"({"default_prompt_name": "query"})"),
+              HasSubstr("default_prompt_name: a prompt in front of each text is not supported"));
+  // Of a classifier they say nothing.
+  CopyGolden("bert-texts");
+  Write("modules.json", "{");
+  EXPECT_TRUE(Refused().ok());
+}
+
 class ArchiveTest : public FolderTest {
  protected:
   std::string Pack() {
@@ -195,7 +267,7 @@ class ArchiveTest : public FolderTest {
 };
 
 TEST_F(ArchiveTest, AFolderComesOutOfItsArchive) {
-  for (const char* golden : {"bert-texts", "llama3-lm"}) {
+  for (const char* golden : {"bert-texts", "llama3-lm", "bert-sentences"}) {
     CopyGolden(golden);
     Write("tokenizer.json", "{}");
     const Folder before = ReadFolder(OpenFilesOf(folder()).value()).value();
@@ -206,6 +278,8 @@ TEST_F(ArchiveTest, AFolderComesOutOfItsArchive) {
     ASSERT_TRUE(after.ok()) << after.status().ToString();
     EXPECT_EQ(after->config_json, before.config_json);
     EXPECT_EQ(after->files, before.files);
+    EXPECT_EQ(after->module_files, before.module_files);
+    EXPECT_EQ(after->config.model.transformer.pool, before.config.model.transformer.pool);
     ASSERT_EQ(after->shards.size(), before.shards.size());
     for (size_t i = 0; i < before.shards.size(); ++i) {
       EXPECT_EQ(after->shards[i].file, before.shards[i].file);
@@ -238,6 +312,7 @@ TEST_F(ArchiveTest, DamageIsNamed) {
     return bytes.replace(148, 7, octal, 7);
   };
   EXPECT_THAT(Refusal(with(0, "../config")), HasSubstr("is not the name of a file in a folder"));
+  EXPECT_THAT(Refusal(with(0, "a/config.js")), HasSubstr("is not the name of a file in a folder"));
   EXPECT_THAT(Refusal(with(156, "2")), HasSubstr("is not a regular file"));  // a link
   EXPECT_THAT(Refusal(with(124, "77777777777")), HasSubstr("is cut short"));
   EXPECT_THAT(Refusal(with(124, "8")), HasSubstr("its size is not a number"));

@@ -97,6 +97,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Case{"bert-texts", Task::kTextClassification, false},
                     Case{"bert-tokens", Task::kTokenClassification, false},
                     Case{"bert-base", Task::kBase, false}, Case{"bert-masked", Task::kBase, false},
+                    Case{"bert-sentences", Task::kBase, false},
+                    Case{"qwen3-sentences", Task::kBase, false},
                     Case{"distilbert-texts", Task::kTextClassification, false},
                     Case{"gpt2-lm", Task::kLanguageModel, false},
                     Case{"gpt2-texts", Task::kTextClassification, false},

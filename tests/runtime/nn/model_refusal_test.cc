@@ -89,6 +89,8 @@ INSTANTIATE_TEST_SUITE_P(
                 },
                 "model.rope.long_factor: has 3 numbers; must have 4, one for each pair of a head"},
         Refusal{"llama", [](auto& m) { m.head = "none"; }, "none gives 32 outputs"},
+        Refusal{"llama", [](auto& m) { m.transformer.normalize = true; },
+                "model.normalize: is for head none only"},
         Refusal{"gpt2", [](auto& m) { m = spec::DefaultModel("mlp"); },
                 "model.arch: mlp takes rows of features, but the data has texts"}));
 

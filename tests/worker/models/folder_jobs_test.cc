@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tests/runtime/huggingface/loaded_folder.h"
 #include "tests/worker/batch/shard_board.h"
@@ -46,6 +47,22 @@ TEST_F(FolderJobsTest, ABodysNumbersAreAllThere) {
   const std::string header = lines.substr(0, lines.find('\n'));
   EXPECT_EQ(header, "row,value_0,value_1,value_2,value_3,value_4,value_5,value_6,value_7");
   EXPECT_EQ(std::count(lines.begin(), lines.end(), ','), 3 * 8);
+}
+
+TEST_F(FolderJobsTest, ASentenceModelsRowsHaveLengthOne) {
+  Start("bert-sentences", "text\nthe cat\na good film that the dog sat on with the cat\n\"\"\n");
+  const Rank rank = Run(RunBatch, "kind: batch, output: jsonl}");
+  ASSERT_TRUE(board_.complete()) << rank.status.ToString();
+  std::istringstream lines(board_.File(*objects_));
+  int rows = 0;
+  for (std::string line; std::getline(lines, line); ++rows) {
+    const auto values = nlohmann::json::parse(line)["values"].get<std::vector<double>>();
+    ASSERT_EQ(values.size(), 8u) << line;
+    double sum = 0;
+    for (const double value : values) sum += value * value;
+    EXPECT_NEAR(sum, 1, 1e-6) << line;
+  }
+  EXPECT_EQ(rows, 3);
 }
 
 TEST_F(FolderJobsTest, AClassPerTokenIsNoAnswerOfARow) {

@@ -83,10 +83,13 @@ TEST_P(FolderModel, AnswersTheSameStoredAndExportedAndStoredAgain) {
   EXPECT_EQ(again.content.classes, stored.content.classes);
   EXPECT_EQ(again.content.model_spec_json, stored.content.model_spec_json);
   EXPECT_EQ(Answer(again.manifest, expected), answer);
+  EXPECT_EQ(again.content.input.context, stored.content.input.context);
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, FolderModel,
                          ::testing::Values("bert-texts", "bert-tokens", "bert-base", "bert-masked",
+                                           "bert-sentences", "qwen3-sentences", "llama-yarn-lm",
+                                           "mistral-longrope-lm", "qwen2-dynamic-lm",
                                            "distilbert-texts", "gpt2-lm", "gpt2-texts", "llama3-lm",
                                            "llama-biases-lm", "llama-texts", "mistral-lm",
                                            "qwen2-lm", "qwen3-lm", "vit-images", "vit-base"));
@@ -248,6 +251,19 @@ TEST_F(FineTuneTest, ABodyLearnsANewTaskAndLeavesAsItsFamily) {
   EXPECT_EQ(config.labels, model.classes);
   EXPECT_EQ(ReadFile(folder / "tokenizer.json").value(), testing::TinyTokenizerJson());
   EXPECT_EQ(MustImport(folder).content.weights_sha256, model.weights_sha256);
+}
+
+// What made an embedding of it is not what the family's classifiers do.
+TEST_F(FineTuneTest, ASentenceModelLearnsANewTaskAndLeavesAsItsFamily) {
+  const Rank done = Train(kFineTune, Body("bert-sentences"), ManyTexts());
+  EXPECT_GT(done.metric("validation/accuracy"), 0.9);
+  const fs::path folder = scratch_.path() / "tuned";
+  ASSERT_TRUE(ExportFolder(*objects_, done.task->result.model_manifest(), folder).ok());
+  const auto config = nlohmann::json::parse(ReadFile(folder / "config.json").value());
+  EXPECT_EQ(config["model_type"], "bert");
+  EXPECT_FALSE(config.contains("lepton_pool"));
+  EXPECT_FALSE(fs::exists(folder / "modules.json"));
+  EXPECT_TRUE(MustImport(folder).content.classes.size() == 2);
 }
 
 // So does the student alone, whose training is the teacher's here: a head begins anew, and what the
