@@ -66,6 +66,8 @@ struct AgentOptions {
   // when the worker itself stops, but for a rank of a training, which then has its job's recovery
   // budget if that is longer, up to a minute.
   Duration stop_grace = std::chrono::seconds(3);
+  // After its last word a task's process has this long to exit before SIGKILL; the word stands.
+  Duration exit_limit = std::chrono::seconds(30);
   // Give up, stop all tasks and return kUnavailable after so long without a coordinator.
   Duration max_coordinator_silence = Duration::max();
 };

@@ -43,8 +43,9 @@ void Agent::Loop::OnStartTask(wire::StartTask start) {
     Post([this, report = std::move(report)]() mutable { OnReport(std::move(report)); });
   };
   ChildProcess::Command command = TaskCommand(start, *share, *gpu);
-  runners_.emplace(task_id, std::make_unique<TaskRunner>(std::move(start), std::move(command),
-                                                         objects_.get(), std::move(events)));
+  runners_.emplace(
+      task_id, std::make_unique<TaskRunner>(std::move(start), std::move(command), objects_.get(),
+                                            options_.exit_limit, std::move(events)));
 }
 
 // The machine is looked at with the first task: a worker starts without.

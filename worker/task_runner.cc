@@ -45,10 +45,11 @@ std::string SignalName(int signal) {
 }  // namespace
 
 TaskRunner::TaskRunner(wire::StartTask start, ChildProcess::Command command,
-                       ObjectTransfer* objects, Events events)
+                       ObjectTransfer* objects, Duration exit_limit, Events events)
     : start_(std::move(start)),
       command_(std::move(command)),
       objects_(objects),
+      exit_limit_(exit_limit),
       events_(std::move(events)),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   CHECK(wake_.valid()) << strerror(errno);
@@ -225,9 +226,15 @@ void TaskRunner::ForgiveFreeze(MonotonicTime asked_at, int timeout_ms) {
   moved_at_ = now;
 }
 
+// Until its last word: what a process does as it exits (a library's handlers, memory that is
+// unmapped) is done without its listening thread.
+bool TaskRunner::OwesPulses() const {
+  return last_pulse_ && start_.hang_ms() > 0 && !killed_ && !finished_;
+}
+
 // A process whose listening thread is silent is stopped or stuck: SIGKILL is all that it can take.
 void TaskRunner::CheckPulse() {
-  if (!last_pulse_ || start_.hang_ms() == 0 || killed_) return;
+  if (!OwesPulses()) return;
   const Duration silence = RealClock().Now() - *last_pulse_;
   if (silence < std::chrono::milliseconds(start_.hang_ms())) return;
   KillHung(silence, "no sign of life");
@@ -312,7 +319,7 @@ void TaskRunner::ReadReports() {
         OnPulse(up.pulse());
         continue;
       case wire::TaskUp::kFinished:  // told when the process has ended
-        finished_ = std::move(*up.mutable_finished());
+        OnFinished(std::move(*up.mutable_finished()));
         continue;
       case wire::TaskUp::BODY_NOT_SET:
         continue;
@@ -320,6 +327,13 @@ void TaskRunner::ReadReports() {
     Publish(std::move(report));
   }
   if (!filled.ok()) child_.socket().Reset();
+}
+
+void TaskRunner::OnFinished(wire::TaskFinished finished) {
+  finished_ = std::move(finished);
+  const MonotonicTime exit_by = RealClock().Now() + exit_limit_;
+  std::lock_guard lock(mutex_);
+  if (!kill_at_ || exit_by < *kill_at_) kill_at_ = exit_by;
 }
 
 void TaskRunner::ReadOutput(int stream) {
@@ -379,7 +393,7 @@ int TaskRunner::NextTimeoutMs() const {
     if (kill_at_ && !killed_) next = *kill_at_;
   }
   if (log_.HasLines()) next = std::min(next, log_flushed_ + kLogFlush);
-  if (last_pulse_ && start_.hang_ms() > 0 && !killed_) {
+  if (OwesPulses()) {
     next = std::min(next, *last_pulse_ + std::chrono::milliseconds(start_.hang_ms()));
   }
   if (next == MonotonicTime::max()) return -1;
@@ -389,7 +403,16 @@ int TaskRunner::NextTimeoutMs() const {
 wire::TaskFinished TaskRunner::Conclude(const ChildProcess::Exit& exit) {
   wire::TaskFinished finished;
   if (finished_) {
+    // All that it refers to was written and told before it: however the process went then, it
+    // holds.
     finished = std::move(*finished_);
+    finished.set_exit_status(exit.status);
+    if (exit.signal == 0) return finished;
+    log_.Append(1,
+                "[lepton: killed by signal " + SignalName(exit.signal) +
+                    " as it exited; what it said last holds]\n",
+                RealClock().Now());
+    return finished;
   } else if (silent_since_ms_ > 0) {
     finished = Finished(Aborted("hung: " + hung_ + ": killed"));
     finished.set_silent_since_ms(silent_since_ms_);

@@ -33,8 +33,9 @@ class TaskRunner {
     std::function<void(wire::TaskReport)> report;
   };
   // `command`: see AgentOptions.task_command, with all but the orders' own arguments.
+  // `exit_limit`: see AgentOptions.
   TaskRunner(wire::StartTask start, ChildProcess::Command command, ObjectTransfer* objects,
-             Events events);
+             Duration exit_limit, Events events);
   ~TaskRunner();  // kills the task if it still runs; quick then
 
   // Of the worker, that are its own.
@@ -56,10 +57,12 @@ class TaskRunner {
   bool ProcessEnded(int timeout_ms);
   void PassOrders();
   void ForgiveFreeze(MonotonicTime asked_at, int timeout_ms);
+  bool OwesPulses() const;
   void CheckPulse();
   void OnPulse(const wire::TaskPulse& pulse);
   void KillHung(Duration since, const std::string& why);
   void ReadReports();
+  void OnFinished(wire::TaskFinished finished);
   void ReadOutput(int stream);
   void DrainOutput();
   void FlushLog(bool last);
@@ -70,6 +73,7 @@ class TaskRunner {
   const wire::StartTask start_;
   ChildProcess::Command command_;
   ObjectTransfer* const objects_;
+  const Duration exit_limit_;
   const Events events_;
 
   std::atomic<bool> stopped_{false};
@@ -85,7 +89,7 @@ class TaskRunner {
   std::string outgoing_;  // bytes of orders, for when the socket takes them
   wire::FrameReader reader_;
   LogLines log_;
-  std::optional<wire::TaskFinished> finished_;  // what the task said of itself
+  std::optional<wire::TaskFinished> finished_;  // what the task said of itself: its last word
   bool killed_ = false;                         // by us, since it overran its grace
   std::optional<MonotonicTime> last_pulse_;     // of a task that gives some
   wire::TaskPulse pulse_;

@@ -73,6 +73,31 @@ TEST(TaskStopTest, ATaskThatIsSlowButMovesOrThatWaitsIsLeftAlone) {
   EXPECT_EQ(coordinator.AwaitFinished("waits").code(), "OK");
 }
 
+// What it owes its agent no longer is a sign of life.
+TEST(TaskStopTest, ATaskThatHasSaidItsResultMayTakeLongToExit) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Watched("t", "lingers"));
+  const wire::TaskFinished finished = coordinator.AwaitFinished("t");
+  EXPECT_EQ(finished.code(), "OK");
+  EXPECT_EQ(finished.signal(), 0);
+}
+
+TEST(TaskStopTest, AResultStandsHoweverTheProcessExits) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator,
+                     [](AgentOptions& options) { options.exit_limit = milliseconds(300); });
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  for (const char* kind : {"trips", "stays"}) {
+    coordinator.Start(Task(kind, kind));
+    const wire::TaskFinished finished = coordinator.AwaitFinished(kind);
+    EXPECT_EQ(finished.code(), "OK") << kind;
+    EXPECT_EQ(finished.signal(), 0) << kind;
+    EXPECT_THAT(AllText(coordinator.LogLines(kind)), HasSubstr("killed by signal 9 (SIGKILL)"));
+  }
+}
+
 TEST(TaskStopTest, AStopIsObeyedWithinItsGraceOrEnforced) {
   FakeCoordinator coordinator;
   RunningAgent agent(coordinator);

@@ -162,6 +162,20 @@ Status Waits(TaskContext&) {
   return Status::Ok();
 }
 
+// End well, but for what their processes do as they exit.
+Status Lingers(TaskContext&) {
+  std::atexit([] { std::this_thread::sleep_for(milliseconds(1'200)); });
+  return Status::Ok();
+}
+Status Trips(TaskContext&) {
+  std::atexit([] { kill(getpid(), SIGKILL); });
+  return Status::Ok();
+}
+Status Stays(TaskContext&) {
+  std::atexit([] { std::this_thread::sleep_for(std::chrono::hours(1)); });
+  return Status::Ok();
+}
+
 Status Gang(TaskContext& context) {
   LEPTON_ASSIGN_OR_RETURN(const auto communicator, context.JoinGang());
   const float mine = static_cast<float>(communicator->rank() + 1);
@@ -189,7 +203,8 @@ const std::vector<TaskKind>& TestTaskKinds() {
       {"crash", Crash}, {"exit", Exit},       {"throw", Throw},       {"memory", OutOfMemory},
       {"fail", Fail},   {"chatty", Chatty},   {"family", Family},     {"garbage", Garbage},
       {"gang", Gang},   {"stuck", Stuck},     {"crawls", Crawls},     {"waits", Waits},
-      {"parts", Parts}, {"visible", Visible},
+      {"parts", Parts}, {"visible", Visible}, {"lingers", Lingers},   {"trips", Trips},
+      {"stays", Stays},
   };
   return kinds;
 }
