@@ -27,7 +27,6 @@ using std::chrono::seconds;
 // no longer meet much sooner than this.
 constexpr Duration kMeetingLimit = minutes(10);
 constexpr Duration kJoinLimit = seconds(60);
-constexpr Duration kSendLimit = seconds(30);
 constexpr int kLinkTimeouts = 4;  // within the time that a group may stand still
 
 UniqueFd TerminationSignals() {
@@ -107,7 +106,7 @@ int ProcessContext::SendPulse() {
     up.mutable_pulse()->set_progress(look.ticks);
     up.mutable_pulse()->set_computing(look.computing);
     up.mutable_pulse()->set_doing(look.doing);
-    Report(up);
+    ReportIfRoom(std::move(up));
     if (membership_ != nullptr) membership_->Watch();
   }
   return Deadline(next_pulse_).LeftMs();
@@ -147,11 +146,25 @@ void ProcessContext::RequestLeave(const std::string& reason, bool at_once) {
   membership_->OnLeave(reason, at_once);
 }
 
+// Waits as long as the agent does not read, for it may be stopped (Ctrl-Z of a `lepton run`) and go
+// on: a checkpoint or a result that was dropped would be lost for good. One that is gone has closed
+// the socket.
 void ProcessContext::Report(wire::TaskUp up) {
   wire::MakeTextValid(up);
   std::lock_guard lock(send_mutex_);
-  const Status status = socket_->Send(up, Deadline::In(kSendLimit));
+  const Status status = socket_->Send(up, Deadline::Never());
   if (!status.ok()) LOG(ERROR) << "report to the agent: " << status.ToString();
+}
+
+// For pulses, of which another follows: the listening thread has orders to take.
+void ProcessContext::ReportIfRoom(wire::TaskUp up) {
+  wire::MakeTextValid(up);
+  std::unique_lock lock(send_mutex_, std::try_to_lock);
+  if (!lock) return;
+  const Status status = socket_->Send(up, Deadline::In(Duration::zero()));
+  if (!status.ok() && status.code() != StatusCode::kDeadlineExceeded) {
+    LOG(ERROR) << "pulse to the agent: " << status.ToString();
+  }
 }
 
 Result<wire::TaskGroup> ProcessContext::AwaitGroup() {

@@ -50,6 +50,7 @@ class ProcessContext final : public TaskContext {
   void RequestLeave(const std::string& reason, bool at_once);
   int SendPulse();
   void Report(wire::TaskUp up);
+  void ReportIfRoom(wire::TaskUp up);
   Result<wire::TaskGroup> AwaitGroup();
 
   wire::FrameSocket* const socket_;
