@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "runtime/base/freeze.h"
 #include "runtime/base/logging.h"
 #include "runtime/base/named_thread.h"
 
@@ -21,7 +22,7 @@ constexpr Duration kFetchReport = std::chrono::seconds(1);
 constexpr Duration kLogFlush = std::chrono::milliseconds(50);
 constexpr Duration kDrainAfterExit = std::chrono::milliseconds(200);
 constexpr Duration kLeastToStart = std::chrono::seconds(2);
-constexpr Duration kFrozen = std::chrono::milliseconds(500);
+constexpr int kLooksInSilence = 4;  // so that a freeze shows: WasFrozen
 constexpr int kLinesPerReport = 256;
 constexpr size_t kReadBytes = size_t{64} << 10;
 
@@ -174,8 +175,9 @@ bool TaskRunner::ProcessEnded(int timeout_ms) {
                   {child_.output(0).get(), POLLIN, 0},
                   {child_.output(1).get(), POLLIN, 0}};
   const MonotonicTime asked_at = RealClock().Now();
-  if (poll(fds, 5, timeout_ms) < 0) return false;
-  ForgiveFreeze(asked_at, timeout_ms);
+  const int ready = poll(fds, 5, timeout_ms);
+  if (timeout_ms >= 0) ForgiveFreeze(asked_at + std::chrono::milliseconds(timeout_ms));
+  if (ready < 0) return false;
   if (fds[1].revents != 0) {
     uint64_t count;
     [[maybe_unused]] const ssize_t n = read(wake_.get(), &count, sizeof(count));
@@ -216,12 +218,11 @@ void TaskRunner::PassOrders() {
   }
 }
 
-// This thread's turn comes much too late: it was frozen, and the task with it (a container that is
-// paused, a job that Slurm suspends). Its silence begins anew.
-void TaskRunner::ForgiveFreeze(MonotonicTime asked_at, int timeout_ms) {
+// A frozen agent's task was frozen with it, most likely (a container that is paused, a job that
+// Slurm suspends), and may run again later than it does. Its silence begins anew.
+void TaskRunner::ForgiveFreeze(MonotonicTime due) {
   const MonotonicTime now = RealClock().Now();
-  if (!last_pulse_ || timeout_ms < 0) return;
-  if (now - asked_at < std::chrono::milliseconds(timeout_ms) + kFrozen) return;
+  if (!OwesPulses() || !WasFrozen(due, now, HangLimit())) return;
   last_pulse_ = std::max(*last_pulse_, now);
   moved_at_ = now;
 }
@@ -236,7 +237,7 @@ bool TaskRunner::OwesPulses() const {
 void TaskRunner::CheckPulse() {
   if (!OwesPulses()) return;
   const Duration silence = RealClock().Now() - *last_pulse_;
-  if (silence < std::chrono::milliseconds(start_.hang_ms())) return;
+  if (silence < HangLimit()) return;
   KillHung(silence, "no sign of life");
 }
 
@@ -262,8 +263,7 @@ void TaskRunner::OnPulse(const wire::TaskPulse& pulse) {
     pulse_ = pulse;
     return;
   }
-  const Duration limit =
-      std::max<Duration>(std::chrono::milliseconds(start_.hang_ms()), 4 * longest_pause_);
+  const Duration limit = std::max(HangLimit(), 4 * longest_pause_);
   if (start_.hang_ms() == 0 || killed_ || now - moved_at_ < limit) return;
   KillHung(now - moved_at_, "its training thread stands still in " + pulse_.doing() +
                                 ", though its process answers,");
@@ -394,7 +394,8 @@ int TaskRunner::NextTimeoutMs() const {
   }
   if (log_.HasLines()) next = std::min(next, log_flushed_ + kLogFlush);
   if (OwesPulses()) {
-    next = std::min(next, *last_pulse_ + std::chrono::milliseconds(start_.hang_ms()));
+    const MonotonicTime look = RealClock().Now() + HangLimit() / kLooksInSilence;
+    next = std::min({next, *last_pulse_ + HangLimit(), look});
   }
   if (next == MonotonicTime::max()) return -1;
   return Deadline(next).LeftMs();

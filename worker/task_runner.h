@@ -56,7 +56,8 @@ class TaskRunner {
   void Supervise();
   bool ProcessEnded(int timeout_ms);
   void PassOrders();
-  void ForgiveFreeze(MonotonicTime asked_at, int timeout_ms);
+  void ForgiveFreeze(MonotonicTime due);
+  Duration HangLimit() const { return std::chrono::milliseconds(start_.hang_ms()); }
   bool OwesPulses() const;
   void CheckPulse();
   void OnPulse(const wire::TaskPulse& pulse);

@@ -1,10 +1,7 @@
 // Workers that are stopped, drained or killed.
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "runtime/base/file.h"
 #include "runtime/base/hash.h"
 #include "tests/worker/agent/running_agent.h"
 
@@ -134,23 +131,13 @@ TEST(AgentStopTest, ADrainedWorkerFinishesItsTasksAndLeaves) {
 
 TEST(AgentStopTest, TasksDieWithAKilledAgent) {
   FakeCoordinator coordinator;
-  TempFolder folder;
-  const std::string key = folder.path() / "pool.key", data = folder.path() / "data";
-  ASSERT_TRUE(WriteFileAtomic(key, PoolKeyToJson(coordinator.pool_key()), 0600).ok());
-  const std::string endpoint = coordinator.endpoint();
-  const pid_t agent = fork();
-  if (agent == 0) {
-    execl("/proc/self/exe", "agent_test", "agent", "--coordinator", endpoint.c_str(), "--key",
-          key.c_str(), "--data-dir", data.c_str(), nullptr);
-    _exit(127);
-  }
+  AgentProcess agent(coordinator);
   ASSERT_TRUE(coordinator.AwaitWelcomed());
   coordinator.Start(Task("t", "stubborn"));
   coordinator.Start(Task("u", "sleep"));
   const int64_t t = coordinator.AwaitStarted("t"), u = coordinator.AwaitStarted("u");
   EXPECT_TRUE(Alive(t) && Alive(u));
-  kill(agent, SIGKILL);
-  waitpid(agent, nullptr, 0);
+  agent.Kill();
   EXPECT_TRUE(EndsSoon(t));
   EXPECT_TRUE(EndsSoon(u));
 }

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <iterator>
@@ -37,6 +39,33 @@ Status RunningAgent::Stop() {
 Status RunningAgent::Join() {
   thread_.join();
   return status_;
+}
+
+AgentProcess::AgentProcess(FakeCoordinator& coordinator, std::vector<std::string> arguments) {
+  const std::string key = folder_.path() / "pool.key", data = folder_.path() / "data";
+  EXPECT_TRUE(WriteFileAtomic(key, PoolKeyToJson(coordinator.pool_key()), 0600).ok());
+  arguments.insert(arguments.begin(), {"agent_test", "agent", "--coordinator",
+                                       coordinator.endpoint(), "--key", key, "--data-dir", data});
+  std::vector<char*> raw;
+  for (std::string& argument : arguments) raw.push_back(argument.data());
+  raw.push_back(nullptr);
+  pid_ = fork();
+  if (pid_ == 0) {
+    execv("/proc/self/exe", raw.data());
+    _exit(127);
+  }
+}
+
+void AgentProcess::Kill() {
+  if (pid_ <= 0) return;
+  kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+  pid_ = -1;
+}
+
+bool AgentProcess::Ended() {
+  if (pid_ > 0 && waitpid(pid_, nullptr, WNOHANG) == pid_) pid_ = -1;
+  return pid_ <= 0;
 }
 
 wire::StartTask Task(const std::string& id, const std::string& kind) {

@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/base/file.h"
 #include "runtime/base/status.h"
 #include "tests/worker/agent/fake_coordinator.h"
 #include "worker/agent.h"
@@ -28,6 +29,23 @@ class RunningAgent {
   std::unique_ptr<Agent> agent_;
   Status status_;
   std::thread thread_;
+};
+
+// An agent of four slots in a process of its own, that can be stopped and killed; the destructor
+// kills it.
+class AgentProcess {
+ public:
+  // `arguments`: see RunAsAgent.
+  explicit AgentProcess(FakeCoordinator& coordinator, std::vector<std::string> arguments = {});
+  ~AgentProcess() { Kill(); }
+  pid_t pid() const { return pid_; }
+  void Kill();  // and waits until it is gone
+  // Whether it has ended.
+  bool Ended();
+
+ private:
+  TempFolder folder_;
+  pid_t pid_ = -1;
 };
 
 // A task of one rank and one slot.

@@ -2,13 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <thread>
 
-#include "runtime/base/file.h"
 #include "tests/worker/agent/running_agent.h"
 
 namespace lepton::worker {
@@ -169,32 +166,23 @@ TEST(TaskStopTest, DescendantsOfATaskAreKilledWithIt) {
 
 // A container that is paused: the agent's clock goes on, and it runs again before its task has.
 TEST(TaskStopTest, ATaskThatWasFrozenWithItsAgentDoesNotHang) {
-  FakeCoordinator coordinator({.lease_ms = 20'000});
-  TempFolder folder;
-  const std::string key = folder.path() / "pool.key", data = folder.path() / "data";
-  ASSERT_TRUE(WriteFileAtomic(key, PoolKeyToJson(coordinator.pool_key()), 0600).ok());
-  const std::string endpoint = coordinator.endpoint();
-  const pid_t agent = fork();
-  if (agent == 0) {
-    execl("/proc/self/exe", "agent_test", "agent", "--coordinator", endpoint.c_str(), "--key",
-          key.c_str(), "--data-dir", data.c_str(), nullptr);
-    _exit(127);
+  for (const auto pause : {milliseconds(450), milliseconds(600), milliseconds(1'500)}) {
+    FakeCoordinator coordinator({.lease_ms = 20'000});
+    AgentProcess agent(coordinator);
+    ASSERT_TRUE(coordinator.AwaitWelcomed());
+    coordinator.Start(Watched("t", "sleep"));
+    const auto task = static_cast<pid_t>(coordinator.AwaitStarted("t"));
+    coordinator.AwaitReport("t", [](const auto& report) { return report.has_log(); });
+    std::this_thread::sleep_for(milliseconds(200));
+    for (const pid_t pid : {agent.pid(), task}) kill(pid, SIGSTOP);
+    std::this_thread::sleep_for(pause);
+    kill(agent.pid(), SIGCONT);
+    std::this_thread::sleep_for(milliseconds(100));
+    kill(task, SIGCONT);
+    std::this_thread::sleep_for(milliseconds(100));
+    coordinator.Stop("t", 2'000);
+    EXPECT_EQ(coordinator.AwaitFinished("t").code(), "CANCELLED") << pause.count();
   }
-  ASSERT_TRUE(coordinator.AwaitWelcomed());
-  coordinator.Start(Watched("t", "sleep"));
-  const auto task = static_cast<pid_t>(coordinator.AwaitStarted("t"));
-  coordinator.AwaitReport("t", [](const auto& report) { return report.has_log(); });
-  std::this_thread::sleep_for(milliseconds(200));
-  for (const pid_t pid : {agent, task}) kill(pid, SIGSTOP);
-  std::this_thread::sleep_for(milliseconds(1'500));
-  kill(agent, SIGCONT);
-  std::this_thread::sleep_for(milliseconds(100));
-  kill(task, SIGCONT);
-  std::this_thread::sleep_for(milliseconds(100));
-  coordinator.Stop("t", 2'000);
-  EXPECT_EQ(coordinator.AwaitFinished("t").code(), "CANCELLED");
-  kill(agent, SIGKILL);
-  waitpid(agent, nullptr, 0);
 }
 
 }  // namespace
