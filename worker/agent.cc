@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "runtime/base/config.h"
+#include "runtime/base/freeze.h"
 #include "runtime/base/hash.h"
 #include "runtime/base/logging.h"
 #include "worker/agent_loop.h"
@@ -109,10 +110,13 @@ Status Agent::Loop::Run() {
             << options_.coordinator;
   while (true) {
     pollfd wake = {wake_.get(), POLLIN, 0};
-    if (poll(&wake, 1, NextTimeoutMs()) > 0) {
+    const int timeout_ms = NextTimeoutMs();
+    const MonotonicTime due = RealClock().Now() + milliseconds(timeout_ms);
+    if (poll(&wake, 1, timeout_ms) > 0) {
       uint64_t count;
       [[maybe_unused]] const ssize_t n = read(wake_.get(), &count, sizeof(count));
     }
+    ForgiveFreeze(due);
     if (stop_requested_) StopAll("the worker was stopped", Status::Ok(), /*leave=*/true);
     RunPosted();
     const MonotonicTime now = RealClock().Now();
@@ -129,6 +133,14 @@ Status Agent::Loop::Run() {
   return result_;
 }
 
+// What the coordinator has said meanwhile is still to be read; and it may have been frozen too.
+void Agent::Loop::ForgiveFreeze(MonotonicTime due) {
+  const MonotonicTime now = RealClock().Now();
+  if (!WasFrozen(due, now, std::min(lease_ / 2, options_.max_coordinator_silence))) return;
+  last_heard_ = now;
+  greeted_ = now;
+}
+
 int Agent::Loop::NextTimeoutMs() const {
   MonotonicTime next = last_heard_ + lease_ / 2;
   if (link_ == Link::kServing) next = std::min(next, next_heartbeat_);
@@ -140,7 +152,6 @@ int Agent::Loop::NextTimeoutMs() const {
   } else if (options_.max_coordinator_silence != Duration::max()) {
     next = std::min(next, last_heard_ + options_.max_coordinator_silence);
   }
-  if (next == MonotonicTime::max()) return -1;
   return Deadline(next).LeftMs(1000);
 }
 

@@ -51,6 +51,7 @@ class Agent::Loop {
   void Post(std::function<void()> work);
   void RunPosted();
   int NextTimeoutMs() const;
+  void ForgiveFreeze(MonotonicTime due);
   void OnTime(MonotonicTime now);
   void WatchLink(MonotonicTime now);
   bool Uploads(MonotonicTime now) const;

@@ -63,6 +63,22 @@ TEST(AgentLinkTest, SilenceLeadsToANewHello) {
   ASSERT_TRUE(coordinator.AwaitWelcomed(3));
 }
 
+// A job that Slurm suspends: whoever did not run heard nobody, and says so of nobody.
+TEST(AgentLinkTest, AWorkerThatWasFrozenBlamesNobodyForTheSilence) {
+  FakeCoordinator coordinator({.lease_ms = 1'600});
+  AgentProcess agent(coordinator, {"--silence-ms", "1000"});
+  ASSERT_TRUE(coordinator.AwaitHeartbeats(1));
+  coordinator.Change([](auto& behaviour) { behaviour.answer_heartbeats = false; });
+  std::this_thread::sleep_for(milliseconds(150));  // until it has read what was on its way
+  kill(agent.pid(), SIGSTOP);
+  std::this_thread::sleep_for(milliseconds(2'000));
+  coordinator.Change([](auto& behaviour) { behaviour.answer_heartbeats = true; });
+  kill(agent.pid(), SIGCONT);
+  ASSERT_TRUE(coordinator.AwaitHeartbeats(5));
+  EXPECT_FALSE(agent.Ended());
+  EXPECT_EQ(coordinator.Hellos().size(), 1u);
+}
+
 TEST(AgentLinkTest, TasksThatTheCoordinatorDoesNotKnowAreKilled) {
   FakeCoordinator coordinator;
   RunningAgent agent(coordinator);

@@ -223,6 +223,9 @@ int RunAsAgent(int argc, char** argv) {
   options.coordinator = Argument(argc, argv, "--coordinator");
   options.data_dir = Argument(argc, argv, "--data-dir");
   options.slots = 4;
+  if (const std::string limit = Argument(argc, argv, "--silence-ms"); !limit.empty()) {
+    options.max_coordinator_silence = milliseconds(std::atoi(limit.c_str()));
+  }
   auto key = wire::LoadPoolKey(Argument(argc, argv, "--key"));
   if (!key.ok()) return 2;
   options.key = *key;
