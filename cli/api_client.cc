@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <strings.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
@@ -214,8 +215,10 @@ Status ApiClient::Follow(const std::string& target,
                          const std::function<bool(const http::SseParser::Event&)>& on_event) {
   // The coordinator writes at least every 10 s.
   constexpr Duration kSilence = std::chrono::seconds(35);
+  constexpr Duration kAway = std::chrono::minutes(1);
   std::string last_id;
-  auto last_success = RealClock().Now();
+  // From the first failure: who was stopped meanwhile (Ctrl-Z) asks again.
+  auto back_by = Deadline::Never();
   for (;;) {
     http::SseParser parser;
     bool wanted = true;
@@ -227,7 +230,7 @@ Status ApiClient::Follow(const std::string& target,
     const Status status = client_.CallStreaming(
         request, Deadline::Never(),
         [&](std::string_view bytes) {
-          last_success = RealClock().Now();  // a quiet job's stream lives, too
+          back_by = Deadline::Never();  // a quiet job's stream lives, too
           for (const auto& event : parser.Feed(bytes)) {
             if (!event.id.empty()) last_id = event.id;
             if (!(wanted = on_event(event))) return false;
@@ -239,7 +242,8 @@ Status ApiClient::Follow(const std::string& target,
     const bool broken =
         status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kDeadlineExceeded;
     if (!status.ok() && !broken) return status;
-    if (RealClock().Now() - last_success > std::chrono::minutes(1)) {
+    back_by = Deadline(std::min(back_by.at(), Deadline::In(kAway).at()));
+    if (back_by.Expired()) {
       return status.ok() ? Unavailable("the stream ended early") : status;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(300));

@@ -30,38 +30,42 @@ Duration StopPatience(const json& job) {
 }
 
 Result<json> FollowJob(ApiClient& client, const std::string& job_id,
-                       const std::function<bool()>& stop, const std::function<Status()>& put_off) {
+                       const std::function<bool()>& stop, const std::function<Status()>& put_off,
+                       const FollowLimits& limits) {
   ProgressLine progress;
   const std::string target = "/v1/jobs/" + UrlEncode(job_id);
   // Answered when the job is over, else after this time: the end is seen at once, and what the
   // following costs a job on the same cores is a few calls a second.
   const std::string waiting = target + "?wait=400ms";
-  auto patience = Deadline::In(std::chrono::minutes(1));
+  // From the first call that fails: one who was stopped in a call (Ctrl-Z) has been away for longer
+  // than any coordinator may be, and asks again.
+  auto back_by = Deadline::Never();
+  auto stopped_by = Deadline::Never();
   bool stopping = false;
   json last;
   for (bool first = true;; first = false) {
     if (!stopping && stop()) {
       stopping = true;
-      patience = Deadline::In(StopPatience(last));
+      stopped_by = Deadline::In(StopPatience(last));
       const Status asked =
           put_off ? put_off() : client.Send("POST", target + ":cancel", nullptr).status();
       if (!asked.ok()) return asked;
     }
-    const Result<json> job =
-        client.Get(first || stopping ? target : waiting, std::chrono::seconds(10));
+    const Result<json> job = client.Get(first || stopping ? target : waiting, limits.call);
     if (job.ok()) {
       const std::string state = Text(*job, "state");
       if (IsFinal(state) || (stopping && put_off && state == "QUEUED")) return job;
       progress.Show(ProgressText(*job));
       last = *job;
-      if (!stopping) patience = Deadline::In(std::chrono::minutes(1));
+      back_by = Deadline::Never();
     } else if (job.status().code() != StatusCode::kUnavailable &&
                job.status().code() != StatusCode::kDeadlineExceeded) {
       return job.status();
     } else {
       progress.Show("waiting for the coordinator to come back");
+      back_by = Deadline(std::min(back_by.at(), Deadline::In(limits.away).at()));
     }
-    if (patience.Expired()) {
+    if (back_by.Expired() || stopped_by.Expired()) {
       return job.ok() ? DeadlineExceeded("job " + job_id + " did not stop in time") : job.status();
     }
     if (stopping || !job.ok()) std::this_thread::sleep_for(std::chrono::milliseconds(100));

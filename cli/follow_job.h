@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cli/api_client.h"
+#include "runtime/base/clock.h"
 #include "runtime/base/json.h"
 
 namespace lepton::cli {
@@ -17,6 +18,11 @@ int JobExitStatus(const nlohmann::json& job);
 // hand over (elastic.recovery_budget, at most a minute) and a little.
 Duration StopPatience(const nlohmann::json& job);
 
+struct FollowLimits {
+  Duration call = std::chrono::seconds(10);  // of one answer
+  Duration away = std::chrono::minutes(1);   // of a coordinator, from the first call that failed
+};
+
 // Waits until the job is final, showing its progress on standard error. `stop` is asked every 400
 // ms; when it says true the job is cancelled, and the wait goes on until that is done (at most
 // StopPatience). With `put_off` that is called instead, and the job may also be QUEUED in the end.
@@ -24,7 +30,7 @@ Duration StopPatience(const nlohmann::json& job);
 Result<nlohmann::json> FollowJob(
     ApiClient& client, const std::string& job_id,
     const std::function<bool()>& stop = [] { return false; },
-    const std::function<Status()>& put_off = nullptr);
+    const std::function<Status()>& put_off = nullptr, const FollowLimits& limits = {});
 
 // The id of the one job of `lepton run`; there its name says more.
 inline constexpr const char* kRunId = "run";

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <atomic>
 #include <cstdlib>
 
 #include "cli/api_client.h"
@@ -12,6 +13,7 @@
 #include "cli/signals.h"
 #include "cli/spec_file.h"
 #include "runtime/base/file.h"
+#include "runtime/http/server.h"
 
 namespace lepton::cli {
 namespace {
@@ -140,6 +142,37 @@ TEST(FollowJob, WaitsForWhatRanksHaveToHandOver) {
   EXPECT_EQ(patience("500ms"), std::chrono::seconds(5));
   EXPECT_GT(patience("30s"), std::chrono::seconds(30));
   EXPECT_EQ(patience("1h"), std::chrono::seconds(62));
+}
+
+// As long as a call takes for somebody who was stopped in it (Ctrl-Z, a paused container).
+TEST(FollowJob, AsksAgainThoughItsCallTookLongerThanACoordinatorMayBeAway) {
+  std::atomic<int> calls{0};
+  http::ResponderPtr unanswered;
+  const auto server = http::Server::Start({}, [&](http::Request, http::ResponderPtr responder) {
+    if (calls++ == 0) {
+      unanswered = std::move(responder);
+    } else {
+      responder->Send(http::Response::Json(200, R"({"id": "j", "state": "SUCCEEDED"})"));
+    }
+  });
+  ASSERT_TRUE(server.ok()) << server.status().ToString();
+  const auto client = ApiClient::ForUrl("http://127.0.0.1:" + std::to_string((*server)->port()));
+  ASSERT_TRUE(client.ok());
+  const Result<json> job =
+      FollowJob(**client, "j", [] { return false; }, nullptr,
+                {.call = std::chrono::milliseconds(200), .away = std::chrono::milliseconds(100)});
+  ASSERT_TRUE(job.ok()) << job.status().ToString();
+  EXPECT_EQ(Text(*job, "state"), "SUCCEEDED");
+}
+
+TEST(FollowJob, GivesUpACoordinatorThatIsAwayForTooLong) {
+  const auto client = ApiClient::ForUrl("http://127.0.0.1:1");
+  ASSERT_TRUE(client.ok());
+  const MonotonicTime start = RealClock().Now();
+  const Result<json> job = FollowJob(**client, "j", [] { return false; }, nullptr,
+                                     {.away = std::chrono::milliseconds(300)});
+  EXPECT_EQ(job.status().code(), StatusCode::kUnavailable);
+  EXPECT_GE(RealClock().Now() - start, std::chrono::milliseconds(300));
 }
 
 TEST(RunState, NamesTheFirstFieldThatDiffers) {
