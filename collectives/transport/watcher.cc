@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "runtime/base/config.h"
+#include "runtime/base/freeze.h"
 #include "runtime/base/named_thread.h"
 #include "runtime/base/progress.h"
 
@@ -71,6 +72,7 @@ Watcher::Watcher(JoinedGroup& group, std::shared_ptr<Failure> failure, const Opt
       pulse_every_(options.link_timeout / kPulsesInTime),
       patience_(options.timeout),
       looks_(group.control.size()),
+      next_pulse_(RealClock().Now()),
       stop_(std::move(stop)) {
   for (size_t rank = 0; rank < peers_.size(); ++rank) {
     peers_[rank].control = std::move(group.control[rank]);
@@ -140,6 +142,8 @@ int Watcher::SendPulse() {
   if (pulse_every_ <= Duration{}) return -1;
   const MonotonicTime now = RealClock().Now();
   if (now >= next_pulse_) {
+    // The peers were frozen with it, most likely, and none of their pulses has been read.
+    if (WasFrozen(next_pulse_, now, patience_)) SawMove(now);
     next_pulse_ = now + pulse_every_;
     const progress::Look look = progress::Now();
     const Activity& activity = failure_->activity();

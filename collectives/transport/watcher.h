@@ -75,7 +75,7 @@ class Watcher {
   const Duration patience_;     // with a group that stands still
   mutable std::mutex looks_mutex_;
   std::vector<Look> looks_;  // by rank, our own too
-  MonotonicTime next_pulse_{};
+  MonotonicTime next_pulse_;
   UniqueFd stop_;
   std::atomic<bool> told_{false};  // the peers know why the group failed
   std::mutex send_mutex_;

@@ -1,6 +1,7 @@
 // How long a rank is waited for: as long as it moves, and no longer than the time-out once nobody
 // does.
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <thread>
 
@@ -69,6 +70,26 @@ TEST_P(PatienceTest, AGroupThatStandsStillIsOver) {
     exceeded += results[static_cast<size_t>(rank)].rfind("DEADLINE_EXCEEDED", 0) == 0;
   }
   EXPECT_GE(exceeded, 1);
+}
+
+// All are suspended at once while one waits for the other (a container that is paused, a job that
+// Slurm suspends).
+TEST_P(PatienceTest, AGroupThatWasFrozenDidNotStandStill) {
+  GangOptions options = Watched(&backend_);
+  options.size = 2;
+  options.communicator.timeout = std::chrono::seconds(1);
+  options.when_joined = [](const std::vector<pid_t>& ranks) {
+    std::this_thread::sleep_for(milliseconds(200));
+    for (const pid_t pid : ranks) kill(pid, SIGSTOP);
+    std::this_thread::sleep_for(milliseconds(1'500));
+    for (const pid_t pid : ranks) kill(pid, SIGCONT);
+  };
+  const auto results = RunGang(options, [](Communicator& comm) -> std::string {
+    for (int i = 0; i < 60 && comm.rank() == 1; ++i) std::this_thread::sleep_for(milliseconds(10));
+    const Status met = comm.Barrier();
+    return met.ok() ? "" : met.ToString();
+  });
+  for (const std::string& result : results) EXPECT_EQ(result, "");
 }
 
 // One may take longer than anybody is patient with those that stand still.
