@@ -211,8 +211,10 @@ bool Agent::Loop::Done(MonotonicTime now) {
   if (phase_ == Phase::kWorking) return false;
   if (phase_ == Phase::kStopping && now >= give_up_at_) return true;
   if (!runners_.empty()) return false;
-  // Nobody to tell, or all is told.
-  return outbox_.empty() || (phase_ == Phase::kStopping && link_ != Link::kServing);
+  if (outbox_.empty()) return true;
+  // Nobody to tell? A coordinator that starts again is back within a lease.
+  const bool gone = !result_.ok() || now - last_heard_ > lease_;
+  return phase_ == Phase::kStopping && link_ != Link::kServing && gone;
 }
 
 Agent::Agent(std::unique_ptr<Loop> loop) : loop_(std::move(loop)) {}

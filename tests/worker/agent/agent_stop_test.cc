@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <thread>
+
 #include "runtime/base/hash.h"
 #include "tests/worker/agent/running_agent.h"
 
@@ -110,6 +112,24 @@ TEST(AgentStopTest, StoppingWithoutACoordinatorIsQuick) {
   const MonotonicTime start = RealClock().Now();
   EXPECT_TRUE(agent.Stop().ok());
   EXPECT_LT(RealClock().Now() - start, seconds(2));
+}
+
+// A coordinator that starts again is back soon.
+TEST(AgentStopTest, WhatTasksLeftIsToldThoughTheLinkIsDownForAMoment) {
+  FakeCoordinator coordinator({.lease_ms = 10'000});
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("t", "sleep"));
+  coordinator.AwaitReport("t", [](const auto& report) { return report.has_log(); });
+  coordinator.Down();
+  std::thread back([&] {
+    std::this_thread::sleep_for(milliseconds(300));
+    coordinator.Up();
+  });
+  EXPECT_TRUE(agent.Stop().ok());
+  back.join();
+  EXPECT_EQ(coordinator.AwaitFinished("t").code(), "CANCELLED");
+  EXPECT_TRUE(coordinator.AwaitGoodbye());
 }
 
 TEST(AgentStopTest, ADrainedWorkerFinishesItsTasksAndLeaves) {
