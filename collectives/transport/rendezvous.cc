@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <list>
 #include <set>
 
+#include "collectives/transport/control_frame.h"
 #include "collectives/transport/dial.h"
 #include "collectives/transport/lanes.h"
 
@@ -100,6 +102,8 @@ class Joiner {
   Result<bool> OfferMemory(const std::vector<int>& local, const std::string& tag);
   Result<bool> TakeMemory(int leader, int local_ranks, const std::string& tag);
   Status BecomeReady();
+  Status TellReady(int* told);
+  Status AwaitReady();
 
   const GroupSpec& group_;
   const std::vector<MemberAddress>& members_;
@@ -355,12 +359,33 @@ Result<bool> Joiner::TakeMemory(int leader, int local_ranks, const std::string& 
   return verdict == kYes;
 }
 
+// Those whom this rank has told may have begun. Where it cannot begin itself they hear why, for its
+// connections close now, and that alone means a death.
 Status Joiner::BecomeReady() {
-  for (int peer = 0; peer < group_.size; ++peer) {
+  int told = 0;
+  Status ready = TellReady(&told);
+  if (ready.ok()) ready = AwaitReady();
+  if (ready.ok()) return ready;
+  const std::string why = EncodeControlFrame(ControlFrame::kAbort, ready.message());
+  for (int peer = 0; peer < told; ++peer) {
+    if (peer == group_.rank) continue;
+    [[maybe_unused]] const ssize_t n =
+        send(out_.control[peer].get(), why.data(), why.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
+  return ready;
+}
+
+// `told`: all below that rank.
+Status Joiner::TellReady(int* told) {
+  for (int& peer = *told; peer < group_.size; ++peer) {
     if (peer == group_.rank) continue;
     Status sent = SendAll(out_.control[peer].get(), &kReady, 1, deadline_);
     if (!sent.ok()) return AboutPeer(peer, sent);
   }
+  return {};
+}
+
+Status Joiner::AwaitReady() {
   for (int peer = 0; peer < group_.size; ++peer) {
     if (peer == group_.rank) continue;
     char ready = 0;

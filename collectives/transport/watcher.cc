@@ -19,17 +19,9 @@
 namespace lepton::collectives {
 namespace {
 
-constexpr int kGoodbye = 1;
-constexpr int kAbort = 2;
-constexpr int kPulse = 3;
 constexpr int kPulsesInTime = 5;  // within the link's time-out
-constexpr size_t kMaxPayload = 2048;
 constexpr size_t kMaxLate = 16;
 
-struct FrameHeader {
-  uint32_t type;
-  uint32_t bytes;
-};
 struct Pulse {
   uint64_t ticks;  // all that shows that it moves
   uint64_t begun;  // operations
@@ -87,9 +79,9 @@ Watcher::~Watcher() {
   // The last word on every connection says why it closes: a connection that closes without one is a
   // death, and must not be mistaken for the retreat of a rank that heard of a death first.
   if (!failure_->raised()) {
-    Send(kGoodbye, "");
+    Send(ControlFrame::kGoodbye, "");
   } else if (!told_.load()) {
-    Send(kAbort, failure_->cause().message());
+    Send(ControlFrame::kAbort, failure_->cause().message());
   }
   eventfd_write(stop_.get(), 1);
   thread_.join();
@@ -97,14 +89,11 @@ Watcher::~Watcher() {
 
 void Watcher::TellAbort(const std::string& message) {
   told_.store(true);
-  Send(kAbort, message);
+  Send(ControlFrame::kAbort, message);
 }
 
-void Watcher::Send(int type, const std::string& payload) {
-  FrameHeader header{static_cast<uint32_t>(type),
-                     static_cast<uint32_t>(std::min(payload.size(), kMaxPayload))};
-  std::string frame(reinterpret_cast<const char*>(&header), sizeof(header));
-  frame.append(payload, 0, header.bytes);
+void Watcher::Send(ControlFrame type, const std::string& payload) {
+  const std::string frame = EncodeControlFrame(type, payload);
   std::lock_guard lock(send_mutex_);
   for (Peer& peer : peers_) {
     // A peer whose watcher has not read for so long that its buffer is full of pulses gets no more:
@@ -148,7 +137,7 @@ int Watcher::SendPulse() {
     const progress::Look look = progress::Now();
     const Activity& activity = failure_->activity();
     const Pulse pulse{look.ticks + look.moves, activity.begun(), look.computing ? 1u : 0u, 0};
-    Send(kPulse, std::string(reinterpret_cast<const char*>(&pulse), sizeof(pulse)));
+    Send(ControlFrame::kPulse, std::string(reinterpret_cast<const char*>(&pulse), sizeof(pulse)));
     See(key_.rank, pulse.ticks, pulse.begun, look.computing);
     CheckMoving();
   }
@@ -227,16 +216,16 @@ void Watcher::OnControl(int rank) {
 
 void Watcher::OnFrames(int rank) {
   std::string& input = peers_[rank].input;
-  FrameHeader header;
+  ControlFrameHeader header;
   while (input.size() >= sizeof(header)) {
     std::memcpy(&header, input.data(), sizeof(header));
-    if (header.bytes > kMaxPayload) return OnGone(rank, "it sent a malformed frame");
+    if (header.bytes > kMaxControlPayload) return OnGone(rank, "it sent a malformed frame");
     if (input.size() < sizeof(header) + header.bytes) return;
-    if (header.type == kGoodbye) {
+    if (header.type == ControlFrame::kGoodbye) {
       failure_->MarkLeft(rank);
-    } else if (header.type == kPulse) {
+    } else if (header.type == ControlFrame::kPulse) {
       OnPulse(rank, input.substr(sizeof(header), header.bytes));
-    } else if (header.type == kAbort) {
+    } else if (header.type == ControlFrame::kAbort) {
       failure_->Raise(Aborted(input.substr(sizeof(header), header.bytes)));
     }
     input.erase(0, sizeof(header) + header.bytes);

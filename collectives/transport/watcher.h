@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "collectives/failure.h"
+#include "collectives/transport/control_frame.h"
 #include "collectives/transport/rendezvous.h"
 
 namespace lepton::collectives {
@@ -65,7 +66,7 @@ class Watcher {
   void Break(const std::string& message);
   void OnListener();
   void AdvanceLate();
-  void Send(int type, const std::string& payload);
+  void Send(ControlFrame type, const std::string& payload);
 
   GroupKey key_;
   Listener listener_;

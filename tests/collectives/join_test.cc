@@ -13,11 +13,13 @@
 #include <thread>
 
 #include "collectives/backends/native_backend.h"
+#include "collectives/failure.h"
 #include "collectives/transport/dial.h"
 #include "collectives/transport/handshake.h"
 #include "collectives/transport/member_address.h"
 #include "collectives/transport/rendezvous.h"
 #include "collectives/transport/socket.h"
+#include "collectives/transport/watcher.h"
 #include "runtime/base/metrics.h"
 #include "tests/support/silent_port.h"
 
@@ -244,6 +246,51 @@ std::vector<JoinedGroup> MeetAll(const std::vector<int>& lanes, TransportChoice 
   for (std::thread& thread : threads) thread.join();
   for (const Status& status : met) EXPECT_TRUE(status.ok()) << status.ToString();
   return groups;
+}
+
+// Rank 2 tells rank 0 that it is ready, and dies before it tells rank 1: which cannot begin, while
+// rank 0 has begun.
+TEST(RendezvousTest, WhoCannotBeginTellsThoseWhoHaveWhoseFaultItIs) {
+  std::vector<Listener> listeners;
+  std::vector<MemberAddress> members;
+  for (int rank = 0; rank < 3; ++rank) {
+    listeners.push_back(ListenOn("127.0.0.1").value());
+    const Listener& own = listeners.back();
+    members.push_back({"native", "", "here", getpid(), own.host, own.port, 1});
+  }
+  const auto join = [&](int rank) {
+    return Rendezvous(std::move(listeners[static_cast<size_t>(rank)]),
+                      {rank, 3, 1, kToken, std::vector<std::string>(3)}, members,
+                      TransportChoice::kNone, {}, Deadline::In(std::chrono::seconds(20)));
+  };
+  Result<JoinedGroup> first = Internal("not run");
+  Status second;
+  std::thread zero([&] { first = join(0); });
+  std::thread one([&] { second = join(1).status(); });
+  const GroupKey key{kToken, 1, 3, 2};
+  std::vector<UniqueFd> control;
+  for (int peer = 0; peer < 2; ++peer) {
+    const MemberAddress& to = members[static_cast<size_t>(peer)];
+    Dial dial({peer, to.host, to.port}, key, {ConnectionKind::kControl}, milliseconds(5000), 1);
+    while (dial.state() == Dial::State::kConnecting || dial.state() == Dial::State::kTalking) {
+      dial.Advance();
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+    ASSERT_EQ(dial.state(), Dial::State::kDone) << dial.status().ToString();
+    control.push_back(dial.TakeSocket());
+  }
+  ASSERT_EQ(send(control[0].get(), "R", 1, MSG_NOSIGNAL), 1);
+  zero.join();  // rank 1 has told it too, and waits
+  ASSERT_TRUE(first.ok()) << first.status().ToString();
+  control[1].Reset();
+  one.join();
+  EXPECT_NE(second.message().find("rank 2 died"), std::string::npos) << second.ToString();
+  const auto failure = Failure::Make(3).value();
+  const auto watcher = Watcher::Start(*first, failure);
+  ASSERT_TRUE(watcher.ok());
+  ASSERT_TRUE(failure->WaitRaised(std::chrono::seconds(5)));
+  EXPECT_NE(failure->cause().message().find("rank 2 died"), std::string::npos)
+      << failure->cause().ToString();
 }
 
 // False where there may not be so many.
