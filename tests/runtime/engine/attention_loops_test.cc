@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -90,6 +92,138 @@ TEST(AttentionLoops, LargestScoresOfWhatAQuerySees) {
           }
           EXPECT_EQ(tops[i], wanted) << loops->name << " query " << i << masked << biased;
         }
+      }
+    }
+  }
+}
+
+constexpr int64_t kQueries = 32;
+
+// Where element (row, column) of a left side of 32 columns lies, and of a panel.
+int64_t TilePlace(int64_t row, int64_t column) {
+  return row / 16 * 16 * kQueries + row % 16 * kQueries + column;
+}
+int64_t PanelPlace(int64_t row, int64_t column) {
+  return row / 32 * 32 * kQueries + column / 16 * 16 * kQueries + row % 32 / 2 * kQueries +
+         column % 16 * 2 + row % 2;
+}
+
+// Odd and even numbers of keys; a bias so large that its size alone would swallow the scores.
+TEST(AttentionLoops, ProbabilitiesOfWhatAQuerySees) {
+  constexpr int64_t kMost = 34, kFirst = 3;
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  auto scores = RandomTensor({DType::kF32, {kMost, kQueries}}, 1, -40, 40);
+  std::vector<float> bias(kMost);
+  for (int64_t key = 0; key < kMost; ++key) {
+    bias[key] = key % 5 == 1 ? kNone : -1e9f + static_cast<float>(key % 3) * 64;
+  }
+  std::vector<int32_t> begin(kQueries), end(kQueries);
+  for (int32_t i = 0; i < kQueries; ++i) {
+    begin[i] = i % 5;
+    end[i] = i == 9 ? begin[i] : begin[i] + 1 + i;
+  }
+  for (const int64_t keys : {kMost, kMost - 1}) {
+    for (const bool masked : {false, true}) {
+      for (const bool biased : {false, true}) {
+        const ScoreBlock block{keys,
+                               0.25f,
+                               biased ? bias.data() : nullptr,
+                               kFirst,
+                               masked ? begin.data() : nullptr,
+                               masked ? end.data() : nullptr};
+        std::vector<float> first;
+        for (const Loops* loops : AllLoops()) {
+          std::vector<float> s(scores.floats().begin(), scores.floats().end());
+          std::vector<float> tops(kQueries, kNone), sums(kQueries, 1.0f);
+          loops->score_tops(block, s.data(), tops.data());
+          for (float& top : tops) top = top == kNone ? 0 : top;
+          const std::vector<float> by_score = s;
+          loops->score_exp(block, tops.data(), s.data(), sums.data(), nullptr);
+          for (int64_t i = 0; i < kQueries; ++i) {
+            double sum = 1;
+            for (int64_t key = 0; key < keys; ++key) {
+              const double score = double{by_score[key * kQueries + i]} * (biased ? 1 : 0.25);
+              const bool seen = !masked || (kFirst + key >= begin[i] && kFirst + key < end[i]);
+              const double p = seen ? std::exp(score - tops[i]) : 0;
+              // The exponent is rounded to single.
+              const double bound = p * (1e-6 + 1e-7 * std::abs(score - tops[i])) + 2e-38;
+              ASSERT_NEAR(s[key * kQueries + i], p, p == 0 ? 2e-38 : bound) << loops->name;
+              sum += p;
+            }
+            ASSERT_NEAR(sums[i], sum, 1e-5 * sum) << loops->name;
+          }
+          std::vector<float> again = by_score, other_sums(kQueries, 1.0f);
+          std::vector<uint16_t> pairs(2 * 32 * kQueries, 7);
+          loops->score_exp(block, tops.data(), again.data(), other_sums.data(), pairs.data());
+          EXPECT_EQ(other_sums, sums) << loops->name;
+          for (int64_t key = 0; key < (keys + 1) / 2 * 2; ++key) {
+            for (int64_t i = 0; i < kQueries; ++i) {
+              const float p = key < keys ? s[key * kQueries + i] : 0.0f;
+              ASSERT_EQ(pairs[PanelPlace(key, i)], BF16::FromFloat(p).bits)
+                  << loops->name << " key " << key;
+            }
+          }
+          if (first.empty()) first = s;
+          EXPECT_EQ(std::memcmp(s.data(), first.data(), 4 * s.size()), 0) << loops->name;
+        }
+      }
+    }
+  }
+}
+
+TEST(AttentionLoops, SlopesAsTheyAreAndAsSidesOfProducts) {
+  constexpr int64_t kMost = 32;
+  auto scores = RandomTensor({DType::kF32, {kMost, kQueries}}, 1, -9, 9);
+  auto slopes = RandomTensor({DType::kF32, {kMost, kQueries}}, 2, -1, 1);
+  auto log_sums = RandomTensor({DType::kF32, {1, kQueries}}, 3, 1, 3);
+  auto dots = RandomTensor({DType::kF32, {1, kQueries}}, 4, -1, 1);
+  std::vector<float> bias(kMost);
+  std::vector<int32_t> begin(kMost), end(kMost);
+  for (int32_t key = 0; key < kMost; ++key) {
+    bias[key] = static_cast<float>(key % 3) - 1;
+    begin[key] = key < 8 ? 0 : key - 4;
+    end[key] = key % 7 == 6 ? key : 32;
+  }
+  for (const int64_t keys : {kMost, kMost - 1}) {
+    for (const bool biased : {false, true}) {
+      const SlopeBlock block{keys,
+                             0.25f,
+                             biased ? bias.data() : nullptr,
+                             begin.data(),
+                             end.data(),
+                             log_sums.data.as<float>(),
+                             dots.data.as<float>()};
+      std::vector<float> first;
+      for (const Loops* loops : AllLoops()) {
+        std::vector<float> s(scores.floats().begin(), scores.floats().end());
+        std::vector<float> dp(slopes.floats().begin(), slopes.floats().end());
+        loops->slopes(block, s.data(), dp.data());
+        std::vector<uint16_t> p_tiles(kMost * kQueries), ds_tiles(kMost * kQueries),
+            ds_pairs(kMost * kQueries);
+        loops->slopes_bf16(block, scores.data.as<float>(), slopes.data.as<float>(), p_tiles.data(),
+                           ds_tiles.data(), ds_pairs.data());
+        for (int64_t key = 0; key < keys; ++key) {
+          for (int64_t i = 0; i < kQueries; ++i) {
+            const int64_t at = key * kQueries + i;
+            const bool seen = i >= begin[key] && i < end[key];
+            const double p = seen ? std::exp(double{scores.floats()[at]} * 0.25 +
+                                             (biased ? bias[key] : 0) - log_sums.floats()[i])
+                                  : 0;
+            const double ds = 0.25 * p * (double{slopes.floats()[at]} - dots.floats()[i]);
+            ASSERT_NEAR(s[at], p, 1e-6 * p) << loops->name;
+            ASSERT_NEAR(dp[at], ds, 1e-6 * p) << loops->name;
+            const uint16_t rounded = BF16::FromFloat(dp[at]).bits;
+            ASSERT_EQ(p_tiles[TilePlace(key, i)], BF16::FromFloat(s[at]).bits) << loops->name;
+            ASSERT_EQ(ds_tiles[TilePlace(key, i)], rounded) << loops->name;
+            ASSERT_EQ(ds_pairs[PanelPlace(key, i)], rounded) << loops->name;
+          }
+        }
+        for (int64_t i = 0; keys < kMost && i < kQueries; ++i) {
+          ASSERT_EQ(ds_pairs[PanelPlace(keys, i)], 0) << loops->name;
+        }
+        s.resize(keys * kQueries);
+        if (first.empty()) first = s;
+        EXPECT_EQ(std::memcmp(s.data(), first.data(), 4 * s.size()), 0) << loops->name;
       }
     }
   }

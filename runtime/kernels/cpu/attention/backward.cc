@@ -160,10 +160,14 @@ class BackwardHead {
     work().v.Set(micro_, HeadRows(places_.v, v_at, s_.kv_pitch, keys));
     work().k_turned.LeftTurned(micro_, k);
     // The slopes of all these keys as right sides, a panel per 32 queries; what is not seen, and
-    // rows beyond the keys, are zero.
+    // rows beyond the keys, are zero. Where blocks are of 32 keys, whole, and seen from some query
+    // on, those that QueryGradient reads are all written.
     const int64_t padded_keys = PaddedTo(keys, kPanelColumns);
     const int64_t ds_bytes = padded_keys * kTile * micro_.element;
-    std::memset(work().ds.Get<char>(ds_bytes), 0, ds_bytes);
+    char* const ds = work().ds.Get<char>(ds_bytes);
+    const bool all_written =
+        micro_.block_rows == kPanelColumns && keys == padded_keys && s_.window == 0;
+    if (!all_written) std::memset(ds, 0, ds_bytes);
     for (int64_t row = 0; row < keys; row += micro_.block_rows) {
       KeyBlock(first, count, key, row, std::min(micro_.block_rows, keys - row), padded_keys);
     }

@@ -220,8 +220,8 @@ struct Loops {
   //   score_tops: tops[i] = the largest of itself and of what query i sees of scale * s + bias;
   //     with a bias, s becomes that, too;
   //   score_exp: p = e^(scale * s + bias - tops[i]) in place of s, after score_tops, 0 where not
-  //     seen; sums[i] += p. Where `pairs` is not null, p is also put there in bf16, as a panel of a
-  //     product (gemm/micro.h), which begins at an even row;
+  //     seen; sums[i] += p. Where `pairs` is not null, p is put there instead, in bf16, as a panel
+  //     of a product (gemm/micro.h), which begins at an even row;
   //   scale_columns: x[.., i] *= factors[i].
   void (*score_tops)(const ScoreBlock& block, float* s, float* tops);
   void (*score_exp)(const ScoreBlock& block, const float* tops, float* s, float* sums,
@@ -233,9 +233,9 @@ struct Loops {
   float (*score_row_exp)(const ScoreRow& row, int64_t keys, float top, const float* s, float* p,
                          float sum);
   // p = e^(scale * s + bias - log_sum), ds = scale * p * (dp - dot); 0 where not seen. In place of
-  // s and dp. In bf16 also as left sides, and ds as a panel, of products.
+  // s and dp, or in bf16 as left sides, and ds as a panel, of products.
   void (*slopes)(const SlopeBlock& block, float* s, float* dp);
-  void (*slopes_bf16)(const SlopeBlock& block, float* s, float* dp, uint16_t* p_tiles,
+  void (*slopes_bf16)(const SlopeBlock& block, const float* s, const float* dp, uint16_t* p_tiles,
                       uint16_t* ds_tiles, uint16_t* ds_pairs);
 
   void (*sgd)(const SgdUpdate& update, int64_t count, float* weights, const float* gradients,
