@@ -509,6 +509,83 @@ TEST(VectorKernels, GeluAndItsGradientAreExactToSingle) {
   }
 }
 
+// At once, as a product's followers run them, or one after the other; rows that fill vectors, and
+// such that do not.
+TEST(VectorKernels, GeluWithWhatSurroundsItHasTheSameBits) {
+  constexpr int64_t kRows = 3, kPitch = 80, kTo = 90;
+  auto x = RandomTensor(F32({kRows, kPitch}), 1, -9, 9);
+  auto bias = RandomTensor(F32({kPitch}), 2, -1, 1);
+  std::vector<std::vector<uint16_t>> first;
+  for (const kernels::simd::Loops* loops : LoopSets()) {
+    std::vector<std::vector<uint16_t>> all;
+    for (const bool tanh : {false, true}) {
+      for (const int64_t columns : {32, 45, 7, 80}) {
+        for (const bool biased : {false, true}) {
+          std::vector<uint16_t> before(kRows * kTo, 1), y(kRows * kTo, 1), dx(kRows * kTo, 1);
+          (tanh ? loops->gelu_tanh_rows : loops->gelu_rows)(
+              kRows, columns, x.data.as<float>(), kPitch, biased ? bias.data.as<float>() : nullptr,
+              before.data(), y.data(), kTo);
+          (tanh ? loops->gelu_tanh_grad_rows : loops->gelu_grad_rows)(
+              kRows, columns, before.data(), kTo, x.data.as<float>(), kPitch, dx.data());
+          std::vector<uint16_t> alone(kRows * kTo, 1);
+          (tanh ? loops->gelu_tanh_rows : loops->gelu_rows)(
+              kRows, columns, x.data.as<float>(), kPitch, biased ? bias.data.as<float>() : nullptr,
+              nullptr, alone.data(), kTo);
+          EXPECT_EQ(alone, y) << loops->name;
+          for (int64_t row = 0; row < kRows; ++row) {
+            std::vector<float> sum(columns), gelu(columns), slope(columns);
+            const float* from = x.data.as<float>() + row * kPitch;
+            for (int64_t i = 0; i < columns; ++i) {
+              sum[i] = biased ? from[i] + bias.floats()[i] : from[i];
+            }
+            loops->round_bf16(columns, sum.data(), sum.data());
+            (tanh ? loops->gelu_tanh : loops->gelu)(columns, sum.data(), gelu.data());
+            (tanh ? loops->gelu_tanh_grad : loops->gelu_grad)(columns, sum.data(), from,
+                                                              slope.data());
+            std::vector<uint16_t> wanted(columns);
+            const auto expect = [&](const std::vector<float>& values, const uint16_t* got) {
+              loops->to_bf16(columns, values.data(), wanted.data());
+              EXPECT_EQ(std::memcmp(got, wanted.data(), 2 * columns), 0) << loops->name << columns;
+            };
+            expect(sum, before.data() + row * kTo);
+            expect(gelu, y.data() + row * kTo);
+            expect(slope, dx.data() + row * kTo);
+            for (const auto& to : {before, y, dx}) {
+              EXPECT_EQ(to[row * kTo + columns], 1) << loops->name << columns;
+            }
+          }
+          all.insert(all.end(), {before, y, dx});
+        }
+      }
+    }
+    if (first.empty()) first = all;
+    EXPECT_EQ(all, first) << loops->name;
+  }
+}
+
+TEST(VectorKernels, ANormalisedRowHasTheSameBitsInAnyCompany) {
+  constexpr int64_t kRows = 7, kColumns = 45;
+  auto x = RandomTensor(F32({kRows, kColumns}), 1, -9, 9);
+  auto gain = RandomTensor(F32({kColumns}), 2, -1, 1);
+  std::vector<float> first;
+  for (const kernels::simd::Loops* loops : LoopSets()) {
+    std::vector<float> y(kRows * kColumns), alone(kColumns), mean(kRows), rstd(kRows);
+    loops->layer_norm(kRows, kColumns, 1e-5f, x.data.as<float>(), gain.data.as<float>(),
+                      gain.data.as<float>(), y.data(), mean.data(), rstd.data());
+    for (int64_t row = 0; row < kRows; ++row) {
+      float one_mean = 0, one_rstd = 0;
+      loops->layer_norm(1, kColumns, 1e-5f, x.data.as<float>() + row * kColumns,
+                        gain.data.as<float>(), gain.data.as<float>(), alone.data(), &one_mean,
+                        &one_rstd);
+      EXPECT_EQ(std::memcmp(alone.data(), y.data() + row * kColumns, 4 * kColumns), 0);
+      EXPECT_EQ(one_mean, mean[row]);
+      EXPECT_EQ(one_rstd, rstd[row]);
+    }
+    if (first.empty()) first = y;
+    EXPECT_EQ(y, first) << loops->name;
+  }
+}
+
 // Whatever the vector width, and where a fill begins or ends: each number follows from its place.
 TEST(VectorKernels, RandomFillsAreTheNumbersOfTheirKey) {
   const RandomKey key{77, 5, (uint64_t{3} << 32) + 9, 2};

@@ -1,7 +1,5 @@
 #include "runtime/kernels/cpu/pointwise/function.h"
 
-#include "runtime/kernels/cpu/simd/loops.h"
-
 namespace lepton::kernels::pointwise {
 namespace {
 
@@ -29,10 +27,11 @@ constexpr Function kFunctions[] = {
     {"add", 2, OfTwo<&Loops::add>},
     {"bias_add", 2, OfTwo<&Loops::add>},
     {"div", 2, OfTwo<&Loops::div>},
-    {"gelu", 1, OfOne<&Loops::gelu>},
-    {"gelu_grad", 2, OfTwo<&Loops::gelu_grad>},
-    {"gelu_tanh", 1, OfOne<&Loops::gelu_tanh>},
-    {"gelu_tanh_grad", 2, OfTwo<&Loops::gelu_tanh_grad>},
+    {"gelu", 1, OfOne<&Loops::gelu>, nullptr, &Loops::gelu_rows},
+    {"gelu_grad", 2, OfTwo<&Loops::gelu_grad>, nullptr, nullptr, &Loops::gelu_grad_rows},
+    {"gelu_tanh", 1, OfOne<&Loops::gelu_tanh>, nullptr, &Loops::gelu_tanh_rows},
+    {"gelu_tanh_grad", 2, OfTwo<&Loops::gelu_tanh_grad>, nullptr, nullptr,
+     &Loops::gelu_tanh_grad_rows},
     {"mul", 2, OfTwo<&Loops::mul>},
     {"relu", 1, OfOne<&Loops::relu>},
     {"relu_grad", 2, OfTwo<&Loops::relu_grad>},

@@ -79,8 +79,74 @@ Program::Program(std::span<const Node* const> nodes, ValueId given,
     Define(y, result);
     store(y);
   }
+  MergeActivations(types);
   FreeAfterLastUse();
   defined_.clear();
+}
+
+bool Program::IsRead(int reg, size_t from) const {
+  return std::any_of(steps_.begin() + static_cast<std::ptrdiff_t>(from), steps_.end(),
+                     [&](const Step& step) { return step.a == reg || step.b == reg; });
+}
+
+void Program::MergeActivations(std::span<const TensorType> types) {
+  for (size_t i = 0; i + 1 < steps_.size(); ++i) {
+    const Step& step = steps_[i];
+    // Stored in bf16 and not read again.
+    if (step.kind != Kind::kCompute || steps_[i + 1].kind != Kind::kStore ||
+        steps_[i + 1].a != step.y || types[steps_[i + 1].value].dtype != DType::kBF16 ||
+        IsRead(step.y, i + 2)) {
+      continue;
+    }
+    const bool merged = step.function->rows != nullptr        ? MergeActivation(i, types)
+                        : step.function->grad_rows != nullptr ? MergeGradient(i, types)
+                                                              : false;
+    if (merged) return MergeActivations(types);
+  }
+}
+
+// [add a row,] round [, store], the function at `at`, store.
+bool Program::MergeActivation(size_t at, std::span<const TensorType> types) {
+  Step merged{.kind = Kind::kActivate, .function = steps_[at].function};
+  merged.value = steps_[at + 1].value;
+  const int rounded = steps_[at].a;
+  if (IsRead(rounded, at + 2)) return false;
+  size_t first = at;
+  if (first > 0 && steps_[first - 1].kind == Kind::kStore && steps_[first - 1].a == rounded) {
+    merged.input = steps_[--first].value;
+    if (types[merged.input].dtype != DType::kBF16) return false;
+  }
+  if (first == 0 || steps_[first - 1].kind != Kind::kRound || steps_[first - 1].y != rounded) {
+    return false;
+  }
+  merged.a = steps_[--first].a;
+  if (first > 0 && steps_[first - 1].kind == Kind::kAddLoadedRow &&
+      steps_[first - 1].y == merged.a && !IsRead(merged.a, at + 2)) {
+    merged.bias = steps_[--first].value;
+    merged.a = steps_[first].a;
+  }
+  steps_.erase(steps_.begin() + static_cast<std::ptrdiff_t>(first),
+               steps_.begin() + static_cast<std::ptrdiff_t>(at + 2));
+  steps_.insert(steps_.begin() + static_cast<std::ptrdiff_t>(first), merged);
+  return true;
+}
+
+// Load a whole bf16 value, the gradient at `at`, store.
+bool Program::MergeGradient(size_t at, std::span<const TensorType> types) {
+  if (at == 0) return false;
+  const Step& load = steps_[at - 1];
+  if (load.kind != Kind::kLoad || load.y != steps_[at].a || steps_[at].b == load.y ||
+      types[load.value].dtype != DType::kBF16 || IsRead(load.y, at + 1)) {
+    return false;
+  }
+  Step merged{.kind = Kind::kActivateGrad, .function = steps_[at].function};
+  merged.a = steps_[at].b;
+  merged.input = load.value;
+  merged.value = steps_[at + 1].value;
+  steps_.erase(steps_.begin() + static_cast<std::ptrdiff_t>(at - 1),
+               steps_.begin() + static_cast<std::ptrdiff_t>(at + 1));
+  steps_[at - 1] = merged;
+  return true;
 }
 
 int Program::Compute(const Node& node, int a, int b) {
@@ -170,11 +236,9 @@ void Program::FreeAfterLastUse() {
 
 void Program::Prefetch(const graph::KernelContext& context, const Block& block) const {
   constexpr int64_t kLine = 64;
-  for (const Step& step : steps_) {
-    const bool whole =
-        step.kind == Kind::kLoad || step.kind == Kind::kAddLoaded || step.kind == Kind::kStore;
-    if (!whole) continue;
-    const TensorView& view = context.value(step.value);
+  const auto fetch = [&](ValueId value) {
+    if (value == kNoValue) return;
+    const TensorView& view = context.value(value);
     const auto element = static_cast<int64_t>(DTypeSize(view.type.dtype));
     const char* row =
         view.as<char>() + (block.first_row * block.width + block.first_column) * element;
@@ -183,6 +247,13 @@ void Program::Prefetch(const graph::KernelContext& context, const Block& block) 
         __builtin_prefetch(row + byte);
       }
     }
+  };
+  for (const Step& step : steps_) {
+    const bool activation = step.kind == Kind::kActivate || step.kind == Kind::kActivateGrad;
+    const bool whole = activation || step.kind == Kind::kLoad || step.kind == Kind::kAddLoaded ||
+                       step.kind == Kind::kStore;
+    if (whole) fetch(step.value);
+    if (activation) fetch(step.input);
   }
 }
 
@@ -245,6 +316,22 @@ void Program::Run(const graph::KernelContext& context, const Block& block, float
       case Kind::kCompute:
         step.function->run(step.parameter, count, at(step.a), step.b < 0 ? nullptr : at(step.b),
                            at(step.y));
+        break;
+      case Kind::kActivate: {
+        const bool by_row = step.bias != kNoValue;
+        const auto* bias =
+            by_row ? context.value(step.bias).as<float>() + block.first_column : nullptr;
+        auto* rounded =
+            step.input == kNoValue ? nullptr : context.value(step.input).as<uint16_t>() + start;
+        (loops.*step.function->rows)(by_row ? block.rows : moves, by_row ? block.columns : length,
+                                     at(step.a), block.pitch, bias, rounded,
+                                     view->as<uint16_t>() + start, block.width);
+        break;
+      }
+      case Kind::kActivateGrad:
+        (loops.*step.function->grad_rows)(
+            moves, length, context.value(step.input).as<uint16_t>() + start, block.width,
+            at(step.a), block.pitch, view->as<uint16_t>() + start);
         break;
       case Kind::kDropout:
         for (int64_t i = 0; i < moves; ++i) {

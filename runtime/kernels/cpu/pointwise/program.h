@@ -55,7 +55,9 @@ class Program {
     kAddLoadedRow,  // the same for one row, added to all
     kDropout,
     kRound,
-    kStore
+    kStore,
+    kActivate,      // a + bias, rounded and stored, its function rounded and stored
+    kActivateGrad,  // a times the function's slope at a bf16 value where it lies, stored
   };
   struct Step {
     Kind kind;
@@ -65,6 +67,8 @@ class Program {
     uint32_t stream = 0;                     // dropout
     graph::ValueId value = graph::kNoValue;  // loaded or stored
     int a = -1, b = -1, y = -1;              // registers
+    // Of activations; kNoValue: there is none. `value` is what comes out.
+    graph::ValueId bias = graph::kNoValue, input = graph::kNoValue;
   };
 
   int Compute(const graph::Node& node, int a, int b);
@@ -73,6 +77,11 @@ class Program {
   int ValueRegister(graph::ValueId value) const;
   int Load(graph::ValueId value, const Shape& shape, std::span<const TensorType> types);
   void Define(graph::ValueId value, int reg) { defined_.push_back({value, reg}); }
+  // Where steps are all that surrounds an activation in bf16, one instead of them.
+  void MergeActivations(std::span<const TensorType> types);
+  bool MergeActivation(size_t at, std::span<const TensorType> types);
+  bool MergeGradient(size_t at, std::span<const TensorType> types);
+  bool IsRead(int reg, size_t from) const;  // by a step from there on
   void FreeAfterLastUse();
 
   std::vector<Step> steps_;

@@ -45,6 +45,14 @@ struct SlopeBlock {
   const float* dots;
 };
 
+// x + bias (null: none; one row for all), rounded, to `rounded` (null: nowhere); y = f(that),
+// rounded. Rows of both results lie y_pitch numbers apart.
+using ActivationRows = void(int64_t rows, int64_t columns, const float* x, int64_t x_pitch,
+                            const float* bias, uint16_t* rounded, uint16_t* y, int64_t y_pitch);
+// dx = dy * f'(x), rounded. Rows of dx lie as those of x.
+using ActivationGradRows = void(int64_t rows, int64_t columns, const uint16_t* x, int64_t x_pitch,
+                                const float* dy, int64_t dy_pitch, uint16_t* dx);
+
 // `count` runs of `length` numbers side by side, their beginnings `stride` numbers apart.
 struct Runs {
   int64_t count, stride, length;
@@ -179,6 +187,11 @@ struct Loops {
                    int64_t b_pitch, float* y);
   // Row i of the rectangle times factors[i], in place.
   void (*scale_rows)(int64_t rows, int64_t columns, const float* factors, float* x, int64_t pitch);
+  // What surrounds an activation in bf16, at once, with the bits of one after the other.
+  ActivationRows* gelu_rows;
+  ActivationGradRows* gelu_grad_rows;
+  ActivationRows* gelu_tanh_rows;
+  ActivationGradRows* gelu_tanh_grad_rows;
   // The blocks of four random numbers from `first_block` on (random_fill.h).
   void (*dropout)(int64_t first_block, int64_t count, const RandomKey& key, float rate, float keep,
                   const float* x, float* y);

@@ -324,6 +324,8 @@ void ScaleRowsLoop(int64_t rows, int64_t columns, const float* __restrict factor
 
 #include "runtime/kernels/cpu/simd/loops_body_rows.inc"
 
+#include "runtime/kernels/cpu/simd/loops_body_activations.inc"
+
 #include "runtime/kernels/cpu/simd/loops_body_attention.inc"
 
 #include "runtime/kernels/cpu/simd/loops_body_random.inc"
@@ -355,10 +357,10 @@ constexpr Loops MakeLoops(const char* name) {
           BiasAddLoop,
           ReluLoop,
           ReluGradLoop,
-          GeluLoop,
-          GeluGradLoop,
-          GeluTanhLoop,
-          GeluTanhGradLoop,
+          GeluLoop<kGeluTail>,
+          GeluGradLoop<kGeluTailSlope>,
+          GeluLoop<kGeluTanhTail>,
+          GeluGradLoop<kGeluTanhTailSlope>,
           TanhLoop,
           TanhGradLoop,
           SigmoidLoop,
@@ -376,6 +378,10 @@ constexpr Loops MakeLoops(const char* name) {
           InterleaveLoop,
           AddRowsLoop,
           ScaleRowsLoop,
+          GeluRowsLoop<kGeluTail>,
+          GeluGradRowsLoop<kGeluTailSlope>,
+          GeluRowsLoop<kGeluTanhTail>,
+          GeluGradRowsLoop<kGeluTanhTailSlope>,
           DropoutLoop,
           UniformLoop,
           NormalLoop,
