@@ -87,11 +87,14 @@ class NormKernel : public graph::Kernel {
         sums_(rows_, n_, parts) {}
 
  protected:
+  // body(row, rows, scratch) for some rows at a time.
   template <typename Body>
-  void ForRows(const Body& body) const {
+  void ForRows(int64_t at_once, const Body& body) const {
     ComputeLoop(rows_, RowGrain(n_), [&](int64_t begin, int64_t end) {
-      std::vector<float> scratch(n_);
-      for (int64_t row = begin; row < end; ++row) body(row, scratch.data());
+      std::vector<float> scratch(at_once * n_);
+      for (int64_t row = begin; row < end; row += at_once) {
+        body(row, std::min(at_once, end - row), scratch.data());
+      }
     });
   }
 
@@ -105,13 +108,14 @@ class LayerNorm final : public NormKernel {
  public:
   explicit LayerNorm(const KernelRequest& request) : NormKernel(request, 0, 1e-5) {}
   void Run(const KernelContext& context) override {
-    ForRows([&](int64_t row, float* scratch) {
+    constexpr int64_t kAtOnce = 4;  // what the loop takes side by side
+    ForRows(kAtOnce, [&](int64_t row, int64_t rows, float* scratch) {
       float* y = followers_.Target(context.output(0), row, n_, scratch);
-      simd::BestLoops().layer_norm(1, n_, epsilon_, context.input(0).as<float>() + row * n_,
+      simd::BestLoops().layer_norm(rows, n_, epsilon_, context.input(0).as<float>() + row * n_,
                                    context.input(1).as<float>(), context.input(2).as<float>(), y,
                                    context.output(1).as<float>() + row,
                                    context.output(2).as<float>() + row);
-      followers_.Run(context, row, n_, y);
+      followers_.Run(context, row, rows, n_, y);
     });
   }
 };
@@ -120,11 +124,11 @@ class RmsNorm final : public NormKernel {
  public:
   explicit RmsNorm(const KernelRequest& request) : NormKernel(request, 0, 1e-6) {}
   void Run(const KernelContext& context) override {
-    ForRows([&](int64_t row, float* scratch) {
+    ForRows(1, [&](int64_t row, int64_t rows, float* scratch) {
       float* y = followers_.Target(context.output(0), row, n_, scratch);
       context.output(1).as<float>()[row] = simd::BestLoops().rms_norm(
           n_, epsilon_, context.input(0).as<float>() + row * n_, context.input(1).as<float>(), y);
-      followers_.Run(context, row, n_, y);
+      followers_.Run(context, row, rows, n_, y);
     });
   }
 };
@@ -143,7 +147,7 @@ class LayerNormGrad final : public NormKernel {
         simd::BestLoops().layer_norm_grad(
             n_, x.Row(row), context.input(1).as<float>(), context.input(2).as<float>()[row],
             context.input(3).as<float>()[row], dy.Row(row), dx, sums, sums + n_);
-        followers_.Run(context, row, n_, dx);
+        followers_.Run(context, row, 1, n_, dx);
       }
     });
     sums_.Finish(context.workspace(), 0, context.output(1).as<float>());
@@ -164,7 +168,7 @@ class RmsNormGrad final : public NormKernel {
         simd::BestLoops().rms_norm_grad(n_, context.input(0).as<float>() + row * n_,
                                         context.input(1).as<float>(),
                                         context.input(2).as<float>()[row], dy.Row(row), dx, sums);
-        followers_.Run(context, row, n_, dx);
+        followers_.Run(context, row, 1, n_, dx);
       }
     });
     sums_.Finish(context.workspace(), 0, context.output(1).as<float>());
