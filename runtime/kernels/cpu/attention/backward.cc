@@ -1,16 +1,17 @@
 #include <algorithm>
 #include <cstring>
 
-#include "runtime/kernels/cpu/attention/ahead.h"
 #include "runtime/kernels/cpu/attention/attention_shape.h"
 #include "runtime/kernels/cpu/attention/flash.h"
 #include "runtime/kernels/cpu/attention/operand.h"
 #include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/gemm/ahead.h"
 #include "runtime/kernels/cpu/simd/loops.h"
 
 namespace lepton::kernels::attention {
 namespace {
 
+using gemm::Ahead;
 using gemm::kPanelColumns;
 using gemm::Micro;
 using graph::KernelContext;

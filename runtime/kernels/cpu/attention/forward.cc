@@ -4,18 +4,19 @@
 #include <limits>
 #include <numeric>
 
-#include "runtime/kernels/cpu/attention/ahead.h"
 #include "runtime/kernels/cpu/attention/attention_shape.h"
 #include "runtime/kernels/cpu/attention/cut.h"
 #include "runtime/kernels/cpu/attention/flash.h"
 #include "runtime/kernels/cpu/attention/forward_head.h"
 #include "runtime/kernels/cpu/attention/operand.h"
 #include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/gemm/ahead.h"
 #include "runtime/kernels/cpu/simd/loops.h"
 
 namespace lepton::kernels::attention {
 namespace {
 
+using gemm::Ahead;
 using gemm::kPanelColumns;
 using gemm::Micro;
 using graph::KernelContext;

@@ -1,9 +1,12 @@
 #include "runtime/kernels/cpu/gemm/gemm.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
 #include "runtime/kernels/cpu/compute_loop.h"
+#include "runtime/kernels/cpu/gemm/ahead.h"
 #include "runtime/kernels/cpu/gemm/micro.h"
 #include "runtime/kernels/cpu/simd/loops.h"
 #include "runtime/tensor/buffer.h"
@@ -11,13 +14,19 @@
 namespace lepton::kernels::gemm {
 namespace {
 
-// What is read again and again must stay in an L2 of 2 MiB beside what passes by.
+// What is read again and again must stay in L2, of 1 or 2 MiB, beside what passes by.
 constexpr int64_t kGroupBytes = 3 << 17;  // ByBlock: of the packed right side
 constexpr int64_t kLeastGroupPanels = 8;  // or packing the left side anew for each costs too much
 constexpr int64_t kPartBytes = 5 << 17;   // ByInner: of c
-constexpr int64_t kPartRows = 384;        // ByInner: so that a chunk of the left side fits, too
 constexpr int64_t kMostLeftBytes = 1 << 23;  // packed whole
 constexpr int64_t kTasksPerThread = 4;       // what one thread is late with, another takes over
+
+// ByInner: so many rows that a chunk of the left side fits, too, and the next one's numbers.
+int64_t PartRows() {
+  constexpr int64_t kLargeL2 = 1 << 21;
+  static const bool large = ::sysconf(_SC_LEVEL2_CACHE_SIZE) >= kLargeL2;
+  return large ? 384 : 192;
+}
 
 int64_t RoundUp(int64_t value, int64_t step) {
   return (value + step - 1) / step * step;
@@ -52,6 +61,14 @@ bool IsWayStride(const Source& a, const Micro& micro) {
          micro.element == 4;
 }
 
+// Lines that will be written.
+void Fetch(char* row, int64_t rows, int64_t bytes, int64_t pitch) {
+  constexpr int64_t kLine = 64;
+  for (int64_t i = 0; i < rows; ++i, row += pitch) {
+    for (int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(row + byte, 1);
+  }
+}
+
 class MicroScope {
  public:
   explicit MicroScope(const Micro& micro) : micro_(micro) { micro_.enter(); }
@@ -81,6 +98,8 @@ Product::Product(int64_t rows, int64_t columns, int64_t inner, const Source& a, 
       b_(b),
       micro_(micro),
       padded_inner_(RoundUp(inner, micro.step)),
+      left_panels_(micro.multiply_panels != nullptr && a.column_stride != 1 &&
+                   rows >= 2 * micro.block_rows),
       direct_(micro.multiply_rows != nullptr &&
               static_cast<int64_t>(DTypeSize(a.dtype)) == micro.element && a.column_stride == 1 &&
               inner == padded_inner_ && !IsWayStride(a, micro)) {}
@@ -123,7 +142,7 @@ Product::Grid Product::MakeGrid(int threads) const {
   } else {
     grid.order = Order::kByInner;
     // As many parts for each thread.
-    const int64_t parts = RoundUp(CeilDiv(rows_, kPartRows), threads);
+    const int64_t parts = RoundUp(CeilDiv(rows_, PartRows()), threads);
     most_rows = RoundUp(CeilDiv(rows_, parts), block_rows);
     most_panels = std::max<int64_t>(1, kPartBytes / (most_rows * kPanelColumns * 4));
   }
@@ -146,8 +165,23 @@ const void* Product::LeftRows(const void* a, int64_t row, int64_t k) const {
 // The chunk of `inner` that begins at `k`.
 void Product::PackLeft(const void* a, int64_t row, int64_t rows, int64_t k, int64_t padded,
                        char* left) const {
-  micro_.pack_blocks({LeftRows(a, 0, k), a_, row, rows, std::min(inner_ - k, padded), padded},
-                     left);
+  const int64_t inner = std::min(inner_ - k, padded);
+  if (left_panels_) {
+    const Source turned{a_.dtype, a_.column_stride, a_.row_stride};
+    micro_.pack_panels({LeftRows(a, 0, k), turned, row, rows, inner, padded}, left);
+  } else {
+    micro_.pack_blocks({LeftRows(a, 0, k), a_, row, rows, inner, padded}, left);
+  }
+}
+
+// What PackLeft packed times a panel.
+void Product::Multiply(int64_t rows, int64_t inner, const char* left, const char* panel, float* c,
+                       bool add) const {
+  if (left_panels_) {
+    micro_.multiply_panels(inner, left, panel, c, add);
+  } else {
+    micro_.multiply(rows, inner, left, panel, c, add);
+  }
 }
 
 // A block of c that is summed up. It is finished after the next one was begun: the next one's
@@ -165,6 +199,16 @@ void Product::Finish(const Task& task, const Block& block) const {
                         block.c);
 }
 
+// Before the part [k, end) of `inner` is multiplied: as much of the block, since more lines at once
+// than a core can wait for would hold it up.
+void Product::Expect(const Task& task, const Block& block, int64_t k, int64_t end) const {
+  const int64_t column = block.panel * kPanelColumns;
+  const int64_t from = block.rows * k / padded_inner_, to = block.rows * end / padded_inner_;
+  if (from == to) return;
+  task.finisher->Expect(block.row + from, to - from, column,
+                        std::min(kPanelColumns, columns_ - column));
+}
+
 void Product::ByBlock(const Task& task) const {
   Scratch& scratch = ThreadScratch();
   char* left = Grown<char>(scratch.left, micro_.block_rows * padded_inner_ * micro_.element);
@@ -179,17 +223,16 @@ void Product::ByBlock(const Task& task) const {
     if (!direct) PackLeft(task.a, row, rows, 0, padded_inner_, left);
     for (int64_t panel = task.first_panel; panel < task.first_panel + task.panels; ++panel) {
       const char* right = static_cast<const char*>(task.packed_b) + panel * panel_bytes();
-      const int64_t column = panel * kPanelColumns;
-      task.finisher->Expect(row, rows, column, std::min(kPanelColumns, columns_ - column));
       for (int64_t k = 0; k < padded_inner_; k += micro_.chunk) {
         const int64_t inner = std::min(micro_.chunk, padded_inner_ - k);
+        Expect(task, {row, rows, panel}, k, k + inner);
         const char* right_chunk = right + k * kPanelColumns * micro_.element;
         if (direct) {
           micro_.multiply_rows(inner, LeftRows(task.a, row, k), a_.row_stride, right_chunk, c,
                                k > 0);
         } else {
-          micro_.multiply(rows, inner, left + k * micro_.block_rows * micro_.element, right_chunk,
-                          c, k > 0);
+          Multiply(rows, inner, left + k * micro_.block_rows * micro_.element, right_chunk, c,
+                   k > 0);
         }
       }
       Finish(task, summed);
@@ -218,6 +261,15 @@ void Product::ByInner(const Task& task) const {
     if (left != nullptr) {
       PackLeft(task.a, task.first_row + packed_from, task.rows - packed_from, k, inner, left);
     }
+    // The next chunk's rows, while this one is multiplied.
+    Ahead ahead;
+    const int64_t next = std::min(micro_.chunk, inner_ - k - inner);
+    if (left != nullptr && next > 0 && a_.row_stride == 1) {
+      const auto element = static_cast<int64_t>(DTypeSize(a_.dtype));
+      ahead.Add(LeftRows(task.a, task.first_row + packed_from, k + inner), next,
+                (task.rows - packed_from) * element, a_.column_stride * element);
+    }
+    const int64_t ahead_rows = CeilDiv(std::max<int64_t>(0, next), blocks * task.panels);
     for (int64_t i = 0; i < task.panels; ++i) {
       const int64_t panel = task.first_panel + i;
       const char* right = static_cast<const char*>(task.packed_b) + panel * panel_bytes() +
@@ -226,6 +278,8 @@ void Product::ByInner(const Task& task) const {
         const int64_t row = block * micro_.block_rows;
         const int64_t rows = std::min(micro_.block_rows, task.rows - row);
         float* const sums = c + (i * blocks + block) * block_floats;
+        const bool last = k + inner >= padded_inner_;
+        if (last) Expect(task, {task.first_row + row, rows, panel}, 0, padded_inner_);
         if (block < direct) {
           micro_.multiply_rows(inner, LeftRows(task.a, task.first_row + row, k), a_.row_stride,
                                right, sums, k > 0);
@@ -235,9 +289,10 @@ void Product::ByInner(const Task& task) const {
                   ? task.left + PackedBlock(task.first_row / micro_.block_rows + block) +
                         k * micro_.block_rows * micro_.element
                   : left + (block - direct) * micro_.block_rows * inner * micro_.element;
-          micro_.multiply(rows, inner, at, right, sums, k > 0);
+          Multiply(rows, inner, at, right, sums, k > 0);
         }
-        if (k + inner < padded_inner_) continue;
+        ahead.Fetch(ahead_rows);
+        if (!last) continue;
         Finish(task, summed);
         summed = {task.first_row + row, rows, panel, sums};
       }
@@ -300,6 +355,13 @@ void Product::RunAlone(const void* a, const void* packed_b, const Finisher& fini
   RunTasks(grid, {a, packed_b, &finisher, nullptr, 0, 0, 0, 0}, 0, grid.chunks * grid.groups);
 }
 
+void StoreFinisher::Expect(int64_t first_row, int64_t rows, int64_t first_column,
+                           int64_t columns) const {
+  const auto element = static_cast<int64_t>(DTypeSize(dtype_));
+  Fetch(static_cast<char*>(c_) + (first_row * pitch_ + first_column) * element, rows,
+        columns * element, pitch_ * element);
+}
+
 void StoreFinisher::Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,
                            float* block) const {
   const int64_t at = first_row * pitch_ + first_column;
@@ -310,6 +372,13 @@ void StoreFinisher::Finish(int64_t first_row, int64_t rows, int64_t first_column
   } else {
     loops.copy_rows(rows, columns, block, kPanelColumns, static_cast<float*>(c_) + at, pitch_);
   }
+}
+
+void TurnedStoreFinisher::Expect(int64_t first_row, int64_t rows, int64_t first_column,
+                                 int64_t columns) const {
+  constexpr auto kElement = static_cast<int64_t>(sizeof(float));
+  Fetch(reinterpret_cast<char*>(c_ + first_column * pitch_ + first_row), columns, rows * kElement,
+        pitch_ * kElement);
 }
 
 void TurnedStoreFinisher::Finish(int64_t first_row, int64_t rows, int64_t first_column,

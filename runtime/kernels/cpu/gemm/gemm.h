@@ -108,20 +108,27 @@ class Product {
   const void* LeftRows(const void* a, int64_t row, int64_t k) const;
   void PackLeft(const void* a, int64_t row, int64_t rows, int64_t k, int64_t padded,
                 char* left) const;
+  void Multiply(int64_t rows, int64_t inner, const char* left, const char* panel, float* c,
+                bool add) const;
   struct Block;
+  void Expect(const Task& task, const Block& block, int64_t k, int64_t end) const;
   void Finish(const Task& task, const Block& block) const;
 
   const int64_t rows_, columns_, inner_;
   const Source a_, b_;
   const Micro& micro_;
   const int64_t padded_inner_;  // a multiple of the micro-kernel's step
-  const bool direct_;           // whole blocks of the left side are read where they lie
+  // The left side lies along its rows and is packed as panels, which takes no turning; same bits.
+  const bool left_panels_;
+  const bool direct_;  // whole blocks of the left side are read where they lie
 };
 
 // Stores blocks as they are: f32, or rounded to bf16. c has `pitch` elements from row to row.
 class StoreFinisher final : public Finisher {
  public:
   StoreFinisher(void* c, DType dtype, int64_t pitch) : c_(c), dtype_(dtype), pitch_(pitch) {}
+  void Expect(int64_t first_row, int64_t rows, int64_t first_column,
+              int64_t columns) const override;
   void Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,
               float* block) const override;
 
@@ -137,6 +144,8 @@ class TurnedStoreFinisher final : public Finisher {
   // c [columns, rows], with `pitch` floats from row to row.
   TurnedStoreFinisher(float* c, int64_t pitch, DType product)
       : c_(c), pitch_(pitch), product_(product) {}
+  void Expect(int64_t first_row, int64_t rows, int64_t first_column,
+              int64_t columns) const override;
   void Finish(int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,
               float* block) const override;
 

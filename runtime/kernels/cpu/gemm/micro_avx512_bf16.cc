@@ -1,5 +1,6 @@
 // bf16 products with VDPBF16PS (Intel SDM, vol. 2; AMD64 APM, vol. 4), in the order of
-// Bf16Sums::kPairs. Packing is that of AVX-512, which every CPU with AVX512_BF16 has.
+// Bf16Sums::kPairs. Packing is that of AVX-512, which every CPU with AVX512_BF16 has, but for the
+// panels that are packed most: there what rounds is an instruction, too.
 #include <immintrin.h>
 #include <string.h>
 
@@ -140,6 +141,84 @@ void MultiplyShifted(const ShiftedProduct& p, int tiles) {
   }
 }
 
+// ---- Panels of sources whose columns lie side by side
+
+constexpr int64_t kLanes = 16;
+
+// The first `count` of 32 numbers; the others are 0.
+struct Row32 {
+  __mmask16 low, high;  // of the numbers that there are
+  __mmask32 all;
+
+  explicit Row32(int64_t count)
+      : low(static_cast<__mmask16>(count >= kLanes ? 0xffff : (1 << count) - 1)),
+        high(static_cast<__mmask16>(count >= 2 * kLanes ? 0xffff
+                                    : count <= kLanes   ? 0
+                                                        : (1 << (count - kLanes)) - 1)),
+        all(static_cast<__mmask32>(low) | static_cast<__mmask32>(high) << kLanes) {}
+};
+
+// Number i of `even` beside that of `odd`, for 16 of the 32 from `first` on.
+LEPTON_INLINE __m512i Picks(int first) {
+  alignas(64) static constexpr uint16_t kPicks[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,
+                                                      37, 6,  38, 7,  39, 8,  40, 9,  41, 10, 42,
+                                                      11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+  return _mm512_add_epi16(_mm512_load_si512(kPicks),
+                          _mm512_set1_epi16(static_cast<int16_t>(first)));
+}
+
+LEPTON_INLINE void StorePair(__m512i even, __m512i odd, uint16_t* to) {
+  _mm512_storeu_si512(to, _mm512_permutex2var_epi16(even, Picks(0), odd));
+  _mm512_storeu_si512(to + kTile, _mm512_permutex2var_epi16(even, Picks(kLanes), odd));
+}
+
+template <bool kBf16>
+LEPTON_INLINE __m512i Halves(const Row32& row, const char* data) {
+  if constexpr (kBf16) {
+    return _mm512_maskz_loadu_epi16(row.all, data);
+  } else {
+    const auto* numbers = reinterpret_cast<const float*>(data);
+    const __m512 low = _mm512_maskz_loadu_ps(row.low, numbers);
+    const __m512 high = _mm512_maskz_loadu_ps(row.high, numbers + kLanes);
+    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+  }
+}
+
+template <bool kBf16>
+void PackAcross(const Part& part, uint16_t* panels) {
+  constexpr int64_t kElement = kBf16 ? 2 : 4;
+  const int64_t steps = part.padded / kStep, pitch = part.source.row_stride * kElement;
+  const char* const data = static_cast<const char*>(part.data) + part.first * kElement;
+  for (int64_t step = 0; step < steps; ++step) {
+    for (int64_t column = 0; column < part.count; column += kPanelColumns) {
+      const int64_t count =
+          part.count - column < kPanelColumns ? part.count - column : kPanelColumns;
+      const Row32 row(count);
+      uint16_t* to = panels + (column / kPanelColumns * steps + step) * 2 * kTile;
+      const char* from = data + step * kStep * pitch + column * kElement;
+      const int64_t inner = part.inner - step * kStep;
+      for (int64_t k = 0; k < kStep; k += 2, from += 2 * pitch, to += kStep) {
+        // The same columns of the next step lie too far away for the CPU to foresee.
+        _mm_prefetch(from + kStep * pitch, _MM_HINT_T0);
+        _mm_prefetch(from + (kStep + 1) * pitch, _MM_HINT_T0);
+        const __m512i even = k < inner ? Halves<kBf16>(row, from) : _mm512_setzero_si512();
+        const __m512i odd =
+            k + 1 < inner ? Halves<kBf16>(row, from + pitch) : _mm512_setzero_si512();
+        StorePair(even, odd, to);
+      }
+    }
+  }
+}
+
+void PackPanels(const Part& part, void* panels) {
+  if (part.source.column_stride != 1) return kBf16Avx512.pack_panels(part, panels);
+  if (part.source.dtype == DType::kBF16) {
+    PackAcross<true>(part, static_cast<uint16_t*>(panels));
+  } else {
+    PackAcross<false>(part, static_cast<uint16_t*>(panels));
+  }
+}
+
 void Nothing() {}
 
 }  // namespace
@@ -152,7 +231,7 @@ const Micro kPairsAvx512Bf16 = {
     512,
     2,
     [](const Part& part, void* blocks) { kBf16Avx512.pack_blocks(part, blocks); },
-    [](const Part& part, void* panels) { kBf16Avx512.pack_panels(part, panels); },
+    PackPanels,
     Multiply,
     MultiplyWhere,
     [](const Part& part, uint16_t* rows, int64_t pitch) {

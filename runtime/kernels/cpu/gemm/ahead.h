@@ -1,11 +1,11 @@
-// Memory that a thread is about to need, fetched a few lines at a time between products: a head's
+// Memory that a thread is about to need, fetched a few lines at a time between products: parts of
 // rows lie so far apart that no prefetcher of the CPU follows them, and are as many cache misses.
 // Threads: plain value, one a thread.
 #pragma once
 
 #include <cstdint>
 
-namespace lepton::kernels::attention {
+namespace lepton::kernels::gemm {
 
 class Ahead {
  public:
@@ -42,4 +42,4 @@ class Ahead {
   int64_t bytes_ = 0;
 };
 
-}  // namespace lepton::kernels::attention
+}  // namespace lepton::kernels::gemm
