@@ -17,6 +17,22 @@ constexpr size_t kEndedTasksKept = 4096;
 constexpr char kPmixStore[] = "PMIX_MCA_gds";
 constexpr char kVisibleGpus[] = "CUDA_VISIBLE_DEVICES";
 
+// Its gang need not wait for what it left.
+wire::TaskReport GoneReport(const wire::TaskReport& finished) {
+  wire::TaskReport report;
+  report.set_task_id(finished.task_id());
+  report.set_wall_ms(finished.wall_ms());
+  const wire::TaskFinished& end = finished.finished();
+  wire::TaskGone& gone = *report.mutable_gone();
+  gone.set_code(end.code());
+  gone.set_message(end.message());
+  gone.set_signal(end.signal());
+  gone.set_silent_since_ms(end.silent_since_ms());
+  gone.set_saved(end.saved());
+  if (end.has_diverged()) *gone.mutable_diverged() = end.diverged();
+  return report;
+}
+
 }  // namespace
 
 void Agent::Loop::OnStartTask(wire::StartTask start) {
@@ -125,7 +141,11 @@ void Agent::Loop::OnReport(wire::TaskReport report) {
     runners_.erase(runner);
     cache_->Look();
   }
-  if (const std::vector<storage::Digest> objects = Uploader::ObjectsOf(report); !objects.empty()) {
+  const std::vector<storage::Digest> objects = Uploader::ObjectsOf(report);
+  if (report.has_finished() && (!objects.empty() || outbox_.Holds(task_id))) {
+    outbox_.Add(task_id, GoneReport(report));
+  }
+  if (!objects.empty()) {
     const uint64_t entry = outbox_.Add(task_id, report, /*held=*/true);
     uploader_->Add(entry, std::move(report), cache_->Keep(objects));
   } else {

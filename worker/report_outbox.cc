@@ -20,10 +20,17 @@ void MergeProgress(const wire::TaskProgress& older, wire::TaskProgress& newer) {
 // Whether it need not wait for an upload that was begun before it.
 bool Overtakes(const wire::TaskReport& report) {
   return report.has_endpoint() || report.has_recovered() || report.has_straggler() ||
-         report.has_busy() || report.has_progress() || report.has_log();
+         report.has_busy() || report.has_progress() || report.has_log() || report.has_gone();
 }
 
 }  // namespace
+
+bool ReportOutbox::Holds(const std::string& task_id) const {
+  const auto task = tasks_.find(task_id);
+  return task != tasks_.end() &&
+         std::any_of(task->second.entries.begin(), task->second.entries.end(),
+                     [](const Entry& entry) { return entry.held; });
+}
 
 uint64_t ReportOutbox::Add(const std::string& task_id, wire::TaskReport report, bool held) {
   Task& task = tasks_[task_id];

@@ -7,9 +7,9 @@
 //
 // Behind a held report (its objects are still being uploaded, which may take minutes) the task's
 // later ones wait, but for those that say how it goes: progress, log lines, and what a gang needs
-// to recover. Only what has no number yet is thinned out: progress to its newest, logs to a byte
-// limit with a note. Started, endpoint, checkpoint, ready and finished are never dropped. Threads:
-// one.
+// to recover, that its process is gone among it. Only what has no number yet is thinned out:
+// progress to its newest, logs to a byte limit with a note. Started, endpoint, checkpoint, ready
+// and finished are never dropped. Threads: one.
 #pragma once
 
 #include <cstdint>
@@ -47,6 +47,8 @@ class ReportOutbox {
 
   bool empty() const { return tasks_.empty(); }
   bool Has(const std::string& task_id) const { return tasks_.contains(task_id); }
+  // Whether a report of the task waits for Release, and so those that may not overtake it.
+  bool Holds(const std::string& task_id) const;
   // Tasks with something unacknowledged or unfinished, and their newest numbers.
   std::vector<wire::RunningTask> Tasks() const;
 

@@ -62,6 +62,7 @@ class Applier {
   void OnEndpoint(Gang& gang, Task& task, const wire::TaskEndpoint& endpoint);
   void OnStraggler(Gang& gang, const wire::TaskStraggler& told);
   void OnBusy(Gang& gang, Task& task, const wire::TaskBusy& busy);
+  void OnGone(Gang& gang, Task& task, const wire::TaskGone& gone, int64_t wall_ms);
   void OnRecovered(Gang& gang, const wire::TaskRecovered& done);
   void OnShardsReady(Gang& gang, Task& task, const wire::TaskShardsReady& ready);
   void OnShardDone(Gang& gang, Task& task, const wire::TaskShardDone& done);

@@ -57,6 +57,7 @@ Status Applier::Regrouped(const GangRegrouped& change) {
   gang->set_epoch(change.epoch());
   *gang->mutable_members() = change.members();
   gang->set_forming(true);
+  gang->set_regroup_reason(change.reason_code());
   gang->set_forming_ms(change.at_once() ? record_.wall_ms() : 0);
   if (change.fault()) gang->set_faults_in_row(gang->faults_in_row() + 1);
   // The meeting that showed who must go was broken by what had broken the group before.

@@ -130,6 +130,9 @@ Status Applier::Reported(const wire::TaskReport& report) {
     case wire::TaskReport::kCheckpointSlice:
       OnCheckpointSlice(*gang, report.checkpoint_slice());
       break;
+    case wire::TaskReport::kGone:
+      OnGone(*gang, *task, report.gone(), report.wall_ms());
+      break;
     case wire::TaskReport::kFinished: {
       const int64_t silent = report.finished().silent_since_ms();
       const int64_t failed_ms = silent > 0 ? silent : report.wall_ms();
@@ -192,6 +195,18 @@ void Applier::OnProgress(Gang& gang, const Task& task, const wire::TaskProgress&
   }
 }
 
+// It lives on for what it left: its place goes with its last report.
+void Applier::OnGone(Gang& gang, Task& task, const wire::TaskGone& gone, int64_t wall_ms) {
+  NoteFaultTime(gang, task, gone.silent_since_ms() > 0 ? gone.silent_since_ms() : wall_ms);
+  task.set_gone(true);
+  task.set_code(gone.code());
+  task.set_message(gone.message());
+  task.set_signal(gone.signal());
+  task.set_silent_since_ms(gone.silent_since_ms());
+  task.set_saved(gone.saved());
+  if (gone.has_diverged()) *task.mutable_diverged() = gone.diverged();
+}
+
 void Applier::OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finished) {
   ReleaseTask(state_, task);
   task.set_state(TASK_FINISHED);
@@ -207,7 +222,9 @@ void Applier::OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finis
   if (gang.sharded()) {  // what its shards are is the result
     return DropHand(gang, task, finished.code() != "OK" && finished.code() != "CANCELLED");
   }
-  if (!IsLeader(gang, task) || finished.code() != "OK" || finished.signal() != 0) return;
+  if (finished.code() != "OK" || finished.signal() != 0 || gang.has_result()) return;
+  // Of an elastic gang whoever led the group that finished has the model; by now another may lead.
+  if (gang.elastic() ? finished.model_manifest().empty() : !IsLeader(gang, task)) return;
   JobResult& result = *gang.mutable_result();
   result.set_model_manifest(finished.model_manifest());
   *result.mutable_objects() = finished.objects();

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "scheduler/core/index.h"
+#include "scheduler/core/verdict.h"
 
 namespace lepton::scheduler {
 
@@ -36,8 +37,20 @@ bool Goes(const Gang& gang) {
   return gang.elastic() && gang.state() != GANG_STOPPING && !gang.has_result();
 }
 
+bool IsUp(const Task& task) {
+  return IsAlive(task) && !task.gone();
+}
+
+bool IsThrough(const Task& task) {
+  return task.gone() && task.signal() == 0 && task.code() == StatusCodeName(StatusCode::kOk);
+}
+
+bool IsAwaited(const Task& task) {
+  return IsAlive(task) && task.gone() && (task.saved() || !OthersMayGoOn(JudgeTask(task)));
+}
+
 bool IsListening(const Task& task) {
-  if (!IsAlive(task)) return false;
+  if (!IsUp(task)) return false;
   return task.takes_shards() || (task.has_endpoint() && task.left_epoch() >= task.group_epoch());
 }
 

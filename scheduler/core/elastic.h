@@ -23,6 +23,13 @@ bool IsMember(const Gang& gang, const Task& task);
 bool IsLeader(const Gang& gang, const Task& task);
 // It forms groups: it is neither stopped nor through.
 bool Goes(const Gang& gang);
+// Its process runs, as far as is known. One that is alive and not up has ended, and what it left is
+// on its way.
+bool IsUp(const Task& task);
+// Such a one that did its work.
+bool IsThrough(const Task& task);
+// Such a one whose last report the others wait for: it says what becomes of all of them.
+bool IsAwaited(const Task& task);
 // It has listed itself since it was last sent a group; a rank that takes shards: it does so.
 bool IsListening(const Task& task);
 

@@ -72,7 +72,7 @@ std::set<SeatPair> CutPairs(const Gang& gang) {
   const auto is_here = [&](uint32_t seat) {
     return static_cast<int>(seat) < gang.tasks_size() &&
            std::find(gang.members().begin(), gang.members().end(), seat) != gang.members().end() &&
-           IsAlive(gang.tasks(static_cast<int>(seat))) &&
+           IsUp(gang.tasks(static_cast<int>(seat))) &&
            !gang.tasks(static_cast<int>(seat)).leaving();
   };
   for (const uint32_t seat : gang.members()) {

@@ -82,6 +82,10 @@ class Turn {
   void OnLog(const Gang& gang, const Task& task, const wire::TaskLog& log);
   void OnCheckpoint(const Gang& gang);
   void OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_ms);
+  void OnTaskGone(const std::string& gang_id, uint32_t rank, int64_t ended_ms);
+  // An elastic gang's others, without a rank that ended so. False when they cannot, or need not.
+  bool OthersGoOn(const std::string& gang_id, const Task& task, const Verdict& verdict,
+                  int64_t ended_ms);
   void LoseTask(const std::string& task_id, const std::string& cause);
   // A gang in which a task was lost: all at once, after every LoseTask of one event.
   void AfterLoss(const std::set<std::string>& gang_ids, const std::string& stop_code);

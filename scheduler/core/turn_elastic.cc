@@ -18,8 +18,10 @@ namespace {
 
 // A member is through: the others will be in a moment.
 bool IsAboutToEnd(const Gang& gang) {
-  return std::any_of(gang.members().begin(), gang.members().end(),
-                     [&](uint32_t seat) { return EndedWell(gang.tasks(static_cast<int>(seat))); });
+  return std::any_of(gang.members().begin(), gang.members().end(), [&](uint32_t seat) {
+    const Task& member = gang.tasks(static_cast<int>(seat));
+    return EndedWell(member) || IsThrough(member);
+  });
 }
 
 // Seats that ended before they were ever in a group, since one was.
@@ -68,14 +70,14 @@ int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorO
   if (!Goes(gang)) return next;
   for (const uint32_t seat : gang.members()) {
     const Task& member = gang.tasks(static_cast<int>(seat));
-    if (IsAlive(member) && !IsListening(member)) {
+    if (IsUp(member) && !IsListening(member)) {
       at(FormingDeadline(gang, member, BudgetMs(spec)));
     }
   }
   at(JoinRetryMs(gang, spec, options));
   for (const Cut& cut : gang.cuts()) at(cut.retry_at_ms());
   for (const Task& task : gang.tasks()) {
-    const bool starts = IsAlive(task) && !task.has_endpoint() && !task.takes_shards();
+    const bool starts = IsUp(task) && !task.has_endpoint() && !task.takes_shards();
     if (starts) at(SeatDeadline(gang, task, options));
   }
   return next;
@@ -135,7 +137,7 @@ std::vector<uint32_t> Turn::AddSeats(const std::string& gang_id, int least, int 
     start.set_rank(seats.back());
     for (const uint32_t seat : gang.members()) {
       const Task& member = gang.tasks(static_cast<int>(seat));
-      if (!IsAlive(member) || member.endpoint().empty()) continue;
+      if (!IsUp(member) || member.endpoint().empty()) continue;
       wire::Member& probe = *start.add_probe();
       probe.set_seat(seat);
       probe.set_host(member.host());
@@ -169,7 +171,7 @@ void Turn::NewEpoch(const std::string& gang_id, const std::vector<uint32_t>& mem
 // The newest order that a member may have missed. Orders may be repeated: a task ignores those of
 // an epoch that it knows.
 void Turn::SendEpoch(const Gang& gang, const Task& task) {
-  if (!Goes(gang) || !IsMember(gang, task) || !IsAlive(task)) return;
+  if (!Goes(gang) || !IsMember(gang, task) || !IsUp(task)) return;
   if (!gang.forming()) return SendGroup(gang, task);
   if (IsListening(task) || task.group_epoch() == 0) return;
   wire::TaskGroup order;
@@ -183,7 +185,10 @@ void Turn::MaybeForm(const std::string& gang_id) {
   const Gang& gang = state_.gangs.at(gang_id);
   if (!Goes(gang) || !gang.forming()) return;
   for (const uint32_t seat : gang.members()) {
-    if (!IsListening(gang.tasks(static_cast<int>(seat)))) return;
+    const Task& member = gang.tasks(static_cast<int>(seat));
+    // The order would not reach a worker that has not come back to this coordinator yet.
+    if (!IsListening(member) || reactor_.unconfirmed_.contains(WorkerId(member.worker_id())))
+      return;
   }
   if (PartUnreachable(gang_id)) return;
   Record record;
@@ -205,7 +210,7 @@ bool Turn::GoOnWithout(const std::string& gang_id, EpochChange change) {
   if (members.empty()) return false;
   const spec::JobSpec& spec = state_.Spec(JobId(gang.job_id()));
   // A survivor that told of a broken group before we knew why told of the same fault.
-  if (gang.has_recovery() && gang.recovery().reason_code() == "GROUP_BROKEN") change.fault = false;
+  if (gang.forming() && gang.regroup_reason() == "GROUP_BROKEN") change.fault = false;
   if (change.fault && gang.faults_in_row() + 1 > static_cast<uint32_t>(spec.restart.max)) {
     return false;
   }
@@ -230,7 +235,7 @@ bool Turn::FillUp(const std::string& gang_id, int missing, std::vector<uint32_t>
   if (gang.trial() >= 0) return false;
   std::vector<uint32_t> seats;
   for (const Task& task : gang.tasks()) {
-    const bool waits = IsAlive(task) && !task.leaving() && !IsMember(gang, task);
+    const bool waits = IsUp(task) && !task.leaving() && !IsMember(gang, task);
     if (waits && static_cast<int>(seats.size()) < missing) seats.push_back(task.rank());
   }
   const int further = missing - static_cast<int>(seats.size());
@@ -329,7 +334,7 @@ void Turn::ServeJoins() {
     if (!state_.active.contains(job) || state_.jobs.at(job).state() != JOB_RUNNING) continue;
     const spec::JobSpec& spec = state_.Spec(job);
     const auto seats = std::count_if(gang.tasks().begin(), gang.tasks().end(),
-                                     [](const Task& t) { return IsAlive(t) && !t.leaving(); });
+                                     [](const Task& t) { return IsUp(t) && !t.leaving(); });
     const int wanted = spec.resources.max_workers - static_cast<int>(seats);
     if (wanted <= 0 || IsAboutToEnd(gang) || now_ < JoinRetryMs(gang, spec, options_)) continue;
     if (OthersWait(spec.resources.device)) continue;
@@ -348,7 +353,7 @@ void Turn::TickElastic(const std::string& gang_id) {
   const int64_t budget = BudgetMs(state_.Spec(JobId(gang.job_id())));
   std::vector<Task> late;
   for (const Task& task : gang.tasks()) {
-    if (!IsAlive(task) || IsListening(task)) continue;
+    if (!IsUp(task) || IsListening(task)) continue;
     const bool starting = task.group_epoch() == 0;
     const bool member = IsMember(gang, task);
     const int64_t deadline = FormingDeadline(gang, task, budget);

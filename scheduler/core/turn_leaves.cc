@@ -24,7 +24,7 @@ std::vector<uint32_t> Turn::NextMembers(const Gang& gang) const {
   for (const uint32_t seat : gang.members()) {
     const Task& task = gang.tasks(static_cast<int>(seat));
     const bool goes = slices ? task.leaves_at_once() : task.leaving();
-    if (IsAlive(task) && !goes) members.push_back(seat);
+    if ((IsUp(task) || IsAwaited(task)) && !goes) members.push_back(seat);
   }
   return members;
 }
@@ -42,7 +42,7 @@ bool Turn::LetLeave(const std::string& gang_id, const WorkerId& worker, const st
   if (!Goes(gang) || gang.state() == GANG_STARTING) return false;
   if (gang.winds_down()) return true;  // all of it goes
   const auto stays = [&](const Task& task) {
-    return IsAlive(task) && !task.leaving() && task.worker_id() != worker.str();
+    return IsUp(task) && !task.leaving() && task.worker_id() != worker.str();
   };
   int staying = 0, waiting = 0;
   for (const Task& task : gang.tasks()) {

@@ -62,14 +62,18 @@ void Turn::On(const TaskReported& reported) {
     others = OthersWith(state_.gangs.at(gang_id), *task, report.shard_done().shard());
   }
   const bool writes = report.has_checkpoint() || report.has_checkpoint_slice();
-  const std::vector<std::string> apart =
-      writes ? IncompleteObjects(state_.gangs.at(gang_id)) : std::vector<std::string>();
+  std::vector<std::string> apart;
+  if (writes) apart = IncompleteObjects(state_.gangs.at(gang_id));
+  if (report.has_finished()) {
+    apart.assign(report.finished().objects().begin(), report.finished().objects().end());
+    apart.push_back(report.finished().model_manifest());
+  }
   if (!report.has_log()) {
     Record record;
     *record.mutable_task_reported() = report;
     Persist(std::move(record));
   }
-  Forget(apart);  // of checkpoints that will never be whole
+  Forget(apart);  // of checkpoints that will never be whole, and of what is no result
   effects_.Ack(reported.worker, ack);
   const Gang& gang = state_.gangs.at(gang_id);
   effects_.Accepted(JobId(gang.job_id()), gang.trial(), report);
@@ -82,6 +86,8 @@ void Turn::On(const TaskReported& reported) {
     case wire::TaskReport::kCheckpoint:
     case wire::TaskReport::kCheckpointSlice:
       return OnCheckpoint(gang);
+    case wire::TaskReport::kGone:
+      return OnTaskGone(gang_id, rank, report.wall_ms());
     case wire::TaskReport::kFinished:
       return OnTaskEnded(gang_id, rank, report.wall_ms());
     case wire::TaskReport::kEndpoint: {
@@ -259,35 +265,39 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
   if (task.saved()) {
     return BreakGang(gang_id, verdict.reason_code, verdict.cause, static_cast<int>(rank));
   }
-  const bool refused = verdict.kind == Verdict::Kind::kRefused;
-  if (verdict.kind == Verdict::Kind::kWorkerFault || refused) {
-    EpochChange change;
-    const bool left = refused || verdict.reason_code == "WORKER_STOPPED";
-    change.reason_code = left                         ? "RANK_LEAVES"
-                         : task.has_diverged()        ? "DIVERGED"
-                         : LostItsDevice(task)        ? "DEVICE_FAILED"
-                         : task.silent_since_ms() > 0 ? "HUNG"
-                                                      : "RANK_LOST";
-    change.cause = verdict.cause;
-    change.fault = !left;
-    change.trigger_rank = static_cast<int>(rank);
-    change.fault_ms = task.silent_since_ms() > 0 ? task.silent_since_ms() : ended_ms;
-    if (GoOnWithout(gang_id, change)) return;
-  }
-  // No room for a checkpoint there: others hold the same state, and have disks of their own.
-  if (verdict.error_code == "RESOURCE_EXHAUSTED") {
-    EpochChange change;
-    change.reason_code = "RANK_LOST";
-    change.cause = verdict.cause;
-    change.trigger_rank = static_cast<int>(rank);
-    change.fault_ms = ended_ms;
-    if (GoOnWithout(gang_id, change)) return;
-  }
+  if (OthersGoOn(gang_id, task, verdict, ended_ms)) return;
   if (verdict.kind == Verdict::Kind::kFatal && gang.trial() < 0 && !gang.job_id().empty()) {
     return StopJob(JobId(gang.job_id()), JOB_FAILED, verdict.reason_code, verdict.error_code,
                    verdict.cause);
   }
   BreakGang(gang_id, verdict.reason_code, verdict.cause, static_cast<int>(rank));
+}
+
+// What it left is still on its way: the others need not wait for that. If they cannot go on without
+// it, its last report says what becomes of the gang.
+void Turn::OnTaskGone(const std::string& gang_id, uint32_t rank, int64_t ended_ms) {
+  const Gang& gang = state_.gangs.at(gang_id);
+  const Task& task = gang.tasks(static_cast<int>(rank));
+  if (!Goes(gang) || gang.sharded() || !IsMember(gang, task) || IsAwaited(task)) return;
+  OthersGoOn(gang_id, task, JudgeTask(task), ended_ms);
+}
+
+bool Turn::OthersGoOn(const std::string& gang_id, const Task& task, const Verdict& verdict,
+                      int64_t ended_ms) {
+  if (!OthersMayGoOn(verdict)) return false;
+  const bool left =
+      verdict.kind == Verdict::Kind::kRefused || verdict.reason_code == "WORKER_STOPPED";
+  EpochChange change;
+  change.reason_code = left                         ? "RANK_LEAVES"
+                       : task.has_diverged()        ? "DIVERGED"
+                       : LostItsDevice(task)        ? "DEVICE_FAILED"
+                       : task.silent_since_ms() > 0 ? "HUNG"
+                                                    : "RANK_LOST";
+  change.cause = verdict.cause;
+  change.fault = !left;
+  change.trigger_rank = static_cast<int>(task.rank());
+  change.fault_ms = task.silent_since_ms() > 0 ? task.silent_since_ms() : ended_ms;
+  return GoOnWithout(gang_id, change);
 }
 
 void Turn::LoseTask(const std::string& task_id, const std::string& cause) {

@@ -110,7 +110,7 @@ bool Turn::RefuseUnreachable(const std::string& gang_id, uint32_t seat) {
   for (const wire::Unreachable& other : task.unreachable()) {
     const bool there = std::cmp_less(other.seat(), gang.tasks_size()) &&
                        IsMember(gang, gang.tasks(static_cast<int>(other.seat()))) &&
-                       IsAlive(gang.tasks(static_cast<int>(other.seat())));
+                       IsUp(gang.tasks(static_cast<int>(other.seat())));
     if (there) pairs.emplace_back(std::min(seat, other.seat()), std::max(seat, other.seat()));
   }
   if (pairs.empty()) return false;

@@ -78,7 +78,9 @@ void Turn::On(const WorkerHello& arrived) {
       SendShards(*gang, *task);
     } else if (gang->elastic()) {
       if (task->leaving()) SendLeave(*task, "it was told so before");
-      SendEpoch(*gang, *task);
+      const bool forming = gang->forming();
+      if (forming) MaybeForm(gang->id());  // which waited for this worker to come back
+      if (gang->forming() == forming) SendEpoch(*gang, *task);
     } else if (gang->tasks_size() > 1 && complete && !gang->progressed()) {
       SendGroup(*gang, *task);
     }

@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
+#include <string_view>
+
 namespace lepton::scheduler {
 namespace {
 
@@ -13,6 +17,13 @@ bool WasTaken(const Task& task) {
 bool EndedFatally(const Task& task) {
   return task.state() == TASK_FINISHED && task.signal() == 0 && !task.has_diverged() &&
          IsFatal(StatusCodeFromName(task.code()));
+}
+
+// Why a gang was stopped that had better gone on, though no one rank is to blame.
+bool Broke(const std::string& stop_code) {
+  static constexpr std::string_view kCodes[] = {"START_TIMEOUT", "LOG_POLICY",  "GROUP_BROKEN",
+                                                "RANK_LEAVES",   "UNREACHABLE", "CORRUPT"};
+  return std::find(std::begin(kCodes), std::end(kCodes), stop_code) != std::end(kCodes);
 }
 
 // What a rank says when it is its peer that died.
@@ -29,7 +40,7 @@ bool EndedWell(const Task& task) {
 }
 
 bool LostItsDevice(const Task& task) {
-  return task.state() == TASK_FINISHED && task.code() == StatusCodeName(StatusCode::kDeviceFailed);
+  return task.state() != TASK_LOST && task.code() == StatusCodeName(StatusCode::kDeviceFailed);
 }
 
 const Task* FirstWhere(const Gang& gang, bool (*is)(const Task&)) {
@@ -67,6 +78,11 @@ Verdict JudgeTask(const Task& task) {
   return {Kind::kTaskFault, "TASK_FAILED", code == "OK" ? "INTERNAL" : code, Describe(task)};
 }
 
+bool OthersMayGoOn(const Verdict& verdict) {
+  return verdict.kind == Verdict::Kind::kWorkerFault || verdict.kind == Verdict::Kind::kRefused ||
+         verdict.error_code == StatusCodeName(StatusCode::kResourceExhausted);
+}
+
 bool IsFatal(StatusCode code) {
   return code == StatusCode::kInvalidArgument || code == StatusCode::kFailedPrecondition ||
          code == StatusCode::kDataLoss;
@@ -77,7 +93,7 @@ Verdict JudgeGang(const Gang& gang) {
   if (gang.has_result()) return {Kind::kSucceeded, "SUCCEEDED", "", ""};
   if (gang.stop_code() == "DRAIN") return {Kind::kMoved, "DRAIN", "", gang.stop_cause()};
   const bool ours = gang.state() == GANG_STOPPING && gang.trigger_rank() < 0;
-  if (ours && (gang.stop_code() == "START_TIMEOUT" || gang.stop_code() == "LOG_POLICY")) {
+  if (ours && Broke(gang.stop_code())) {
     return {Kind::kWorkerFault, gang.stop_code(), "UNAVAILABLE", gang.stop_cause()};
   }
   if (ours) return {Kind::kStopped, gang.stop_code(), "CANCELLED", gang.stop_cause()};

@@ -27,6 +27,9 @@ struct Verdict {
 Verdict JudgeGang(const Gang& gang);
 // The same for one task, as if it had been alone.
 Verdict JudgeTask(const Task& task);
+// What ended that task need not end others that hold the same state. No room for a checkpoint is of
+// that kind: they have disks of their own.
+bool OthersMayGoOn(const Verdict& verdict);
 // The caller's input is to blame: it would fail again.
 bool IsFatal(StatusCode code);
 

@@ -15,6 +15,10 @@ namespace {
 constexpr Duration kCollectEvery = std::chrono::seconds(5);
 constexpr Duration kRefusesLately = std::chrono::seconds(30);
 constexpr Duration kMinTick = std::chrono::milliseconds(5);
+// So much later than it asked for a loop runs on whose process stood still; and how long it then
+// reads what others have told before it looks at time-outs.
+constexpr Duration kStoodStill = std::chrono::milliseconds(500);
+constexpr Duration kCatchUp = std::chrono::seconds(2);
 
 double Seconds(Duration duration) {
   return std::chrono::duration<double>(duration).count();
@@ -135,8 +139,14 @@ MonotonicTime StateLoop::NextWake() {
 
 StateLoop::Work StateLoop::Wait() {
   std::unique_lock lock(mutex_);
-  wake_.wait_until(lock, NextWake(),
+  const MonotonicTime wake = NextWake();
+  wake_.wait_until(lock, wake,
                    [&] { return stopping_ || new_timer_ || !items_.empty() || !queries_.empty(); });
+  // What others have told meanwhile is still on its way here, and counts before any time-out. Once:
+  // where each wake is late time-outs must run all the same.
+  if (RealClock().Now() - wake >= kStoodStill && !std::exchange(catching_up_, true)) {
+    next_tick_ = std::max(next_tick_, RealClock().Now() + kCatchUp);
+  }
   new_timer_ = false;  // an early return is harmless: the next wait knows the new timer
   Work work;
   if (items_.size() <= options_.max_batch) {
@@ -152,6 +162,7 @@ StateLoop::Work StateLoop::Wait() {
     work.queries.push_back(std::move(timers_.begin()->second));
     timers_.erase(timers_.begin());
   }
+  work.more = !items_.empty();
   work.stopping = stopping_ && items_.empty();
   return work;
 }
@@ -160,7 +171,7 @@ void StateLoop::Run() {
   MonotonicTime collect_at = RealClock().Now() + kCollectEvery;
   while (true) {
     Work work = Wait();
-    RunItems(std::move(work.items));
+    RunItems(std::move(work.items), work.more);
     for (const auto& query : work.queries) query(reactor_->state());
     if (work.stopping) break;
     MaybeSnapshot();
@@ -171,8 +182,8 @@ void StateLoop::Run() {
   }
 }
 
-void StateLoop::RunItems(std::vector<Item> items) {
-  const bool tick = TickDue();
+void StateLoop::RunItems(std::vector<Item> items, bool more) {
+  const bool tick = !more && TickDue();
   if (items.empty() && !tick) return;
   if (RealClock().Now() < refuse_until_) {
     next_tick_ = refuse_until_;
@@ -195,6 +206,7 @@ void StateLoop::RunItems(std::vector<Item> items) {
   }
   if (tick) {
     next_tick_ = RealClock().Now() + kMinTick;
+    catching_up_ = false;
     reactor_->On(Input{.wall_ms = wall_.Ms(), .request = 0, .body = Tick{}}, batch);
   }
   if (!batch.records().empty()) {

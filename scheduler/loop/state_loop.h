@@ -101,6 +101,7 @@ class StateLoop {
   struct Work {
     std::vector<Item> items;
     std::vector<Query> queries;
+    bool more = false;  // items wait behind these
     bool stopping = false;
   };
   class Batch;
@@ -113,7 +114,7 @@ class StateLoop {
   void Run();
   Work Wait();
   MonotonicTime NextWake();  // mutex_ held
-  void RunItems(std::vector<Item> items);
+  void RunItems(std::vector<Item> items, bool more);
   void Refuse(std::vector<Item>& items, const Status& status);
   void Fail(std::vector<Item>& items, const Status& status);
   bool TickDue();
@@ -128,6 +129,7 @@ class StateLoop {
   // The loop's thread only.
   std::unique_ptr<Reactor> reactor_;
   SteadyWall wall_;
+  bool catching_up_ = false;  // since the last Tick it stood still
   uint64_t snapshot_seq_ = 0;
   uint64_t snapshot_bytes_ = 0;  // of the newest
   uint64_t journal_bytes_ = 0;   // since

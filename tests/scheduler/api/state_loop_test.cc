@@ -3,6 +3,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <future>
 
@@ -243,6 +246,39 @@ TEST_F(StateLoopTest, TimeOutsRunOnWhenTheWallClockIsSetBack) {
   const MonotonicTime start = RealClock().Now();
   EXPECT_TRUE(Becomes(WORKER_LOST)) << "it does not come back";
   EXPECT_LT(RealClock().Now() - start, std::chrono::seconds(3));
+}
+
+// This process, all of its threads.
+void StandStill(std::chrono::milliseconds time) {
+  const pid_t self = getpid();
+  const pid_t child = fork();
+  if (child == 0) {
+    kill(self, SIGSTOP);
+    usleep(static_cast<useconds_t>(time.count() * 1000));
+    kill(self, SIGCONT);
+    _exit(0);
+  }
+  waitpid(child, nullptr, 0);
+}
+
+// What workers told while a coordinator stood still reaches the loop a little later than it goes
+// on.
+TEST_F(StateLoopTest, WhoStoodStillListensBeforeTimeIsUp) {
+  const auto since = [this] {
+    std::promise<int64_t> is;
+    loop_->Read(
+        [&](const State& state) { is.set_value(state.workers.at(WorkerId("w1")).since_ms()); });
+    return is.get_future().get();
+  };
+  Hello();
+  ASSERT_TRUE(Becomes(WORKER_UP));
+  const int64_t before = since();
+  Open();  // it has 200 ms to come back
+  StandStill(std::chrono::milliseconds(1'200));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  Hello();
+  ASSERT_TRUE(Becomes(WORKER_UP));
+  EXPECT_EQ(since(), before) << "it was lost in between";
 }
 
 TEST_F(StateLoopTest, TimersRunInOrderOnTheLoop) {

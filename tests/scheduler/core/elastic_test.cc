@@ -474,6 +474,7 @@ TEST_F(ElasticGang, ItsOrdersAreRepeatedAfterTheCoordinatorsDeath) {
   EXPECT_THAT(Told(), ElementsAre(Seat(0) + " leave2"));
   sim.Endpoint(Seat(0), 1);
   sim.Restart();
+  sim.Hello("w0", 1, "i1", {Seat(0)});
   sim.Hello("w2", 1, "i1", {Seat(2)});
   sim.Endpoint(Seat(2), 1);
   EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join2", Seat(2) + " join2"));

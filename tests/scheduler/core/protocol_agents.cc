@@ -158,7 +158,7 @@ void Explorer::Report(int worker) {
       out.mutable_finished()->set_code(report.code);
       out.mutable_finished()->set_signal(report.signal);
       out.mutable_finished()->set_saved(report.saved);
-      if (report.code == "OK") out.mutable_finished()->set_model_manifest("m1");
+      if (report.model) out.mutable_finished()->set_model_manifest("m1");
       break;
   }
   TaskReported reported;
@@ -180,6 +180,7 @@ void Explorer::End(int seat, const std::string& code, int signal) {
   report.signal = signal;
   if (signal != 0) node_.world.dead.insert(seat);
   report.saved = signal == 0 && node_.world.tasks.at(seat).saved;
+  report.model = code == "OK" && Leads(seat, node_.world.tasks.at(seat).epoch);
   node_.world.tasks.at(seat).phase = ModelTask::kOver;
   Say(seat, report);
 }

@@ -21,9 +21,10 @@ std::string ModelOrder::Text() const {
 
 std::string ModelReport::Text() const {
   static const char* const kNames[] = {"started", "endpoint", "progress", "recovered", "finished"};
-  return fmt::format("{} {} e{} s{} {} {}{}{}{}{}{}", kNames[kind], seat, epoch, step, code, signal,
-                     planned ? " planned" : "", fmt::join(left, "-"), saved ? " saved" : "",
-                     cannot.empty() ? "" : " cannot reach ", fmt::join(cannot, ","));
+  return fmt::format("{} {} e{} s{} {} {}{}{}{}{}{}{}", kNames[kind], seat, epoch, step, code,
+                     signal, planned ? " planned" : "", fmt::join(left, "-"), saved ? " saved" : "",
+                     model ? " model" : "", cannot.empty() ? "" : " cannot reach ",
+                     fmt::join(cannot, ","));
 }
 
 std::string World::Key() const {

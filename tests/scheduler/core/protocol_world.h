@@ -39,6 +39,7 @@ struct ModelReport {
   bool planned = false;        // its group ended as its members had agreed
   std::vector<int> left = {};  // seats that have handed over
   bool saved = false;          // with all, behind a checkpoint
+  bool model = false;          // it led the group that finished
   std::string Text() const;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
 
 namespace lepton::scheduler {
@@ -211,10 +212,24 @@ void Sim::Finish(const std::string& task, const std::string& code, const std::st
   finished.set_message(message);
   finished.set_signal(signal);
   finished.mutable_metrics()->insert(metrics.begin(), metrics.end());
-  if (!model.empty()) {
-    finished.set_model_manifest(model);
-    finished.add_objects(model + ".weights");
+  // Who leads an elastic gang has its model.
+  const Gang* gang = state().GangOfTask(task);
+  const bool leads = gang != nullptr && gang->elastic() && !gang->sharded() && code == "OK" &&
+                     IsLeader(*gang, *state().FindTask(task));
+  const std::string manifest = model.empty() && leads ? "m" : model == kNoModel ? "" : model;
+  if (!manifest.empty()) {
+    finished.set_model_manifest(manifest);
+    finished.add_objects(manifest + ".weights");
   }
+  Report(task, std::move(report));
+}
+
+void Sim::Gone(const std::string& task, const std::string& code, int signal, bool saved) {
+  wire::TaskReport report;
+  report.set_wall_ms(now);
+  report.mutable_gone()->set_code(code);
+  report.mutable_gone()->set_signal(signal);
+  report.mutable_gone()->set_saved(saved);
   Report(task, std::move(report));
 }
 

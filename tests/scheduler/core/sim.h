@@ -115,6 +115,9 @@ class Sim {
   void ShardDone(const std::string& task, uint32_t shard, const std::string& object = "");
   void Stored(const std::string& job, const std::string& object = "file");
   void Log(const std::string& task, const std::string& line);
+  // Without a `model` the leader of an elastic gang has one all the same, but for kNoModel.
+  static constexpr char kNoModel[] = "no model";
+  void Gone(const std::string& task, const std::string& code, int signal = 0, bool saved = false);
   void Finish(const std::string& task, const std::string& code = "OK",
               const std::string& message = "", int signal = 0,
               const std::map<std::string, double>& metrics = {}, const std::string& model = "");

@@ -1,6 +1,8 @@
 // Objects that are corrupt, missing, slow or cannot be stored.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -116,6 +118,30 @@ TEST(AgentObjectsTest, TasksWhoseResultsAreOnTheirWayAreNamed) {
   coordinator.AwaitFinished("t");
   ASSERT_TRUE(coordinator.AwaitHeartbeats(2));
   EXPECT_EQ(coordinator.LastHeartbeat().storing_task_ids_size(), 0);
+}
+
+// Its gang is told at once, and waits for nothing that need not come.
+TEST(AgentObjectsTest, ThatAProcessIsGoneIsToldBeforeWhatItLeftIsStored) {
+  FakeCoordinator coordinator({.answer_objects = false});
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("t", "echo"));
+  const wire::TaskReport gone =
+      coordinator.AwaitReport("t", [](const auto& report) { return report.has_gone(); });
+  EXPECT_EQ(gone.gone().code(), "OK");
+  for (const auto& report : coordinator.Reports("t")) EXPECT_FALSE(report.has_finished());
+  coordinator.Change([](auto& behaviour) { behaviour.answer_objects = true; });
+  EXPECT_FALSE(coordinator.AwaitFinished("t").model_manifest().empty());
+}
+
+TEST(AgentObjectsTest, AProcessThatLeavesNothingBehindItsEndSaysSoOnce) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Task("t", "sleep"));
+  kill(static_cast<pid_t>(coordinator.AwaitStarted("t")), SIGKILL);
+  EXPECT_EQ(coordinator.AwaitFinished("t").signal(), SIGKILL);
+  for (const auto& report : coordinator.Reports("t")) EXPECT_FALSE(report.has_gone());
 }
 
 TEST(AgentObjectsTest, HeartbeatsGoOnWhileObjectsAreAwaited) {

@@ -139,9 +139,15 @@ TEST(ReportOutboxTest, WhatSaysHowItGoesOvertakesAnUpload) {
   outbox.Add("t", endpoint);
   const uint64_t second = outbox.Add("t", Checkpoint(8), /*held=*/true);
   outbox.Add("t", Progress(9));
+  EXPECT_TRUE(outbox.Holds("t"));
+  EXPECT_FALSE(outbox.Holds("another"));
+  wire::TaskReport gone;
+  gone.mutable_gone()->set_signal(9);
+  outbox.Add("t", gone);
   outbox.Add("t", Finished());
   auto taken = Take(outbox);
-  ASSERT_EQ(Seqs(taken), (Numbers{1, 2, 3, 4}));
+  ASSERT_EQ(Seqs(taken), (Numbers{1, 2, 3, 4, 5}));
+  EXPECT_TRUE(taken[4].has_gone());
   EXPECT_EQ(taken[1].progress().step(), 7u);
   EXPECT_EQ(taken[2].endpoint().left_epoch(), 3u);
   EXPECT_EQ(taken[3].progress().step(), 9u);
@@ -151,14 +157,14 @@ TEST(ReportOutboxTest, WhatSaysHowItGoesOvertakesAnUpload) {
   // A new connection hears the same, in the order of the numbers.
   outbox.Ack("t", 2);
   outbox.Replay();
-  EXPECT_EQ(Seqs(Take(outbox)), (Numbers{3, 4}));
+  EXPECT_EQ(Seqs(Take(outbox)), (Numbers{3, 4, 5}));
   outbox.Release("t", first, Checkpoint(5));
   taken = Take(outbox);
-  ASSERT_EQ(Seqs(taken), (Numbers{5, 6, 7}));
+  ASSERT_EQ(Seqs(taken), (Numbers{6, 7, 8}));
   EXPECT_EQ(taken[0].checkpoint().step(), 5u);
   EXPECT_EQ(taken[1].checkpoint().step(), 8u);
   EXPECT_TRUE(taken[2].has_finished());
-  outbox.Ack("t", 7);
+  outbox.Ack("t", 8);
   EXPECT_TRUE(outbox.empty());
 }
 
