@@ -61,7 +61,7 @@ const json* ConfigFields::Take(const char* key) {
 }
 
 void ConfigFields::Fail(const std::string& key, const std::string& what) {
-  if (status_.ok()) status_ = InvalidArgument("config.json: " + path_ + key + ": " + what);
+  if (status_.ok()) status_ = InvalidArgument(file_ + ": " + path_ + key + ": " + what);
 }
 
 void ConfigFields::Add(const Status& status) {

@@ -1,6 +1,6 @@
-// Takes the options of a config.json one by one, with errors that name them, and refuses what is
-// left. Errors are sticky; what a failed option was to fill keeps its value. Private to this
-// folder. Threads: one caller.
+// Takes the options of a config.json, or of another file, one by one, with errors that name them,
+// and refuses what is left. Errors are sticky; what a failed option was to fill keeps its value.
+// Private to this folder. Threads: one caller.
 #pragma once
 
 #include <initializer_list>
@@ -16,9 +16,11 @@ namespace lepton::huggingface {
 
 class ConfigFields {
  public:
-  // `path`: "rope_scaling." for an object within. Borrows the object.
-  explicit ConfigFields(const nlohmann::json& object, std::string path = "")
-      : object_(object), path_(std::move(path)) {}
+  // `path`: "rope_scaling." for an object within. `file`: whose options they are. Borrows the
+  // object.
+  explicit ConfigFields(const nlohmann::json& object, std::string path = "",
+                        std::string file = "config.json")
+      : object_(object), path_(std::move(path)), file_(std::move(file)) {}
 
   // The option, or `value` as it is when it is absent or null.
   void Integer(const char* key, int64_t& value, int64_t min, int64_t max);
@@ -50,7 +52,7 @@ class ConfigFields {
 
  private:
   const nlohmann::json& object_;
-  const std::string path_;
+  const std::string path_, file_;
   std::set<std::string> taken_;
   Status status_;
 };

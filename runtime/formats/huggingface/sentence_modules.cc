@@ -95,8 +95,9 @@ void ReadSwitches(ConfigFields& fields, std::string& pool) {
   pool = first ? "first" : mean ? "mean" : "last";
 }
 
-Status ReadPooling(const json& document, int64_t width, std::string& pool) {
-  ConfigFields fields(document);
+Status ReadPooling(const json& document, const std::string& file, int64_t width,
+                   std::string& pool) {
+  ConfigFields fields(document, "", file);
   std::string mode;
   fields.Text("pooling_mode", mode);
   if (mode.empty()) {
@@ -120,7 +121,7 @@ Status ReadPooling(const json& document, int64_t width, std::string& pool) {
 // Where texts are cut; 0 when that is not said.
 Status ReadLimits(const json& document, int64_t& tokens) {
   if (document.is_null()) return Status::Ok();
-  ConfigFields fields(document);
+  ConfigFields fields(document, "", kLimits);
   fields.Integer("max_seq_length", tokens, 1, 1 << 30);
   fields.MustBe("do_lower_case", false);
   return fields.Finish();
@@ -148,13 +149,9 @@ Status ReadSentenceModules(const OpenFile& open, Folder& folder) {
   if (pooling_config.is_null()) return NotFound(pooling + ": missing: " + kModules + " names it");
   spec::TransformerSpec& t = config.model.transformer;
   std::string pool;
-  if (const Status read = ReadPooling(pooling_config, t.width, pool); !read.ok()) {
-    return read.WithContext(modules.pooling);
-  }
+  LEPTON_RETURN_IF_ERROR(ReadPooling(pooling_config, pooling, t.width, pool));
   LEPTON_ASSIGN_OR_RETURN(const json limits, ReadObject(open, kLimits));
-  if (const Status read = ReadLimits(limits, config.text_tokens); !read.ok()) {
-    return read.WithContext(kLimits);
-  }
+  LEPTON_RETURN_IF_ERROR(ReadLimits(limits, config.text_tokens));
   LEPTON_ASSIGN_OR_RETURN(const json prompts, ReadObject(open, kPrompts));
   LEPTON_RETURN_IF_ERROR(ReadPrompts(prompts));
   config.sentence = true;

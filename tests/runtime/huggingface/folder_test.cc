@@ -19,6 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 // A copy of a golden folder that a test may damage.
 class FolderTest : public testing::Test {
@@ -193,7 +194,7 @@ TEST_F(FolderTest, TheModulesOfSentenceTransformersSayWhatATextsNumbersAre) {
   EXPECT_EQ(pool(R"({"pooling_mode": "lasttoken", "embedding_dimension": 8})"), "last");
   EXPECT_EQ(pool(R"({"word_embedding_dimension": 8})"), "mean") << "as public code has it";
   EXPECT_THAT(pool(R"({"pooling_mode_cls_token": true})"),
-              HasSubstr("1_Pooling: config.json: pooling_mode_mean_tokens: one of it"));
+              StartsWith("1_Pooling/config.json: pooling_mode_mean_tokens: one of it"));
   EXPECT_THAT(pool(R"({"pooling_mode_max_tokens": true})"),
               HasSubstr("pooling_mode_max_tokens: true is not supported: must be false"));
   EXPECT_THAT(pool(R"({"pooling_mode": "max"})"),
@@ -235,7 +236,7 @@ TEST_F(FolderTest, ModulesThatAreNotComputedAreNamed) {
   EXPECT_THAT(modules("1, 2"), HasSubstr("modules.json: 0: type \"\" is not supported"));
   EXPECT_THAT(refused("modules.json", "{"), HasSubstr("modules.json: is not JSON"));
   EXPECT_THAT(refused("sentence_bert_config.json", R"({"max_seq_length": 0})"),
-              HasSubstr("max_seq_length: 0 is not a whole number"));
+              StartsWith("sentence_bert_config.json: max_seq_length: 0 is not a whole number"));
   EXPECT_THAT(refused("sentence_bert_config.json", R"({"do_lower_case": true})"),
               HasSubstr("do_lower_case: true is not supported: must be false"));
   EXPECT_THAT(refused("config_sentence_transformers.json", R"({"default_prompt_name": "query"})"),
