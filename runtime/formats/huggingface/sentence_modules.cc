@@ -118,12 +118,41 @@ Status ReadPooling(const json& document, const std::string& file, int64_t width,
   return fields.Finish();
 }
 
+// How newer versions call the body, of which the tokens' last hidden states are what is pooled.
+// Texts go in as they are; `message` is for what has roles.
+Status ReadModalities(const json& modalities) {
+  if (!modalities.is_object()) {
+    return InvalidArgument(std::string(kLimits) + ": modality_config: is not an object");
+  }
+  ConfigFields fields(modalities, "modality_config.", kLimits);
+  fields.PassOver({"message"});
+  const json* text = fields.Take("text");
+  if (text == nullptr) {
+    fields.Fail("text", "is missing");
+  } else if (!text->is_object()) {
+    fields.Fail("text", "is not an object");
+  } else {
+    ConfigFields call(*text, "modality_config.text.", kLimits);
+    call.MustBe("method", "forward");
+    call.MustBe("method_output_name", "last_hidden_state");
+    fields.Add(call.Finish());
+  }
+  return fields.Finish();
+}
+
 // Where texts are cut; 0 when that is not said.
 Status ReadLimits(const json& document, int64_t& tokens) {
   if (document.is_null()) return Status::Ok();
   ConfigFields fields(document, "", kLimits);
   fields.Integer("max_seq_length", tokens, 1, 1 << 30);
   fields.MustBe("do_lower_case", false);
+  fields.MustBe("transformer_task", "feature-extraction");
+  fields.MustBe("module_output_name", "token_embeddings");
+  fields.MustBe("processing_kwargs", json::object());
+  fields.PassOver({"unpad_inputs"});  // of speed
+  if (const json* modalities = fields.Take("modality_config"); modalities != nullptr) {
+    fields.Add(ReadModalities(*modalities));
+  }
   return fields.Finish();
 }
 

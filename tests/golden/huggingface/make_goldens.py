@@ -243,8 +243,14 @@ def make_sentences():
     hidden = llama(w, config, tokens, mask, prefix="")
     write_model("qwen3-sentences", config, w.tensors,
                 {"tokens": tokens, "mask": mask, "pooled": last_tokens(hidden, mask)})
-    sentence_transformer("qwen3-sentences", 32, {"embedding_dimension": 8,
-                                                 "pooling_mode": "lasttoken"}, normalize=False)
+    # As newer versions write it: without a limit.
+    sentence_transformer("qwen3-sentences", 32,
+                         {"embedding_dimension": 8, "pooling_mode": "lasttoken"}, normalize=False,
+                         **{"sentence_bert_config.json": {
+                             "transformer_task": "feature-extraction",
+                             "modality_config": {"text": {
+                                 "method": "forward", "method_output_name": "last_hidden_state"}},
+                             "module_output_name": "token_embeddings"}})
 
 
 def make_distilbert():

@@ -241,10 +241,44 @@ TEST_F(FolderTest, ModulesThatAreNotComputedAreNamed) {
               HasSubstr("do_lower_case: true is not supported: must be false"));
   EXPECT_THAT(refused("config_sentence_transformers.json", R"({"default_prompt_name": "query"})"),
               HasSubstr("default_prompt_name: a prompt in front of each text is not supported"));
+  const auto limits = [&](const char* text) { return refused("sentence_bert_config.json", text); };
+  EXPECT_THAT(limits(R"({"transformer_task": "fill-mask"})"),
+              HasSubstr("transformer_task: \"fill-mask\" is not supported"));
+  EXPECT_THAT(limits(R"({"module_output_name": "sentence_embedding"})"),
+              HasSubstr("module_output_name: \"sentence_embedding\" is not supported"));
+  EXPECT_THAT(limits(R"({"modality_config": 1})"), HasSubstr("modality_config: is not an object"));
+  EXPECT_THAT(limits(R"({"modality_config": {}})"), HasSubstr("modality_config.text: is missing"));
+  EXPECT_THAT(limits(R"({"modality_config": {"text": []}})"),
+              HasSubstr("modality_config.text: is not an object"));
+  EXPECT_THAT(limits(R"({"modality_config": {"text": {"method": "get_text_features"}}})"),
+              StartsWith("sentence_bert_config.json: modality_config.text.method: "
+                         "\"get_text_features\" is not supported: must be \"forward\""));
+  EXPECT_THAT(limits(R"({"modality_config": {"text": {"method_output_name": "logits"}}})"),
+              HasSubstr("modality_config.text.method_output_name: \"logits\" is not supported"));
+  EXPECT_THAT(limits(R"({"modality_config": {"text": {}, "image": {}}})"),
+              HasSubstr("modality_config.image: is not known"));
+  EXPECT_THAT(limits(R"({"processing_kwargs": {"text": {"padding": true}}})"),
+              HasSubstr("processing_kwargs: {\"text\":{\"padding\":true}} is not supported"));
+  EXPECT_THAT(limits(R"({"query_length": 32})"), HasSubstr("query_length: is not known"));
+  EXPECT_THAT(limits(R"({"query_expansion": {}})"), HasSubstr("query_expansion: is not known"));
   // Of a classifier they say nothing.
   CopyGolden("bert-texts");
   Write("modules.json", "{");
   EXPECT_TRUE(Refused().ok());
+}
+
+TEST_F(FolderTest, LimitsAreReadInTheirNewerFormToo) {
+  CopyGolden("qwen3-sentences");
+  EXPECT_EQ(ReadFolder(OpenFilesOf(folder()).value()).value().config.text_tokens, 0);
+  Write("sentence_bert_config.json", R"({
+      "transformer_task": "feature-extraction", "module_output_name": "token_embeddings",
+      "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"},
+                          "message": {"method": "forward", "format": "structured"}},
+      "processing_kwargs": {}, "unpad_inputs": true, "max_seq_length": 24,
+      "query_length": null, "document_length": null, "query_expansion": null})");
+  const auto read = ReadFolder(OpenFilesOf(folder()).value());
+  ASSERT_TRUE(read.ok()) << read.status().ToString();
+  EXPECT_EQ(read->config.text_tokens, 24);
 }
 
 class ArchiveTest : public FolderTest {
