@@ -12,7 +12,12 @@ using nlohmann::json;
 using Task = Config::Task;
 
 constexpr char kPooling[] = "1_Pooling";
-constexpr char kLimits[] = "sentence_bert_config.json";
+// The first that is there counts; the older ones are named after families.
+constexpr const char* kLimits[] = {
+    "sentence_bert_config.json",       "sentence_roberta_config.json",
+    "sentence_distilbert_config.json", "sentence_camembert_config.json",
+    "sentence_albert_config.json",     "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json"};
 constexpr char kPrompts[] = "config_sentence_transformers.json";
 
 Status BadModules(const std::string& what) {
@@ -120,11 +125,11 @@ Status ReadPooling(const json& document, const std::string& file, int64_t width,
 
 // How newer versions call the body, of which the tokens' last hidden states are what is pooled.
 // Texts go in as they are; `message` is for what has roles.
-Status ReadModalities(const json& modalities) {
+Status ReadModalities(const json& modalities, const std::string& file) {
   if (!modalities.is_object()) {
-    return InvalidArgument(std::string(kLimits) + ": modality_config: is not an object");
+    return InvalidArgument(file + ": modality_config: is not an object");
   }
-  ConfigFields fields(modalities, "modality_config.", kLimits);
+  ConfigFields fields(modalities, "modality_config.", file);
   fields.PassOver({"message"});
   const json* text = fields.Take("text");
   if (text == nullptr) {
@@ -132,7 +137,7 @@ Status ReadModalities(const json& modalities) {
   } else if (!text->is_object()) {
     fields.Fail("text", "is not an object");
   } else {
-    ConfigFields call(*text, "modality_config.text.", kLimits);
+    ConfigFields call(*text, "modality_config.text.", file);
     call.MustBe("method", "forward");
     call.MustBe("method_output_name", "last_hidden_state");
     fields.Add(call.Finish());
@@ -141,9 +146,8 @@ Status ReadModalities(const json& modalities) {
 }
 
 // Where texts are cut; 0 when that is not said.
-Status ReadLimits(const json& document, int64_t& tokens) {
-  if (document.is_null()) return Status::Ok();
-  ConfigFields fields(document, "", kLimits);
+Status ReadLimits(const json& document, const std::string& file, int64_t& tokens) {
+  ConfigFields fields(document, "", file);
   fields.Integer("max_seq_length", tokens, 1, 1 << 30);
   fields.MustBe("do_lower_case", false);
   fields.MustBe("transformer_task", "feature-extraction");
@@ -151,7 +155,7 @@ Status ReadLimits(const json& document, int64_t& tokens) {
   fields.MustBe("processing_kwargs", json::object());
   fields.PassOver({"unpad_inputs"});  // of speed
   if (const json* modalities = fields.Take("modality_config"); modalities != nullptr) {
-    fields.Add(ReadModalities(*modalities));
+    fields.Add(ReadModalities(*modalities, file));
   }
   return fields.Finish();
 }
@@ -179,8 +183,13 @@ Status ReadSentenceModules(const OpenFile& open, Folder& folder) {
   spec::TransformerSpec& t = config.model.transformer;
   std::string pool;
   LEPTON_RETURN_IF_ERROR(ReadPooling(pooling_config, pooling, t.width, pool));
-  LEPTON_ASSIGN_OR_RETURN(const json limits, ReadObject(open, kLimits));
-  LEPTON_RETURN_IF_ERROR(ReadLimits(limits, config.text_tokens));
+  const auto limits = std::find_if(std::begin(kLimits), std::end(kLimits), [&](const char* file) {
+    return open(file).status().code() != StatusCode::kNotFound;
+  });
+  if (limits != std::end(kLimits)) {
+    LEPTON_ASSIGN_OR_RETURN(const json limits_config, ReadObject(open, *limits));
+    LEPTON_RETURN_IF_ERROR(ReadLimits(limits_config, *limits, config.text_tokens));
+  }
   LEPTON_ASSIGN_OR_RETURN(const json prompts, ReadObject(open, kPrompts));
   LEPTON_RETURN_IF_ERROR(ReadPrompts(prompts));
   config.sentence = true;
@@ -190,7 +199,7 @@ Status ReadSentenceModules(const OpenFile& open, Folder& folder) {
   t.pooler = false;
   t.normalize = modules.normalize;
   folder.module_files = {kModules, pooling};
-  if (!limits.is_null()) folder.module_files.push_back(kLimits);
+  if (limits != std::end(kLimits)) folder.module_files.push_back(*limits);
   if (!prompts.is_null()) folder.module_files.push_back(kPrompts);
   return Status::Ok();
 }
@@ -217,7 +226,7 @@ std::vector<std::pair<std::string, std::string>> SentenceModules(const spec::Mod
   const json limits = {{"max_seq_length", text_tokens}, {"do_lower_case", false}};
   return {{kModules, modules.dump(2) + "\n"},
           {std::string(kPooling) + "/config.json", pooling.dump(2) + "\n"},
-          {kLimits, limits.dump(2) + "\n"}};
+          {kLimits[0], limits.dump(2) + "\n"}};
 }
 
 }  // namespace lepton::huggingface

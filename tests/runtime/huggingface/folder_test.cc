@@ -281,6 +281,21 @@ TEST_F(FolderTest, LimitsAreReadInTheirNewerFormToo) {
   EXPECT_EQ(read->config.text_tokens, 24);
 }
 
+TEST_F(FolderTest, LimitsAreReadByTheirOlderNamesToo) {
+  CopyGolden("bert-sentences");
+  const auto read = [&] { return ReadFolder(OpenFilesOf(folder()).value()).value(); };
+  const std::string older = "sentence_xlm-roberta_config.json";
+  Write(older, R"({"max_seq_length": 6})");
+  EXPECT_EQ(read().config.text_tokens, 8) << "the usual name comes first";
+  fs::remove(folder() / "sentence_bert_config.json");
+  EXPECT_EQ(read().config.text_tokens, 6);
+  EXPECT_THAT(read().module_files, testing::Contains(older));
+  Write("sentence_roberta_config.json", R"({"max_seq_length": 5})");
+  EXPECT_EQ(read().config.text_tokens, 5);
+  Write("sentence_roberta_config.json", R"({"max_seq_length": "5"})");
+  EXPECT_THAT(Refused().message(), StartsWith("sentence_roberta_config.json: max_seq_length: "));
+}
+
 class ArchiveTest : public FolderTest {
  protected:
   std::string Pack() {
