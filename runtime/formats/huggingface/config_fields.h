@@ -46,7 +46,8 @@ class ConfigFields {
   const nlohmann::json* Take(const char* key);
 
   void Fail(const std::string& key, const std::string& what);
-  void Add(const Status& status);  // of an object within
+  void Add(const Status& status);                   // of an object within
+  const Status& status() const { return status_; }  // the first error
   // The first error, else kInvalidArgument for an option that nobody took.
   Status Finish();
 

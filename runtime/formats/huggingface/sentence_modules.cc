@@ -1,6 +1,7 @@
 #include "runtime/formats/huggingface/sentence_modules.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "runtime/base/json_text.h"
 #include "runtime/formats/huggingface/config_fields.h"
@@ -18,14 +19,16 @@ constexpr const char* kLimits[] = {
     "sentence_distilbert_config.json", "sentence_camembert_config.json",
     "sentence_albert_config.json",     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json"};
+constexpr char kTokenizer[] = "tokenizer_config.json";
 constexpr char kPrompts[] = "config_sentence_transformers.json";
 
 Status BadModules(const std::string& what) {
   return InvalidArgument(std::string(kModules) + ": " + what);
 }
 
-Result<json> ReadJson(const OpenFile& open, const std::string& name) {
-  LEPTON_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(open, name, kMaxConfigBytes));
+Result<json> ReadJson(const OpenFile& open, const std::string& name,
+                      size_t limit = kMaxConfigBytes) {
+  LEPTON_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(open, name, limit));
   if (NestedDeeper(text, 32)) return InvalidArgument(name + ": is nested too deep");
   json document = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (document.is_discarded()) return InvalidArgument(name + ": is not JSON");
@@ -33,9 +36,10 @@ Result<json> ReadJson(const OpenFile& open, const std::string& name) {
 }
 
 // Null when there is no such file.
-Result<json> ReadObject(const OpenFile& open, const std::string& name) {
+Result<json> ReadObject(const OpenFile& open, const std::string& name,
+                        size_t limit = kMaxConfigBytes) {
   if (open(name).status().code() == StatusCode::kNotFound) return json();
-  LEPTON_ASSIGN_OR_RETURN(json document, ReadJson(open, name));
+  LEPTON_ASSIGN_OR_RETURN(json document, ReadJson(open, name, limit));
   if (!document.is_object()) return InvalidArgument(name + ": is not a JSON object");
   return document;
 }
@@ -160,6 +164,18 @@ Status ReadLimits(const json& document, const std::string& file, int64_t& tokens
   return fields.Finish();
 }
 
+// Where public code cuts texts when the modules do not say it. `tokens` is as it was when the
+// tokenizer does not either; no limit is written as 1e30.
+Status ReadTokenizerLimit(const OpenFile& open, int64_t context, int64_t& tokens) {
+  LEPTON_ASSIGN_OR_RETURN(const json document, ReadObject(open, kTokenizer, kMaxSmallFileBytes));
+  double most = 0;
+  ConfigFields fields(document, "", kTokenizer);
+  fields.Number("model_max_length", most, 1, std::numeric_limits<double>::max());
+  LEPTON_RETURN_IF_ERROR(fields.status());
+  if (most >= 1) tokens = static_cast<int64_t>(std::min(most, static_cast<double>(context)));
+  return Status::Ok();
+}
+
 Status ReadPrompts(const json& document) {
   const auto name = document.is_object() ? document.find("default_prompt_name") : document.end();
   if (document.is_null() || name == document.end() || name->is_null()) return Status::Ok();
@@ -189,6 +205,9 @@ Status ReadSentenceModules(const OpenFile& open, Folder& folder) {
   if (limits != std::end(kLimits)) {
     LEPTON_ASSIGN_OR_RETURN(const json limits_config, ReadObject(open, *limits));
     LEPTON_RETURN_IF_ERROR(ReadLimits(limits_config, *limits, config.text_tokens));
+  }
+  if (config.text_tokens == 0) {
+    LEPTON_RETURN_IF_ERROR(ReadTokenizerLimit(open, t.context, config.text_tokens));
   }
   LEPTON_ASSIGN_OR_RETURN(const json prompts, ReadObject(open, kPrompts));
   LEPTON_RETURN_IF_ERROR(ReadPrompts(prompts));

@@ -296,6 +296,26 @@ TEST_F(FolderTest, LimitsAreReadByTheirOlderNamesToo) {
   EXPECT_THAT(Refused().message(), StartsWith("sentence_roberta_config.json: max_seq_length: "));
 }
 
+TEST_F(FolderTest, TextsAreCutWhereTheTokenizerSaysWhenTheModulesDoNot) {
+  CopyGolden("bert-sentences");  // of a context of 10
+  const auto tokens = [&](const char* limits, const std::string& most) {
+    Write("sentence_bert_config.json", limits);
+    Write("tokenizer_config.json", "{\"model_max_length\": " + most + ", \"padding\": true}");
+    return ReadFolder(OpenFilesOf(folder()).value()).value().config.text_tokens;
+  };
+  EXPECT_EQ(tokens("{}", "6"), 6);
+  EXPECT_EQ(tokens(R"({"max_seq_length": null})", "6.0"), 6);
+  EXPECT_EQ(tokens(R"({"max_seq_length": 7})", "6"), 7);
+  EXPECT_EQ(tokens("{}", "1000000000000000019884624838656"), 10);
+  EXPECT_EQ(tokens("{}", "1e30"), 10);
+  EXPECT_EQ(tokens("{}", "null"), 0);
+  fs::remove(folder() / "sentence_bert_config.json");
+  for (const char* wrong : {"0", "-1", "\"512\""}) {
+    Write("tokenizer_config.json", std::string("{\"model_max_length\": ") + wrong + "}");
+    EXPECT_THAT(Refused().message(), StartsWith("tokenizer_config.json: model_max_length: "));
+  }
+}
+
 class ArchiveTest : public FolderTest {
  protected:
   std::string Pack() {
