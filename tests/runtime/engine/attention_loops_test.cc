@@ -108,6 +108,27 @@ int64_t PanelPlace(int64_t row, int64_t column) {
          column % 16 * 2 + row % 2;
 }
 
+// Whatever it carries: GPUs write 0x7fffffff.
+TEST(AttentionLoops, AProbabilityOfNoNumberIsNone) {
+  constexpr int64_t kKeys = 6;
+  for (const uint32_t bits : {0x7fffffffu, 0xffffffffu, 0x7fc00001u, 0x7fc00000u, 0xffc00000u,
+                              0x7fc001ffu, 0x7f800001u}) {
+    float no_number;
+    std::memcpy(&no_number, &bits, sizeof(bits));
+    for (const Loops* loops : AllLoops()) {
+      std::vector<float> s(kKeys * kQueries, 0.5f), tops(kQueries, 0.5f), sums(kQueries, 0.0f);
+      s[2 * kQueries + 5] = no_number;
+      loops->score_exp({kKeys, 1.0f, nullptr, 0, nullptr, nullptr}, tops.data(), s.data(),
+                       sums.data(), nullptr);
+      for (int64_t i = 0; i < kQueries; ++i) {
+        EXPECT_EQ(std::isnan(sums[i]), i == 5) << loops->name << " " << std::hex << bits;
+        EXPECT_EQ(std::isnan(s[2 * kQueries + i]), i == 5)
+            << loops->name << " " << std::hex << bits;
+      }
+    }
+  }
+}
+
 // Odd and even numbers of keys; a bias so large that its size alone would swallow the scores.
 TEST(AttentionLoops, ProbabilitiesOfWhatAQuerySees) {
   constexpr int64_t kMost = 34, kFirst = 3;
