@@ -89,7 +89,7 @@ void Agent::Loop::OnMessage(wire::ToWorker message) {
     case wire::ToWorker::kStop:
       return OnStopTask(message.stop());
     case wire::ToWorker::kAck:
-      return outbox_.Ack(message.ack().task_id(), message.ack().seq());
+      return OnAck(message.ack());
     case wire::ToWorker::kDrain:
       return OnDrain(message.drain());
     default:
@@ -118,6 +118,13 @@ void Agent::Loop::OnWelcome(const wire::Welcome& welcome) {
     outbox_.Ack(acked.task_id(), acked.last_seq());
   }
   objects_->OnConnected();
+}
+
+// Once the coordinator has the end of a task that ran here, no order to start it is on its way: a
+// job of the same name, when the first is forgotten, may have a task of the same id.
+void Agent::Loop::OnAck(const wire::ReportAck& ack) {
+  outbox_.Ack(ack.task_id(), ack.seq());
+  if (!outbox_.Has(ack.task_id()) && ran_.erase(ack.task_id()) > 0) ended_.erase(ack.task_id());
 }
 
 void Agent::Loop::OnRefused(const wire::Refused& refused) {

@@ -63,6 +63,7 @@ class Agent::Loop {
   void OnRejected(const Status& status);
   void OnMessage(wire::ToWorker message);
   void OnWelcome(const wire::Welcome& welcome);
+  void OnAck(const wire::ReportAck& ack);
   void OnRefused(const wire::Refused& refused);
   void OnDrain(const wire::Drain& drain);
   void SendHello();
@@ -122,6 +123,7 @@ class Agent::Loop {
   ReportOutbox outbox_;
   std::set<std::string> ended_;  // a late or repeated StartTask must not run them again
   std::deque<std::string> ended_order_;
+  std::set<std::string> ran_;  // ended, and the coordinator may not know it yet
   // In the order of construction: each uses the ones above until it is destroyed.
   std::unique_ptr<wire::DealerChannel> channel_;
   std::unique_ptr<ObjectTransfer> objects_;

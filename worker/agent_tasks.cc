@@ -138,6 +138,7 @@ void Agent::Loop::OnReport(wire::TaskReport report) {
     LOG(INFO) << "task " << task_id << ": " << report.finished().code() << " "
               << report.finished().message();
     RememberEnded(task_id);
+    ran_.insert(task_id);
     runners_.erase(runner);
     cache_->Look();
   }
@@ -157,6 +158,7 @@ void Agent::Loop::OnReport(wire::TaskReport report) {
 void Agent::Loop::ForgetTask(const std::string& task_id) {
   if (runners_.contains(task_id)) LOG(WARNING) << "task " << task_id << " is not wanted: killed";
   outbox_.Forget(task_id);
+  ran_.erase(task_id);
   RememberEnded(task_id);
   runners_.erase(task_id);
 }

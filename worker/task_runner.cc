@@ -331,7 +331,10 @@ void TaskRunner::ReadReports() {
 
 void TaskRunner::OnFinished(wire::TaskFinished finished) {
   finished_ = std::move(finished);
-  const MonotonicTime exit_by = RealClock().Now() + exit_limit_;
+  // Its gang waits for a result, and not for the end of one that has none.
+  const bool hurry = finished_->code() != StatusCodeName(StatusCode::kOk) && start_.hang_ms() > 0;
+  const MonotonicTime exit_by =
+      RealClock().Now() + (hurry ? std::min(HangLimit(), exit_limit_) : exit_limit_);
   std::lock_guard lock(mutex_);
   if (!kill_at_ || exit_by < *kill_at_) kill_at_ = exit_by;
 }

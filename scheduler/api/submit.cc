@@ -112,6 +112,20 @@ bool IsRepeat(const scheduler::State& state, const Submission& submission) {
   return !submission.id.empty() && state.FindJob(submission.id) != nullptr;
 }
 
+// The job may be forgotten before its turn comes.
+void Repeat(Api& api, const SubmissionPtr& submission) {
+  api.parts().loop.Post(
+      scheduler::SubmitJob{submission->id, submission->idempotency_key, submission->spec, {}},
+      [&api, submission](const scheduler::Reply& reply, const scheduler::State& state) {
+        SendJob(api, *submission, reply, state);
+      },
+      [submission](const scheduler::State& state) {
+        return IsRepeat(state, *submission)
+                   ? Status::Ok()
+                   : Unavailable("the job that this repeats was forgotten just now: send it again");
+      });
+}
+
 }  // namespace
 
 void SubmitJob(Api& api, http::Request request, http::ResponderPtr responder) {
@@ -120,7 +134,7 @@ void SubmitJob(Api& api, http::Request request, http::ResponderPtr responder) {
   const SubmissionPtr submission = *parsed;
   submission->responder = std::move(responder);
   api.parts().loop.Read([&api, submission](const scheduler::State& state) {
-    if (IsRepeat(state, *submission)) return Submit(api, submission, {});
+    if (IsRepeat(state, *submission)) return Repeat(api, submission);
     auto references = FindReferences(state, submission->spec);
     if (!references.ok()) return SendProblem(submission->responder, references.status());
     submission->references = *std::move(references);

@@ -69,8 +69,10 @@ class Reactor {
   std::map<WorkerId, int64_t> unconfirmed_;  // lost at this time unless Hello comes
   std::map<WorkerId, int64_t> returned_;     // of those: when it came
   struct Full {
-    int refusals = 0;     // in a row
-    bool broken = false;  // a device failed there: that a task starts says nothing yet
+    int refusals = 0;  // in a row
+    // The device that failed there: it is put off for that alone, and that a task starts says
+    // nothing yet.
+    std::string broken;
     int64_t until_ms = 0;
   };
   // Workers that refused tasks for which they seemed to have slots, or whose device failed.

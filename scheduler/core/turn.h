@@ -186,7 +186,9 @@ class Turn {
   bool ServeJob(const JobId& id);
   bool ServeTune(const JobId& id);
   void StartJob(const JobId& id, const placement::Placement& placed);
-  std::set<WorkerId> Away() const;
+  std::set<WorkerId> Away(const std::string& device) const;
+  std::string DeviceOf(const Gang& gang) const;
+  void PutOffAfter(const Gang& gang, const Task& task);
 
   // ---- turn_trials.cc ----
   struct TrialChange {

@@ -183,8 +183,9 @@ void Turn::Reconcile(const std::string& name) {
 bool Turn::StartReplica(const Deployment& deployment) {
   placement::GangRequest request = ReplicaRequest(deployment.slots_per_replica());
   // One without a slot of its own would find room where no slot is free.
-  for (const WorkerId& id : Away()) request.excluded.insert(id.str());
-  const auto placed = placement::PlaceGang(SeatsOf(state_, Away(), deployment.name()), request);
+  for (const WorkerId& id : Away("cpu")) request.excluded.insert(id.str());
+  const auto placed =
+      placement::PlaceGang(SeatsOf(state_, Away("cpu"), deployment.name()), request);
   if (placed.workers.empty()) return false;
   GangPlan plan;
   plan.gang.set_id(fmt::format("deploy-{}.n{}", deployment.name(), deployment.next_replica()));

@@ -105,7 +105,7 @@ placement::Placement Turn::PlaceSeats(const Gang& gang, int least, int most) con
   request.min_workers = least;
   request.max_workers = most;
   request.excluded.merge(WorkersBehindCuts(gang, now_));
-  return placement::PlaceGang(SeatsOf(state_, Away()), request);
+  return placement::PlaceGang(SeatsOf(state_, Away(DeviceOf(gang))), request);
 }
 
 std::vector<uint32_t> Turn::AddSeats(const std::string& gang_id, int least, int most) {

@@ -106,7 +106,7 @@ void Turn::On(const TaskReported& reported) {
       return MaybeRunning(gang_id);
     case wire::TaskReport::kStarted: {
       const auto full = reactor_.full_.find(WorkerId(task->worker_id()));
-      if (full != reactor_.full_.end() && !full->second.broken) reactor_.full_.erase(full);
+      if (full != reactor_.full_.end() && full->second.broken.empty()) reactor_.full_.erase(full);
       return MaybeRunning(gang_id);
     }
     case wire::TaskReport::kReady:
@@ -228,13 +228,7 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
   reactor_.dirty_ = true;
   const Gang& gang = state_.gangs.at(gang_id);
   const Task& task = gang.tasks(static_cast<int>(rank));
-  if (EndedWell(task)) reactor_.full_.erase(WorkerId(task.worker_id()));
-  if (task.refused() || LostItsDevice(task)) {
-    Reactor::Full& full = reactor_.full_[WorkerId(task.worker_id())];
-    full.broken = full.broken || LostItsDevice(task);
-    const int64_t base = full.broken ? kBrokenRetryMs : kRefusedRetryMs;
-    full.until_ms = now_ + BackoffMs(base, ++full.refusals, options_.backoff_cap_ms);
-  }
+  if (!task.gone()) PutOffAfter(gang, task);  // else it was, or need not be
   if (FirstWhere(gang, &IsAlive) == nullptr) return EndGang(gang_id);
   if (EndedWell(task)) {
     // Nobody will meet any more: those that wait for a group, or to be in one, may go.
@@ -273,13 +267,38 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
   BreakGang(gang_id, verdict.reason_code, verdict.cause, static_cast<int>(rank));
 }
 
-// What it left is still on its way: the others need not wait for that. If they cannot go on without
-// it, its last report says what becomes of the gang.
+// Its worker, if it had no place for the task, or its device failed there; not one that has shown
+// that all is well.
+void Turn::PutOffAfter(const Gang& gang, const Task& task) {
+  const WorkerId worker(task.worker_id());
+  const std::string device = DeviceOf(gang);
+  const auto known = reactor_.full_.find(worker);
+  if (EndedWell(task) && known != reactor_.full_.end() &&
+      (known->second.broken.empty() || known->second.broken == device)) {
+    reactor_.full_.erase(known);
+  }
+  if (!task.refused() && !LostItsDevice(task)) return;
+  Reactor::Full& full = reactor_.full_[worker];
+  if (LostItsDevice(task)) full.broken = device;
+  const int64_t base = full.broken.empty() ? kRefusedRetryMs : kBrokenRetryMs;
+  full.until_ms = now_ + BackoffMs(base, ++full.refusals, options_.backoff_cap_ms);
+}
+
+// Replicas compute on the host.
+std::string Turn::DeviceOf(const Gang& gang) const {
+  const JobId job(gang.job_id());
+  return state_.specs.contains(job) ? state_.Spec(job).resources.device : "cpu";
+}
+
+// What it left is still on its way, and still taken: nobody need wait for that.
 void Turn::OnTaskGone(const std::string& gang_id, uint32_t rank, int64_t ended_ms) {
   const Gang& gang = state_.gangs.at(gang_id);
   const Task& task = gang.tasks(static_cast<int>(rank));
   if (!Goes(gang) || gang.sharded() || !IsMember(gang, task) || IsAwaited(task)) return;
-  OthersGoOn(gang_id, task, JudgeTask(task), ended_ms);
+  PutOffAfter(gang, task);
+  const Verdict verdict = JudgeTask(task);
+  if (OthersGoOn(gang_id, task, verdict, ended_ms)) return;
+  BreakGang(gang_id, verdict.reason_code, verdict.cause, static_cast<int>(rank));
 }
 
 bool Turn::OthersGoOn(const std::string& gang_id, const Task& task, const Verdict& verdict,

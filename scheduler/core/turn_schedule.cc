@@ -8,11 +8,12 @@
 
 namespace lepton::scheduler {
 
-std::set<WorkerId> Turn::Away() const {
+std::set<WorkerId> Turn::Away(const std::string& device) const {
   std::set<WorkerId> away;
   for (const auto& [id, wall_ms] : reactor_.unconfirmed_) away.insert(id);
   for (const auto& [id, full] : reactor_.full_) {
-    if (now_ < full.until_ms) away.insert(id);
+    const bool counts = full.broken.empty() || full.broken == device;
+    if (counts && now_ < full.until_ms) away.insert(id);
   }
   return away;
 }
@@ -49,8 +50,8 @@ bool Turn::ServeJob(const JobId& id) {
   const Job& job = state_.jobs.at(id);
   if (!IsQueued(job)) return true;
   if (job.kind() == "tune") return ServeTune(id);
-  const auto placed =
-      placement::PlaceGang(SeatsOf(state_, Away()), RequestOf(state_.Spec(id), job));
+  const auto placed = placement::PlaceGang(SeatsOf(state_, Away(state_.Spec(id).resources.device)),
+                                           RequestOf(state_.Spec(id), job));
   if (placed.workers.empty()) return placed.never;
   StartJob(id, placed);
   return true;
@@ -60,8 +61,8 @@ bool Turn::ServeTune(const JobId& id) {
   // Each round starts one trial; a trial that cannot even start is told to the searcher as failed.
   while (IsQueued(state_.jobs.at(id)) && WantsTrial(state_, id, now_)) {
     const Job& job = state_.jobs.at(id);
-    const auto placed =
-        placement::PlaceGang(SeatsOf(state_, Away()), RequestOf(state_.Spec(id), job));
+    const auto placed = placement::PlaceGang(
+        SeatsOf(state_, Away(state_.Spec(id).resources.device)), RequestOf(state_.Spec(id), job));
     if (placed.workers.empty()) return placed.never;
     if (!PendingTrial(job, now_)) AskSearcher(id);
     StartTrial(id, *PendingTrial(job, now_), placed);

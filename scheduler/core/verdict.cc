@@ -11,7 +11,8 @@ namespace {
 
 // Its process did not end by itself, or ended since it cannot be trusted.
 bool WasTaken(const Task& task) {
-  return task.state() == TASK_LOST || task.signal() != 0 || task.has_diverged();
+  return task.state() == TASK_LOST || task.signal() != 0 || task.has_diverged() ||
+         LostItsDevice(task);
 }
 
 bool EndedFatally(const Task& task) {

@@ -183,7 +183,9 @@ void StateLoop::Run() {
 }
 
 void StateLoop::RunItems(std::vector<Item> items, bool more) {
-  const bool tick = !more && TickDue();
+  // Behind all that was told by now, but not for ever.
+  if (!more) caught_up_ = RealClock().Now();
+  const bool tick = TickDue() && (!more || RealClock().Now() - caught_up_ > kCatchUp);
   if (items.empty() && !tick) return;
   if (RealClock().Now() < refuse_until_) {
     next_tick_ = refuse_until_;

@@ -129,7 +129,8 @@ class StateLoop {
   // The loop's thread only.
   std::unique_ptr<Reactor> reactor_;
   SteadyWall wall_;
-  bool catching_up_ = false;  // since the last Tick it stood still
+  MonotonicTime caught_up_{};  // when nothing waited behind a batch
+  bool catching_up_ = false;   // since the last Tick it stood still
   uint64_t snapshot_seq_ = 0;
   uint64_t snapshot_bytes_ = 0;  // of the newest
   uint64_t journal_bytes_ = 0;   // since

@@ -20,7 +20,6 @@ bool IsTheDevices(cudaError_t error) {
     case cudaErrorECCUncorrectable:
     case cudaErrorNvlinkUncorrectable:
     case cudaErrorHardwareStackError:
-    case cudaErrorLaunchFailure:
     case cudaErrorLaunchTimeout:
     case cudaErrorContained:
     case cudaErrorSystemNotReady:

@@ -86,12 +86,12 @@ TEST_F(CudaDeviceTest, WhatWentWrongBeforeARecordingIsNotForgotten) {
 // Others may go on without it, which would not help where a kernel is at fault.
 TEST_F(CudaDeviceTest, ADeviceThatFailedIsToldFromWorkThatDid) {
   for (const cudaError_t error : {cudaErrorECCUncorrectable, cudaErrorNvlinkUncorrectable,
-                                  cudaErrorLaunchFailure, cudaErrorNoDevice, cudaErrorUnknown}) {
+                                  cudaErrorNoDevice, cudaErrorUnknown}) {
     cuda_test::Fail(error);
     EXPECT_EQ(device->Synchronize().code(), StatusCode::kDeviceFailed) << error;
   }
-  for (const cudaError_t error :
-       {cudaErrorIllegalAddress, cudaErrorInvalidConfiguration, cudaErrorInvalidValue}) {
+  for (const cudaError_t error : {cudaErrorIllegalAddress, cudaErrorLaunchFailure,
+                                  cudaErrorInvalidConfiguration, cudaErrorInvalidValue}) {
     cuda_test::Fail(error);
     EXPECT_EQ(device->Synchronize().code(), StatusCode::kInternal) << error;
   }

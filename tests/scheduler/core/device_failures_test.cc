@@ -74,6 +74,39 @@ TEST(DeviceFailures, ItsWorkerGetsNothingForAWhileLongerEachTime) {
   }
 }
 
+// As soon as the process is gone, and once.
+TEST(DeviceFailures, ItsWorkerIsPutOffBeforeWhatTheRankLeftHasCome) {
+  Sim sim;
+  sim.Hello("w0");
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Elastic(1, 2));
+  sim.RunAll(id);
+  sim.Progress(id + ".a1.r0", 7);
+  sim.Gone(id + ".a1.r1", "DEVICE_FAILED");
+  sim.Endpoint(id + ".a1.r0", 1);
+  sim.Recovered(id + ".a1.r0", 8);
+  sim.Pass(6'000);
+  sim.Finish(id + ".a1.r1", "DEVICE_FAILED", kEcc);
+  sim.Pass(3'999);
+  EXPECT_THAT(sim.state().FindGang(id + ".a1")->tasks(), SizeIs(2));
+  sim.Pass(1);
+  EXPECT_THAT(sim.state().FindGang(id + ".a1")->tasks(), SizeIs(3));
+}
+
+// A peer that was cut off by it says so first.
+TEST(DeviceFailures, ItIsNotBlamedOnThePeerThatTellsFirst) {
+  Sim sim;
+  sim.Hello("w0");
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train(2, 2));
+  sim.RunAll(id);
+  sim.Finish(id + ".a1.r0", "ABORTED", "rank 1 is gone");
+  sim.Finish(id + ".a1.r1", "DEVICE_FAILED", kEcc);
+  EXPECT_EQ(sim.job(id).worker_restarts(), 1u);
+  EXPECT_EQ(sim.job(id).task_restarts(), 0u);
+  EXPECT_EQ(sim.job(id).reason_code(), "DEVICE_FAILED");
+}
+
 TEST(DeviceFailures, WhatOneWorkerDoesAloneStartsAgainElsewhereAsForALostWorker) {
   Sim sim;
   sim.Hello("w0");

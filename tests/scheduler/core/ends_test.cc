@@ -133,12 +133,18 @@ TEST_F(ElasticEnds, SoDoesARankThatWouldMeetWithIt) {
   EXPECT_EQ(sim.StateOf(id), "SUCCEEDED");
 }
 
-TEST_F(ElasticEnds, WhenNobodyIsLeftTheLastReportSaysWhatBecomesOfIt) {
+TEST_F(ElasticEnds, WhenNobodyCanGoOnWhatTheyLeftIsTakenStill) {
   Start(1, 2);
   sim.Gone(Seat(0), "ABORTED", 9);
   EXPECT_THAT(Members(), ElementsAre(1u));
   sim.Gone(Seat(1), "ABORTED", 9);
-  EXPECT_EQ(sim.StateOf(id), "RUNNING") << "its checkpoint is on its way";
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  EXPECT_THAT(sim.job(id).cause(), HasSubstr("rank 1 on worker w1: killed by signal 9"));
+  for (int second = 0; second < 60; ++second) {
+    Storing(0);
+    Storing(1);
+    sim.Pass(1'000);
+  }
   sim.Checkpoint(Seat(1), 7, "c7");
   sim.Finish(Seat(1), "ABORTED", "", 9);
   sim.Finish(Seat(0), "ABORTED", "", 9);
@@ -155,6 +161,17 @@ TEST_F(ElasticEnds, OneThatIsGoneIsNeitherStoppedForItsSilenceNorMetNorReplacedI
   EXPECT_THAT(sim.out.groups, IsEmpty());
   sim.Finish(Seat(1), "INTERNAL", "a bug");
   EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+}
+
+TEST_F(ElasticEnds, ADeathThatIsOneTooManyIsBlamedOnWhoDied) {
+  Start(2, 2);
+  sim.Gone(Seat(1), "ABORTED", 9);
+  sim.Endpoint(Seat(0), 1, "rank 1 is gone");
+  EXPECT_EQ(sim.job(id).reason_code(), "TASK_KILLED");
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  EXPECT_EQ(sim.job(id).worker_restarts(), 1u);
 }
 
 // Two deaths within one recovery are two faults, whoever tells of them first.

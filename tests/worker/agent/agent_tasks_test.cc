@@ -37,7 +37,7 @@ TEST(AgentTasksTest, ATaskGetsItsInputsAndItsResultsArriveBeforeItsReports) {
   std::vector<std::string> order;
   for (const wire::TaskReport& report : coordinator.Reports("j1.a1.r0")) {
     EXPECT_GT(report.wall_ms(), 0);
-    if (report.has_log()) continue;
+    if (report.has_log() || report.has_gone()) continue;
     order.push_back(report.has_started()      ? "started"
                     : report.has_progress()   ? "progress"
                     : report.has_checkpoint() ? "checkpoint"
@@ -189,6 +189,18 @@ TEST(AgentTasksTest, AGangMeetsAndReduces) {
     const wire::TaskFinished finished = coordinator.AwaitFinished("g.r" + std::to_string(rank));
     ASSERT_EQ(finished.code(), "OK") << finished.message();
     EXPECT_EQ(finished.metrics().at("sum"), 6);
+  }
+}
+
+TEST(AgentTasksTest, OnceItsEndIsKnownATaskOfTheSameIdMayRun) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  for (int time = 1; time <= 2; ++time) {
+    coordinator.Start(Task("nightly.a1.r0", "echo"));
+    coordinator.AwaitFinished("nightly.a1.r0");
+    ASSERT_TRUE(coordinator.AwaitHeartbeats(2));  // its acknowledgement has been read
+    coordinator.ForgetTask("nightly.a1.r0");
   }
 }
 

@@ -151,6 +151,12 @@ int64_t FakeCoordinator::AwaitStarted(const std::string& task_id) {
       .pid();
 }
 
+void FakeCoordinator::ForgetTask(const std::string& task_id) {
+  std::lock_guard lock(mutex_);
+  reports_.erase(task_id);
+  acked_.erase(task_id);
+}
+
 std::vector<wire::TaskReport> FakeCoordinator::Reports(const std::string& task_id) {
   std::lock_guard lock(mutex_);
   return reports_[task_id];

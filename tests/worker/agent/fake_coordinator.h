@@ -60,6 +60,7 @@ class FakeCoordinator {
   int64_t AwaitStarted(const std::string& task_id);  // its pid
 
   std::vector<wire::TaskReport> Reports(const std::string& task_id);
+  void ForgetTask(const std::string& task_id);  // as its job is
   std::vector<std::string> LogLines(const std::string& task_id);
   std::vector<wire::Hello> Hellos();
   wire::Heartbeat LastHeartbeat();
