@@ -67,6 +67,9 @@ Status CheckRope(const spec::RopeSpec& rope, int64_t pairs) {
   if (rope.scaling == "llama3" && !(rope.high_freq_factor > rope.low_freq_factor)) {
     return Field("rope.high_freq_factor", "must be greater than low_freq_factor");
   }
+  if ((rope.scaling == "yarn" || rope.scaling == "dynamic") && !(rope.factor >= 1)) {
+    return Field("rope.factor", "must be at least 1 for " + rope.scaling);
+  }
   if (rope.scaling == "yarn" && !(rope.base > 1)) {
     return Field("rope.base", "must be above 1 for yarn");
   }

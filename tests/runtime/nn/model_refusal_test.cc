@@ -83,6 +83,18 @@ INSTANTIATE_TEST_SUITE_P(
                 "model.rope.base: must be above 1"},
         Refusal{"llama",
                 [](auto& m) {
+                  m.transformer.rope.scaling = "yarn";
+                  m.transformer.rope.factor = 0.5;
+                },
+                "model.rope.factor: must be at least 1 for yarn"},
+        Refusal{"llama",
+                [](auto& m) {
+                  m.transformer.rope.scaling = "dynamic";
+                  m.transformer.rope.factor = 0.5;
+                },
+                "model.rope.factor: must be at least 1 for dynamic"},
+        Refusal{"llama",
+                [](auto& m) {
                   m.transformer.rope.scaling = "longrope";
                   m.transformer.rope.short_factor = {1, 1, 1, 1};
                   m.transformer.rope.long_factor = {1, 1, 1};
