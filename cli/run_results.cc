@@ -20,7 +20,7 @@ constexpr std::array<std::string_view, 7> kOfJobs = {
     "trials.json", "predictions.csv", "predictions.jsonl",
 };
 // And what comes with a model, besides its manifest's further files.
-constexpr std::array<std::string_view, 17> kOfModels = {
+constexpr std::array<std::string_view, 18> kOfModels = {
     "manifest.json",
     "weights.safetensors",
     "graph.onnx",
@@ -38,6 +38,7 @@ constexpr std::array<std::string_view, 17> kOfModels = {
     "generation_config.json",
     "preprocessor_config.json",
     "chat_template.jinja",
+    "config_sentence_transformers.json",
 };
 
 fs::path Canonical(const fs::path& path) {

@@ -34,7 +34,8 @@ constexpr const char* kFurtherFiles[] = {"tokenizer.json",
                                          "merges.txt",
                                          "generation_config.json",
                                          "preprocessor_config.json",
-                                         "chat_template.jinja"};
+                                         "chat_template.jinja",
+                                         "config_sentence_transformers.json"};
 
 // Bytes [offset, offset + size) of the file, which has them.
 Status ReadExactly(const OpenedFile& file, const std::string& name, uint64_t offset, char* out,

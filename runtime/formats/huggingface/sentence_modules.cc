@@ -219,7 +219,6 @@ Status ReadSentenceModules(const OpenFile& open, Folder& folder) {
   t.normalize = modules.normalize;
   folder.module_files = {kModules, pooling};
   if (limits != std::end(kLimits)) folder.module_files.push_back(*limits);
-  if (!prompts.is_null()) folder.module_files.push_back(kPrompts);
   return Status::Ok();
 }
 

@@ -177,7 +177,9 @@ TEST_F(FolderTest, FurtherFilesAreKept) {
 
 TEST_F(FolderTest, TheModulesOfSentenceTransformersSayWhatATextsNumbersAre) {
   CopyGolden("bert-sentences");
-  Config config = ReadFolder(OpenFilesOf(folder()).value()).value().config;
+  const Folder whole = ReadFolder(OpenFilesOf(folder()).value()).value();
+  const Config& config = whole.config;
+  EXPECT_THAT(whole.files, testing::ElementsAre("config_sentence_transformers.json"));
   EXPECT_TRUE(config.sentence);
   EXPECT_EQ(config.text_tokens, 8);
   EXPECT_EQ(config.model.transformer.pool, "mean");

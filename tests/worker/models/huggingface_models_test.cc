@@ -94,6 +94,15 @@ INSTANTIATE_TEST_SUITE_P(Goldens, FolderModel,
                                            "llama-biases-lm", "llama-texts", "mistral-lm",
                                            "qwen2-lm", "qwen3-lm", "vit-images", "vit-base"));
 
+// The model does not say them in other words: which similarity, which prompts there are.
+TEST_F(FolderModelsTest, PromptsOfSentenceModelsLeaveAsTheyCame) {
+  const fs::path golden = huggingface::Golden("bert-sentences"), folder = scratch_.path() / "out";
+  ASSERT_TRUE(ExportFolder(*objects_, MustImport(golden).manifest, folder).ok());
+  const char* const file = "config_sentence_transformers.json";
+  ASSERT_TRUE(fs::exists(folder / file));
+  EXPECT_EQ(ReadFile(folder / file).value(), ReadFile(golden / file).value());
+}
+
 // Files of token classifiers still have the pooler of the model that they were tuned from.
 TEST_F(FolderModelsTest, APoolerThatTheClassDoesNotHaveIsPassedOver) {
   const fs::path golden = huggingface::Golden("bert-tokens"), folder = Copy("bert-tokens", "more");
