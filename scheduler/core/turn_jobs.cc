@@ -14,8 +14,8 @@
 namespace lepton::scheduler {
 namespace {
 
-constexpr int kForgottenAtOnce =
-    100;  // jobs an input: of many more the next inputs forget the rest
+// Jobs an input: of many more the next inputs forget the rest.
+constexpr int kForgottenAtOnce = 100;
 
 int64_t Ms(Duration duration) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();

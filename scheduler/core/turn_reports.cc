@@ -228,7 +228,7 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
   reactor_.dirty_ = true;
   const Gang& gang = state_.gangs.at(gang_id);
   const Task& task = gang.tasks(static_cast<int>(rank));
-  if (!task.gone()) PutOffAfter(gang, task);  // else it was, or need not be
+  if (!task.gone() || EndedWell(task)) PutOffAfter(gang, task);  // else that is done
   if (FirstWhere(gang, &IsAlive) == nullptr) return EndGang(gang_id);
   if (EndedWell(task)) {
     // Nobody will meet any more: those that wait for a group, or to be in one, may go.
@@ -294,8 +294,8 @@ std::string Turn::DeviceOf(const Gang& gang) const {
 void Turn::OnTaskGone(const std::string& gang_id, uint32_t rank, int64_t ended_ms) {
   const Gang& gang = state_.gangs.at(gang_id);
   const Task& task = gang.tasks(static_cast<int>(rank));
-  if (!Goes(gang) || gang.sharded() || !IsMember(gang, task) || IsAwaited(task)) return;
   PutOffAfter(gang, task);
+  if (!Goes(gang) || gang.sharded() || !IsMember(gang, task) || IsAwaited(task)) return;
   const Verdict verdict = JudgeTask(task);
   if (OthersGoOn(gang_id, task, verdict, ended_ms)) return;
   BreakGang(gang_id, verdict.reason_code, verdict.cause, static_cast<int>(rank));

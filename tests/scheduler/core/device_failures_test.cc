@@ -93,6 +93,19 @@ TEST(DeviceFailures, ItsWorkerIsPutOffBeforeWhatTheRankLeftHasCome) {
   EXPECT_THAT(sim.state().FindGang(id + ".a1")->tasks(), SizeIs(3));
 }
 
+// Of any gang: here nobody goes on without the rank, and its last report starts the job again.
+TEST(DeviceFailures, SoIsThatOfAGangThatStartsAgain) {
+  Sim sim;
+  sim.Hello("w0");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.Hello("w1");
+  sim.Gone(id + ".a1.r0", "DEVICE_FAILED");
+  sim.Finish(id + ".a1.r0", "DEVICE_FAILED", kEcc);
+  sim.Pass(2'000);
+  EXPECT_EQ(sim.state().FindTask(id + ".a2.r0")->worker_id(), "w1") << "w0 is put off";
+}
+
 // A peer that was cut off by it says so first.
 TEST(DeviceFailures, ItIsNotBlamedOnThePeerThatTellsFirst) {
   Sim sim;
