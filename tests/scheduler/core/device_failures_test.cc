@@ -93,6 +93,25 @@ TEST(DeviceFailures, ItsWorkerIsPutOffBeforeWhatTheRankLeftHasCome) {
   EXPECT_THAT(sim.state().FindGang(id + ".a1")->tasks(), SizeIs(3));
 }
 
+// A GPU that failed says nothing of the host's cores.
+TEST(DeviceFailures, ItsWorkerGoesOnTakingOtherWork) {
+  Sim sim;
+  sim.Hello("w0", 1, "i1", {}, "", 1);
+  spec::JobSpec on_gpu = Sim::Train();
+  on_gpu.resources.device = "cuda";
+  const std::string id = sim.Submit(on_gpu);
+  sim.RunAll(id);
+  sim.Finish(id + ".a1.r0", "DEVICE_FAILED", kEcc);
+  const std::string on_host = sim.Submit(Sim::Train());
+  EXPECT_EQ(sim.StateOf(on_host), "STARTING");
+  sim.RunAll(on_host);
+  sim.Pass(3'000);
+  sim.Finish(on_host + ".a1.r0", "OK", "", 0, {}, "m");
+  EXPECT_THAT(sim.Living(id), SizeIs(0)) << "that it ended well says nothing of the GPU";
+  sim.Pass(10'000);
+  EXPECT_THAT(sim.Living(id), SizeIs(1));
+}
+
 // Of any gang: here nobody goes on without the rank, and its last report starts the job again.
 TEST(DeviceFailures, SoIsThatOfAGangThatStartsAgain) {
   Sim sim;
