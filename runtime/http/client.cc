@@ -1,11 +1,19 @@
 #include "runtime/http/client.h"
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <charconv>
 
+#include "runtime/base/clock.h"
 #include "runtime/http/connection.h"
 
 namespace lepton::http {
+namespace {
+
+// Nobody comes to look at a deadline so late who had a turn.
+constexpr Duration kStoodStill = std::chrono::seconds(1);
+
+}  // namespace
 
 Result<Url> ParseUrl(std::string_view text) {
   Url url;
@@ -83,9 +91,21 @@ struct Client::Connection {
   }
 
   // Runs until `done` or the deadline, which may move meanwhile; then the connection is given up.
+  // A process that stood still in between (stopped, suspended) gets a while more, once: what came
+  // meanwhile is not late.
   Status RunUntil(const bool& done, const Deadline& deadline, std::string_view what) {
     io.restart();
-    while (!done && io.run_one_until(deadline.at()) > 0) {
+    MonotonicTime until = deadline.at();
+    MonotonicTime due = std::max(until, RealClock().Now());
+    while (!done) {
+      if (io.run_one_until(until) > 0) {
+        if (deadline.at() > until) until = due = deadline.at();
+        continue;
+      }
+      const MonotonicTime now = RealClock().Now();
+      if (io.stopped() || now - due < kStoodStill) break;
+      until = now + kStoodStill;
+      due = MonotonicTime::max();
     }
     if (done) return {};
     link->Close();

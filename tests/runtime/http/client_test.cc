@@ -249,6 +249,29 @@ TEST(HttpStreaming, SilenceEndsACallButNotOneThatGoesOn) {
   EXPECT_EQ(pieces, 6) << "which took longer than the silence that ends it";
 }
 
+TEST(HttpStreaming, WhatCameWhileTheClientStoodStillIsNotLate) {
+  auto server = StartServer([&](Request, ResponderPtr responder) {
+    auto stream = responder->StartStream(200, {});
+    stream->Write("one");
+    std::thread([stream] {
+      std::this_thread::sleep_for(milliseconds(300));
+      stream->Write("two");
+      stream->Close();
+    }).detach();
+  });
+  std::string got;
+  const Status status = ClientFor(*server).CallStreaming(
+      Get("/"), Deadline::In(seconds(30)),
+      [&](std::string_view bytes) {
+        if (got.empty()) std::this_thread::sleep_for(milliseconds(1600));
+        got += bytes;
+        return true;
+      },
+      milliseconds(100));
+  EXPECT_TRUE(status.ok()) << status.ToString();
+  EXPECT_EQ(got, "onetwo");
+}
+
 TEST(HttpStreaming, AnErrorAnswerIsItsStatus) {
   auto server = StartServer([](Request, ResponderPtr responder) {
     responder->Send(Problem(NotFound("job j9: no such job")));
