@@ -39,6 +39,7 @@ class ElasticObserver final : public TrainObserver {
     return task_.Computed(step, program);
   }
   void Reduced() override { task_.Reduced(); }
+  void StateArrives() override { task_.StateArrives(); }
   void Diverged(const Divergence& found) override { task_.Diverged(found); }
   void Committed(uint64_t step) override {
     task_.Committed(step);

@@ -29,6 +29,7 @@ Status TrainLoop::Impl::TakeStep() {
   LEPTON_ASSIGN_OR_RETURN(StepSums sums, ReduceGradient(*local_loss));
   LEPTON_RETURN_IF_ERROR(CheckEqual(std::span(sums.digests).first(whole_ranks())));
   if (tensor_) LEPTON_RETURN_IF_ERROR(tensor_->AgreeOnStep(run_.program, sums));
+  if (joining_->open() ? joining_->arrives() : zero_ && zero_->arrives()) observer_.StateArrives();
   if (joining_->open()) LEPTON_RETURN_IF_ERROR(joining_->TakePiece());
   if (!std::isfinite(sums.loss.sum)) return NotFinite("loss", sums.loss.sum);
   observer_.Reduced();

@@ -37,6 +37,8 @@ class StateStream {
   int whole() const { return whole_; }
   // Open: no piece is left.
   bool done() const { return begin_ == elements_; }
+  // Open: this rank has some of the state, and more is on its way to it.
+  bool arrives() const { return joins() && begin_ > 0 && !done(); }
 
   // Before anything else of a step is sent: the next piece goes on its way, beside what follows.
   void SendPiece();

@@ -9,7 +9,9 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <string_view>
 #include <thread>
+#include <utility>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/progress.h"
@@ -18,8 +20,6 @@ namespace lepton::worker {
 namespace {
 
 constexpr Duration kBreath = std::chrono::milliseconds(20);
-constexpr std::string_view kCommit = "commit:";
-constexpr std::string_view kDevice = "device:";
 constexpr Duration kSlowness = std::chrono::seconds(3);
 
 // In the middle of the last tensor, the lowest bit: what nobody would see in a loss.
@@ -54,8 +54,13 @@ TrainFaults TrainFaults::Parse(const std::string& text) {
 
 TrainFaults::Fault TrainFaults::ParseOne(const std::string& text) {
   Fault fault;
-  if (text.starts_with(kCommit)) return {Kind::kCommit, 0, text.substr(kCommit.size())};
-  if (text.starts_with(kDevice)) return {Kind::kDevice, 0, text.substr(kDevice.size())};
+  constexpr std::pair<std::string_view, Kind> kOfFiles[] = {{"commit:", Kind::kCommit},
+                                                            {"piece:", Kind::kPiece},
+                                                            {"slice:", Kind::kSlice},
+                                                            {"device:", Kind::kDevice}};
+  for (const auto& [prefix, kind] : kOfFiles) {
+    if (text.starts_with(prefix)) return {kind, 0, text.substr(prefix.size())};
+  }
   const size_t at = text.find('@');
   if (at == std::string::npos) return fault;
   const std::string kind = text.substr(0, at);
@@ -104,13 +109,14 @@ void TrainFaults::WaitAtGate(const std::string& gate) {
   }
 }
 
-void TrainFaults::Reduced() const {
+void TrainFaults::Hold(Kind at) const {
   for (const Fault& fault : faults_) {
-    if (fault.kind != Kind::kCommit || !std::filesystem::exists(fault.file)) continue;
+    if (fault.kind != at || !std::filesystem::exists(fault.file)) continue;
     std::ofstream(fault.file + ".reached") << "reached\n";
     while (std::filesystem::exists(fault.file)) {
       std::this_thread::sleep_for(kBreath);
-      progress::Tick();
+      // A writer's ticks would be taken for the training thread's.
+      at == Kind::kSlice ? progress::Moved() : progress::Tick();
     }
   }
 }

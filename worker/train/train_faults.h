@@ -10,12 +10,16 @@
 //              /tmp/gate.reached says that it has come that far
 //   commit:/tmp/hold   between the reduction of any step and its update the rank stands, moving
 //              all the while, as long as there is a file /tmp/hold; /tmp/hold.reached says so
+//   piece:/tmp/hold    the same of a rank that joins, with a piece of the state on its way to it
+//              beside the step
+//   slice:/tmp/hold    the same of a slice of a checkpoint, or a whole one, before its bytes are
+//              written: steps go on beside it
 //   device:/tmp/broken   the device has failed in any step that is computed while there is a file
 //              /tmp/broken
 // Several, with commas between them, are possible.
 // LEPTON_TEST_BASELINE_FAULT is the same for a distillation's baseline.
 // With local_sgd these are inner steps; flip and late are for the last of a round.
-// Threads: the training thread.
+// Threads: the training thread, and Writing the one that writes checkpoints.
 #pragma once
 
 #include <cstdint>
@@ -34,18 +38,34 @@ class TrainFaults {
   static TrainFaults Parse(const std::string& text);
 
   Status Computed(uint64_t step, nn::TrainingProgram& program) const;
-  void Reduced() const;
+  void Reduced() const { Hold(Kind::kCommit); }
+  void StateArrives() const { Hold(Kind::kPiece); }
+  void Writing() const { Hold(Kind::kSlice); }
   void Committed(uint64_t step, nn::TrainingProgram& program) const;
 
  private:
-  enum class Kind { kNone, kFlip, kLate, kHang, kStall, kSlow, kNan, kGate, kCommit, kDevice };
+  enum class Kind {
+    kNone,
+    kFlip,
+    kLate,
+    kHang,
+    kStall,
+    kSlow,
+    kNan,
+    kGate,
+    kCommit,
+    kPiece,
+    kSlice,
+    kDevice
+  };
   struct Fault {
     Kind kind = Kind::kNone;
     uint64_t step = 0;
-    std::string file;  // the gate, what holds a commit, or what says that the device is broken
+    std::string file;  // the gate, what holds a rank, or what says that the device is broken
   };
   static Fault ParseOne(const std::string& text);
   static void WaitAtGate(const std::string& gate);
+  void Hold(Kind at) const;
   static void Compute(const Fault& fault, nn::TrainingProgram& program);
 
   std::vector<Fault> faults_;

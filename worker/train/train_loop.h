@@ -83,6 +83,9 @@ class TrainObserver {
   virtual Status Computed(uint64_t, nn::TrainingProgram&) { return {}; }
   // On every rank, between the reduction of a step and its update.
   virtual void Reduced() {}
+  // On a rank that joins, between the reduction and the update, while a piece of the state is on
+  // its way to it beside the step.
+  virtual void StateArrives() {}
   // On every rank, after each update.
   virtual void Committed(uint64_t) {}
   // On a rank that is not to be trusted any more; the loop ends with kDataLoss.

@@ -405,6 +405,7 @@ TrainObserver::CheckpointDone TaskObserver::BeginObject(const storage::Checkpoin
   }
   const auto bytes = std::make_shared<const std::string>(*std::move(copy));
   writer_.Submit([this, done, info, number, begin, copied, bytes, then = std::move(then)] {
+    faults_.Writing();
     Result<storage::Digest> object = context_.objects().Put(*bytes);
     if (object.ok()) object = then(*std::move(object));
     LOG_IF(INFO, object.ok()) << fmt::format(

@@ -85,6 +85,7 @@ class TaskObserver final : public TrainObserver {
     return faults_.Computed(step, program);
   }
   void Reduced() override { faults_.Reduced(); }
+  void StateArrives() override { faults_.StateArrives(); }
   void Committed(uint64_t step) override { faults_.Committed(step, *session_.program); }
   void Diverged(const Divergence& found) override;
   void Progress(const TrainProgress& progress) override;

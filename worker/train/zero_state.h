@@ -81,6 +81,8 @@ class ZeroState {
   // A group is over, with or without an error.
   void AbandonMoves();
   bool joining() const { return layout_.joining(); }
+  // Some of the state is on its way to this rank, which joins.
+  bool arrives() const { return moves_ && layout_.joining() && rank_ >= layout_.holders_before(); }
   // How many ranks have whole weights in the first step of ranks that join: the others get them
   // with the step's update, and hold no slice before. All of the group's if none lacks any.
   int with_whole_weights(int ranks) const {
