@@ -14,9 +14,10 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import ClusterTest, FINAL, lepton_processes, main, train_spec, wait_until  # noqa: E402
+from cluster import ClusterTest, FINAL, busy_share, lepton_processes, main, train_spec, wait_until  # noqa: E402
 
 BUDGET_S = 4
+IDLE = 0.25  # of all cores in use: at least one of two is free for whoever has a death to tell
 
 
 def elastic_spec(low=1, high=4, **fields):
@@ -29,6 +30,11 @@ def elastic_spec(low=1, high=4, **fields):
 class ElasticTest(ClusterTest):
     workers, slots = 4, 1
     calm = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.busy = busy_share()
+        super().setUpClass()
 
     def calm_digest(self):
         """Of the same run on one rank, undisturbed: once for all tests."""
@@ -69,14 +75,19 @@ class ElasticTest(ClusterTest):
                           f"recovery {count} of {job_id}")
 
     def check_quick(self, job, kills, slowest=1000):
-        """What an idle machine does in 10 and 50 ms; a busy one has a good moment among several deaths."""
+        """What an idle machine does in 10 and 50 ms; a busy one has a good moment among several deaths. Which of
+        the two it is was measured before anything of this test ran."""
         lost = [r for r in job["recoveries"] if r["reason_code"] == "RANK_LOST"]
         self.assertGreaterEqual(len(lost), kills // 2)
         detect, total = ([r[key] for r in lost] for key in ("detect_ms", "total_ms"))
         self.assertLessEqual(min(detect), 50, lost)
-        self.assertLess(statistics.median(detect), 500, lost)
+        idle = self.busy < IDLE
+        print(f"{'an idle' if idle else 'a busy'} machine, {self.busy:.0%} in use before: deaths noticed after "
+              f"{statistics.median(detect):.1f} ms (median), the next step after {statistics.median(total):.1f} ms",
+              flush=True)
+        self.assertLessEqual(statistics.median(detect), 50 if idle else 500, lost)
         self.assertLess(min(total), slowest / 2, lost)
-        self.assertLess(statistics.median(total), slowest, lost)
+        self.assertLess(statistics.median(total), slowest / 2 if idle else slowest, lost)
         self.assertLess(max(total), BUDGET_S * 1000, lost)
 
     def kill_one_after_another(self, job_id, times, pause):
@@ -304,14 +315,25 @@ class Moving(ElasticTest):
 
     def test_workers_join_and_are_drained_while_it_trains(self):
         job_id = self.start(ranks=2)
+        first = self.pids(job_id)
         self.cluster.start_worker("late")
         wait_until(lambda: len(self.alive(job_id)) == 3, 20, "a third rank")
         job = self.recovered(job_id, 1)
         self.assertEqual(job["recoveries"][0]["reason_code"], "RANK_JOINS")
+        with_late = self.pids(job_id)
+        self.assertLessEqual(first.items(), with_late.items(), "one that was there began anew")
         status, _ = self.cluster.call("POST", "/v1/workers/w0:drain")
         self.assertIn(status, (200, 202))
         job = self.recovered(job_id, 2)
+        self.assertNotIn(job["state"], FINAL, "the run is too short for this test")
+        wait_until(lambda: "w0" not in self.pids(job_id), 20, "w0's rank gone")
+        with_late.pop("w0")
+        self.assertEqual(self.pids(job_id), with_late, "one that stays began anew")
         self.finish(job_id)
+
+    def pids(self, job_id):
+        """By worker."""
+        return {t["worker_id"]: t["pid"] for t in self.alive(job_id)}
 
 
 class CoordinatorKilled(ElasticTest):

@@ -40,6 +40,19 @@ def wait_until(condition, timeout=30.0, what="the condition", interval=0.02):
         time.sleep(interval)
 
 
+def busy_share(seconds=0.3):
+    """Of this machine's cores, how much others use: 1 when all of them compute. The time that a virtual machine
+    was given to others is not its own either."""
+    def times():
+        with open("/proc/stat") as stat:
+            counts = [int(n) for n in stat.readline().split()[1:9]]
+        return sum(counts), counts[3] + counts[4]  # idle, and waiting for disks
+    all_before, idle_before = times()
+    time.sleep(seconds)
+    all_after, idle_after = times()
+    return 1 - (idle_after - idle_before) / max(1, all_after - all_before)
+
+
 def processes(pattern, cwd=None):
     """Process ids whose command line contains `pattern`, of those that work in `cwd` if it is given."""
     found = []
