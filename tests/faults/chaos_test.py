@@ -47,18 +47,20 @@ class Chaos(unittest.TestCase):
         return re.search(r"sha256:(\w+)", done.stdout).group(1), done
 
     def test_any_schedule_ends_with_the_undisturbed_weights(self):
-        faults = drains = 0
+        faults = drains = restarts = 0
         for seed in range(1, SEEDS + 1):
             with self.subTest(seed=seed):
                 digest, done = self.run_it("--workers", 4, "--slots", 1, "--chaos", f"seed={seed}")
                 self.assertEqual(digest, self.calm, done.stdout)
-                recoveries = check_in_place(self, self.folder / "lepton-runs/test", done)
+                recoveries, restarted = check_in_place(self, self.folder / "lepton-runs/test", done)
+                restarts += restarted
                 faults += len(faults_of(done))
                 self.assertNotIn("chaos: drain: ", done.stderr)  # one that was refused
                 drains += faults_of(done).count("drain")
                 print(f"seed {seed}: {len(faults_of(done))} faults, {recoveries} recoveries", flush=True)
         self.assertGreater(faults, 2 * SEEDS)
         self.assertGreater(drains, 0)
+        self.assertLessEqual(restarts, max(1, SEEDS // 10))
 
     def test_a_gpt_with_dropout_ends_with_the_undisturbed_weights_and_prints_its_ledger(self):
         (self.folder / "fox.txt").write_text("the quick brown fox jumps over the lazy dog. " * 60)

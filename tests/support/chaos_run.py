@@ -13,7 +13,8 @@ def faults_of(done):
 
 def check_in_place(test, folder, done):
     """The job whose results are in `folder` went on after each fault with what its ranks held. Returns the number
-    of recoveries in its ledger; several faults before a step is committed are one entry."""
+    of recoveries in its ledger; several faults before a step is committed are one entry; and whether it began
+    anew, which it may where nobody had the state any more. Callers say how often that may be."""
     job = json.loads((folder / "job.json").read_text())
     events = (folder / "events.jsonl").read_text()
     if job["attempt"] > 1:
@@ -21,4 +22,4 @@ def check_in_place(test, folder, done):
         print("a restart: nobody had the state any more", flush=True)
     hurts = [kind for kind in faults_of(done) if kind != "pause"]
     test.assertGreaterEqual(job["recovery_count"], len(hurts) // 2, f"{done.stderr}\n{events}")
-    return job["recovery_count"]
+    return job["recovery_count"], job["attempt"] > 1
