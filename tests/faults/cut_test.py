@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Two workers of an elastic job cannot reach each other, both ways or one, though all else can: within
 the recovery budget one of the two goes, both are named, the others go on undisturbed; the one that went
-does other work meanwhile and comes back once the link is whole. Needs network namespaces."""
+does other work meanwhile and comes back once the link is whole. And one that cannot reach the coordinator,
+though its peers can: they go on without it when its lease is over. Needs network namespaces."""
+import os
 import pathlib
 import sys
 import time
@@ -11,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import Cluster, FINAL, main, train_spec, wait_until  # noqa: E402
 from hosts import Hosts  # noqa: E402
 
-BUDGET_S = 2
+BUDGET_S, LEASE_S = 2, 2
 RANKS = 3
 LASTS_S = 20  # of one rank's work: a cut, the other work, a try by the cut link and the way back take about 12
 
@@ -30,7 +32,8 @@ class Cut(unittest.TestCase):
         if reason:
             raise unittest.SkipTest(reason)
         cls.hosts = Hosts()
-        cls.cluster = Cluster(workers=0, slots=1, coordinator_args=["--link-address", cls.hosts.address])
+        cls.cluster = Cluster(workers=0, slots=1, coordinator_args=["--link-address", cls.hosts.address],
+                              lease=f"{LEASE_S}s")
         cls.host_of = {}
         for _ in range(RANKS):
             number = cls.hosts.add()
@@ -100,6 +103,44 @@ class Cut(unittest.TestCase):
         self.assertEqual(job["state"], "SUCCEEDED", job)
         self.assertEqual(job["attempt"], 1, job)
         self.assertEqual(job["result"]["weights_sha256"], self.digest)
+
+    def one_loses_the_coordinator(self, one_way):
+        job_id = self.cluster.submit(spec(RANKS, self.epochs))
+        job = self.group(job_id, RANKS)
+        tasks = sorted((t for t in self.cluster.job(job_id)["tasks"] if t["state"] == "STARTED"),
+                       key=lambda t: t["rank"])
+        victim = tasks[1]
+        others = {t["pid"] for t in tasks if t is not victim}
+        number, cut = self.host_of[victim["worker_id"]], time.monotonic()
+        self.hosts.cut_from_bridge(number, one_way)
+        try:
+            before = job["recovery_count"]
+            job = wait_until(lambda: (lambda j: j if j["recovery_count"] > before else None)(
+                self.cluster.job(job_id)), 20, "the others go on")
+            took = time.monotonic() - cut
+            print(f"from the coordinator {'one way' if one_way else 'both ways'}: the next step {took:.2f} s after "
+                  f"the cut: {job['recoveries'][-1]['cause']}", flush=True)
+            self.assertLess(took, LEASE_S + 2 * BUDGET_S)  # seen by polling, as above
+            self.assertEqual(job["group"]["ranks"], RANKS - 1)
+            self.assertIn(f"worker {victim['worker_id']}", job["recoveries"][-1]["cause"])
+            self.assertEqual({t["pid"] for t in self.cluster.job(job_id)["tasks"] if t["state"] == "STARTED"}, others)
+        finally:
+            self.hosts.heal_from_bridge(number)
+        # A new rank: what the old one held is of no group, and it hears so.
+        self.group(job_id, RANKS)
+        now = {t["pid"] for t in self.cluster.job(job_id)["tasks"] if t["state"] == "STARTED"}
+        self.assertLess(others, now)
+        wait_until(lambda: not os.path.exists(f"/proc/{victim['pid']}"), 10, "the end of a rank without a group")
+        job = self.cluster.wait_job(job_id, timeout=180)
+        self.assertEqual(job["state"], "SUCCEEDED", job)
+        self.assertEqual(job["attempt"], 1, job)
+        self.assertEqual(job["result"]["weights_sha256"], self.digest)
+
+    def test_a_cut_from_the_coordinator_both_ways(self):
+        self.one_loses_the_coordinator(one_way=False)
+
+    def test_a_cut_from_the_coordinator_one_way(self):
+        self.one_loses_the_coordinator(one_way=True)
 
     def test_a_cut_both_ways(self):
         self.one_goes_and_comes_back(one_way=False)

@@ -83,6 +83,16 @@ class Hosts:
             ip("-n", self.name_of(here), "route", "del", "blackhole", f"{self.address_of(there)}/32",
                check=False)
 
+    def cut_from_bridge(self, number, one_way=False):
+        """Nothing goes from it to the bridge's own address any more, nor back unless one_way; all else does."""
+        ip("-n", self.name_of(number), "route", "replace", "blackhole", f"{self.address}/32")
+        if not one_way:
+            ip("route", "replace", "blackhole", f"{self.address_of(number)}/32")
+
+    def heal_from_bridge(self, number):
+        ip("-n", self.name_of(number), "route", "del", "blackhole", f"{self.address}/32", check=False)
+        ip("route", "del", "blackhole", f"{self.address_of(number)}/32", check=False)
+
     def close_host(self, number):
         ip("netns", "del", self.name_of(number), check=False)
         ip("link", "del", f"{self.name_of(number)}h", check=False)
