@@ -3,6 +3,7 @@
 on, and the file has the bytes of the undisturbed run."""
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -66,6 +67,11 @@ class BatchTest(ClusterTest):
     def at_shard(self, job_id, count):
         return wait_until(lambda: (lambda j: j if j["state"] in FINAL or j["shards"]["done"] >= count
                                    else None)(self.cluster.job(job_id)), 60, f"shard {count}")
+
+    def shards_done(self):
+        """Of all jobs that the coordinator knows."""
+        ids = [job["id"] for job in self.cluster.items("/v1/jobs?limit=1000")]
+        return sum(self.cluster.job(one).get("shards", {}).get("done", 0) for one in ids)
 
     def finish(self, job_id, attempt=1):
         job = self.cluster.wait_job(job_id, timeout=120)
@@ -157,8 +163,14 @@ class Disturbed(BatchTest):
         text = lepton("describe", job_id, "--coordinator", self.cluster.url).stdout
         for field in ("progress.step", "shards.done", "group.ranks"):
             self.assertIn(field, text)
+        before = self.shards_done()
         metrics = self.cluster.call("GET", "/metrics")[1]
         self.assertIn('lepton_batch_rows{state="left"}', metrics)
+        pace = re.search(r"^lepton_batch_rows_per_second (\S+)$", metrics, re.M)
+        self.assertGreater(float(pace[1]), 0)
+        done = re.search(r'^lepton_batch_shards{outcome="done"} (\S+)$', metrics, re.M)
+        self.assertGreaterEqual(float(done[1]), before)
+        self.assertLessEqual(float(done[1]), self.shards_done())
         self.assertIn('lepton_recoveries_total{reason="RANK_LEAVES"}', metrics)
         self.cluster.call("POST", f"/v1/jobs/{job_id}:cancel")
         self.assertEqual(self.cluster.wait_job(job_id, timeout=10)["state"], "CANCELLED")

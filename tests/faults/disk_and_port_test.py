@@ -3,12 +3,12 @@
 for."""
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
@@ -88,6 +88,8 @@ class FullDisk(unittest.TestCase):
             status, problem = cluster.call("GET", "/readyz")
             self.assertEqual(status, 503)
             self.assertIn("the journal cannot be written", problem["detail"])
+            failures = re.search(r"^lepton_journal_failures_total (\d+)$", cluster.call("GET", "/metrics")[1], re.M)
+            self.assertGreater(int(failures[1]), 0)
             self.assertEqual(cluster.job(kept)["name"], "kept")  # reads go on
             acknowledged = {job["id"] for job in cluster.items("/v1/jobs?limit=1000")}
             os.unlink(f"{folder}/filler")

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A transformer whose layers are divided over ranks (parallel.tensor): a rank that is killed, or hangs, ends its
 peers' step, the job goes on from its newest checkpoint, and its weights are those of the calm run."""
+import collections
 import os
 import pathlib
 import random
@@ -38,6 +39,12 @@ class Divided(ClusterTest):
     def alive(self, job_id):
         return [t for t in self.cluster.job(job_id)["tasks"] if t["state"] == "STARTED"]
 
+    def restarts(self):
+        """As /metrics counts them: by reason, and how long they took together."""
+        _, text = self.cluster.call("GET", "/metrics")
+        found = re.findall(r'^lepton_restart(?:s_total{reason="(\w+)"}|_seconds_(sum|count)) (\S+)$', text, re.M)
+        return collections.defaultdict(float, {a or b: float(value) for a, b, value in found})
+
     def hurt(self, sig):
         """Any rank gets the signal behind a checkpoint; the job's end, which must have the calm run's bits."""
         spec = self.spec()
@@ -47,6 +54,7 @@ class Divided(ClusterTest):
         job_id = self.cluster.submit(spec)
         dice = random.Random(int(os.environ.get("LEPTON_TEST_SEED", "7")))
         self.cluster.wait_checkpoint(job_id)
+        before = self.restarts()
         victim = dice.choice(wait_until(lambda: (lambda a: a if len(a) == 4 else None)(self.alive(job_id)), 20,
                                         "all ranks"))
         os.kill(victim["pid"], sig)
@@ -55,6 +63,13 @@ class Divided(ClusterTest):
         job = self.done(job_id)
         self.assertEqual(job["result"]["weights_sha256"], calm["result"]["weights_sha256"])
         self.assertEqual(job["result"]["steps"], calm["result"]["steps"])
+        restarts = [one for one in job["recoveries"] if one["restart"]]
+        self.assertEqual(len(restarts), 1, job["recoveries"])
+        after = self.restarts()
+        reason = restarts[0]["reason_code"]
+        self.assertEqual(after[reason] - before[reason], 1, after)
+        self.assertEqual(after["count"] - before["count"], 1, after)
+        self.assertAlmostEqual(after["sum"] - before["sum"], restarts[0]["total_ms"] / 1000, delta=0.01)
         return victim, self.cluster.items(f"/v1/jobs/{job_id}/events")
 
     def test_a_killed_rank_costs_the_steps_since_the_checkpoint_and_no_bit(self):
