@@ -2,7 +2,7 @@
 """Every fault in every phase of an elastic job's life, one cell of the table at a time: the fault takes place,
 the job ends in its first attempt with the undisturbed weights, and never stands still for longer than the budget
 and, where that must run out first, the lease allow. By default one cell of each fault, so that each phase is met
-too; all with LEPTON_MATRIX=all (scripts/check.sh chaos). LEPTON_MATRIX=corrupt runs that fault in every phase,
+too, but for joiners of slices; all with LEPTON_MATRIX=all (scripts/check.sh chaos). LEPTON_MATRIX=corrupt runs that fault in every phase,
 LEPTON_MATRIX=join every fault in that phase, LEPTON_MATRIX=kill:commit,hang:join two cells."""
 import os
 import pathlib
@@ -248,6 +248,11 @@ def join(bench, job_id):
         # Its first steps were followed by an evaluation, before which all have all of the state.
 
 
+def join_slices(bench, job_id):
+    """The same of a state of which each rank has slices."""
+    return join(bench, job_id)
+
+
 def checkpoint(bench, job_id):
     """The others have written their slices, or do; steps go on."""
     victim = able(bench, whole(bench, job_id))
@@ -266,8 +271,8 @@ def drain(bench, job_id):
     return able(bench, [t for t in known if t["worker_id"] != goes])
 
 
-PHASES = (init, step, allreduce, commit, join, checkpoint, drain)
-ZERO = {checkpoint: 1}  # so that each rank writes a slice
+PHASES = (init, step, allreduce, commit, join, join_slices, checkpoint, drain)
+ZERO = {join_slices: 1, checkpoint: 1}  # parallel.zero: each rank has a slice, and writes it
 # And the phase of its cell by default.
 FAULTS = {kill: commit, hang: join, cut_off: drain, cut_off_one_way: step, coordinator_dies: checkpoint,
           slow_link: step, corrupt: init, full_disk: step, device_error: step, hang_and_coordinator: allreduce,
