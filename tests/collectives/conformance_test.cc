@@ -2,6 +2,9 @@
 // mpi and nccl back-ends run the same suite from mpi_conformance_main.cc and nccl_test.cc.
 #include <gtest/gtest.h>
 
+#include <memory>
+#include <string_view>
+
 #include "collectives/backends/native_backend.h"
 #include "tests/collectives/conformance.h"
 #include "tests/collectives/gang.h"
@@ -13,11 +16,13 @@ struct Setting {
   TransportChoice transport;
   RanksAs ranks_as;
   int size;
-  int lanes = 1;  // of TCP
+  int lanes = 1;      // of TCP
+  std::string hosts;  // a letter for the host of each rank: memory on one, TCP between two
 };
 
 std::string SettingName(const testing::TestParamInfo<Setting>& info) {
   std::string name = info.param.transport == TransportChoice::kTcp ? "Tcp" : "Shm";
+  if (!info.param.hosts.empty()) name = "Hosts" + info.param.hosts;
   name += info.param.ranks_as == RanksAs::kThreads ? "Threads" : "Processes";
   name += std::to_string(info.param.size);
   const int lanes = info.param.lanes;
@@ -44,14 +49,27 @@ std::vector<Setting> Settings() {
     out.push_back({TransportChoice::kTcp, ranks_as, 3, 2});
     out.push_back({TransportChoice::kTcp, ranks_as, 4, 4});
   }
+  for (const char* const hosts : {"aab", "aabb"}) {
+    const int size = static_cast<int>(std::string_view(hosts).size());
+    out.push_back({TransportChoice::kAuto, WaysToRunRanks().front(), size, 1, hosts});
+  }
   return out;
 }
 
 class ConformanceTest : public testing::TestWithParam<Setting> {};
 
 TEST_P(ConformanceTest, EveryOperationGivesTheExactBits) {
-  NativeBackend backend({.transport = GetParam().transport, .lanes = GetParam().lanes});
-  GangOptions options{&backend, GetParam().size, GetParam().ranks_as};
+  const Setting& setting = GetParam();
+  const NativeOptions native{.transport = setting.transport, .lanes = setting.lanes};
+  const NativeBackend backend(native);
+  GangOptions options{&backend, setting.size, setting.ranks_as};
+  std::vector<std::unique_ptr<NativeBackend>> of_hosts;
+  for (const char host : setting.hosts) {
+    NativeOptions there = native;
+    there.host = std::string(1, host);
+    of_hosts.push_back(std::make_unique<NativeBackend>(there));
+    options.backends.push_back(of_hosts.back().get());
+  }
   std::vector<std::string> results = RunGang(options, RunConformance);
   ASSERT_EQ(results.size(), static_cast<size_t>(options.size));
   for (const auto& result : results) EXPECT_EQ(result, "");
