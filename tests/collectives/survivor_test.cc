@@ -270,22 +270,30 @@ INSTANTIATE_TEST_SUITE_P(Native, SurvivorTest,
 
 // By operation and by what links the ranks: memory, sockets, several sockets for each pair, or
 // memory on each of two hosts and sockets between them.
-class EveryOperationTest : public testing::TestWithParam<const char*> {};
+class EveryOperationTest : public testing::TestWithParam<const char*> {
+ protected:
+  // Long enough for hosts to add up on their own first.
+  static constexpr size_t kCount = 1 << 14;
+
+  static std::vector<std::unique_ptr<NativeBackend>> BackendsOf(const std::string& links) {
+    std::vector<std::unique_ptr<NativeBackend>> backends;
+    for (int rank = 0; rank < kRanks; ++rank) {
+      NativeOptions native;
+      const bool tcp = links == "tcp" || links == "lanes";
+      native.transport = tcp ? TransportChoice::kTcp : TransportChoice::kAuto;
+      if (links == "hosts") native.host = rank < kRanks / 2 ? "a" : "b";
+      if (links == "lanes") native.lanes = 4;
+      backends.push_back(std::make_unique<NativeBackend>(native));
+    }
+    return backends;
+  }
+};
 
 TEST_P(EveryOperationTest, ADeathFailsItOnAllSurvivorsWithin10Ms) {
-  constexpr size_t kCount = 1 << 14;  // long enough for hosts to add up on their own first
   const std::string links = GetParam();
-  std::vector<std::unique_ptr<NativeBackend>> backends;
+  const std::vector<std::unique_ptr<NativeBackend>> backends = BackendsOf(links);
   GangOptions options{.size = kRanks};
-  for (int rank = 0; rank < kRanks; ++rank) {
-    NativeOptions native;
-    const bool tcp = links == "tcp" || links == "lanes";
-    native.transport = tcp ? TransportChoice::kTcp : TransportChoice::kAuto;
-    if (links == "hosts") native.host = rank < kRanks / 2 ? "a" : "b";
-    if (links == "lanes") native.lanes = 4;
-    backends.push_back(std::make_unique<NativeBackend>(native));
-    options.backends.push_back(backends.back().get());
-  }
+  for (const auto& backend : backends) options.backends.push_back(backend.get());
   Prepare(options, kCount, kRanks);
   Delays delays;
   for (const NamedOperation& operation : kOperations) {
@@ -301,6 +309,40 @@ TEST_P(EveryOperationTest, ADeathFailsItOnAllSurvivorsWithin10Ms) {
 INSTANTIATE_TEST_SUITE_P(Native, EveryOperationTest,
                          testing::Values("shm", "tcp", "lanes", "hosts"),
                          [](const auto& info) { return info.param; });
+
+// A rank that stands still is no rank that died: each call of the others ends by its own deadline,
+// or as the first of them has told it.
+TEST_P(EveryOperationTest, OneThatStandsStillEndsItOnAllOthersByTheDeadline) {
+  constexpr milliseconds kTimeout(200), kLate(250);
+  const std::vector<std::unique_ptr<NativeBackend>> backends = BackendsOf(GetParam());
+  GangOptions options{.size = kRanks};
+  for (const auto& backend : backends) options.backends.push_back(backend.get());
+  options.communicator.timeout = kTimeout;
+  Prepare(options, kCount, kRanks);
+  for (const NamedOperation& operation : kOperations) {
+    SCOPED_TRACE(operation.name);
+    int64_t stopped_us = 0;
+    options.when_joined = [&](const std::vector<pid_t>& pids) {
+      std::this_thread::sleep_for(milliseconds(20));
+      stopped_us = NowUs();
+      kill(pids[kVictim], SIGSTOP);
+      std::this_thread::sleep_for(kTimeout + kLate);
+      kill(pids[kVictim], SIGKILL);
+    };
+    const auto results = RunGang(options, UntilError(operation.run));
+    int exceeded = 0;
+    for (const int rank : kOthers) {
+      const std::string status = StatusIn(results[rank]);
+      const bool own = status.rfind("DEADLINE_EXCEEDED", 0) == 0;
+      exceeded += own;
+      ASSERT_TRUE(own || status.rfind("ABORTED", 0) == 0) << "rank " << rank << ": " << status;
+      ASSERT_EQ(status.find("died"), std::string::npos) << "rank " << rank << ": " << status;
+      ASSERT_LE(WhenUs(results[rank]) - stopped_us, (kTimeout + kLate).count() * 1000)
+          << "rank " << rank << ": " << status;
+    }
+    ASSERT_GE(exceeded, 1);
+  }
+}
 
 // A group that was split: the dead rank's half fails, as does the whole; the other half goes on.
 TEST(SplitSurvivorTest, ADeathFailsItsOwnGroupsWithin10MsAndNoOther) {
