@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "collectives/communicator.h"
+#include "runtime/base/metrics.h"
 
 namespace lepton::collectives {
 namespace {
@@ -129,13 +130,17 @@ TEST(TcpLink, CarriesTransfersOfAnySize) {
 
 TEST(TcpLink, AFlippedBitAnywhereIsFound) {
   const Bytes bytes = Pattern(100);
-  for (int64_t bit = 0; bit < (100 + 16) * 8; ++bit) {
+  constexpr int64_t kBits = (100 + 16) * 8;
+  const auto& counted = metrics::Counter("lepton_collectives_corrupt_total", "");
+  const double before = counted.Value();
+  for (int64_t bit = 0; bit < kBits; ++bit) {
     Wire wire;
     Bytes out;
     const Status status = wire.Carry(bytes, bit, &out);
     ASSERT_EQ(status.code(), StatusCode::kDataLoss) << "bit " << bit << ": " << status.ToString();
     EXPECT_NE(status.message().find(kCorruptBytes), std::string::npos);
   }
+  EXPECT_EQ(counted.Value() - before, kBits);
 }
 
 TEST(TcpLink, APeerInAnotherOperationIsFoundByItsShorterTransfer) {
