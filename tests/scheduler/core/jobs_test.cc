@@ -418,6 +418,34 @@ TEST(Jobs, KeepsTheLastAndTheBestCheckpointsAndForgetsTheRest) {
   EXPECT_EQ(sim.job(id).checkpoints(1).manifest(), "c300");
 }
 
+TEST(Jobs, KeepsSeveralOfTheLastAndThoseWithTheLeastLoss) {
+  Sim sim;
+  sim.Hello("w1");
+  spec::JobSpec spec = Sim::Train();
+  const std::string metric = "validation/loss";
+  spec.checkpoint.keep_last = 2;
+  spec.checkpoint.keep_best = {metric, "min", 2};
+  const std::string id = sim.Submit(spec);
+  const std::string task = id + ".a1.r0";
+  sim.RunAll(id);
+  const auto kept = [&] {
+    std::vector<std::string> manifests;
+    for (const auto& one : sim.job(id).checkpoints()) manifests.push_back(one.manifest());
+    return manifests;
+  };
+  sim.Checkpoint(task, 100, "c100", {{metric, 0.3}});
+  sim.Checkpoint(task, 200, "c200", {{metric, 0.9}});
+  sim.Checkpoint(task, 300, "c300", {{metric, 0.2}});
+  EXPECT_THAT(kept(), testing::ElementsAre("c100", "c200", "c300"));  // 200 is one of the last two
+  sim.Checkpoint(task, 400, "c400", {{metric, 0.8}});
+  EXPECT_THAT(kept(), testing::ElementsAre("c100", "c300", "c400"));
+  EXPECT_THAT(sim.out.forgotten, testing::UnorderedElementsAre("c200", "c200.data"));
+  sim.Checkpoint(task, 500, "c500", {{metric, 0.1}});
+  EXPECT_THAT(kept(), testing::ElementsAre("c300", "c400", "c500"));
+  sim.Checkpoint(task, 600, "c600");  // without a figure it is never one of the best
+  EXPECT_THAT(kept(), testing::ElementsAre("c300", "c500", "c600"));
+}
+
 TEST(Jobs, ObjectsThatAnotherJobHoldsAreNotForgotten) {
   Sim sim;
   sim.Hello("w1", 2);
