@@ -18,7 +18,7 @@ namespace lepton::scheduler {
 
 // Until when a gang that is starting must be up.
 int64_t StartDeadline(const Gang& gang, const ReactorOptions& options);
-// When an elastic gang may try another seat (0: at once; the largest: never again), and when it
+// When an elastic gang may try another seat on a worker where one failed (0: at once), and when it
 // next needs a Tick, after the one at `ticked_ms` (the largest: never).
 int64_t JoinRetryMs(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options);
 int64_t ElasticTimer(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options,
@@ -134,7 +134,8 @@ class Turn {
                 int trigger_rank);
   // Adds seats that were never in a group, waiting ones first; false when there is no place.
   bool FillUp(const std::string& gang_id, int missing, std::vector<uint32_t>* members);
-  placement::Placement PlaceSeats(const Gang& gang, int least, int most) const;
+  placement::Placement PlaceSeats(const Gang& gang, int least, int most,
+                                  const std::set<std::string>& avoided = {}) const;
   // From the order to leave to SIGKILL.
   uint32_t LeaveGraceMs(const Gang& gang) const;
   void LetJoin(const std::string& gang_id);
@@ -146,8 +147,10 @@ class Turn {
                    const wire::TaskEndpoint& endpoint);
   // Ranks that have handed over are members no more, whether they know already or not.
   void LetGo(const std::string& gang_id, const wire::TaskEndpoint& endpoint);
-  // Places and starts `least` to `most` further seats; none when there is no place.
-  std::vector<uint32_t> AddSeats(const std::string& gang_id, int least, int most);
+  // Places and starts `least` to `most` further seats, on none of the `avoided` workers; none when
+  // there is no place.
+  std::vector<uint32_t> AddSeats(const std::string& gang_id, int least, int most,
+                                 const std::set<std::string>& avoided = {});
   void ServeJoins();
   bool OthersWait(const std::string& device) const;
   void TickElastic(const std::string& gang_id);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "scheduler/core/elastic.h"
@@ -29,7 +30,11 @@ struct JoinFailures {
   int all = 0;
   int refused = 0;  // of them: their workers had no place
   int64_t last_ms = 0;
+  std::set<std::string> workers;
 };
+
+// A job that loses joiners however often it is tried does not try them every few seconds for days.
+constexpr int64_t kHopelessTimes = 10;  // as long as any other back-off
 
 JoinFailures FailuresToJoin(const Gang& gang) {
   JoinFailures failures;
@@ -38,6 +43,7 @@ JoinFailures FailuresToJoin(const Gang& gang) {
     if (IsAlive(*task) || task->leaving()) continue;  // one that was sent away has not failed
     ++failures.all;
     failures.refused += task->refused();
+    failures.workers.insert(task->worker_id());
     failures.last_ms = std::max(failures.last_ms, task->ended_ms());
   }
   return failures;
@@ -53,11 +59,11 @@ int64_t SeatDeadline(const Gang& gang, const Task& task, const ReactorOptions& o
 int64_t JoinRetryMs(const Gang& gang, const spec::JobSpec& spec, const ReactorOptions& options) {
   const JoinFailures failures = FailuresToJoin(gang);
   if (failures.all == 0) return 0;
-  if (failures.all - failures.refused > spec.restart.max) {
-    return std::numeric_limits<int64_t>::max();
-  }
+  const bool hopeless = failures.all - failures.refused > spec.restart.max;
   const auto base = std::chrono::duration_cast<std::chrono::milliseconds>(spec.restart.backoff);
-  const int64_t backoff = BackoffMs(base.count(), failures.all, options.backoff_cap_ms);
+  const int64_t backoff =
+      hopeless ? kHopelessTimes * options.backoff_cap_ms
+               : BackoffMs(base.count(), failures.all, options.backoff_cap_ms);
   return failures.last_ms + std::max(backoff, failures.refused > 0 ? kRefusedRetryMs : 0);
 }
 
@@ -99,20 +105,23 @@ bool Turn::OthersWait(const std::string& device) const {
   });
 }
 
-placement::Placement Turn::PlaceSeats(const Gang& gang, int least, int most) const {
+placement::Placement Turn::PlaceSeats(const Gang& gang, int least, int most,
+                                      const std::set<std::string>& avoided) const {
   const Job& job = state_.jobs.at(JobId(gang.job_id()));
   placement::GangRequest request = RequestOf(state_.Spec(JobId(job.id())), job);
   request.min_workers = least;
   request.max_workers = most;
   request.excluded.merge(WorkersBehindCuts(gang, now_));
+  request.excluded.insert(avoided.begin(), avoided.end());
   return placement::PlaceGang(SeatsOf(state_, Away(DeviceOf(gang))), request);
 }
 
-std::vector<uint32_t> Turn::AddSeats(const std::string& gang_id, int least, int most) {
+std::vector<uint32_t> Turn::AddSeats(const std::string& gang_id, int least, int most,
+                                     const std::set<std::string>& avoided) {
   const Gang& gang = state_.gangs.at(gang_id);
   const Job& job = state_.jobs.at(JobId(gang.job_id()));
   const uint32_t slots = RequestOf(state_.Spec(JobId(job.id())), job).slots;
-  const placement::Placement placed = PlaceSeats(gang, least, most);
+  const placement::Placement placed = PlaceSeats(gang, least, most, avoided);
   std::vector<uint32_t> seats;
   for (const std::string& name : placed.workers) {
     const Worker& worker = state_.workers.at(WorkerId(name));
@@ -336,12 +345,15 @@ void Turn::ServeJoins() {
     const auto seats = std::count_if(gang.tasks().begin(), gang.tasks().end(),
                                      [](const Task& t) { return IsUp(t) && !t.leaving(); });
     const int wanted = spec.resources.max_workers - static_cast<int>(seats);
-    if (wanted <= 0 || IsAboutToEnd(gang) || now_ < JoinRetryMs(gang, spec, options_)) continue;
+    if (wanted <= 0 || IsAboutToEnd(gang)) continue;
     if (OthersWait(spec.resources.device)) continue;
     const Shards& shards = state_.jobs.at(job).shards();
     const int undone = shards.results_size() - static_cast<int>(shards.done());
     if (gang.sharded() && undone <= seats) continue;  // there is nothing for another
-    AddSeats(id, 1, wanted);
+    // Whose seats failed waits for its turn, and is the last choice then.
+    const int64_t retry_ms = JoinRetryMs(gang, spec, options_);
+    if (!AddSeats(id, 1, wanted, FailuresToJoin(gang).workers).empty()) continue;
+    if (now_ >= retry_ms) AddSeats(id, 1, wanted);
   }
 }
 

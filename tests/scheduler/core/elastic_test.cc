@@ -256,6 +256,54 @@ TEST_F(ElasticGang, AJoinerWhoseWorkerRefusesItIsTriedAgainHoweverOften) {
   EXPECT_EQ(sim.StateOf(id), "RUNNING");
 }
 
+TEST_F(ElasticGang, AWorkerWithoutAFailureIsTriedBeforeOneWhereAJoinerDied) {
+  Start(1, 2, 3);
+  sim.Hello("w2");
+  sim.Finish(Seat(2), "ABORTED", "", 9);
+  EXPECT_THAT(sim.out.starts, IsEmpty());
+  sim.Hello("w9");
+  ASSERT_THAT(sim.out.starts, SizeIs(1)) << "nothing has failed there";
+  EXPECT_EQ(sim.out.starts[0].first, "w9");
+  sim.Finish(Seat(3), "ABORTED", "", 9);
+  sim.Pass(10'000);
+  EXPECT_NE(sim.state().FindTask(Seat(4)), nullptr) << "if no other has a place, there again";
+}
+
+TEST_F(ElasticGang, NoRowOfFailuresMakesItGiveUpJoiners) {
+  Start(1, 2, 3);
+  sim.Hello("w2");
+  for (int seat = 2; seat < 12; ++seat) {
+    ASSERT_NE(sim.state().FindTask(Seat(seat)), nullptr) << seat;
+    sim.Finish(Seat(seat), "ABORTED", "", 9);
+    EXPECT_THAT(sim.out.starts, IsEmpty());
+    sim.Pass(seat < 7 ? 30'000 : 300'000);
+  }
+  sim.Finish(Seat(12), "ABORTED", "", 9);
+  sim.Pass(60'000);
+  EXPECT_EQ(sim.state().FindTask(Seat(13)), nullptr) << "but not every half a minute";
+  sim.Hello("w9");
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  EXPECT_EQ(sim.out.starts[0].first, "w9");
+}
+
+TEST_F(ElasticGang, ADeathWhileOneJoinsIsTimedFromTheDeath) {
+  Start(1, 2, 3);
+  sim.Hello("w2");
+  sim.Started(Seat(2));
+  sim.Endpoint(Seat(2));
+  sim.Endpoint(Seat(0), 1);
+  sim.now += 1'500;
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  EXPECT_THAT(Members(), ElementsAre(0, 2));
+  sim.now += 5;
+  sim.Recovered(Seat(0), 8);
+  ASSERT_THAT(sim.job(id).recoveries(), SizeIs(1));
+  const Recovery& ledger = sim.job(id).recoveries(0);
+  EXPECT_NE(ledger.reason_code(), "RANK_JOINS");
+  EXPECT_LT(ledger.total(), 100);
+  EXPECT_LT(ledger.agree(), 100);
+}
+
 TEST_F(ElasticGang, AMemberWhoseWorkerRefusesItIsDoneWithout) {
   for (int i = 0; i < 3; ++i) sim.Hello("w" + std::to_string(i));
   id = sim.Submit(Sim::Elastic(1, 3));
