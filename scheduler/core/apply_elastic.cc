@@ -43,6 +43,8 @@ Status Applier::Regrouped(const GangRegrouped& change) {
   Recovery& open = *gang->mutable_recovery();
   if (open.reason_code().empty() || open.reason_code() == "RANK_JOINS") {
     open.set_fault_ms(change.fault_ms());
+    open.clear_detected_ms();  // who left the group for the join had not seen the fault
+    open.clear_agreed_ms();
   }
   if (open.reason_code().empty() || open.reason_code() == "RANK_JOINS" ||
       open.reason_code() == "GROUP_BROKEN") {
