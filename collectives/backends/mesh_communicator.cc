@@ -78,7 +78,7 @@ Status MeshCommunicator::Execute(const Call& call, Deadline deadline) {
 const Algorithm& MeshCommunicator::Choose(const Call& call) const {
   std::string_view algorithm = algorithm_;
   // Tables are measured among the ranks of one host.
-  const bool over_hosts = group_->host_tree.hosts() > 1 && group_->host_tree.most_ranks() > 1;
+  const bool over_hosts = group_->host_tree.hosts() > 1;
   if (algorithm.empty() && table_ != nullptr && call.operation == Operation::kAllReduce &&
       !over_hosts) {
     algorithm = table_->AlgorithmFor(window_ != nullptr ? "shm" : "tcp", size(), call.bytes());

@@ -111,6 +111,25 @@ TEST(TuningTable, CountsOnlyWhenAllRanksHaveIt) {
   }
 }
 
+// Its figures are of one host's ranks, over loopback.
+TEST(TuningTable, SaysNothingOfRanksOnSeveralHosts) {
+  const auto table = Parsed("tcp 2 16 tree\ntcp 2 max owner\n");
+  for (const bool several : {false, true}) {
+    const NativeBackend here({.transport = TransportChoice::kTcp, .table = table, .host = "here"});
+    const NativeBackend there(
+        {.transport = TransportChoice::kTcp, .table = table, .host = several ? "there" : "here"});
+    const NativeBackend other(
+        {.transport = TransportChoice::kTcp, .table = table, .host = several ? "other" : "here"});
+    GangOptions options{.size = 3, .ranks_as = RanksAs::kThreads};
+    options.backends = {&here, &there, &other};
+    const auto used = RunGang(options, [](Communicator& gang) {
+      return std::string(static_cast<MeshCommunicator&>(gang).AlgorithmOf(
+          {.operation = Operation::kAllReduce, .count = 4, .type = DataType::kFloat32}));
+    });
+    EXPECT_EQ(used, std::vector<std::string>(3, several ? "exchange" : "tree"));
+  }
+}
+
 TEST(TuningTable, ABadOneThatTheEnvironmentNamesStopsARankBeforeItJoins) {
   const auto path = std::filesystem::temp_directory_path() / "lepton-bad.table";
   std::ofstream(path) << "lepton-collectives-table 0\n";
