@@ -9,6 +9,7 @@
 #include "collectives/backends/mesh_communicator.h"
 #include "collectives/backends/native_transports.h"
 #include "collectives/transport/lanes.h"
+#include "runtime/base/hash.h"
 #include "runtime/base/logging.h"
 
 namespace lepton::collectives {
@@ -22,7 +23,9 @@ Status AgreeOnChoices(MeshCommunicator& communicator, bool crowded, const Native
     uint64_t table, crowded, algorithm;
   };
   const Facts mine{native.table == nullptr ? 0 : native.table->digest(), crowded,
-                   std::hash<std::string>()(native.algorithm)};
+                   native.algorithm.empty()
+                       ? 0
+                       : std::stoull(Sha256Hex(native.algorithm).substr(0, 16), nullptr, 16)};
   std::vector<Facts> all(static_cast<size_t>(communicator.size()));
   LEPTON_RETURN_IF_ERROR(
       communicator.AllGather(&mine, all.data(), sizeof(Facts) / sizeof(uint64_t), DataType::kInt64)

@@ -1,5 +1,6 @@
 #include "collectives/transport/handshake.h"
 
+#include <netdb.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
@@ -10,6 +11,7 @@
 
 #include "collectives/transport/socket.h"
 #include "runtime/base/hash.h"
+#include "runtime/base/logging.h"
 #include "runtime/base/metrics.h"
 
 namespace lepton::collectives {
@@ -19,6 +21,17 @@ constexpr char kMagic[9] = "LPTNCOL2";
 
 void Fill(unsigned char (&out)[32], const std::string& bytes) {
   std::memcpy(out, bytes.data(), 32);
+}
+
+std::string PeerOf(int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  char host[NI_MAXHOST] = "?", port[NI_MAXSERV] = "?";
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0) {
+    (void)getnameinfo(reinterpret_cast<sockaddr*>(&address), size, host, sizeof(host), port,
+                      sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV);
+  }
+  return std::string(host) + ":" + port;
 }
 
 std::string ProofFor(const GroupKey& key, const char* role, const Hello& hello,
@@ -238,6 +251,11 @@ bool AcceptorHandshake::OnProof() {
 bool AcceptorHandshake::Refuse(Verdict verdict) {
   verdict_ = verdict;
   CountRefusal(verdict);
+  // Late comers and those of another epoch are what a recovery leaves behind; these are strangers.
+  if (verdict == Verdict::kWrongToken || verdict == Verdict::kMalformed) {
+    LOG_EVERY_T(WARNING, 1) << "refused a connection from " << PeerOf(socket_.get())
+                            << " to this rank's group (" << VerdictName(verdict) << ")";
+  }
   uint32_t answer = static_cast<uint32_t>(verdict);
   if (challenged_) {
     (void)!send(socket_.get(), &answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL);
