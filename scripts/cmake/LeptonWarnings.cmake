@@ -21,9 +21,10 @@ if(LEPTON_SANITIZE)
     " -fsanitize=${LEPTON_SANITIZE} -fno-sanitize=null,vptr -fno-sanitize-recover=all -fno-omit-frame-pointer")
   if(LEPTON_SANITIZE MATCHES thread)
     # protobuf's maps are laid out otherwise where this is defined, and the distribution's library
-    # was built without it.
+    # was built without it. libstdc++ must know all the same: shared_ptr reads two counts at once
+    # otherwise, which TSan takes for a race.
     add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-U__SANITIZE_THREAD__>)
-    add_compile_definitions(LEPTON_TSAN)
+    add_compile_definitions(LEPTON_TSAN _GLIBCXX_TSAN=1)
   endif()
   add_link_options(-fsanitize=${LEPTON_SANITIZE})
   # GCC 12 reports false positives of these two under its sanitizers.
