@@ -3,6 +3,7 @@
 // abort). Threads: one caller.
 #pragma once
 
+#include <filesystem>
 #include <span>
 #include <string_view>
 
@@ -13,6 +14,9 @@ struct FuzzTarget {
   void (*run)(std::string_view bytes);
   size_t max_bytes = 1 << 14;  // of an input
 };
+
+// Of this process, in memory; gone when it ends well.
+const std::filesystem::path& ScratchFolder();
 
 // The one list of targets.
 std::span<const FuzzTarget> FuzzTargets();
@@ -32,5 +36,9 @@ void FuzzManifest(std::string_view bytes);
 void FuzzWireFrames(std::string_view bytes);
 void FuzzHttpTarget(std::string_view bytes);
 void FuzzImage(std::string_view bytes);
+void FuzzDatasetImport(std::string_view bytes);
+void FuzzImageIndex(std::string_view bytes);
+void FuzzTuningTable(std::string_view bytes);
+void FuzzInferenceRequest(std::string_view bytes);
 
 }  // namespace lepton::fuzz

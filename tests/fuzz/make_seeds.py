@@ -7,12 +7,14 @@ Deterministic, with Python's standard library alone; ONNX models are those of te
 JPEGs those of tests/golden/image.
 """
 import base64
+import gzip
 import io
 import json
 import pathlib
 import struct
 import sys
 import tarfile
+import zipfile
 import zlib
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -101,6 +103,12 @@ def onnx_models():
                               field(1, "body") + field(6, body) + field(20, 5))],
                         [value_info("i", [2])], [value_info("y", [2])],
                         [field(2, 7) + field(8, "n") + field(9, struct.pack("<q", 3))])
+    entries = {"location": "w.bin", "offset": "16", "length": "8"}
+    outside = (field(1, 2) + field(2, 1) + field(8, "w") + field(14, 1) +
+               b"".join(field(13, field(1, key) + field(2, value))
+                        for key, value in entries.items()))
+    yield "external", model([node("Add", ["x", "w"], ["y"])], [value_info("x", ["batch", 2])],
+                            [value_info("y", ["batch", 2])], [outside])
     yield "reduce", model([node("ReduceMean", ["x"], ["m"], ints("axes", [2 ** 64 - 1])),
                            node("Sub", ["x", "m"], ["c"]), node("Erf", ["c"], ["e"]),
                            node("Clip", ["e", "l", "u"], ["k"]), node("TopK", ["k", "n"], ["y", ""])],
@@ -192,6 +200,12 @@ MANIFESTS = {
 }
 
 
+def charsmap():
+    """The normaliser of the golden, with a vocabulary of its own."""
+    golden = json.loads((ROOT / "tests/golden/tokenizer/unigram.json").read_text())["tokenizer"]
+    return json.dumps(TOKENIZERS["unigram"] | {"normalizer": golden["normalizer"]}).encode()
+
+
 def frames():
     message = field(1, 7) + field(2, "text")
     yield "one", struct.pack("<I", len(message)) + message
@@ -225,6 +239,78 @@ def model_folders():
     sizes = {"size": {"shortest_edge": 8}, "image_mean": [0, 0, 0], "image_std": 1}
     yield "pictures", between.join([config, b"", b"", json.dumps(sizes).encode()])
     yield "index", between.join([config, b"", json.dumps(index).encode()])
+    bert = (ROOT / "tests/golden/huggingface/bert-texts/config.json").read_bytes()
+    modules = [{"idx": i, "name": str(i), "path": path, "type": "sentence_transformers.models." + kind}
+               for i, (path, kind) in enumerate([("", "Transformer"), ("1_Pooling", "Pooling"),
+                                                 ("2_Normalize", "Normalize")])]
+    pooling = {"word_embedding_dimension": 16, "pooling_mode_cls_token": False,
+               "pooling_mode_mean_tokens": True}
+    yield "sentences", between.join(
+        [bert, safetensors(tensor, b"1234"), b"", b""] +
+        [json.dumps(part).encode() for part in
+         (modules, pooling, {"max_seq_length": 8, "do_lower_case": False},
+          {"similarity_fn_name": "cosine"}, {"model_max_length": 16})])
+
+
+def dataset_imports():
+    """The formats by their places in DatasetFormats()."""
+    def files(opened):
+        out = io.BytesIO()
+        with opened(out) as archive:
+            for path in ("cats/1.png", "dogs/2.png"):
+                data = png(3, 2, 0, 8, [b"\1\2\3", b"\4\5\6"])
+                if isinstance(archive, zipfile.ZipFile):
+                    archive.writestr(zipfile.ZipInfo(path), data)
+                else:
+                    entry = tarfile.TarInfo(path)
+                    entry.size = len(data)
+                    archive.addfile(entry, io.BytesIO(data))
+        return out.getvalue()
+    yield "csv", b"\1" + TABLES["numbers.csv"].encode()
+    yield "jsonl", b"\2" + TABLES["rows.jsonl"].encode()
+    yield "text", b"\3A text.\n\nAnother, of caf\xc3\xa9s.\n"
+    yield "tokens", b"\4" + struct.pack("<8H", *range(8))
+    tar = files(lambda out: tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT))
+    yield "tar", b"\5" + tar[:3072]
+    yield "tar_gz", b"\5" + gzip.compress(tar, 9, mtime=0)
+    yield "zip", b"\5" + files(lambda out: zipfile.ZipFile(out, "w"))
+    yield "auto", b"\0" + TABLES["tabs.csv"].encode()
+
+
+def image_index():
+    parts = {"ends": ("I64", struct.pack("<2q", 400, 1000)),
+             "labels": ("I32", struct.pack("<2i", 0, 2)),
+             "widths": ("I32", struct.pack("<2i", 3, 4)),
+             "heights": ("I32", struct.pack("<2i", 2, 5)),
+             "path_ends": ("I64", struct.pack("<2q", 3, 7)),
+             "paths": ("U8", b"a/1bb/2")}
+    sizes = {"I64": 8, "I32": 4, "U8": 1}
+    header, data = {}, b""
+    for name, (dtype, part) in parts.items():
+        header[name] = {"dtype": dtype, "shape": [len(part) // sizes[dtype]],
+                        "data_offsets": [len(data), len(data) + len(part)]}
+        data += part
+    return safetensors(header, data)
+
+
+def inference_requests():
+    def json_body(value):
+        return b"\0" + json.dumps(value).encode()
+    yield "rows", json_body({"rows": [{"width": 1.5, "height": None, "weight": 2}]})
+    yield "value", json_body({"rows": [{"width": 1.5}]})
+    picture = base64.b64encode(png(2, 2, 0, 8, [b"\1\2", b"\3\4"])).decode()
+    yield "picture", json_body({"rows": [{"image": picture}]})
+    yield "tensor", json_body({
+        "id": "1", "inputs": [{"name": "x", "shape": [2, 3], "datatype": "FP32",
+                               "data": [1, 2, 3, 4, None, 6]}],
+        "outputs": [{"name": "label"}, {"name": "probabilities"}]})
+    yield "pixels", json_body({"inputs": [{"name": "pixels", "shape": [1, 1, 2, 2],
+                                           "datatype": "FP64", "data": [[[[0, 1], [0.5, 1]]]]}]})
+    head = json.dumps({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32",
+                                   "parameters": {"binary_data_size": 12}}],
+                       "outputs": [{"name": "logits", "parameters": {"binary_data": True}}]})
+    head += " " * (1 - len(head) % 2)  # an odd first byte says how much is JSON
+    yield "binary", bytes([len(head)]) + head.encode() + struct.pack("<3f", 1, 2, 3)
 
 
 def main():
@@ -242,8 +328,17 @@ def main():
                                 "b": {"dtype": "BF16", "shape": [1, 2], "data_offsets": [8, 12]}},
                                b"x" * 12),
             "empty": safetensors({})},
-        "tokenizer": {k: json.dumps(v).encode() for k, v in TOKENIZERS.items()},
-        "chat_template": {k: v.encode() for k, v in TEMPLATES.items()},
+        "tokenizer": {k: json.dumps(v).encode() for k, v in TOKENIZERS.items()} | {
+            "charsmap": charsmap()},
+        "dataset_import": dict(dataset_imports()),
+        "image_index": {"two": image_index()},
+        "tuning_table": {"shm": b"shm 2 8192 shared_one_shot\nshm 2 max shared_pair\n",
+                         "tcp": b"tcp 2 16 tree\ntcp 2 max owner\ntcp 4 max halving\n"},
+        "inference_request": dict(inference_requests()),
+        "chat_template": {k: v.encode() for k, v in TEMPLATES.items()} | {
+            "messages": json.dumps({"messages": [
+                {"role": "user", "content": "hi"},
+                {"role": "assistant", "content": "", "tool_calls": [{"f": [1]}]}]}).encode()},
         "job_spec": {k: v.encode() for k, v in SPECS.items()},
         "table": {k: v.encode() for k, v in TABLES.items()},
         "manifest": {k: v.encode() for k, v in MANIFESTS.items()},

@@ -1,6 +1,8 @@
 // Models and their parts: ONNX, safetensors, tokenizers, chat templates, pictures.
 #include <sys/mman.h>
 
+#include <filesystem>
+#include <fstream>
 #include <map>
 
 #include "runtime/formats/huggingface/folder.h"
@@ -34,12 +36,20 @@ void RunImported(onnx::ImportedModel& model) {
 
 }  // namespace
 
+// External data is of the file "w.bin", of 64 bytes.
 void FuzzOnnxModel(std::string_view bytes) {
+  static const std::filesystem::path external = [] {
+    const std::filesystem::path folder = ScratchFolder() / "external";
+    std::filesystem::create_directories(folder);
+    std::ofstream(folder / "w.bin") << std::string(64, '\x3e');
+    return folder;
+  }();
   onnx_proto::ModelProto proto;
   if (!onnx::ParseModel(bytes, &proto).ok()) return;
   for (const bool open : {false, true}) {
     onnx::ImportOptions options;
     options.limits = kSmall;
+    options.external = external;
     options.open = open;
     auto model = onnx::Import(proto, {}, options);
     if (model.ok()) RunImported(*model);
@@ -97,12 +107,14 @@ void FuzzOnnxTensor(std::string_view bytes) {
   }
 }
 
-// Files of a folder, with a line between two: config.json, model.safetensors, the index.
+// Files of a folder, with a line between two, in this order.
 void FuzzModelFolder(std::string_view bytes) {
   constexpr std::string_view kBetween = "\n----\n";
   std::map<std::string, std::string_view> files;
   for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json",
-                           "preprocessor_config.json"}) {
+                           "preprocessor_config.json", "modules.json", "1_Pooling/config.json",
+                           "sentence_bert_config.json", "config_sentence_transformers.json",
+                           "tokenizer_config.json"}) {
     const size_t end = std::min(bytes.find(kBetween), bytes.size());
     if (end > 0) files[name] = bytes.substr(0, end);
     bytes.remove_prefix(std::min(bytes.size(), end + kBetween.size()));
@@ -152,7 +164,14 @@ void FuzzTokenizer(std::string_view bytes) {
   (void)(*tokenizer)->EncodePair("a b", "c");
 }
 
+// A template, or messages for one.
 void FuzzChatTemplate(std::string_view bytes) {
+  static const auto chatml =
+      tokenizer::ChatTemplate::Parse(
+          "{% for m in messages %}{{ m['role'] + m.content | trim }}"
+          "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}{% endfor %}")
+          .value();
+  (void)chatml->Render(bytes);
   const auto chat = tokenizer::ChatTemplate::Parse(bytes);
   if (!chat.ok()) return;
   (void)(*chat)->Render(

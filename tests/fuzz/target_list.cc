@@ -1,4 +1,7 @@
+#include <unistd.h>
+
 #include <algorithm>
+#include <string>
 
 #include "tests/fuzz/fuzz_target.h"
 
@@ -20,9 +23,31 @@ constexpr FuzzTarget kTargets[] = {
     {"wire_frames", FuzzWireFrames},
     {"http_target", FuzzHttpTarget},
     {"image", FuzzImage},
+    {"dataset_import", FuzzDatasetImport},
+    {"image_index", FuzzImageIndex},
+    {"tuning_table", FuzzTuningTable},
+    {"inference_request", FuzzInferenceRequest},
 };
 
 }  // namespace
+
+const std::filesystem::path& ScratchFolder() {
+  struct Folder {
+    std::filesystem::path path = std::filesystem::exists("/dev/shm")
+                                     ? std::filesystem::path("/dev/shm")
+                                     : std::filesystem::temp_directory_path();
+    Folder() {
+      path /= "lepton-fuzz-" + std::to_string(getpid());
+      std::filesystem::create_directories(path);
+    }
+    ~Folder() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+  };
+  static const Folder folder;
+  return folder.path;
+}
 
 std::span<const FuzzTarget> FuzzTargets() {
   return kTargets;
