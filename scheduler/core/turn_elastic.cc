@@ -61,9 +61,8 @@ int64_t JoinRetryMs(const Gang& gang, const spec::JobSpec& spec, const ReactorOp
   if (failures.all == 0) return 0;
   const bool hopeless = failures.all - failures.refused > spec.restart.max;
   const auto base = std::chrono::duration_cast<std::chrono::milliseconds>(spec.restart.backoff);
-  const int64_t backoff =
-      hopeless ? kHopelessTimes * options.backoff_cap_ms
-               : BackoffMs(base.count(), failures.all, options.backoff_cap_ms);
+  const int64_t backoff = hopeless ? kHopelessTimes * options.backoff_cap_ms
+                                   : BackoffMs(base.count(), failures.all, options.backoff_cap_ms);
   return failures.last_ms + std::max(backoff, failures.refused > 0 ? kRefusedRetryMs : 0);
 }
 
