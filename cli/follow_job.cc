@@ -21,6 +21,10 @@ int JobExitStatus(const json& job) {
   return state == "CANCELLED" ? kExitCancelled : kExitFailed;
 }
 
+bool WaitsForLauncher(const json& job) {
+  return Text(job, "state") == "QUEUED" && Text(job, "reason_code") == "MPI_OVER";
+}
+
 Duration StopPatience(const json& job) {
   using std::chrono::seconds;
   constexpr Duration kLeast = seconds(5), kMostBudget = seconds(60), kAround = seconds(2);
@@ -41,6 +45,7 @@ Result<json> FollowJob(ApiClient& client, const std::string& job_id,
   // than any coordinator may be, and asks again.
   auto back_by = Deadline::Never();
   auto stopped_by = Deadline::Never();
+  auto launched_by = Deadline::Never();  // workers of a new one may be on their way
   bool stopping = false;
   json last;
   for (bool first = true;; first = false) {
@@ -55,6 +60,13 @@ Result<json> FollowJob(ApiClient& client, const std::string& job_id,
     if (job.ok()) {
       const std::string state = Text(*job, "state");
       if (IsFinal(state) || (stopping && put_off && state == "QUEUED")) return job;
+      if (!put_off || !WaitsForLauncher(*job)) {
+        launched_by = Deadline::Never();
+      } else if (launched_by.Expired()) {
+        return job;
+      } else {
+        launched_by = Deadline(std::min(launched_by.at(), Deadline::In(limits.launcher).at()));
+      }
       progress.Show(ProgressText(*job));
       last = *job;
       back_by = Deadline::Never();

@@ -14,18 +14,23 @@ bool IsFinal(const std::string& state);  // SUCCEEDED, FAILED, CANCELLED
 // 0, 1 or 3 by the job's final state.
 int JobExitStatus(const nlohmann::json& job);
 
+// Its MPI lost a rank where it was. It goes on where MPI begins anew.
+bool WaitsForLauncher(const nlohmann::json& job);
+
 // How long a job that is told to stop may take: 5 s, or what its ranks have to end their step and
 // hand over (elastic.recovery_budget, at most a minute) and a little.
 Duration StopPatience(const nlohmann::json& job);
 
 struct FollowLimits {
-  Duration call = std::chrono::seconds(10);  // of one answer
-  Duration away = std::chrono::minutes(1);   // of a coordinator, from the first call that failed
+  Duration call = std::chrono::seconds(10);     // of one answer
+  Duration away = std::chrono::minutes(1);      // of a coordinator, from the first call that failed
+  Duration launcher = std::chrono::seconds(5);  // of an mpirun or srun that the job waits for
 };
 
 // Waits until the job is final, showing its progress on standard error. `stop` is asked every 400
 // ms; when it says true the job is cancelled, and the wait goes on until that is done (at most
-// StopPatience). With `put_off` that is called instead, and the job may also be QUEUED in the end.
+// StopPatience). With `put_off` that is called instead, and the job may also be QUEUED in the end:
+// then, and when it waits for an mpirun or srun to begin under (WaitsForLauncher).
 // Rides over a coordinator that is away for up to a minute.
 Result<nlohmann::json> FollowJob(
     ApiClient& client, const std::string& job_id,

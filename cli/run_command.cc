@@ -295,12 +295,15 @@ class EmbeddedRun {
     if (!saved.ok()) return Fail(saved.WithContext("results"));
     const auto ranks = static_cast<size_t>(Number(job, "group.ranks"));
     if (!IsFinal(Text(job, "state"))) {
-      std::fprintf(stderr, "lepton: stopped at %s %s; `%s` goes on\n",
+      const bool over = WaitsForLauncher(job);
+      if (over) std::fprintf(stderr, "lepton: %s\n", Text(job, "reason").c_str());
+      std::fprintf(stderr, "lepton: stopped at %s %s; `%s`%s goes on\n",
                    job.contains("shards")   ? "row"
                    : job.contains("search") ? "trial"
                                             : "step",
-                   Text(job, "progress.step").c_str(), ResumeCommand(options_).c_str());
-      return kExitCancelled;
+                   Text(job, "progress.step").c_str(), ResumeCommand(options_).c_str(),
+                   over ? " under a new mpirun or srun" : "");
+      return over ? kExitFailed : kExitCancelled;
     }
     if (JobExitStatus(job) != kExitOk) {
       std::fprintf(stderr, "lepton: job %s: %s\n", Text(job, "state").c_str(),

@@ -178,8 +178,10 @@ Result<wire::TaskGroup> ProcessContext::AwaitGroup() {
 }
 
 Result<std::unique_ptr<collectives::Communicator>> ProcessContext::JoinGang() {
+  // Alone there is nobody to meet, and MPI_Init would wait for the launcher's other processes.
+  const bool alone = start_.size() <= 1 && spec_.collectives == "mpi";
   LEPTON_ASSIGN_OR_RETURN(const collectives::Backend* backend,
-                          collectives::FindBackend(spec_.collectives));
+                          collectives::FindBackend(alone ? "native" : spec_.collectives));
   LEPTON_RETURN_IF_ERROR(backend->Available().WithContext("collectives"));
   LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<collectives::Endpoint> endpoint,
                           backend->Listen(bind_address_));

@@ -3,7 +3,9 @@
 // Static gangs inside one mpirun or srun world: an endpoint's place is its world rank, and a group
 // is any subset of the world, made with MPI_Comm_create_group once its ranks have met over the
 // control connections. MPI_Init_thread runs at the first Listen (it waits for the whole world,
-// without a deadline: MPI has none), MPI_Finalize at exit unless a group failed. Limits: Open
+// without a deadline: MPI has none), MPI_Finalize at exit unless a group failed; after that nothing
+// in this world gets through MPI_Init again, other processes included. The scheduler sees to both
+// (scheduler/placement/whole_world.h). Limits: Open
 // MPI 4.1 ends the whole job when a process of it dies, whatever this back-end does. After
 // kDeadlineExceeded or an abort MPI may still write into the buffers of the broken operation: keep
 // them until the process ends.

@@ -78,6 +78,13 @@ Status Applier::Ended(const GangEnded& ended) {
   for (const Task& task : gang->tasks()) {
     if (IsAlive(task)) return DataLoss(fmt::format("task {} of an ended gang lives", task.id()));
   }
+  for (const Task& task : gang->tasks()) {
+    const auto worker = state_.workers.find(WorkerId(task.worker_id()));
+    if (!ended.mpi_over() || worker == state_.workers.end()) continue;
+    if (worker->second.hello().incarnation() == task.incarnation()) {
+      worker->second.set_mpi_over(true);
+    }
+  }
   if (Job* job = FindJob(gang->job_id()); job != nullptr) {
     *job->mutable_last_tasks() = gang->tasks();
     for (Task& task : *job->mutable_last_tasks()) task.clear_endpoint();

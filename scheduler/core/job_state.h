@@ -19,7 +19,7 @@
 //    3 every rank runs
 //    4 5 a rank, or a worker under it, was lost: the rest of the gang is being stopped
 //    6 every task is gone: the restart is counted and its back-off begins
-//    7 the back-off is over: wait for slots, before equals
+//    7 the back-off is over, or MPI is where it was: wait for a place, before equals
 //    8 cancel, deadline, or an error that no retry cures, while tasks live
 //    9 every task is gone
 //   10 rank 0 finished well and every task is gone

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
+#include "scheduler/core/verdict.h"
 #include "scheduler/search/searcher.h"
 
 namespace lepton::scheduler {
@@ -15,6 +17,8 @@ placement::Seat SeatOf(const Worker& worker) {
   seat.worker = worker.id();
   seat.host = worker.hello().host();
   seat.world = worker.hello().launcher_world();
+  seat.world_size = std::max(1u, worker.hello().launcher_size());
+  seat.world_over = worker.mpi_over();
   seat.slots = seat.free = worker.hello().slots();
   seat.gpus = worker.hello().gpus();
   return seat;
@@ -39,12 +43,18 @@ std::vector<placement::Seat> SeatsOf(const State& state, const std::set<WorkerId
       }
     }
   }
+  std::set<WorkerId> in_use;
+  for (const auto& [id, gang] : state.gangs) {
+    if (!gang.mpi()) continue;
+    for (const Task& task : gang.tasks()) in_use.insert(WorkerId(task.worker_id()));
+  }
   std::vector<placement::Seat> seats;
   for (const auto& [id, worker] : state.workers) {
     if (worker.state() != WORKER_UP) continue;
     placement::Seat seat = SeatOf(worker);
     seat.free = away.contains(id) ? 0 : state.FreeSlots(id);
     if (auto it = load.find(id); it != load.end()) seat.load = it->second;
+    seat.world_in_use = in_use.contains(id);
     seats.push_back(std::move(seat));
   }
   return seats;
@@ -57,9 +67,13 @@ placement::GangRequest RequestOf(const spec::JobSpec& spec, const Job& job) {
   request.max_workers = one ? 1 : std::max(spec.resources.min_workers, spec.resources.max_workers);
   request.slots = static_cast<uint32_t>(std::max(spec.resources.slots_per_worker, 1));
   request.gpu = spec.resources.device == "cuda";
-  request.one_world = spec.collectives == "mpi";
+  request.whole_world = UsesMpi(spec, request.max_workers);
   request.excluded.insert(job.excluded_workers().begin(), job.excluded_workers().end());
   return request;
+}
+
+bool UsesMpi(const spec::JobSpec& spec, int ranks) {
+  return spec.collectives == "mpi" && ranks > 1 && !IsSharded(spec);
 }
 
 bool UsesGpu(const spec::JobSpec& spec) {
@@ -140,6 +154,7 @@ Prospect LookAt(const State& state, const std::vector<placement::Seat>& seats, c
   prospect.reason = seats.empty()            ? "no worker is up"
                     : placed.workers.empty() ? placed.reason + Holders(state, /*with_jobs=*/false)
                                              : "starts now";
+  if (placed.never && job.reason_code() == kMpiOver) prospect.reason += "; " + job.cause();
   return prospect;
 }
 

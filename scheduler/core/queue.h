@@ -33,6 +33,9 @@ placement::GangRequest RequestOf(const spec::JobSpec& spec, const Job& job);
 // all, kInvalidArgument for what it cannot run.
 Status CheckSubmit(const State& state, const SubmitJob& submit);
 
+// A gang of so many ranks exchanges by MPI. One alone, and ranks that never meet, do without.
+bool UsesMpi(const spec::JobSpec& spec, int ranks);
+
 // Its tasks are to have a GPU: to compute on, or for their collectives.
 bool UsesGpu(const spec::JobSpec& spec);
 

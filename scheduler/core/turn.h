@@ -68,6 +68,7 @@ class Turn {
   void OnJobGangEnded(const Gang& gang, const Verdict& verdict);
   void Succeed(const JobId& id, const JobResult& result);
   void Restart(const JobId& id, const Verdict& verdict);
+  void AwaitLauncher(const JobId& id, const std::string& cause);
   void TickJob(const JobId& id);
   void ForgetJobs();
   std::optional<Status> CheckRepeat(const SubmitJob& submit, const std::string& spec_json,

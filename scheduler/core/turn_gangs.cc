@@ -7,6 +7,7 @@
 #include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
 #include "scheduler/core/job_state.h"
+#include "scheduler/core/queue.h"
 #include "scheduler/core/turn.h"
 
 namespace lepton::scheduler {
@@ -55,6 +56,8 @@ void Turn::StartGang(GangPlan plan) {
   const Job* job = state_.FindJob(JobId(plan.gang.job_id()));
   const bool decided = job != nullptr && !job->bf16_sums().empty();
   plan.gang.set_bf16_sums(decided ? job->bf16_sums() : Bf16SumsOf(state_));
+  plan.gang.set_mpi(job != nullptr &&
+                    UsesMpi(state_.Spec(JobId(job->id())), static_cast<int>(plan.workers.size())));
   Record record;
   *record.mutable_gang_placed() = plan.gang;
   Persist(std::move(record));
@@ -185,9 +188,11 @@ void Turn::BreakGang(const std::string& gang_id, const std::string& stop_code,
 
 void Turn::EndGang(const std::string& gang_id) {
   const Gang gang = state_.gangs.at(gang_id);
-  const Verdict verdict = JudgeGang(gang);
+  Verdict verdict = JudgeGang(gang);
+  verdict.mpi_over = LeftMpiOpen(gang);
   Record record;
   record.mutable_gang_ended()->set_gang_id(gang_id);
+  record.mutable_gang_ended()->set_mpi_over(verdict.mpi_over);
   Persist(std::move(record));
   for (const Task& task : gang.tasks()) {
     reactor_.seen_seq_.erase(task.id());

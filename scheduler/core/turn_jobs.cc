@@ -264,7 +264,24 @@ void Turn::Restart(const JobId& id, const Verdict& verdict) {
         BackoffMs(Ms(restart.backoff), static_cast<int>(workers + tasks), options_.backoff_cap_ms);
   }
   MoveJob(id, change);
+  if (verdict.mpi_over) return AwaitLauncher(id, verdict.cause);
   TickJob(id);
+}
+
+// Where it was it cannot begin again: there is nothing to wait for but workers of another launcher.
+void Turn::AwaitLauncher(const JobId& id, const std::string& cause) {
+  const auto& checkpoints = state_.jobs.at(id).checkpoints();
+  JobChange change;
+  change.to = JOB_QUEUED;
+  change.reason_code = kMpiOver;
+  change.cause = fmt::format(
+      "{}; MPI cannot begin again in an mpirun or srun that has lost a rank: the job goes on in a "
+      "new one, from {}",
+      cause,
+      checkpoints.empty()
+          ? "its beginning"
+          : fmt::format("its checkpoint of step {}", checkpoints[checkpoints.size() - 1].step()));
+  MoveJob(id, change);
 }
 
 // Those that ended first go first. What a model or another job has of it is theirs.

@@ -30,6 +30,9 @@ void Turn::On(const WorkerHello& arrived) {
     worker.set_state(WORKER_UP);
     *worker.mutable_hello() = hello;
     worker.mutable_hello()->clear_running();
+    const bool same =
+        known != state_.workers.end() && known->second.hello().incarnation() == hello.incarnation();
+    worker.set_mpi_over(same && known->second.mpi_over());
     Persist(std::move(record));
   }
   if (reactor_.unconfirmed_.erase(id) > 0) reactor_.returned_[id] = now_;

@@ -89,6 +89,17 @@ bool IsFatal(StatusCode code) {
          code == StatusCode::kDataLoss;
 }
 
+bool LeftMpiOpen(const Gang& gang) {
+  if (!gang.mpi()) return false;
+  // They listen behind MPI_Init, through which they come together.
+  const bool began = FirstWhere(gang, [](const Task& task) { return task.has_endpoint(); });
+  return began && std::any_of(gang.tasks().begin(), gang.tasks().end(), [&](const Task& task) {
+           // Who finds its group broken ends without MPI_Finalize, as does one that stops without
+           // the others.
+           return WasTaken(task) || BlamesPeers(task) || task.code() != gang.tasks(0).code();
+         });
+}
+
 Verdict JudgeGang(const Gang& gang) {
   using Kind = Verdict::Kind;
   if (gang.has_result()) return {Kind::kSucceeded, "SUCCEEDED", "", ""};

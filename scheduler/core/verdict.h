@@ -8,6 +8,9 @@
 
 namespace lepton::scheduler {
 
+// Reason of a job that waits for another mpirun or srun, or of one that has none to wait for.
+inline constexpr char kMpiOver[] = "MPI_OVER";
+
 // What the end of a gang means.
 struct Verdict {
   enum class Kind {
@@ -23,6 +26,7 @@ struct Verdict {
   std::string reason_code;
   std::string error_code;
   std::string cause;
+  bool mpi_over = false;  // LeftMpiOpen
 };
 Verdict JudgeGang(const Gang& gang);
 // The same for one task, as if it had been alone.
@@ -32,6 +36,10 @@ Verdict JudgeTask(const Task& task);
 bool OthersMayGoOn(const Verdict& verdict);
 // The caller's input is to blame: it would fail again.
 bool IsFatal(StatusCode code);
+
+// Its ranks were through MPI_Init, and not all of them came to MPI_Finalize: no process of their
+// launcher gets through MPI_Init again (Open MPI 4.1: its fences wait for who is gone).
+bool LeftMpiOpen(const Gang& gang);
 
 bool EndedWell(const Task& task);
 // Its GPU failed under it.

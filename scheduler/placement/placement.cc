@@ -4,8 +4,9 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
 #include <tuple>
+
+#include "scheduler/placement/whole_world.h"
 
 namespace lepton::placement {
 namespace {
@@ -22,21 +23,14 @@ uint64_t TotalRanks(const Seats& seats, uint32_t per_rank, uint32_t Seat::*field
   return ranks;
 }
 
-// The sets of workers among which one gang may be spread.
-std::vector<Seats> Candidates(const std::vector<Seat>& all, const GangRequest& request) {
-  std::map<std::string, Seats> by_world;
+Seats UsableSeats(const std::vector<Seat>& all, const GangRequest& request) {
+  Seats usable;
   for (const Seat& seat : all) {
-    if (request.excluded.contains(seat.worker) || (request.gpu && seat.gpus == 0)) continue;
-    // A worker that no launcher started is a world of its own.
-    const bool alone = request.one_world && seat.world.empty();
-    by_world[!request.one_world ? ""
-             : alone            ? "worker " + seat.worker
-                                : seat.world]
-        .push_back(&seat);
+    if (!request.excluded.contains(seat.worker) && (!request.gpu || seat.gpus > 0)) {
+      usable.push_back(&seat);
+    }
   }
-  std::vector<Seats> result;
-  for (auto& [world, seats] : by_world) result.push_back(std::move(seats));
-  return result;
+  return usable;
 }
 
 // Round after round over the workers, one rank each, until `count` ranks sit.
@@ -61,45 +55,40 @@ std::vector<std::string> Spread(Seats seats, uint32_t slots, uint64_t count) {
   return workers;
 }
 
-std::string Needs(const GangRequest& request) {
-  return fmt::format("needs {} x {} slots{}{}", request.min_workers, request.slots,
-                     request.gpu ? " on workers with GPUs" : "",
-                     request.one_world ? " in one launcher world" : "");
+Placement Refuse(const Seats& seats, const GangRequest& request) {
+  Placement refused;
+  uint64_t free = 0, total = 0;
+  for (const Seat* seat : seats) free += seat->free, total += seat->slots;
+  refused.never =
+      TotalRanks(seats, request.slots, &Seat::slots) < static_cast<uint64_t>(request.min_workers);
+  refused.reason =
+      fmt::format("needs {} x {} slots{}, {} free of {}", request.min_workers, request.slots,
+                  request.gpu ? " on workers with GPUs" : "", free, total);
+  return refused;
 }
 
-Placement Refuse(const std::vector<Seats>& candidates, const GangRequest& request) {
-  Placement refused;
-  uint64_t free = 0, total = 0, most = 0;
-  for (const Seats& seats : candidates) {
-    for (const Seat* seat : seats) free += seat->free, total += seat->slots;
-    most = std::max(most, TotalRanks(seats, request.slots, &Seat::slots));
+Placement Place(const Seats& seats, const GangRequest& request) {
+  const uint64_t ranks = TotalRanks(seats, request.slots, &Seat::free);
+  if (ranks < std::max<uint64_t>(1, static_cast<uint64_t>(request.min_workers))) {
+    return Refuse(seats, request);
   }
-  refused.never = most < static_cast<uint64_t>(request.min_workers);
-  refused.reason = fmt::format("{}, {} free of {}", Needs(request), free, total);
-  if (!request.excluded.empty()) {
-    refused.reason += fmt::format(", {} workers excluded", request.excluded.size());
-  }
-  return refused;
+  const int most = std::max(request.min_workers, request.max_workers);
+  const uint64_t count = std::min(ranks, static_cast<uint64_t>(most));
+  Placement placed;
+  placed.workers = Spread(seats, request.slots, count);
+  placed.reason = fmt::format("{} of at most {} ranks", count, most);
+  return placed;
 }
 
 }  // namespace
 
 Placement PlaceGang(const std::vector<Seat>& seats, const GangRequest& request) {
-  const std::vector<Seats> candidates = Candidates(seats, request);
-  const Seats* best = nullptr;
-  uint64_t best_ranks = 0;
-  for (const Seats& candidate : candidates) {
-    const uint64_t ranks = TotalRanks(candidate, request.slots, &Seat::free);
-    if (ranks > best_ranks) best = &candidate, best_ranks = ranks;
+  const Seats usable = UsableSeats(seats, request);
+  Placement placed =
+      request.whole_world ? PlaceInWholeWorld(usable, request) : Place(usable, request);
+  if (placed.workers.empty() && !request.excluded.empty()) {
+    placed.reason += fmt::format(", {} workers excluded", request.excluded.size());
   }
-  if (best == nullptr || best_ranks < static_cast<uint64_t>(request.min_workers)) {
-    return Refuse(candidates, request);
-  }
-  const int most = std::max(request.min_workers, request.max_workers);
-  const uint64_t count = std::min(best_ranks, static_cast<uint64_t>(most));
-  Placement placed;
-  placed.workers = Spread(*best, request.slots, count);
-  placed.reason = fmt::format("{} of at most {} ranks", count, most);
   return placed;
 }
 

@@ -1,6 +1,7 @@
 // Where a gang goes: all of it or none. A rank takes `slots` of one worker. Ranks are spread over
 // distinct workers first, those with the most free slots before others, and only then doubled up.
-// The answer carries its reason. Threads: pure.
+// A gang that is a whole launcher world has one rank on each of its workers, and nothing else will
+// do. The answer carries its reason. Threads: pure.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,10 @@ namespace lepton::placement {
 struct Seat {
   std::string worker;
   std::string host;
-  std::string world;  // launcher world: the workers of one mpirun or srun
+  std::string world;          // launcher world: the workers of one mpirun or srun; empty: neither
+  uint32_t world_size = 1;    // of them there were so many
+  bool world_in_use = false;  // by a gang's MPI: it has the whole world
+  bool world_over = false;    // MPI lost a rank in it, and cannot begin there again
   uint32_t slots = 0;
   uint32_t free = 0;
   uint32_t gpus = 0;
@@ -25,7 +29,9 @@ struct GangRequest {
   int max_workers = 1;
   uint32_t slots = 1;  // per rank; 0: shares what others hold
   bool gpu = false;
-  bool one_world = false;  // MPI: ranks of different worlds cannot meet
+  // MPI: MPI_Init waits for every process of one mpirun or srun, and takes one task of each worker
+  // for that process.
+  bool whole_world = false;
   std::set<std::string> excluded;
 };
 

@@ -364,20 +364,6 @@ TEST(Jobs, EvaluationIsOneTaskAndRegistersNothing) {
   EXPECT_THAT(sim.state().models, IsEmpty());
 }
 
-TEST(Jobs, MpiRanksShareOneLauncherWorld) {
-  Sim sim;
-  sim.Hello("w1", 1, "i1", {}, "world-a");
-  sim.Hello("w2", 1, "i1", {}, "world-b");
-  spec::JobSpec spec = Sim::Train(2, 2);
-  spec.collectives = "mpi";
-  EXPECT_EQ(sim.TrySubmit(spec).code(), StatusCode::kFailedPrecondition);
-  sim.Hello("w3", 1, "i1", {}, "world-b");
-  sim.Submit(spec);
-  ASSERT_THAT(sim.out.starts, SizeIs(2));
-  EXPECT_EQ(sim.out.starts[0].first, "w2");
-  EXPECT_EQ(sim.out.starts[1].first, "w3");
-}
-
 TEST(Jobs, OneThatNeedsAWorkerThatWasHereALittleWhileAgoIsAccepted) {
   Sim sim;
   sim.Hello("w1");

@@ -66,7 +66,8 @@ void Sim::Pass(int64_t ms) {
 }
 
 void Sim::Hello(const std::string& worker, uint32_t slots, const std::string& incarnation,
-                const std::vector<std::string>& running, const std::string& world, uint32_t gpus) {
+                const std::vector<std::string>& running, const std::string& world, uint32_t gpus,
+                uint32_t world_size) {
   WorkerHello hello;
   hello.hello.set_protocol_version(1);
   hello.hello.set_worker_id(worker);
@@ -76,6 +77,7 @@ void Sim::Hello(const std::string& worker, uint32_t slots, const std::string& in
   hello.hello.set_gpus(gpus);
   hello.hello.set_bf16_sums(bf16_sums);
   hello.hello.set_launcher_world(world);
+  hello.hello.set_launcher_size(world_size);
   for (const std::string& task : running) {
     hello.hello.add_running()->set_task_id(task);
   }

@@ -91,7 +91,7 @@ class Sim {
   // ---- workers ----
   void Hello(const std::string& worker, uint32_t slots = 1, const std::string& incarnation = "i1",
              const std::vector<std::string>& running = {}, const std::string& world = "",
-             uint32_t gpus = 0);
+             uint32_t gpus = 0, uint32_t world_size = 1);
   std::string bf16_sums = "tiles";  // of the workers that say hello
   void Lose(const std::string& worker) { On(WorkerLost{WorkerId(worker), "lease ran out"}); }
 

@@ -1,0 +1,167 @@
+// Gangs whose ranks meet by MPI: a whole launcher world each, and once a world's MPI has lost a
+// rank it is of no use to the next.
+#include <gmock/gmock.h>
+
+#include "tests/scheduler/core/sim.h"
+
+namespace lepton::scheduler {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+spec::JobSpec Mpi(int min_workers, int max_workers) {
+  spec::JobSpec spec = Sim::Train(min_workers, max_workers);
+  spec.collectives = "mpi";
+  return spec;
+}
+
+// The workers of one launcher.
+void Launch(Sim& sim, const std::string& world, const std::vector<std::string>& workers,
+            uint32_t slots = 1, const std::string& incarnation = "i1") {
+  for (const std::string& worker : workers) {
+    sim.Hello(worker, slots, incarnation, {}, world, 0, static_cast<uint32_t>(workers.size()));
+  }
+}
+
+std::vector<std::string> WorkersOf(const Sim& sim, const std::string& job) {
+  std::vector<std::string> workers;
+  for (const std::string& task : sim.Living(job)) {
+    workers.push_back(sim.state().FindTask(task)->worker_id());
+  }
+  return workers;
+}
+
+// MPI_Init waits for every process of its launcher, and takes two tasks of a worker for one.
+TEST(Mpi, AGangIsAWholeLauncherWorld) {
+  Sim sim;
+  Launch(sim, "a", {"w1"}, 2);
+  sim.Hello("w2", 2, "i1", {}, "b", 0, 2);
+  EXPECT_THAT(sim.TrySubmit(Mpi(2, 2)).message(), HasSubstr("of one of 2 only 1 may be used"));
+  Launch(sim, "b", {"w2", "w3"}, 2);
+  EXPECT_THAT(sim.TrySubmit(Mpi(3, 4)).message(), HasSubstr("one has 1; one has 2"));
+  const std::string id = sim.Submit(Mpi(1, 4));
+  EXPECT_THAT(WorkersOf(sim, id), ElementsAre("w2", "w3"));
+  const std::string next = sim.Submit(Mpi(2, 2));
+  EXPECT_EQ(sim.StateOf(next), "QUEUED") << "both have a slot free, but their MPI is in use";
+  EXPECT_THAT(WaitingReason(sim.state(), JobId(next)), HasSubstr("in use by another gang's MPI"));
+  sim.RunAll(id);
+  for (const std::string& task : sim.Living(id)) sim.Finish(task);
+  EXPECT_EQ(sim.StateOf(next), "STARTING");
+}
+
+TEST(Mpi, OneRankNeedsNoWorld) {
+  Sim sim;
+  sim.Hello("w1", 1, "i1", {}, "a", 0, 2);
+  sim.Hello("w2");
+  spec::JobSpec evaluate = Mpi(2, 4);
+  evaluate.kind = spec::JobKind::kEvaluate;
+  evaluate.model.from = "digits@1";
+  evaluate.register_as.clear();
+  for (const spec::JobSpec& spec : {Mpi(1, 1), evaluate}) {
+    EXPECT_EQ(sim.StateOf(sim.Submit(spec)), "STARTING");
+  }
+}
+
+struct TwoOfOneWorld {
+  TwoOfOneWorld() {
+    Launch(sim, "a", {"w1", "w2"});
+    id = sim.Submit(Mpi(2, 2));
+    sim.RunAll(id);
+  }
+  Sim sim;
+  std::string id;
+};
+
+TEST(Mpi, AfterALostRankTheJobWaitsForAnotherLauncher) {
+  TwoOfOneWorld two;
+  Sim& sim = two.sim;
+  sim.Checkpoint(two.id + ".a1.r0", 300, "c300");
+  sim.Finish(two.id + ".a1.r1", "INTERNAL", "", 9);
+  sim.Finish(two.id + ".a1.r0", "ABORTED", "rank 1 is gone");
+  EXPECT_EQ(sim.StateOf(two.id), "QUEUED") << "without a back-off: there is nothing to try";
+  EXPECT_EQ(sim.job(two.id).reason_code(), "MPI_OVER");
+  const std::string why = WaitingReason(sim.state(), JobId(two.id));
+  EXPECT_THAT(why, HasSubstr("one of 2 has lost a rank"));
+  EXPECT_THAT(why, HasSubstr("rank 1 on worker w2: killed by signal 9; MPI cannot begin again"));
+  EXPECT_THAT(why, HasSubstr("from its checkpoint of step 300"));
+  EXPECT_THAT(sim.TrySubmit(Mpi(2, 2)).message(), HasSubstr("one of 2 has lost a rank"));
+  const std::string other = sim.Submit(Sim::Train(2, 2));
+  EXPECT_EQ(sim.StateOf(other), "STARTING") << "other jobs need no MPI";
+  // Nor is it forgotten with the coordinator, or with a connection.
+  sim.TakeSnapshot();
+  sim.Restart();
+  sim.Lose("w2");
+  sim.StopAll();
+  Launch(sim, "a", {"w1", "w2"});
+  EXPECT_EQ(sim.StateOf(two.id), "QUEUED");
+  Launch(sim, "b", {"w3", "w4"});
+  EXPECT_THAT(WorkersOf(sim, two.id), ElementsAre("w3", "w4"));
+  ASSERT_FALSE(sim.out.starts.empty());
+  EXPECT_EQ(sim.out.starts.back().second.resume_checkpoint(), "c300");
+  sim.RunAll(two.id);
+  sim.Progress(two.id + ".a2.r0", 301);
+  ASSERT_THAT(sim.job(two.id).recoveries(), SizeIs(1));
+  EXPECT_EQ(sim.job(two.id).recoveries(0).reason_code(), "TASK_KILLED");
+  EXPECT_EQ(sim.job(two.id).worker_restarts(), 1u);
+}
+
+// As `lepton run --resume` has it: workers of the same names.
+TEST(Mpi, NewProcessesOfTheSameNamesBeginAnew) {
+  TwoOfOneWorld two;
+  Sim& sim = two.sim;
+  sim.Restart();
+  Launch(sim, "b", {"w1", "w2"}, 1, "i2");
+  EXPECT_EQ(sim.StateOf(two.id), "STARTING");
+  EXPECT_EQ(sim.job(two.id).attempt(), 2u);
+}
+
+TEST(Mpi, RanksThatEndTogetherLeaveTheWorldToTheNext) {
+  for (const char* how : {"done", "cancelled", "failed", "drained"}) {
+    SCOPED_TRACE(how);
+    TwoOfOneWorld two;
+    Sim& sim = two.sim;
+    const std::string code = how == std::string("done")     ? "OK"
+                             : how == std::string("failed") ? "FAILED_PRECONDITION"
+                                                            : "CANCELLED";
+    if (how == std::string("cancelled")) sim.On(CancelJob{JobId(two.id), "not wanted"});
+    if (how == std::string("drained")) sim.On(DrainWorker{WorkerId("w2")});
+    for (const std::string& task : sim.Living(two.id)) sim.Finish(task, code, "loss is NaN");
+    if (how == std::string("drained")) Launch(sim, "a", {"w2"}, 1, "i2");
+    for (const auto& [id, worker] : sim.state().workers) EXPECT_FALSE(worker.mpi_over());
+  }
+}
+
+// Who is killed as it waits in MPI_Init was not in it yet.
+TEST(Mpi, ARankThatIsKilledBeforeTheyHaveMetLeavesTheWorldToTheNext) {
+  Sim sim;
+  Launch(sim, "a", {"w1", "w2"});
+  const std::string id = sim.Submit(Mpi(2, 2));
+  sim.Started(id + ".a1.r0");
+  sim.Finish(id + ".a1.r1", "INTERNAL", "", 9);
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  sim.Pass(2'000);
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
+TEST(Mpi, ASearchWhoseTrialHasLostARankEnds) {
+  Sim sim;
+  Launch(sim, "a", {"w1", "w2"});
+  spec::JobSpec spec = Sim::Tune("random", 3);
+  spec.collectives = "mpi";
+  spec.resources.min_workers = spec.resources.max_workers = 2;
+  const std::string id = sim.Submit(spec);
+  ASSERT_THAT(sim.Living(id), SizeIs(2)) << "one trial at a time";
+  sim.RunAll(id);
+  sim.Finish(id + ".t0.a1.r1", "INTERNAL", "", 9);
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "FAILED");
+  EXPECT_THAT(sim.job(id).error(), HasSubstr("MPI cannot begin again"));
+  EXPECT_THAT(sim.Living(id), IsEmpty());
+}
+
+}  // namespace
+}  // namespace lepton::scheduler
