@@ -18,6 +18,10 @@ from cluster import (Cluster, LEPTON, ROOT, lepton, lepton_processes, long_spec,
 from slurm import Slurm, Unavailable  # noqa: E402
 
 
+def parent(pid):
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
 # What pool.sbatch calls of Slurm, on this machine alone.
 STUBS = {
     "scontrol": """#!/bin/sh
@@ -167,6 +171,60 @@ class SlurmTest(unittest.TestCase):
         self.assertRegex(output, r"model \S+ sha256:[0-9a-f]{64} workers=2 steps=\d+", last)
         manifest = json.loads((self.folder / "lepton-runs/test/manifest.json").read_text())
         self.assertIn(manifest["weights_sha256"], output)
+
+    HELD = {"epochs": 10, "elastic": {"logical_shards": 2}, "checkpoint": {"every_steps": 50}}
+
+    def calm_digest(self):
+        (self.folder / "calm.yaml").write_text(json.dumps(train_spec(**self.HELD)))
+        calm = lepton("run", "calm.yaml", "--workers", 2, "--out", "calm", cwd=self.folder)
+        self.assertEqual(calm.returncode, 0, calm.stderr)
+        return re.search(r"sha256:[0-9a-f]{64}", calm.stdout)[0]
+
+    def submit_run(self, *flags, export="ALL"):
+        return self.slurm.call("sbatch", "--parsable", "-N", "2", "--output=%j.out", f"--export={export}",
+                               ROOT / "scripts/slurm/run.sbatch", "job.yaml", *flags, cwd=self.folder).stdout.strip()
+
+    def held_run(self, **fields):
+        """A run whose two tasks wait in step 120, behind two checkpoints, and the tasks."""
+        (self.folder / "job.yaml").write_text(json.dumps(train_spec(**self.HELD, **fields)))
+        job = self.submit_run(export=f"ALL,LEPTON_TEST_TRAIN_FAULT=gate@120:{self.folder}/gate")
+        wait_until((self.folder / "gate.reached").exists, 60, "step 120")
+        time.sleep(1)  # checkpoints are stored beside the steps
+        return job, [processes(f"task --task run.a1.r{rank} ", self.folder)[0] for rank in (0, 1)]
+
+    def output_at_end(self, job, limit=90):
+        wait_until(lambda: self.state(job) in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), limit,
+                   "the batch job's end", 0.2)
+        return (self.folder / f"{job}.out").read_text()
+
+    def test_run_sbatch_runs_an_mpi_job_and_goes_on_after_it_lost_a_rank(self):
+        digest = self.calm_digest()
+        first, tasks = self.held_run(collectives="mpi")
+        os.kill(tasks[1], signal.SIGKILL)
+        # Slurm ends a step whose PMIx has lost a process.
+        output = self.output_at_end(first)
+        self.assertEqual(self.state(first), "FAILED", output)
+        second = self.submit_run("--resume")
+        output = self.output_at_end(second)
+        self.assertEqual(self.state(second), "COMPLETED", output)
+        self.assertIn(f"{digest} workers=2 ", output)
+
+    def test_run_sbatch_outlives_a_process_but_rank_0s(self):
+        digest = self.calm_digest()
+        first, tasks = self.held_run()
+        os.kill(parent(tasks[1]), signal.SIGKILL)
+        (self.folder / "gate").write_text("")
+        self.assertIn(f"{digest} workers=1 ", self.output_at_end(first))
+        for path in self.folder.glob("gate*"):
+            path.unlink()
+        second, tasks = self.held_run()
+        os.kill(parent(tasks[0]), signal.SIGKILL)
+        output = self.output_at_end(second, 30)
+        self.assertNotIn("sha256", output)
+        third = self.submit_run("--resume")
+        output = self.output_at_end(third)
+        self.assertEqual(self.state(third), "COMPLETED", output)
+        self.assertIn(f"{digest} workers=2 ", output)
 
     def test_run_sbatch_stops_before_its_time_limit_and_goes_on_when_submitted_again(self):
         (self.folder / "job.yaml").write_text(json.dumps(long_spec(resources={"min_workers": 2, "max_workers": 2})))
