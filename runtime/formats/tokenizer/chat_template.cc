@@ -1,5 +1,6 @@
 #include "runtime/formats/tokenizer/chat_template.h"
 
+#include <algorithm>
 #include <map>
 
 #include "runtime/base/utf8.h"
@@ -54,10 +55,12 @@ class Interpreter {
     return size;
   }
   TemplateValue Charge(TemplateValue value, int line) {
-    size_t size = Size(value, line);
+    Spend(Size(value, line), line);
+    return value;
+  }
+  void Spend(size_t size, int line) {
     if (size > budget_) Exhausted(line, "the template makes too much data");
     budget_ -= size;
-    return value;
   }
 
   TemplateValue* Find(const std::string& name) {
@@ -218,11 +221,33 @@ class Interpreter {
       case Kind::kCall:
         return Charge(Call(e), e.line);
       case Kind::kFilter:
-        return Charge(ApplyFilter(e.text, Eval(*e.args[0]), Evaluate(e), e.line), e.line);
+        return Charge(Filtered(e), e.line);
       case Kind::kTest:
-        return ApplyTest(e.text, Eval(*e.args[0]));
+        if (e.args.size() == 1) {
+          if (const TemplateValue* place = Place(*e.args[0])) {
+            return ApplyTest(e.text, *place, {}, e.line);
+          }
+        }
+        return ApplyTest(e.text, Eval(*e.args[0]), Evaluate(e), e.line);
     }
     return Undefined();
+  }
+
+  TemplateValue Filtered(const Expression& e) {
+    // These look at a list where it lies, as templates do once a message.
+    if (e.text == "length" || e.text == "count" || e.text == "first" || e.text == "last") {
+      const TemplateValue* place = Place(*e.args[0]);
+      if (place && place->is_structured()) return ApplyFilter(e.text, *place, {}, e.line);
+    }
+    const TemplateValue value = Eval(*e.args[0]);
+    const Arguments arguments = Evaluate(e);
+    if (WalksItems(e.text)) {  // each item may be compared with the arguments, or become them
+      size_t size = 0;
+      for (const TemplateValue& argument : arguments.positional) size += Size(argument, e.line);
+      for (const auto& [name, argument] : arguments.named) size += Size(argument, e.line);
+      Spend(size * std::max<size_t>(1, value.size()), e.line);
+    }
+    return ApplyFilter(e.text, value, arguments, e.line);
   }
 
   // Of a slice; undefined where it is left out.
@@ -278,21 +303,6 @@ class Interpreter {
     }
     if (overflow) FailAt(line, "the number is too large");
     return result;
-  }
-
-  static bool Contains(const TemplateValue& item, const TemplateValue& whole, int line) {
-    if (whole.is_string() && item.is_string()) {
-      return whole.get_ref<const std::string&>().find(item.get_ref<const std::string&>()) !=
-             std::string::npos;
-    }
-    if (whole.is_object()) return item.is_string() && whole.contains(item.get<std::string>());
-    if (!whole.is_array()) FailAt(line, "'in' wants a string, a list or a dict");
-    return std::find(whole.begin(), whole.end(), item) != whole.end();
-  }
-
-  static bool Equal(const TemplateValue& a, const TemplateValue& b) {
-    if (a.is_discarded() || b.is_discarded()) return a.is_discarded() && b.is_discarded();
-    return a == b;
   }
 
   TemplateValue Binary(const Expression& e) {

@@ -7,9 +7,15 @@
 //                methods
 //   loop         index index0 revindex revindex0 first last length
 //   tests        defined undefined none string number mapping iterable sequence boolean true false
-//   filters      trim upper lower length count default d tojson join string first last items
-// `tools` and `documents` are none where they are not given, as that library passes them.
-// Anything else is an error with its line, when the template is parsed where that can be seen then.
+//                equalto eq ne in odd even
+//   filters      trim upper lower length count default d tojson join string first last items list
+//                select reject selectattr rejectattr map
+// `tools` and `documents` are none where they are not given, as that library passes them. Its
+// `strftime_now` is not there, so that a prompt is the same on every day: a template that asks for
+// it takes the date that it has in its place (Llama 3.2's "26 Jul 2024").
+// Anything else is an error with its line: another statement when the template is parsed, another
+// filter, test, function or method only where one is evaluated, since templates have branches for
+// tools that no chat here takes.
 // Threads: immutable after Parse. Hostile templates: nesting, steps and bytes are limited.
 #pragma once
 

@@ -133,6 +133,109 @@ TemplateValue SplitText(std::string_view text, const Arguments& arguments, int l
   return out;
 }
 
+// What a `for` would walk.
+TemplateValue ItemsOf(const TemplateValue& value, const std::string& filter, int line) {
+  if (value.is_array()) return value;
+  TemplateValue out = TemplateValue::array();
+  if (value.is_object()) {
+    for (auto item = value.begin(); item != value.end(); ++item) out.push_back(item.key());
+  } else if (value.is_string()) {
+    for (const char32_t c : ToCodePoints(value.get_ref<const std::string&>())) {
+      std::string one;
+      AppendUtf8(c, one);
+      out.push_back(std::move(one));
+    }
+  } else {
+    FailAt(line, filter + " wants a list");
+  }
+  return out;
+}
+
+// "a.b.0" of an item; `otherwise`, which may be undefined, where it has none.
+TemplateValue AttributeOf(const TemplateValue& item, std::string_view path,
+                          const TemplateValue& otherwise, int line) {
+  const TemplateValue* at = &item;
+  while (true) {
+    const std::string name(path.substr(0, path.find('.')));
+    size_t index = 0;
+    if (at->is_object()) {
+      const auto found = at->find(name);
+      at = found == at->end() ? nullptr : &*found;
+    } else if (at->is_array() && !name.empty() && name.size() < 10 &&
+               name.find_first_not_of("0123456789") == name.npos &&
+               (index = std::stoul(name)) < at->size()) {
+      at = &(*at)[index];
+    } else {
+      at = nullptr;
+    }
+    const bool last = path.size() == name.size();
+    if (!at && !last && otherwise.is_discarded()) {
+      FailAt(line, "looking into an undefined value for '" +
+                       std::string(path.substr(name.size() + 1)) + "'");
+    }
+    if (!at) return otherwise;
+    if (last) return *at;
+    path.remove_prefix(name.size() + 1);
+  }
+}
+
+std::string NameArgument(const TemplateValue& value, const std::string& filter, int line) {
+  if (!value.is_string()) FailAt(line, filter + " wants a name");
+  return value.get<std::string>();
+}
+
+// The arguments from `first` on.
+Arguments Behind(const Arguments& all, size_t first) {
+  Arguments rest;
+  for (size_t i = first; i < all.positional.size(); ++i)
+    rest.positional.push_back(all.positional[i]);
+  rest.named = all.named;
+  return rest;
+}
+
+// select(test, ...), reject, selectattr(attribute, test, ...), rejectattr; without a test, what is
+// true.
+TemplateValue Select(const std::string& filter, const TemplateValue& value,
+                     const Arguments& arguments, int line) {
+  const bool keeps = filter.starts_with("select"), by_attribute = filter.ends_with("attr");
+  const size_t at = by_attribute ? 1 : 0;
+  const std::string attribute =
+      by_attribute ? NameArgument(arguments.Get(0, ""), filter, line) : std::string();
+  const bool tests = arguments.positional.size() > at;
+  const std::string test =
+      tests ? NameArgument(arguments.positional[at], filter, line) : std::string();
+  const Arguments rest = Behind(arguments, at + 1);
+  TemplateValue out = TemplateValue::array();
+  for (TemplateValue& item : ItemsOf(value, filter, line)) {
+    const TemplateValue seen =
+        by_attribute ? AttributeOf(item, attribute, Undefined(), line) : item;
+    if ((tests ? ApplyTest(test, seen, rest, line) : IsTrue(seen)) == keeps) {
+      out.push_back(std::move(item));
+    }
+  }
+  return out;
+}
+
+// map(attribute=name, default=value), or map(filter, ...).
+TemplateValue Map(const TemplateValue& value, const Arguments& arguments, int line) {
+  TemplateValue out = TemplateValue::array();
+  if (!arguments.positional.empty()) {
+    const std::string filter = NameArgument(arguments.positional[0], "map", line);
+    if (WalksItems(filter)) FailAt(line, "map of the filter '" + filter + "' is not supported");
+    const Arguments rest = Behind(arguments, 1);
+    for (const TemplateValue& item : ItemsOf(value, "map", line)) {
+      out.push_back(ApplyFilter(filter, item, rest, line));
+    }
+    return out;
+  }
+  const std::string attribute = NameArgument(arguments.Get(0, "attribute"), "map", line);
+  const TemplateValue otherwise = arguments.Get(1, "default");
+  for (const TemplateValue& item : ItemsOf(value, "map", line)) {
+    out.push_back(AttributeOf(item, attribute, otherwise, line));
+  }
+  return out;
+}
+
 std::string TextArgument(const Arguments& arguments, size_t index, const char* name, int line) {
   TemplateValue value = arguments.Get(index, name);
   return value.is_discarded() || value.is_null() ? "" : ToText(value, line);
@@ -199,13 +302,48 @@ TemplateValue ApplyFilter(const std::string& name, const TemplateValue& value,
     if (value.empty()) return Undefined();
     return name == "first" ? value.front() : value.back();
   }
-  std::string text = ToText(value, line);
-  if (name == "string") return text;
-  if (name == "upper" || name == "lower") return ChangeCase(text, name == "upper");
+  if (name == "map") return Map(value, arguments, line);
+  if (WalksItems(name)) return Select(name, value, arguments, line);
+  if (name == "list") return ItemsOf(value, name, line);
+  if (name == "string") return ToText(value, line);
+  if (name == "upper" || name == "lower") return ChangeCase(ToText(value, line), name == "upper");
+  if (name != "trim") FailAt(line, "the filter '" + name + "' is not supported");
+  const std::string text = ToText(value, line);
   return std::string(Strip(text, TextArgument(arguments, 0, "chars", line), true, true));
 }
 
-bool ApplyTest(const std::string& name, const TemplateValue& value) {
+bool WalksItems(std::string_view filter) {
+  return filter == "map" || filter == "select" || filter == "reject" || filter == "selectattr" ||
+         filter == "rejectattr";
+}
+
+bool Equal(const TemplateValue& a, const TemplateValue& b) {
+  if (a.is_discarded() || b.is_discarded()) return a.is_discarded() && b.is_discarded();
+  return a == b;
+}
+
+bool Contains(const TemplateValue& item, const TemplateValue& whole, int line) {
+  if (whole.is_string() && item.is_string()) {
+    return whole.get_ref<const std::string&>().find(item.get_ref<const std::string&>()) !=
+           std::string::npos;
+  }
+  if (whole.is_object()) return item.is_string() && whole.contains(item.get<std::string>());
+  if (!whole.is_array()) FailAt(line, "'in' wants a string, a list or a dict");
+  return std::find(whole.begin(), whole.end(), item) != whole.end();
+}
+
+bool ApplyTest(const std::string& name, const TemplateValue& value, const Arguments& arguments,
+               int line) {
+  if (name == "equalto" || name == "eq" || name == "==") return Equal(value, arguments.Get(0, ""));
+  if (name == "ne" || name == "!=") return !Equal(value, arguments.Get(0, ""));
+  if (name == "in") return Contains(value, arguments.Get(0, "seq"), line);
+  if (!arguments.positional.empty() || !arguments.named.empty()) {
+    FailAt(line, "the test '" + name + "' with an argument is not supported");
+  }
+  if (name == "odd" || name == "even") {
+    if (!value.is_number_integer()) FailAt(line, name + " wants a whole number");
+    return (value.get<int64_t>() % 2 != 0) == (name == "odd");
+  }
   if (name == "defined") return !value.is_discarded();
   if (name == "undefined") return value.is_discarded();
   if (name == "none") return value.is_null();
@@ -215,7 +353,8 @@ bool ApplyTest(const std::string& name, const TemplateValue& value) {
   if (name == "boolean") return value.is_boolean();
   if (name == "true") return value.is_boolean() && value.get<bool>();
   if (name == "false") return value.is_boolean() && !value.get<bool>();
-  return value.is_structured() || value.is_string();  // iterable, sequence
+  if (name == "iterable" || name == "sequence") return value.is_structured() || value.is_string();
+  FailAt(line, "the test '" + name + "' is not supported");
 }
 
 TemplateValue CallMethod(const std::string& name, const TemplateValue& value,

@@ -1,5 +1,5 @@
 // The filters, tests, methods and conversions of chat templates. Internal: they throw
-// TemplateError.
+// TemplateError, also for a name that is none of theirs.
 #pragma once
 
 #include <string>
@@ -22,7 +22,13 @@ std::string ToText(const TemplateValue& value, int line);
 TemplateValue Undefined();
 TemplateValue ApplyFilter(const std::string& name, const TemplateValue& value,
                           const Arguments& arguments, int line);
-bool ApplyTest(const std::string& name, const TemplateValue& value);
+// Whether the filter takes a list item by item, with its arguments for each.
+bool WalksItems(std::string_view filter);
+bool ApplyTest(const std::string& name, const TemplateValue& value, const Arguments& arguments,
+               int line);
+bool Equal(const TemplateValue& a, const TemplateValue& b);
+// `item in whole`
+bool Contains(const TemplateValue& item, const TemplateValue& whole, int line);
 TemplateValue CallMethod(const std::string& name, const TemplateValue& value,
                          const Arguments& arguments, int line);
 // value[begin:end:step], of the code points of a string or the items of a list; bounds that are

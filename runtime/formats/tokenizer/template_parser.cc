@@ -18,12 +18,7 @@ using TokenKind = TemplateToken::Kind;
 
 constexpr int kMaxBlockDepth = 64;
 
-constexpr std::string_view kFilters[] = {"trim",    "upper", "lower",  "length", "count",
-                                         "default", "d",     "tojson", "join",   "string",
-                                         "first",   "last",  "items"};
-constexpr std::string_view kTests[] = {"defined", "undefined", "none",     "string",
-                                       "number",  "mapping",   "iterable", "sequence",
-                                       "boolean", "true",      "false"};
+constexpr std::string_view kWordsBehindTests[] = {"and", "or", "if", "else", "is", "in", "not"};
 constexpr std::string_view kLoop[] = {"index", "index0", "revindex", "revindex0",
                                       "first", "last",   "length"};
 
@@ -194,14 +189,13 @@ class ExpressionParser {
         Arguments(*value);
       } else if (Symbol("|")) {
         std::string name = Name();
-        if (!Has(kFilters, name)) FailAt(line(), "the filter '" + name + "' is not supported");
         value = Wrap(Kind::kFilter, std::move(name), std::move(value));
         if (Symbol("(")) Arguments(*value);
       } else if (Word("is")) {
         bool negated = Word("not");
         std::string name = Name();
-        if (!Has(kTests, name)) FailAt(line(), "the test '" + name + "' is not supported");
         value = Wrap(Kind::kTest, std::move(name), std::move(value));
+        TestArguments(*value);
         if (negated) value = Unary("not", std::move(value));
       } else {
         return value;
@@ -213,6 +207,15 @@ class ExpressionParser {
     ExpressionPtr made = Make(kind, std::move(text));
     made->args.push_back(std::move(inner));
     return made;
+  }
+  // In parentheses, or one value without.
+  void TestArguments(Expression& test) {
+    if (Symbol("(")) return Arguments(test);
+    const TemplateToken& next = Peek();
+    const bool begins = next.kind == TokenKind::kString || next.kind == TokenKind::kNumber ||
+                        (next.kind == TokenKind::kSymbol && (next.text == "[" || next.text == "{"));
+    const bool named = next.kind == TokenKind::kName && !Has(kWordsBehindTests, next.text);
+    if (begins || named) test.args.push_back(Primary());
   }
   ExpressionPtr Subscript(ExpressionPtr value) {
     ExpressionPtr begin = Peek().text == ":" ? nullptr : Parse();

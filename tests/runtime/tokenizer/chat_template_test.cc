@@ -23,7 +23,7 @@ TEST(ChatTemplateTest, RendersAsThePublicImplementation) {
   auto bytes = ReadFile(LEPTON_GOLDENS "/chat_templates.json");
   ASSERT_TRUE(bytes.ok()) << bytes.status().ToString();
   auto cases = nlohmann::ordered_json::parse(*bytes);
-  ASSERT_EQ(cases.size(), 10u);
+  ASSERT_EQ(cases.size(), 14u);
   for (const auto& one : cases) {
     auto text = Render(one["template"].get<std::string>(), one["variables"].dump());
     ASSERT_TRUE(text.ok()) << one["name"] << text.status().ToString();
@@ -72,6 +72,72 @@ TEST(ChatTemplateTest, SlicesWithStepsAndSplits) {
             "yes");
 }
 
+// As Python's Jinja has them.
+TEST(ChatTemplateTest, FiltersOfListsAndTestsWithArguments) {
+  const auto text = [](const std::string& expression) {
+    const auto made =
+        Render("{{ " + expression + " }}",
+               R"({"l":[{"r":"u","n":1,"d":{"k":"x"}},{"r":"a","n":2},{"n":0,"r":"u"}],
+                                 "t":["brave","code","wolfram"]})");
+    return made.ok() ? *made : made.status().message();
+  };
+  EXPECT_EQ(text("t | reject('equalto', 'code') | join(', ')"), "brave, wolfram");
+  EXPECT_EQ(text("t | select('in', ['code', 'x']) | list | length"), "1");
+  EXPECT_EQ(text("l | selectattr('r', 'equalto', 'u') | map(attribute='n') | join('-')"), "1-0");
+  EXPECT_EQ(text("l | rejectattr('r', '==', 'u') | map(attribute='n') | list | tojson"), "[2]");
+  EXPECT_EQ(text("l | selectattr('n') | list | length"), "2");
+  EXPECT_EQ(text("l | selectattr('d', 'defined') | list | length"), "1");
+  EXPECT_EQ(text("l | map(attribute='d.k', default='-') | join"), "x--");
+  EXPECT_EQ(text("t | map('upper') | list | join(' ')"), "BRAVE CODE WOLFRAM");
+  EXPECT_EQ(text("'ab' | list | join('.')"), "a.b");
+  EXPECT_EQ(text("[1, 2, 3, 4] | select('odd') | join"), "13");
+  EXPECT_EQ(text("[0, 2, 3] | reject | join"), "0");
+  EXPECT_EQ(text("3 is odd"), "True");
+  EXPECT_EQ(text("'a' is in ['a']"), "True");
+  EXPECT_EQ(text("'a' is equalto 'b'"), "False");
+  EXPECT_EQ(text("1 is eq(1) and 2 is ne 3"), "True");
+  EXPECT_EQ(text("'y' if x is defined else 'n'"), "n");
+  EXPECT_EQ(text("l | selectattr('d.k')"),
+            "chat template: line 1: looking into an undefined value for 'k'");
+  EXPECT_EQ(text("u | select"), "chat template: line 1: select wants a list");
+  EXPECT_EQ(text("t | map"), "chat template: line 1: map wants a name");
+  EXPECT_EQ(text("t | map('map', 'upper')"),
+            "chat template: line 1: map of the filter 'map' is not supported");
+  EXPECT_EQ(text("t | select('like', 'x')"),
+            "chat template: line 1: the test 'like' with an argument is not supported");
+}
+
+// Templates of instruct models have branches for tools that no chat without them reaches.
+TEST(ChatTemplateTest, WhatIsNotSupportedFailsWhereItIsEvaluated) {
+  constexpr char kTemplate[] =
+      "a\n{% if tools %}{{ tools | groupby('x') }}{{ tools is divisibleby 3 }}{% endif %}b";
+  EXPECT_EQ(Render(kTemplate).value(), "a\nb");
+  EXPECT_EQ(Error(kTemplate, R"({"tools": [1]})"),
+            "chat template: line 2: the filter 'groupby' is not supported");
+  EXPECT_EQ(Error("{{ 4 is fine }}"), "chat template: line 1: the test 'fine' is not supported");
+  EXPECT_EQ(Error("{{ [1] | map('fine') }}"),
+            "chat template: line 1: the filter 'fine' is not supported");
+}
+
+// Qwen3's looks at the whole list for each of its messages.
+TEST(ChatTemplateTest, LongChatsAreLookedAtWhereTheyLie) {
+  nlohmann::json messages = nlohmann::json::array();
+  for (int i = 0; i < 2000; ++i) {
+    messages.push_back({{"role", i % 2 == 0 ? "user" : "assistant"},
+                        {"content", std::string(200, static_cast<char>('a' + i % 26))}});
+  }
+  const std::string variables = nlohmann::json({{"messages", messages}}).dump();
+  constexpr char kTemplate[] =
+      "{%- set ns = namespace(last=messages|length - 1) %}{%- for message in messages[::-1] %}"
+      "{%- set index = (messages|length - 1) - loop.index0 %}"
+      "{%- if index == ns.last and messages is iterable and not messages is string %}"
+      "{{ message.role ~ (messages | first).role }};{%- endif %}"
+      "{%- endfor %}{{ messages | count }}";
+  const auto text = Render(kTemplate, variables);
+  ASSERT_TRUE(text.ok()) << text.status().ToString();
+  EXPECT_EQ(*text, "assistantuser;2000");
+}
+
 // What the transformers library always passes, and how Jinja reads lines.
 TEST(ChatTemplateTest, ToolsAreNoneAndLinesEndInOneWay) {
   constexpr char kTools[] =
@@ -113,6 +179,14 @@ TEST(ChatTemplateTest, HostileTemplatesAreStopped) {
   for (int i = 0; i < 200; ++i) list += ",0";
   list += "]}";
   EXPECT_EQ(Render(doubling, list).status().code(), StatusCode::kResourceExhausted);
+  // Each item compared with a list, or replaced by a long text.
+  std::string numbers = "[0";
+  for (int i = 0; i < 20000; ++i) numbers += ",0";
+  numbers = "{\"l\":" + numbers + "],\"s\":\"" + std::string(100000, 'x') + "\"}";
+  EXPECT_EQ(Render("{{ l | reject('in', l) | length }}", numbers).status().code(),
+            StatusCode::kResourceExhausted);
+  EXPECT_EQ(Render("{{ l | map(attribute='a', default=s) | length }}", numbers).status().code(),
+            StatusCode::kResourceExhausted);
   std::string loops, ends;
   for (int i = 0; i < 8; ++i) loops += "{% for i in l %}", ends += "{% endfor %}";
   EXPECT_EQ(Render(loops + ends, list).status().code(), StatusCode::kResourceExhausted);
