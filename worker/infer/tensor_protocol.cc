@@ -193,6 +193,10 @@ Status ReadOutputs(const ServedModel& model, const Json& document, InferRequest&
       return InvalidArgument(path + ".name: \"" + name + "\" is no output of this model; it has " +
                              Join(known));
     }
+    const auto same = [&](const auto& asked) { return asked.name == name; };
+    if (std::any_of(request.outputs.begin(), request.outputs.end(), same)) {
+      return InvalidArgument(path + ".name: \"" + name + "\" is there twice");
+    }
     LEPTON_ASSIGN_OR_RETURN(const bool binary, Flag(path + ".parameters", output, "binary_data"));
     request.outputs.push_back({std::move(name), binary || all_binary});
   }

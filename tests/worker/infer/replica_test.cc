@@ -171,6 +171,9 @@ TEST_F(ReplicaTest, BadTensorsAreRefusedByName) {
       {with("data", {{{{{{{{{{{{1}}}}}}}}}}}}), "nested too deeply"},
       {{{"inputs", {Tensor()}}, {"outputs", {{{"name", "lables"}}}}},
        "outputs[0].name: \"lables\" is no output of this model; it has logits"},
+      {{{"inputs", {Tensor()}},
+        {"outputs", {{{"name", "logits"}}, {{"name", "label"}}, {{"name", "logits"}}}}},
+       "outputs[2].name: \"logits\" is there twice"},
       {{{"inputs", {Tensor()}}, {"outputs", 3}}, "outputs: must be an array"},
       {{{"inputs", {Tensor()}}, {"id", 3}}, "id: must be a string"},
   };
