@@ -126,6 +126,7 @@ void Hardmax(Call& c) {
       "arg_extreme", {x}, {{"axis", int64_t{axis}}, {"largest", int64_t{1}}, {"last", int64_t{0}}});
   Ints along(c.b.rank(x), 1);
   along[axis] = c.b.shape(x)[axis];
+  if (along[axis] < 0) FailUnsupported("the largest of an open axis");
   const Id numbers =
       c.b.Reshape(c.b.Constant(TensorOf(AllAxes(static_cast<int>(along[axis])))), along);
   c.Set(0, c.b.Convert(c.b.Binary("equal", numbers, best), c.b.dtype(x)));

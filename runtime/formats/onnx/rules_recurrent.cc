@@ -50,6 +50,8 @@ Inputs Read(Call& c, int64_t gates) {
   if (c.HasAttribute("clip")) FailUnsupported("clip");
   CheckActivations(c, gates);
   if (x.rank() != 3 || r.rank() != 3) FailInvalid("inputs 0 and 2 must have three axes");
+  // It is unrolled.
+  if (x[0] < 0) FailUnsupported("a recurrence over an open length");
   const std::string name = c.Text("direction", "forward");
   Inputs inputs{x[0], x[1], r[2], name == "bidirectional" ? 2 : 1, {}};
   if (r[0] != inputs.directions || r[1] != gates * r[2]) FailInvalid("input 2 does not fit");

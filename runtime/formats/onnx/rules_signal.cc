@@ -58,6 +58,7 @@ void Dft(Call& c) {
   const int axis = b.Axis(wanted, rank);
   if (axis == rank - 1) FailInvalid("axis: is the one of the parts");
   const int64_t n = c.has(1) ? c.Integers(1, "dft_length").at(0) : b.shape(x)[axis];
+  if (b.shape(x)[axis] < 0) FailUnsupported("a transform of an open length");
   const bool half = c.Int("onesided", 0) != 0;
   Ints order = AllAxes(rank);
   std::swap(order[axis], order[rank - 2]);
@@ -77,6 +78,7 @@ void Stft(Call& c) {
                          : c.has(2) ? b.shape(c.in(2)).elements()
                                     : 0;
   const int64_t samples = b.shape(x)[1], parts = b.shape(x)[2];
+  if (samples < 0) FailUnsupported("a transform of an open length");
   if (step < 1 || length < 1 || length > samples) FailInvalid("frame_step or frame_length");
   const int64_t frames = (samples - length) / step + 1;
   Id windowed = b.Strided(x, {b.shape(x)[0], frames, length, parts},

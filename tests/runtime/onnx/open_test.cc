@@ -441,6 +441,32 @@ TEST(OnnxOpen, RecurrentActivationsMayBeNamed) {
   ExpectRefused(run({"Relu"}).status(), "activations other than the default ones");
 }
 
+// What is unrolled, or is a matrix as large as the axis is long.
+TEST(OnnxOpen, OperatorsThatNeedALengthAreRefusedByIt) {
+  for (const char* op : {"RNN", "GRU", "LSTM"}) {
+    const int64_t gates = op[0] == 'R' ? 1 : op[0] == 'G' ? 3 : 4;
+    TestModel m;
+    m.Input("x", kFloatCode, {-1, -1, 1}).Output("y");
+    m.Node("Transpose", {"x"}, "steps").List("perm", {1, 0, 2});
+    m.Floats("w", {1, gates, 1}, std::vector<float>(gates, 1));
+    m.Floats("r", {1, gates, 1}, std::vector<float>(gates, 1));
+    m.Node(op, {"steps", "w", "r"}, "y", {{"hidden_size", 1}});
+    ExpectRefused(m.RunOpen({2, 3, 1}, {1, 2, 3, 4, 5, 6}).status(),
+                  "a recurrence over an open length");
+  }
+  OneNode hardmax("Hardmax", 13, {-1, -1});
+  ExpectRefused(hardmax.RunOpen({1, 3}, {1, 2, 3}).status(), "the largest of an open axis");
+  for (const bool asked : {false, true}) {
+    OneNode transform("DFT", 17, {-1, -1, 1});
+    if (asked) transform.Integer(4);
+    ExpectRefused(transform.RunOpen({1, 3, 1}, {1, 2, 3}).status(),
+                  "a transform of an open length");
+  }
+  OneNode frames("STFT", 17, {-1, -1, 1});
+  frames.Integer(1).Nothing().Integer(2);
+  ExpectRefused(frames.RunOpen({1, 3, 1}, {1, 2, 3}).status(), "a transform of an open length");
+}
+
 // [1, 1, 2, 2] as [1, 1, 4, 4], and so for each picture of a batch.
 TEST(OnnxOpen, ResizeLeavesTheBatchOpen) {
   const std::vector<double> wide = {1, 1, 2, 2, 1, 1, 2, 2, 3, 3, 4, 4, 3, 3, 4, 4};
