@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "tests/runtime/engine/programs.h"
 #include "tests/runtime/nn/texts.h"
@@ -105,16 +106,66 @@ TEST_P(Encoder, LearnsToTellTextsApart) {
   EXPECT_LT(losses.back(), 0.05);
 }
 
-TEST_P(Encoder, DoesNotSeePadding) {
-  const auto [model, signature] =
-      Resolve(TinyTransformer(GetParam()), TextShape(128, 64, 3, false));
-  const auto program = MustBuild(signature, OptionsFor(model, 1));
-  const TextBatch tight(signature, {BytesOf("abcdefgh")});
-  const TextBatch padded(signature, {BytesOf("abcdefgh")}, 20);
-  std::vector<float> a(3), b(3);
-  ASSERT_TRUE(program->Forward(tight.batch(), a).ok());
-  ASSERT_TRUE(program->Forward(padded.batch(), b).ok());
-  for (int i = 0; i < 3; ++i) EXPECT_NEAR(a[i], b[i], 1e-5);
+// The answers of a model with first weights that are far from all alike.
+class Answers {
+ public:
+  Answers(const spec::ModelSpec& spec, const DataShape& shape, const std::string& precision) {
+    const auto [model, signature] = Resolve(spec, shape);
+    const auto training = MustBuild(signature, OptionsFor(model, 1));
+    weights_.assign(training->weights().begin(), training->weights().end());
+    for (float& weight : weights_) weight *= 4;
+    program_ = InferenceProgram::Build(signature, model, precision).value();
+    std::copy(weights_.begin(), weights_.end(), program_->weights().begin());
+    EXPECT_TRUE(program_->Prepare().ok());
+  }
+  // Of the texts together, all padded to `length` tokens at least.
+  std::vector<float> Of(const std::vector<std::vector<int32_t>>& texts, size_t length) {
+    const TextBatch batch(program_->signature(), texts, length);
+    std::vector<float> logits(Predictions(program_->signature(), batch.batch()) *
+                              program_->signature().outputs);
+    EXPECT_TRUE(program_->Forward(batch.batch(), logits).ok());
+    return logits;
+  }
+
+ private:
+  std::vector<float> weights_;
+  std::unique_ptr<InferenceProgram> program_;
+};
+
+std::vector<int32_t> TextOf(int32_t length, int32_t seed) {
+  std::vector<int32_t> text;
+  for (int32_t i = 0; i < length; ++i) text.push_back((seed * 61 + i * i * 31 + i * 17) % 128);
+  return text;
+}
+
+// Texts that are computed together are padded to the longest of them: an answer has the same bits
+// whatever the company, also where the padding fills whole tiles of keys.
+TEST_P(Encoder, ATextHasTheSameBitsHoweverItIsPadded) {
+  std::set<std::vector<float>> different;
+  for (const char* pool : {"first", "mean", "last"}) {
+    for (const char* precision : {"f32", "bf16", "int8"}) {
+      spec::ModelSpec tiny = TinyTransformer(GetParam());
+      tiny.transformer.pool = pool;
+      Answers answers(tiny, TextShape(128, 768, 3, false), precision);
+      for (const int32_t size : {1, 5, 16, 31, 150, 270}) {
+        const std::vector<int32_t> text = TextOf(size, size);
+        const std::vector<float> alone = answers.Of({text}, 0);
+        different.insert(alone);
+        for (const size_t length : {16, 17, 32, 272, 300, 768}) {
+          if (length < text.size()) continue;
+          const std::vector<float> padded = answers.Of({text}, length);
+          EXPECT_TRUE(SameBits(alone, padded))
+              << pool << " " << precision << ": " << size << " tokens padded to " << length << ": "
+              << alone[0] << " and " << padded[0];
+        }
+        const std::vector<float> together =
+            answers.Of({TextOf(3, 7), text, TextOf(290, 8), TextOf(40, 9), TextOf(1, 2)}, 0);
+        EXPECT_TRUE(SameBits(alone, std::span(together).subspan(3, 3)))
+            << pool << " " << precision << ": " << size << " tokens among others";
+      }
+    }
+  }
+  EXPECT_GT(different.size(), 40u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Styles, Encoder,
@@ -132,6 +183,27 @@ TEST(LanguageModel, ATextGivesTheSameBitsAmongOthersOfItsLength) {
       for (size_t i = 0; i < texts.size(); ++i) {
         ASSERT_TRUE(program->Forward(TextBatch(signature, {texts[i]}, length).batch(), alone).ok());
         EXPECT_TRUE(SameBits(alone, std::span(among).subspan(3 * i, 3))) << style << " " << i;
+      }
+    }
+  }
+}
+
+// Each token's, too: of a chunk or a text of a batch job, whose losses they are.
+TEST(LanguageModel, TokensHaveTheSameBitsHoweverTheirTextIsPadded) {
+  for (const char* style : {"gpt2", "llama", "mistral", "qwen3"}) {
+    for (const char* precision : {"f32", "bf16", "int8"}) {
+      spec::ModelSpec tiny = TinyTransformer(style);
+      if (tiny.transformer.window > 0) tiny.transformer.window = 20;
+      Answers answers(tiny, TextShape(128, 768, 0, true), precision);
+      for (const int32_t size : {1, 5, 31, 270}) {
+        const std::vector<int32_t> text = TextOf(size, size);
+        const std::vector<float> alone = answers.Of({text}, 0);
+        for (const size_t length : {32, 272, 768}) {
+          if (length < text.size()) continue;
+          const std::vector<float> padded = answers.Of({text}, length);
+          EXPECT_TRUE(SameBits(alone, std::span(padded).first(alone.size())))
+              << style << " " << precision << ": " << size << " tokens padded to " << length;
+        }
       }
     }
   }
