@@ -1,12 +1,13 @@
 #!/usr/bin/python3
-"""Every architecture leaves as an ONNX file and, where it has one, as a Hugging Face folder; both
-come back, measure the same, answer the same in a batch, write the same texts and train on."""
+"""Every architecture leaves as an ONNX file, which the public checker takes, and, where it has one,
+as a Hugging Face folder; both come back, measure the same, answer the same in a batch, write the same texts and train on."""
 import json
 import sys
 import pathlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import ClusterTest, lepton, main  # noqa: E402
+from onnx_test import check  # noqa: E402
 
 SMALL = {"layers": 1, "heads": 2, "width": 16}
 WRITERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
@@ -85,6 +86,7 @@ class ModelForms(ClusterTest):
                 done = lepton("model", "export", f"{case}@1", path, "--coordinator", self.cluster.url)
                 self.assertEqual(done.returncode, 0, done.stderr)
                 forms[case][kind] = {kind: str(path)}
+            check(forms[case]["onnx"]["onnx"])
         each = [(case, form) for case in CASES for form in forms[case]]
 
         measured = self.all({f"{case} {form} evaluate": self.spec("evaluate", case, forms[case][form])
