@@ -2,7 +2,8 @@
 # Compares our ids, tokens, offsets and decoded texts with those of the reference implementation (npm's tokenizers:
 # the Rust library) for published tokenizers: GPT-2 and Llama 3 and Qwen 3 (byte-level BPE), Llama 2 (BPE with byte
 # fallback), BERT (WordPiece), and a Unigram model that python3-sentencepiece trains here, with its own
-# normaliser. Of nasty_texts.json, and of the text that LEPTON_TOKENIZER_TEXT names. GPT-2's also with the public
+# normaliser. Of nasty_texts.json, and of a long text: the repository's own docs, or the file that
+# LEPTON_TOKENIZER_TEXT names. GPT-2's also with the public
 # JavaScript implementation, the Unigram model's with SentencePiece itself. Packages go to a temporary folder.
 #   compare_public.sh PRINT_ENCODING      exits 77, saying why, where npm or the network is not there
 set -euo pipefail
@@ -17,16 +18,17 @@ cd "$work"
 public="$here/compare_public.mjs"
 nasty="$here/nasty_texts.json"
 
-texts=("$nasty")
 text=${LEPTON_TOKENIZER_TEXT:-}
-if [ -n "$text" ] && [ -f "$text" ]; then
-  # Paragraphs, which keep the public implementations' time linear.
-  node -e 'const t = require("fs").readFileSync(process.argv[1], "utf8");
-    console.log(JSON.stringify(t.split(/(?<=\n\n)/)))' "$text" >text.json
-  texts+=("$work/text.json")
+if [ -n "$text" ]; then
+  [ -f "$text" ] || { echo "LEPTON_TOKENIZER_TEXT: there is no file $text"; exit 1; }
 else
-  echo "LEPTON_TOKENIZER_TEXT names no file: only nasty_texts.json is compared"
+  text=$work/docs.txt
+  cat "$here"/../../../docs/*.md "$here"/../../../docs/*/*.md >"$text"
 fi
+# Paragraphs, which keep the public implementations' time linear.
+node -e 'const t = require("fs").readFileSync(process.argv[1], "utf8");
+  console.log(JSON.stringify(t.split(/(?<=\n\n)/)))' "$text" >text.json
+texts=("$nasty" "$work/text.json")
 
 failed=0
 ours() {  # TOKENIZER.json TEXTS.json
