@@ -24,7 +24,7 @@ SLOWED = 200
 
 def spec(most, zero=0):
     """Of a model whose state a joiner gets beside some steps, in pieces."""
-    return train_spec(model={"hidden": [400, 256]}, epochs=40, checkpoint={"every_steps": 200}, clip_norm=1.0,
+    return train_spec(model={"hidden": [400, 256]}, epochs=24, checkpoint={"every_steps": 120}, clip_norm=1.0,
                       gradients={"bucket_bytes": 65536}, parallel={"zero": zero},
                       resources={"min_workers": 1, "max_workers": most},
                       elastic={"logical_shards": 8, "recovery_budget": f"{BUDGET_S}s"},
