@@ -156,6 +156,11 @@ class Chats(unittest.TestCase):
         wanted = self.ask({"uri": "prompts.csv", "text": "text"})
         self.assertEqual(len(wanted.splitlines()), 2)
         self.assertTrue(any(json.loads(line)["generated"] for line in wanted.splitlines()), wanted)
+        # How likely a question is, nobody asks.
+        answers = [json.loads(line) for line in wanted.splitlines()]
+        self.assertEqual(set(answers[0]), {"row", "tokens", "loss", "perplexity", "generated"})
+        wanted = "".join(json.dumps({"row": answer["row"], "generated": answer["generated"]},
+                                    separators=(",", ":"), ensure_ascii=False) + "\n" for answer in answers)
         self.assertEqual(self.ask({"uri": "chats.jsonl", "messages": "messages"}), wanted)
         self.assertEqual(self.ask({"uri": "chats.jsonl", "messages": "body"}), wanted)
         # As JSON in a column of CSV, and by the file that newer folders have.

@@ -80,7 +80,7 @@ class BatchRun {
   const PredictionWriter& writer_;
 };
 
-PredictionWriter::Options WriterOptions(const spec::BatchSpec& batch,
+PredictionWriter::Options WriterOptions(const spec::BatchSpec& batch, const std::string& messages,
                                         const storage::ModelManifest& model, int64_t outputs,
                                         const StoredDataset& dataset) {
   PredictionWriter::Options options;
@@ -93,6 +93,7 @@ PredictionWriter::Options WriterOptions(const spec::BatchSpec& batch,
   options.files = dataset.manifest.kind == storage::DatasetKind::kImages;
   options.positions = dataset.manifest.kind == storage::DatasetKind::kText ||
                       dataset.manifest.kind == storage::DatasetKind::kTokens;
+  options.losses = messages.empty();  // nobody asks how likely a chat's question is
   options.generated = batch.generate.max_tokens > 0;
   return options;
 }
@@ -158,7 +159,7 @@ Status RunBatch(TaskContext& context) {
     file_of = [&images](int64_t row) { return images.index.Path(row); };
   }
   const PredictionWriter writer(
-      WriterOptions(*spec.batch, manifest, (*model)->outputs(), *dataset));
+      WriterOptions(*spec.batch, spec.dataset.messages, manifest, (*model)->outputs(), *dataset));
   RowAsker asker(**model, *examples, writer, spec.batch->generate, std::move(file_of));
   context.shards()->Ready(
       examples->rows(),

@@ -57,7 +57,7 @@ std::string PredictionWriter::Header() const {
   if (options_.kind == Kind::kValues && options_.values > 1) {
     for (int64_t i = 0; i < options_.values; ++i) header += ",value_" + std::to_string(i);
   }
-  if (options_.kind == Kind::kTokens) header += ",tokens,loss,perplexity";
+  if (losses()) header += ",tokens,loss,perplexity";
   if (options_.kind == Kind::kClasses) {
     header += ",label";
     for (const std::string& name : options_.classes)
@@ -78,7 +78,7 @@ void PredictionWriter::AppendCsv(const RowAnswer& answer, std::string* out) cons
   if (options_.kind == Kind::kValues) {
     for (const float value : answer.values) *out += "," + NumberText(value);
   }
-  if (options_.kind == Kind::kTokens) {
+  if (losses()) {
     *out += "," + std::to_string(answer.tokens) + "," + NumberText(answer.loss) + "," +
             NumberText(std::exp(answer.loss));
   }
@@ -100,7 +100,7 @@ void PredictionWriter::AppendJson(const RowAnswer& answer, std::string* out) con
     }
     if (options_.values != 1) *out += "]";
   }
-  if (options_.kind == Kind::kTokens) {
+  if (losses()) {
     *out += ",\"tokens\":" + std::to_string(answer.tokens) +
             ",\"loss\":" + JsonNumber(answer.loss) +
             ",\"perplexity\":" + JsonNumber(std::exp(answer.loss));

@@ -3,9 +3,8 @@
 //   regression        row, value; of a model with several outputs (a body without a head) all of
 //                     them: value_0, value_1, ... in CSV, {"values": [..]} in JSON
 //   language models   row (of a table) or position (in a stream), tokens, loss, perplexity, and
-//   with
-//                     generate the text that goes on from the row; loss is the mean over the row's
-//                     predicted tokens
+//                     with generate the text that goes on from the row; loss is the mean over the
+//                     row's predicted tokens. Of a chat the row and that text alone
 //   pictures          file comes before the rest
 // CSV names probability columns "probability_<class>"; JSON has {"probabilities": {"<class>": ..}}.
 // Numbers are the shortest that read back the same.
@@ -42,10 +41,13 @@ class PredictionWriter {
     int64_t values = 1;      // numbers of a row, for kValues
     bool files = false;      // rows have a file
     bool positions = false;  // rows are positions in a stream
+    bool losses = true;      // kTokens: how likely a row is
     bool generated = false;
   };
   explicit PredictionWriter(Options options) : options_(std::move(options)) {}
 
+  // Whether a row's tokens, loss and perplexity are written.
+  bool losses() const { return options_.kind == Kind::kTokens && options_.losses; }
   std::string FileName() const { return "predictions." + options_.format; }
   // What comes before the first row: CSV's names.
   std::string Header() const;

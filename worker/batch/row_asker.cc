@@ -73,17 +73,27 @@ Status RowAsker::AskBlock(int64_t first, int64_t last, std::vector<RowAnswer>& a
 Result<std::vector<RowAsker::Answered>> RowAsker::AskTogether(std::span<const int64_t> examples,
                                                               TokenSums* sums) {
   LEPTON_RETURN_IF_ERROR(examples_.Fill(0, examples, buffer_));
-  const nn::Batch batch = buffer_.batch();
-  const int64_t outputs = model_.outputs();
-  logits_.resize(nn::Predictions(model_.signature(), batch) * outputs);
-  LEPTON_RETURN_IF_ERROR(model_.Forward(batch, logits_));
-
   std::vector<Answered> rows(examples.size());
   for (size_t i = 0; i < rows.size(); ++i) {
     RowAnswer& answer = rows[i].answer;
     answer.row = examples_.row_number(examples[i]);
     if (file_of_) answer.file = file_of_(answer.row);
-    if (model_.signature().per_token) continue;
+  }
+  if (!model_.signature().per_token || writer_.losses()) {
+    LEPTON_RETURN_IF_ERROR(AnswerRows(rows, sums));
+  }
+  if (generate_.max_tokens > 0) KeepPrompts(rows);
+  return rows;
+}
+
+Status RowAsker::AnswerRows(std::vector<Answered>& rows, TokenSums* sums) {
+  const nn::Batch batch = buffer_.batch();
+  const int64_t outputs = model_.outputs();
+  logits_.resize(nn::Predictions(model_.signature(), batch) * outputs);
+  LEPTON_RETURN_IF_ERROR(model_.Forward(batch, logits_));
+  if (model_.signature().per_token) return AnswerTokens(rows, sums);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    RowAnswer& answer = rows[i].answer;
     const auto logits = std::span<const float>(logits_).subspan(i * outputs, outputs);
     const Status said = CheckAnswer(model_.manifest(), logits);
     LOG_IF(WARNING, !said.ok()) << "row " << answer.row << ": " << said.message();
@@ -93,9 +103,7 @@ Result<std::vector<RowAsker::Answered>> RowAsker::AskTogether(std::span<const in
       answer.prediction = Decode(model_.manifest(), logits);
     }
   }
-  if (model_.signature().per_token) LEPTON_RETURN_IF_ERROR(AnswerTokens(rows, sums));
-  if (generate_.max_tokens > 0) KeepPrompts(rows);
-  return rows;
+  return Status::Ok();
 }
 
 Status RowAsker::AnswerTokens(std::vector<Answered>& rows, TokenSums* sums) {

@@ -21,7 +21,8 @@ struct TokenSums {
 
 class RowAsker {
  public:
-  // `file_of`: of a row of pictures; may be empty.
+  // Of a language model that does not write rows' losses, nothing is computed but what it writes:
+  // no logits of a prompt's own tokens. `file_of`: of a row of pictures; may be empty.
   RowAsker(LoadedModel& model, const Examples& examples, const PredictionWriter& writer,
            const spec::GenerateSpec& generate, std::function<std::string_view(int64_t)> file_of);
 
@@ -46,6 +47,7 @@ class RowAsker {
     std::vector<int32_t> prompt;  // where texts go on
   };
   Result<std::vector<Answered>> AskTogether(std::span<const int64_t> examples, TokenSums* sums);
+  Status AnswerRows(std::vector<Answered>& rows, TokenSums* sums);
   Status AnswerTokens(std::vector<Answered>& rows, TokenSums* sums);
   void KeepPrompts(std::vector<Answered>& rows) const;
   Status AddGenerated(std::vector<RowAnswer>& answers, const GoOnWriting& go_on);

@@ -57,6 +57,11 @@ TEST(PredictionWriter, ValuesTokensAndWhatIsNoNumber) {
   EXPECT_EQ(Line(csv, answer), "0,3,0,1,\"a\nb \x01\"\n");
   answer.loss = std::nan("");
   EXPECT_EQ(Line(csv, answer), "0,3,,,\"a\nb \x01\"\n");
+  options.losses = false;
+  EXPECT_FALSE(PredictionWriter(options).losses());
+  EXPECT_EQ(PredictionWriter(options).Header() + Line(PredictionWriter(options), answer),
+            "position,generated\n0,\"a\nb \x01\"\n");
+  options.losses = true;
   options.format = "jsonl";
   const auto line = nlohmann::json::parse(Line(PredictionWriter(options), answer));
   EXPECT_TRUE(line["loss"].is_null());
