@@ -29,6 +29,8 @@ int64_t ShardTimer(const Gang& gang, const Job& job, int64_t ticked_ms);
 inline constexpr int64_t kRefusedRetryMs = 1'000;
 // Before a worker gets tasks again whose GPU has failed; doubled each time.
 inline constexpr int64_t kBrokenRetryMs = 10'000;
+// What a trial of this search trains, as far as it goes for now.
+Result<spec::JobSpec> TrialSpec(const spec::JobSpec& tune, const Trial& trial);
 // base * 2^(restarts - 1), at most `cap`.
 int64_t BackoffMs(int64_t base_ms, int restarts, int64_t cap_ms);
 
@@ -107,13 +109,17 @@ class Turn {
     Gang gang;  // without tasks
     std::vector<std::string> workers;
     uint32_t slots = 1;
-    wire::StartTask start;  // what is equal for all ranks
   };
   void StartGang(GangPlan plan);
   // It is to outlive its ranks: all of them are members of its first epoch.
   static void MakeElastic(GangPlan& plan);
-  // What is equal for all tasks of a gang, but the inputs.
-  void FillStart(const Gang& gang, uint32_t slots, wire::StartTask* start) const;
+
+  // ---- turn_starts.cc ----
+  // May be repeated: a worker ignores the order for a task that it knows.
+  void SendStart(const Gang& gang, const Task& task);
+  void FillReplica(const Gang& gang, wire::StartTask* start) const;
+  void FillRank(const Gang& gang, const Task& task, wire::StartTask* start) const;
+  static void FillJoiner(const Gang& gang, wire::StartTask* start);
 
   // ---- turn_elastic.cc ----
   struct EpochChange {

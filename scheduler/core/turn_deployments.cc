@@ -195,14 +195,6 @@ bool Turn::StartReplica(const Deployment& deployment) {
   plan.gang.set_attempt(deployment.next_replica());
   plan.workers = placed.workers;
   plan.slots = deployment.slots_per_replica();
-  // The replica answers as the version that it serves, not as the alias that it was asked for by.
-  auto spec = nlohmann::json::parse(deployment.spec_json());
-  if (!deployment.model().empty()) spec["model"] = deployment.model();
-  plan.start.set_spec_json(spec.dump());
-  plan.start.set_model_manifest(deployment.model_manifest());
-  for (const wire::ObjectRef& ref : deployment.model_objects()) *plan.start.add_inputs() = ref;
-  plan.start.set_replica_token(deployment.replica_token());
-  plan.start.set_replica_bind(options_.replica_bind);
   StartGang(std::move(plan));
   return true;
 }

@@ -133,25 +133,10 @@ std::vector<uint32_t> Turn::AddSeats(const std::string& gang_id, int least, int 
     task.set_incarnation(worker.hello().incarnation());
     task.set_host(worker.hello().host());
     task.set_slots(slots);
+    task.set_joins(true);
     seats.push_back(task.rank());
     Persist(std::move(record));
-    wire::StartTask start;
-    start.set_spec_json(job.spec_json());
-    FillInputs(job.inputs(), {}, &start);
-    FillStart(gang, slots, &start);
-    start.set_joins(true);
-    start.set_epoch(gang.epoch() + 1);
-    start.set_task_id(gang.tasks(gang.tasks_size() - 1).id());
-    start.set_rank(seats.back());
-    for (const uint32_t seat : gang.members()) {
-      const Task& member = gang.tasks(static_cast<int>(seat));
-      if (!IsUp(member) || member.endpoint().empty()) continue;
-      wire::Member& probe = *start.add_probe();
-      probe.set_seat(seat);
-      probe.set_host(member.host());
-      probe.set_address(member.endpoint());
-    }
-    effects_.Start(WorkerId(worker.id()), start);
+    SendStart(gang, gang.tasks(gang.tasks_size() - 1));
   }
   return seats;
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "runtime/base/hash.h"
 #include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
 #include "scheduler/core/job_state.h"
@@ -14,16 +13,6 @@ namespace lepton::scheduler {
 namespace {
 
 constexpr uint32_t kDoneGraceMs = 200;
-
-// The first 16 bytes of a SHA-256.
-std::string GroupToken(const std::string& secret, const std::string& gang_id) {
-  const std::string hex = Sha256Hex(secret + "/gang/" + gang_id);
-  std::string token;
-  for (size_t i = 0; i < 32; i += 2) {
-    token += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
-  }
-  return token;
-}
 
 // Pairs only where no worker would be slow with them: whoever has tiles is several times as fast
 // with these, and a gang may come to any of the pool's workers.
@@ -61,39 +50,8 @@ void Turn::StartGang(GangPlan plan) {
   Record record;
   *record.mutable_gang_placed() = plan.gang;
   Persist(std::move(record));
-  FillStart(state_.gangs.at(gang_id), plan.slots, &plan.start);
-  plan.start.set_resume_checkpoint(plan.gang.resume_checkpoint());
-  for (const Task& task : state_.gangs.at(gang_id).tasks()) {
-    plan.start.set_task_id(task.id());
-    plan.start.set_rank(task.rank());
-    effects_.Start(WorkerId(task.worker_id()), plan.start);
-  }
-}
-
-void Turn::FillStart(const Gang& gang, uint32_t slots, wire::StartTask* start) const {
-  start->set_job_id(gang.job_id());
-  start->set_deployment(gang.deployment());
-  start->set_attempt(gang.attempt());
-  start->set_kind(gang.kind());
-  start->set_size(static_cast<uint32_t>(gang.tasks_size()));
-  start->set_group_token(GroupToken(options_.token_secret, gang.id()));
-  start->set_epoch(gang.elastic() ? gang.epoch() : gang.attempt());
-  start->set_slots(std::max(slots, 1u));
-  start->set_no_slot(slots == 0);
-  start->set_bf16_sums(gang.bf16_sums());
-  start->set_stop_grace_ms(options_.stop_grace_ms);
-  start->set_elastic(gang.elastic());
-  start->set_sharded(gang.sharded());
-  start->set_gpu(!gang.job_id().empty() && UsesGpu(state_.Spec(JobId(gang.job_id()))));
-  if (gang.job_id().empty()) return;
-  const spec::JobSpec& spec = state_.Spec(JobId(gang.job_id()));
-  if (!IsTraining(spec) && !gang.sharded()) return;
-  const int64_t budget = BudgetMs(spec);
-  if (!gang.sharded()) start->set_leave_grace_ms(static_cast<uint32_t>(budget));
-  if (!gang.elastic() && gang.tasks_size() == 1) return;
-  // Those that wait for one that hangs would not know it from a slow one.
-  start->set_pulse_ms(static_cast<uint32_t>(std::max<int64_t>(5, budget / 20)));
-  start->set_hang_ms(static_cast<uint32_t>(budget / 2));
+  const Gang& gang = state_.gangs.at(gang_id);
+  for (const Task& task : gang.tasks()) SendStart(gang, task);
 }
 
 void Turn::MaybeRunning(const std::string& gang_id) {

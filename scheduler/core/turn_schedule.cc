@@ -89,11 +89,9 @@ void Turn::StartJob(const JobId& id, const placement::Placement& placed) {
   plan.gang.set_sharded(IsSharded(spec));
   if (IsElastic(spec)) MakeElastic(plan);
   plan.slots = RequestOf(spec, job).slots;
-  plan.start.set_spec_json(job.spec_json());
   if (job.checkpoints_size() > 0 && !plan.gang.sharded()) {
     plan.gang.set_resume_checkpoint(job.checkpoints(job.checkpoints_size() - 1).manifest());
   }
-  FillInputs(job.inputs(), job.checkpoints(), &plan.start);
   StartGang(std::move(plan));
 }
 

@@ -100,17 +100,13 @@ bool Turn::StartTrial(const JobId& id, int index, const placement::Placement& pl
   const Job& job = state_.jobs.at(id);
   const spec::JobSpec& tune = state_.Spec(id);
   const Trial& trial = job.trials(index);
-  Result<spec::JobSpec> spec =
-      spec::ApplyTrial(tune, {trial.values().begin(), trial.values().end()});
+  const Result<spec::JobSpec> spec = TrialSpec(tune, trial);
   if (!spec.ok()) {
     FailTrial(id, index, "BAD_SPEC", std::string(StatusCodeName(spec.status().code())),
               spec.status().message());
     MaybeEndTune(id);
     return false;
   }
-  // The schedule is that of a whole training; only where to stop differs from rung to rung.
-  spec->labels[spec->steps > 0 ? "lepton.stop_at_step" : "lepton.stop_at_epoch"] =
-      std::to_string(trial.budget());
   if (job.state() == JOB_QUEUED) {
     JobChange starting;
     starting.to = JOB_STARTING;
@@ -134,11 +130,9 @@ bool Turn::StartTrial(const JobId& id, int index, const placement::Placement& pl
   plan.workers = placed.workers;
   plan.slots = RequestOf(tune, job).slots;
   if (IsElastic(tune) && plan.workers.size() > 1) MakeElastic(plan);
-  plan.start.set_spec_json(spec::JobSpecToJson(*spec).dump());
   if (trial.checkpoints_size() > 0) {
     plan.gang.set_resume_checkpoint(trial.checkpoints(trial.checkpoints_size() - 1).manifest());
   }
-  FillInputs(job.inputs(), trial.checkpoints(), &plan.start);
   StartGang(std::move(plan));
   return true;
 }

@@ -64,6 +64,14 @@ void Turn::On(const WorkerHello& arrived) {
                         std::inserter(missing, missing.end()));
   }
   for (const std::string& task : missing) {
+    // The order to start it was lost, or crossed this Hello.
+    const Task* lost = state_.FindTask(task);
+    if (lost->state() == TASK_PLACED && lost->last_seq() == 0) {
+      const Gang& gang = *state_.GangOfTask(task);
+      if (gang.state() != GANG_STOPPING && !lost->leaving()) SendStart(gang, *lost);
+      running.insert(task);
+      continue;
+    }
     hurt.insert(state_.gang_of_task.at(task));
     LoseTask(task, "its worker came back without it");
   }

@@ -43,6 +43,94 @@ TEST(Workers, ReconnectWithoutATaskMeansItIsLost) {
   EXPECT_EQ(two.sim.StateOf(two.id), "RECOVERING");
 }
 
+// Its connection broke, or the coordinator died, before the order had arrived.
+TEST(Workers, AStartThatWasLostIsSentAgain) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  const std::string first = sim.out.starts[0].second.SerializeAsString();
+  sim.Restart();
+  sim.Hello("w1");
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  EXPECT_EQ(sim.out.starts[0].second.SerializeAsString(), first);
+  EXPECT_EQ(sim.StateOf(id), "STARTING");
+  sim.RunAll(id);
+  sim.Hello("w1", 1, "i1", {id + ".a1.r0"});
+  EXPECT_THAT(sim.out.starts, IsEmpty());
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+  EXPECT_EQ(sim.job(id).worker_restarts(), 0u);
+}
+
+TEST(Workers, ALostStartOfAnyKindIsSentAgainAsItWas) {
+  Sim sim;
+  const auto again = [&sim](const std::string& worker) {
+    std::map<std::string, std::string> orders;
+    for (const auto& [to, start] : sim.out.starts) {
+      if (to == worker) orders[start.task_id()] = start.SerializeAsString();
+    }
+    EXPECT_THAT(orders, SizeIs(1)) << worker;
+    return orders;
+  };
+  // The second attempt of a job, from its checkpoint.
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.Checkpoint(id + ".a1.r0", 5, "c5");
+  sim.Finish(id + ".a1.r0", "ABORTED", "", 9);
+  sim.Pass(1'000);
+  const auto job = again("w1");
+  sim.Hello("w1");
+  EXPECT_EQ(again("w1"), job);
+  sim.RunAll(id);
+  // A trial.
+  sim.Hello("w2");
+  sim.Submit(Sim::Tune("random", 1));
+  const auto trial = again("w2");
+  sim.Hello("w2");
+  EXPECT_EQ(again("w2"), trial);
+  // A replica.
+  sim.Hello("w3");
+  CreateDeployment create;
+  create.spec.name = "digits";
+  create.spec.model = "digits@1";
+  create.spec.replicas = 1;
+  create.model_manifest = "m1";
+  create.model = "digits@1";
+  create.model_objects.emplace_back().set_digest("m1");
+  sim.On(create);
+  const auto replica = again("w3");
+  sim.Hello("w3");
+  EXPECT_EQ(again("w3"), replica);
+}
+
+TEST(Workers, AJoinersLostStartIsSentAgainAsItWas) {
+  Sim sim;
+  sim.Hello("w0");
+  const std::string id = sim.Submit(Sim::Elastic(1, 2));
+  sim.RunAll(id);
+  sim.Progress(id + ".a1.r0", 7);
+  sim.Hello("w1");
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  const std::string first = sim.out.starts[0].second.SerializeAsString();
+  EXPECT_TRUE(sim.out.starts[0].second.joins());
+  sim.Hello("w1");
+  ASSERT_THAT(sim.out.starts, SizeIs(1));
+  EXPECT_EQ(sim.out.starts[0].second.SerializeAsString(), first);
+}
+
+TEST(Workers, WhatIsToStopIsNotStartedAgain) {
+  Sim sim;
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.On(CancelJob{JobId(id), "asked"});
+  sim.Hello("w1");
+  EXPECT_THAT(sim.out.starts, IsEmpty());
+  ASSERT_THAT(sim.out.stops, SizeIs(1)) << "it may run: the order may have crossed the Hello";
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "CANCELLED");
+}
+
 TEST(Workers, NewIncarnationHasLostEverythingItRan) {
   Sim sim;
   sim.Hello("w1");
@@ -214,17 +302,6 @@ TEST(Restart, StopThatWasNotHeardIsSaidAgain) {
   EXPECT_EQ(sim.out.stops[0].second.task_id(), id + ".a1.r0");
   sim.StopAll();
   EXPECT_EQ(sim.StateOf(id), "CANCELLED");
-}
-
-TEST(Restart, StartThatWasNotHeardIsDoneAgain) {
-  Sim sim;
-  sim.Hello("w1");
-  const std::string id = sim.Submit(Sim::Train());
-  sim.Restart();
-  sim.Hello("w1", 1, "i1", {});
-  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
-  sim.Pass(1'000);
-  EXPECT_EQ(sim.StateOf(id), "STARTING");
 }
 
 TEST(Restart, DamagedSnapshotsAndRecordsAreRefused) {
