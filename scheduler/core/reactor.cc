@@ -35,8 +35,9 @@ std::string RecordBytes(const Record& record) {
 Reactor::Reactor(ReactorOptions options, State state, int64_t wall_ms)
     : options_(std::move(options)), state_(std::move(state)), now_ms_(wall_ms) {
   now_ms_ = std::max(now_ms_, state_.last_wall_ms);
+  const int64_t until = now_ms_ + std::max<int64_t>(options_.lease_ms, options_.come_back_ms);
   for (const auto& [id, worker] : state_.workers) {
-    if (worker.state() != WORKER_LOST) unconfirmed_[id] = now_ms_ + options_.lease_ms;
+    if (worker.state() != WORKER_LOST) unconfirmed_[id] = until;
   }
 }
 

@@ -26,6 +26,7 @@ struct ReactorOptions {
   std::string coordinator_incarnation;  // for Welcome
   uint32_t heartbeat_ms = 1'000;        // for Welcome
   uint32_t lease_ms = 15'000;           // for Welcome, and for workers to come back after a restart
+  int64_t come_back_ms = 3'000;         // at least, for that: they try once in two seconds
   int64_t start_timeout_ms = 60'000;    // from Start, or the last word of progress while data is
                                         // got ready, to the last rank's Started or Endpoint
   uint32_t stop_grace_ms = 5'000;       // SIGTERM to SIGKILL, done by the agent
@@ -39,7 +40,8 @@ struct ReactorOptions {
 class Reactor {
  public:
   // `state` is new, or replayed. After a replay every worker that was there is unconfirmed until
-  // its Hello; one that has not come within lease_ms of `wall_ms` is lost.
+  // its Hello; one that has not come within lease_ms or come_back_ms of
+  // `wall_ms`, whichever is more, is lost.
   Reactor(ReactorOptions options, State state, int64_t wall_ms);
 
   void On(const Input& input, Effects& effects);

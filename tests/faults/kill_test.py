@@ -173,6 +173,22 @@ class CoordinatorKilled(ClusterTest):
         c.call("POST", f"/v1/jobs/{job_id}:cancel")
         c.wait_job(job_id, {"CANCELLED"})
 
+    def test_workers_have_time_to_come_back_however_short_the_lease(self):
+        c = self.cluster
+        job_id = c.submit(long_spec(resources={"min_workers": 2, "max_workers": 2}))
+        before = c.wait_step(job_id, 1)
+        c.kill(c.coordinator)
+        time.sleep(4)  # they look for it every two seconds by now
+        self.addCleanup(setattr, c, "lease", c.lease)
+        c.lease = "1s"
+        c.start_coordinator()
+        after = c.wait_step(job_id, before["progress"]["step"] + 1)
+        time.sleep(1)
+        after = c.job(job_id)
+        self.assertEqual((after["state"], after["attempt"]), ("RUNNING", before["attempt"]), after)
+        c.call("POST", f"/v1/jobs/{job_id}:cancel")
+        c.wait_job(job_id, {"CANCELLED"})
+
     def test_a_job_that_ends_while_the_coordinator_is_away_is_not_lost(self):
         c = self.cluster
         job_id = c.submit(train_spec(epochs=1500, register="away"))

@@ -105,6 +105,7 @@ class StateLoopTest : public testing::Test {
     options.retry_after = std::chrono::milliseconds(50);
     options.snapshot_every_records = snapshot_every;
     options.reactor.lease_ms = 200;
+    options.reactor.come_back_ms = 200;
     auto loop = StateLoop::Open(*store_, *objects_, clock_, options);
     ASSERT_TRUE(loop.ok()) << loop.status().ToString();
     loop_ = *std::move(loop);

@@ -234,6 +234,25 @@ TEST(Restart, WorkerThatDoesNotComeBackIsLostAfterItsLease) {
   EXPECT_EQ(sim.StateOf(two.id), "RECOVERING");
 }
 
+// It looks for a coordinator that is away every two seconds.
+TEST(Restart, AShortLeaseGivesWorkersTimeToComeBackAllTheSame) {
+  ReactorOptions options = Sim::Options();
+  options.lease_ms = 1'000;
+  Sim sim(options);
+  sim.Hello("w1");
+  const std::string id = sim.Submit(Sim::Train());
+  sim.RunAll(id);
+  sim.Restart();
+  sim.Pass(2'999);
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+  sim.Hello("w1", 1, "i1", {id + ".a1.r0"});
+  sim.Pass(60'000);
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+  sim.Restart();
+  sim.Pass(3'000);
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+}
+
 // What they had to do in time may be done, and not told yet.
 TEST(Restart, WorkersAreHeardBeforeTheirTimeOutsCount) {
   Sim sim;
