@@ -73,6 +73,8 @@ void Applier::OnShardDone(Gang& gang, Task& task, const wire::TaskShardDone& don
   const bool in_progress = !task.shards().empty() && task.shards(0) == done.shard();
   const int64_t took = in_progress ? now - task.shard_since_ms() : -1;
   for (Task& one : *gang.mutable_tasks()) {
+    // Of one that is gone its own reports say what it had done: it died in the first that is left.
+    if (one.gone() && one.id() != task.id()) continue;
     google::protobuf::RepeatedField<uint32_t> left;
     for (const uint32_t shard : one.shards()) {
       if (shard != done.shard()) left.Add(shard);
@@ -135,7 +137,7 @@ void Applier::DropHand(const Gang& gang, Task& task, bool died) {
   if (!died || task.leaving() || gang.state() == GANG_STOPPING) return;
   if (first >= job->shards().results_size()) return;
   ShardResult& shard = *job->mutable_shards()->mutable_results(first);
-  shard.set_deaths(shard.deaths() + 1);
+  if (shard.object().empty()) shard.set_deaths(shard.deaths() + 1);
 }
 
 // Nobody has to meet: the change is over as it is made.

@@ -295,7 +295,11 @@ void Turn::OnTaskGone(const std::string& gang_id, uint32_t rank, int64_t ended_m
   const Gang& gang = state_.gangs.at(gang_id);
   const Task& task = gang.tasks(static_cast<int>(rank));
   PutOffAfter(gang, task);
-  if (!Goes(gang) || gang.sharded() || !IsMember(gang, task) || IsAwaited(task)) return;
+  if (gang.sharded()) {  // others take what it had, and its last report says who is a member
+    reactor_.dirty_ = true;
+    return DealHands(gang_id, {});
+  }
+  if (!Goes(gang) || !IsMember(gang, task) || IsAwaited(task)) return;
   const Verdict verdict = JudgeTask(task);
   if (OthersGoOn(gang_id, task, verdict, ended_ms)) return;
   BreakGang(gang_id, verdict.reason_code, verdict.cause, static_cast<int>(rank));

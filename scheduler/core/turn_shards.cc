@@ -17,7 +17,7 @@ namespace {
 std::vector<ShardHand> HandsOf(const Gang& gang) {
   std::vector<ShardHand> hands;
   for (const Task& task : gang.tasks()) {
-    if (!IsAlive(task) || !task.takes_shards() || !IsMember(gang, task)) continue;
+    if (!IsUp(task) || !task.takes_shards() || !IsMember(gang, task)) continue;
     ShardHand& hand = hands.emplace_back();
     hand.seat = task.rank();
     hand.shards.assign(task.shards().begin(), task.shards().end());
@@ -100,7 +100,7 @@ void Turn::FailShard(const std::string& gang_id, int shard) {
 
 // May be repeated: an order says all that there is to do.
 void Turn::SendShards(const Gang& gang, const Task& task) {
-  if (!IsAlive(task) || !task.takes_shards()) return;
+  if (!IsUp(task) || !task.takes_shards()) return;
   const Shards& shards = state_.jobs.at(JobId(gang.job_id())).shards();
   wire::TaskShards order;
   order.set_task_id(task.id());

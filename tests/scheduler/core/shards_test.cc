@@ -124,6 +124,48 @@ TEST_F(ShardedGang, AStoreWithoutRoomForTheFileCostsNothingThatIsDone) {
   EXPECT_EQ(sim.StateOf(id), "SUCCEEDED");
 }
 
+// Its process has ended, and the last that it did is on its way.
+TEST_F(ShardedGang, ARankThatIsGoneIsDealtNothingAndOthersTakeWhatItHad) {
+  Start(2);
+  const std::vector<uint32_t> had = HandOf(1);
+  ASSERT_THAT(had, SizeIs(4));
+  sim.Gone(Seat(1), "ABORTED", 9);
+  EXPECT_THAT(HandOf(0), SizeIs(8)) << "at once";
+  EXPECT_THAT(Told(), SizeIs(1));
+  sim.ShardDone(Seat(0), 0);
+  EXPECT_THAT(Told(), IsEmpty());
+  // What it had done counts, and it died of the next.
+  sim.ShardDone(Seat(1), had[0]);
+  EXPECT_EQ(shards().done(), 2u);
+  EXPECT_THAT(HandOf(0), SizeIs(6));
+  for (const uint32_t shard : {1, 2, 3}) sim.ShardDone(Seat(0), shard);
+  EXPECT_EQ(HandOf(0)[0], had[1]);
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  EXPECT_EQ(shards().results(static_cast<int>(had[1])).deaths(), 1u);
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+}
+
+// What another has done by then did not kill it.
+TEST_F(ShardedGang, ADeathIsCountedAgainstWhatTheRankWasIn) {
+  Start(2);
+  sim.Gone(Seat(1), "ABORTED", 9);
+  for (uint32_t shard = 0; shard < 8; ++shard) sim.ShardDone(Seat(0), shard);
+  EXPECT_EQ(shards().done(), 8u);
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  for (const ShardResult& result : shards().results()) EXPECT_EQ(result.deaths(), 0u);
+}
+
+TEST_F(ShardedGang, WhoIsLeftAloneByOneThatIsGoneHasAllOfIt) {
+  Start(1);
+  sim.Gone(Seat(0), "ABORTED", 9);
+  EXPECT_THAT(sim.out.shards, IsEmpty());
+  sim.ShardDone(Seat(0), 0);
+  EXPECT_THAT(sim.out.shards, IsEmpty());
+  sim.Finish(Seat(0), "ABORTED", "", 9);
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  EXPECT_EQ(shards().done(), 1u);
+}
+
 TEST_F(ShardedGang, ADeadRanksShardsGoToTheLivingAtOnceAndNothingDoneIsDoneAgain) {
   Start(3);
   sim.ShardDone(Seat(0), HandOf(0)[0]);
