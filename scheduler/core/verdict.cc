@@ -6,6 +6,8 @@
 #include <iterator>
 #include <string_view>
 
+#include "scheduler/core/elastic.h"
+
 namespace lepton::scheduler {
 namespace {
 
@@ -32,6 +34,24 @@ bool BlamesPeers(const Task& task) {
   const StatusCode code = StatusCodeFromName(task.code());
   return code == StatusCode::kAborted || code == StatusCode::kUnavailable ||
          code == StatusCode::kDeadlineExceeded;
+}
+
+// A member's own error, which is neither what a death does to its peers nor that it was told to go.
+bool FailedByItself(const Task& task) {
+  return task.state() == TASK_FINISHED && !EndedWell(task) && !WasTaken(task) && !task.refused() &&
+         !BlamesPeers(task) && task.code() != StatusCodeName(StatusCode::kCancelled);
+}
+
+// Of a gang whose group broke: the member that broke it, if its last report says so. Its peers tell
+// of the end of their group first.
+const Task* WhoBroke(const Gang& gang) {
+  const Task* failed = nullptr;
+  for (const Task& task : gang.tasks()) {
+    if (!IsMember(gang, task) || !FailedByItself(task)) continue;
+    if (EndedFatally(task)) return &task;
+    if (failed == nullptr) failed = &task;
+  }
+  return failed;
 }
 
 }  // namespace
@@ -105,6 +125,9 @@ Verdict JudgeGang(const Gang& gang) {
   if (gang.has_result()) return {Kind::kSucceeded, "SUCCEEDED", "", ""};
   if (gang.stop_code() == "DRAIN") return {Kind::kMoved, "DRAIN", "", gang.stop_cause()};
   const bool ours = gang.state() == GANG_STOPPING && gang.trigger_rank() < 0;
+  if (ours && gang.stop_code() == "GROUP_BROKEN") {
+    if (const Task* member = WhoBroke(gang)) return JudgeTask(*member);
+  }
   if (ours && Broke(gang.stop_code())) {
     return {Kind::kWorkerFault, gang.stop_code(), "UNAVAILABLE", gang.stop_cause()};
   }

@@ -14,9 +14,9 @@ using testing::SizeIs;
 
 class ElasticEnds : public testing::Test {
  protected:
-  void Start(int min_workers, int ranks) {
+  void Start(int min_workers, int ranks, int max_workers = 0) {
     for (int i = 0; i < ranks; ++i) sim.Hello("w" + std::to_string(i));
-    id = sim.Submit(Sim::Elastic(min_workers, ranks));
+    id = sim.Submit(Sim::Elastic(min_workers, max_workers > 0 ? max_workers : ranks));
     sim.RunAll(id);
     sim.Progress(Seat(0), 7);
   }
@@ -62,6 +62,60 @@ TEST_F(ElasticEnds, AGroupThatBreaksTooOftenStartsAgain) {
   EXPECT_EQ(sim.job(id).worker_restarts(), 1u);
   sim.Pass(2'000);
   EXPECT_EQ(sim.StateOf(id), "STARTING");
+}
+
+// The others told of the end of their group before it told of its own.
+TEST_F(ElasticEnds, ARanksOwnErrorEndsTheJobThoughItsPeersToldOfABrokenGroupFirst) {
+  for (int i = 0; i < 3; ++i) sim.Hello("w" + std::to_string(i));
+  spec::JobSpec spec = Sim::Elastic(1, 3);
+  spec.restart.max = 0;
+  id = sim.Submit(spec);
+  sim.RunAll(id);
+  sim.Progress(Seat(0), 7);
+  sim.Endpoint(Seat(0), 1, "rank 1 is gone");
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  sim.Finish(Seat(1), "FAILED_PRECONDITION", "the loss is nan");
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "FAILED");
+  EXPECT_EQ(sim.job(id).reason_code(), "TASK_FAILED");
+  EXPECT_THAT(sim.job(id).error(), HasSubstr("rank 1 on worker w1: FAILED_PRECONDITION"));
+  EXPECT_EQ(sim.job(id).worker_restarts(), 0u);
+}
+
+TEST_F(ElasticEnds, ARanksOwnErrorIsNoWorkersFaultThoughItsPeersToldOfABrokenGroupFirst) {
+  for (int i = 0; i < 3; ++i) sim.Hello("w" + std::to_string(i));
+  spec::JobSpec spec = Sim::Elastic(1, 3);
+  spec.restart.max = 1;
+  id = sim.Submit(spec);
+  sim.RunAll(id);
+  sim.Progress(Seat(0), 7);
+  sim.Finish(Seat(2), "ABORTED", "", 9);
+  sim.Endpoint(Seat(0), 1, "rank 2 is gone");
+  sim.Endpoint(Seat(1), 1, "rank 2 is gone");
+  sim.Endpoint(Seat(0), 2, "rank 1 is gone");
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  sim.Finish(Seat(1), "INTERNAL", "a bug");
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+  EXPECT_EQ(sim.job(id).reason_code(), "TASK_FAILED");
+  EXPECT_EQ(sim.job(id).worker_restarts(), 0u);
+  EXPECT_EQ(sim.job(id).task_restarts(), 1u);
+}
+
+// One that never was a member says nothing of the group's end.
+TEST_F(ElasticEnds, AJoinersErrorIsNotWhyAGroupBroke) {
+  for (int i = 0; i < 2; ++i) sim.Hello("w" + std::to_string(i));
+  spec::JobSpec spec = Sim::Elastic(1, 3);
+  spec.restart.max = 0;
+  id = sim.Submit(spec);
+  sim.RunAll(id);
+  sim.Progress(Seat(0), 7);
+  sim.Hello("w2");
+  sim.Finish(Seat(2), "DATA_LOSS", "its disk is broken");
+  sim.Endpoint(Seat(0), 1, "no answer in time from rank 1");
+  sim.StopAll();
+  EXPECT_EQ(sim.job(id).reason_code(), "RESTART_LIMIT");
+  EXPECT_THAT(sim.job(id).error(), HasSubstr("no answer in time from rank 1"));
 }
 
 TEST_F(ElasticEnds, TheModelOfAFormerLeaderIsTheResult) {
