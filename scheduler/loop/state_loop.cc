@@ -192,6 +192,7 @@ void StateLoop::RunItems(std::vector<Item> items, bool more) {
     return Refuse(items, refused_with_);
   }
 
+  if (!reactor_->next_timer_ms()) wall_.CatchUp();
   Batch batch(items);
   for (size_t i = 0; i < items.size(); ++i) {
     Input input;

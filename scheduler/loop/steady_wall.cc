@@ -5,20 +5,41 @@
 namespace lepton::scheduler {
 namespace {
 
-constexpr int64_t kNsPerMs = 1'000'000;
+using std::chrono::milliseconds;
+
+// Of the time that passes: by so much it goes slower or faster where the clock was set.
+constexpr int kShare = 8;
+// A clock that is kept right, and read a moment later than the other, is followed at once.
+constexpr Duration kSmall = milliseconds(100);
 
 }  // namespace
 
-int64_t SteadyWall::Ms() {
+void SteadyWall::Follow(bool leap) {
   const MonotonicTime now = clock_.Now();
-  if (at_) latest_ns_ += (now - *at_).count() / 8 * 7;
+  const Duration wanted = milliseconds(clock_.WallMs()) - now.time_since_epoch();
+  const Duration most = at_ ? (now - *at_) / kShare : Duration::zero();
+  if (!at_ || leap) {
+    offset_ = at_ ? std::max(offset_, wanted) : wanted;
+  } else if (wanted < offset_) {
+    offset_ -= std::min(offset_ - wanted, most);
+  } else {
+    offset_ += wanted - offset_ <= kSmall ? wanted - offset_ : most;
+  }
   at_ = now;
-  Seen(clock_.WallMs());
-  return latest_ns_ / kNsPerMs;
+}
+
+int64_t SteadyWall::Ms() {
+  Follow(/*leap=*/false);
+  return std::chrono::floor<milliseconds>(at_->time_since_epoch() + offset_).count();
 }
 
 void SteadyWall::Seen(int64_t wall_ms) {
-  latest_ns_ = std::max(latest_ns_, wall_ms * kNsPerMs);
+  Follow(/*leap=*/false);
+  offset_ = std::max<Duration>(offset_, milliseconds(wall_ms) - at_->time_since_epoch());
+}
+
+void SteadyWall::CatchUp() {
+  Follow(/*leap=*/true);
 }
 
 }  // namespace lepton::scheduler

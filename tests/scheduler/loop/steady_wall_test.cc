@@ -36,6 +36,34 @@ TEST(SteadyWallTest, GoesOnFromTheLatestWhereTheClockWasSetBack) {
   EXPECT_EQ(wall.Ms(), kWallMs + 14'000);
 }
 
+// What waits is not late for that.
+TEST(SteadyWallTest, AClockThatIsSetForwardIsFollowedSlowly) {
+  SetClock clock;
+  SteadyWall wall(clock);
+  EXPECT_EQ(wall.Ms(), kWallMs);
+  clock.wall_ms += 3'600'000;
+  EXPECT_EQ(wall.Ms(), kWallMs);
+  clock.now += std::chrono::seconds(8);
+  clock.wall_ms += 8'000;
+  EXPECT_EQ(wall.Ms(), kWallMs + 9'000);
+  // And at once where nothing waits.
+  wall.CatchUp();
+  EXPECT_EQ(wall.Ms(), kWallMs + 3'608'000);
+  wall.CatchUp();
+  EXPECT_EQ(wall.Ms(), kWallMs + 3'608'000);
+}
+
+TEST(SteadyWallTest, TheSystemsClockIsAdjustedALittleAllTheTime) {
+  SetClock clock;
+  SteadyWall wall(clock);
+  EXPECT_EQ(wall.Ms(), kWallMs);
+  for (int i = 1; i <= 100; ++i) {
+    clock.now += std::chrono::milliseconds(7);
+    clock.wall_ms += 8;
+    EXPECT_EQ(wall.Ms(), kWallMs + 8 * i);
+  }
+}
+
 // The monotonic clock counts from the machine's start, which says nothing about what was seen.
 TEST(SteadyWallTest, AMachineThatHasRunForLongDoesNotThrowTimeForward) {
   SetClock clock;
