@@ -49,6 +49,10 @@ bool IsAwaited(const Task& task) {
   return IsAlive(task) && task.gone() && (task.saved() || !OthersMayGoOn(JudgeTask(task)));
 }
 
+bool MayHaveState(const Task& task) {
+  return !task.joins() || task.group_epoch() > 0;
+}
+
 bool IsListening(const Task& task) {
   if (!IsUp(task)) return false;
   return task.takes_shards() || (task.has_endpoint() && task.left_epoch() >= task.group_epoch());

@@ -30,6 +30,8 @@ bool IsUp(const Task& task);
 bool IsThrough(const Task& task);
 // Such a one whose last report the others wait for: it says what becomes of all of them.
 bool IsAwaited(const Task& task);
+// It is no joiner that is to get the training state from the first group that it is in.
+bool MayHaveState(const Task& task);
 // It has listed itself since it was last sent a group; a rank that takes shards: it does so.
 bool IsListening(const Task& task);
 

@@ -200,7 +200,10 @@ bool Turn::GoOnWithout(const std::string& gang_id, EpochChange change) {
       if (IsAlive(task) && !task.leaving()) members.push_back(task.rank());
     }
   }
-  if (members.empty()) return false;
+  const bool lost = std::none_of(members.begin(), members.end(), [&](uint32_t seat) {
+    return MayHaveState(gang.tasks(static_cast<int>(seat)));
+  });
+  if (members.empty() || (lost && !gang.sharded())) return false;
   const spec::JobSpec& spec = state_.Spec(JobId(gang.job_id()));
   // A survivor that told of a broken group before we knew why told of the same fault.
   if (gang.forming() && gang.regroup_reason() == "GROUP_BROKEN") change.fault = false;

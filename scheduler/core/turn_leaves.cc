@@ -45,11 +45,15 @@ bool Turn::LetLeave(const std::string& gang_id, const WorkerId& worker, const st
     return IsUp(task) && !task.leaving() && task.worker_id() != worker.str();
   };
   int staying = 0, waiting = 0;
+  // With those that go the state would, where they do not hand it over.
+  bool lost = !gang.sharded() && !HoldsSlices(gang);
   for (const Task& task : gang.tasks()) {
-    if (stays(task)) ++(IsMember(gang, task) ? staying : waiting);
+    if (!stays(task)) continue;
+    ++(IsMember(gang, task) ? staying : waiting);
+    lost = lost && !(IsMember(gang, task) && MayHaveState(task));
   }
   const int least = gang.sharded() ? 1 : state_.Spec(JobId(gang.job_id())).resources.min_workers;
-  if (const int missing = least - staying; missing > 0) {
+  if (const int missing = least - staying; missing > 0 || lost) {
     if (!HoldsSlices(gang)) return false;
     const int further = missing - std::min(waiting, missing);
     const bool elsewhere = staying > 0 && gang.trial() < 0 &&
