@@ -53,8 +53,8 @@ struct Options {
   // A process that is slow or stopped is no reason: its kernel answers. The same while they meet.
   Duration link_timeout{};
   // While joining, from the joining thread: between this rank and that one no connection comes
-  // about, though nobody refuses it. All such are found before the meeting fails for it. May be
-  // empty.
+  // about, though nobody refuses it; or the two cannot be in one group (Backend::Conflict). All
+  // such are found before the meeting fails for it. May be empty.
   std::function<void(int rank, const std::string& why)> unreachable = nullptr;
 };
 
@@ -166,14 +166,26 @@ class Backend {
   virtual Status Available() const = 0;
   // `bind_address`: an address of this host that peers can reach; "127.0.0.1" when all are local.
   virtual Result<std::unique_ptr<Endpoint>> Listen(const std::string& bind_address) const = 0;
+  // Into the group behind that of `over`, which this ends and lets go of (null: there was none). A
+  // back-end may make the next group from what that holds, where nobody else holds it any more.
+  virtual Result<std::unique_ptr<Endpoint>> ListenAnew(const std::string& bind_address,
+                                                       std::shared_ptr<Communicator> over) const {
+    over.reset();
+    return Listen(bind_address);
+  }
   // Collective over all ranks of the spec; consumes the endpoint.
   virtual Result<std::unique_ptr<Communicator>> Join(std::unique_ptr<Endpoint> endpoint,
                                                      const GroupSpec& group, const Options& options,
                                                      Deadline deadline) const = 0;
+  // Why ranks with these addresses cannot be in one group, however well they reach each other;
+  // empty: they can. All ranks find the same, and Join says so by Options::unreachable.
+  virtual std::string Conflict(const std::string& /*address*/, const std::string& /*other*/) const {
+    return {};
+  }
 };
 
-// Tries to connect to these endpoints (Endpoint::address() of the native back-end), all at once:
-// the indices of those that neither answer nor refuse within `patience`.
+// Tries to connect to these endpoints (Endpoint::address() of any back-end), all at once: the
+// indices of those that neither answer nor refuse within `patience`.
 std::vector<size_t> FindUnreachable(const std::vector<std::string>& addresses, Duration patience);
 
 // All back-ends, those that cannot run here included: backends/backend_list.cc.

@@ -83,14 +83,23 @@ Result<std::shared_ptr<collectives::Communicator>> GangMembership::Join(
   return std::shared_ptr<collectives::Communicator>(std::move(joined));
 }
 
-// A joiner that cannot reach a member must not break the group by trying to.
-void GangMembership::ProbeMembers(wire::TaskEndpoint* found) const {
+// A joiner that cannot be in a group with a member must not break theirs by trying to.
+void GangMembership::ProbeMembers(const collectives::Backend& backend, const std::string& address,
+                                  wire::TaskEndpoint* found) const {
+  const auto add = [&](int index, const std::string& why) {
+    wire::Unreachable& one = *found->add_unreachable();
+    one.set_seat(start_.probe(index).seat());
+    one.set_why(why);
+  };
   std::vector<std::string> addresses;
   for (const wire::Member& member : start_.probe()) addresses.push_back(member.address());
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    const std::string why = backend.Conflict(address, addresses[i]);
+    if (!why.empty()) add(static_cast<int>(i), why);
+  }
+  if (found->unreachable_size() > 0) return;
   for (const size_t index : collectives::FindUnreachable(addresses, link_timeout())) {
-    wire::Unreachable& one = *found->add_unreachable();
-    one.set_seat(start_.probe(static_cast<int>(index)).seat());
-    one.set_why("no connection in time");
+    add(static_cast<int>(index), "no connection in time");
   }
 }
 
@@ -104,21 +113,22 @@ Result<Membership::Group> GangMembership::Next(const std::string& cause, const P
   while (true) {
     wire::TaskUp up;
     up.mutable_endpoint()->set_left_wall_ms(RealClock().WallMs());
+    std::shared_ptr<collectives::Communicator> over;  // ends without the lock: pulses go on
     {
       std::lock_guard lock(mutex_);
-      current_.reset();
+      over.swap(current_);
       LEPTON_RETURN_IF_ERROR(Ended());
       up.mutable_endpoint()->set_left_epoch(epoch_);
     }
     LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<collectives::Endpoint> endpoint,
-                            backend->Listen(bind_address_));
+                            backend->ListenAnew(bind_address_, std::move(over)));
     up.mutable_endpoint()->set_address(endpoint->address());
     up.mutable_endpoint()->set_cause(why);
     up.mutable_endpoint()->set_planned(parting.planned && why == cause);
     // Said again if the next meeting fails: the coordinator may not know yet.
     *up.mutable_endpoint()->mutable_left() = {left.begin(), left.end()};
     up.mutable_endpoint()->set_corrupt(why.find(collectives::kCorruptBytes) != std::string::npos);
-    if (up.endpoint().left_epoch() == 0) ProbeMembers(&found);
+    if (up.endpoint().left_epoch() == 0) ProbeMembers(*backend, endpoint->address(), &found);
     up.mutable_endpoint()->mutable_unreachable()->Swap(found.mutable_unreachable());
     found.Clear();
     report_(up);

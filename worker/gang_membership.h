@@ -49,7 +49,9 @@ class GangMembership final : public Membership {
   Result<std::shared_ptr<collectives::Communicator>> Join(
       const wire::TaskGroup& members, std::unique_ptr<collectives::Endpoint> endpoint,
       wire::TaskEndpoint* found) const;
-  void ProbeMembers(wire::TaskEndpoint* found) const;
+  // Adds to `found` the members with whom a rank at `address` cannot be in a group.
+  void ProbeMembers(const collectives::Backend& backend, const std::string& address,
+                    wire::TaskEndpoint* found) const;
   Duration link_timeout() const;
   Status Ended() const;  // with mutex_
   void TellStragglers(const collectives::Communicator& gang, const wire::TaskGroup& members);

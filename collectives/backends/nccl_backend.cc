@@ -8,14 +8,18 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <condition_variable>
+#include <cstdlib>
 #include <cstring>
-#include <future>
 #include <map>
+#include <mutex>
+#include <utility>
 
 #include "collectives/activity.h"
 #include "collectives/backends/mesh_communicator.h"
+#include "collectives/transport/member_address.h"
 #include "collectives/transport/socket.h"
-#include "runtime/base/logging.h"
+#include "runtime/base/hash.h"
 #include "runtime/base/named_thread.h"
 
 namespace lepton::collectives {
@@ -113,18 +117,100 @@ class OnDevice {
 
 // How long what a peer sent before it left may take to arrive.
 constexpr Duration kLastBytes = std::chrono::seconds(1);
-// How long the end of a communicator waits for the abort of NCCL's.
-constexpr Duration kAbortPatience = std::chrono::seconds(2);
+// How long NCCL may take to set a communicator up, however soon ranks are to meet: it loads its
+// kernels at first. Who dies meanwhile ends the wait at once.
+constexpr Duration kSetUp = std::chrono::seconds(10);
+// How long NCCL may take to flush a communicator that is no longer used.
+constexpr Duration kFlush = std::chrono::seconds(5);
+// How long the process's end waits for communicators that are ending.
+constexpr Duration kEndPatience = std::chrono::seconds(2);
 
 size_t RoundUp(size_t bytes) {
   return (bytes + 255) / 256 * 256;
 }
 
-// A communicator, a stream and a pair of staging buffers, on `device` whatever thread calls.
+// A communicator, and what its transfers use.
+struct Belongings {
+  int device = 0;
+  ncclComm_t comm = nullptr;
+  cudaStream_t stream = nullptr;
+  char* host = nullptr;  // pinned, so that copies never block the host
+  char* gpu = nullptr;
+  size_t capacity = 0;
+};
+
+// Communicators that are over, each ending on a thread of its own: NCCL's calls wait for the GPU
+// and for the peers, and have been seen to hang. The next group is made meanwhile.
+class Endings {
+ public:
+  enum class How { kFlushed, kAborted };
+  // This process's. Its first use is behind the loading of NCCL, so that the wait at the process's
+  // end is before NCCL's own end.
+  static Endings& Of() {
+    static Endings* const endings = [] {
+      std::atexit([] { Of().Await(kEndPatience); });
+      return new Endings;
+    }();
+    return *endings;
+  }
+
+  void Begin(const Belongings& old, How how) {
+    {
+      std::lock_guard lock(mutex_);
+      ++running_;
+    }
+    NamedThread("nccl-end", [this, old, how] {
+      End(old, how);
+      std::lock_guard lock(mutex_);
+      --running_;
+      changed_.notify_all();
+    }).detach();
+  }
+  int running() const {
+    std::lock_guard lock(mutex_);
+    return running_;
+  }
+  void Await(Duration at_most) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, at_most, [this] { return running_ == 0; });
+  }
+
+ private:
+  static void End(const Belongings& old, How how) {
+    cudaSetDevice(old.device);
+    if (old.comm != nullptr) {
+      if (how == How::kFlushed && Flush(old.comm)) {
+        Nccl().destroy(old.comm);
+      } else {
+        Nccl().abort(old.comm);
+      }
+    }
+    cudaFree(old.gpu);
+    cudaFreeHost(old.host);
+    if (old.stream != nullptr) cudaStreamDestroy(old.stream);
+  }
+  // Until what was sent has left this host.
+  static bool Flush(ncclComm_t comm) {
+    const Deadline deadline = Deadline::In(kFlush);
+    ncclResult_t state = Nccl().finalize(comm);
+    while ((state == ncclSuccess || state == ncclInProgress) && !deadline.Expired()) {
+      if (Nccl().async_error(comm, &state) != ncclSuccess) return false;
+      if (state == ncclSuccess) return true;
+      sched_yield();
+    }
+    return false;
+  }
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  int running_ = 0;
+};
+
+// On the device that it was made for, whatever thread calls.
 class NcclMesh final : public Mesh {
  public:
   NcclMesh(int device, std::shared_ptr<Failure> failure)
-      : device_(device), failure_(std::move(failure)) {}
+      : own_{.device = device}, failure_(std::move(failure)) {}
   ~NcclMesh() override;
 
   Status Connect(const ncclUniqueId& id, int rank, int size, Deadline deadline);
@@ -139,78 +225,53 @@ class NcclMesh final : public Mesh {
   // What ends every wait but success.
   Status CheckFailure(std::span<const Transfer> transfers, Deadline deadline);
   Status CheckLeft(std::span<const Transfer> transfers);
-  // Returns at once. NCCL's call waits for the GPU and for the peers, and has been seen to hang:
-  // it has a thread of its own, which the destructor waits for, a while.
-  void AbortComm();
+  // Returns at once. Nothing can be sent any more.
+  void Leave(Endings::How how);
 
-  int device_;
+  Belongings own_;
   std::shared_ptr<Failure> failure_;
-  ncclComm_t comm_ = nullptr;
-  std::future<void> aborted_;           // valid once it is
   std::map<int, Deadline> last_bytes_;  // of peers that have left
-  cudaStream_t stream_ = nullptr;
-  char* host_ = nullptr;  // pinned, so that copies never block the host
-  char* gpu_ = nullptr;
-  size_t capacity_ = 0;
 };
 
 NcclMesh::~NcclMesh() {
-  const OnDevice on_device(device_);
-  if (comm_ != nullptr && failure_->raised()) AbortComm();
-  if (comm_ != nullptr) {
-    Deadline deadline = Deadline::In(std::chrono::seconds(5));
-    bool clean =
-        NcclStatus(Nccl().finalize(comm_), "ncclCommFinalize").ok() && AwaitComm({}, deadline).ok();
-    if (clean) Nccl().destroy(comm_);
-    if (!clean) AbortComm();
-  }
-  if (aborted_.valid() && aborted_.wait_for(kAbortPatience) != std::future_status::ready) {
-    LOG(ERROR) << "ncclCommAbort does not return; what it may still use on GPU " << device_
-               << " stays with it";
-    return;
-  }
-  cudaFree(gpu_);
-  cudaFreeHost(host_);
-  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+  Leave(failure_->raised() ? Endings::How::kAborted : Endings::How::kFlushed);
 }
 
-void NcclMesh::AbortComm() {
-  if (comm_ == nullptr) return;
-  std::promise<void> done;
-  aborted_ = done.get_future();
-  NamedThread("nccl-abort", [device = device_, comm = comm_, done = std::move(done)]() mutable {
-    cudaSetDevice(device);
-    Nccl().abort(comm);
-    done.set_value();
-  }).detach();
-  comm_ = nullptr;
+void NcclMesh::Leave(Endings::How how) {
+  if (own_.comm == nullptr && own_.stream == nullptr) return;
+  Endings::Of().Begin(std::exchange(own_, Belongings{.device = own_.device}), how);
 }
 
 Status NcclMesh::Connect(const ncclUniqueId& id, int rank, int size, Deadline deadline) {
-  const OnDevice on_device(device_);
+  const OnDevice on_device(own_.device);
   LEPTON_RETURN_IF_ERROR(on_device.status());
-  LEPTON_RETURN_IF_ERROR(
-      CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate"));
+  LEPTON_RETURN_IF_ERROR(CudaStatus(cudaStreamCreateWithFlags(&own_.stream, cudaStreamNonBlocking),
+                                    "cudaStreamCreate"));
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
   LEPTON_RETURN_IF_ERROR(
-      NcclStatus(Nccl().init(&comm_, size, id, rank, &config), "ncclCommInitRankConfig"));
-  return AwaitComm({}, deadline).WithContext("ncclCommInitRankConfig");
+      NcclStatus(Nccl().init(&own_.comm, size, id, rank, &config), "ncclCommInitRankConfig"));
+  Status made = AwaitComm({}, Deadline(std::max(deadline.at(), RealClock().Now() + kSetUp)));
+  if (const int earlier = Endings::Of().running(); !made.ok() && earlier > 0) {
+    made = made.WithContext("while " + std::to_string(earlier) +
+                            " earlier communicators have not ended");
+  }
+  return made.WithContext("ncclCommInitRankConfig");
 }
 
 Status NcclMesh::Reserve(size_t bytes) {
-  if (bytes <= capacity_) return {};
-  cudaFree(gpu_);
-  cudaFreeHost(host_);
-  gpu_ = host_ = nullptr;
-  capacity_ = 0;
+  if (bytes <= own_.capacity) return {};
+  cudaFree(own_.gpu);
+  cudaFreeHost(own_.host);
+  own_.gpu = own_.host = nullptr;
+  own_.capacity = 0;
   void* gpu = nullptr;
   void* host = nullptr;
   LEPTON_RETURN_IF_ERROR(CudaStatus(cudaMalloc(&gpu, bytes), "cudaMalloc"));
-  gpu_ = static_cast<char*>(gpu);
+  own_.gpu = static_cast<char*>(gpu);
   LEPTON_RETURN_IF_ERROR(CudaStatus(cudaMallocHost(&host, bytes), "cudaMallocHost"));
-  host_ = static_cast<char*>(host);
-  capacity_ = bytes;
+  own_.host = static_cast<char*>(host);
+  own_.capacity = bytes;
   return {};
 }
 
@@ -230,14 +291,15 @@ Status NcclMesh::CheckFailure(std::span<const Transfer> transfers, Deadline dead
     const std::string who = Stragglers(transfers);
     status = DeadlineExceeded("no answer in time from " + (who.empty() ? "the group" : who));
   }
-  if (!status.ok()) AbortComm();
+  if (!status.ok()) Leave(Endings::How::kAborted);
   return status;
 }
 
 Status NcclMesh::AwaitComm(std::span<const Transfer> transfers, Deadline deadline) {
   while (true) {
     ncclResult_t state = ncclSuccess;
-    LEPTON_RETURN_IF_ERROR(NcclStatus(Nccl().async_error(comm_, &state), "ncclCommGetAsyncError"));
+    LEPTON_RETURN_IF_ERROR(
+        NcclStatus(Nccl().async_error(own_.comm, &state), "ncclCommGetAsyncError"));
     if (state == ncclSuccess) return {};
     LEPTON_RETURN_IF_ERROR(NcclStatus(state, "NCCL"));
     LEPTON_RETURN_IF_ERROR(CheckFailure(transfers, deadline));
@@ -247,15 +309,15 @@ Status NcclMesh::AwaitComm(std::span<const Transfer> transfers, Deadline deadlin
 
 Status NcclMesh::AwaitStream(std::span<const Transfer> transfers, Deadline deadline) {
   while (true) {
-    cudaError_t state = cudaStreamQuery(stream_);
+    cudaError_t state = cudaStreamQuery(own_.stream);
     if (state == cudaSuccess) return {};
     if (state != cudaErrorNotReady) return CudaStatus(state, "transfer");
     ncclResult_t asynchronous = ncclSuccess;
     LEPTON_RETURN_IF_ERROR(
-        NcclStatus(Nccl().async_error(comm_, &asynchronous), "ncclCommGetAsyncError"));
+        NcclStatus(Nccl().async_error(own_.comm, &asynchronous), "ncclCommGetAsyncError"));
     Status broken = NcclStatus(asynchronous, "NCCL");
     if (!broken.ok()) {
-      AbortComm();
+      Leave(Endings::How::kAborted);
       return broken;
     }
     LEPTON_RETURN_IF_ERROR(CheckFailure(transfers, deadline));
@@ -267,10 +329,10 @@ Status NcclMesh::Enqueue(std::span<Transfer> transfers, Deadline deadline) {
   size_t at = 0;
   for (const Transfer& t : transfers) {
     if (t.send && t.bytes > 0) {
-      std::memcpy(host_ + at, t.data, t.bytes);
-      LEPTON_RETURN_IF_ERROR(CudaStatus(
-          cudaMemcpyAsync(gpu_ + at, host_ + at, t.bytes, cudaMemcpyHostToDevice, stream_),
-          "copy to the GPU"));
+      std::memcpy(own_.host + at, t.data, t.bytes);
+      LEPTON_RETURN_IF_ERROR(CudaStatus(cudaMemcpyAsync(own_.gpu + at, own_.host + at, t.bytes,
+                                                        cudaMemcpyHostToDevice, own_.stream),
+                                        "copy to the GPU"));
     }
     at += RoundUp(t.bytes);
   }
@@ -280,8 +342,8 @@ Status NcclMesh::Enqueue(std::span<Transfer> transfers, Deadline deadline) {
   for (const Transfer& t : transfers) {
     if (t.bytes > 0 && status.ok()) {
       ncclResult_t result =
-          t.send ? Nccl().send(gpu_ + at, t.bytes, ncclUint8, t.peer, comm_, stream_)
-                 : Nccl().recv(gpu_ + at, t.bytes, ncclUint8, t.peer, comm_, stream_);
+          t.send ? Nccl().send(own_.gpu + at, t.bytes, ncclUint8, t.peer, own_.comm, own_.stream)
+                 : Nccl().recv(own_.gpu + at, t.bytes, ncclUint8, t.peer, own_.comm, own_.stream);
       status = NcclStatus(result, t.send ? "ncclSend" : "ncclRecv");
     }
     at += RoundUp(t.bytes);
@@ -294,9 +356,9 @@ Status NcclMesh::Enqueue(std::span<Transfer> transfers, Deadline deadline) {
   at = 0;
   for (const Transfer& t : transfers) {
     if (!t.send && t.bytes > 0) {
-      LEPTON_RETURN_IF_ERROR(CudaStatus(
-          cudaMemcpyAsync(host_ + at, gpu_ + at, t.bytes, cudaMemcpyDeviceToHost, stream_),
-          "copy from the GPU"));
+      LEPTON_RETURN_IF_ERROR(CudaStatus(cudaMemcpyAsync(own_.host + at, own_.gpu + at, t.bytes,
+                                                        cudaMemcpyDeviceToHost, own_.stream),
+                                        "copy from the GPU"));
     }
     at += RoundUp(t.bytes);
   }
@@ -304,11 +366,11 @@ Status NcclMesh::Enqueue(std::span<Transfer> transfers, Deadline deadline) {
 }
 
 Status NcclMesh::Run(std::span<Transfer> transfers, Deadline deadline) {
-  if (comm_ == nullptr) return Aborted("the NCCL communicator was aborted");
+  if (own_.comm == nullptr) return Aborted("the NCCL communicator was aborted");
   size_t total = 0;
   for (const Transfer& t : transfers) total += RoundUp(t.bytes);
   if (total == 0) return {};
-  const OnDevice on_device(device_);
+  const OnDevice on_device(own_.device);
   LEPTON_RETURN_IF_ERROR(on_device.status());
   LEPTON_RETURN_IF_ERROR(Reserve(total));
   LEPTON_RETURN_IF_ERROR(Enqueue(transfers, deadline));
@@ -317,7 +379,7 @@ Status NcclMesh::Run(std::span<Transfer> transfers, Deadline deadline) {
   Activity::Moved();
   size_t at = 0;
   for (Transfer& t : transfers) {
-    if (!t.send) std::memcpy(t.data, host_ + at, t.bytes);
+    if (!t.send) std::memcpy(t.data, own_.host + at, t.bytes);
     t.done = t.bytes;
     at += RoundUp(t.bytes);
   }
@@ -332,6 +394,44 @@ Result<int> DeviceCount() {
   }
   if (count == 0) return FailedPrecondition("no usable GPU: none is visible");
   return count;
+}
+
+// The only visible GPU's own name; empty where there are several, of which each group's ranks
+// choose.
+Result<std::string> OnlyGpu() {
+  LEPTON_ASSIGN_OR_RETURN(const int count, DeviceCount());
+  if (count > 1) return std::string();
+  cudaDeviceProp properties;
+  LEPTON_RETURN_IF_ERROR(
+      CudaStatus(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties"));
+  return "GPU-" + ToHex({properties.uuid.bytes, sizeof(properties.uuid.bytes)});
+}
+
+std::string GpuOf(const std::string& address) {
+  const auto member = MemberAddress::Decode(address, "nccl");
+  return member.ok() ? member->place : "";
+}
+
+constexpr char kOneGpu[] = "both are on the same GPU, and NCCL needs one for each rank";
+
+// NCCL refuses two ranks on one GPU, but only once all have met. Here every rank finds the same,
+// before anybody is dialled.
+Status CheckOneGpuEach(const GroupSpec& group, const Options& options) {
+  std::vector<std::string> gpus;
+  for (const std::string& member : group.members) gpus.push_back(GpuOf(member));
+  std::string shared;
+  for (int b = 0; b < static_cast<int>(gpus.size()); ++b) {
+    for (int a = 0; a < b; ++a) {
+      if (gpus[a].empty() || gpus[a] != gpus[b]) continue;
+      if (shared.empty()) {
+        shared = "rank " + std::to_string(a) + " and rank " + std::to_string(b) + ": " + kOneGpu;
+      }
+      if (options.unreachable == nullptr) continue;
+      if (group.rank == a) options.unreachable(b, kOneGpu);
+      if (group.rank == b) options.unreachable(a, kOneGpu);
+    }
+  }
+  return shared.empty() ? Status() : FailedPrecondition(shared);
 }
 
 Result<int> ChooseDevice(const ControlPlane& control, const GroupSpec& group) {
@@ -371,7 +471,13 @@ Status NcclBackend::Available() const {
 
 Result<std::unique_ptr<Endpoint>> NcclBackend::Listen(const std::string& bind_address) const {
   LEPTON_RETURN_IF_ERROR(Available());
-  return ListenForPeers(name(), "", bind_address);
+  LEPTON_ASSIGN_OR_RETURN(std::string gpu, OnlyGpu());
+  return ListenForPeers(name(), std::move(gpu), bind_address);
+}
+
+std::string NcclBackend::Conflict(const std::string& address, const std::string& other) const {
+  const std::string gpu = GpuOf(address);
+  return gpu.empty() || gpu != GpuOf(other) ? "" : kOneGpu;
 }
 
 Result<std::unique_ptr<Communicator>> NcclBackend::Join(std::unique_ptr<Endpoint> endpoint,
@@ -379,6 +485,7 @@ Result<std::unique_ptr<Communicator>> NcclBackend::Join(std::unique_ptr<Endpoint
                                                         const Options& options,
                                                         Deadline deadline) const {
   LEPTON_RETURN_IF_ERROR(Available());
+  LEPTON_RETURN_IF_ERROR(CheckOneGpuEach(group, options));
   LEPTON_ASSIGN_OR_RETURN(
       ControlPlane control,
       MeetPeers(std::move(endpoint), group, name(), TransportChoice::kNone, options, deadline));
@@ -421,6 +528,10 @@ Status NcclBackend::Available() const {
 
 Result<std::unique_ptr<Endpoint>> NcclBackend::Listen(const std::string&) const {
   return NcclNotBuiltIn();
+}
+
+std::string NcclBackend::Conflict(const std::string&, const std::string&) const {
+  return {};
 }
 
 Result<std::unique_ptr<Communicator>> NcclBackend::Join(std::unique_ptr<Endpoint>, const GroupSpec&,

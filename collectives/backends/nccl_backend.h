@@ -23,6 +23,7 @@ class NcclBackend final : public Backend {
   Result<std::unique_ptr<Communicator>> Join(std::unique_ptr<Endpoint> endpoint,
                                              const GroupSpec& group, const Options& options,
                                              Deadline deadline) const override;
+  std::string Conflict(const std::string& address, const std::string& other) const override;
 };
 
 }  // namespace lepton::collectives

@@ -54,12 +54,12 @@ Result<MemberAddress> MemberAddress::Decode(const std::string& bytes, std::strin
     }
   }
   MemberAddress out;
-  if (fields.size() != 8 || fields[0] != kVersion || fields[1] != backend ||
+  if (fields.size() != 8 || fields[0] != kVersion || (!backend.empty() && fields[1] != backend) ||
       !ParseNumber(fields[4], &out.pid) || !ParseNumber(fields[6], &out.port) ||
       !ParseNumber(fields[7], &out.lanes) || out.pid <= 0 || out.port == 0 || out.lanes < 0 ||
       out.lanes > kMaxLanes) {
-    return InvalidArgument("members: not an address of this version's " + std::string(backend) +
-                           " back-end");
+    return InvalidArgument("members: not an address of this version's " +
+                           (backend.empty() ? "" : std::string(backend) + " ") + "back-end");
   }
   out.backend = fields[1];
   out.place = fields[2];

@@ -11,7 +11,8 @@ namespace lepton::collectives {
 
 struct MemberAddress {
   std::string backend;  // "native"
-  // Where the rank is in the back-end's own terms: its MPI world rank; empty for native.
+  // Where the rank is in the back-end's own terms: its MPI world rank, its GPU's name for NCCL;
+  // empty for native.
   std::string place;
   // Equal for two processes exactly when they can share memory through /proc/<pid>/fd: same boot of
   // the same kernel, same process-id namespace, same user.
@@ -22,8 +23,9 @@ struct MemberAddress {
   int lanes = 0;  // that it wants (lanes.h); 0: it leaves that open
 
   std::string Encode() const;
-  // kInvalidArgument when the bytes are not an address of that back-end in this version.
-  static Result<MemberAddress> Decode(const std::string& bytes, std::string_view backend);
+  // kInvalidArgument when the bytes are not an address of that back-end (empty: of any) in this
+  // version.
+  static Result<MemberAddress> Decode(const std::string& bytes, std::string_view backend = "");
 };
 
 // This process's.

@@ -401,7 +401,7 @@ Status Joiner::AwaitReady() {
 std::vector<size_t> FindUnreachable(const std::vector<std::string>& addresses, Duration patience) {
   std::list<Dial> dials;
   for (size_t i = 0; i < addresses.size(); ++i) {
-    const auto member = MemberAddress::Decode(addresses[i], "native");
+    const auto member = MemberAddress::Decode(addresses[i]);
     if (!member.ok()) continue;  // nothing to be said about it
     dials.push_back(
         Dial::Probe({static_cast<int>(i), member->host, member->port}, patience, kAttempts));

@@ -21,7 +21,7 @@ bool IsElastic(const spec::JobSpec& spec) {
   if (IsSharded(spec)) return spec.elastic.recovery == "in_place";
   return IsTraining(spec) && spec.elastic.recovery == "in_place" &&
          spec.resources.max_workers > 1 &&
-         (spec.collectives == "auto" || spec.collectives == "native");
+         spec.collectives != "mpi";  // its processes are those that it began with
 }
 
 bool IsMember(const Gang& gang, const Task& task) {

@@ -1,34 +1,51 @@
-// Built as libnccl.so.2: NCCL between the threads of one process, over the fake CUDA run time
-// (tests/runtime/cuda/fake_cudart.h), whose "device memory" it copies. It holds its caller to what
-// the header says of devices, of groups and of communicators that do not block. Threads: as NCCL.
+// Built as libnccl.so.2: NCCL between threads and processes of one host, over the fake CUDA run
+// time (tests/runtime/cuda/fake_cudart.h), whose "device memory" it copies. A communicator is a
+// folder: a file a rank, and one a message. It holds its caller to what the header says of devices,
+// of groups and of communicators that do not block. Threads: as NCCL.
 #include "tests/collectives/fake_nccl.h"
 
 #include <cuda_runtime_api.h>
 #include <nccl.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
-#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
-#include <memory>
 #include <mutex>
+#include <set>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 namespace {
 
+using lepton::collectives::FakeNccl;
+using std::filesystem::path;
+
 std::mutex mutex;  // of all there is
 const char* last_error = "";
-
-// The ranks of one id.
-struct Clique {
-  int size = 0;
-  std::map<int, int> devices;                                            // by rank
-  std::map<std::pair<int, int>, std::deque<std::vector<char>>> letters;  // by sender and receiver
-};
-std::map<int, std::shared_ptr<Clique>> cliques;
 int ids = 0;
+
+// Of all communicators: the test's, for ranks that are processes, or this process's.
+struct Root {
+  path folder;
+  bool own = false;
+  Root() {
+    const char* const given = std::getenv("LEPTON_FAKE_NCCL_FOLDER");
+    own = given == nullptr;
+    folder = own ? path("/dev/shm") / ("lepton-fake-nccl-" + std::to_string(getpid())) : given;
+  }
+  ~Root() {
+    std::error_code ignored;
+    if (own) std::filesystem::remove_all(folder, ignored);
+  }
+};
+const Root root;
 
 struct Operation {
   ncclComm_t comm;
@@ -45,12 +62,64 @@ int CurrentDevice() {
   return device;
 }
 
+// Whole or not at all.
+void Write(const path& file, const std::string& bytes) {
+  const path part = file.string() + ".part";
+  std::ofstream(part, std::ios::binary).write(bytes.data(), static_cast<long>(bytes.size()));
+  std::filesystem::rename(part, file);
+}
+
+std::string Read(const path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
 }  // namespace
 
 struct ncclComm {
-  std::shared_ptr<Clique> clique;
-  int rank, device;
+  path folder;
+  int rank, size, device;
+  bool met = false, duplicate = false, finalized = false;
+  std::map<int, int> sent, received;  // by peer
   std::vector<Operation> receiving;
+
+  path RankFile(int of) const { return folder / ("rank" + std::to_string(of)); }
+  path Letter(int from, int to, int number) const {
+    return folder /
+           (std::to_string(from) + "-" + std::to_string(to) + "-" + std::to_string(number));
+  }
+  void Enter() {
+    std::filesystem::create_directories(folder);
+    Write(RankFile(rank), std::to_string(getpid()) + "." + std::to_string(device));
+  }
+  bool HasMet() {
+    if (met) return true;
+    std::set<std::string> devices;
+    for (int one = 0; one < size; ++one) {
+      if (access(RankFile(one).c_str(), F_OK) != 0) return false;
+      devices.insert(Read(RankFile(one)));
+    }
+    duplicate = static_cast<int>(devices.size()) < size;
+    return met = true;
+  }
+  // Whatever has arrived, in order.
+  void Receive() {
+    std::vector<Operation> left;
+    std::set<int> waits;
+    for (const Operation& one : receiving) {
+      const path letter = Letter(one.peer, rank, received[one.peer]);
+      if (waits.contains(one.peer) || access(letter.c_str(), F_OK) != 0) {
+        waits.insert(one.peer);
+        left.push_back(one);
+        continue;
+      }
+      const std::string bytes = Read(letter);
+      std::memcpy(one.data, bytes.data(), one.bytes);
+      std::filesystem::remove(letter);
+      ++received[one.peer];
+    }
+    receiving = std::move(left);
+  }
 };
 
 namespace {
@@ -65,69 +134,41 @@ ncclResult_t Queue(const Operation& operation) {
   return ncclSuccess;
 }
 
-// Whatever has arrived, in order.
-void Receive(ncclComm& comm) {
-  std::vector<Operation> left;
-  for (const Operation& one : comm.receiving) {
-    auto& letters = comm.clique->letters[{one.peer, comm.rank}];
-    if (letters.empty()) {
-      left.push_back(one);
-      continue;
-    }
-    std::memcpy(one.data, letters.front().data(), one.bytes);
-    letters.pop_front();
-  }
-  comm.receiving = std::move(left);
-}
-
-bool HasDuplicate(const Clique& clique) {
-  std::map<int, int> ranks;
-  for (const auto& [rank, device] : clique.devices) {
-    if (++ranks[device] > 1) return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 extern "C" {
 
-lepton::collectives::FakeNccl* TheFakeNccl() {
-  static lepton::collectives::FakeNccl fake;
+FakeNccl* TheFakeNccl() {
+  static FakeNccl fake;
   return &fake;
 }
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   std::lock_guard lock(mutex);
   *id = {};
-  ++ids;
-  std::memcpy(id->internal, &ids, sizeof(ids));
+  const std::string name = std::to_string(getpid()) + "-" + std::to_string(++ids);
+  std::strncpy(id->internal, name.c_str(), sizeof(id->internal) - 1);
   return ncclSuccess;
 }
 
 ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id, int rank,
                                     ncclConfig_t* config) {
   if (config->blocking != 0) return ncclInvalidArgument;
-  int number = 0;
-  std::memcpy(&number, id.internal, sizeof(number));
-  std::lock_guard lock(mutex);
-  auto& clique = cliques[number];
-  if (clique == nullptr) clique = std::make_shared<Clique>();
-  clique->size = size;
-  clique->devices[rank] = CurrentDevice();
-  *comm = new ncclComm{clique, rank, CurrentDevice(), {}};
+  *comm = new ncclComm{root.folder / id.internal, rank, size, CurrentDevice()};
+  (*comm)->Enter();
+  ++TheFakeNccl()->inits;
   return ncclInProgress;
 }
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
   std::lock_guard lock(mutex);
-  if (static_cast<int>(comm->clique->devices.size()) < comm->clique->size) {
+  if (!comm->HasMet() || (comm->finalized && TheFakeNccl()->flushes)) {
     *state = ncclInProgress;
-  } else if (HasDuplicate(*comm->clique)) {
+  } else if (comm->duplicate) {
     last_error = "Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 1000";
     *state = ncclInvalidUsage;
   } else {
-    Receive(*comm);
+    comm->Receive();
     *state = comm->receiving.empty() ? ncclSuccess : ncclInProgress;
   }
   return ncclSuccess;
@@ -150,8 +191,8 @@ ncclResult_t ncclGroupEnd() {
   std::lock_guard lock(mutex);
   for (const Operation& one : group) {
     if (one.send) {
-      one.comm->clique->letters[{one.comm->rank, one.peer}].emplace_back(one.data,
-                                                                         one.data + one.bytes);
+      Write(one.comm->Letter(one.comm->rank, one.peer, one.comm->sent[one.peer]++),
+            {one.data, one.bytes});
     } else {
       one.comm->receiving.push_back(one);
     }
@@ -160,8 +201,9 @@ ncclResult_t ncclGroupEnd() {
   return ncclInProgress;
 }
 
-ncclResult_t ncclCommFinalize(ncclComm_t) {
-  return ncclSuccess;
+ncclResult_t ncclCommFinalize(ncclComm_t comm) {
+  comm->finalized = true;
+  return ncclInProgress;
 }
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   delete comm;

@@ -7,8 +7,10 @@
 namespace lepton::collectives {
 
 struct FakeNccl {
-  std::atomic<bool> hang{false};  // ncclCommAbort does not return
-  std::atomic<int> aborts{0};     // that have returned
+  std::atomic<bool> hang{false};     // ncclCommAbort does not return
+  std::atomic<bool> flushes{false};  // ncclCommFinalize is never done
+  std::atomic<int> aborts{0};        // that have returned
+  std::atomic<int> inits{0};         // communicators made by an id
 };
 
 }  // namespace lepton::collectives

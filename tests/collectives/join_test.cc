@@ -191,8 +191,13 @@ TEST_F(JoinTest, AProbeTellsWhoCannotBeReachedFromWhoRefuses) {
   Member here = NewMember();
   std::string refuses = NewMember().address;  // nobody listens there any more
   const SilentPort cut;
-  EXPECT_EQ(FindUnreachable({here.address, Behind(cut, here.address), refuses}, milliseconds(300)),
-            std::vector<size_t>{1});
+  MemberAddress of_another_backend =
+      MemberAddress::Decode(Behind(cut, here.address), "native").value();
+  of_another_backend.backend = "nccl";
+  EXPECT_EQ(FindUnreachable(
+                {here.address, Behind(cut, here.address), refuses, of_another_backend.Encode()},
+                milliseconds(300)),
+            (std::vector<size_t>{1, 3}));
 }
 
 TEST_F(JoinTest, SilentAndBabblingStrangersHoldUpNobody) {

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <map>
 #include <thread>
 
 #include "collectives/communicator.h"
@@ -31,8 +33,8 @@ class NcclFake : public ::testing::Test {
     Cuda().devices = 4;
     Cuda().elsewhere = Cuda().not_ready = 0;
     ASSERT_TRUE(FindBackend("nccl").value()->Available().ok());
-    Nccl().hang = false;
-    Nccl().aborts = 0;
+    Nccl().hang = Nccl().flushes = false;
+    Nccl().aborts = Nccl().inits = 0;
   }
   static cuda_test::FakeCuda& Cuda() { return cuda_test::TheFakeCuda(); }
   static FakeNccl& Nccl() {
@@ -49,6 +51,8 @@ class NcclFake : public ::testing::Test {
 };
 
 using std::chrono::milliseconds;
+
+constexpr char kToken[] = "0123456789abcdef";
 
 double SecondsSince(MonotonicTime then) {
   return std::chrono::duration<double>(RealClock().Now() - then).count();
@@ -99,9 +103,40 @@ TEST_F(NcclFake, ASlowOperationIsWaitedFor) {
 }
 
 // Each process sees one GPU, the same one.
-TEST_F(NcclFake, TwoRanksOnOneGpuSayWhy) {
+TEST_F(NcclFake, TwoRanksOnOneGpuSayWhyAndThatTheyCannotBeInOneGroup) {
   Cuda().devices = 1;
-  EXPECT_THAT(Run(2, SumOfRanks), Each(HasSubstr("Duplicate GPU detected")));
+  EXPECT_THAT(Run(2, SumOfRanks),
+              Each("join: FAILED_PRECONDITION: rank 0 and rank 1: both are on the same GPU, and "
+                   "NCCL needs one for each rank"));
+  EXPECT_EQ(Nccl().inits, 0);
+  const Backend& backend = *FindBackend("nccl").value();
+  const auto first = backend.Listen("127.0.0.1").value();
+  const auto second = backend.Listen("127.0.0.1").value();
+  EXPECT_THAT(backend.Conflict(first->address(), second->address()), HasSubstr("the same GPU"));
+  std::vector<int> told;
+  Options options;
+  options.unreachable = [&](int rank, const std::string&) { told.push_back(rank); };
+  const std::vector<std::string> members{first->address(), second->address()};
+  EXPECT_FALSE(backend
+                   .Join(backend.Listen("127.0.0.1").value(), {1, 2, 1, kToken, members}, options,
+                         Deadline::In(std::chrono::seconds(5)))
+                   .ok());
+  EXPECT_THAT(told, ::testing::ElementsAre(0));
+}
+
+// Of several GPUs ranks choose as they meet; of one that is another's they have no choice.
+TEST_F(NcclFake, RanksWithAGpuEachAreInNobodysWay) {
+  const Backend& backend = *FindBackend("nccl").value();
+  const std::string chosen = backend.Listen("127.0.0.1").value()->address();
+  EXPECT_EQ(backend.Conflict(chosen, chosen), "");
+  Cuda().devices = 1;
+  setenv("LEPTON_FAKE_GPU", "a", 1);
+  const std::string first = backend.Listen("127.0.0.1").value()->address();
+  setenv("LEPTON_FAKE_GPU", "b", 1);
+  const std::string second = backend.Listen("127.0.0.1").value()->address();
+  unsetenv("LEPTON_FAKE_GPU");
+  EXPECT_EQ(backend.Conflict(first, second), "");
+  EXPECT_NE(backend.Conflict(first, first), "");
 }
 
 TEST_F(NcclFake, MoreRanksThanGpusSayWhy) {
@@ -143,6 +178,8 @@ TEST_F(NcclFake, AnAbortFailsWhatAllRanksAreInAtOnce) {
   EXPECT_THAT(Run(4, AbortedByTheLast),
               ::testing::ElementsAre(kToldOfTheAbort, kToldOfTheAbort, kToldOfTheAbort,
                                      "CANCELLED: enough"));
+  const MonotonicTime over = RealClock().Now();
+  while (Nccl().aborts < 4 && SecondsSince(over) < 20) std::this_thread::yield();
   EXPECT_EQ(Nccl().aborts, 4);
   EXPECT_EQ(Cuda().elsewhere, 0);
 }
@@ -189,6 +226,129 @@ TEST_F(NcclFake, ARankThatDoesNotComeInTimeIsNamed) {
   EXPECT_THAT(results, Each(HasSubstr("rank 1")));
   EXPECT_THAT(results, ::testing::Contains(HasSubstr("DEADLINE_EXCEEDED: all-reduce (timeout ")));
   EXPECT_THAT(results[1], HasSubstr("ABORTED: rank "));
+}
+
+// A gang that goes on: groups of threads, one after the other, of whoever is there.
+class Epochs {
+ public:
+  // `seats`: who is in the next group, by rank; each runs `body` in it.
+  std::vector<std::string> Next(const std::vector<int>& seats, const RankBody& body) {
+    ++epoch_;
+    group_ = seats;
+    const Backend& backend = *FindBackend("nccl").value();
+    std::vector<std::unique_ptr<Endpoint>> endpoints;
+    GroupSpec spec{.size = static_cast<int>(seats.size()), .epoch = epoch_, .token = kToken};
+    spec.leaves = 4;
+    for (const int seat : seats) {
+      held_.erase(seat);  // leaves its group
+      endpoints.push_back(backend.Listen("127.0.0.1").value());
+      spec.members.push_back(endpoints.back()->address());
+    }
+    std::vector<std::string> results(seats.size());
+    std::vector<std::unique_ptr<Communicator>> joined(seats.size());
+    std::vector<std::thread> threads;
+    for (size_t rank = 0; rank < seats.size(); ++rank) {
+      threads.emplace_back([&, rank, spec]() mutable {
+        spec.rank = static_cast<int>(rank);
+        Options options;
+        options.link_timeout = std::chrono::seconds(1);
+        auto one = backend.Join(std::move(endpoints[rank]), spec, options,
+                                Deadline::In(std::chrono::seconds(5)));
+        if (!one.ok()) {
+          results[rank] = "join: " + one.status().ToString();
+          return;
+        }
+        joined[rank] = *std::move(one);
+        results[rank] = body(*joined[rank]);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (size_t rank = 0; rank < seats.size(); ++rank) {
+      if (joined[rank] != nullptr) held_[seats[rank]] = std::move(joined[rank]);
+    }
+    return results;
+  }
+  // Its process ends: the others are told by the kernel, here by an abort.
+  void Dies(int seat) {
+    held_.at(seat)->Abort(Aborted("killed"));
+    held_.erase(seat);
+    for (const int other : group_) {
+      const auto held = held_.find(other);
+      while (held != held_.end() && held->second && held->second->status().ok())
+        std::this_thread::yield();
+    }
+  }
+
+ private:
+  uint64_t epoch_ = 0;
+  std::vector<int> group_;
+  std::map<int, std::unique_ptr<Communicator>> held_;
+};
+
+TEST_F(NcclFake, AGroupOfTheSurvivorsFollowsWhileTheOldCommunicatorHangsInItsAbort) {
+  Epochs gang;
+  ASSERT_THAT(gang.Next({0, 1, 2, 3}, SumOfRanks), Each(""));
+  Nccl().hang = true;
+  const MonotonicTime begun = RealClock().Now();
+  gang.Dies(1);
+  EXPECT_THAT(gang.Next({0, 2, 3}, SumOfRanks), Each(""));
+  gang.Dies(0);
+  EXPECT_THAT(gang.Next({2, 3}, SumOfRanks), Each(""));
+  EXPECT_LT(SecondsSince(begun), 1);
+  EXPECT_EQ(Nccl().aborts, 0);
+  EXPECT_EQ(Nccl().inits, 4 + 3 + 2);
+  Nccl().hang = false;
+  while (Nccl().aborts < 4 + 3 && SecondsSince(begun) < 20) std::this_thread::yield();
+  EXPECT_EQ(Nccl().aborts, 4 + 3);
+  EXPECT_EQ(Cuda().elsewhere, 0);
+}
+
+TEST_F(NcclFake, AGroupBreaksInTheMiddleOfASumAndTheNextOneDoesItAgain) {
+  Epochs gang;
+  ASSERT_THAT(gang.Next({0, 1, 2}, SumOfRanks), Each(""));
+  const auto dies_in_it = [](Communicator& communicator) -> std::string {
+    if (communicator.rank() == 1) {
+      std::this_thread::sleep_for(milliseconds(50));
+      communicator.Abort(Aborted("killed"));
+      return "";
+    }
+    return SumOfRanks(communicator);
+  };
+  EXPECT_THAT(gang.Next({0, 1, 2}, dies_in_it),
+              ::testing::ElementsAre(HasSubstr("killed"), "", HasSubstr("killed")));
+  EXPECT_THAT(gang.Next({0, 2}, SumOfRanks), Each(""));
+  EXPECT_THAT(gang.Next({0, 2}, RunConformance), Each(""));
+}
+
+// Nobody waits until what is over has been flushed.
+TEST_F(NcclFake, RanksJoinAndLeaveAndOneThatIsAloneNeedsNoNccl) {
+  Epochs gang;
+  Nccl().flushes = true;
+  const MonotonicTime begun = RealClock().Now();
+  EXPECT_THAT(gang.Next({0}, SumOfRanks), Each(""));
+  EXPECT_EQ(Nccl().inits, 0);
+  EXPECT_THAT(gang.Next({0, 1}, SumOfRanks), Each(""));
+  EXPECT_THAT(gang.Next({0, 1, 2, 3}, SumOfRanks), Each(""));
+  EXPECT_THAT(gang.Next({3, 1}, SumOfRanks), Each(""));
+  EXPECT_THAT(gang.Next({1}, SumOfRanks), Each(""));
+  EXPECT_EQ(Nccl().inits, 2 + 4 + 2);
+  EXPECT_LT(SecondsSince(begun), 2);
+}
+
+// The joiner holds no leaves at first, as TrainLoop has it.
+TEST_F(NcclFake, AJoinersContributionIsLeftOutUntilItHoldsLeaves) {
+  Epochs gang;
+  EXPECT_THAT(gang.Next({0, 1, 2},
+                        [](Communicator& communicator) -> std::string {
+                          communicator.HoldLeaves(2);
+                          float sum = communicator.rank() < 2 ? 1.0f : -0.0f;
+                          Status status = communicator.AllReduce(&sum, &sum, 1, DataType::kFloat32,
+                                                                 ReduceOp::kSum);
+                          if (!status.ok() || sum != 2.0f) return "before: " + std::to_string(sum);
+                          communicator.HoldLeaves(3);
+                          return SumOfRanks(communicator);
+                        }),
+              Each(""));
 }
 
 }  // namespace

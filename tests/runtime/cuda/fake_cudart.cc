@@ -1,6 +1,7 @@
 #include "tests/runtime/cuda/fake_cudart.h"
 
 #include <cuda_runtime_api.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -92,8 +93,13 @@ cudaError_t cudaSetDevice(int device) {
   current = device;
   return cudaSuccess;
 }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+// Each process has GPUs of its own, unless LEPTON_FAKE_GPU names the one that it shares.
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = {};
+  const char* const named = std::getenv("LEPTON_FAKE_GPU");
+  const std::string name =
+      named != nullptr ? named : std::to_string(getpid()) + "." + std::to_string(device);
+  name.copy(properties->uuid.bytes, sizeof(properties->uuid.bytes));
   std::strcpy(properties->name, "fake GPU");
   properties->major = 9;
   properties->multiProcessorCount = 132;

@@ -95,6 +95,34 @@ TEST_F(ElasticGang, ADeadRankCostsNoRestart) {
   EXPECT_EQ(ledger.total(), 17);
 }
 
+// Each epoch has a communicator of its own, whatever moves the bytes.
+TEST_F(ElasticGang, ADeathAndAJoinInAGangOnEachBackEnd) {
+  for (const char* collectives : {"auto", "native", "nccl"}) {
+    const std::string told = collectives;
+    sim = Sim();
+    for (const char* worker : {"w0", "w1", "w2"}) sim.Hello(worker);
+    spec::JobSpec spec = Sim::Elastic(1, 3);
+    spec.collectives = collectives;
+    id = sim.Submit(spec);
+    ASSERT_THAT(sim.out.starts, SizeIs(3)) << told;
+    EXPECT_TRUE(sim.out.starts[0].second.elastic()) << told;
+    sim.RunAll(id);
+    sim.Progress(Seat(0), 7);
+    sim.Lose("w1");
+    EXPECT_EQ(sim.StateOf(id), "RUNNING") << told;
+    EXPECT_THAT(Told(), ElementsAre(Seat(0) + " leave2", Seat(2) + " leave2")) << told;
+    sim.Endpoint(Seat(0), 1, "rank 1 died");
+    sim.Endpoint(Seat(2), 1, "rank 1 died");
+    EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join2", Seat(2) + " join2")) << told;
+    sim.Recovered(Seat(0), 8);
+    EXPECT_EQ(sim.job(id).worker_restarts(), 0u) << told;
+    sim.Hello("w3");
+    ASSERT_THAT(sim.out.starts, SizeIs(1)) << told;
+    EXPECT_TRUE(sim.out.starts[0].second.joins()) << told;
+    EXPECT_THAT(sim.out.starts[0].second.probe(), SizeIs(2)) << told;
+  }
+}
+
 TEST_F(ElasticGang, ASeatThatNeverComesIsGivenUpAMinuteAfterTheLastSignOfLife) {
   Start(1, 2, 3);
   sim.Hello("w2");
