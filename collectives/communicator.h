@@ -7,7 +7,8 @@
 //   is done.
 // Errors: after kAborted (a peer died, or Abort was called), kDeadlineExceeded or kUnavailable, the
 //   contents of output buffers are unspecified and the group must be rebuilt: every later call
-//   fails with the same cause. kInvalidArgument leaves the group usable.
+//   fails with the same cause; after kDeviceFailed (this rank's GPU) this rank should be in no
+//   other. kInvalidArgument leaves the group usable.
 // Reduction order: fixed by rank, a binary tree over ranks (((0+1)+(2+3))+...), so that results do
 //   not depend on timing or on the back-end's algorithm. With GroupSpec::leaves it is a tree over
 //   leaves of which each rank holds some (tree_shape.h). Where each gives the sum of its leaves in

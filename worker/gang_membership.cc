@@ -146,6 +146,7 @@ Result<Membership::Group> GangMembership::Next(const std::string& cause, const P
     group.joined = RealClock().Now();
     std::lock_guard lock(mutex_);
     epoch_ = group.epoch;
+    if (joined.status().code() == StatusCode::kDeviceFailed) return joined.status();
     if (!joined.ok()) {
       why = joined.status().message();
       LOG(WARNING) << "epoch " << epoch_ << ": " << joined.status().ToString();

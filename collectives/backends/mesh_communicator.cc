@@ -43,6 +43,13 @@ Result<std::unique_ptr<MeshCommunicator>> MeshCommunicator::Make(
   return out;
 }
 
+std::unique_ptr<Mesh> MeshCommunicator::Dissolve() {
+  Drain();
+  watcher_.reset();
+  group_.reset();
+  return std::move(mesh_);
+}
+
 void MeshCommunicator::HoldLeaves(int holders) {
   if (group_ != nullptr) UseTree(TreeSplits(group_->size, group_->leaves, holders));
 }

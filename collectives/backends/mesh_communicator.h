@@ -24,6 +24,10 @@ class MeshCommunicator final : public QueuedCommunicator {
       std::unique_ptr<SharedWindow> window = nullptr);
   ~MeshCommunicator() override { Drain(); }
 
+  // Leaves the group, as the destructor does, and hands over what moved its bytes. Nobody may call
+  // anything of it any more.
+  std::unique_ptr<Mesh> Dissolve();
+
   std::string_view backend() const override { return backend_; }
   std::vector<Straggler> Stragglers() const override {
     return watcher_ == nullptr ? std::vector<Straggler>() : watcher_->Stragglers();

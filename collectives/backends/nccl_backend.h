@@ -23,6 +23,10 @@ class NcclBackend final : public Backend {
   Result<std::unique_ptr<Communicator>> Join(std::unique_ptr<Endpoint> endpoint,
                                              const GroupSpec& group, const Options& options,
                                              Deadline deadline) const override;
+  // A next group of nobody but survivors of a broken one shrinks its communicator
+  // (nccl_heritage.h).
+  Result<std::unique_ptr<Endpoint>> ListenAnew(const std::string& bind_address,
+                                               std::shared_ptr<Communicator> over) const override;
   std::string Conflict(const std::string& address, const std::string& other) const override;
 };
 

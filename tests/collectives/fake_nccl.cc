@@ -77,12 +77,22 @@ std::string Read(const path& file) {
 }  // namespace
 
 struct ncclComm {
-  path folder;
-  int rank, size, device;
+  const path folder;
+  const int rank, size, device;
   bool met = false, duplicate = false, finalized = false;
   std::map<int, int> sent, received;  // by peer
   std::vector<Operation> receiving;
+  ncclComm* child = nullptr;  // being made, for `child_to`
+  ncclComm_t* child_to = nullptr;
 
+  ncclComm(path in, int as, int of, int on)
+      : folder(std::move(in)), rank(as), size(of), device(on) {
+    ++TheFakeNccl()->alive;
+  }
+  ~ncclComm() {
+    delete child;
+    --TheFakeNccl()->alive;
+  }
   path RankFile(int of) const { return folder / ("rank" + std::to_string(of)); }
   path Letter(int from, int to, int number) const {
     return folder /
@@ -147,14 +157,14 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   std::lock_guard lock(mutex);
   *id = {};
   const std::string name = std::to_string(getpid()) + "-" + std::to_string(++ids);
-  std::strncpy(id->internal, name.c_str(), sizeof(id->internal) - 1);
+  name.copy(id->internal, sizeof(id->internal) - 1);
   return ncclSuccess;
 }
 
 ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id, int rank,
                                     ncclConfig_t* config) {
   if (config->blocking != 0) return ncclInvalidArgument;
-  *comm = new ncclComm{root.folder / id.internal, rank, size, CurrentDevice()};
+  *comm = new ncclComm(root.folder / id.internal, rank, size, CurrentDevice());
   (*comm)->Enter();
   ++TheFakeNccl()->inits;
   return ncclInProgress;
@@ -162,7 +172,10 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id,
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
   std::lock_guard lock(mutex);
-  if (!comm->HasMet() || (comm->finalized && TheFakeNccl()->flushes)) {
+  if (comm->child != nullptr) {
+    *state = comm->child->HasMet() ? ncclSuccess : ncclInProgress;
+    if (*state == ncclSuccess) *comm->child_to = std::exchange(comm->child, nullptr);
+  } else if (!comm->HasMet() || (comm->finalized && TheFakeNccl()->flushes)) {
     *state = ncclInProgress;
   } else if (comm->duplicate) {
     last_error = "Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 1000";
@@ -200,6 +213,39 @@ ncclResult_t ncclGroupEnd() {
   group.clear();
   return ncclInProgress;
 }
+
+ncclResult_t ncclGetVersion(int* version) {
+  *version = TheFakeNccl()->version;
+  return ncclSuccess;
+}
+
+#ifndef FAKE_NCCL_WITHOUT_SHRINK
+// The ranks are those that are left, in their order; the new communicator is there when the old one
+// is done with it.
+ncclResult_t ncclCommShrink(ncclComm_t comm, int* excluded, int count, ncclComm_t* made,
+                            ncclConfig_t* config, int flags) {
+  while (TheFakeNccl()->shrink_hangs) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  if (TheFakeNccl()->shrink_fails.exchange(false)) return ncclInternalError;
+  if (config->blocking != 0 || flags != NCCL_SHRINK_ABORT || count < 1) return ncclInvalidArgument;
+  if (CurrentDevice() != comm->device) return ncclInvalidUsage;
+  std::lock_guard lock(mutex);
+  comm->receiving.clear();
+  int rank = comm->rank;
+  std::string name = comm->folder.string() + "-without";
+  for (int i = 0; i < count; ++i) {
+    if (excluded[i] == comm->rank || excluded[i] < 0 || excluded[i] >= comm->size) {
+      return ncclInvalidArgument;
+    }
+    rank -= excluded[i] < comm->rank;
+    name += "-" + std::to_string(excluded[i]);
+  }
+  comm->child = new ncclComm(name, rank, comm->size - count, comm->device);
+  comm->child->Enter();
+  comm->child_to = made;
+  ++TheFakeNccl()->shrinks;
+  return ncclInProgress;
+}
+#endif
 
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
   comm->finalized = true;

@@ -127,6 +127,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   if (stream->device != current) ++TheFakeCuda().elsewhere;
+  if (TheFakeCuda().broken != 0) return Say(static_cast<cudaError_t>(TheFakeCuda().broken.load()));
   // Not an error, so nobody's last one.
   return TheFakeCuda().not_ready.fetch_sub(1) > 0 ? cudaErrorNotReady : cudaSuccess;
 }

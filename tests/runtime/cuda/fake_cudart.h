@@ -12,6 +12,7 @@ struct FakeCuda {
   std::atomic<int> devices{1};
   std::atomic<int> elsewhere{0};        // calls for a stream of another device
   std::atomic<int> not_ready{0};        // so often a stream that is asked still works
+  std::atomic<int> broken{0};           // the error that every stream then is in; 0: none
   std::atomic<bool> no_capture{false};  // what is queued cannot be captured
   std::atomic<bool> no_graph{false};    // captured graphs cannot be made into one that runs
   std::atomic<bool> no_memory{false};
