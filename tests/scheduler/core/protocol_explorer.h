@@ -2,6 +2,7 @@
 //   protocol_search.cc   the nodes, what must hold, dead ends
 //   protocol_agents.cc   what agents and their connections do
 //   protocol_tasks.cc    what tasks do, alone and together
+//   protocol_joins.cc    how joiners get the state beside the steps
 //   protocol_slices.cc   the same of a state in slices: who holds it, hand-overs, checkpoints
 // Threads: one.
 #pragma once
@@ -123,6 +124,22 @@ class Explorer {
   bool HasGroup(const ModelTask& task) const;
   // It meets the others though it was told to leave.
   bool HandsOver(const ModelTask& task) const;
+  // ---- joins ----
+  // Of a group that meets at this place; else all that lack the state have it at once.
+  bool JoinsBesideSteps(const std::vector<int>& members, int place) const;
+  // That from which a joiner gets its pieces is in the group still.
+  bool SourceIsThere(int seat) const;
+  void TakePiece(ModelTask& task);
+  bool CanCutOver(uint64_t epoch) const;
+  void CutOver(uint64_t epoch);
+  // Behind a cut-over, since somebody leaves.
+  bool Parts(const ModelTask& task) const;
+  void LeaveStream(ModelTask& task) const;
+  // What it takes part with is the state of the step before.
+  void CheckState(int seat, int step);
+  void NoteMissed(int seat);
+  // Nobody in this epoch has the state: then one that had it died, or wrote it as it went.
+  void CheckDeaths(uint64_t epoch);
   // ---- slices ----
   // False when a slice is gone; then all that met have ended.
   bool TakeSlices(const std::vector<int>& members, int place);

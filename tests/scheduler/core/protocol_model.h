@@ -24,6 +24,9 @@ enum class Broken {
   kOrdersAreNotRepeated,    // nobody says again what a broken connection has lost
   kCutsAreNotTold,          // ranks do not say whom they could not reach
   kLeavesAtOnce,            // who is told to leave between two groups keeps its slices to itself
+  kPiecesAreKept,           // a joiner goes on with the pieces that it got in a group that broke
+  kJoinersCountAtOnce,      // one that has some of the state says that it has a state
+  kLeaversDoNotWait,        // who leaves goes though a joiner has not got all of the state
 };
 
 struct ModelOptions {
@@ -32,6 +35,7 @@ struct ModelOptions {
   int min_workers = 1;      // of the job; its most are `workers`
   int steps = 2;            // of the job
   int faults = 1;           // of any kind, in any order, at any moment
+  int pieces = 0;           // beside so many steps a joiner gets the state; 0: as ranks meet
   bool links = false;       // faults are also: two workers are cut off from each other, for good
   bool links_only = false;  // no others
   // Each rank has a slice of the state, and mirrors another's (parallel.zero).

@@ -48,6 +48,20 @@ TEST(ProtocolModel, AWorkerJoinsAndAnyFaultAtAnyMoment) {
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
+// A joiner gets the state beside two steps, and any fault may come meanwhile: it dies, or who gives
+// it the state, or the coordinator.
+TEST(ProtocolModel, AJoinerGetsTheStateBesideTheStepsAndAnyFaultAtAnyMoment) {
+  const ModelResult result = Explore({.late = 1, .steps = 3, .faults = 1, .pieces = 2});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+// Then the state may be lost with one, but not with a drain.
+TEST(ProtocolModel, AJoinerGetsTheStateOfTheOnlyOneThatHasItAndAnyFaultAtAnyMoment) {
+  const ModelResult result =
+      Explore({.workers = 2, .late = 1, .steps = 4, .faults = 1, .pieces = 2});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
 TEST(ProtocolModel, TwoFaultsOnTwoWorkers) {
   const ModelResult result = Explore({.workers = 2, .steps = 1, .faults = 2});
   EXPECT_EQ(result.violation, "") << TraceOf(result);
@@ -166,7 +180,27 @@ INSTANTIATE_TEST_SUITE_P(
                     .drains = 1,
                     .deaths_only = true,
                     .broken = Broken::kLeavesAtOnce},
-                   "is lost at step"}),
+                   "is lost at step"},
+        BrokenCase{
+            "PiecesAreKept",
+            {.late = 1, .steps = 3, .faults = 1, .pieces = 2, .broken = Broken::kPiecesAreKept},
+            "with a piece of step"},
+        BrokenCase{"JoinersCountAtOnce",
+                   {.workers = 2,
+                    .late = 1,
+                    .steps = 4,
+                    .faults = 1,
+                    .pieces = 2,
+                    .broken = Broken::kJoinersCountAtOnce},
+                   "pieces of the state"},
+        BrokenCase{"LeaversDoNotWait",
+                   {.workers = 2,
+                    .late = 1,
+                    .steps = 4,
+                    .faults = 1,
+                    .pieces = 2,
+                    .broken = Broken::kLeaversDoNotWait},
+                   "nobody who had it died"}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -49,6 +49,7 @@ void Explorer::Listen(int seat, uint64_t left, std::set<int> cannot) {
   task.reduced = task.regroup = task.goes = task.parts = task.parting = task.handed = task.saved =
       false;
   task.left.clear();
+  LeaveStream(task);
   report.kind = ModelReport::kEndpoint;
   report.epoch = left;
   report.cannot = std::move(cannot);
@@ -100,6 +101,8 @@ void Explorer::Assemble(const ModelOrder& group) {
     if (task.has_state) place = std::max(place, task.place);
   }
   if (options_.slices && !TakeSlices(SeatsOf(group), place)) return;
+  if (place < 0) CheckDeaths(group.epoch);
+  const bool beside = JoinsBesideSteps(SeatsOf(group), place);
   for (const std::string& address : group.members) {
     const int seat = std::stoi(address);
     ModelTask& task = node_.world.tasks.at(seat);
@@ -109,8 +112,11 @@ void Explorer::Assemble(const ModelOrder& group) {
     }
     task.phase = ModelTask::kTraining;
     task.epoch = group.epoch;
+    if (!beside && (!task.has_state || task.place != place)) task.held.clear();
     task.place = place;
-    task.has_state = true;
+    task.joining = beside ? 1 + options_.pieces : 0;
+    task.cuts_over = beside && place == options_.steps;  // no step comes to send a piece with
+    task.has_state = task.has_state || !beside;
   }
   if (options_.slices && place >= 0) PartAsTheyMeet(SeatsOf(group));
 }
@@ -136,7 +142,8 @@ bool Explorer::CanReduce(uint64_t epoch, int step) const {
            }
            return it != view_->tasks.end() && it->second.phase == ModelTask::kTraining &&
                   it->second.epoch == epoch && it->second.place == step && !it->second.reduced &&
-                  !it->second.parting && !it->second.hung;
+                  !it->second.parting && !it->second.regroup && !it->second.cuts_over &&
+                  !it->second.hung;
          });
 }
 
@@ -149,7 +156,9 @@ void Explorer::Reduce(uint64_t epoch, int step) {
     const auto it = node_.world.tasks.find(seat);
     if (it == node_.world.tasks.end()) continue;
     const ModelTask& task = it->second;
-    regroup = regroup || task.leave || task.stop || (task.newest && task.newest->epoch > epoch);
+    // One joiner after another.
+    const bool told = task.newest && task.newest->epoch > epoch && task.joining == 0;
+    regroup = regroup || task.leave || task.stop || told;
     leave += task.leave;
     stop = stop || task.stop;
   }
@@ -159,6 +168,8 @@ void Explorer::Reduce(uint64_t epoch, int step) {
     if (task.phase != ModelTask::kTraining || task.epoch != epoch) continue;
     task.reduced = true;
     task.regroup = regroup;
+    task.hurries = stop || leave > 0;
+    CheckState(seat, step);
     task.goes = task.leave || task.stop || leave == static_cast<int>(members.size());
     task.parts = options_.slices && (stop || leave > 0);
     if (task.parts && stop) task.goes = true;
@@ -176,6 +187,7 @@ void Explorer::ApplyStep(int seat) {
   OnApplied(task.epoch, task.place);
   task.reduced = false;
   ++task.place;
+  TakePiece(task);
   node_.world.best = std::max(node_.world.best, task.place);
   if (Leads(seat, task.epoch)) {
     ModelReport report;
@@ -192,6 +204,7 @@ void Explorer::ApplyStep(int seat) {
       Say(seat, report);
     }
   }
+  if (task.joining > 0) return;  // behind the cut-over, if there is one
   if (task.place == options_.steps || !task.regroup) return;
   task.parting = task.parts;
   if (task.parting) return;
@@ -234,7 +247,10 @@ void Explorer::ExpandTask(int seat, const ModelTask& task) {
   }
   if (task.phase == ModelTask::kListening) {
     if (task.stop || (task.leave && !HandsOver(task))) {
-      return Try(name + " goes", false, [&] { End(seat, "CANCELLED"); });
+      return Try(name + " goes", false, [&] {
+        NoteMissed(seat);
+        End(seat, "CANCELLED");
+      });
     }
     if (!HasGroup(task)) {
       if (task.overtaken <= task.epoch) return;
@@ -251,10 +267,16 @@ void Explorer::ExpandTask(int seat, const ModelTask& task) {
     Try(name + " parts from the others", false,
         [&] { task.goes ? End(seat, "CANCELLED") : Listen(seat, task.epoch); });
   }
-  if (task.reduced) Try(name + " applies the step", false, [&] { ApplyStep(seat); });
+  if (task.reduced && (task.has_state || SourceIsThere(seat))) {
+    Try(name + " applies the step", false, [&] { ApplyStep(seat); });
+  }
+  if (Parts(task)) {
+    Try(name + " parts from the others", false,
+        [&] { task.goes ? End(seat, "CANCELLED") : Listen(seat, task.epoch); });
+  }
   const bool told = task.newest && task.newest->epoch > task.epoch && task.newest->at_once;
   if (told) Try(name + " leaves as it is told", false, [&] { Listen(seat, task.epoch); });
-  if (task.place == options_.steps) {
+  if (task.place == options_.steps && task.joining == 0) {
     const std::vector<int> members = MembersOf(task.epoch);
     const auto leader = base_->world.tasks.find(members.empty() ? seat : members[0]);
     const bool stored = leader != base_->world.tasks.end() &&
@@ -263,7 +285,7 @@ void Explorer::ExpandTask(int seat, const ModelTask& task) {
     const bool all = std::all_of(members.begin(), members.end(), [&](int member) {
       const ModelTask& other = base_->world.tasks.at(member);
       return other.phase == ModelTask::kTraining && other.epoch == task.epoch && !other.hung &&
-             other.place == options_.steps;
+             other.place == options_.steps && other.joining == 0;
     });
     if ((Leads(seat, task.epoch) && all) || stored) {
       Try(name + " is done", false, [&] { End(seat, "OK"); });
@@ -296,6 +318,10 @@ void Explorer::ExpandGroups() {
     if (task.phase == ModelTask::kTraining && task.parting && !task.handed) {
       if (CanHandOver(task.epoch) && met.insert("part " + std::to_string(task.epoch)).second) {
         Try(fmt::format("epoch {} parts", task.epoch), false, [&] { HandOver(task.epoch); });
+      }
+    } else if (task.cuts_over) {
+      if (CanCutOver(task.epoch) && met.insert("cut " + std::to_string(task.epoch)).second) {
+        Try(fmt::format("epoch {} cuts over", task.epoch), false, [&] { CutOver(task.epoch); });
       }
     } else if (task.phase == ModelTask::kTraining && task.place < options_.steps) {
       steps.emplace(task.epoch, task.place);

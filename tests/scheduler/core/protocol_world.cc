@@ -39,6 +39,7 @@ std::string World::Key() const {
     for (const ModelReport& report : w.reports) key += report.Text() + ";";
   }
   for (const auto& [seat, t] : tasks) {
+    if (t.missed) key += fmt::format("|m{}", seat);
     if (!t.alive()) continue;
     key += fmt::format("|t{}.{}.{}.{}{}{}{}{}{}{}.{}.{}.{}", seat, t.worker, int(t.phase), t.hung,
                        t.has_state, t.stop, t.leave, t.reduced, t.regroup, t.goes, t.epoch, t.place,
@@ -46,6 +47,9 @@ std::string World::Key() const {
     if (t.overtaken > t.epoch) key += fmt::format("o{}", t.overtaken);
     if (t.parts || t.parting)
       key += fmt::format("p{}{}{}-{}", t.parting, t.handed, t.saved, fmt::join(t.left, "-"));
+    if (t.joining > 0 || !t.held.empty()) {
+      key += fmt::format("j{}{}{}<{}", t.joining, t.hurries, t.cuts_over, fmt::join(t.held, "-"));
+    }
     if (t.leave_at_once) key += "!";
     if (t.phase == ModelTask::kStarting) key += fmt::format("?{}", fmt::join(t.probe, ","));
   }
