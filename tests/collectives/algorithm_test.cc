@@ -3,128 +3,18 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "collectives/algorithms/algorithm.h"
 #include "collectives/algorithms/link_algorithms.h"
 #include "collectives/algorithms/tree_reduce.h"
 #include "collectives/backends/mesh_communicator.h"
 #include "collectives/backends/native_backend.h"
-#include "collectives/transport/link_mesh.h"
 #include "tests/collectives/gang.h"
 #include "tests/collectives/reference.h"
 
 namespace lepton::collectives {
-
-// The loops as compiled for each instruction set.
-namespace baseline {
-void TreeReduce(void*, const void* const*, int, const int*, size_t, DataType, ReduceOp);
-}
-#ifdef __x86_64__
-namespace avx2 {
-void TreeReduce(void*, const void* const*, int, const int*, size_t, DataType, ReduceOp);
-}
-namespace avx512 {
-void TreeReduce(void*, const void* const*, int, const int*, size_t, DataType, ReduceOp);
-}
-#endif
-
 namespace {
-
-constexpr DataType kTypes[] = {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16,
-                               DataType::kInt32,   DataType::kInt64,    DataType::kUInt8};
-constexpr ReduceOp kOps[] = {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin, ReduceOp::kMean,
-                             ReduceOp::kRoundedSum};
-
-using TreeReduceFunction = void (*)(void*, const void* const*, int, const int*, size_t, DataType,
-                                    ReduceOp);
-
-// As the library calls the loops of one set.
-void Dispatched(void* out, const void* const* inputs, int ranks, const int*, size_t count,
-                DataType type, ReduceOp op) {
-  TreeReduce(out, inputs, TreeSplits(ranks, ranks), count, type, op);
-}
-
-void CheckAgainstReference(TreeReduceFunction reduce) {
-  constexpr size_t kCount = 3001;
-  for (int ranks : {1, 2, 3, 4, 5, 8, 9}) {
-    for (DataType type : kTypes) {
-      for (ReduceOp op : kOps) {
-        std::vector<std::vector<unsigned char>> inputs;
-        std::vector<const void*> pointers;
-        for (int r = 0; r < ranks; ++r) inputs.push_back(MakeInput(r, 5, kCount, type));
-        for (auto& input : inputs) pointers.push_back(input.data());
-        // Onto the last input, as the sliced all-reduce does with its own slot.
-        reduce(inputs.back().data(), pointers.data(), ranks, TreeSplits(ranks, ranks).data(),
-               kCount, type, op);
-        EXPECT_EQ(inputs.back(), ExpectedReduction(ranks, 5, 0, kCount, type, op))
-            << ranks << " ranks, " << DataTypeName(type) << ", op " << static_cast<int>(op);
-      }
-    }
-  }
-}
-
-TEST(TreeReduceTest, EveryInstructionSetGivesTheReferenceBits) {
-  CheckAgainstReference(Dispatched);
-  CheckAgainstReference(baseline::TreeReduce);
-#ifdef __x86_64__
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) {
-    CheckAgainstReference(avx2::TreeReduce);
-  } else {
-    std::printf("no AVX2 here: its loops were not checked\n");
-  }
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-    CheckAgainstReference(avx512::TreeReduce);
-  } else {
-    std::printf("no AVX-512 here: its loops were not checked\n");
-  }
-#endif
-}
-
-TEST(TreeReduceTest, OrderOfAdditionIsTheDocumentedOne) {
-  // 1 is lost when added to 2^25, but not when it is cancelled first.
-  const float big = 33554432.0f;
-  const float inputs[] = {big, 1.0f, -big, 1.0f, 3.0f};
-  const void* pointers[] = {&inputs[0], &inputs[1], &inputs[2], &inputs[3], &inputs[4]};
-  float out = 0;
-  TreeReduce(&out, pointers, TreeSplits(4, 4), 1, DataType::kFloat32, ReduceOp::kSum);
-  EXPECT_EQ(out, (big + 1.0f) + (-big + 1.0f));
-  TreeReduce(&out, pointers, TreeSplits(5, 5), 1, DataType::kFloat32, ReduceOp::kSum);
-  EXPECT_EQ(out, ((big + 1.0f) + (-big + 1.0f)) + 3.0f);
-  TreeReduce(&out, pointers, TreeSplits(3, 3), 1, DataType::kFloat32, ReduceOp::kSum);
-  EXPECT_EQ(out, (big + 1.0f) + -big);
-}
-
-TEST(TreeReduceTest, NaNIsContagiousInEveryOperation) {
-  for (ReduceOp op : kOps) {
-    for (int where = 0; where < 3; ++where) {
-      float inputs[] = {1.0f, 2.0f, 3.0f};
-      inputs[where] = std::numeric_limits<float>::quiet_NaN();
-      const void* pointers[] = {&inputs[0], &inputs[1], &inputs[2]};
-      float out = 0;
-      TreeReduce(&out, pointers, TreeSplits(3, 3), 1, DataType::kFloat32, op);
-      EXPECT_TRUE(std::isnan(out)) << "op " << static_cast<int>(op) << " input " << where;
-    }
-  }
-}
-
-TEST(PartOfTest, PartsCoverEverythingOnceAndBeginOnCacheLines) {
-  for (size_t count : {size_t{0}, size_t{1}, size_t{17}, size_t{1021}, size_t{100000}}) {
-    for (int parts = 1; parts <= 9; ++parts) {
-      size_t end = 0;
-      for (int part = 0; part < parts; ++part) {
-        Range range = PartOf(count, 4, part, parts);
-        EXPECT_EQ(range.begin, end);
-        EXPECT_TRUE(range.begin % 16 == 0 || range.begin == count);
-        end = range.end;
-      }
-      EXPECT_EQ(end, count);
-    }
-  }
-}
 
 // What does this operation with so many elements of float32.
 std::string_view AlgorithmOf(const Communicator& comm, Operation operation, size_t count) {
@@ -412,112 +302,6 @@ INSTANTIATE_TEST_SUITE_P(Native, HostsTest, testing::ValuesIn(HostSettings()),
                          [](const auto& info) {
                            return std::get<0>(info.param) + "_" + std::get<1>(info.param);
                          });
-
-TEST(HostTreeTest, UnitsAreTheLargestSubtreesOfAHost) {
-  const auto units_of = [](const HostTree& tree) {
-    std::string text;
-    for (const HostTree::Unit& unit : tree.units) {
-      text += std::to_string(unit.host) + ":" + std::to_string(unit.first) + "+" +
-              std::to_string(unit.ranks()) + " ";
-    }
-    return text;
-  };
-  const auto tree_of = [](const std::vector<int>& hosts) {
-    const auto size = static_cast<int>(hosts.size());
-    return MakeHostTree(TreeSplits(size, size), hosts);
-  };
-  EXPECT_EQ(units_of(tree_of({7, 7, 7, 7, 5, 5, 5, 5})), "0:0+4 1:4+4 ");
-  EXPECT_EQ(units_of(tree_of({0, 1, 0, 1})), "0:0+1 1:1+1 0:2+1 1:3+1 ");
-  // ((0+1)+(2+3))+4: ranks 1 to 4 of a host are three of its subtrees.
-  EXPECT_EQ(units_of(tree_of({0, 1, 1, 1, 1})), "0:0+1 1:1+1 1:2+2 1:4+1 ");
-  const HostTree even = tree_of({0, 0, 0, 0, 1, 1, 1, 1});
-  EXPECT_EQ(even.splits, std::vector<int>{1});
-  EXPECT_EQ(even.units[1].splits, (std::vector<int>{2, 1, 1}));
-  EXPECT_EQ(even.SentByRanks(), 4);  // 2 * 4 * 4 / 8
-  EXPECT_EQ(even.SentByUnits(1), 1);
-  EXPECT_EQ(even.SentByUnits(2), 1.5);
-  EXPECT_EQ(even.ScatteredByRanks(), 2);
-  EXPECT_EQ(even.ScatteredByUnits(1), 0.5);  // 4 of 8 parts
-  EXPECT_EQ(even.ScatteredByUnits(2), 1);
-  EXPECT_EQ(tree_of({0, 1, 1, 1, 1}).ScatteredByUnits(1), 0.8);  // of the one rank; 3 * 1 / 5
-}
-
-TEST(AlgorithmListTest, LongSumsOfSeveralHostsAreHierarchicalWhereThatSendsLess) {
-  auto failure = Failure::Make(1).value();
-  LinkMesh mesh({}, failure, Waiter(*failure, nullptr, true));
-  const auto name_of = [&](const std::vector<int>& hosts, size_t count,
-                           DataType type = DataType::kFloat32,
-                           Operation operation = Operation::kAllReduce) {
-    const auto size = static_cast<int>(hosts.size());
-    Group group{.rank = 0,
-                .size = size,
-                .mesh = mesh,
-                .window = nullptr,
-                .leaves = size,
-                .splits = TreeSplits(size, size)};
-    group.host_tree = MakeHostTree(group.splits, hosts);
-    return ChooseAlgorithm(group, {.operation = operation, .count = count, .type = type}).name;
-  };
-  constexpr size_t kMany = 1 << 20;
-  EXPECT_EQ(name_of({0, 0, 1, 1}, kMany), "hierarchical");
-  EXPECT_EQ(name_of({0, 0, 1, 1}, kMany, DataType::kBFloat16), "hierarchical");
-  EXPECT_EQ(name_of({0, 0, 1, 1}, 1 << 13), "owner");
-  EXPECT_EQ(name_of({0, 0, 0, 0}, kMany), "owner");
-  EXPECT_EQ(name_of({0, 1, 2, 3}, kMany), "owner");
-  EXPECT_EQ(name_of({0, 1, 0, 1}, kMany, DataType::kBFloat16), "owner");  // two wide units a host
-  const auto scatter_of = [&](const std::vector<int>& hosts, size_t count,
-                              DataType type = DataType::kFloat32) {
-    return name_of(hosts, count, type, Operation::kReduceScatter);
-  };
-  EXPECT_EQ(scatter_of({0, 0, 1, 1}, kMany), "hierarchical");
-  EXPECT_EQ(scatter_of({0, 0, 1, 1}, 1 << 12), "hierarchical");  // 64 KiB together
-  EXPECT_EQ(scatter_of({0, 0, 1, 1}, 1 << 11), "owner");
-  EXPECT_EQ(scatter_of({0, 0, 1, 1}, kMany, DataType::kBFloat16), "owner");  // as much, but wider
-  EXPECT_EQ(scatter_of({0, 1, 0, 1}, kMany), "owner");
-  EXPECT_EQ(scatter_of({0, 1, 2, 3}, kMany), "owner");
-}
-
-TEST(AlgorithmListTest, EveryOperationHasOneForEveryCall) {
-  auto failure = Failure::Make(1).value();
-  LinkMesh mesh({}, failure, Waiter(*failure, nullptr, 1));
-  Group group{.rank = 0, .size = 200, .mesh = mesh, .window = nullptr, .leaves = 0};
-  for (Operation operation : {Operation::kAllReduce, Operation::kReduceScatter,
-                              Operation::kAllGather, Operation::kBroadcast, Operation::kGather,
-                              Operation::kScatter, Operation::kAllToAll, Operation::kBarrier}) {
-    Call call{operation};
-    call.count = size_t{1} << 30;
-    EXPECT_EQ(ChooseAlgorithm(group, call).operation, operation);
-  }
-}
-
-// What is not named is chosen by what the group is like.
-TEST(AlgorithmListTest, ShortSumsTakeFewMessagesWhereRanksWaitForCores) {
-  auto failure = Failure::Make(1).value();
-  LinkMesh mesh({}, failure, Waiter(*failure, nullptr, true));
-  const auto name_of = [&](int ranks, int leaves, bool crowded, size_t count) {
-    Group group{.rank = 0,
-                .size = ranks,
-                .mesh = mesh,
-                .window = nullptr,
-                .leaves = leaves,
-                .splits = TreeSplits(ranks, leaves),
-                .crowded = crowded};
-    Call call{Operation::kAllReduce};
-    call.count = count;
-    return ChooseAlgorithm(group, call).name;
-  };
-  EXPECT_EQ(name_of(4, 4, false, 4096), "exchange");
-  EXPECT_EQ(name_of(4, 4, true, 4096), "doubling");
-  EXPECT_EQ(name_of(2, 2, true, 4096), "exchange");  // one message either way
-  EXPECT_EQ(name_of(3, 3, true, 4096), "exchange");
-  EXPECT_EQ(name_of(4, 5, true, 4096), "exchange");  // ((0+1)+2)+3
-  EXPECT_EQ(name_of(16, 16, false, 4096), "doubling");
-  EXPECT_EQ(name_of(12, 12, false, 4096), "tree");
-  EXPECT_EQ(name_of(4, 4, true, 65536), "halving");
-  EXPECT_EQ(name_of(4, 4, false, 65536), "owner");
-  EXPECT_EQ(name_of(6, 6, true, 65536), "owner");
-  EXPECT_EQ(name_of(4, 4, true, 262144), "owner");
-}
 
 // Blocking calls queue behind asynchronous ones, and results come in order.
 TEST(AsyncTest, OperationsRunInOrderAndBlockingCallsWaitForThem) {

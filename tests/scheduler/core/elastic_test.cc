@@ -15,36 +15,10 @@ using testing::IsEmpty;
 using testing::SizeIs;
 using testing::UnorderedElementsAre;
 
-// A gang of `ranks` on as many workers of one slot each, that trains.
-class ElasticGang : public testing::Test {
- protected:
-  void Start(int min_workers, int ranks, int max_workers = 0) {
-    for (int i = 0; i < ranks; ++i) sim.Hello("w" + std::to_string(i));
-    id = sim.Submit(Sim::Elastic(min_workers, max_workers > 0 ? max_workers : ranks));
-    sim.RunAll(id);
-    sim.Progress(Seat(0), 7);
-  }
-  std::string Seat(int seat) const { return id + ".a1.r" + std::to_string(seat); }
-  const Gang& gang() const { return *sim.state().FindGang(id + ".a1"); }
-  std::vector<uint32_t> Members() const {
-    return {gang().members().begin(), gang().members().end()};
-  }
-  // The tasks to which something about groups was sent by the last input, with their epochs.
-  std::vector<std::string> Told() const {
-    std::vector<std::string> told;
-    for (const auto& [worker, group] : sim.out.groups) {
-      told.push_back(group.task_id() + (group.members().empty() ? " leave" : " join") +
-                     std::to_string(group.epoch()));
-    }
-    return told;
-  }
-  Sim sim;
-  std::string id;
-};
+class ElasticGang : public GangTest {};
 
 TEST_F(ElasticGang, MeetsInEpochOneOnceEveryRankListens) {
-  for (int i = 0; i < 3; ++i) sim.Hello("w" + std::to_string(i));
-  id = sim.Submit(Sim::Elastic(1, 3));
+  Place(Sim::Elastic(1, 3), 3);
   ASSERT_THAT(sim.out.starts, SizeIs(3));
   EXPECT_TRUE(sim.out.starts[0].second.elastic());
   EXPECT_FALSE(sim.out.starts[0].second.joins());
@@ -123,18 +97,6 @@ TEST_F(ElasticGang, ADeathAndAJoinInAGangOnEachBackEnd) {
   }
 }
 
-TEST_F(ElasticGang, ASeatThatNeverComesIsGivenUpAMinuteAfterTheLastSignOfLife) {
-  Start(1, 2, 3);
-  sim.Hello("w2");
-  ASSERT_THAT(sim.out.starts, SizeIs(1));
-  sim.now += 30'000;
-  sim.Progress(Seat(0), 8);
-  sim.Pass(59'999);
-  EXPECT_EQ(gang().tasks(2).state(), TASK_PLACED);
-  sim.Pass(1);
-  EXPECT_EQ(gang().tasks(2).state(), TASK_LOST);
-}
-
 TEST_F(ElasticGang, ASurvivorThatTellsFirstDoesNotHideWhoDied) {
   Start(1, 3);
   sim.Endpoint(Seat(0), 1, "rank 1 is gone");
@@ -178,22 +140,6 @@ TEST_F(ElasticGang, TheDeathOfTheLeaderMakesAnotherRankLead) {
   EXPECT_EQ(sim.job(id).result().model_manifest(), "m1");
 }
 
-TEST_F(ElasticGang, BelowItsLeastAReplacementIsAMemberFromTheStart) {
-  Start(3, 3);
-  sim.Finish(Seat(1), "ABORTED", "", 9);
-  ASSERT_THAT(sim.out.starts, SizeIs(1)) << "the slot is free again";
-  EXPECT_EQ(sim.out.starts[0].second.task_id(), Seat(3));
-  EXPECT_TRUE(sim.out.starts[0].second.joins());
-  EXPECT_EQ(sim.out.starts[0].second.resume_checkpoint(), "");
-  EXPECT_THAT(Members(), ElementsAre(0, 2, 3));
-  sim.Endpoint(Seat(0), 1);
-  sim.Endpoint(Seat(2), 1);
-  EXPECT_THAT(Told(), IsEmpty());
-  sim.Run(Seat(3));
-  EXPECT_THAT(Told(), SizeIs(3));
-  EXPECT_EQ(sim.StateOf(id), "RUNNING");
-}
-
 TEST_F(ElasticGang, BelowItsLeastWithoutAPlaceItStartsAgainFromItsCheckpoint) {
   Start(2, 2);
   sim.Lose("w1");
@@ -214,46 +160,6 @@ TEST_F(ElasticGang, AllDeadMeansTheCheckpoint) {
   EXPECT_EQ(sim.out.starts[0].second.resume_checkpoint(), "c5");
 }
 
-TEST_F(ElasticGang, ASeatJoinsAtAStepBoundaryOnceItListens) {
-  Start(1, 2, 3);
-  sim.Hello("w2");
-  ASSERT_THAT(sim.out.starts, SizeIs(1));
-  EXPECT_TRUE(sim.out.starts[0].second.joins());
-  EXPECT_THAT(Members(), ElementsAre(0, 1));
-  sim.Started(Seat(2));
-  EXPECT_THAT(Told(), IsEmpty()) << "nobody waits for its start";
-  sim.Endpoint(Seat(2));
-  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " leave2", Seat(1) + " leave2"));
-  EXPECT_FALSE(sim.out.groups[0].second.at_once());
-  sim.Endpoint(Seat(0), 1);
-  sim.Endpoint(Seat(1), 1);
-  EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join2", Seat(1) + " join2", Seat(2) + " join2"));
-  sim.Recovered(Seat(0), 30);
-  EXPECT_EQ(sim.job(id).recoveries(0).reason_code(), "RANK_JOINS");
-  EXPECT_EQ(gang().faults_in_row(), 0u);
-}
-
-TEST_F(ElasticGang, AJoinerThatFailsHurtsNobodyAndIsTriedAgainLater) {
-  Start(1, 2, 3);
-  sim.Hello("w2");
-  sim.Finish(Seat(2), "DATA_LOSS", "its disk is broken");
-  EXPECT_EQ(sim.StateOf(id), "RUNNING");
-  EXPECT_THAT(Told(), IsEmpty());
-  EXPECT_THAT(sim.out.starts, IsEmpty());
-  sim.Pass(1'000);
-  EXPECT_NE(sim.state().FindTask(Seat(3)), nullptr);
-}
-
-TEST_F(ElasticGang, AJobThatWaitsHasTheFreeSlotBeforeASeat) {
-  Start(1, 2, 3);
-  const std::string other = sim.Submit(Sim::Train(2, 2));
-  EXPECT_EQ(sim.StateOf(other), "QUEUED");
-  sim.Hello("w2");
-  EXPECT_THAT(sim.out.starts, IsEmpty()) << "it would wait for ever for its second slot";
-  sim.Hello("w3");
-  EXPECT_EQ(sim.StateOf(other), "STARTING");
-}
-
 TEST_F(ElasticGang, ADrainedWorkersRankLeavesAndTheOthersGoOn) {
   Start(1, 3);
   sim.On(DrainWorker{WorkerId("w2"), "maintenance"});
@@ -267,105 +173,6 @@ TEST_F(ElasticGang, ADrainedWorkersRankLeavesAndTheOthersGoOn) {
   EXPECT_THAT(Told(), ElementsAre(Seat(0) + " join2", Seat(1) + " join2"));
   EXPECT_EQ(gang().faults_in_row(), 0u);
   EXPECT_EQ(sim.StateOf(id), "RUNNING");
-}
-
-TEST_F(ElasticGang, AJoinerWhoseWorkerRefusesItIsTriedAgainHoweverOften) {
-  Start(1, 2, 3);
-  sim.Hello("w2");
-  for (int seat = 2; seat < 12; ++seat) {
-    ASSERT_THAT(sim.out.starts, SizeIs(1)) << seat;
-    wire::TaskReport report;
-    report.mutable_finished()->set_code("RESOURCE_EXHAUSTED");
-    report.mutable_finished()->set_refused(true);
-    sim.Report(Seat(seat), std::move(report));
-    EXPECT_THAT(sim.out.starts, IsEmpty());
-    sim.Pass(60'000);
-  }
-  EXPECT_EQ(sim.StateOf(id), "RUNNING");
-}
-
-TEST_F(ElasticGang, AWorkerWithoutAFailureIsTriedBeforeOneWhereAJoinerDied) {
-  Start(1, 2, 3);
-  sim.Hello("w2");
-  sim.Finish(Seat(2), "ABORTED", "", 9);
-  EXPECT_THAT(sim.out.starts, IsEmpty());
-  sim.Hello("w9");
-  ASSERT_THAT(sim.out.starts, SizeIs(1)) << "nothing has failed there";
-  EXPECT_EQ(sim.out.starts[0].first, "w9");
-  sim.Finish(Seat(3), "ABORTED", "", 9);
-  sim.Pass(10'000);
-  EXPECT_NE(sim.state().FindTask(Seat(4)), nullptr) << "if no other has a place, there again";
-}
-
-TEST_F(ElasticGang, NoRowOfFailuresMakesItGiveUpJoiners) {
-  Start(1, 2, 3);
-  sim.Hello("w2");
-  for (int seat = 2; seat < 12; ++seat) {
-    ASSERT_NE(sim.state().FindTask(Seat(seat)), nullptr) << seat;
-    sim.Finish(Seat(seat), "ABORTED", "", 9);
-    EXPECT_THAT(sim.out.starts, IsEmpty());
-    sim.Pass(seat < 7 ? 30'000 : 300'000);
-  }
-  sim.Finish(Seat(12), "ABORTED", "", 9);
-  sim.Pass(60'000);
-  EXPECT_EQ(sim.state().FindTask(Seat(13)), nullptr) << "but not every half a minute";
-  sim.Hello("w9");
-  ASSERT_THAT(sim.out.starts, SizeIs(1));
-  EXPECT_EQ(sim.out.starts[0].first, "w9");
-}
-
-TEST_F(ElasticGang, ADeathWhileOneJoinsIsTimedFromTheDeath) {
-  Start(1, 2, 3);
-  sim.Hello("w2");
-  sim.Started(Seat(2));
-  sim.Endpoint(Seat(2));
-  sim.Endpoint(Seat(0), 1);
-  sim.now += 1'500;
-  sim.Finish(Seat(1), "ABORTED", "", 9);
-  EXPECT_THAT(Members(), ElementsAre(0, 2));
-  sim.now += 5;
-  sim.Recovered(Seat(0), 8);
-  ASSERT_THAT(sim.job(id).recoveries(), SizeIs(1));
-  const Recovery& ledger = sim.job(id).recoveries(0);
-  EXPECT_NE(ledger.reason_code(), "RANK_JOINS");
-  EXPECT_LT(ledger.total(), 100);
-  EXPECT_LT(ledger.agree(), 100);
-}
-
-TEST_F(ElasticGang, AMemberWhoseWorkerRefusesItIsDoneWithout) {
-  for (int i = 0; i < 3; ++i) sim.Hello("w" + std::to_string(i));
-  id = sim.Submit(Sim::Elastic(1, 3));
-  wire::TaskReport report;
-  report.mutable_finished()->set_code("UNAVAILABLE");
-  report.mutable_finished()->set_refused(true);
-  sim.Report(Seat(1), std::move(report));
-  EXPECT_THAT(Members(), ElementsAre(0, 2));
-  EXPECT_EQ(gang().faults_in_row(), 0u);
-}
-
-TEST_F(ElasticGang, AMemberIsNotPlacedAtOnceWhereOneWasRefused) {
-  Start(2, 2);
-  sim.Finish(Seat(1), "ABORTED", "", 9);
-  ASSERT_THAT(sim.out.starts, SizeIs(1));
-  wire::TaskReport report;
-  report.mutable_finished()->set_code("UNAVAILABLE");
-  report.mutable_finished()->set_refused(true);
-  sim.Report(Seat(2), std::move(report));
-  EXPECT_THAT(sim.out.starts, IsEmpty());
-  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
-}
-
-TEST_F(ElasticGang, ARefusedMemberDoesNotHideHowTheOthersEnded) {
-  for (int i = 0; i < 2; ++i) sim.Hello("w" + std::to_string(i));
-  id = sim.Submit(Sim::Elastic(1, 2));
-  wire::TaskReport report;
-  report.mutable_finished()->set_code("UNAVAILABLE");
-  report.mutable_finished()->set_refused(true);
-  sim.Report(Seat(0), std::move(report));
-  ASSERT_THAT(Members(), ElementsAre(1));
-  sim.Finish(Seat(1), "FAILED_PRECONDITION", "the loss is nan");
-  EXPECT_EQ(sim.StateOf(id), "FAILED");
-  EXPECT_THAT(sim.job(id).error(), HasSubstr("the loss is nan"));
 }
 
 TEST_F(ElasticGang, AMemberThatDoesNotAnswerWithinTheBudgetIsKilled) {
@@ -530,10 +337,9 @@ TEST_F(ElasticGang, RanksThatDivergedWithoutAMajorityFailTheJob) {
 }
 
 TEST_F(ElasticGang, TheSameFaultAgainAndAgainEndsIt) {
-  for (int i = 0; i < 4; ++i) sim.Hello("w" + std::to_string(i));
   spec::JobSpec spec = Sim::Elastic(1, 4);
   spec.restart.max = 2;
-  id = sim.Submit(spec);
+  Place(spec, 4);
   sim.RunAll(id);
   sim.Finish(Seat(3), "ABORTED", "", 9);
   sim.Finish(Seat(2), "ABORTED", "", 9);
@@ -570,15 +376,6 @@ TEST_F(ElasticGang, AGroupThatFormsDoesNotWaitForARankThatIsThrough) {
   sim.Finish(Seat(1), "OK", "", 0, {}, "m1");
   sim.StopAll();
   EXPECT_EQ(sim.StateOf(id), "SUCCEEDED");
-}
-
-TEST_F(ElasticGang, NobodyJoinsWhenTheWorkIsAllButDone) {
-  Start(1, 2, 3);
-  sim.Hello("w2");
-  sim.Finish(Seat(1), "OK");
-  sim.Run(Seat(2));
-  EXPECT_EQ(gang().epoch(), 1u);
-  EXPECT_THAT(Told(), IsEmpty());
 }
 
 TEST_F(ElasticGang, WhoWaitsForAGroupGoesOnceTheLeaderHasFinished) {

@@ -12,25 +12,11 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
 
-class ElasticEnds : public testing::Test {
+class ElasticEnds : public GangTest {
  protected:
-  void Start(int min_workers, int ranks, int max_workers = 0) {
-    for (int i = 0; i < ranks; ++i) sim.Hello("w" + std::to_string(i));
-    id = sim.Submit(Sim::Elastic(min_workers, max_workers > 0 ? max_workers : ranks));
-    sim.RunAll(id);
-    sim.Progress(Seat(0), 7);
-  }
-  std::string Seat(int seat) const { return id + ".a1.r" + std::to_string(seat); }
-  const Gang& gang() const { return *sim.state().FindGang(id + ".a1"); }
-  std::vector<uint32_t> Members() const {
-    return {gang().members().begin(), gang().members().end()};
-  }
   void Storing(int seat) {
     sim.On(TasksStoring{WorkerId("w" + std::to_string(seat)), {Seat(seat)}});
   }
-
-  Sim sim;
-  std::string id;
 };
 
 // They came through the last barrier, behind which their leader died with the model.
@@ -47,10 +33,9 @@ TEST_F(ElasticEnds, RanksWithoutTheModelAreNoResult) {
 
 // Nobody is to blame by name, and still it starts again.
 TEST_F(ElasticEnds, AGroupThatBreaksTooOftenStartsAgain) {
-  for (int i = 0; i < 2; ++i) sim.Hello("w" + std::to_string(i));
   spec::JobSpec spec = Sim::Elastic(1, 2);
   spec.restart.max = 1;
-  id = sim.Submit(spec);
+  Place(spec, 2);
   sim.RunAll(id);
   for (uint64_t epoch = 1; epoch <= 2; ++epoch) {
     sim.Endpoint(Seat(0), epoch, "no answer in time from rank 1");
@@ -66,12 +51,9 @@ TEST_F(ElasticEnds, AGroupThatBreaksTooOftenStartsAgain) {
 
 // The others told of the end of their group before it told of its own.
 TEST_F(ElasticEnds, ARanksOwnErrorEndsTheJobThoughItsPeersToldOfABrokenGroupFirst) {
-  for (int i = 0; i < 3; ++i) sim.Hello("w" + std::to_string(i));
   spec::JobSpec spec = Sim::Elastic(1, 3);
   spec.restart.max = 0;
-  id = sim.Submit(spec);
-  sim.RunAll(id);
-  sim.Progress(Seat(0), 7);
+  Start(spec, 3);
   sim.Endpoint(Seat(0), 1, "rank 1 is gone");
   EXPECT_EQ(sim.StateOf(id), "RECOVERING");
   sim.Finish(Seat(1), "FAILED_PRECONDITION", "the loss is nan");
@@ -83,12 +65,9 @@ TEST_F(ElasticEnds, ARanksOwnErrorEndsTheJobThoughItsPeersToldOfABrokenGroupFirs
 }
 
 TEST_F(ElasticEnds, ARanksOwnErrorIsNoWorkersFaultThoughItsPeersToldOfABrokenGroupFirst) {
-  for (int i = 0; i < 3; ++i) sim.Hello("w" + std::to_string(i));
   spec::JobSpec spec = Sim::Elastic(1, 3);
   spec.restart.max = 1;
-  id = sim.Submit(spec);
-  sim.RunAll(id);
-  sim.Progress(Seat(0), 7);
+  Start(spec, 3);
   sim.Finish(Seat(2), "ABORTED", "", 9);
   sim.Endpoint(Seat(0), 1, "rank 2 is gone");
   sim.Endpoint(Seat(1), 1, "rank 2 is gone");
@@ -125,12 +104,9 @@ TEST_F(ElasticEnds, AJoinerThatWasInNoGroupYetCannotGoOnAlone) {
 
 // One that never was a member says nothing of the group's end.
 TEST_F(ElasticEnds, AJoinersErrorIsNotWhyAGroupBroke) {
-  for (int i = 0; i < 2; ++i) sim.Hello("w" + std::to_string(i));
   spec::JobSpec spec = Sim::Elastic(1, 3);
   spec.restart.max = 0;
-  id = sim.Submit(spec);
-  sim.RunAll(id);
-  sim.Progress(Seat(0), 7);
+  Start(spec, 2);
   sim.Hello("w2");
   sim.Finish(Seat(2), "DATA_LOSS", "its disk is broken");
   sim.Endpoint(Seat(0), 1, "no answer in time from rank 1");
@@ -251,10 +227,9 @@ TEST_F(ElasticEnds, ADeathThatIsOneTooManyIsBlamedOnWhoDied) {
 
 // Two deaths within one recovery are two faults, whoever tells of them first.
 TEST_F(ElasticEnds, EachDeathCountsOnceWhoeverTellsFirst) {
-  for (int i = 0; i < 4; ++i) sim.Hello("w" + std::to_string(i));
   spec::JobSpec spec = Sim::Elastic(1, 4);
   spec.restart.max = 2;
-  id = sim.Submit(spec);
+  Place(spec, 4);
   sim.RunAll(id);
   sim.Finish(Seat(3), "ABORTED", "", 9);
   for (int seat = 0; seat < 3; ++seat) sim.Endpoint(Seat(seat), 1, "rank 3 is gone");

@@ -15,21 +15,13 @@ using testing::SizeIs;
 using testing::UnorderedElementsAre;
 
 // A gang of `ranks` on as many workers of one slot each, that trains.
-class SlicedGang : public testing::Test {
+class SlicedGang : public GangTest {
  protected:
   void Start(int min_workers, int ranks, int zero = 1) {
-    for (int i = 0; i < ranks; ++i) sim.Hello("w" + std::to_string(i));
     spec::JobSpec spec = Sim::Elastic(min_workers, ranks);
     spec.elastic.recovery_budget = std::chrono::seconds(8);
     spec.parallel.zero = zero;
-    id = sim.Submit(spec);
-    sim.RunAll(id);
-    sim.Progress(Seat(0), 7);
-  }
-  std::string Seat(int seat) const { return id + ".a1.r" + std::to_string(seat); }
-  const Gang& gang() const { return *sim.state().FindGang(id + ".a1"); }
-  std::vector<uint32_t> Members() const {
-    return {gang().members().begin(), gang().members().end()};
+    GangTest::Start(spec, ranks);
   }
   void Drain(const std::string& worker) { sim.On(DrainWorker{WorkerId(worker), "maintenance"}); }
   // Out of its group, which ended since these seats left it.
@@ -58,8 +50,6 @@ class SlicedGang : public testing::Test {
     }
     return told;
   }
-  Sim sim;
-  std::string id;
 };
 
 TEST_F(SlicedGang, WhoIsDrainedIsAMemberUntilItHasLeft) {

@@ -326,4 +326,32 @@ std::string Sim::Submit(const spec::JobSpec& spec) {
   return Last().id;
 }
 
+void GangTest::Place(const spec::JobSpec& spec, int workers) {
+  for (int i = 0; i < workers; ++i) sim.Hello("w" + std::to_string(i));
+  id = sim.Submit(spec);
+}
+
+void GangTest::Start(const spec::JobSpec& spec, int workers) {
+  Place(spec, workers);
+  sim.RunAll(id);
+  sim.Progress(Seat(0), 7);
+}
+
+void GangTest::Start(int min_workers, int ranks, int max_workers) {
+  Start(Sim::Elastic(min_workers, max_workers > 0 ? max_workers : ranks), ranks);
+}
+
+std::vector<uint32_t> GangTest::Members() const {
+  return {gang().members().begin(), gang().members().end()};
+}
+
+std::vector<std::string> GangTest::Told() const {
+  std::vector<std::string> told;
+  for (const auto& [worker, group] : sim.out.groups) {
+    told.push_back(group.task_id() + (group.members().empty() ? " leave" : " join") +
+                   std::to_string(group.epoch()));
+  }
+  return told;
+}
+
 }  // namespace lepton::scheduler

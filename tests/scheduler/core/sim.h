@@ -172,4 +172,22 @@ struct TwoRanks {
   std::string id;
 };
 
+// An elastic gang that a test's cases begin with: the workers w0, w1, .. of one slot each.
+class GangTest : public testing::Test {
+ protected:
+  // So many workers say hello, and the job is submitted.
+  void Place(const spec::JobSpec& spec, int workers);
+  // The same, and all ranks run and have told of progress.
+  void Start(const spec::JobSpec& spec, int workers);
+  void Start(int min_workers, int ranks, int max_workers = 0);
+  std::string Seat(int seat) const { return id + ".a1.r" + std::to_string(seat); }
+  const Gang& gang() const { return *sim.state().FindGang(id + ".a1"); }
+  std::vector<uint32_t> Members() const;
+  // The tasks to which something about groups was sent by the last input, with their epochs.
+  std::vector<std::string> Told() const;
+
+  Sim sim;
+  std::string id;
+};
+
 }  // namespace lepton::scheduler

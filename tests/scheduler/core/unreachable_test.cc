@@ -13,19 +13,8 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
 
-class CutGang : public testing::Test {
+class CutGang : public GangTest {
  protected:
-  void Start(int min_workers, int ranks) {
-    for (int i = 0; i < ranks; ++i) sim.Hello("w" + std::to_string(i));
-    id = sim.Submit(Sim::Elastic(min_workers, ranks));
-    sim.RunAll(id);
-    sim.Progress(Seat(0), 7);
-  }
-  std::string Seat(int seat) const { return id + ".a1.r" + std::to_string(seat); }
-  const Gang& gang() const { return *sim.state().FindGang(id + ".a1"); }
-  std::vector<uint32_t> Members() const {
-    return {gang().members().begin(), gang().members().end()};
-  }
   // The group of `epoch` broke, or could not meet: each of its members says whom it cannot reach.
   void LeaveAll(uint64_t epoch, const std::map<uint32_t, std::vector<uint32_t>>& cannot) {
     for (const uint32_t seat : Members()) {
@@ -41,8 +30,6 @@ class CutGang : public testing::Test {
     }
     return text;
   }
-  Sim sim;
-  std::string id;
 };
 
 TEST_F(CutGang, OneOfTheTwoGoesAndTheOthersGoOn) {
