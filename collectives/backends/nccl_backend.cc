@@ -3,6 +3,7 @@
 #ifdef LEPTON_HAS_NCCL
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "collectives/backends/mesh_communicator.h"
@@ -25,14 +26,19 @@ Result<int> DeviceCount() {
 }
 
 // The only visible GPU's own name; empty where there are several, of which each group's ranks
-// choose.
+// choose. NCCL takes ranks with different NCCL_HOSTIDs for ones of different hosts, which may have
+// one GPU between them.
 Result<std::string> OnlyGpu() {
   LEPTON_ASSIGN_OR_RETURN(const int count, DeviceCount());
   if (count > 1) return std::string();
   cudaDeviceProp properties;
   LEPTON_RETURN_IF_ERROR(
       CudaStatus(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties"));
-  return "GPU-" + ToHex({properties.uuid.bytes, sizeof(properties.uuid.bytes)});
+  std::string name = "GPU-" + ToHex({properties.uuid.bytes, sizeof(properties.uuid.bytes)});
+  if (const char* const host = std::getenv("NCCL_HOSTID"); host != nullptr) {
+    name += "@" + ToHex(host);
+  }
+  return name;
 }
 
 // What a rank says of itself: "<its only GPU>;<its heritage>".

@@ -176,6 +176,22 @@ TEST_F(NcclFake, RanksWithAGpuEachAreInNobodysWay) {
   EXPECT_NE(backend.Conflict(first, first), "");
 }
 
+// NCCL does not know then that it is one GPU: several ranks can be tried on it.
+TEST_F(NcclFake, RanksOfDifferentHostIdsMayHaveOneGpu) {
+  const Backend& backend = *FindBackend("nccl").value();
+  Cuda().devices = 1;
+  setenv("LEPTON_FAKE_GPU", "a", 1);
+  std::vector<std::string> addresses;
+  for (const char* host : {"rank-0", "rank-1", "rank-1"}) {
+    setenv("NCCL_HOSTID", host, 1);
+    addresses.push_back(backend.Listen("127.0.0.1").value()->address());
+  }
+  unsetenv("NCCL_HOSTID");
+  unsetenv("LEPTON_FAKE_GPU");
+  EXPECT_EQ(backend.Conflict(addresses[0], addresses[1]), "");
+  EXPECT_NE(backend.Conflict(addresses[1], addresses[2]), "");
+}
+
 TEST_F(NcclFake, MoreRanksThanGpusSayWhy) {
   Cuda().devices = 2;
   EXPECT_THAT(Run(3, SumOfRanks), ::testing::Contains(HasSubstr("NCCL needs one for each rank")));
