@@ -93,7 +93,7 @@ TEST(Mpi, AfterALostRankTheJobWaitsForAnotherLauncher) {
   // Nor is it forgotten with the coordinator, or with a connection.
   sim.TakeSnapshot();
   sim.Restart();
-  sim.Lose("w2");
+  for (const char* worker : {"w1", "w2"}) sim.Lose(worker);
   sim.StopAll();
   Launch(sim, "a", {"w1", "w2"});
   EXPECT_EQ(sim.StateOf(two.id), "QUEUED");
