@@ -5,6 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// clang 14, which fuzzes, has _Float16 for CPUs alone that compute with it.
+#if defined(__clang__) && __clang_major__ < 15 && defined(__x86_64__)
+#define LEPTON_NO_FLOAT16
+#include <immintrin.h>
+#endif
+
 namespace lepton::collectives {
 namespace {
 
@@ -38,9 +44,15 @@ inline uint8_t Load(uint8_t x) {
 inline float Load(BFloat16 x) {
   return BitCast<float>(uint32_t{x.bits} << 16);
 }
+#ifdef LEPTON_NO_FLOAT16
+__attribute__((target("f16c"))) inline float Load(Float16 x) {
+  return _cvtsh_ss(x.bits);
+}
+#else
 inline float Load(Float16 x) {
   return static_cast<float>(BitCast<_Float16>(x.bits));
 }
+#endif
 
 inline void Store(float* to, float x) {
   *to = x;
@@ -66,9 +78,15 @@ inline void Store(BFloat16* to, float x) {
   uint32_t quiet = (bits >> 16) | 0x40u;
   to->bits = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
+#ifdef LEPTON_NO_FLOAT16
+__attribute__((target("f16c"))) inline void Store(Float16* to, float x) {
+  to->bits = _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT);
+}
+#else
 inline void Store(Float16* to, float x) {
   to->bits = BitCast<uint16_t>(static_cast<_Float16>(x));
 }
+#endif
 
 }  // namespace
 }  // namespace lepton::collectives

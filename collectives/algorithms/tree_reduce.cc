@@ -26,7 +26,12 @@ TreeReduceFunction Fastest() {
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
     return avx512::TreeReduce;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return avx2::TreeReduce;
+#if defined(__clang__) && __clang_major__ < 15
+  const bool f16c = true;  // of every CPU with AVX2; it cannot be asked for here
+#else
+  const bool f16c = __builtin_cpu_supports("f16c");
+#endif
+  if (__builtin_cpu_supports("avx2") && f16c) return avx2::TreeReduce;
 #endif
   return baseline::TreeReduce;
 }

@@ -150,7 +150,7 @@ Result<CheckpointInfo> ReadCheckpointInfo(const ObjectStore& objects, const Dige
   reader.Read("metrics", &info.metrics);
   if (reader.Has("samples")) {
     ManifestReader samples = reader.ReadObject("samples");
-    info.samples.emplace();
+    info.samples = CheckpointInfo::Samples();
     samples.Read("rows", &info.samples->rows);
     samples.Read("ids", &info.samples->ids);
   }
