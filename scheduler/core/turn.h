@@ -29,7 +29,7 @@ int64_t ShardTimer(const Gang& gang, const Job& job, int64_t ticked_ms);
 inline constexpr int64_t kRefusedRetryMs = 1'000;
 // Before a worker gets tasks again whose GPU has failed; doubled each time.
 inline constexpr int64_t kBrokenRetryMs = 10'000;
-// What a trial of this search trains, as far as it goes for now.
+// What a trial of this search trains, up to the rung that it is at.
 Result<spec::JobSpec> TrialSpec(const spec::JobSpec& tune, const Trial& trial);
 // base * 2^(restarts - 1), at most `cap`.
 int64_t BackoffMs(int64_t base_ms, int restarts, int64_t cap_ms);
