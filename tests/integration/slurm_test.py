@@ -230,7 +230,9 @@ class SlurmTest(unittest.TestCase):
         (self.folder / "job.yaml").write_text(json.dumps(long_spec(resources={"min_workers": 2, "max_workers": 2})))
 
         def submit(*flags):
-            return self.slurm.call("sbatch", "--parsable", "-N", "2", "--time=1", "--output=%j.out",
+            # Slurm looks for what to warn every 30 s. Of a limit of one minute it may warn as the batch begins,
+            # when there is no step yet that could hear it, and it warns once.
+            return self.slurm.call("sbatch", "--parsable", "-N", "2", "--time=2", "--output=%j.out",
                                    ROOT / "scripts/slurm/run.sbatch", "job.yaml", *flags,
                                    cwd=self.folder).stdout.strip()
 
@@ -238,7 +240,7 @@ class SlurmTest(unittest.TestCase):
             path = self.folder / f"{job}.out"
             return path.read_text() if path.exists() else ""
         first = submit()
-        wait_until(lambda: self.state(first) in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), 120,
+        wait_until(lambda: self.state(first) in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), 180,
                    "the batch job's end", 0.5)
         self.assertEqual(self.state(first), "FAILED", output(first))  # not TIMEOUT: it had time to stop
         stopped = re.search(r"stopped at step (\d+)", output(first))
