@@ -230,14 +230,15 @@ TEST(HttpStreaming, TheReaderMayGiveUpAndTheWriterLearnsOfIt) {
 
 TEST(HttpStreaming, SilenceEndsACallButNotOneThatGoesOn) {
   std::atomic<bool> done{false};
+  std::jthread writer;
   auto server = StartServer([&](Request, ResponderPtr responder) {
-    std::thread([&, stream = responder->StartStream(200, {})] {
+    writer = std::jthread([&, stream = responder->StartStream(200, {})] {
       for (int i = 0; i < 6; ++i) {
         stream->Write(":\n\n");
         std::this_thread::sleep_for(milliseconds(100));
       }
       while (!done) std::this_thread::sleep_for(milliseconds(1));  // the stream stays open
-    }).detach();
+    });
   });
   int pieces = 0;
   Client client = ClientFor(*server);

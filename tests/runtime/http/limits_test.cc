@@ -194,8 +194,9 @@ TEST(HttpLimits, AClientThatDoesNotReadIsCutOff) {
 TEST(HttpLimits, AStreamThatPilesUpIsCutOff) {
   std::atomic<size_t> accepted{0};
   std::atomic<bool> refused{false};
+  std::jthread writer;
   auto server = StartServer([&](Request, ResponderPtr responder) {
-    std::thread([&, stream = responder->StartStream(200, {})] {
+    writer = std::jthread([&, stream = responder->StartStream(200, {})] {
       const std::string piece(10000, 'x');
       for (int i = 0; i < 100000 && !refused; ++i) {
         if (stream->Write(piece)) {
@@ -205,7 +206,7 @@ TEST(HttpLimits, AStreamThatPilesUpIsCutOff) {
           EXPECT_FALSE(stream->open());
         }
       }
-    }).detach();
+    });
   });
   RawSocket socket(server->port(), 4096);
   socket.Send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
