@@ -96,10 +96,12 @@ class SliceCover {
  public:
   // False when it does not fit the others.
   bool Add(const CheckpointSlice& slice) {
-    const int64_t end = slice.begin + static_cast<int64_t>(slice.values.size());
+    const auto length = static_cast<int64_t>(slice.values.size());
     if (parts_.empty()) size_ = slice.size;
-    if (slice.size != size_ || slice.begin < 0 || end > size_) return false;
-    return slice.values.empty() || parts_.emplace(slice.begin, end).second;
+    if (slice.size != size_ || length > size_ || slice.begin < 0 || slice.begin > size_ - length) {
+      return false;
+    }
+    return slice.values.empty() || parts_.emplace(slice.begin, slice.begin + length).second;
   }
 
   bool whole() const {

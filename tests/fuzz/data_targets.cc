@@ -1,12 +1,15 @@
-// What users bring beside models: files of datasets, requests of inference; tables that were
-// measured.
+// What users bring beside models: files of datasets, requests of inference, chats; tables that were
+// measured, and training states.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "collectives/tuning_table.h"
+#include "storage/checkpoints/checkpoint.h"
 #include "storage/datasets/image_index.h"
 #include "storage/datasets/import.h"
 #include "storage/objects/object_store.h"
 #include "tests/fuzz/fuzz_target.h"
+#include "worker/data/chat_prompts.h"
 #include "worker/infer/row_protocol.h"
 #include "worker/infer/tensor_protocol.h"
 
@@ -37,22 +40,27 @@ void Ask(const worker::ServedModel& model, std::string_view body,
   (void)worker::EncodeInferResponse(model, *request, logits);
 }
 
+storage::ObjectStore& Objects() {
+  static const std::unique_ptr<storage::ObjectStore> objects =
+      storage::ObjectStore::Open(ScratchFolder() / "objects").value();
+  return *objects;
+}
+
 }  // namespace
 
 // The first byte is the format.
 void FuzzDatasetImport(std::string_view bytes) {
   static const std::vector<std::string>& formats = storage::DatasetFormats();
-  static const std::unique_ptr<storage::ObjectStore> objects =
-      storage::ObjectStore::Open(ScratchFolder() / "objects").value();
+  storage::ObjectStore& objects = Objects();
   if (bytes.empty()) return;
   storage::ImportOptions options;
   options.name = "d";
   options.format = formats[static_cast<uint8_t>(bytes[0]) % formats.size()];
   options.limits = {.table_bytes = 1 << 16, .stream_bytes = 1 << 18, .picture_bytes = 1 << 16};
   const auto imported =
-      storage::ImportFile(*objects, storage::ByteSource::FromMemory(bytes.substr(1)), options);
+      storage::ImportFile(objects, storage::ByteSource::FromMemory(bytes.substr(1)), options);
   if (!imported.ok()) return;
-  const auto manifest = objects->Get(imported->digest);
+  const auto manifest = objects.Get(imported->digest);
   if (!manifest.ok() || !storage::DatasetManifestFromJson(*manifest).ok()) abort();
 }
 
@@ -111,6 +119,44 @@ void FuzzInferenceRequest(std::string_view bytes) {
   model.manifest = &values;
   model.numbers = model.outputs = 1;
   Ask(model, bytes, json_bytes);
+}
+
+// The first line is the manifest, in which SLICE is the digest of what follows.
+void FuzzCheckpoint(std::string_view bytes) {
+  constexpr std::string_view kSlice = "SLICE";
+  const size_t cut = std::min(bytes.find('\n'), bytes.size());
+  std::string manifest(bytes.substr(0, cut));
+  const auto slice = Objects().Put(bytes.substr(std::min(cut + 1, bytes.size())));
+  for (size_t at = 0; (at = manifest.find(kSlice, at)) != std::string::npos;) {
+    manifest.replace(at, kSlice.size(), slice.value());
+  }
+  const auto digest = Objects().Put(manifest);
+  const auto loaded = storage::ReadCheckpoint(Objects(), digest.value());
+  size_t numbers = 0;
+  if (loaded.ok()) {
+    for (const auto& [name, values] : loaded->tensors) numbers += values.size();
+  }
+  if (numbers > bytes.size()) abort();
+  (void)Objects().Remove(*digest);
+  (void)Objects().Remove(*slice);
+}
+
+void FuzzChat(std::string_view bytes) {
+  constexpr int64_t kContext = 64;
+  static const auto prompts = [] {
+    storage::ModelManifest model;
+    model.files["chat_template.jinja"] =
+        Objects()
+            .Put(
+                "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{{ m "
+                "| tojson }}{% endfor %}")
+            .value();
+    model.files["tokenizer_config.json"] = Objects().Put(R"({"bos_token": "<s>"})").value();
+    const auto encoder = worker::TextEncoder::Load(Objects(), "bytes").value();
+    return worker::ChatPrompts::Load(Objects(), model, encoder).value();
+  }();
+  const auto prompt = prompts->Encode(bytes, kContext);
+  if (prompt.ok() && static_cast<int64_t>(prompt->ids.size()) > kContext) abort();
 }
 
 }  // namespace lepton::fuzz

@@ -40,5 +40,7 @@ void FuzzDatasetImport(std::string_view bytes);
 void FuzzImageIndex(std::string_view bytes);
 void FuzzTuningTable(std::string_view bytes);
 void FuzzInferenceRequest(std::string_view bytes);
+void FuzzCheckpoint(std::string_view bytes);
+void FuzzChat(std::string_view bytes);
 
 }  // namespace lepton::fuzz

@@ -200,6 +200,24 @@ MANIFESTS = {
 }
 
 
+CHAT = [{"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        {"role": "assistant", "tool_calls": [{"name": "f"}]}]
+
+
+def checkpoints():
+    """A manifest's line and one object of slices, as SerializeSlices writes it; and of version 1."""
+    about = {"format": "lepton.checkpoint", "job_id": "j", "step": 3, "seed": 1, "metrics": {"loss": 0.5}}
+    numbers = struct.pack("<4f", 1, 2, 3, 4)
+    for name, version, owner, tensors, data in (
+            ("slices", 2, "j/3/1/0", {"w@0/3": [0, 12], "b@0/1": [12, 16]}, {"slices": ["SLICE"]}),
+            ("whole", 1, "j/3/1", {"w": [0, 16]}, {"data": "SLICE"})):
+        header = {"__metadata__": {"lepton.checkpoint": owner}} | {
+            k: {"dtype": "F32", "shape": [(v[1] - v[0]) // 4], "data_offsets": v} for k, v in tensors.items()}
+        yield name, (json.dumps(about | {"version": version} | data).encode() + b"\n" +
+                     safetensors(header, numbers))
+
+
 def charsmap():
     """The normaliser of the golden, with a vocabulary of its own."""
     golden = json.loads((ROOT / "tests/golden/tokenizer/unigram.json").read_text())["tokenizer"]
@@ -335,6 +353,8 @@ def main():
         "tuning_table": {"shm": b"shm 2 8192 shared_one_shot\nshm 2 max shared_pair\n",
                          "tcp": b"tcp 2 16 tree\ntcp 2 max owner\ntcp 4 max halving\n"},
         "inference_request": dict(inference_requests()),
+        "checkpoint": dict(checkpoints()),
+        "chat": {"list": json.dumps(CHAT).encode(), "object": json.dumps({"messages": CHAT}).encode()},
         "chat_template": {k: v.encode() for k, v in TEMPLATES.items()} | {
             "messages": json.dumps({"messages": [
                 {"role": "user", "content": "hi"},

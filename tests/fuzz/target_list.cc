@@ -27,6 +27,8 @@ constexpr FuzzTarget kTargets[] = {
     {"image_index", FuzzImageIndex},
     {"tuning_table", FuzzTuningTable},
     {"inference_request", FuzzInferenceRequest},
+    {"checkpoint", FuzzCheckpoint},
+    {"chat", FuzzChat},
 };
 
 }  // namespace
