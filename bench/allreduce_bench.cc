@@ -3,7 +3,10 @@
 // busy machine slows all. Results are compared before anything is timed. A ratio below 1 means that
 // we are faster. With more ranks than cores Open MPI is told to yield. Our shared memory is
 // compared with what Open MPI chooses (its shared memory), our TCP with its TCP (btl tcp). No rank
-// is bound to a core: Gloo has a thread beside each rank.
+// is bound to a core: Gloo has a thread beside each rank. Ratios are of the medians; in brackets is
+// what the rounds' ratios to the faster peer were, without their first and last quarters. Wanted of
+// the faster peer's time: all of it up to 4 KB, half from 256 KB on, all at any size where ranks
+// share cores.
 //   build/release/bench/allreduce_bench [ranks...]     starts mpirun by itself; default 2 and 4
 // Less of it: ALLREDUCE_BENCH_ONLY=shm|tcp, ALLREDUCE_BENCH_BYTES=512-65536,
 // ALLREDUCE_BENCH_GLOO=0; LEPTON_COLLECTIVES_ALGORITHM as everywhere.
@@ -30,6 +33,7 @@
 #include <thread>
 #include <vector>
 
+#include "bench/goals.h"
 #include "collectives/backends/native_backend.h"
 
 namespace lepton::collectives {
@@ -37,6 +41,8 @@ namespace {
 
 constexpr size_t kMaxAddress = 512;
 constexpr int kRounds = 15;
+constexpr size_t kSmall = 4 << 10, kLarge = 256 << 10;  // bytes, up to and from
+constexpr double kOfSmall = 1, kOfLarge = 0.5, kOfCrowded = 1;
 
 std::string Environment(const char* name, const char* otherwise) {
   const char* const value = std::getenv(name);
@@ -156,7 +162,23 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-std::string BenchSize(Communicator& comm, const Gloo& gloo, const char* transport, size_t bytes) {
+// Our time divided by the faster peer's, the worst of the sizes.
+struct Worst {
+  double small = 0, large = 0, any = 0;
+  void Count(size_t bytes, double ratio) {
+    any = std::max(any, ratio);
+    if (bytes <= kSmall) small = std::max(small, ratio);
+    if (bytes >= kLarge) large = std::max(large, ratio);
+  }
+  void Tell(const std::string& of, bool crowded) const {
+    if (small > 0) goals::AtMost(of + " up to 4 KB, ours : the faster peer", small, kOfSmall);
+    if (large > 0) goals::AtMost(of + " from 256 KB, ours : the faster peer", large, kOfLarge);
+    if (crowded) goals::AtMost(of + " at any size, ours : the faster peer", any, kOfCrowded);
+  }
+};
+
+std::string BenchSize(Communicator& comm, const Gloo& gloo, const char* transport, size_t bytes,
+                      Worst& worst) {
   Buffers b;
   b.in.resize(bytes / 4);
   b.ours.resize(b.in.size());
@@ -176,11 +198,12 @@ std::string BenchSize(Communicator& comm, const Gloo& gloo, const char* transpor
   auto run_gloo = [&] { gloo.AllReduce(b); };
   const int repeats_ours = Repeats(run_ours);
   const int repeats_gloo = Gloo::present() ? Repeats(run_gloo) : 0;
-  std::vector<double> ours, theirs, gloos;
+  std::vector<double> ours, theirs, gloos, ratios;
   for (int round = 0; round < kRounds; ++round) {
     theirs.push_back(Time(repeats_theirs, run_theirs));
     ours.push_back(Time(repeats_ours, run_ours));
-    gloos.push_back(Gloo::present() ? Time(repeats_gloo, run_gloo) : 0);
+    gloos.push_back(Gloo::present() ? Time(repeats_gloo, run_gloo) : theirs.back());
+    ratios.push_back(ours.back() / std::min(theirs.back(), gloos.back()));
   }
   if (!status.ok()) return status.ToString();
   if (comm.rank() == 0) {
@@ -188,8 +211,11 @@ std::string BenchSize(Communicator& comm, const Gloo& gloo, const char* transpor
                 Median(ours) * 1e6, Median(theirs) * 1e6, Median(ours) / Median(theirs));
     if (Gloo::present())
       std::printf(" %12.2f %8.2f", Median(gloos) * 1e6, Median(ours) / Median(gloos));
-    std::printf("\n");
+    std::sort(ratios.begin(), ratios.end());
+    std::printf("  [%.2f..%.2f]\n", ratios[ratios.size() / 4],
+                ratios[ratios.size() - 1 - ratios.size() / 4]);
     std::fflush(stdout);
+    worst.Count(bytes, Median(ours) / std::min(Median(theirs), Median(gloos)));
   }
   return "";
 }
@@ -209,14 +235,17 @@ int RunRank() {
                            Environment("LEPTON_COLLECTIVES_ALGORITHM", "")});
     auto comm = JoinNative(backend, rank, size);
     if (!comm.ok()) return Fail("join: " + comm.status().ToString());
+    Worst worst;
     for (size_t bytes : {size_t{8}, size_t{64}, size_t{512}, size_t{4} << 10, size_t{32} << 10,
                          size_t{64} << 10, size_t{256} << 10, size_t{1} << 20, size_t{4} << 20,
                          size_t{16} << 20, size_t{64} << 20}) {
       if (bytes < least || bytes > most) continue;
-      std::string wrong = BenchSize(**comm, gloo, name.c_str(), bytes);
+      std::string wrong = BenchSize(**comm, gloo, name.c_str(), bytes, worst);
       if (!wrong.empty()) return Fail(wrong);
     }
     MPI_Barrier(MPI_COMM_WORLD);
+    const bool crowded = static_cast<unsigned>(size) > std::thread::hardware_concurrency();
+    if (rank == 0) worst.Tell(std::to_string(size) + " ranks, " + name, crowded);
   }
   MPI_Finalize();
   return 0;
@@ -227,7 +256,7 @@ int RunAll(const char* self, std::vector<std::string> ranks) {
   std::printf("%5s  %-4s %10s %12s %12s %8s", "ranks", "ours", "bytes", "ours us", "MPI us",
               "ratio");
   if (Gloo::present()) std::printf(" %12s %8s", "Gloo us", "ratio");
-  std::printf("\n");
+  std::printf("  [middle half]\n");
   std::fflush(stdout);
   for (const std::string& n : ranks) {
     const bool crowded = std::stoul(n) > std::thread::hardware_concurrency();

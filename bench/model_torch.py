@@ -8,23 +8,31 @@ batch with the same weights and take five steps from there, and their logits and
 rounds time them in turn. Forward, PyTorch's batch norm uses its running statistics, and its weights are
 bf16 before the clock starts, as ours are.
 Prints medians, the median ratio of the rounds, and peak resident memory. All cores on both sides.
-Then how long a process takes from its start until its first step begins, weights in memory.
+Then how long a process takes from its start until its first step begins, weights in memory; and what
+part of the GPT's bf16 step bare oneDNN needs for the step's products alone, where gemm_bench is beside
+model_bench.
 PyTorch needs an optimised BLAS to be a fair peer (Debian: libopenblas0-pthread); with the reference
 one it is fifty times slower.
 """
 
 import math
 import os
+import pathlib
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+import goals
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+# What bench/README.md wants of each: of PyTorch's speed, of our own f32's, of PyTorch's memory, and of a start.
+FASTER, BF16_FASTER, MEMORY, START_MS = 1.5, 3, 0.5, 150
+OF_BARE_PRODUCTS = 60  # percent
 ROUNDS, STEPS = 5, {"mlp": 20, "resnet18": 3, "gpt": 3}
 BLAS = "/usr/lib/x86_64-linux-gnu/libblas.so.3"
 
@@ -222,6 +230,16 @@ def start_ours(bench, model, precision):
                                 text=True).stdout.split()[0])
 
 
+def of_bare_products(bench, step_ms):
+    gemm_bench = pathlib.Path(bench).parent / "gemm_bench"
+    if not gemm_bench.exists():
+        return
+    out = subprocess.run([gemm_bench, "3"], check=True, capture_output=True, text=True,
+                         env=os.environ | {"OMP_WAIT_POLICY": "passive"}).stdout
+    bare = float(re.search(r"step of the GPT, bf16: .*oneDNN ([0-9.]+) ms", out)[1])
+    goals.at_least("gpt step bf16: bare products of it, percent", 100 * bare / step_ms, OF_BARE_PRODUCTS)
+
+
 def main():
     arguments = sys.argv[1:]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -254,13 +272,19 @@ def main():
                           f"ms: {statistics.median(ratios):.2f}x as fast "
                           f"({min(ratios):.2f}-{max(ratios):.2f}); resident {our_mib:.0f} : "
                           f"{their_mib:.0f} MiB", flush=True)
+                    goals.at_least(f"{model} {what} {precision} : PyTorch's speed",
+                                   statistics.median(ratios), FASTER)
+                    goals.at_most(f"{model} {what} {precision} : PyTorch's memory", our_mib / their_mib, MEMORY)
             starts = [(start_ours(bench, model, "bf16"), start_torch_apart(model, "bf16", folder))
                       for _ in range(ROUNDS)]
             ours, theirs = (statistics.median(s[i] for s in starts) for i in (0, 1))
             print(f"{model:9} start    bf16 : ours {ours:.0f} ms, PyTorch {theirs:.0f} ms", flush=True)
+            goals.at_most(f"{model} start, ms", ours, START_MS)
         for what in ("forward", "step"):
-            print(f"{model:9} {what:8} our bf16 is "
-                  f"{medians['f32', what] / medians['bf16', what]:.2f}x as fast as our f32")
+            goals.at_least(f"{model} {what} bf16 : f32's speed, ours",
+                           medians["f32", what] / medians["bf16", what], BF16_FASTER)
+        if model == "gpt":
+            of_bare_products(bench, medians["bf16", "step"])
 
 
 if __name__ == "__main__":

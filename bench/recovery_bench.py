@@ -12,6 +12,8 @@ import sys
 import tempfile
 import time
 
+import goals
+
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests/support"))
 from cluster import Cluster, DATA, train_spec, wait_until  # noqa: E402
@@ -30,7 +32,7 @@ def ours():
     try:
         calm = cluster.wait_job(cluster.submit(spec(300, 1)))["result"]["weights_sha256"]
         job = cluster.submit(spec(300, 4))
-        times = []
+        times, detected = [], []
         for _ in range(KILLS):
             def ready():
                 view = cluster.job(job)
@@ -46,9 +48,10 @@ def ours():
             assert entry["reason_code"] == "RANK_LOST", entry
             # By the wall: when the step was committed, from when this process killed.
             times.append(entry["time_ms"] + entry["total_ms"] - at * 1000)
+            detected.append(entry["detect_ms"])
         done = cluster.wait_job(job, timeout=120)
         assert done["result"]["weights_sha256"] == calm, "the killed run has other weights"
-        return times
+        return times, detected
     finally:
         cluster.stop()
 
@@ -82,8 +85,10 @@ def torchrun():
         process.wait()
 
 
-mine, peer = ours(), torchrun()
+(mine, detected), peer = ours(), torchrun()
 for name, times in (("ours", mine), ("torchrun", peer)):
     print(f"{name}: kill to next new step, ms: median {statistics.median(times):.0f}, all "
           f"{', '.join(f'{t:.0f}' for t in times)}")
 print(f"ratio {statistics.median(mine) / statistics.median(peer):.4f}")
+goals.at_most("a death is detected, ms, worst", max(detected), 50)
+goals.at_most("kill to next step, ms, worst", max(mine), 1000)
