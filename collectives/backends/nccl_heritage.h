@@ -14,8 +14,11 @@
 namespace lepton::collectives {
 
 // This NCCL has ncclCommShrink, and one that is not known to hang (2.28.3 to 2.28.8 are);
-// LEPTON_NCCL_SHRINK=0 in the environment: it is not used.
+// LEPTON_NCCL_SHRINK=0 in the environment: it is not used. Nor where TrustShrinks said so.
 bool MayShrink();
+// False where one failed by itself: this process asks for no further, each of which would cost its
+// gang a second meeting. Any thread.
+void TrustShrinks(bool trusted);
 
 struct NcclHeritage {
   NcclBelongings own;

@@ -111,6 +111,13 @@ Status NcclMesh::Connect(const ncclUniqueId& id, int rank, int size, Deadline de
 }
 
 Status NcclMesh::Shrink(std::unique_ptr<NcclHeritage> old, std::vector<int> excluded) {
+  Status made = TryShrink(std::move(old), std::move(excluded));
+  // Unless a peer died meanwhile, which says nothing of it.
+  if (!made.ok() && !failure_->raised()) TrustShrinks(false);
+  return made;
+}
+
+Status NcclMesh::TryShrink(std::unique_ptr<NcclHeritage> old, std::vector<int> excluded) {
   const OnDevice on_device(own_.device);
   LEPTON_RETURN_IF_ERROR(on_device.status());
   LEPTON_RETURN_IF_ERROR(MakeStream());

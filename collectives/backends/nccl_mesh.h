@@ -33,6 +33,7 @@ class NcclMesh final : public Mesh {
   std::unique_ptr<NcclHeritage> Release();
 
  private:
+  Status TryShrink(std::unique_ptr<NcclHeritage> old, std::vector<int> excluded);
   Status MakeStream();
   Status Reserve(size_t bytes);
   Status Enqueue(std::span<Transfer> transfers, Deadline deadline);
