@@ -23,7 +23,7 @@ void SteadyWall::Follow(bool leap) {
   } else if (wanted < offset_) {
     offset_ -= std::min(offset_ - wanted, most);
   } else {
-    offset_ += wanted - offset_ <= kSmall ? wanted - offset_ : most;
+    offset_ += wanted - offset_ <= kSmall ? wanted - offset_ : std::min(wanted - offset_, most);
   }
   at_ = now;
 }

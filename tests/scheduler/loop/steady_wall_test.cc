@@ -53,6 +53,15 @@ TEST(SteadyWallTest, AClockThatIsSetForwardIsFollowedSlowly) {
   EXPECT_EQ(wall.Ms(), kWallMs + 3'608'000);
 }
 
+TEST(SteadyWallTest, AClockThatIsSetForwardIsNotOvertaken) {
+  SetClock clock;
+  SteadyWall wall(clock);
+  EXPECT_EQ(wall.Ms(), kWallMs);
+  clock.now += std::chrono::seconds(40);  // nobody asked, for so long
+  clock.wall_ms += 40'200;
+  EXPECT_EQ(wall.Ms(), kWallMs + 40'200);
+}
+
 TEST(SteadyWallTest, TheSystemsClockIsAdjustedALittleAllTheTime) {
   SetClock clock;
   SteadyWall wall(clock);
