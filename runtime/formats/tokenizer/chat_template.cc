@@ -88,7 +88,7 @@ class Interpreter {
           For(statement);
           break;
         case Statement::Kind::kIf:
-          Body(IsTrue(Eval(*statement.value)) ? statement.body : statement.otherwise);
+          Body(Holds(*statement.value) ? statement.body : statement.otherwise);
           break;
       }
     }
@@ -128,13 +128,12 @@ class Interpreter {
 
   void For(const Statement& statement) {
     TemplateValue list = Charge(Eval(*statement.value), statement.line);
-    if (list.is_discarded()) FailAt(statement.line, "the list to walk is undefined");
     std::vector<TemplateValue> items;
     if (list.is_object()) {
       for (auto item = list.begin(); item != list.end(); ++item) items.emplace_back(item.key());
     } else if (list.is_array()) {
       for (auto& item : list) items.push_back(std::move(item));
-    } else {
+    } else if (!list.is_discarded()) {  // of what is undefined there are no rounds
       FailAt(statement.line, "only lists and dicts can be walked");
     }
     if (statement.filter) Filter(statement, items);
@@ -162,7 +161,7 @@ class Interpreter {
     for (TemplateValue& item : items) {
       Step(statement.line);
       Bind(statement, item, scopes_.back());
-      if (IsTrue(Eval(*statement.filter))) kept.push_back(std::move(item));
+      if (Holds(*statement.filter)) kept.push_back(std::move(item));
     }
     scopes_.pop_back();
     items = std::move(kept);
@@ -213,7 +212,7 @@ class Interpreter {
       case Kind::kBinary:
         return Charge(Binary(e), e.line);
       case Kind::kCondition:
-        if (IsTrue(Eval(*e.args[0]))) return Eval(*e.args[1]);
+        if (Holds(*e.args[0])) return Eval(*e.args[1]);
         return e.args[2] ? Eval(*e.args[2]) : Undefined();
       case Kind::kSlice:
         return Charge(Slice(Eval(*e.args[0]), Bound(e, 1), Bound(e, 2), Bound(e, 3), e.line),
@@ -233,6 +232,12 @@ class Interpreter {
     return Undefined();
   }
 
+  // As a condition. What walks items is lazy in Jinja, and true whatever it finds.
+  static bool IsTrueOf(const Expression& e, const TemplateValue& value) {
+    return (e.kind == Kind::kFilter && WalksItems(e.text)) || IsTrue(value);
+  }
+  bool Holds(const Expression& e) { return IsTrueOf(e, Eval(e)); }
+
   TemplateValue Filtered(const Expression& e) {
     // These look at a list where it lies, as templates do once a message.
     if (e.text == "length" || e.text == "count" || e.text == "first" || e.text == "last") {
@@ -245,7 +250,9 @@ class Interpreter {
       size_t size = 0;
       for (const TemplateValue& argument : arguments.positional) size += Size(argument, e.line);
       for (const auto& [name, argument] : arguments.named) size += Size(argument, e.line);
-      Spend(size * std::max<size_t>(1, value.size()), e.line);
+      const size_t items = std::max<size_t>(1, CountItems(value));
+      if (size > budget_ / items) Exhausted(e.line, "the template makes too much data");
+      Spend(size * items, e.line);
     }
     return ApplyFilter(e.text, value, arguments, e.line);
   }
@@ -279,9 +286,8 @@ class Interpreter {
   }
 
   TemplateValue Unary(const Expression& e) {
-    TemplateValue value = Eval(*e.args[0]);
-    if (e.text == "not") return !IsTrue(value);
-    return Arithmetic(0, value, "-", e.line);
+    if (e.text == "not") return !Holds(*e.args[0]);
+    return Arithmetic(0, Eval(*e.args[0]), "-", e.line);
   }
 
   static TemplateValue Arithmetic(const TemplateValue& left, const TemplateValue& right,
@@ -307,8 +313,9 @@ class Interpreter {
 
   TemplateValue Binary(const Expression& e) {
     TemplateValue left = Eval(*e.args[0]);
-    if (e.text == "and") return IsTrue(left) ? Eval(*e.args[1]) : left;
-    if (e.text == "or") return IsTrue(left) ? left : Eval(*e.args[1]);
+    const bool holds = IsTrueOf(*e.args[0], left);
+    if (e.text == "and") return holds ? Eval(*e.args[1]) : left;
+    if (e.text == "or") return holds ? left : Eval(*e.args[1]);
     TemplateValue right = Eval(*e.args[1]);
     if (e.text == "==") return Equal(left, right);
     if (e.text == "!=") return !Equal(left, right);

@@ -13,6 +13,9 @@
 // `tools` and `documents` are none where they are not given, as that library passes them. Its
 // `strftime_now` is not there, so that a prompt is the same on every day: a template that asks for
 // it takes the date that it has in its place (Llama 3.2's "26 Jul 2024").
+// What is undefined has no items, and looking into it is an error, as there. A list of select, map
+// and the like is lazy there, which is the same but in one place: kept under a name and asked
+// whether it is true it always is; here it is so when it has items.
 // Anything else is an error with its line: another statement when the template is parsed, another
 // filter, test, function or method only where one is evaluated, since templates have branches for
 // tools that no chat here takes.

@@ -10,9 +10,11 @@ namespace lepton::tokenizer {
 namespace {
 
 std::string_view Strip(std::string_view text, std::string_view chars, bool left, bool right) {
+  std::u32string dropped = ToCodePoints(chars);
+  std::sort(dropped.begin(), dropped.end());
   auto drop = [&](char32_t c) {
-    return chars.empty() ? IsWhiteSpace(c) || (c >= 0x1C && c <= 0x1F)
-                         : ToCodePoints(chars).find(c) != std::u32string::npos;
+    return dropped.empty() ? IsWhiteSpace(c) || (c >= 0x1C && c <= 0x1F)
+                           : std::binary_search(dropped.begin(), dropped.end(), c);
   };
   size_t begin = text.size(), end = 0;
   for (size_t at = 0; at < text.size();) {
@@ -66,11 +68,7 @@ void Dump(const TemplateValue& value, int indent, int level, std::string& out) {
 }
 
 size_t Length(const TemplateValue& value, int line) {
-  if (value.is_structured()) return value.size();
-  if (value.is_string()) {
-    const auto& text = value.get_ref<const std::string&>();
-    return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
-  }
+  if (HasItems(value)) return CountItems(value);
   FailAt(line, "this value has no length");
 }
 
@@ -83,18 +81,30 @@ TemplateValue Items(const TemplateValue& value, int line) {
   return out;
 }
 
+constexpr size_t kMostBytes = size_t{64} << 20;  // that one filter makes
+constexpr size_t kMostParts = 1'000'000;
+
 std::string Join(const TemplateValue& value, const std::string& separator, int line) {
+  if (value.is_discarded()) return "";
   if (!value.is_array()) FailAt(line, "join wants a list");
   std::string out;
   for (size_t i = 0; i < value.size(); ++i) {
     if (i > 0) out += separator;
     out += ToText(value[i], line);
-    if (out.size() > (size_t{64} << 20)) FailAt(line, "the joined text is over 64 MiB");
+    if (out.size() > kMostBytes) FailAt(line, "the joined text is over 64 MiB");
   }
   return out;
 }
 
-constexpr size_t kMostParts = 1'000'000;
+// Roughly, in memory.
+size_t BytesOf(const TemplateValue& value) {
+  size_t bytes = 64;
+  if (value.is_string()) bytes += value.get_ref<const std::string&>().size();
+  if (value.is_structured()) {
+    for (const TemplateValue& item : value) bytes += BytesOf(item);
+  }
+  return bytes;
+}
 
 // As Python's: without a separator at white space, of which there may be much.
 TemplateValue SplitText(std::string_view text, const Arguments& arguments, int line) {
@@ -140,12 +150,13 @@ TemplateValue ItemsOf(const TemplateValue& value, const std::string& filter, int
   if (value.is_object()) {
     for (auto item = value.begin(); item != value.end(); ++item) out.push_back(item.key());
   } else if (value.is_string()) {
+    if (CountItems(value) > kMostParts) FailAt(line, filter + " of more than a million characters");
     for (const char32_t c : ToCodePoints(value.get_ref<const std::string&>())) {
       std::string one;
       AppendUtf8(c, one);
       out.push_back(std::move(one));
     }
-  } else {
+  } else if (!value.is_discarded()) {  // of what is undefined there are none
     FailAt(line, filter + " wants a list");
   }
   return out;
@@ -223,8 +234,10 @@ TemplateValue Map(const TemplateValue& value, const Arguments& arguments, int li
     const std::string filter = NameArgument(arguments.positional[0], "map", line);
     if (WalksItems(filter)) FailAt(line, "map of the filter '" + filter + "' is not supported");
     const Arguments rest = Behind(arguments, 1);
+    size_t bytes = 0;
     for (const TemplateValue& item : ItemsOf(value, "map", line)) {
       out.push_back(ApplyFilter(filter, item, rest, line));
+      if ((bytes += BytesOf(out.back())) > kMostBytes) FailAt(line, "map makes more than 64 MiB");
     }
     return out;
   }
@@ -272,6 +285,16 @@ std::string ToText(const TemplateValue& value, int line) {
   return value.dump();
 }
 
+bool HasItems(const TemplateValue& value) {
+  return value.is_structured() || value.is_string() || value.is_discarded();
+}
+
+size_t CountItems(const TemplateValue& value) {
+  if (!value.is_string()) return value.is_structured() ? value.size() : 0;
+  const auto& text = value.get_ref<const std::string&>();
+  return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
+}
+
 TemplateValue ApplyFilter(const std::string& name, const TemplateValue& value,
                           const Arguments& arguments, int line) {
   if (name == "default" || name == "d") {
@@ -282,6 +305,11 @@ TemplateValue ApplyFilter(const std::string& name, const TemplateValue& value,
   }
   if (name == "tojson") {
     if (value.is_discarded()) FailAt(line, "tojson of an undefined value");
+    // transformers' first argument is ensure_ascii, which is false unless a template says so.
+    if (!arguments.positional.empty()) FailAt(line, "tojson: name its arguments, as in indent=2");
+    if (IsTrue(arguments.Get(0, "ensure_ascii"))) {
+      FailAt(line, "tojson: ensure_ascii is not supported");
+    }
     TemplateValue indent = arguments.Get(0, "indent");
     int width = indent.is_number_integer() ? static_cast<int>(indent.get<int64_t>()) : -1;
     if (width > 16) FailAt(line, "tojson: an indent over 16 is not supported");
@@ -298,6 +326,7 @@ TemplateValue ApplyFilter(const std::string& name, const TemplateValue& value,
   if (name == "items") return Items(value, line);
   if (name == "join") return Join(value, TextArgument(arguments, 0, "d", line), line);
   if (name == "first" || name == "last") {
+    if (value.is_discarded()) return value;
     if (!value.is_array()) FailAt(line, name + " wants a list");
     if (value.empty()) return Undefined();
     return name == "first" ? value.front() : value.back();
@@ -328,6 +357,7 @@ bool Contains(const TemplateValue& item, const TemplateValue& whole, int line) {
            std::string::npos;
   }
   if (whole.is_object()) return item.is_string() && whole.contains(item.get<std::string>());
+  if (whole.is_discarded()) return false;
   if (!whole.is_array()) FailAt(line, "'in' wants a string, a list or a dict");
   return std::find(whole.begin(), whole.end(), item) != whole.end();
 }
@@ -353,7 +383,7 @@ bool ApplyTest(const std::string& name, const TemplateValue& value, const Argume
   if (name == "boolean") return value.is_boolean();
   if (name == "true") return value.is_boolean() && value.get<bool>();
   if (name == "false") return value.is_boolean() && !value.get<bool>();
-  if (name == "iterable" || name == "sequence") return value.is_structured() || value.is_string();
+  if (name == "iterable" || name == "sequence") return HasItems(value);
   FailAt(line, "the test '" + name + "' is not supported");
 }
 

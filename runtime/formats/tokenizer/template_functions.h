@@ -22,6 +22,9 @@ std::string ToText(const TemplateValue& value, int line);
 TemplateValue Undefined();
 TemplateValue ApplyFilter(const std::string& name, const TemplateValue& value,
                           const Arguments& arguments, int line);
+// What a `for` would walk: characters of a string, keys of a dict, nothing of what is undefined.
+bool HasItems(const TemplateValue& value);
+size_t CountItems(const TemplateValue& value);
 // Whether the filter takes a list item by item, with its arguments for each.
 bool WalksItems(std::string_view filter);
 bool ApplyTest(const std::string& name, const TemplateValue& value, const Arguments& arguments,

@@ -174,7 +174,8 @@ class ExpressionParser {
     return Postfix();
   }
 
-  ExpressionPtr Postfix() {
+  // A value and what looks into it.
+  ExpressionPtr Reference() {
     ExpressionPtr value = Primary();
     while (true) {
       if (Symbol(".")) {
@@ -187,7 +188,15 @@ class ExpressionParser {
       } else if (Symbol("(")) {
         value = Wrap(Kind::kCall, "", std::move(value));
         Arguments(*value);
-      } else if (Symbol("|")) {
+      } else {
+        return value;
+      }
+    }
+  }
+  ExpressionPtr Postfix() {
+    ExpressionPtr value = Reference();
+    while (true) {
+      if (Symbol("|")) {
         std::string name = Name();
         value = Wrap(Kind::kFilter, std::move(name), std::move(value));
         if (Symbol("(")) Arguments(*value);
@@ -208,14 +217,14 @@ class ExpressionParser {
     made->args.push_back(std::move(inner));
     return made;
   }
-  // In parentheses, or one value without.
+  // In parentheses, or one reference without.
   void TestArguments(Expression& test) {
     if (Symbol("(")) return Arguments(test);
     const TemplateToken& next = Peek();
     const bool begins = next.kind == TokenKind::kString || next.kind == TokenKind::kNumber ||
                         (next.kind == TokenKind::kSymbol && (next.text == "[" || next.text == "{"));
     const bool named = next.kind == TokenKind::kName && !Has(kWordsBehindTests, next.text);
-    if (begins || named) test.args.push_back(Primary());
+    if (begins || named) test.args.push_back(Reference());
   }
   ExpressionPtr Subscript(ExpressionPtr value) {
     ExpressionPtr begin = Peek().text == ":" ? nullptr : Parse();

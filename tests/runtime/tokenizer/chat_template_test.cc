@@ -1,6 +1,6 @@
 #include "runtime/formats/tokenizer/chat_template.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <nlohmann/json.hpp>
 
@@ -99,12 +99,56 @@ TEST(ChatTemplateTest, FiltersOfListsAndTestsWithArguments) {
   EXPECT_EQ(text("'y' if x is defined else 'n'"), "n");
   EXPECT_EQ(text("l | selectattr('d.k')"),
             "chat template: line 1: looking into an undefined value for 'k'");
-  EXPECT_EQ(text("u | select"), "chat template: line 1: select wants a list");
+  EXPECT_EQ(text("3 | select"), "chat template: line 1: select wants a list");
   EXPECT_EQ(text("t | map"), "chat template: line 1: map wants a name");
   EXPECT_EQ(text("t | map('map', 'upper')"),
             "chat template: line 1: map of the filter 'map' is not supported");
   EXPECT_EQ(text("t | select('like', 'x')"),
             "chat template: line 1: the test 'like' with an argument is not supported");
+}
+
+TEST(ChatTemplateTest, ATestsArgumentIsLookedInto) {
+  const auto text = [](const std::string& expression) {
+    return Render("{{ " + expression + " }}",
+                  R"({"x":"user","y":{"role":"user","l":["user"]},"m":[{"r":"a"},{"r":"a"}]})")
+        .value();
+  };
+  EXPECT_EQ(text("x is eq y.role"), "True");
+  EXPECT_EQ(text("x is eq y['role']"), "True");
+  EXPECT_EQ(text("x is in y.l"), "True");
+  EXPECT_EQ(text("x is not in y.l"), "False");
+  EXPECT_EQ(text("m[0].r is equalto m[1].r"), "True");
+  EXPECT_EQ(text("x is ne y.l[0] and true"), "False");
+}
+
+// As Jinja's Undefined; what walks items is a generator there.
+TEST(ChatTemplateTest, WhatIsUndefinedHasNoItems) {
+  EXPECT_EQ(Render("{% for t in m.tools %}x{% endfor %}.", R"({"m":{}})").value(), ".");
+  EXPECT_EQ(Render("{{ u | length }}{{ 'a' in u }}{{ u | join(',') }}{{ u | map('upper') | join }}"
+                   "{{ u is iterable }}{{ u | first is defined }}")
+                .value(),
+            "0FalseTrueFalse");
+  EXPECT_EQ(Error("{{ u.x }}"), "chat template: line 1: looking into an undefined value for 'x'");
+  constexpr char kMessages[] = R"({"m":[{"role":"user"}]})";
+  EXPECT_EQ(Render("{% if m | selectattr('role', 'equalto', 'system') %}T{% else %}F{% endif %}",
+                   kMessages)
+                .value(),
+            "T");
+  EXPECT_EQ(
+      Render("{% if m | selectattr('role', 'equalto', 'system') | list %}T{% else %}F{% endif "
+             "%}{{ 'n' if not m | select }}",
+             kMessages)
+          .value(),
+      "F");
+}
+
+TEST(ChatTemplateTest, ToJsonTakesItsArgumentsByName) {
+  EXPECT_EQ(Render("{{ l | tojson(indent=1, ensure_ascii=false) }}", R"({"l":["é"]})").value(),
+            "[\n \"é\"\n]");
+  EXPECT_EQ(Error("{{ l | tojson(2) }}", R"({"l":[1]})"),
+            "chat template: line 1: tojson: name its arguments, as in indent=2");
+  EXPECT_EQ(Error("{{ l | tojson(ensure_ascii=true) }}", R"({"l":[1]})"),
+            "chat template: line 1: tojson: ensure_ascii is not supported");
 }
 
 // Templates of instruct models have branches for tools that no chat without them reaches.
@@ -187,6 +231,20 @@ TEST(ChatTemplateTest, HostileTemplatesAreStopped) {
             StatusCode::kResourceExhausted);
   EXPECT_EQ(Render("{{ l | map(attribute='a', default=s) | length }}", numbers).status().code(),
             StatusCode::kResourceExhausted);
+  // Of a string each character is an item.
+  const std::string text =
+      nlohmann::json(
+          {{"s", std::string(200'000, 'x')},
+           {"l", std::vector<int>(2'000)},
+           {"e", std::vector<std::vector<std::string>>(100, std::vector<std::string>(4'000))}})
+          .dump();
+  EXPECT_EQ(Render("{{ s | map(attribute='a', default=s) | list | length }}", text).status().code(),
+            StatusCode::kResourceExhausted);
+  EXPECT_EQ(Render("{{ s | reject('in', l) | list | length }}", text).status().code(),
+            StatusCode::kResourceExhausted);
+  EXPECT_THAT(Error("{{ e | map('join', s[:16000]) | list | length }}", text),
+              testing::HasSubstr("map makes more than 64 MiB"));
+  EXPECT_EQ(Render("{{ s.strip(s) }}.", text).value(), ".") << "and soon";
   std::string loops, ends;
   for (int i = 0; i < 8; ++i) loops += "{% for i in l %}", ends += "{% endfor %}";
   EXPECT_EQ(Render(loops + ends, list).status().code(), StatusCode::kResourceExhausted);
