@@ -160,6 +160,16 @@ Status CheckPixels(const spec::PictureSpec& image, DatasetFacts* facts) {
       std::max<int64_t>(1, facts->channels), image.height, image.width, columns));
 }
 
+// Of a chat nothing is cut, and nothing may be left out as the model writes its answer.
+Status CheckContextOfChats(const spec::JobSpec& spec, const storage::ModelManifest* like) {
+  if (spec.dataset.messages.empty() || like == nullptr || like->input.context == 0 ||
+      spec.dataset.context <= like->input.context) {
+    return Status::Ok();
+  }
+  return InvalidArgument(fmt::format("dataset.context: {}, but the model has learned to read {}",
+                                     spec.dataset.context, like->input.context));
+}
+
 Result<DatasetFacts> CheckTable(const storage::DatasetManifest& dataset, const spec::JobSpec& spec,
                                 const storage::ModelManifest* like) {
   DatasetFacts facts;
@@ -174,6 +184,7 @@ Result<DatasetFacts> CheckTable(const storage::DatasetManifest& dataset, const s
     LEPTON_RETURN_IF_ERROR(CheckTextColumn(dataset, "text", spec.dataset.text));
     LEPTON_RETURN_IF_ERROR(CheckTextColumn(dataset, "text_pair", spec.dataset.text_pair));
     LEPTON_RETURN_IF_ERROR(CheckTextColumn(dataset, "messages", spec.dataset.messages));
+    LEPTON_RETURN_IF_ERROR(CheckContextOfChats(spec, like));
   } else {
     if (spec.loss == "next_token") {
       return InvalidArgument(
@@ -246,6 +257,11 @@ Result<DatasetFacts> CheckStream(const storage::DatasetManifest& dataset,
 
 Result<DatasetFacts> CheckDataset(const storage::DatasetManifest& dataset,
                                   const spec::JobSpec& spec, const storage::ModelManifest* like) {
+  if (!spec.dataset.messages.empty() && dataset.kind != DatasetKind::kTable) {
+    return InvalidArgument(
+        "dataset.messages: names a column of a table, but the data is none: give chats as JSON "
+        "lines (dataset.format: jsonl) or as CSV, one in each row");
+  }
   switch (dataset.kind) {
     case DatasetKind::kTable:
       return CheckTable(dataset, spec, like);

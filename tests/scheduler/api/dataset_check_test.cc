@@ -125,6 +125,33 @@ TEST(DatasetCheckTest, TextColumnsNeedNoNumbers) {
   EXPECT_THAT(CheckDataset(data, spec).status().message(), HasSubstr("next_token needs text"));
 }
 
+TEST(DatasetCheckTest, ChatsAreRowsOfATableAndFitTheModel) {
+  storage::DatasetManifest data = Iris();
+  data.columns[0] = {"chat", ColumnType::kText, {}, 0};
+  spec::JobSpec spec;
+  spec.kind = spec::JobKind::kBatch;
+  spec.batch.emplace();
+  spec.loss = "next_token";
+  spec.dataset.messages = "chat";
+  storage::ModelManifest model;
+  model.input.kind = "tokens";
+  model.input.per_token = true;
+  model.input.context = 512;
+  EXPECT_TRUE(CheckDataset(data, spec, &model).ok());
+  spec.dataset.context = 512;
+  EXPECT_TRUE(CheckDataset(data, spec, &model).ok());
+  spec.dataset.context = 513;
+  EXPECT_EQ(CheckDataset(data, spec, &model).status().message(),
+            "dataset.context: 513, but the model has learned to read 512");
+  spec.dataset.context = 0;
+  for (const auto kind : {storage::DatasetKind::kText, storage::DatasetKind::kTokens,
+                          storage::DatasetKind::kImages}) {
+    data.kind = kind;
+    EXPECT_THAT(CheckDataset(data, spec, &model).status().message(),
+                HasSubstr("dataset.messages: names a column of a table"));
+  }
+}
+
 TEST(DatasetCheckTest, ABatchPredictionNeedsNoLabelAndNoSplit) {
   storage::DatasetManifest data = Iris();
   data.columns.pop_back();
