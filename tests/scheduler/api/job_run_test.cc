@@ -166,8 +166,8 @@ TEST_F(JobRunTest, FollowedLogsArriveLiveAndResumeWithoutGapOrRepeat) {
 TEST_F(JobRunTest, ALongBacklogOfLogIsFollowedAtTheReadersPace) {
   const auto start = Start();
   worker_->ReportStarted(start.task_id());
-  const std::string line(200, 'x');
-  constexpr size_t kRows = 160, kLines = 256;
+  const std::string line(1600, 'x');
+  constexpr size_t kRows = 160, kLines = 32;
   for (size_t row = 0; row < kRows; ++row) {
     worker_->ReportLog(start.task_id(), std::vector<std::string>(kLines, line));
   }
