@@ -191,11 +191,13 @@ void Applier::OnRecovered(Gang& gang, const wire::TaskRecovered& done) {
   if (job == nullptr || !gang.has_recovery() || gang.forming() || done.epoch() != gang.epoch()) {
     return;
   }
-  // Workers that are in one group reach each other again.
+  // Workers that are in one group reach each other again. That two ranks of one worker could not
+  // be in it (they had one GPU) is not over because one is.
   gang.mutable_cuts()->erase(
       std::remove_if(gang.mutable_cuts()->begin(), gang.mutable_cuts()->end(),
                      [&](const Cut& cut) {
-                       return HasMemberOn(gang, cut.worker_a()) &&
+                       return cut.worker_a() != cut.worker_b() &&
+                              HasMemberOn(gang, cut.worker_a()) &&
                               HasMemberOn(gang, cut.worker_b());
                      }),
       gang.mutable_cuts()->end());

@@ -67,6 +67,7 @@ placement::GangRequest RequestOf(const spec::JobSpec& spec, const Job& job) {
   request.max_workers = one ? 1 : std::max(spec.resources.min_workers, spec.resources.max_workers);
   request.slots = static_cast<uint32_t>(std::max(spec.resources.slots_per_worker, 1));
   request.gpu = spec.resources.device == "cuda";
+  request.gpu_each = request.gpu && spec.collectives == "nccl" && request.max_workers > 1;
   request.whole_world = UsesMpi(spec, request.max_workers);
   request.excluded.insert(job.excluded_workers().begin(), job.excluded_workers().end());
   return request;

@@ -109,6 +109,7 @@ std::set<std::string> WorkersBehindCuts(const Gang& gang, int64_t now_ms) {
   std::set<std::string> behind;
   for (const Cut& cut : gang.cuts()) {
     if (now_ms >= cut.retry_at_ms()) continue;
+    if (cut.worker_a() == cut.worker_b() && !used(cut.worker_a())) continue;  // one may be there
     // Where neither is in use, one of them may be.
     behind.insert(used(cut.worker_b()) ? cut.worker_a() : cut.worker_b());
   }

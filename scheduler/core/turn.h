@@ -29,6 +29,9 @@ int64_t ShardTimer(const Gang& gang, const Job& job, int64_t ticked_ms);
 inline constexpr int64_t kRefusedRetryMs = 1'000;
 // Before a worker gets tasks again whose GPU has failed; doubled each time.
 inline constexpr int64_t kBrokenRetryMs = 10'000;
+// A job that loses joiners however often it is tried does not try them every few seconds for days:
+// so many times the longest other back-off.
+inline constexpr int64_t kHopelessTimes = 10;
 // What a trial of this search trains, up to the rung that it is at.
 Result<spec::JobSpec> TrialSpec(const spec::JobSpec& tune, const Trial& trial);
 // base * 2^(restarts - 1), at most `cap`.

@@ -33,9 +33,6 @@ struct JoinFailures {
   std::set<std::string> workers;
 };
 
-// A job that loses joiners however often it is tried does not try them every few seconds for days.
-constexpr int64_t kHopelessTimes = 10;  // as long as any other back-off
-
 JoinFailures FailuresToJoin(const Gang& gang) {
   JoinFailures failures;
   for (auto task = gang.tasks().rbegin(); task != gang.tasks().rend(); ++task) {
@@ -112,7 +109,13 @@ placement::Placement Turn::PlaceSeats(const Gang& gang, int least, int most,
   request.max_workers = most;
   request.excluded.merge(WorkersBehindCuts(gang, now_));
   request.excluded.insert(avoided.begin(), avoided.end());
-  return placement::PlaceGang(SeatsOf(state_, Away(DeviceOf(gang))), request);
+  std::vector<placement::Seat> seats = SeatsOf(state_, Away(DeviceOf(gang)));
+  for (placement::Seat& seat : seats) {
+    seat.gang_ranks = static_cast<uint32_t>(std::count_if(
+        gang.tasks().begin(), gang.tasks().end(),
+        [&](const Task& task) { return IsAlive(task) && task.worker_id() == seat.worker; }));
+  }
+  return placement::PlaceGang(seats, request);
 }
 
 std::vector<uint32_t> Turn::AddSeats(const std::string& gang_id, int least, int most,

@@ -59,8 +59,11 @@ void Turn::RecordCuts(const std::string& gang_id, const std::vector<SeatPair>& p
       if (SamePair(known, cut)) cut.set_failures(known.failures());
     }
     cut.set_failures(cut.failures() + 1);
+    // Each try leaves a task in the job's record: what stays as it is is not tried twice a minute.
+    const bool hopeless = cut.failures() > static_cast<uint32_t>(std::max(spec.restart.max, 0));
     const int64_t pause =
-        BackoffMs(base, static_cast<int>(cut.failures()), options_.backoff_cap_ms);
+        hopeless ? kHopelessTimes * options_.backoff_cap_ms
+                 : BackoffMs(base, static_cast<int>(cut.failures()), options_.backoff_cap_ms);
     cut.set_retry_at_ms(now_ + pause);
     retry = std::max(retry, pause);
     cause += (cause.empty() ? "" : "; ") + DescribeCut(gang, pair);

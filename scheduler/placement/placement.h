@@ -21,7 +21,8 @@ struct Seat {
   uint32_t slots = 0;
   uint32_t free = 0;
   uint32_t gpus = 0;
-  uint32_t load = 0;  // tasks of the same owner there: less is preferred
+  uint32_t load = 0;        // tasks of the same owner there: less is preferred
+  uint32_t gang_ranks = 0;  // living, of the gang that asks for more
 };
 
 struct GangRequest {
@@ -29,6 +30,7 @@ struct GangRequest {
   int max_workers = 1;
   uint32_t slots = 1;  // per rank; 0: shares what others hold
   bool gpu = false;
+  bool gpu_each = false;  // NCCL: no two ranks of a gang compute on one GPU
   // MPI: MPI_Init waits for every process of one mpirun or srun, and takes one task of each worker
   // for that process.
   bool whole_world = false;

@@ -26,6 +26,25 @@ TEST_F(ElasticSeats, ASeatThatNeverComesIsGivenUpAMinuteAfterTheLastSignOfLife) 
   EXPECT_EQ(gang().tasks(2).state(), TASK_LOST);
 }
 
+// NCCL takes no two ranks on one GPU: a worker's further slots are of no use to such a gang.
+TEST_F(ElasticSeats, NcclsGangsHaveNoMoreSeatsOnAWorkerThanItHasGpus) {
+  sim.Hello("w0", 8, "i1", {}, "", 2);
+  spec::JobSpec spec = Sim::Elastic(1, 8);
+  spec.resources.device = "cuda";
+  spec.collectives = "nccl";
+  id = sim.Submit(spec);
+  EXPECT_EQ(gang().tasks_size(), 2);
+  sim.RunAll(id);
+  sim.Progress(Seat(0), 7);
+  sim.Pass(600'000);
+  EXPECT_EQ(gang().tasks_size(), 2);
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  ASSERT_EQ(gang().tasks_size(), 3) << "the GPU is free again";
+  sim.Finish(Seat(2), "ABORTED", "", 9);
+  sim.Hello("w1", 8, "i1", {}, "", 3);
+  EXPECT_EQ(gang().tasks_size(), 6);
+}
+
 TEST_F(ElasticSeats, BelowItsLeastAReplacementIsAMemberFromTheStart) {
   Start(3, 3);
   sim.Finish(Seat(1), "ABORTED", "", 9);

@@ -115,6 +115,30 @@ TEST_F(CutGang, AJoinerThatCannotReachAMemberBreaksNothingAndWaitsLongerEachTime
   EXPECT_THAT(gang().cuts(), IsEmpty()) << "forgotten once they are in one group";
 }
 
+// Whose seat was given a member's GPU: a cut of a worker with itself, which no recovery heals.
+TEST_F(CutGang, AWorkerThatIsCutFromItselfIsNotTriedForEver) {
+  for (const char* worker : {"w0", "w1"}) sim.Hello(worker, 2);
+  id = sim.Submit(Sim::Elastic(2, 4));
+  sim.RunAll(id);
+  sim.Progress(Seat(0), 7);
+  sim.Finish(Seat(3), "ABORTED", "", 9);
+  for (const int seat : {0, 1, 2}) sim.Endpoint(Seat(seat), 1);
+  sim.Recovered(Seat(0), 8);
+  const int begun = gang().tasks_size();
+  for (int passed = 0; passed < 3600; ++passed) {
+    sim.Pass(1'000);
+    const int last = gang().tasks_size() - 1;
+    if (last < 4 || gang().tasks(last).state() != TASK_PLACED) continue;
+    sim.Started(Seat(last));
+    const uint32_t beside = gang().tasks(last).worker_id() == gang().tasks(0).worker_id() ? 0 : 2;
+    sim.Endpoint(Seat(last), 0, "", {beside});
+    sim.Finish(Seat(last), "CANCELLED", "told to leave");
+  }
+  EXPECT_LT(gang().tasks_size() - begun, 20) << "in an hour";
+  // Nobody of it is there any more: one may be.
+  EXPECT_THAT(Members(), SizeIs(3));
+}
+
 TEST_F(CutGang, AJoinerIsToldWhomToProbe) {
   Start(1, 2);
   sim.Finish(Seat(1), "ABORTED", "", 9);

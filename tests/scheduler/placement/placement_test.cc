@@ -138,6 +138,20 @@ TEST(PlaceGang, GpusAndExclusion) {
   EXPECT_THAT(placed.reason, HasSubstr("1 workers excluded"));
 }
 
+TEST(PlaceGang, RanksThatNeedAGpuEachAreNoMoreThanThese) {
+  GangRequest request = Ask(1, 8);
+  request.gpu = request.gpu_each = true;
+  std::vector<Seat> seats = {W("a", 64, 64, "", 4), W("b", 1, 1, "", 4)};
+  EXPECT_THAT(PlaceGang(seats, request).workers, ElementsAre("a", "a", "a", "a", "b"));
+  seats[0].gang_ranks = 3;
+  EXPECT_THAT(PlaceGang(seats, request).workers, ElementsAre("a", "b"));
+  seats = {W("a", 64, 64, "", 4)};
+  request.min_workers = 5;
+  const Placement placed = PlaceGang(seats, request);
+  EXPECT_TRUE(placed.never);
+  EXPECT_EQ(placed.reason, "needs 5 x 1 slots with a GPU each, 64 free of 64, 4 GPUs");
+}
+
 TEST(PlaceGang, WithoutSlotsEveryWorkerWillDoTheLeastLoadedFirst) {
   std::vector<Seat> seats = {W("a", 1, 0), W("b", 1, 0)};
   seats[0].load = 1;
