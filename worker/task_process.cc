@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "collectives/backends/mpi_backend.h"
 #include "runtime/base/logging.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/kernels/cpu/bf16_sums.h"
@@ -20,6 +21,7 @@
 namespace lepton::worker {
 namespace {
 
+constexpr int kExitOpen = 3;  // the scheduler knows it: TaskFinished.exit_status
 constexpr Duration kOrdersLimit = std::chrono::seconds(30);
 
 Result<wire::StartTask> ReceiveStart(wire::FrameSocket& socket) {
@@ -129,7 +131,8 @@ int RunTaskProcess(const TaskProcessOptions& options, const std::vector<TaskKind
   }
   InitLogging({.role = "task " + start->task_id()});
   ThreadPool::SetComputeThreads(static_cast<int>(std::max(1u, start->slots())));
-  return RunTask(socket, *std::move(start), options, kinds).ok() ? 0 : 1;
+  const Status status = RunTask(socket, *std::move(start), options, kinds);
+  return collectives::MpiBackend::LeavesOpen() ? kExitOpen : status.ok() ? 0 : 1;
 }
 
 }  // namespace lepton::worker

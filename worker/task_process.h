@@ -16,7 +16,8 @@ struct TaskProcessOptions {
   std::string bind_address = "127.0.0.1";  // --bind: where its gang's data plane listens
 };
 
-// Returns the exit status: 0 when the kind returned OK, else 1. Call once, first thing in main: it
+// Returns the exit status: 0 when the kind returned OK, else 1, or 3 where the process will end
+// without MPI_Finalize (MpiBackend::LeavesOpen). Call once, first thing in main: it
 // sets up logging, signals and the compute threads, before any thread is made. Exceptions out
 // of the kind end here as kInternal or kResourceExhausted.
 int RunTaskProcess(const TaskProcessOptions& options, const std::vector<TaskKind>& kinds);

@@ -24,6 +24,7 @@ constexpr Duration kDrainAfterExit = std::chrono::milliseconds(200);
 constexpr Duration kLeastToStart = std::chrono::seconds(2);
 constexpr int kLooksInSilence = 4;  // so that a freeze shows: WasFrozen
 constexpr int kLinesPerReport = 256;
+constexpr int kKilledExit = 128;  // as shells have it
 constexpr size_t kReadBytes = size_t{64} << 10;
 
 void Wake(const UniqueFd& fd) {
@@ -331,8 +332,13 @@ void TaskRunner::ReadReports() {
 
 void TaskRunner::OnFinished(wire::TaskFinished finished) {
   finished_ = std::move(finished);
-  // Its gang waits for a result, and not for the end of one that has none.
-  const bool hurry = finished_->code() != StatusCodeName(StatusCode::kOk) && start_.hang_ms() > 0;
+  // Its gang waits for a result, and not for the end of one that has none. But ranks that were told
+  // to stop together may wait for each other at their end, as those of MPI do (MPI_Finalize); the
+  // order to stop has its own grace.
+  const bool together =
+      finished_->code() == StatusCodeName(StatusCode::kCancelled) && !start_.elastic();
+  const bool hurry =
+      finished_->code() != StatusCodeName(StatusCode::kOk) && !together && start_.hang_ms() > 0;
   const MonotonicTime exit_by =
       RealClock().Now() + (hurry ? std::min(HangLimit(), exit_limit_) : exit_limit_);
   std::lock_guard lock(mutex_);
@@ -410,7 +416,7 @@ wire::TaskFinished TaskRunner::Conclude(const ChildProcess::Exit& exit) {
     // All that it refers to was written and told before it: however the process went then, it
     // holds.
     finished = std::move(*finished_);
-    finished.set_exit_status(exit.status);
+    finished.set_exit_status(exit.signal == 0 ? exit.status : kKilledExit + exit.signal);
     if (exit.signal == 0) return finished;
     log_.Append(1,
                 "[lepton: killed by signal " + SignalName(exit.signal) +

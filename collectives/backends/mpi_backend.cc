@@ -176,6 +176,10 @@ Result<MPI_Comm> CreateComm(const std::vector<MemberAddress>& members, uint64_t 
 
 }  // namespace
 
+bool MpiBackend::LeavesOpen() {
+  return a_group_failed;
+}
+
 Status MpiBackend::Available() const {
   for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
     if (std::getenv(name) != nullptr) return {};
@@ -219,6 +223,10 @@ Status MpiNotBuiltIn() {
 }
 
 }  // namespace
+
+bool MpiBackend::LeavesOpen() {
+  return false;
+}
 
 Status MpiBackend::Available() const {
   return MpiNotBuiltIn();

@@ -19,6 +19,9 @@ class MpiBackend final : public Backend {
  public:
   std::string_view name() const override { return "mpi"; }
   Status Available() const override;
+  // Whether this process will end without MPI_Finalize, since a group of it has failed. It counts
+  // once its communicators are gone. Any thread.
+  static bool LeavesOpen();
   Result<std::unique_ptr<Endpoint>> Listen(const std::string& bind_address) const override;
   Result<std::unique_ptr<Communicator>> Join(std::unique_ptr<Endpoint> endpoint,
                                              const GroupSpec& group, const Options& options,

@@ -22,6 +22,12 @@ bool EndedFatally(const Task& task) {
          IsFatal(StatusCodeFromName(task.code()));
 }
 
+// Its process came to its end, and went through all that it does there.
+bool ExitedInOrder(const Task& task) {
+  constexpr int kFailed = 1;
+  return task.exit_status() <= kFailed;
+}
+
 // Why a gang was stopped that had better gone on, though no one rank is to blame.
 bool Broke(const std::string& stop_code) {
   static constexpr std::string_view kCodes[] = {"START_TIMEOUT", "LOG_POLICY",  "GROUP_BROKEN",
@@ -115,8 +121,9 @@ bool LeftMpiOpen(const Gang& gang) {
   const bool began = FirstWhere(gang, [](const Task& task) { return task.has_endpoint(); });
   return began && std::any_of(gang.tasks().begin(), gang.tasks().end(), [&](const Task& task) {
            // Who finds its group broken ends without MPI_Finalize, as does one that stops without
-           // the others.
-           return WasTaken(task) || BlamesPeers(task) || task.code() != gang.tasks(0).code();
+           // the others. It comes behind a task's last word.
+           return WasTaken(task) || BlamesPeers(task) || !ExitedInOrder(task) ||
+                  task.code() != gang.tasks(0).code();
          });
 }
 

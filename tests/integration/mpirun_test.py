@@ -158,6 +158,12 @@ class Pool(unittest.TestCase):
         self.launch(2, "second", "--enable-recovery")
         self.assertEqual(cluster.wait_step(lost, step + 20)["attempt"], 2)
 
+    def test_ranks_that_fail_alike_in_one_step_leave_a_world_that_takes_no_other_job(self):
+        cluster = self.cluster
+        self.launch(2, "first", "--enable-recovery", "-x", "LEPTON_TEST_TRAIN_FAULT=fail@40")
+        waits = cluster.wait_job(self.mpi(), ["QUEUED"], 30)
+        self.assertRegex(waits["reason"], "no memory for the step; MPI cannot begin again")
+
     def test_without_recovery_mpirun_ends_all_of_its_workers_and_the_job_waits_for_others(self):
         cluster = self.cluster
         self.launch(2, "first")

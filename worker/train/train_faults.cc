@@ -71,6 +71,7 @@ TrainFaults::Fault TrainFaults::ParseOne(const std::string& text) {
   if (kind == "stall") fault.kind = Kind::kStall;
   if (kind == "slow") fault.kind = Kind::kSlow;
   if (kind == "nan") fault.kind = Kind::kNan;
+  if (kind == "fail") fault.kind = Kind::kFail;
   const size_t gate = text.find(':', at);
   if (kind != "gate" || gate == std::string::npos) return fault;
   fault.kind = Kind::kGate;
@@ -83,7 +84,9 @@ Status TrainFaults::Computed(uint64_t step, nn::TrainingProgram& program) const 
     if (fault.kind == Kind::kDevice && std::filesystem::exists(fault.file)) {
       return DeviceFailed("test fault: uncorrectable ECC error encountered");
     }
-    if (step == fault.step) Compute(fault, program);
+    if (step != fault.step) continue;
+    if (fault.kind == Kind::kFail) return ResourceExhausted("test fault: no memory for the step");
+    Compute(fault, program);
   }
   return {};
 }

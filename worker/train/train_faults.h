@@ -6,6 +6,7 @@
 //   stall@17   it stands still for ever behind step 17, where it does not compute
 //   slow@17    step 17 takes three seconds more
 //   nan@17     the first parameter is no number from step 17 on
+//   fail@17    the computation of step 17 fails
 //   gate@17:/tmp/gate   step 17 takes, moving all the while, until there is a file /tmp/gate;
 //              /tmp/gate.reached says that it has come that far
 //   commit:/tmp/hold   between the reduction of any step and its update the rank stands, moving
@@ -52,6 +53,7 @@ class TrainFaults {
     kStall,
     kSlow,
     kNan,
+    kFail,
     kGate,
     kCommit,
     kPiece,

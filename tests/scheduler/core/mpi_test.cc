@@ -65,6 +65,14 @@ TEST(Mpi, OneRankNeedsNoWorld) {
   }
 }
 
+// A task's last report, with the exit status of its process.
+void Exit(Sim& sim, const std::string& task, const std::string& code, int exit_status) {
+  wire::TaskReport report;
+  report.mutable_finished()->set_code(code);
+  report.mutable_finished()->set_exit_status(exit_status);
+  sim.Report(task, std::move(report));
+}
+
 struct TwoOfOneWorld {
   TwoOfOneWorld() {
     Launch(sim, "a", {"w1", "w2"});
@@ -128,9 +136,27 @@ TEST(Mpi, RanksThatEndTogetherLeaveTheWorldToTheNext) {
                                                             : "CANCELLED";
     if (how == std::string("cancelled")) sim.On(CancelJob{JobId(two.id), "not wanted"});
     if (how == std::string("drained")) sim.On(DrainWorker{WorkerId("w2")});
-    for (const std::string& task : sim.Living(two.id)) sim.Finish(task, code, "loss is NaN");
+    for (const std::string& task : sim.Living(two.id)) Exit(sim, task, code, code != "OK");
     if (how == std::string("drained")) Launch(sim, "a", {"w2"}, 1, "i2");
     for (const auto& [id, worker] : sim.state().workers) EXPECT_FALSE(worker.mpi_over());
+  }
+}
+
+// MPI_Finalize comes behind a task's last word: one that is killed there has not said so.
+TEST(Mpi, RanksThatSayTheSameButDoNotComeThroughMpiFinalizeSpoilTheWorld) {
+  struct Case {
+    const char* code;
+    int exit_status;
+  };
+  for (const Case& c :
+       {Case{"OK", 128 + 9}, Case{"CANCELLED", 128 + 9}, Case{"RESOURCE_EXHAUSTED", 3}}) {
+    SCOPED_TRACE(c.code);
+    TwoOfOneWorld two;
+    Sim& sim = two.sim;
+    if (c.code == std::string("CANCELLED")) sim.On(CancelJob{JobId(two.id), "not wanted"});
+    Exit(sim, two.id + ".a1.r0", c.code, c.code != std::string("OK"));
+    Exit(sim, two.id + ".a1.r1", c.code, c.exit_status);
+    for (const auto& [id, worker] : sim.state().workers) EXPECT_TRUE(worker.mpi_over()) << id;
   }
 }
 

@@ -81,6 +81,19 @@ TEST(TaskStopTest, ATaskThatHasSaidItsResultMayTakeLongToExit) {
   EXPECT_EQ(finished.signal(), 0);
 }
 
+// Of a gang that ends together: MPI_Finalize waits for the slowest of them.
+TEST(TaskStopTest, ATaskThatWasToldToStopMayTakeItsGraceToExit) {
+  FakeCoordinator coordinator;
+  RunningAgent agent(coordinator);
+  ASSERT_TRUE(coordinator.AwaitWelcomed());
+  coordinator.Start(Watched("t", "dwells"));
+  coordinator.AwaitReport("t", [](const auto& report) { return report.has_log(); });
+  coordinator.Stop("t", 10'000);
+  const wire::TaskFinished finished = coordinator.AwaitFinished("t");
+  EXPECT_EQ(finished.code(), "CANCELLED");
+  EXPECT_EQ(finished.exit_status(), 1);
+}
+
 TEST(TaskStopTest, AResultStandsHoweverTheProcessExits) {
   FakeCoordinator coordinator;
   RunningAgent agent(coordinator,
@@ -91,6 +104,7 @@ TEST(TaskStopTest, AResultStandsHoweverTheProcessExits) {
     const wire::TaskFinished finished = coordinator.AwaitFinished(kind);
     EXPECT_EQ(finished.code(), "OK") << kind;
     EXPECT_EQ(finished.signal(), 0) << kind;
+    EXPECT_EQ(finished.exit_status(), 128 + SIGKILL) << kind;
     EXPECT_THAT(AllText(coordinator.LogLines(kind)), HasSubstr("killed by signal 9 (SIGKILL)"));
   }
 }

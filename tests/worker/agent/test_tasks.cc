@@ -167,6 +167,12 @@ Status Lingers(TaskContext&) {
   std::atexit([] { std::this_thread::sleep_for(milliseconds(1'200)); });
   return Status::Ok();
 }
+Status Dwells(TaskContext& context) {
+  std::printf("asleep\n");
+  while (!context.stop_requested()) std::this_thread::sleep_for(milliseconds(2));
+  std::atexit([] { std::this_thread::sleep_for(milliseconds(1'200)); });
+  return Cancelled("woken");
+}
 Status Trips(TaskContext&) {
   std::atexit([] { kill(getpid(), SIGKILL); });
   return Status::Ok();
@@ -204,7 +210,7 @@ const std::vector<TaskKind>& TestTaskKinds() {
       {"fail", Fail},   {"chatty", Chatty},   {"family", Family},     {"garbage", Garbage},
       {"gang", Gang},   {"stuck", Stuck},     {"crawls", Crawls},     {"waits", Waits},
       {"parts", Parts}, {"visible", Visible}, {"lingers", Lingers},   {"trips", Trips},
-      {"stays", Stays},
+      {"stays", Stays}, {"dwells", Dwells},
   };
   return kinds;
 }
