@@ -22,7 +22,7 @@ int JobExitStatus(const json& job) {
 }
 
 bool WaitsForLauncher(const json& job) {
-  return Text(job, "state") == "QUEUED" && Text(job, "reason_code") == "MPI_OVER";
+  return job.value("awaits_launcher", false);
 }
 
 Duration StopPatience(const json& job) {

@@ -14,7 +14,9 @@ bool IsFinal(const std::string& state);  // SUCCEEDED, FAILED, CANCELLED
 // 0, 1 or 3 by the job's final state.
 int JobExitStatus(const nlohmann::json& job);
 
-// Its MPI lost a rank where it was. It goes on where MPI begins anew.
+// It is to exchange by MPI, nothing of it runs, and it can begin in no mpirun or srun that is
+// there: MPI lost a rank in it, or a worker of it is gone or is not to be used. It goes on in
+// another one.
 bool WaitsForLauncher(const nlohmann::json& job);
 
 // How long a job that is told to stop may take: 5 s, or what its ranks have to end their step and

@@ -295,7 +295,7 @@ class EmbeddedRun {
     if (!saved.ok()) return Fail(saved.WithContext("results"));
     const auto ranks = static_cast<size_t>(Number(job, "group.ranks"));
     if (!IsFinal(Text(job, "state"))) {
-      const bool over = WaitsForLauncher(job);
+      const bool over = WaitsForLauncher(job) && !signals_.stopped();
       if (over) std::fprintf(stderr, "lepton: %s\n", Text(job, "reason").c_str());
       std::fprintf(stderr, "lepton: stopped at %s %s; `%s`%s goes on\n",
                    job.contains("shards")   ? "row"

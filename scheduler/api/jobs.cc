@@ -9,6 +9,7 @@
 #include "scheduler/api/respond.h"
 #include "scheduler/api/views.h"
 #include "scheduler/core/job_state.h"
+#include "scheduler/core/queue.h"
 
 namespace lepton::api {
 namespace {
@@ -89,7 +90,11 @@ json OneJob(const scheduler::State& state, const scheduler::Job& job) {
   std::map<JobId, std::string> waiting;
   const JobId id(job.id());
   if (job.state() == scheduler::JOB_QUEUED) waiting[id] = scheduler::WaitingReason(state, id);
-  return JobView(state, job, waiting, true);
+  const std::string launcher = scheduler::AwaitedLauncher(state, id);
+  if (!launcher.empty()) waiting[id] = launcher;
+  json view = JobView(state, job, waiting, true);
+  if (!launcher.empty()) view["awaits_launcher"] = true;
+  return view;
 }
 
 // On the state loop; the answer is sent from the pool.

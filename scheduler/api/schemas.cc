@@ -110,7 +110,8 @@ void AddJobs(json& all) {
                        {"spec", Ref("JobSpec")},
                        {"recoveries", Array(Ref("Recovery"))},
                        {"search", search},
-                       {"shards", shards}},
+                       {"shards", shards},
+                       {"awaits_launcher", {{"type", "boolean"}}}},
                       20);
   all["Plan"] = Object({{"spec", Ref("JobSpec")}, {"plan", {{"type", "object"}}}});
   all["JobOrPlan"] = {{"description", "The job; with dry_run the plan."},

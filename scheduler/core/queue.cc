@@ -6,6 +6,7 @@
 
 #include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
+#include "scheduler/core/job_state.h"
 #include "scheduler/core/verdict.h"
 #include "scheduler/search/searcher.h"
 
@@ -195,6 +196,18 @@ std::string WaitingReason(const State& state, const JobId& id) {
     if (prospect.holds_up) return "behind " + other.str();
   }
   return "";
+}
+
+std::string AwaitedLauncher(const State& state, const JobId& id) {
+  const Job* job = state.FindJob(id);
+  if (job == nullptr || IsTerminal(job->state()) || state.gangs_of_job.contains(id)) return "";
+  const placement::GangRequest request = RequestOf(state.Spec(id), *job);
+  if (!request.whole_world) return "";
+  const auto placed = placement::PlaceGang(SeatsOf(state, {}), request);
+  if (!placed.never) return "";
+  return job->attempt() == 0
+             ? placed.reason
+             : fmt::format("{}; {}", placed.reason, job->events().rbegin()->cause());
 }
 
 std::string ReplicasWait(const State& state, const Deployment& deployment) {

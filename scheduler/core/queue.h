@@ -39,6 +39,10 @@ bool UsesMpi(const spec::JobSpec& spec, int ranks);
 // Its tasks are to have a GPU: to compute on, or for their collectives.
 bool UsesGpu(const spec::JobSpec& spec);
 
+// Why a job that is to exchange by MPI, and of which nothing runs, can begin in no mpirun or srun
+// of which all workers are up: it waits for another one. Empty: it can, or it needs none.
+std::string AwaitedLauncher(const State& state, const JobId& id);
+
 // The first trial that was asked for and may start now.
 std::optional<int> PendingTrial(const Job& job, int64_t now_ms);
 // Whether an active tune job would start one more trial if it had the slots.

@@ -94,6 +94,17 @@ class Run(unittest.TestCase):
         self.assertRegex(says, r"`lepton run .*job\.yaml --resume` under a new mpirun or srun goes on")
         self.assertEqual(self.resumed_digest(spec), calm)
 
+    def test_an_mpi_job_whose_mpirun_has_a_worker_less_ends_and_goes_on_under_a_new_one(self):
+        calm, spec = self.calm_digest(), self.spec(**self.HELD, collectives="mpi")
+        process = self.held_under_mpirun(spec)
+        os.kill(max(lepton_processes(f"run {spec}", self.folder)), signal.SIGTERM)  # rank 1 leaves, in step 120
+        (self.folder / "gate").touch()
+        _, says = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 1, says)
+        self.assertIn("of one of 2 only 1 may be used", says)
+        self.assertRegex(says, r"`lepton run .*job\.yaml --resume` under a new mpirun or srun goes on")
+        self.assertEqual(self.resumed_digest(spec), calm)
+
     def test_an_mpi_job_is_all_of_an_mpirun_or_one_rank(self):
         spec = self.spec(epochs=2, collectives="mpi", resources={"max_workers": 2})
         for launcher, why in (([*MPIRUN, "-np", "3"], "one has 3"), ([], "no worker was started by either")):

@@ -2,6 +2,7 @@
 // rank it is of no use to the next.
 #include <gmock/gmock.h>
 
+#include "scheduler/core/queue.h"
 #include "tests/scheduler/core/sim.h"
 
 namespace lepton::scheduler {
@@ -114,6 +115,54 @@ TEST(Mpi, AfterALostRankTheJobWaitsForAnotherLauncher) {
   ASSERT_THAT(sim.job(two.id).recoveries(), SizeIs(1));
   EXPECT_EQ(sim.job(two.id).recoveries(0).reason_code(), "TASK_KILLED");
   EXPECT_EQ(sim.job(two.id).worker_restarts(), 1u);
+}
+
+// Its only world is not to be had any more, though MPI could begin there.
+TEST(Mpi, AJobWhoseLauncherHasLostAWorkerAwaitsAnother) {
+  spec::JobSpec spec = Mpi(2, 2);
+  spec.restart.log_policies = {{"ECC", "exclude_worker"}};
+  for (const std::string how : {"excluded", "left", "lost"}) {
+    SCOPED_TRACE(how);
+    Sim sim;
+    Launch(sim, "a", {"w1", "w2"});
+    const std::string id = sim.Submit(spec);
+    if (how == "lost") {
+      for (const std::string& task : sim.Living(id)) sim.Started(task);
+      sim.Lose("w2");
+    } else {
+      sim.RunAll(id);
+    }
+    EXPECT_EQ(AwaitedLauncher(sim.state(), JobId(id)), "") << "its tasks live";
+    if (how == "excluded") sim.Log(id + ".a1.r1", "ECC error");
+    if (how == "left") {
+      sim.On(WorkerLeaving{WorkerId("w2")});
+      sim.Finish(id + ".a1.r1", "CANCELLED");
+    }
+    sim.StopAll();
+    const char* const only =
+        "needs all of an mpirun or srun of 2 to 2 workers, 1 slots on each; "
+        "of one of 2 only 1 may be used";
+    EXPECT_THAT(AwaitedLauncher(sim.state(), JobId(id)), HasSubstr(only));
+    sim.Pass(2'000);
+    EXPECT_EQ(sim.StateOf(id), "QUEUED");
+    EXPECT_THAT(AwaitedLauncher(sim.state(), JobId(id)), HasSubstr(only));
+    for (const auto& [name, worker] : sim.state().workers) EXPECT_FALSE(worker.mpi_over()) << name;
+    Launch(sim, "b", {"w3", "w4"});
+    EXPECT_THAT(WorkersOf(sim, id), ElementsAre("w3", "w4"));
+    EXPECT_EQ(AwaitedLauncher(sim.state(), JobId(id)), "");
+  }
+}
+
+TEST(Mpi, AJobThatWaitsForItsTurnAwaitsNoOtherLauncher) {
+  TwoOfOneWorld two;
+  Sim& sim = two.sim;
+  const std::string next = sim.Submit(Mpi(2, 2));
+  EXPECT_EQ(sim.StateOf(next), "QUEUED");
+  EXPECT_EQ(AwaitedLauncher(sim.state(), JobId(next)), "");
+  sim.Lose("w2");
+  EXPECT_THAT(AwaitedLauncher(sim.state(), JobId(next)), HasSubstr("only 1 may be used"));
+  const std::string other = sim.Submit(Sim::Train(2, 2));
+  EXPECT_EQ(AwaitedLauncher(sim.state(), JobId(other)), "") << "it needs workers, and no launcher";
 }
 
 // As `lepton run --resume` has it: workers of the same names.
