@@ -20,15 +20,21 @@ struct Image {
   std::set<std::string> greeted;  // workers that have come since it started
   int64_t now = kModelStart;
   std::string key;
-  bool gone = false;  // over, and nothing of it lives
-  bool over = false;  // the job is: done, failed, or it waits for another start
+  int id = -1;  // of the key
+  uint64_t epoch = 0;
+  std::set<int> members;  // of the epoch
+  bool goes = false;      // the gang forms groups
+  bool gone = false;      // over, and nothing of it lives
+  bool over = false;      // the job is: done, failed, or it waits for another start
   std::string job_state;
 };
 using ImagePtr = std::shared_ptr<const Image>;
 
-ImagePtr TakeImage(const Reactor& reactor, std::set<std::string> greeted, int64_t now);
+std::shared_ptr<Image> TakeImage(const Reactor& reactor, std::set<std::string> greeted,
+                                 int64_t now);
 
 int SeatOf(const std::string& task_id);
+std::string TaskId(int seat);
 std::string WorkerName(size_t worker);
 
 }  // namespace lepton::scheduler::model

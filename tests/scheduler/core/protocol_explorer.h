@@ -1,5 +1,6 @@
 // The search of protocol_model.h: nodes are (world, coordinator), edges are all that may happen.
 //   protocol_search.cc   the nodes, what must hold, dead ends
+//   protocol_coordinator.cc   what inputs make of the coordinator
 //   protocol_agents.cc   what agents and their connections do
 //   protocol_tasks.cc    what tasks do, alone and together
 //   protocol_joins.cc    how joiners get the state beside the steps
@@ -8,6 +9,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -16,7 +18,6 @@
 #include <utility>
 #include <vector>
 
-#include "scheduler/core/invariants.h"
 #include "tests/scheduler/core/protocol_coordinator.h"
 #include "tests/scheduler/core/protocol_model.h"
 #include "tests/scheduler/core/protocol_world.h"
@@ -34,6 +35,7 @@ struct Edge {
   bool fault = false;
 };
 
+inline constexpr char kDeviceFailed[] = "DEVICE_FAILED";
 inline constexpr char kCutFault[] = "fault: a cut between ";
 
 class Explorer {
@@ -43,7 +45,7 @@ class Explorer {
 
  private:
   // ---- nodes ----
-  void Meet(const Node& node, int from, std::string how, bool fault);
+  void Meet(int from, std::string how, bool fault);  // node_
   bool IsGoal(const Node& node) const {
     return options_.slices ? node.coordinator->gone : node.coordinator->over;
   }
@@ -57,68 +59,52 @@ class Explorer {
   std::string GoOn(int id) const;
   // ---- the coordinator ----
   // What an input makes of a coordinator is worked out once, whatever the world around it is.
+  using Orders = std::vector<std::pair<size_t, OrderPtr>>;  // and the workers that they are for
   struct Outcome {
     ImagePtr image;
-    Recorder out;
+    Orders orders;
   };
+  // What says that time passes is no single input.
+  using Inputs = std::function<void(Reactor& reactor, int64_t* now, Recorder& out)>;
+  void Feed(const std::string& what, const Inputs& inputs, const std::string& greets = "");
   template <typename Body>
-  void Feed(const std::string& what, Body body) {
-    const auto [it, fresh] = outcomes_.try_emplace(node_.coordinator->key + "<-" + what);
-    if (fresh) it->second = Work(std::move(body));
-    node_.before = node_.coordinator;
-    node_.coordinator = it->second.image;
-    Send(it->second.out);
+  void Tell(const std::string& what, const Body& body, const std::string& greets = "") {
+    Feed(
+        what,
+        [&](Reactor& reactor, int64_t* now, Recorder& out) {
+          reactor.On(Input{*now, 1, body}, out);
+        },
+        greets);
   }
-  template <typename Body>
-  Outcome Work(Body body) {
-    ++result_.inputs;
-    Outcome outcome{node_.coordinator, {}};
-    Recorder& out = outcome.out;
-    Result<State> state = State::Restore(node_.coordinator->snapshot);
-    if (!state.ok()) {
-      Violation("snapshot: " + state.status().ToString());
-      return outcome;
-    }
-    std::set<std::string> greeted = node_.coordinator->greeted;
-    int64_t now = node_.coordinator->now;
-    Reactor reactor(Sim::Options(), *std::move(state), now);
-    Greet(reactor, greeted, now, out);
-    if constexpr (std::is_same_v<Body, WorkerHello>) greeted.insert(body.hello.worker_id());
-    reactor.On(Input{now, 1, std::move(body)}, out);
-    if constexpr (std::is_same_v<Body, Tick>) {
-      // Time passes until something comes of it.
-      for (int i = 0; i < 6; ++i) {
-        const auto next = reactor.next_timer_ms();
-        if (!out.records.empty() || !out.stops.empty() || !next) break;
-        now = std::max(now, *next);
-        reactor.On(Input{now, 1, Tick{}}, out);
-      }
-    }
-    if (const Status ok = CheckInvariants(reactor.state()); !ok.ok()) Violation(ok.ToString());
-    outcome.image = TakeImage(reactor, std::move(greeted), now);
-    return outcome;
-  }
+  Outcome Work(const Inputs& inputs, const std::string& greets);
+  // One image for each key.
+  ImagePtr Known(std::shared_ptr<Image> image);
   // The reactor thinks that it was started anew: the workers that had come before are here still.
   void Greet(Reactor& reactor, const std::set<std::string>& greeted, int64_t now, Recorder& out);
-  void Send(const Recorder& out);
+  static Orders OrdersOf(const Recorder& out);
+  void Send(const Orders& orders);
+  // Time passes, until something comes of it; those that say so store what tasks left, or compute.
+  void Pass(bool early);
+  void CheckAwaited(const Image& before, const Image& after);
   // ---- what must hold ----
-  void CheckGroup(const ModelOrder& order);
+  void CheckGroup(const OrderPtr& sent);
   // A step that an older epoch has committed is where a newer one begins, at the latest; and no
   // older epoch goes on beside it.
   void OnReduced(uint64_t number, int step);
   void OnApplied(uint64_t number, int step);
   // ---- the agents ----
+  // Nothing comes of it now, nor will later.
+  bool Ignores(const ModelOrder& order) const;
   void Arrive(int worker);
   void Hello(int worker);
   void Report(int worker);
   void Say(int seat, ModelReport report);
   void End(int seat, const std::string& code, int signal = 0);
   // ---- the tasks, as worker/gang_membership.cc and worker/train/elastic_train.cc ----
-  void Deliver(const ModelOrder& order, int worker);
+  void Deliver(const OrderPtr& sent, int worker);
   void Listen(int seat, uint64_t left, std::set<int> cannot = {});
   // Those of `seats` on workers that this one's cannot reach.
   std::set<int> BehindCuts(int seat, const std::vector<int>& seats) const;
-  static std::vector<int> SeatsOf(const ModelOrder& group);
   // All of them can reach each other.
   bool Whole(const std::vector<int>& seats) const;
   bool HasGroup(const ModelTask& task) const;
@@ -151,7 +137,7 @@ class Explorer {
   // The seats of an order's group that are not where it expects them: dead, or listening anew.
   bool Reachable(const ModelOrder& group) const;
   void Assemble(const ModelOrder& group);
-  std::vector<int> MembersOf(uint64_t epoch) const;
+  const std::vector<int>& MembersOf(uint64_t epoch) const;
   // All members are in it, at the same step.
   bool CanReduce(uint64_t epoch, int step) const;
   void Reduce(uint64_t epoch, int step);
@@ -166,10 +152,12 @@ class Explorer {
     if (fault && options_.links_only && how.rfind(kCutFault, 0) != 0) {
       return;
     }
-    const bool death = how.rfind("fault: seat", 0) == 0 && how.find("is killed") != how.npos;
+    const bool death = how.rfind("fault: seat", 0) == 0 &&
+                       (how.find("is killed") != how.npos || how.find("GPU") != how.npos);
     if (fault && options_.deaths_only && left == &World::faults && !death) return;
     node_ = *base_;
     action_ = how;
+    ended_ = false;
     if (fault) --(node_.world.*left);
     view_ = &node_.world;
     try {
@@ -179,13 +167,19 @@ class Explorer {
     }
     view_ = &base_->world;
     if (!result_.violation.empty()) return;
-    Meet(node_, current_, how, fault);
+    Meet(current_, how, fault);
     if (!fault) ++usual_;
+    if (!ended_ || in_two_steps_ || base_->world.uploads == 0) return;
+    in_two_steps_ = true;
+    Try(how + ", and something that it left is stored first", fault, act, left);
+    in_two_steps_ = false;
   }
   void Expand(int id);
   void KillCoordinator();
   void ExpandWorker(int w);
   void ExpandTask(int seat, const ModelTask& task);
+  // Its group is over, as it has heard: until it leaves it may compute for long.
+  static bool IsTold(const ModelTask& task);
   // The seat's last word is that it is done, said or about to be.
   bool Ended(int seat) const;
   void ExpandGroups();
@@ -196,7 +190,10 @@ class Explorer {
   const World* view_ = nullptr;  // of the one that is asked about
   int current_ = -1;
   std::string action_;
-  int usual_ = 0;
+  int usual_ = 0;  // things that may happen without a fault
+  int slow_ = 0;   // of them: they may take long
+  bool ended_ = false, in_two_steps_ = false;
+  std::unordered_map<std::string, ImagePtr> images_;
   std::unordered_map<std::string, Outcome> outcomes_;
   std::unordered_map<size_t, int> ids_;
   std::vector<std::pair<int, std::string>> parents_;

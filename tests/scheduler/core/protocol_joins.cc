@@ -52,7 +52,7 @@ void Explorer::TakePiece(ModelTask& task) {
 }
 
 bool Explorer::CanCutOver(uint64_t epoch) const {
-  const std::vector<int> members = MembersOf(epoch);
+  const std::vector<int>& members = MembersOf(epoch);
   return Whole(members) && std::all_of(members.begin(), members.end(), [&](int seat) {
            const auto it = view_->tasks.find(seat);
            return it != view_->tasks.end() && it->second.phase == ModelTask::kTraining &&

@@ -27,6 +27,8 @@ enum class Broken {
   kPiecesAreKept,           // a joiner goes on with the pieces that it got in a group that broke
   kJoinersCountAtOnce,      // one that has some of the state says that it has a state
   kLeaversDoNotWait,        // who leaves goes though a joiner has not got all of the state
+  kEndsAreNotTold,          // that a process is gone is said once what it left is stored
+  kBusyIsNotTold,           // who computes for long before it leaves its group does not say so
 };
 
 struct ModelOptions {
@@ -40,9 +42,12 @@ struct ModelOptions {
   bool links_only = false;  // no others
   // Each rank has a slice of the state, and mirrors another's (parallel.zero).
   bool slices = false;
-  int drains = 0;             // beside faults: workers are drained, ranks get SIGTERM
-  bool sigterms = true;       // else drained only
-  bool deaths_only = false;   // of ranks: no other faults
+  int drains = 0;            // beside faults: workers are drained, ranks get SIGTERM
+  bool sigterms = true;      // else drained only
+  bool deaths_only = false;  // of ranks: no other faults
+  // So many ends, of any kind, are told in two steps: that the process is gone, and its last word
+  // when what it left is stored. Time passes meanwhile, and anything else may happen.
+  int uploads = 0;
   bool must_succeed = false;  // it is not enough that the job starts again
   Broken broken = Broken::kNothing;
   int64_t most_states = 2'000'000;

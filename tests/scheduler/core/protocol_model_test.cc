@@ -25,26 +25,39 @@ ModelResult Explore(const ModelOptions& options) {
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   std::cout << options.workers << " workers (" << options.late << " late), at least "
             << options.min_workers << ", " << options.steps << " steps, " << options.faults
-            << " faults, " << options.drains << " drains: " << result.states << " states, "
-            << result.transitions << " transitions, " << result.inputs << " inputs of the reactor, "
-            << result.finished << " ends, " << seconds.count() << " s\n";
+            << " faults, " << options.drains << " drains, " << options.uploads
+            << " ends in two steps: " << result.states << " states, " << result.transitions
+            << " transitions, " << result.inputs << " inputs of the reactor, " << result.finished
+            << " ends, " << seconds.count() << " s\n";
   return result;
 }
 
 TEST(ProtocolModel, WithoutFaults) {
-  const ModelResult result = Explore({.faults = 0});
+  const ModelResult result = Explore({.faults = 0, .uploads = 3});
   EXPECT_EQ(result.violation, "") << TraceOf(result);
   EXPECT_GT(result.states, 50);
   EXPECT_GT(result.finished, 0);
 }
 
 TEST(ProtocolModel, AnyFaultAtAnyMoment) {
-  const ModelResult result = Explore({.faults = 1});
+  const ModelResult result = Explore({.faults = 1, .uploads = 1});
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
 TEST(ProtocolModel, AWorkerJoinsAndAnyFaultAtAnyMoment) {
-  const ModelResult result = Explore({.late = 1, .steps = 2, .faults = 1});
+  const ModelResult result = Explore({.late = 1, .steps = 2, .faults = 1, .uploads = 1});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+// Nor must the job start again.
+TEST(ProtocolModel, AnyOfThreeDiesAndTheOthersGoOn) {
+  const ModelResult result =
+      Explore({.faults = 1, .deaths_only = true, .uploads = 1, .must_succeed = true});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+TEST(ProtocolModel, TwoOfThreeDie) {
+  const ModelResult result = Explore({.steps = 1, .faults = 2, .deaths_only = true});
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
@@ -58,17 +71,17 @@ TEST(ProtocolModel, AJoinerGetsTheStateBesideTheStepsAndAnyFaultAtAnyMoment) {
 // Then the state may be lost with one, but not with a drain.
 TEST(ProtocolModel, AJoinerGetsTheStateOfTheOnlyOneThatHasItAndAnyFaultAtAnyMoment) {
   const ModelResult result =
-      Explore({.workers = 2, .late = 1, .steps = 4, .faults = 1, .pieces = 2});
+      Explore({.workers = 2, .late = 1, .steps = 4, .faults = 1, .pieces = 2, .uploads = 2});
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
 TEST(ProtocolModel, TwoFaultsOnTwoWorkers) {
-  const ModelResult result = Explore({.workers = 2, .steps = 1, .faults = 2});
+  const ModelResult result = Explore({.workers = 2, .steps = 1, .faults = 2, .uploads = 2});
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
 TEST(ProtocolModel, AGangThatMustBeWholeAndAnyFaultAtAnyMoment) {
-  const ModelResult result = Explore({.min_workers = 3, .steps = 1, .faults = 1});
+  const ModelResult result = Explore({.min_workers = 3, .steps = 1, .faults = 1, .uploads = 1});
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
@@ -102,13 +115,13 @@ TEST(ProtocolModel, AnyTwoOfThreeWithSlicesLeave) {
 
 TEST(ProtocolModel, AllOfTwoWithSlicesLeave) {
   const ModelResult result =
-      Explore({.workers = 2, .steps = 2, .faults = 0, .slices = true, .drains = 3});
+      Explore({.workers = 2, .steps = 2, .faults = 0, .slices = true, .drains = 3, .uploads = 2});
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
 TEST(ProtocolModel, AllOfThreeWithSlicesLeave) {
-  const ModelResult result =
-      Explore({.steps = 1, .faults = 0, .slices = true, .drains = 3, .sigterms = false});
+  const ModelResult result = Explore(
+      {.steps = 1, .faults = 0, .slices = true, .drains = 3, .sigterms = false, .uploads = 1});
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
@@ -124,13 +137,18 @@ TEST(ProtocolModel, OneOfThreeWithSlicesLeavesAndAnyOtherDies) {
 
 TEST(ProtocolModel, OneOfTwoWithSlicesLeavesAndAnyFaultAtAnyMoment) {
   const ModelResult result =
-      Explore({.workers = 2, .steps = 1, .faults = 1, .slices = true, .drains = 1});
+      Explore({.workers = 2, .steps = 1, .faults = 1, .slices = true, .drains = 1, .uploads = 2});
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
 TEST(ProtocolModel, AGangWithSlicesThatMustBeWholeLeaves) {
-  const ModelResult result = Explore(
-      {.workers = 2, .min_workers = 2, .steps = 2, .faults = 0, .slices = true, .drains = 2});
+  const ModelResult result = Explore({.workers = 2,
+                                      .min_workers = 2,
+                                      .steps = 2,
+                                      .faults = 0,
+                                      .slices = true,
+                                      .drains = 2,
+                                      .uploads = 2});
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
@@ -181,10 +199,14 @@ INSTANTIATE_TEST_SUITE_P(
                     .deaths_only = true,
                     .broken = Broken::kLeavesAtOnce},
                    "is lost at step"},
-        BrokenCase{
-            "PiecesAreKept",
-            {.late = 1, .steps = 3, .faults = 1, .pieces = 2, .broken = Broken::kPiecesAreKept},
-            "with a piece of step"},
+        BrokenCase{"PiecesAreKept",
+                   {.late = 1,
+                    .steps = 3,
+                    .faults = 1,
+                    .pieces = 2,
+                    .deaths_only = true,
+                    .broken = Broken::kPiecesAreKept},
+                   "with a piece of step"},
         BrokenCase{"JoinersCountAtOnce",
                    {.workers = 2,
                     .late = 1,
@@ -200,7 +222,18 @@ INSTANTIATE_TEST_SUITE_P(
                     .faults = 1,
                     .pieces = 2,
                     .broken = Broken::kLeaversDoNotWait},
-                   "nobody who had it died"}),
+                   "nobody who had it died"},
+        BrokenCase{"EndsAreNotTold",
+                   {.workers = 2,
+                    .steps = 1,
+                    .faults = 1,
+                    .deaths_only = true,
+                    .uploads = 1,
+                    .broken = Broken::kEndsAreNotTold},
+                   "what it left is stored"},
+        BrokenCase{"BusyIsNotTold",
+                   {.workers = 2, .steps = 1, .faults = 1, .broken = Broken::kBusyIsNotTold},
+                   "while it computes"}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -13,8 +13,9 @@ ModelResult Explorer::Run() {
   root.world.workers.resize(static_cast<size_t>(options_.workers));
   root.world.faults = options_.faults;
   root.world.drains = options_.drains;
+  root.world.uploads = options_.uploads;
   Reactor reactor(Sim::Options(), State(), kModelStart);
-  root.coordinator = root.before = TakeImage(reactor, {}, kModelStart);
+  root.coordinator = root.before = Known(TakeImage(reactor, {}, kModelStart));
   node_ = root;
   for (int w = 0; w < options_.workers - options_.late; ++w) Arrive(w);
   spec::JobSpec spec = Sim::Elastic(options_.min_workers, options_.workers);
@@ -22,13 +23,12 @@ ModelResult Explorer::Run() {
   SubmitJob submit;
   submit.spec = spec;
   submit.inputs = Sim::Inputs();
-  Feed("submit", std::move(submit));
-  Meet(node_, -1, "submitted", false);
+  Tell("submit", submit);
+  Meet(-1, "submitted", false);
   for (size_t next = 0; next < frontier_.size() && result_.violation.empty(); ++next) {
     try {
       Expand(static_cast<int>(next));
     } catch (const std::exception& error) {
-      action_ = base_->world.Key();
       Violation(std::string("the model: ") + error.what());
     }
     frontier_[next].reset();
@@ -41,9 +41,15 @@ ModelResult Explorer::Run() {
   return result_;
 }
 
-void Explorer::Meet(const Node& node, int from, std::string how, bool fault) {
+void Explorer::Meet(int from, std::string how, bool fault) {
   ++result_.transitions;
-  const std::string key = node.world.Key() + "#" + node.coordinator->key;
+  Node& node = node_;
+  for (ModelWorker& worker : node.world.workers) {
+    while (!worker.orders.empty() && Ignores(*worker.orders.front())) {
+      worker.orders.erase(worker.orders.begin());
+    }
+  }
+  const std::string key = node.world.Key(options_) + "#" + std::to_string(node.coordinator->id);
   const auto [it, fresh] = ids_.try_emplace(std::hash<std::string>{}(key)*31 + key.size(),
                                             static_cast<int>(parents_.size()));
   if (from >= 0) edges_[static_cast<size_t>(from)].push_back({it->second, fault});
@@ -53,7 +59,7 @@ void Explorer::Meet(const Node& node, int from, std::string how, bool fault) {
   goal_.push_back(IsGood(node));
   if (options_.slices && IsGoal(node)) CheckNothingLost(node);
   result_.finished += goal_.back();
-  frontier_.push_back(std::make_unique<Node>(node));
+  frontier_.push_back(std::make_unique<Node>(std::move(node)));
 }
 
 void Explorer::Violation(const std::string& what) {
@@ -112,21 +118,21 @@ std::string Explorer::GoOn(int id) const {
   return text;
 }
 
-void Explorer::CheckGroup(const ModelOrder& order) {
+void Explorer::CheckGroup(const OrderPtr& sent) {
+  const ModelOrder& order = *sent;
   ModelEpoch& epoch = node_.world.epochs[order.epoch];
-  if (epoch.members.empty()) {
-    epoch.members = order.members;
-    for (const std::string& address : order.members) {
-      const int seat = std::stoi(address);
+  if (!epoch.group) {
+    epoch.group = sent;
+    for (const int seat : order.seats) {
       const auto task = node_.world.tasks.find(seat);
       if (task == node_.world.tasks.end() || task->second.phase != ModelTask::kTraining) continue;
       Violation(fmt::format("epoch {} is sent out while seat {} trains in epoch {}", order.epoch,
                             seat, task->second.epoch));
     }
   }
-  if (epoch.members != order.members) {
+  if (epoch.group->members != order.members) {
     Violation(fmt::format("epoch {} has two lists of members: [{}] and [{}]", order.epoch,
-                          fmt::join(epoch.members, " "), fmt::join(order.members, " ")));
+                          fmt::join(epoch.group->members, " "), fmt::join(order.members, " ")));
   }
 }
 
@@ -160,16 +166,19 @@ void Explorer::Expand(int id) {
   base_ = held.get();
   view_ = &base_->world;
   current_ = id;
-  usual_ = 0;
+  usual_ = slow_ = 0;
   if (IsGoal(*base_)) return;
   for (int w = 0; w < options_.workers; ++w) ExpandWorker(w);
   for (const auto& [seat, task] : base_->world.tasks) {
-    if (task.alive()) ExpandTask(seat, task);
+    if (!task.alive()) continue;
+    const int before = usual_;
+    ExpandTask(seat, task);
+    if (IsTold(task)) slow_ += usual_ - before;
   }
   ExpandGroups();
-  // When nothing else can happen, time passes.
-  if (usual_ == 0) Try("time passes", false, [&] { Feed("tick", Tick{}); });
-  Try("fault: a timer fires early", true, [&] { Feed("tick", Tick{}); });
+  // When nothing else can happen at once, time passes.
+  if (usual_ == slow_) Try("time passes", false, [&] { Pass(/*early=*/false); });
+  Try("fault: a timer fires early", true, [&] { Pass(/*early=*/true); });
   Try("fault: the coordinator is killed", true, [&] { KillCoordinator(); });
 }
 
@@ -178,7 +187,7 @@ void Explorer::KillCoordinator() {
   auto image = std::make_shared<Image>(*node_.coordinator);
   image->key = image->key.substr(0, image->key.find('+'));
   image->greeted.clear();
-  node_.coordinator = node_.before = image;
+  node_.coordinator = node_.before = Known(std::move(image));
   for (ModelWorker& w : node_.world.workers) {
     w.greeted = false;
     w.orders.clear();

@@ -8,10 +8,27 @@
 
 namespace lepton::scheduler::model {
 
-void Explorer::Deliver(const ModelOrder& order, int worker) {
+bool Explorer::Ignores(const ModelOrder& order) const {
+  const auto it = node_.world.tasks.find(order.seat);
+  if (order.kind == ModelOrder::kStart) return it != node_.world.tasks.end();
+  if (it == node_.world.tasks.end()) return order.kind != ModelOrder::kStop;
+  const ModelTask& task = it->second;
+  if (!task.alive()) return true;
+  if (order.kind == ModelOrder::kStop) {
+    return !order.kill && (order.alone ? task.leave : task.stop) &&
+           (task.leave_at_once || !order.at_once);
+  }
+  if (order.epoch <= task.epoch) return true;
+  if (!task.newest || order.epoch > task.newest->epoch) return false;
+  return order.epoch < task.newest->epoch || order.members.empty() ||
+         order.text == task.newest->text;
+}
+
+void Explorer::Deliver(const OrderPtr& sent, int worker) {
+  const ModelOrder& order = *sent;
   World& world = node_.world;
+  if (Ignores(order)) return;
   if (order.kind == ModelOrder::kStart) {
-    if (world.tasks.contains(order.seat)) return;
     ModelTask task;
     task.worker = worker;
     task.has_state = !order.joins;
@@ -19,22 +36,28 @@ void Explorer::Deliver(const ModelOrder& order, int worker) {
     world.tasks[order.seat] = task;
     return;
   }
-  const auto it = world.tasks.find(order.seat);
-  if (it == world.tasks.end() || !it->second.alive()) return;
-  ModelTask& task = it->second;
   if (order.kind == ModelOrder::kStop) {
+    // The order to start it was lost.
+    if (!world.tasks.contains(order.seat)) {
+      world.tasks[order.seat].worker = worker;
+      return End(order.seat, "CANCELLED");
+    }
+    ModelTask& task = world.tasks.at(order.seat);
     if (order.kill) return End(order.seat, "CANCELLED", 9);
     (order.alone ? task.leave : task.stop) = true;
     task.leave_at_once = task.leave_at_once || order.at_once;
     return;
   }
-  if (order.epoch <= task.epoch) return;
-  if (task.newest && order.epoch < task.newest->epoch) return;
-  if (order.members.empty() && task.newest && task.newest->epoch == order.epoch) return;
+  ModelTask& task = world.tasks.at(order.seat);
   const bool unread =
       task.newest && !task.newest->members.empty() && task.newest->epoch > task.epoch;
   if (unread && order.members.empty()) task.overtaken = task.newest->epoch;
-  task.newest = order;
+  task.newest = sent;
+}
+
+bool Explorer::IsTold(const ModelTask& task) {
+  return task.alive() && !task.hung && task.phase == ModelTask::kTraining && task.newest &&
+         task.newest->epoch > task.epoch && task.newest->at_once;
 }
 
 void Explorer::Listen(int seat, uint64_t left, std::set<int> cannot) {
@@ -67,12 +90,6 @@ std::set<int> Explorer::BehindCuts(int seat, const std::vector<int>& seats) cons
   return behind;
 }
 
-std::vector<int> Explorer::SeatsOf(const ModelOrder& group) {
-  std::vector<int> seats;
-  for (const std::string& address : group.members) seats.push_back(std::stoi(address));
-  return seats;
-}
-
 // All of them can reach each other.
 bool Explorer::Whole(const std::vector<int>& seats) const {
   return std::all_of(seats.begin(), seats.end(), [&](int seat) {
@@ -87,24 +104,24 @@ bool Explorer::HasGroup(const ModelTask& task) const {
 
 // The seats of an order's group that are not where it expects them: dead, or listening anew.
 bool Explorer::Reachable(const ModelOrder& group) const {
-  return std::all_of(group.members.begin(), group.members.end(), [&](const std::string& address) {
-    const auto it = view_->tasks.find(std::stoi(address));
+  for (size_t i = 0; i < group.seats.size(); ++i) {
+    const auto it = view_->tasks.find(group.seats[i]);
     if (it == view_->tasks.end() || !it->second.alive()) return false;
-    return it->second.Address(it->first) == address;
-  });
+    if (it->second.Address(it->first) != group.members[i]) return false;
+  }
+  return true;
 }
 
 void Explorer::Assemble(const ModelOrder& group) {
   int place = -1;
-  for (const std::string& address : group.members) {
-    const ModelTask& task = node_.world.tasks.at(std::stoi(address));
+  for (const int seat : group.seats) {
+    const ModelTask& task = node_.world.tasks.at(seat);
     if (task.has_state) place = std::max(place, task.place);
   }
-  if (options_.slices && !TakeSlices(SeatsOf(group), place)) return;
+  if (options_.slices && !TakeSlices(group.seats, place)) return;
   if (place < 0) CheckDeaths(group.epoch);
-  const bool beside = JoinsBesideSteps(SeatsOf(group), place);
-  for (const std::string& address : group.members) {
-    const int seat = std::stoi(address);
+  const bool beside = JoinsBesideSteps(group.seats, place);
+  for (const int seat : group.seats) {
     ModelTask& task = node_.world.tasks.at(seat);
     if (place < 0) {  // nobody has the state
       End(seat, "INTERNAL");
@@ -118,20 +135,18 @@ void Explorer::Assemble(const ModelOrder& group) {
     task.cuts_over = beside && place == options_.steps;  // no step comes to send a piece with
     task.has_state = task.has_state || !beside;
   }
-  if (options_.slices && place >= 0) PartAsTheyMeet(SeatsOf(group));
+  if (options_.slices && place >= 0) PartAsTheyMeet(group.seats);
 }
 
-std::vector<int> Explorer::MembersOf(uint64_t epoch) const {
-  std::vector<int> seats;
+const std::vector<int>& Explorer::MembersOf(uint64_t epoch) const {
+  static const std::vector<int> kNobody;
   const auto it = view_->epochs.find(epoch);
-  if (it == view_->epochs.end()) return seats;
-  for (const std::string& address : it->second.members) seats.push_back(std::stoi(address));
-  return seats;
+  return it == view_->epochs.end() || !it->second.group ? kNobody : it->second.group->seats;
 }
 
 // All members are in it, at the same step.
 bool Explorer::CanReduce(uint64_t epoch, int step) const {
-  const std::vector<int> members = MembersOf(epoch);
+  const std::vector<int>& members = MembersOf(epoch);
   return !members.empty() && Whole(members) &&
          std::all_of(members.begin(), members.end(), [&](int seat) {
            const auto it = view_->tasks.find(seat);
@@ -149,7 +164,7 @@ bool Explorer::CanReduce(uint64_t epoch, int step) const {
 
 void Explorer::Reduce(uint64_t epoch, int step) {
   bool regroup = false;
-  const std::vector<int> members = MembersOf(epoch);
+  const std::vector<int>& members = MembersOf(epoch);
   int leave = 0;
   bool stop = false;
   for (const int seat : members) {
@@ -178,7 +193,7 @@ void Explorer::Reduce(uint64_t epoch, int step) {
 }
 
 bool Explorer::Leads(int seat, uint64_t epoch) const {
-  const std::vector<int> members = MembersOf(epoch);
+  const std::vector<int>& members = MembersOf(epoch);
   return !members.empty() && members[0] == seat;
 }
 
@@ -226,6 +241,11 @@ bool Explorer::PeerIsGone(int seat) const {
 void Explorer::ExpandTask(int seat, const ModelTask& task) {
   const std::string name = "seat " + std::to_string(seat);
   Try("fault: " + name + " is killed", true, [&] { End(seat, "ABORTED", 9); });
+  const bool computes = task.phase == ModelTask::kTraining && task.place < options_.steps &&
+                        !task.reduced && !task.parting && !task.cuts_over && !task.hung;
+  if (computes) {
+    Try("fault: " + name + " loses its GPU", true, [&] { End(seat, kDeviceFailed); });
+  }
   if (options_.sigterms && !task.leave && !task.hung) {
     Try(
         "fault: " + name + " gets SIGTERM", true, [&] { node_.world.tasks.at(seat).leave = true; },
@@ -257,7 +277,7 @@ void Explorer::ExpandTask(int seat, const ModelTask& task) {
       return Try(name + " lists itself anew", false, [&] { Listen(seat, task.overtaken); });
     }
     // Whether its peers have given up or not, it tries all of them, and says what it has found out.
-    const std::set<int> cannot = BehindCuts(seat, SeatsOf(*task.newest));
+    const std::set<int> cannot = BehindCuts(seat, task.newest->seats);
     if (!Reachable(*task.newest) || !cannot.empty()) {
       Try(name + " cannot join", false, [&] { Listen(seat, task.newest->epoch, cannot); });
     }
@@ -274,10 +294,9 @@ void Explorer::ExpandTask(int seat, const ModelTask& task) {
     Try(name + " parts from the others", false,
         [&] { task.goes ? End(seat, "CANCELLED") : Listen(seat, task.epoch); });
   }
-  const bool told = task.newest && task.newest->epoch > task.epoch && task.newest->at_once;
-  if (told) Try(name + " leaves as it is told", false, [&] { Listen(seat, task.epoch); });
+  if (IsTold(task)) Try(name + " leaves as it is told", false, [&] { Listen(seat, task.epoch); });
   if (task.place == options_.steps && task.joining == 0) {
-    const std::vector<int> members = MembersOf(task.epoch);
+    const std::vector<int>& members = MembersOf(task.epoch);
     const auto leader = base_->world.tasks.find(members.empty() ? seat : members[0]);
     const bool stored = leader != base_->world.tasks.end() &&
                         leader->second.phase == ModelTask::kOver && Ended(leader->first);
@@ -303,8 +322,13 @@ void Explorer::ExpandTask(int seat, const ModelTask& task) {
 // The seat's last word is that it is done, said or about to be.
 bool Explorer::Ended(int seat) const {
   const ModelTask& task = base_->world.tasks.at(seat);
-  for (const ModelReport& report : base_->world.workers[static_cast<size_t>(task.worker)].reports) {
-    if (report.seat == seat && report.kind == ModelReport::kFinished) return report.code == "OK";
+  const ModelWorker& worker = base_->world.workers[static_cast<size_t>(task.worker)];
+  for (const std::vector<ReportPtr>* words : {&worker.reports, &worker.held}) {
+    for (const ReportPtr& report : *words) {
+      if (report->seat == seat && report->kind == ModelReport::kFinished) {
+        return report->code == "OK";
+      }
+    }
   }
   const auto known = base_->coordinator->tasks.find(seat);
   return known != base_->coordinator->tasks.end() && known->second.code() == "OK";
@@ -327,14 +351,13 @@ void Explorer::ExpandGroups() {
       steps.emplace(task.epoch, task.place);
     }
     if (!HasGroup(task) || !Reachable(*task.newest)) continue;
-    const ModelOrder group = *task.newest;
-    const bool all =
-        std::all_of(group.members.begin(), group.members.end(), [&](const std::string& address) {
-          const ModelTask& other = base_->world.tasks.at(std::stoi(address));
-          return HasGroup(other) && !other.hung && !other.stop &&
-                 (!other.leave || HandsOver(other)) && other.newest->epoch == group.epoch;
-        });
-    if (!all || !Whole(SeatsOf(group)) || !met.insert(std::to_string(group.epoch)).second) continue;
+    const ModelOrder& group = *task.newest;
+    const bool all = std::all_of(group.seats.begin(), group.seats.end(), [&](int member) {
+      const ModelTask& other = base_->world.tasks.at(member);
+      return HasGroup(other) && !other.hung && !other.stop && (!other.leave || HandsOver(other)) &&
+             other.newest->epoch == group.epoch;
+    });
+    if (!all || !Whole(group.seats) || !met.insert(std::to_string(group.epoch)).second) continue;
     Try(fmt::format("epoch {} meets", group.epoch), false, [&] { Assemble(group); });
   }
   for (const auto& [epoch, step] : steps) {

@@ -3,61 +3,129 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <utility>
+
 namespace lepton::scheduler::model {
+namespace {
 
-std::string ModelOrder::Text() const {
-  switch (kind) {
-    case kStart:
-      return fmt::format("start {}{} {}", seat, joins ? " joins" : "", fmt::join(probe, ","));
-    case kGroup:
-      return fmt::format("group {} e{} [{}]{}", seat, epoch, fmt::join(members, " "),
-                         at_once ? " at once" : "");
-    case kStop:
-      return fmt::format("stop {}{}{}{}", seat, alone ? " alone" : "", kill ? " kill" : "",
-                         at_once ? " at once" : "");
+// Numbers of a model are small: a byte each.
+class KeyWriter {
+ public:
+  KeyWriter() { key_.reserve(256); }
+  template <typename... Numbers>
+  void Put(Numbers... numbers) {
+    (key_.push_back(static_cast<char>(static_cast<int>(numbers) + 1)), ...);
   }
-  return "";
+  template <typename Numbers>
+  void PutAll(const Numbers& numbers) {
+    Put(numbers.size());
+    for (const int number : numbers) Put(number);
+  }
+  void PutText(const std::string& text) {
+    key_ += text;
+    key_ += '\0';
+  }
+  template <typename... Bits>  // seven at most
+  void PutBits(Bits... bits) {
+    int word = 0;
+    ((word = word * 2 + (bits ? 1 : 0)), ...);
+    Put(word);
+  }
+  std::string Take() { return std::move(key_); }
+
+ private:
+  std::string key_;
+};
+
+}  // namespace
+
+OrderPtr Seal(ModelOrder order) {
+  for (const std::string& address : order.members) order.seats.push_back(std::stoi(address));
+  switch (order.kind) {
+    case ModelOrder::kStart:
+      order.text = fmt::format("start {}{} {}", order.seat, order.joins ? " joins" : "",
+                               fmt::join(order.probe, ","));
+      break;
+    case ModelOrder::kGroup:
+      order.text = fmt::format("group {} e{} [{}]{}", order.seat, order.epoch,
+                               fmt::join(order.members, " "), order.at_once ? " at once" : "");
+      break;
+    case ModelOrder::kStop:
+      order.text = fmt::format("stop {}{}{}{}", order.seat, order.alone ? " alone" : "",
+                               order.kill ? " kill" : "", order.at_once ? " at once" : "");
+      break;
+  }
+  return std::make_shared<const ModelOrder>(std::move(order));
 }
 
-std::string ModelReport::Text() const {
-  static const char* const kNames[] = {"started", "endpoint", "progress", "recovered", "finished"};
-  return fmt::format("{} {} e{} s{} {} {}{}{}{}{}{}{}", kNames[kind], seat, epoch, step, code,
-                     signal, planned ? " planned" : "", fmt::join(left, "-"), saved ? " saved" : "",
-                     model ? " model" : "", cannot.empty() ? "" : " cannot reach ",
-                     fmt::join(cannot, ","));
+ReportPtr Seal(ModelReport report) {
+  static const char* const kNames[] = {"started",   "endpoint", "progress",
+                                       "recovered", "gone",     "finished"};
+  report.text = fmt::format(
+      "{} {} e{} s{} {} {}{}{}{}{}{}{}", kNames[report.kind], report.seat, report.epoch,
+      report.step, report.code, report.signal, report.planned ? " planned" : "",
+      fmt::join(report.left, "-"), report.saved ? " saved" : "", report.model ? " model" : "",
+      report.cannot.empty() ? "" : " cannot reach ", fmt::join(report.cannot, ","));
+  return std::make_shared<const ModelReport>(std::move(report));
 }
 
-std::string World::Key() const {
-  std::string key = fmt::format("f{}{}d{}", faults, progressed, drains);
-  for (const int seat : cut) key += fmt::format("/{}{}", seat, dead.contains(seat) ? "x" : "");
-  if (!cut.empty()) key += fmt::format("/{}.{}", best, saved);
+std::string World::Key(const ModelOptions& options) const {
+  KeyWriter key;
+  key.Put(faults, drains, uploads, progressed);
+  // The oldest epoch that somebody trains in, or may yet.
+  uint64_t oldest = epochs.empty() ? 0 : epochs.rbegin()->first;
+  const auto may_train = [&](const OrderPtr& order) {
+    if (order->kind == ModelOrder::kGroup && !order->members.empty()) {
+      oldest = std::min(oldest, order->epoch);
+    }
+  };
   for (const ModelWorker& w : workers) {
-    key += fmt::format("|{}{}{}{}{}.{}<", w.present, w.up, w.linked, w.greeted, w.known_lost,
-                       w.incarnation);
-    for (const ModelOrder& order : w.orders) key += order.Text() + ";";
-    key += ">";
-    for (const ModelReport& report : w.reports) key += report.Text() + ";";
+    key.PutBits(w.present, w.up, w.linked, w.greeted, w.known_lost);
+    key.Put(w.incarnation, w.orders.size(), w.reports.size(), w.held.size());
+    for (const OrderPtr& order : w.orders) {
+      key.PutText(order->text);
+      may_train(order);
+    }
+    for (const ReportPtr& report : w.reports) key.PutText(report->text);
+    for (const ReportPtr& report : w.held) key.PutText(report->text);
   }
   for (const auto& [seat, t] : tasks) {
-    if (t.missed) key += fmt::format("|m{}", seat);
-    if (!t.alive()) continue;
-    key += fmt::format("|t{}.{}.{}.{}{}{}{}{}{}{}.{}.{}.{}", seat, t.worker, int(t.phase), t.hung,
-                       t.has_state, t.stop, t.leave, t.reduced, t.regroup, t.goes, t.epoch, t.place,
-                       t.newest ? t.newest->Text() : "");
-    if (t.overtaken > t.epoch) key += fmt::format("o{}", t.overtaken);
-    if (t.parts || t.parting)
-      key += fmt::format("p{}{}{}-{}", t.parting, t.handed, t.saved, fmt::join(t.left, "-"));
-    if (t.joining > 0 || !t.held.empty()) {
-      key += fmt::format("j{}{}{}<{}", t.joining, t.hurries, t.cuts_over, fmt::join(t.held, "-"));
+    key.Put(seat, t.phase);
+    if (!t.alive()) {
+      // Of those that are over: whom the state, or a slice of it, went with.
+      const bool excused = dead.contains(seat) || t.missed || t.place == options.steps;
+      if (options.pieces > 0 || options.slices) key.PutBits(t.has_state, excused);
+      continue;
     }
-    if (t.leave_at_once) key += "!";
-    if (t.phase == ModelTask::kStarting) key += fmt::format("?{}", fmt::join(t.probe, ","));
+    key.PutBits(t.hung, t.has_state, t.stop, t.leave, t.leave_at_once, t.reduced, t.regroup);
+    key.PutBits(t.goes, t.missed, t.parts, t.parting, t.handed, t.saved, t.hurries);
+    key.Put(t.worker, t.epoch, t.place, t.joining, t.cuts_over);
+    key.Put(t.overtaken > t.epoch ? t.overtaken : 0);
+    key.PutText(t.newest ? t.newest->text : "");
+    key.PutAll(t.held);
+    key.PutAll(t.left);
+    if (t.phase == ModelTask::kStarting) key.PutAll(t.probe);
+    if (t.phase == ModelTask::kTraining) oldest = std::min(oldest, t.epoch);
+    if (t.newest) may_train(t.newest);
   }
+  int committed = -1;  // in epochs that are over
   for (const auto& [epoch, e] : epochs) {
-    key += fmt::format("|e{}.{}.{}", epoch, e.first_step, e.applied);
+    if (epoch < oldest) {
+      committed = std::max(committed, e.applied);
+      continue;
+    }
+    key.Put(epoch, e.first_step, e.applied);
+    if (!e.group) continue;
+    for (const std::string& member : e.group->members) key.PutText(member);
   }
-  for (const auto& [one, other] : cuts) key += fmt::format("|c{}-{}", one, other);
-  return key;
+  key.Put(committed);
+  for (const auto& [one, other] : cuts) key.Put(one, other);
+  if (options.slices) {
+    key.PutAll(cut);
+    key.Put(best, saved);
+  }
+  return key.Take();
 }
 
 }  // namespace lepton::scheduler::model

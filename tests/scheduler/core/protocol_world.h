@@ -6,13 +6,14 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <deque>
 #include <map>
-#include <optional>
+#include <memory>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "tests/scheduler/core/protocol_model.h"
 
 namespace lepton::scheduler::model {
 
@@ -25,11 +26,14 @@ struct ModelOrder {
   std::vector<std::string> members;  // addresses; empty: leave what you are in
   bool at_once = false, alone = false, kill = false, joins = false;  // at_once: of a stop, too
   std::vector<int> probe;  // seats that a joiner is to try
-  std::string Text() const;
+  std::vector<int> seats;  // of the members: this and the text are Seal's
+  std::string text;
 };
+using OrderPtr = std::shared_ptr<const ModelOrder>;
+OrderPtr Seal(ModelOrder order);
 
 struct ModelReport {
-  enum Kind { kStarted, kEndpoint, kProgress, kRecovered, kFinished } kind = kStarted;
+  enum Kind { kStarted, kEndpoint, kProgress, kRecovered, kGone, kFinished } kind = kStarted;
   int seat = -1;
   uint64_t epoch = 0;  // left, or recovered in
   int step = 0;
@@ -40,8 +44,10 @@ struct ModelReport {
   std::vector<int> left = {};  // seats that have handed over
   bool saved = false;          // with all, behind a checkpoint
   bool model = false;          // it led the group that finished
-  std::string Text() const;
+  std::string text = {};       // Seal's
 };
+using ReportPtr = std::shared_ptr<const ModelReport>;
+ReportPtr Seal(ModelReport report);
 
 // ---- the world ------------------------------------------------------------------------------
 
@@ -50,7 +56,7 @@ struct ModelTask {
   int worker = 0;
   bool hung = false, has_state = false, stop = false, leave = false, leave_at_once = false;
   uint64_t epoch = 0;  // the newest that it was in, or tried to be
-  std::optional<ModelOrder> newest;
+  OrderPtr newest;
   int place = 0;                       // steps applied
   bool reduced = false;                // the sums of its next step are there
   bool regroup = false, goes = false;  // of them: the group ends, this rank goes
@@ -75,14 +81,15 @@ struct ModelWorker {
   bool present = false, up = false, linked = false, greeted = false;
   int incarnation = 0;
   bool known_lost = false;  // the coordinator has given it up
-  std::deque<ModelOrder> orders;
-  std::deque<ModelReport> reports;
+  std::vector<OrderPtr> orders;
+  std::vector<ReportPtr> reports;
+  std::vector<ReportPtr> held;  // last words that wait until what their tasks left is stored
 };
 
 struct ModelEpoch {
-  std::vector<std::string> members;  // as first sent out
-  int first_step = -1;               // that was reduced in it
-  int applied = -1;                  // the greatest step that a rank applied in it
+  OrderPtr group;       // as first sent out
+  int first_step = -1;  // that was reduced in it
+  int applied = -1;     // the greatest step that a rank applied in it
 };
 
 struct World {
@@ -90,7 +97,7 @@ struct World {
   std::map<int, ModelTask> tasks;  // by seat
   std::map<uint64_t, ModelEpoch> epochs;
   std::set<std::pair<int, int>> cuts;  // workers that cannot reach each other, the lesser first
-  int faults = 0, drains = 0;          // left
+  int faults = 0, drains = 0, uploads = 0;  // left
   bool progressed = false;
   // With slices.
   std::vector<int> cut;  // seats: whose slice is the i-th, and mirrors the one before
@@ -102,6 +109,7 @@ struct World {
     return cuts.contains({std::min(worker, other), std::max(worker, other)});
   }
 
-  std::string Key() const;
+  // Of all that the search reads, and of nothing else: what is told apart.
+  std::string Key(const ModelOptions& options) const;
 };
 }  // namespace lepton::scheduler::model
