@@ -107,6 +107,12 @@ class Communicator {
                                        ReduceOp op) = 0;
   virtual HandlePtr AllToAllAsync(const void* in, void* out, size_t count, DataType type) = 0;
   virtual HandlePtr AllGatherAsync(const void* in, void* out, size_t count, DataType type) = 0;
+  virtual HandlePtr BroadcastAsync(void* data, size_t count, DataType type, int root) = 0;
+  virtual HandlePtr GatherAsync(const void* in, void* out, size_t count, DataType type,
+                                int root) = 0;
+  virtual HandlePtr ScatterAsync(const void* in, void* out, size_t count, DataType type,
+                                 int root) = 0;
+  virtual HandlePtr BarrierAsync() = 0;
   virtual HandlePtr SendAsync(const void* data, size_t count, DataType type, int peer) = 0;
   virtual HandlePtr RecvAsync(void* data, size_t count, DataType type, int peer) = 0;
   // Both at once: `in` to one peer and `out` from one, the same or another. Counts may differ, and

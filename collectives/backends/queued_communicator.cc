@@ -143,6 +143,27 @@ HandlePtr QueuedCommunicator::AllGatherAsync(const void* in, void* out, size_t c
       {Operation::kAllGather, in, out, count, type, ReduceOp::kSum, 0, /*patient=*/true});
 }
 
+HandlePtr QueuedCommunicator::BroadcastAsync(void* data, size_t count, DataType type, int root) {
+  return RunLater(
+      {Operation::kBroadcast, data, data, count, type, ReduceOp::kSum, root, /*patient=*/true});
+}
+
+HandlePtr QueuedCommunicator::GatherAsync(const void* in, void* out, size_t count, DataType type,
+                                          int root) {
+  return RunLater(
+      {Operation::kGather, in, out, count, type, ReduceOp::kSum, root, /*patient=*/true});
+}
+
+HandlePtr QueuedCommunicator::ScatterAsync(const void* in, void* out, size_t count, DataType type,
+                                           int root) {
+  return RunLater(
+      {Operation::kScatter, in, out, count, type, ReduceOp::kSum, root, /*patient=*/true});
+}
+
+HandlePtr QueuedCommunicator::BarrierAsync() {
+  return RunLater({.operation = Operation::kBarrier, .patient = true});
+}
+
 HandlePtr QueuedCommunicator::SendAsync(const void* data, size_t count, DataType type, int peer) {
   return RunLater(
       {Operation::kSend, data, nullptr, count, type, ReduceOp::kSum, peer, /*patient=*/true});

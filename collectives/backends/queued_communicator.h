@@ -41,6 +41,10 @@ class QueuedCommunicator : public Communicator {
                                ReduceOp op) override;
   HandlePtr AllToAllAsync(const void* in, void* out, size_t count, DataType type) override;
   HandlePtr AllGatherAsync(const void* in, void* out, size_t count, DataType type) override;
+  HandlePtr BroadcastAsync(void* data, size_t count, DataType type, int root) override;
+  HandlePtr GatherAsync(const void* in, void* out, size_t count, DataType type, int root) override;
+  HandlePtr ScatterAsync(const void* in, void* out, size_t count, DataType type, int root) override;
+  HandlePtr BarrierAsync() override;
   HandlePtr SendAsync(const void* data, size_t count, DataType type, int peer) override;
   HandlePtr RecvAsync(void* data, size_t count, DataType type, int peer) override;
   HandlePtr SendRecvAsync(const ToPeer& to, const FromPeer& from, DataType type) override;

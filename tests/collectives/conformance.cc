@@ -120,6 +120,23 @@ std::string GatherCase(const Case& c, int root) {
   return c.Verdict("gather in place", status, out, expected);
 }
 
+constexpr Duration kLimit = std::chrono::seconds(60);
+
+std::string GatherLaterCase(const Case& c, int root) {
+  const bool at_root = c.comm.rank() == root;
+  const Bytes in = MakeInput(c.comm.rank(), c.seed, c.count, c.type);
+  Bytes expected;
+  for (int r = 0; at_root && r < c.comm.size(); ++r) {
+    const Bytes part = MakeInput(r, c.seed, c.count, c.type);
+    expected.insert(expected.end(), part.begin(), part.end());
+  }
+  Bytes out(expected.size(), 0xee);
+  HandlePtr handle =
+      c.comm.GatherAsync(in.data(), at_root ? out.data() : nullptr, c.count, c.type, root);
+  const Status status = handle->Wait(Deadline::In(kLimit));
+  return c.Verdict("gather, asynchronous,", status, out, expected);
+}
+
 std::string ScatterCase(const Case& c, int root) {
   const bool at_root = c.comm.rank() == root;
   Bytes in;
@@ -133,6 +150,18 @@ std::string ScatterCase(const Case& c, int root) {
       at_root ? in.data() + c.bytes() * static_cast<size_t>(root) : out.data();
   status = c.comm.Scatter(at_root ? in.data() : nullptr, mine, c.count, c.type, root);
   return c.Verdict("scatter in place", status, {mine, mine + c.bytes()}, expected);
+}
+
+std::string ScatterLaterCase(const Case& c, int root) {
+  Bytes in;
+  if (c.comm.rank() == root) {
+    in = MakeInput(root, c.seed, c.count * static_cast<size_t>(c.comm.size()), c.type);
+  }
+  Bytes out(c.bytes(), 0xee);
+  HandlePtr handle = c.comm.ScatterAsync(c.comm.rank() == root ? in.data() : nullptr, out.data(),
+                                         c.count, c.type, root);
+  const Status status = handle->Wait(Deadline::In(kLimit));
+  return c.Verdict("scatter, asynchronous,", status, out, PartFor(c, root, c.comm.rank()));
 }
 
 std::string AllGatherLaterCase(const Case& c) {
@@ -166,8 +195,14 @@ std::string AllToAllCase(const Case& c) {
 
 std::string BroadcastCase(const Case& c, int root) {
   Bytes data = MakeInput(c.comm.rank(), c.seed, c.count, c.type);
+  const Bytes expected = MakeInput(root, c.seed, c.count, c.type);
   Status status = c.comm.Broadcast(data.data(), c.count, c.type, root);
-  return c.Verdict("broadcast", status, data, MakeInput(root, c.seed, c.count, c.type));
+  std::string wrong = c.Verdict("broadcast", status, data, expected);
+  if (!wrong.empty()) return wrong;
+  data = MakeInput(c.comm.rank(), c.seed, c.count, c.type);
+  HandlePtr handle = c.comm.BroadcastAsync(data.data(), c.count, c.type, root);
+  status = handle->Wait(Deadline::In(kLimit));
+  return c.Verdict("broadcast, asynchronous,", status, data, expected);
 }
 
 // Round the ring; rank 0 receives first, so that no large send waits for another.
@@ -222,6 +257,12 @@ std::string HeldLeavesCase(const Case& c) {
   return wrong.empty() ? AllReduceCase(c, ReduceOp::kSum) : wrong;
 }
 
+std::string BarrierLaterCase(const Case& c) {
+  HandlePtr handle = c.comm.BarrierAsync();
+  const Status status = handle->Wait(Deadline::In(kLimit));
+  return status.ok() ? "" : "barrier, asynchronous: " + status.ToString();
+}
+
 std::string RunCase(const Case& c) {
   for (ReduceOp op : kOps) {
     std::string wrong = AllReduceCase(c, op);
@@ -234,14 +275,17 @@ std::string RunCase(const Case& c) {
     wrong = BroadcastCase(c, root);
     if (root != 0 && root != c.comm.size() - 1) continue;  // those in between show nothing new
     if (wrong.empty()) wrong = GatherCase(c, root);
+    if (wrong.empty()) wrong = GatherLaterCase(c, root);
     if (wrong.empty()) wrong = ScatterCase(c, root);
+    if (wrong.empty()) wrong = ScatterLaterCase(c, root);
   }
   if (wrong.empty()) wrong = AllToAllCase(c);
   if (wrong.empty() && c.comm.size() > 1) wrong = SendRecvCase(c);
   if (wrong.empty() && c.type == DataType::kFloat32) wrong = HeldLeavesCase(c);
   if (!wrong.empty()) return wrong;
   Status status = c.comm.Barrier();
-  return status.ok() ? "" : "barrier: " + status.ToString();
+  if (!status.ok()) return "barrier: " + status.ToString();
+  return BarrierLaterCase(c);
 }
 
 std::string CheckBadArguments(Communicator& comm) {

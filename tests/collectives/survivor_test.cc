@@ -122,6 +122,17 @@ Status Gather(Communicator& comm, Buffers& b, int turn) {
 Status Scatter(Communicator& comm, Buffers& b, int turn) {
   return comm.Scatter(b.in.data(), b.out.data(), b.count, DataType::kFloat32, turn % kRanks);
 }
+Status BroadcastAsync(Communicator& comm, Buffers& b, int turn) {
+  return WaitFor(comm.BroadcastAsync(b.out.data(), b.count, DataType::kFloat32, turn % kRanks));
+}
+Status GatherAsync(Communicator& comm, Buffers& b, int turn) {
+  return WaitFor(
+      comm.GatherAsync(b.in.data(), b.out.data(), b.count, DataType::kFloat32, turn % kRanks));
+}
+Status ScatterAsync(Communicator& comm, Buffers& b, int turn) {
+  return WaitFor(
+      comm.ScatterAsync(b.in.data(), b.out.data(), b.count, DataType::kFloat32, turn % kRanks));
+}
 Status AllToAll(Communicator& comm, Buffers& b, int) {
   return comm.AllToAll(b.in.data(), b.out.data(), b.count, DataType::kFloat32);
 }
@@ -130,6 +141,9 @@ Status AllToAllAsync(Communicator& comm, Buffers& b, int) {
 }
 Status Barrier(Communicator& comm, Buffers&, int) {
   return comm.Barrier();
+}
+Status BarrierAsync(Communicator& comm, Buffers&, int) {
+  return WaitFor(comm.BarrierAsync());
 }
 
 constexpr int kOthers[] = {0, 1, 3};
@@ -162,11 +176,15 @@ constexpr NamedOperation kOperations[] = {
     {"all-gather", AllGather},
     {"all-gather, asynchronous", AllGatherAsync},
     {"broadcast", Broadcast},
+    {"broadcast, asynchronous", BroadcastAsync},
     {"gather", Gather},
+    {"gather, asynchronous", GatherAsync},
     {"scatter", Scatter},
+    {"scatter, asynchronous", ScatterAsync},
     {"all-to-all", AllToAll},
     {"all-to-all, asynchronous", AllToAllAsync},
     {"barrier", Barrier},
+    {"barrier, asynchronous", BarrierAsync},
     {"send", SendToTheVictim},
     {"recv", ReceiveFromTheVictim},
     {"send-recv, asynchronous", SendRecvAsync},

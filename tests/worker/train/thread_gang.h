@@ -191,6 +191,17 @@ class ThreadCommunicator final : public collectives::Communicator {
     ++asynchronous;
     return std::make_unique<DoneHandle>(AllToAll(in, out, count, type));
   }
+  collectives::HandlePtr BroadcastAsync(void* data, size_t count, DataType type,
+                                        int root) override {
+    return std::make_unique<DoneHandle>(Broadcast(data, count, type, root));
+  }
+  collectives::HandlePtr GatherAsync(const void*, void*, size_t, DataType, int) override {
+    return std::make_unique<DoneHandle>(Unused());
+  }
+  collectives::HandlePtr ScatterAsync(const void*, void*, size_t, DataType, int) override {
+    return std::make_unique<DoneHandle>(Unused());
+  }
+  collectives::HandlePtr BarrierAsync() override { return std::make_unique<DoneHandle>(Barrier()); }
   collectives::HandlePtr SendAsync(const void* data, size_t count, DataType type,
                                    int peer) override {
     return std::make_unique<DoneHandle>(Send(data, count, type, peer));

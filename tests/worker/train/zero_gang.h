@@ -110,6 +110,17 @@ class MortalCommunicator final : public collectives::Communicator {
                                         DataType type) override {
     return std::make_unique<Finished>(AllGather(in, out, count, type));
   }
+  collectives::HandlePtr BroadcastAsync(void* data, size_t count, DataType type,
+                                        int root) override {
+    return std::make_unique<Finished>(Broadcast(data, count, type, root));
+  }
+  collectives::HandlePtr GatherAsync(const void*, void*, size_t, DataType, int) override {
+    return std::make_unique<Finished>(Unused());
+  }
+  collectives::HandlePtr ScatterAsync(const void*, void*, size_t, DataType, int) override {
+    return std::make_unique<Finished>(Unused());
+  }
+  collectives::HandlePtr BarrierAsync() override { return std::make_unique<Finished>(Barrier()); }
   collectives::HandlePtr SendAsync(const void* data, size_t count, DataType type,
                                    int peer) override {
     return std::make_unique<Finished>(Send(data, count, type, peer));
