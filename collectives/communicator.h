@@ -69,6 +69,15 @@ struct Straggler {
   bool computing = false;  // as its newest pulse says
 };
 
+// A link that is slow, and not a rank at one of its ends (transport/link_rates.h).
+struct SlowLink {
+  int from = 0;
+  int to = 0;
+  bool every = false;  // not it alone, but all links of `to`
+  double rate = 0;     // bytes a second that it gives, while it has bytes
+  double others = 0;   // median of what the sender's other links give
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -140,6 +149,8 @@ class Communicator {
 
   // Who is waited for now; nobody where ranks do not tell (Options::link_timeout). Any thread.
   virtual std::vector<Straggler> Stragglers() const { return {}; }
+  // Which of this rank's links were slow of late; none where ranks do not tell. Any thread.
+  virtual std::vector<SlowLink> SlowLinks() const { return {}; }
 
   // Fails all pending and later calls with `cause`, on this rank at once and on the peers as soon
   // as their watchers read of it: a wake-up of a thread. Idempotent; any thread.

@@ -17,7 +17,8 @@ constexpr Duration kLongestMeeting = std::chrono::minutes(10);
 // the next one meets: two link time-outs, and the rest of the budget is for going on without one of
 // them.
 constexpr int kLinkTimeoutsInBudget = 4;
-constexpr int kBudgetsBetweenSlowEvents = 10;  // about one seat
+constexpr int kBudgetsBetweenSlowEvents = 10;  // about one seat, or first of one link
+constexpr int kMostDoublings = 10;
 
 }  // namespace
 
@@ -196,6 +197,7 @@ void GangMembership::Watch() {
   }
   if (leave_for > 0) return TellBusy(leave_for);
   TellStragglers(*gang, members);
+  TellSlowLinks(*gang, members);
 }
 
 void GangMembership::TellStragglers(const collectives::Communicator& gang,
@@ -219,6 +221,28 @@ void GangMembership::TellStragglers(const collectives::Communicator& gang,
     up.mutable_straggler()->set_waited_ms(
         std::chrono::duration_cast<std::chrono::milliseconds>(one.waited).count());
     up.mutable_straggler()->set_computing(one.computing);
+    report_(up);
+  }
+}
+
+// Each end tells of the way from it. The same link may be slow for days: less and less often.
+void GangMembership::TellSlowLinks(const collectives::Communicator& gang,
+                                   const wire::TaskGroup& members) {
+  for (const collectives::SlowLink& link : gang.SlowLinks()) {
+    const MonotonicTime now = RealClock().Now();
+    const uint32_t seat = members.members(link.to).seat();
+    SlowTo& known = slow_links_[seat];
+    if (now < known.again) continue;
+    known.times = std::min(known.times + 1, kMostDoublings);
+    known.again =
+        now + (kBudgetsBetweenSlowEvents << (known.times - 1)) * spec_.elastic.recovery_budget;
+    wire::TaskUp up;
+    wire::TaskStraggler& told = *up.mutable_straggler();
+    told.set_epoch(members.epoch());
+    told.set_seat(seat);
+    told.mutable_link()->set_rate(link.rate);
+    told.mutable_link()->set_others(link.others);
+    told.mutable_link()->set_every(link.every);
     report_(up);
   }
 }

@@ -32,8 +32,8 @@ class GangMembership final : public Membership {
   bool leave_requested() const override;
   void ReportRecovered(const wire::TaskRecovered& recovered) override;
 
-  // Now and then, several times within a quarter of the budget: says who is far behind, and that
-  // this rank cannot leave its group yet since it computes.
+  // Now and then, several times within a quarter of the budget: says who is far behind, which links
+  // are slow, and that this rank cannot leave its group yet since it computes.
   void Watch();
 
   void OnGroup(wire::TaskGroup group);
@@ -55,6 +55,7 @@ class GangMembership final : public Membership {
   Duration link_timeout() const;
   Status Ended() const;  // with mutex_
   void TellStragglers(const collectives::Communicator& gang, const wire::TaskGroup& members);
+  void TellSlowLinks(const collectives::Communicator& gang, const wire::TaskGroup& members);
   void TellBusy(uint64_t epoch);
 
   const wire::StartTask& start_;
@@ -71,7 +72,12 @@ class GangMembership final : public Membership {
   std::shared_ptr<collectives::Communicator> current_;
   wire::TaskGroup members_;                 // of current_
   std::map<uint32_t, MonotonicTime> slow_;  // seats, when last told of
-  MonotonicTime busy_told_{};               // by Watch alone, as the next
+  struct SlowTo {
+    MonotonicTime again{};  // when it may be told of next
+    int times = 0;
+  };
+  std::map<uint32_t, SlowTo> slow_links_;  // by the peer's seat
+  MonotonicTime busy_told_{};              // by Watch alone, as the next
   uint64_t busy_ticks_ = 0;
   uint64_t epoch_ = 0;  // the newest that we were in, or tried to be
 };

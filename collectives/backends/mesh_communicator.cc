@@ -37,8 +37,8 @@ Result<std::unique_ptr<MeshCommunicator>> MeshCommunicator::Make(
                                                 .window = out->window_.get(),
                                                 .leaves = leaves});
     out->UseTree(TreeSplits(group.size, leaves));
-    LEPTON_ASSIGN_OR_RETURN(out->watcher_,
-                            Watcher::Start(control.joined, control.failure, options));
+    LEPTON_ASSIGN_OR_RETURN(out->watcher_, Watcher::Start(control.joined, control.failure, options,
+                                                          {out->mesh_.get(), out->hosts_}));
   }
   return out;
 }

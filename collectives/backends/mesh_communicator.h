@@ -32,6 +32,9 @@ class MeshCommunicator final : public QueuedCommunicator {
   std::vector<Straggler> Stragglers() const override {
     return watcher_ == nullptr ? std::vector<Straggler>() : watcher_->Stragglers();
   }
+  std::vector<SlowLink> SlowLinks() const override {
+    return watcher_ == nullptr ? std::vector<SlowLink>() : watcher_->SlowLinks();
+  }
   void HoldLeaves(int holders) override;
   // How this call would be done.
   std::string_view AlgorithmOf(const Call& call) const;

@@ -9,7 +9,7 @@
 
 namespace lepton::collectives {
 
-enum class ControlFrame : uint32_t { kGoodbye = 1, kAbort = 2, kPulse = 3 };
+enum class ControlFrame : uint32_t { kGoodbye = 1, kAbort = 2, kPulse = 3, kRates = 4 };
 
 struct ControlFrameHeader {
   ControlFrame type;

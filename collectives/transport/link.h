@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <string_view>
 
+#include "collectives/transport/link_rates.h"
 #include "runtime/base/status.h"
 
 namespace lepton::collectives {
@@ -19,6 +20,8 @@ class Link {
   virtual Result<size_t> TryRecv(void* data, size_t size) = 0;
   // To be polled when nothing moves; -1 when the peer rings this rank's bell instead.
   virtual int fd() const = 0;
+  // Any thread.
+  virtual LinkLook Look() const { return {}; }
 };
 
 }  // namespace lepton::collectives

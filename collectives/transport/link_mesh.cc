@@ -132,6 +132,19 @@ Status LinkMesh::Sleep(std::span<Transfer> transfers, Deadline deadline) {
   return error;
 }
 
+std::vector<LinkLook> LinkMesh::LookAtLinks() const {
+  std::vector<LinkLook> looks(lanes_.size());
+  for (size_t peer = 0; peer < lanes_.size(); ++peer) {
+    for (const Lane& lane : lanes_[peer]) {
+      const LinkLook one = lane.link->Look();
+      looks[peer].bytes += one.bytes;
+      looks[peer].busy = std::max(looks[peer].busy, one.busy);
+      looks[peer].queued = looks[peer].queued || one.queued;
+    }
+  }
+  return looks;
+}
+
 Status NamePeer(const Failure& failure, int peer, const Status& error) {
   if (failure.raised()) return failure.cause();
   std::string who = "rank " + std::to_string(peer);

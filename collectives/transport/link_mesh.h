@@ -22,6 +22,7 @@ class LinkMesh final : public Mesh {
   // step's latency counts more than where it is read.
   size_t part_bytes() const override { return most_lanes_ * (size_t{256} << 10); }
   void SetPatient(bool patient) override { waiter_.SetPatient(patient); }
+  std::vector<LinkLook> LookAtLinks() const override;
 
  private:
   struct Lane {

@@ -6,7 +6,9 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "collectives/transport/link_rates.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/status.h"
 
@@ -40,6 +42,8 @@ class Mesh {
   virtual size_t part_bytes() const { return std::numeric_limits<uint32_t>::max(); }
   // From now on waits sleep at once instead of spinning first, or no longer: a wish.
   virtual void SetPatient(bool) {}
+  // By rank, how its links do; nothing where that cannot be seen. Any thread.
+  virtual std::vector<LinkLook> LookAtLinks() const { return {}; }
 };
 
 // "rank 1, rank 3": the peers of unfinished transfers.

@@ -103,4 +103,8 @@ Result<size_t> TcpLink::TryRecv(void* data, size_t size) {
   return bytes;
 }
 
+LinkLook TcpLink::Look() const {
+  return LookAtTcp(socket_.get());
+}
+
 }  // namespace lepton::collectives

@@ -28,6 +28,7 @@ class TcpLink final : public Link {
   // kAborted: the peer's transfer is shorter than this one.
   Result<size_t> TryRecv(void* data, size_t size) override;
   int fd() const override { return socket_.get(); }
+  LinkLook Look() const override;
 
  private:
   struct Header {

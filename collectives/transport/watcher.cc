@@ -46,24 +46,26 @@ MonotonicTime NewestMove() {
 
 Result<std::unique_ptr<Watcher>> Watcher::Start(JoinedGroup& group,
                                                 std::shared_ptr<Failure> failure,
-                                                const Options& options) {
+                                                const Options& options, Links links) {
   UniqueFd stop(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!stop.valid()) return ErrnoStatus(errno, "eventfd");
   std::unique_ptr<Watcher> watcher(
-      new Watcher(group, std::move(failure), options, std::move(stop)));
+      new Watcher(group, std::move(failure), options, std::move(links), std::move(stop)));
   watcher->thread_ = NamedThread("peer-watch", [w = watcher.get()] { w->Loop(); });
   return watcher;
 }
 
 Watcher::Watcher(JoinedGroup& group, std::shared_ptr<Failure> failure, const Options& options,
-                 UniqueFd stop)
+                 Links links, UniqueFd stop)
     : key_(group.key),
       listener_(std::move(group.listener)),
       peers_(group.control.size()),
       failure_(std::move(failure)),
       pulse_every_(options.link_timeout / kPulsesInTime),
       patience_(options.timeout),
+      mesh_(links.mesh),
       looks_(group.control.size()),
+      rates_(key_.rank, std::move(links.hosts)),
       next_pulse_(RealClock().Now()),
       stop_(std::move(stop)) {
   for (size_t rank = 0; rank < peers_.size(); ++rank) {
@@ -132,7 +134,11 @@ int Watcher::SendPulse() {
   const MonotonicTime now = RealClock().Now();
   if (now >= next_pulse_) {
     // The peers were frozen with it, most likely, and none of their pulses has been read.
-    if (WasFrozen(next_pulse_, now, patience_)) SawMove(now);
+    if (WasFrozen(next_pulse_, now, patience_)) {
+      SawMove(now);
+      const std::lock_guard lock(looks_mutex_);
+      rates_.Restart();
+    }
     next_pulse_ = now + pulse_every_;
     const progress::Look look = progress::Now();
     const Activity& activity = failure_->activity();
@@ -140,8 +146,21 @@ int Watcher::SendPulse() {
     Send(ControlFrame::kPulse, std::string(reinterpret_cast<const char*>(&pulse), sizeof(pulse)));
     See(key_.rank, pulse.ticks, pulse.begun, look.computing);
     CheckMoving();
+    LookAtLinks(now);
   }
   return std::max(1, Deadline(next_pulse_).LeftMs());
+}
+
+void Watcher::LookAtLinks(MonotonicTime now) {
+  if (mesh_ == nullptr) return;
+  const std::vector<LinkLook> looks = mesh_->LookAtLinks();
+  std::string row;
+  {
+    const std::lock_guard lock(looks_mutex_);
+    if (!rates_.Look(looks, now)) return;
+    row = rates_.row();
+  }
+  Send(ControlFrame::kRates, row);
 }
 
 void Watcher::OnPulse(int rank, const std::string& payload) {
@@ -196,6 +215,11 @@ std::vector<Straggler> Watcher::Stragglers() const {
   return behind;
 }
 
+std::vector<SlowLink> Watcher::SlowLinks() const {
+  const std::lock_guard lock(looks_mutex_);
+  return rates_.Slow();
+}
+
 void Watcher::OnControl(int rank) {
   Peer& peer = peers_[rank];
   char buffer[4096];
@@ -225,6 +249,9 @@ void Watcher::OnFrames(int rank) {
       failure_->MarkLeft(rank);
     } else if (header.type == ControlFrame::kPulse) {
       OnPulse(rank, input.substr(sizeof(header), header.bytes));
+    } else if (header.type == ControlFrame::kRates) {
+      const std::lock_guard lock(looks_mutex_);
+      rates_.SetRow(rank, std::string_view(input).substr(sizeof(header), header.bytes));
     } else if (header.type == ControlFrame::kAbort) {
       failure_->Raise(Aborted(input.substr(sizeof(header), header.bytes)));
     }

@@ -60,7 +60,7 @@ class Applier {
   void DropIncomplete(Gang& gang, uint64_t before_step);
   void OnFinished(Gang& gang, Task& task, const wire::TaskFinished& finished);
   void OnEndpoint(Gang& gang, Task& task, const wire::TaskEndpoint& endpoint);
-  void OnStraggler(Gang& gang, const wire::TaskStraggler& told);
+  void OnStraggler(Gang& gang, const Task& from, const wire::TaskStraggler& told);
   void OnBusy(Gang& gang, Task& task, const wire::TaskBusy& busy);
   void OnGone(Gang& gang, Task& task, const wire::TaskGone& gone, int64_t wall_ms);
   void OnRecovered(Gang& gang, const wire::TaskRecovered& done);

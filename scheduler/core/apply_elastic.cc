@@ -14,6 +14,26 @@ namespace {
 
 constexpr int kRecoveriesKept = 100;
 
+std::string Megabytes(double rate) {
+  return rate < 1e6 ? fmt::format("{:.3f} MB/s", rate / 1e6)
+                    : fmt::format("{:.1f} MB/s", rate / 1e6);
+}
+
+std::string SlowLinkText(const Task& from, const Task& to, const wire::SlowLink& link) {
+  if (link.every()) {
+    return fmt::format(
+        "all links of rank {} on worker {} are slow: the one from rank {} on worker "
+        "{} gives {}, those among others {}",
+        to.rank(), to.worker_id(), from.rank(), from.worker_id(), Megabytes(link.rate()),
+        Megabytes(link.others()));
+  }
+  return fmt::format(
+      "the link from rank {} on worker {} to rank {} on worker {} is slow: it gives "
+      "{}, that rank's others {}",
+      from.rank(), from.worker_id(), to.rank(), to.worker_id(), Megabytes(link.rate()),
+      Megabytes(link.others()));
+}
+
 }  // namespace
 
 Event Applier::MembershipEvent(const Gang& gang, const std::string& from, const std::string& to) {
@@ -147,13 +167,17 @@ void Applier::OnEndpoint(Gang& gang, Task& task, const wire::TaskEndpoint& endpo
   Happened(std::move(event), FindJob(gang.job_id()));
 }
 
-// For people: a rank that is far behind is named, and waited for.
-void Applier::OnStraggler(Gang& gang, const wire::TaskStraggler& told) {
+// For people: a rank that is far behind is named, and waited for; so is a link that is slow.
+void Applier::OnStraggler(Gang& gang, const Task& from, const wire::TaskStraggler& told) {
   if (told.epoch() != gang.epoch()) return;
   if (std::cmp_greater_equal(told.seat(), gang.tasks_size())) return;
   const Task& slow = gang.tasks(static_cast<int>(told.seat()));
   Event event = MembershipEvent(gang, "RUNNING", "RUNNING");
   event.set_reason_code("SLOW");
+  if (told.has_link()) {
+    event.set_cause(SlowLinkText(from, slow, told.link()));
+    return Happened(std::move(event), FindJob(gang.job_id()));
+  }
   event.set_cause(fmt::format(
       "rank {} on worker {} is {:.1f} s behind its peers after step {}: {}, and they wait",
       slow.rank(), slow.worker_id(), static_cast<double>(told.waited_ms()) / 1000,

@@ -154,7 +154,7 @@ Status Applier::Reported(const wire::TaskReport& report) {
       OnRecovered(*gang, report.recovered());
       break;
     case wire::TaskReport::kStraggler:
-      OnStraggler(*gang, report.straggler());
+      OnStraggler(*gang, *task, report.straggler());
       break;
     case wire::TaskReport::kBusy:
       OnBusy(*gang, *task, report.busy());

@@ -97,7 +97,7 @@ TEST(RendezvousTest, WhoCannotBeginTellsThoseWhoHaveWhoseFaultItIs) {
   one.join();
   EXPECT_NE(second.message().find("rank 2 died"), std::string::npos) << second.ToString();
   const auto failure = Failure::Make(3).value();
-  const auto watcher = Watcher::Start(*first, failure);
+  const auto watcher = Watcher::Start(*first, failure, {}, {});
   ASSERT_TRUE(watcher.ok());
   ASSERT_TRUE(failure->WaitRaised(std::chrono::seconds(5)));
   EXPECT_NE(failure->cause().message().find("rank 2 died"), std::string::npos)

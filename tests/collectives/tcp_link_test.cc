@@ -4,18 +4,23 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <chrono>
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "collectives/communicator.h"
+#include "collectives/transport/socket.h"
 #include "runtime/base/metrics.h"
 
 namespace lepton::collectives {
 namespace {
 
 using Bytes = std::vector<unsigned char>;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
 
 Bytes Pattern(size_t size) {
   Bytes bytes(size);
@@ -167,6 +172,44 @@ TEST(TcpLink, OneReceiverMayReadInOtherPiecesThanWereSent) {
             .value();
   }
   EXPECT_EQ(out, bytes);
+}
+
+// A receiver that has no room for more makes no link slow.
+TEST(TcpLink, TheTimeInWhichTheReceiverIsFullIsNotTheLinks) {
+  const Listener listener = ListenOn("127.0.0.1").value();
+  TcpLink sender(ConnectTo("127.0.0.1", listener.port, Deadline::In(seconds(10))).value());
+  TcpLink receiver(AcceptFrom(listener.socket));
+  EXPECT_LE(sender.Look().bytes, 1u);  // some kernels count the connection itself
+  const Bytes bytes = Pattern(64 << 20);
+  size_t sent = 0;
+  const auto fill = [&] {
+    while (true) {
+      const auto now = sender.TrySend(bytes.data() + sent, bytes.size() - sent);
+      ASSERT_TRUE(now.ok());
+      if (*now == 0) return;
+      sent += *now;
+    }
+  };
+  fill();
+  std::this_thread::sleep_for(milliseconds(400));
+  fill();
+  ASSERT_LT(sent, bytes.size());
+  const LinkLook full = sender.Look();
+  EXPECT_GT(full.bytes, 0u);
+  EXPECT_TRUE(full.queued);
+  std::this_thread::sleep_for(milliseconds(400));
+  EXPECT_LT(sender.Look().busy - full.busy, milliseconds(100));
+  // All that was sent is read, and acknowledged, and nothing waits any more.
+  Bytes got(sent);
+  for (size_t read = 0; read < sent;) {
+    const auto now = receiver.TryRecv(got.data() + read, bytes.size() - read);
+    ASSERT_TRUE(now.ok());
+    read += *now;
+  }
+  const Deadline limit = Deadline::In(seconds(10));
+  while (sender.Look().queued && !limit.Expired()) std::this_thread::sleep_for(milliseconds(5));
+  EXPECT_GE(sender.Look().bytes, sent);
+  EXPECT_FALSE(sender.Look().queued);
 }
 
 }  // namespace

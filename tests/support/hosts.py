@@ -1,11 +1,15 @@
 """Hosts on paper that are real to a program: network namespaces on one bridge, whose links can be cut,
-both ways or one. Needs root and ip(8)."""
+both ways or one, and slowed. Needs root and ip(8), for the latter tc(8)."""
 import os
 import subprocess
 
 
+def run(*args, check=True):
+    return subprocess.run([*map(str, args)], check=check, capture_output=True, text=True, timeout=20)
+
+
 def ip(*args, check=True):
-    return subprocess.run(["ip", *map(str, args)], check=check, capture_output=True, text=True, timeout=20)
+    return run("ip", *args, check=check)
 
 
 class Hosts:
@@ -92,6 +96,21 @@ class Hosts:
     def heal_from_bridge(self, number):
         ip("-n", self.name_of(number), "route", "del", "blackhole", f"{self.address}/32", check=False)
         ip("route", "del", "blackhole", f"{self.address_of(number)}/32", check=False)
+
+    def slow_between(self, one, other, rate):
+        """What goes from `one` to `other` gets no more than `rate` (tc's), nor waits for longer than some packets do;
+        all else is as fast as before. Before anything was sent, if small packets are to be the rule."""
+        name, device = self.name_of(one), ("dev", "eth0")
+        ip("-n", name, "link", "set", *device, "gso_max_segs", 1)
+        run("tc", "-n", name, "qdisc", "add", *device, "root", "handle", "1:", "htb")
+        run("tc", "-n", name, "class", "add", *device, "parent", "1:", "classid", "1:1", "htb", "rate", rate,
+            "burst", "16kb")
+        run("tc", "-n", name, "qdisc", "add", *device, "parent", "1:1", "bfifo", "limit", "32kb")
+        run("tc", "-n", name, "filter", "add", *device, "parent", "1:", "protocol", "ip", "u32", "match", "ip", "dst",
+            f"{self.address_of(other)}/32", "flowid", "1:1")
+
+    def speed_up(self, one):
+        run("tc", "-n", self.name_of(one), "qdisc", "del", "dev", "eth0", "root")
 
     def close_host(self, number):
         ip("netns", "del", self.name_of(number), check=False)

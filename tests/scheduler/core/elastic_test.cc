@@ -233,6 +233,27 @@ TEST_F(ElasticGang, AStragglerIsNamedByThoseThatWait) {
   EXPECT_EQ(gang().epoch(), 1u);
 }
 
+TEST_F(ElasticGang, ASlowLinkIsNamedByItsEndsAndByWhatOthersGive) {
+  Start(1, 3);
+  for (const bool every : {false, true}) {
+    wire::TaskReport report;
+    report.mutable_straggler()->set_epoch(1);
+    report.mutable_straggler()->set_seat(2);
+    report.mutable_straggler()->mutable_link()->set_rate(374'000);
+    report.mutable_straggler()->mutable_link()->set_others(112'340'000);
+    report.mutable_straggler()->mutable_link()->set_every(every);
+    sim.Report(Seat(1), std::move(report));
+    ASSERT_THAT(sim.out.events, SizeIs(1));
+    EXPECT_EQ(sim.out.events[0].reason_code(), "SLOW");
+    EXPECT_EQ(sim.out.events[0].cause(),
+              every ? "all links of rank 2 on worker w2 are slow: the one from rank 1 on worker w1 "
+                      "gives 0.374 MB/s, those among others 112.3 MB/s"
+                    : "the link from rank 1 on worker w1 to rank 2 on worker w2 is slow: it gives "
+                      "0.374 MB/s, that rank's others 112.3 MB/s");
+  }
+  EXPECT_EQ(gang().epoch(), 1u);
+}
+
 TEST_F(ElasticGang, AGroupThatLostBytesOnTheWayIsCalledCorruptAndMeetsAgain) {
   Start(1, 2);
   wire::TaskReport report;
