@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "collectives/group_faults.h"
 #include "collectives/split.h"
 #include "runtime/base/logging.h"
 #include "runtime/base/progress.h"
@@ -108,6 +109,11 @@ int ProcessContext::SendPulse() {
     up.mutable_pulse()->set_doing(look.doing);
     ReportIfRoom(std::move(up));
     if (membership_ != nullptr) membership_->Watch();
+    // Whoever scans ports must not fill the agent's outbox.
+    if (now - faults_told_ >= seconds(1)) {
+      faults_told_ = now;
+      TellGroupFaults();
+    }
   }
   return Deadline(next_pulse_).LeftMs();
 }
@@ -165,6 +171,18 @@ void ProcessContext::ReportIfRoom(wire::TaskUp up) {
   if (!status.ok() && status.code() != StatusCode::kDeadlineExceeded) {
     LOG(ERROR) << "pulse to the agent: " << status.ToString();
   }
+}
+
+void ProcessContext::TellGroupFaults() {
+  const collectives::GroupFaults faults = collectives::TakeGroupFaults();
+  if (faults.empty()) return;
+  wire::TaskUp up;
+  up.mutable_group_faults()->mutable_refused()->insert(faults.refused.begin(),
+                                                       faults.refused.end());
+  up.mutable_group_faults()->set_corrupt(faults.corrupt);
+  up.mutable_group_faults()->mutable_failures()->insert(faults.failures.begin(),
+                                                        faults.failures.end());
+  Report(std::move(up));
 }
 
 Result<wire::TaskGroup> ProcessContext::AwaitGroup() {
@@ -258,6 +276,7 @@ void ProcessContext::SetResult(const wire::TaskFinished& result) {
 }
 
 void ProcessContext::Finish(const Status& status) {
+  TellGroupFaults();
   wire::TaskUp up;
   {
     std::lock_guard lock(mutex_);

@@ -51,6 +51,7 @@ class ProcessContext final : public TaskContext {
   int SendPulse();
   void Report(wire::TaskUp up);
   void ReportIfRoom(wire::TaskUp up);
+  void TellGroupFaults();
   Result<wire::TaskGroup> AwaitGroup();
 
   wire::FrameSocket* const socket_;
@@ -62,6 +63,7 @@ class ProcessContext final : public TaskContext {
   UniqueFd wake_;
   MonotonicTime next_pulse_{};  // the listening thread's
   uint64_t pulses_ = 0;
+  MonotonicTime faults_told_{};
 
   std::atomic<bool> stop_{false};
   std::mutex send_mutex_;

@@ -20,7 +20,8 @@ void MergeProgress(const wire::TaskProgress& older, wire::TaskProgress& newer) {
 // Whether it need not wait for an upload that was begun before it.
 bool Overtakes(const wire::TaskReport& report) {
   return report.has_endpoint() || report.has_recovered() || report.has_straggler() ||
-         report.has_busy() || report.has_progress() || report.has_log() || report.has_gone();
+         report.has_busy() || report.has_progress() || report.has_log() || report.has_gone() ||
+         report.has_group_faults();
 }
 
 }  // namespace

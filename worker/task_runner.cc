@@ -310,6 +310,9 @@ void TaskRunner::ReadReports() {
       case wire::TaskUp::kBusy:
         *report.mutable_busy() = *up.mutable_busy();
         break;
+      case wire::TaskUp::kGroupFaults:
+        *report.mutable_group_faults() = std::move(*up.mutable_group_faults());
+        break;
       case wire::TaskUp::kShardsReady:
         *report.mutable_shards_ready() = *up.mutable_shards_ready();
         break;

@@ -4,8 +4,8 @@
 #include <cstring>
 #include <limits>
 
+#include "collectives/group_faults.h"
 #include "runtime/base/config.h"
-#include "runtime/base/metrics.h"
 #include "runtime/base/named_thread.h"
 
 namespace lepton::collectives {
@@ -274,10 +274,7 @@ Status QueuedCommunicator::Perform(const Call& call) {
   }
   Status cause = status.WithContext(name);
   if (failure_->Raise(cause)) {
-    metrics::Counter("lepton_collectives_failures_total",
-                     "Groups broken by an operation of this rank, by status code.",
-                     {{"code", std::string(StatusCodeName(cause.code()))}})
-        .Increment();
+    CountFailure(std::string(StatusCodeName(cause.code())));
     TellPeers("rank " + std::to_string(rank_) + " gave up: " + cause.message());
   }
   return failure_->cause();

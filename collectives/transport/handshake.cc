@@ -9,10 +9,10 @@
 #include <cerrno>
 #include <cstring>
 
+#include "collectives/group_faults.h"
 #include "collectives/transport/socket.h"
 #include "runtime/base/hash.h"
 #include "runtime/base/logging.h"
-#include "runtime/base/metrics.h"
 
 namespace lepton::collectives {
 namespace {
@@ -98,10 +98,7 @@ const char* VerdictName(Verdict verdict) {
 }
 
 void CountRefusal(Verdict verdict) {
-  metrics::Counter("lepton_collectives_refused_total",
-                   "Connections refused by a group's endpoint, by reason.",
-                   {{"reason", VerdictName(verdict)}})
-      .Increment();
+  CountRefused(VerdictName(verdict));
 }
 
 std::string Authenticate(const std::string& token, const std::string& message) {

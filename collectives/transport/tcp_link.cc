@@ -8,8 +8,9 @@
 #include <utility>
 
 #include "collectives/communicator.h"
+#include "collectives/group_faults.h"
 #include "collectives/transport/link_faults.h"
-#include "runtime/base/metrics.h"
+#include "collectives/transport/tcp_figures.h"
 
 namespace lepton::collectives {
 namespace {
@@ -22,9 +23,7 @@ bool WouldBlock(int error) {
 }
 
 Status Corrupt(const std::string& how) {
-  metrics::Counter("lepton_collectives_corrupt_total",
-                   "Frames of a group's data connections that arrived changed.")
-      .Increment();
+  CountCorrupt();
   return DataLoss(std::string(kCorruptBytes) + ": " + how);
 }
 

@@ -166,6 +166,7 @@ Status Applier::Reported(const wire::TaskReport& report) {
       OnShardDone(*gang, *task, report.shard_done());
       break;
     case wire::TaskReport::kLog:
+    case wire::TaskReport::kGroupFaults:
     case wire::TaskReport::BODY_NOT_SET:
       break;
   }

@@ -68,7 +68,7 @@ void Turn::On(const TaskReported& reported) {
     apart.assign(report.finished().objects().begin(), report.finished().objects().end());
     apart.push_back(report.finished().model_manifest());
   }
-  if (!report.has_log()) {
+  if (!report.has_log() && !report.has_group_faults()) {
     Record record;
     *record.mutable_task_reported() = report;
     Persist(std::move(record));
@@ -117,6 +117,7 @@ void Turn::On(const TaskReported& reported) {
       return OnShardDone(gang_id, rank, report.shard_done(), std::move(others));
     case wire::TaskReport::kStraggler:
     case wire::TaskReport::kBusy:
+    case wire::TaskReport::kGroupFaults:
     case wire::TaskReport::BODY_NOT_SET:
       return;
   }

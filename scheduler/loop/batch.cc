@@ -68,6 +68,10 @@ void StateLoop::Batch::Accepted(const JobId& job, int trial, const wire::TaskRep
   if (!report.log().checkpoint_lost().empty()) {
     sends_.push_back([](LoopSink&, const State&) { CountLostCheckpoint(); });
   }
+  if (report.has_group_faults()) {
+    sends_.push_back(
+        [faults = report.group_faults()](LoopSink&, const State&) { CountGroupFaults(faults); });
+  }
   if (report.has_finished() && report.finished().has_diverged()) {
     sends_.push_back([diverged = report.finished().diverged()](LoopSink&, const State&) {
       CountDivergence(diverged);

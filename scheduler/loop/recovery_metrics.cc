@@ -43,4 +43,22 @@ void CountLostCheckpoint() {
   lost.Increment();
 }
 
+void CountGroupFaults(const wire::TaskGroupFaults& faults) {
+  for (const auto& [reason, times] : faults.refused()) {
+    metrics::Counter("lepton_collectives_refused_total",
+                     "Connections refused by a group's endpoint, by reason.", {{"reason", reason}})
+        .Increment(static_cast<double>(times));
+  }
+  if (faults.corrupt() > 0) {
+    metrics::Counter("lepton_collectives_corrupt_total",
+                     "Frames of a group's data connections that arrived changed.")
+        .Increment(static_cast<double>(faults.corrupt()));
+  }
+  for (const auto& [code, times] : faults.failures()) {
+    metrics::Counter("lepton_collectives_failures_total",
+                     "Groups broken by an operation of a rank, by status code.", {{"code", code}})
+        .Increment(static_cast<double>(times));
+  }
+}
+
 }  // namespace lepton::scheduler

@@ -7,6 +7,9 @@
 //   lepton_restart_seconds
 // And of ranks that ended since their parameters were not those of their peers:
 //   lepton_diverged_ranks_total{outcome}, outcome one of removed, job_failed (no majority agreed)
+// What tasks tell of their groups (collectives/group_faults.h):
+//   lepton_collectives_refused_total{reason}, lepton_collectives_corrupt_total,
+//   lepton_collectives_failures_total{code}
 // Threads: any.
 #pragma once
 
@@ -17,5 +20,7 @@ namespace lepton::scheduler {
 void CountRecovery(const Recovery& recovery);
 void CountDivergence(const wire::TaskDiverged& diverged);
 void CountLostCheckpoint();
+// Of a task's process, whose own metrics nobody reads.
+void CountGroupFaults(const wire::TaskGroupFaults& faults);
 
 }  // namespace lepton::scheduler

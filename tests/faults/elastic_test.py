@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import statistics
 import sys
 import time
@@ -355,6 +356,39 @@ class CoordinatorKilled(ElasticTest):
         self.cluster.start_coordinator()
         self.cluster.wait_for_workers(4)
         self.finish(job_id)
+
+
+class Stranger(ElasticTest):
+    workers = 2
+
+    def test_one_who_dials_a_rank_is_refused_and_the_coordinator_counts_it(self):
+        spec = elastic_spec(low=2, high=2)
+        spec["epochs"] = 500_000
+        job_id = self.cluster.submit(spec)
+        wait_until(lambda: self.cluster.job(job_id)["progress"]["step"] > 0, 20, "the first steps")
+        port = listening_port(self.alive(job_id)[1]["pid"])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as stranger:
+            stranger.sendall(b"GET / HTTP/1.0\r\n" * 4)  # a Hello's 64 bytes
+            stranger.settimeout(10)
+            while stranger.recv(1000):  # a refusal, and the end
+                pass
+        counted = 'lepton_collectives_refused_total{reason="malformed"} 1\n'
+        wait_until(lambda: counted in self.cluster.call("GET", "/metrics")[1], 20, "the count of refusals")
+        self.assertEqual(self.cluster.job(job_id)["recovery_count"], 0)
+        self.cluster.call("POST", f"/v1/jobs/{job_id}:cancel")
+        self.cluster.wait_job(job_id)
+        self.assertIn(counted, self.cluster.call("GET", "/metrics")[1])  # once
+
+
+def listening_port(pid):
+    """Of the one socket by which the process takes connections."""
+    links = (os.readlink(one) for one in pathlib.Path(f"/proc/{pid}/fd").iterdir())
+    inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
+    for line in pathlib.Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and fields[9] in inodes:
+            return int(fields[1].split(":")[1], 16)
+    raise AssertionError(f"{pid} listens nowhere")
 
 
 class WorkerKilled(ElasticTest):

@@ -335,6 +335,8 @@ class Matrix(unittest.TestCase):
         unseen = phase is init and fault is not corrupt and missed
         if fault in TOLD and not unseen:
             self.assertTrue(reasons & TOLD[fault], events)
+        if fault is corrupt:
+            self.assertRegex(bench.cluster.call("GET", "/metrics")[1], r"\nlepton_collectives_corrupt_total [1-9]")
         full = any("No space left" in e["message"] for e in events)
         if fault is not full_disk:
             self.assertFalse(full, events)
