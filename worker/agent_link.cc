@@ -1,6 +1,7 @@
 // The agent's side of the protocol: Hello, heartbeats, reports and their acknowledgement.
 #include <unistd.h>
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -166,6 +167,11 @@ void Agent::Loop::SendHello() {
   hello.set_launcher_size(options_.launcher.size);
   hello.set_launcher_world(options_.launcher.world);
   hello.set_data_address(options_.data_address);
+  if (heartbeats_ > 0) {
+    const Duration silent = RealClock().Now() - last_heard_;
+    hello.set_silent_ms(
+        std::max<int64_t>(1, std::chrono::duration_cast<milliseconds>(silent).count()));
+  }
   hello.mutable_labels()->insert(options_.labels.begin(), options_.labels.end());
   for (const wire::RunningTask& task : outbox_.Tasks()) *hello.add_running() = task;
   for (const auto& [id, runner] : runners_) {

@@ -3,6 +3,7 @@
 // the commit fails it performs none of them and ends: the state in memory is ahead of the disk.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -24,6 +25,12 @@ struct Reply {
 
 // A record as the journal has it: equal records, equal bytes, in whatever order maps were filled.
 std::string RecordBytes(const Record& record);
+
+// A coordinator that was away, as seen once all workers have come back or are lost.
+struct Return {
+  int64_t away_ms = 0;         // from the last that is known of the one before to this one's start
+  size_t back = 0, known = 0;  // workers
+};
 
 class Effects {
  public:
@@ -47,6 +54,9 @@ class Effects {
   // A report that was new (no repeat), for logs and metric streams. `job` is empty for a replica,
   // `trial` is -1 for anything but a trial. Log lines are in no record: this is their only way out.
   virtual void Accepted(const JobId& job, int trial, const wire::TaskReport& report) = 0;
+
+  // At most once, and only where there were workers before.
+  virtual void Returned(const Return& seen) = 0;
 
   // There is no such job any more: what was kept of what it said may go.
   virtual void ForgetJob(const JobId& job) = 0;

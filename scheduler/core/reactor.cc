@@ -39,6 +39,10 @@ Reactor::Reactor(ReactorOptions options, State state, int64_t wall_ms)
   for (const auto& [id, worker] : state_.workers) {
     if (worker.state() != WORKER_LOST) unconfirmed_[id] = until;
   }
+  if (!unconfirmed_.empty()) {
+    absence_ = {.began_ms = now_ms_, .heard_ms = state_.last_wall_ms};
+    absence_->seen.known = unconfirmed_.size();
+  }
 }
 
 int64_t Reactor::HeardMs(const Gang& gang) const {

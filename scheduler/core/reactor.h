@@ -70,6 +70,13 @@ class Reactor {
   bool dirty_ = true;       // slots or wishes changed: schedule
   std::map<WorkerId, int64_t> unconfirmed_;  // lost at this time unless Hello comes
   std::map<WorkerId, int64_t> returned_;     // of those: when it came
+  // Until it is told: who was known at the start, and the newest sign of the coordinator before.
+  struct Absence {
+    Return seen;
+    int64_t began_ms = 0;
+    int64_t heard_ms = 0;
+  };
+  std::optional<Absence> absence_;
   struct Full {
     int refusals = 0;  // in a row
     // The device that failed there: it is put off for that alone, and that a task starts says

@@ -239,6 +239,8 @@ class Turn {
 
   // ---- turn_workers.cc ----
   void On(const WorkerHello& hello);
+  // Once no worker is unconfirmed: that there was no coordinator, to every job that it concerns.
+  void MaybeTellAbsence();
   void On(const WorkerLost& lost);
   void On(const WorkerLeaving& leaving);
   void On(const DrainWorker& drain);

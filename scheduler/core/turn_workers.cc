@@ -30,12 +30,23 @@ void Turn::On(const WorkerHello& arrived) {
     worker.set_state(WORKER_UP);
     *worker.mutable_hello() = hello;
     worker.mutable_hello()->clear_running();
+    worker.mutable_hello()->clear_silent_ms();
     const bool same =
         known != state_.workers.end() && known->second.hello().incarnation() == hello.incarnation();
     worker.set_mpi_over(same && known->second.mpi_over());
     Persist(std::move(record));
   }
-  if (reactor_.unconfirmed_.erase(id) > 0) reactor_.returned_[id] = now_;
+  if (reactor_.unconfirmed_.erase(id) > 0) {
+    reactor_.returned_[id] = now_;
+    if (reactor_.absence_) {
+      Reactor::Absence& absence = *reactor_.absence_;
+      ++absence.seen.back;
+      if (hello.silent_ms() > 0) {
+        absence.heard_ms = std::max(absence.heard_ms, now_ - hello.silent_ms());
+      }
+    }
+    MaybeTellAbsence();
+  }
   reactor_.dirty_ = true;
 
   wire::Welcome welcome;
@@ -104,6 +115,26 @@ void Turn::On(const WorkerHello& arrived) {
   }
 }
 
+void Turn::MaybeTellAbsence() {
+  if (!reactor_.absence_ || !reactor_.unconfirmed_.empty()) return;
+  Return seen = reactor_.absence_->seen;
+  seen.away_ms = std::max<int64_t>(0, reactor_.absence_->began_ms - reactor_.absence_->heard_ms);
+  reactor_.absence_.reset();
+  effects_.Returned(seen);
+  const std::set<JobId> active = state_.active;
+  for (const JobId& id : active) {
+    const JobState now = state_.jobs.at(id).state();
+    if (now == JOB_QUEUED || now == JOB_STOPPING) continue;
+    Record record;
+    record.mutable_job_noted()->set_job_id(id.str());
+    record.mutable_job_noted()->set_reason_code("COORDINATOR_AWAY");
+    record.mutable_job_noted()->set_cause(
+        fmt::format("the coordinator was away for {} ms; {} of {} workers came back", seen.away_ms,
+                    seen.back, seen.known));
+    Persist(std::move(record));
+  }
+}
+
 void Turn::On(const WorkerLost& lost) {
   auto it = state_.workers.find(lost.id);
   if (it == state_.workers.end() || it->second.state() == WORKER_LOST) return;
@@ -127,7 +158,7 @@ void Turn::LoseWorker(const WorkerId& id, const std::string& reason) {
   record.mutable_worker_moved()->set_to(WORKER_LOST);
   record.mutable_worker_moved()->set_reason(reason);
   Persist(std::move(record));
-  reactor_.unconfirmed_.erase(id);
+  if (reactor_.unconfirmed_.erase(id) > 0) MaybeTellAbsence();
   reactor_.returned_.erase(id);
   reactor_.full_.erase(id);
   reactor_.dirty_ = true;

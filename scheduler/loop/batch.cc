@@ -79,6 +79,10 @@ void StateLoop::Batch::Accepted(const JobId& job, int trial, const wire::TaskRep
   }
 }
 
+void StateLoop::Batch::Returned(const Return& seen) {
+  sends_.push_back([seen](LoopSink&, const State&) { NoteReturn(seen); });
+}
+
 void StateLoop::Batch::ForgetJob(const JobId& job) {
   sends_.push_back([job](LoopSink& sink, const State&) { sink.ForgetJob(job); });
 }

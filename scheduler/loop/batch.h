@@ -27,6 +27,7 @@ class StateLoop::Batch final : public Effects {
   void Answer(const Reply& reply) override;
   void Notify(const Event& event) override;
   void Accepted(const JobId& job, int trial, const wire::TaskReport& report) override;
+  void Returned(const Return& seen) override;
   void ForgetJob(const JobId& job) override;
   void ForgetObjects(const std::vector<std::string>& digests) override;
 

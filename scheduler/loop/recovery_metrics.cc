@@ -61,4 +61,17 @@ void CountGroupFaults(const wire::TaskGroupFaults& faults) {
   }
 }
 
+void NoteReturn(const Return& seen) {
+  metrics::Gauge("lepton_coordinator_away_seconds",
+                 "How long there was no coordinator before this one.")
+      .Set(static_cast<double>(seen.away_ms) / 1000);
+  for (const auto& [outcome, workers] :
+       {std::pair{"back", seen.back}, std::pair{"lost", seen.known - seen.back}}) {
+    metrics::Gauge("lepton_coordinator_workers_back",
+                   "Workers that were there before this coordinator, by what became of them.",
+                   {{"outcome", outcome}})
+        .Set(static_cast<double>(workers));
+  }
+}
+
 }  // namespace lepton::scheduler

@@ -10,9 +10,13 @@
 // What tasks tell of their groups (collectives/group_faults.h):
 //   lepton_collectives_refused_total{reason}, lepton_collectives_corrupt_total,
 //   lepton_collectives_failures_total{code}
+// And of the coordinator's own absence:
+//   lepton_coordinator_away_seconds, lepton_coordinator_workers_back{outcome}, outcome one of back,
+//   lost
 // Threads: any.
 #pragma once
 
+#include "scheduler/core/effects.h"
 #include "scheduler/core/records.pb.h"
 
 namespace lepton::scheduler {
@@ -22,5 +26,6 @@ void CountDivergence(const wire::TaskDiverged& diverged);
 void CountLostCheckpoint();
 // Of a task's process, whose own metrics nobody reads.
 void CountGroupFaults(const wire::TaskGroupFaults& faults);
+void NoteReturn(const Return& seen);
 
 }  // namespace lepton::scheduler

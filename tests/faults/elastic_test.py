@@ -348,6 +348,9 @@ class CoordinatorKilled(ElasticTest):
         self.cluster.wait_for_workers(4)
         self.recovered(job_id, 1, 30)
         self.finish(job_id)
+        told = [e["message"] for e in self.cluster.items(f"/v1/jobs/{job_id}/events")
+                if e["reason_code"] == "COORDINATOR_AWAY"]
+        self.assertRegex("; ".join(told), r"^the coordinator was away for \d+ ms; 4 of 4 workers came back$")
 
     def test_the_coordinator_dies_while_ranks_meet(self):
         job_id = self.start()

@@ -2,6 +2,7 @@
 """kill -9 of a task, a worker, a replica and the coordinator: nothing acknowledged is lost."""
 import os
 import pathlib
+import re
 import signal
 import sys
 import threading
@@ -152,11 +153,27 @@ class CoordinatorKilled(ClusterTest):
         self.assertEqual(after["attempt"], before["attempt"])
         self.assertEqual(sorted(c.task_pid(t["task_id"]) for t in after["tasks"]), pids)
         self.assertEqual(c.job(queued)["state"], "QUEUED")
+        self.check_absence_told(job_id, queued)
         self.assertEqual(c.job(done["id"])["result"], done["result"])
         self.assertEqual(c.get("/v1/models/digits")["latest"], 1)
         for running in (queued, job_id):
             c.call("POST", f"/v1/jobs/{running}:cancel")
             c.wait_job(running, {"CANCELLED"})
+
+    def check_absence_told(self, job_id, queued):
+        """It was dead for a second, and for as long as a program takes to start; workers heard it a second before."""
+        def told(job):
+            return [e["message"] for e in self.cluster.items(f"/v1/jobs/{job}/events")
+                    if e["reason_code"] == "COORDINATOR_AWAY"]
+        message, = wait_until(lambda: told(job_id), 10, "word of the coordinator's absence")
+        away = re.search(r"the coordinator was away for (\d+) ms; 2 of 2 workers came back", message)
+        self.assertIsNotNone(away, message)
+        self.assertTrue(1000 <= int(away[1]) < 20_000, message)
+        self.assertEqual(told(queued), [])
+        metrics = self.cluster.call("GET", "/metrics")[1]
+        self.assertIn('lepton_coordinator_workers_back{outcome="back"} 2\n', metrics)
+        gauge = re.search(r"^lepton_coordinator_away_seconds (\S+)$", metrics, re.M)
+        self.assertAlmostEqual(float(gauge[1]), int(away[1]) / 1000, delta=0.001)
 
     def test_a_coordinator_that_stood_still_longer_than_a_lease_loses_no_worker(self):
         c = self.cluster

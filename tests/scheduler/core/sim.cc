@@ -76,6 +76,7 @@ void Sim::Hello(const std::string& worker, uint32_t slots, const std::string& in
   hello.hello.set_slots(slots);
   hello.hello.set_gpus(gpus);
   hello.hello.set_bf16_sums(bf16_sums);
+  hello.hello.set_silent_ms(silent_ms);
   hello.hello.set_launcher_world(world);
   hello.hello.set_launcher_size(world_size);
   for (const std::string& task : running) {

@@ -48,6 +48,7 @@ class Recorder final : public Effects {
     accepted.emplace_back(job.str(), report);
     (void)trial;
   }
+  void Returned(const Return& seen) override { returns.push_back(seen); }
   void ForgetJob(const JobId& job) override { forgotten_jobs.push_back(job.str()); }
   void ForgetObjects(const std::vector<std::string>& digests) override {
     forgotten.insert(forgotten.end(), digests.begin(), digests.end());
@@ -63,6 +64,7 @@ class Recorder final : public Effects {
   std::vector<std::string> drains;
   std::vector<Reply> replies;
   std::vector<Event> events;
+  std::vector<Return> returns;
   std::vector<std::pair<std::string, wire::TaskReport>> accepted;
   std::vector<std::string> forgotten, forgotten_jobs;
   std::string order;
@@ -93,6 +95,7 @@ class Sim {
              const std::vector<std::string>& running = {}, const std::string& world = "",
              uint32_t gpus = 0, uint32_t world_size = 1);
   std::string bf16_sums = "tiles";  // of the workers that say hello
+  int64_t silent_ms = 0;            // the same
   void Lose(const std::string& worker) { On(WorkerLost{WorkerId(worker), "lease ran out"}); }
 
   // ---- tasks: each sends one report as its worker would ----

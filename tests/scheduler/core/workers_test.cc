@@ -221,6 +221,53 @@ TEST(Restart, RunningWorkIsLeftUntouched) {
   }
 }
 
+std::vector<std::string> ToldOfAbsence(const Job& job) {
+  std::vector<std::string> told;
+  for (const Event& event : job.events()) {
+    if (event.reason_code() == "COORDINATOR_AWAY") told.push_back(event.cause());
+  }
+  return told;
+}
+
+// From the last that a worker heard of the one before, or that is in its journal, to the start.
+TEST(Restart, RunningJobsAreToldHowLongThereWasNoCoordinatorAndWhoCameBack) {
+  TwoRanks two;
+  Sim& sim = two.sim;
+  sim.RunAll(two.id);
+  const std::string queued = sim.Submit(Sim::Train(2, 2));
+  sim.now += 10'000;
+  sim.Restart();
+  sim.now += 300;
+  sim.silent_ms = 1'500;
+  sim.Hello("w1", 1, "i1", {two.id + ".a1.r0"});
+  EXPECT_THAT(ToldOfAbsence(sim.job(two.id)), IsEmpty());
+  sim.now += 700;
+  sim.silent_ms = 9'000;
+  sim.Hello("w2", 1, "i1", {two.id + ".a1.r1"});
+  EXPECT_THAT(ToldOfAbsence(sim.job(two.id)),
+              ElementsAre("the coordinator was away for 1200 ms; 2 of 2 workers came back"));
+  ASSERT_THAT(sim.out.returns, SizeIs(1));
+  EXPECT_EQ(sim.out.returns[0].away_ms, 1'200);
+  EXPECT_THAT(ToldOfAbsence(sim.job(queued)), IsEmpty());
+  sim.Hello("w2", 1, "i1", {two.id + ".a1.r1"});  // its connection alone broke
+  sim.Pass(60'000);
+  EXPECT_THAT(ToldOfAbsence(sim.job(two.id)), SizeIs(1));
+}
+
+TEST(Restart, JobsAreToldOfAWorkerThatDidNotComeBackToo) {
+  TwoRanks two;
+  Sim& sim = two.sim;
+  sim.RunAll(two.id);
+  sim.now += 2'000;
+  sim.Restart();
+  sim.Hello("w2", 1, "i1", {two.id + ".a1.r1"});
+  sim.Pass(14'999);
+  EXPECT_THAT(ToldOfAbsence(sim.job(two.id)), IsEmpty());
+  sim.Pass(1);
+  EXPECT_THAT(ToldOfAbsence(sim.job(two.id)),
+              ElementsAre("the coordinator was away for 2000 ms; 1 of 2 workers came back"));
+}
+
 TEST(Restart, WorkerThatDoesNotComeBackIsLostAfterItsLease) {
   TwoRanks two;
   Sim& sim = two.sim;
