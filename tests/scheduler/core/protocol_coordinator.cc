@@ -15,6 +15,12 @@
 namespace lepton::scheduler::model {
 namespace {
 
+// For people alone.
+bool IsNote(const std::string& bytes) {
+  Record record;
+  return record.ParseFromString(bytes) && record.has_job_noted();
+}
+
 std::string CoordinatorKey(const Snapshot& snapshot, int64_t now) {
   std::string key;
   for (const Job& job : snapshot.jobs()) key += fmt::format("j{}", int(job.state()));
@@ -103,8 +109,8 @@ void Explorer::Greet(Reactor& reactor, const std::set<std::string>& greeted, int
     }
     Recorder said;
     reactor.On(Input{now, 1, std::move(hello)}, said);
-    // Mere repeats of orders, as a rule; but a timer may have been due.
-    if (said.records.empty()) continue;
+    // Mere repeats of orders, as a rule, and word of its absence; but a timer may have been due.
+    if (std::all_of(said.records.begin(), said.records.end(), IsNote)) continue;
     out.starts.insert(out.starts.end(), said.starts.begin(), said.starts.end());
     out.stops.insert(out.stops.end(), said.stops.begin(), said.stops.end());
     out.groups.insert(out.groups.end(), said.groups.begin(), said.groups.end());
