@@ -167,15 +167,6 @@ void Turn::OnTrialGangEnded(const Gang& gang, const Verdict& verdict) {
               verdict.cause);
     return MaybeEndTune(id);
   }
-  if (verdict.mpi_over &&
-      placement::PlaceGang(PoolSeats(state_), RequestOf(state_.Spec(id), job)).never) {
-    const std::string cause = fmt::format(
-        "trial {}: {}; MPI cannot begin again in an mpirun or srun that has lost a rank, and there "
-        "is no other",
-        gang.trial(), verdict.cause);
-    FailTrial(id, gang.trial(), kMpiOver, "UNAVAILABLE", cause);
-    return StopJob(id, JOB_FAILED, kMpiOver, "UNAVAILABLE", cause);
-  }
   TrialChange change;
   change.to = TRIAL_PENDING;
   change.reason_code = verdict.reason_code;

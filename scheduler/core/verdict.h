@@ -8,7 +8,7 @@
 
 namespace lepton::scheduler {
 
-// Reason of a job that waits for another mpirun or srun, or of one that has none to wait for.
+// Reason of a job that waits for another mpirun or srun, since MPI lost a rank in its own.
 inline constexpr char kMpiOver[] = "MPI_OVER";
 
 // What the end of a gang means.

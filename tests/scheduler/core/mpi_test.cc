@@ -222,20 +222,55 @@ TEST(Mpi, ARankThatIsKilledBeforeTheyHaveMetLeavesTheWorldToTheNext) {
   EXPECT_EQ(sim.StateOf(id), "STARTING");
 }
 
-TEST(Mpi, ASearchWhoseTrialHasLostARankEnds) {
+// Its trials have two ranks each: one at a time.
+struct SearchInOneWorld {
+  SearchInOneWorld() {
+    Launch(sim, "a", {"w1", "w2"});
+    spec::JobSpec spec = Sim::Tune("random", 3);
+    spec.collectives = "mpi";
+    spec.resources.min_workers = spec.resources.max_workers = 2;
+    id = sim.Submit(spec);
+    sim.RunAll(id);
+  }
   Sim sim;
-  Launch(sim, "a", {"w1", "w2"});
-  spec::JobSpec spec = Sim::Tune("random", 3);
-  spec.collectives = "mpi";
-  spec.resources.min_workers = spec.resources.max_workers = 2;
-  const std::string id = sim.Submit(spec);
+  std::string id;
+};
+
+TEST(Mpi, ASearchWhoseTrialHasLostARankAwaitsAnotherLauncher) {
+  SearchInOneWorld search;
+  Sim& sim = search.sim;
+  const std::string& id = search.id;
   ASSERT_THAT(sim.Living(id), SizeIs(2)) << "one trial at a time";
-  sim.RunAll(id);
+  EXPECT_EQ(AwaitedLauncher(sim.state(), JobId(id)), "");
+  sim.Checkpoint(id + ".t0.a1.r0", 5, "c5");
   sim.Finish(id + ".t0.a1.r1", "INTERNAL", "", 9);
   sim.StopAll();
-  EXPECT_EQ(sim.StateOf(id), "FAILED");
-  EXPECT_THAT(sim.job(id).error(), HasSubstr("MPI cannot begin again"));
+  EXPECT_THAT(AwaitedLauncher(sim.state(), JobId(id)),
+              HasSubstr("one of 2 has lost a rank; rank 1 on worker w2: killed by signal 9"));
+  sim.Pass(60'000);
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
   EXPECT_THAT(sim.Living(id), IsEmpty());
+  Launch(sim, "b", {"w3", "w4"});
+  EXPECT_THAT(WorkersOf(sim, id), ElementsAre("w3", "w4"));
+  EXPECT_EQ(AwaitedLauncher(sim.state(), JobId(id)), "");
+  ASSERT_FALSE(sim.out.starts.empty());
+  EXPECT_EQ(sim.out.starts.back().second.resume_checkpoint(), "c5");
+}
+
+// Ctrl-C of `lepton run`, where a step takes longer than the grace: --resume goes on.
+TEST(Mpi, ASearchWhoseTrialIsKilledAsItsWorkersLeaveGoesOnInAnotherLauncher) {
+  SearchInOneWorld search;
+  Sim& sim = search.sim;
+  const std::string& id = search.id;
+  for (const char* worker : {"w1", "w2"}) sim.On(DrainWorker{WorkerId(worker), "the run stops"});
+  for (const std::string& task : sim.Living(id)) sim.Finish(task, "CANCELLED", "", 9);
+  EXPECT_EQ(sim.StateOf(id), "RUNNING");
+  for (const char* worker : {"w1", "w2"}) sim.Lose(worker);
+  sim.Restart();
+  EXPECT_THAT(AwaitedLauncher(sim.state(), JobId(id)),
+              HasSubstr("no worker was started by either"));
+  Launch(sim, "b", {"w1", "w2"}, 1, "i2");
+  EXPECT_THAT(sim.Living(id), ElementsAre(id + ".t0.a2.r0", id + ".t0.a2.r1"));
 }
 
 }  // namespace
