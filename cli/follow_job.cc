@@ -21,6 +21,13 @@ int JobExitStatus(const json& job) {
   return state == "CANCELLED" ? kExitCancelled : kExitFailed;
 }
 
+// Of a job whose workers were told to leave. A search has a place of its own in no queue: its
+// trials have.
+static bool IsPutOff(const json& job) {
+  return Text(job, "state") == "QUEUED" ||
+         (job.contains("search") && Number(job, "search.running") == 0);
+}
+
 bool WaitsForLauncher(const json& job) {
   return job.value("awaits_launcher", false);
 }
@@ -59,7 +66,7 @@ Result<json> FollowJob(ApiClient& client, const std::string& job_id,
     const Result<json> job = client.Get(first || stopping ? target : waiting, limits.call);
     if (job.ok()) {
       const std::string state = Text(*job, "state");
-      if (IsFinal(state) || (stopping && put_off && state == "QUEUED")) return job;
+      if (IsFinal(state) || (stopping && put_off && IsPutOff(*job))) return job;
       if (!put_off || !WaitsForLauncher(*job)) {
         launched_by = Deadline::Never();
       } else if (launched_by.Expired()) {

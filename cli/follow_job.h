@@ -31,9 +31,9 @@ struct FollowLimits {
 
 // Waits until the job is final, showing its progress on standard error. `stop` is asked every 400
 // ms; when it says true the job is cancelled, and the wait goes on until that is done (at most
-// StopPatience). With `put_off` that is called instead, and the job may also be QUEUED in the end:
-// then, and when it waits for an mpirun or srun to begin under (WaitsForLauncher).
-// Rides over a coordinator that is away for up to a minute.
+// StopPatience). With `put_off` that is called instead, and the job may also be QUEUED in the end,
+// or a search without a trial that runs: then, and when it waits for an mpirun or srun to begin
+// under (WaitsForLauncher). Rides over a coordinator that is away for up to a minute.
 Result<nlohmann::json> FollowJob(
     ApiClient& client, const std::string& job_id,
     const std::function<bool()>& stop = [] { return false; },

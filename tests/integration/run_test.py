@@ -244,6 +244,28 @@ class Run(unittest.TestCase):
         best = max(trials, key=lambda trial: trial["score"])
         self.assertEqual(job["search"]["best_score"], best["score"])
 
+    def test_a_search_that_is_stopped_goes_on(self):
+        spec = train_spec(epochs=200, register="best", search={
+            "algorithm": "random", "trials": 3, "seed": 1,
+            "space": {"optimizer.lr": {"loguniform": [1e-4, 1e-2]}}})
+        path, gate = self.folder / "tune.json", self.folder / "gate"
+        path.write_text(json.dumps(spec | {"kind": "tune"}))
+        stopped = subprocess.Popen([LEPTON, "run", str(path), "--workers", "2"], cwd=self.folder,
+                                   env={**os.environ, "LEPTON_TEST_TRAIN_FAULT": f"gate@120:{gate}"},
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_until((self.folder / "gate.reached").exists, 30, "step 120 of a trial")
+        stopped.send_signal(signal.SIGINT)
+        time.sleep(2)  # the workers are told to leave, and wait for the step's end
+        gate.touch()
+        _, says = stopped.communicate(timeout=15)
+        self.assertEqual(stopped.returncode, 3, says)
+        self.assertIn("stopped at trial 0; `lepton run", says)
+        resumed = lepton("run", path, "--workers", 2, "--resume", cwd=self.folder)
+        self.assertEqual(resumed.returncode, 0, resumed.stderr)
+        self.assertIn("model best@1 sha256:", resumed.stdout)
+        trials = json.loads((self.folder / "lepton-runs/test/trials.json").read_text())
+        self.assertEqual(len(trials), 3)
+
     def stops_within_five_seconds(self, command, sig):
         segments = set(os.listdir("/dev/shm"))
         path = self.folder / "long.json"
