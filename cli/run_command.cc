@@ -103,11 +103,16 @@ int RunAsWorker(const Launch& launch, const RunOptions& options, StopSignals& si
   return signals.stopped() || agents.status().ok() ? kExitOk : Fail(agents.status());
 }
 
-// Those that are up, once there are `count`.
+// Those that are up, once there are `count`. Not those of a run that was killed: its journal has
+// them as up until they fail to come back.
 Result<json> WaitForWorkers(ApiClient& client, size_t count, StopSignals& signals) {
   const Deadline deadline = Deadline::In(std::chrono::seconds(60));
   for (;;) {
-    LEPTON_ASSIGN_OR_RETURN(const json workers, client.List("/v1/workers?state=UP"));
+    LEPTON_ASSIGN_OR_RETURN(const json up, client.List("/v1/workers?state=UP"));
+    json workers = json::array();
+    for (const json& worker : up) {
+      if (Number(worker, "last_seen_ms") > 0) workers.push_back(worker);
+    }
     if (workers.size() >= count) return workers;
     if (signals.Wait(Deadline::In(std::chrono::milliseconds(10)))) return Cancelled("stopped");
     if (deadline.Expired()) {

@@ -32,6 +32,22 @@ TEST(WorkerLinkTest, AWorkerIsWelcomedAndListed) {
   EXPECT_EQ(cluster.Get("/v1/workers/none").status, 404);
 }
 
+// So that `lepton run --resume` tells its own workers from those of the run before.
+TEST(WorkerLinkTest, AWorkerOfTheJournalWasNotSeenByThisCoordinator) {
+  TestCluster cluster;
+  const auto seen = [&] { return cluster.Get("/v1/workers/w1").json.value("last_seen_ms", -1L); };
+  {
+    FakeWorker worker(cluster.coordinator(), "w1");
+    worker.Take(Kind::kWelcome);
+    EXPECT_GT(seen(), 0);
+  }
+  cluster.Restart();
+  EXPECT_EQ(seen(), 0);
+  FakeWorker back(cluster.coordinator(), "w1");
+  back.Take(Kind::kWelcome);
+  EXPECT_GT(seen(), 0);
+}
+
 TEST(WorkerLinkTest, BadHellosAreRefusedWithTheReason) {
   TestCluster cluster;
   struct Case {
