@@ -15,9 +15,8 @@ constexpr std::string_view kIntegers[] = {"shift_left", "shift_right", "bit_and"
                                           "bit_xor"};
 constexpr std::string_view kLogical[] = {"and", "or", "xor"};
 
-template <size_t n>
-bool HasBinary(const std::string_view (&names)[n], std::string_view name) {
-  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+bool IsOrder(std::string_view name) {
+  return std::find(std::begin(kOrders), std::end(kOrders), name) != std::end(kOrders);
 }
 
 // dy goes to `a` where the condition, else to `b`.
@@ -42,17 +41,13 @@ class BinaryMath final : public DifferentiableOp {
     LEPTON_ASSIGN_OR_RETURN(Shape shape, BroadcastShape(inputs[0].shape, inputs[1].shape));
     const std::string function = attributes.Text("function");
     const DType dtype = inputs[0].dtype;
-    const bool number = dtype != DType::kBool;
-    if (function == "equal" || (number && HasBinary(kOrders, function))) {
-      return Types{{DType::kBool, std::move(shape)}};
-    }
-    if (!(number ? HasBinary(kNumbers, function) ||
-                       (!IsFloating(dtype) && HasBinary(kIntegers, function))
-                 : HasBinary(kLogical, function))) {
+    const auto known = BinaryFunctions(dtype);
+    if (std::find(known.begin(), known.end(), function) == known.end()) {
       return InvalidArgument("no function '" + function + "' of two " +
                              std::string(DTypeName(dtype)));
     }
-    return Types{{dtype, std::move(shape)}};
+    const bool compares = function == "equal" || IsOrder(function);
+    return Types{{compares ? DType::kBool : dtype, std::move(shape)}};
   }
 
   Result<Gradients> Gradient(Graph& graph, const Node& node,
@@ -124,6 +119,21 @@ class Select final : public DifferentiableOp {
 const graph::Op& BinaryMathOp() {
   static const BinaryMath op;
   return op;
+}
+
+std::vector<std::string_view> BinaryFunctions(DType dtype) {
+  std::vector<std::string_view> names = {"equal"};
+  const auto add = [&](const auto& more) {
+    names.insert(names.end(), std::begin(more), std::end(more));
+  };
+  if (dtype == DType::kBool) {
+    add(kLogical);
+    return names;
+  }
+  add(kNumbers);
+  add(kOrders);
+  if (!IsFloating(dtype)) add(kIntegers);
+  return names;
 }
 
 const graph::Op& SelectOp() {

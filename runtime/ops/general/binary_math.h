@@ -13,6 +13,8 @@
 namespace lepton::ops::general {
 
 const graph::Op& BinaryMathOp();
+// What `function` may be for two of this type.
+std::vector<std::string_view> BinaryFunctions(DType dtype);
 const graph::Op& SelectOp();
 
 }  // namespace lepton::ops::general

@@ -14,9 +14,8 @@ constexpr std::string_view kFloating[] = {
 constexpr std::string_view kTests[] = {"is_nan", "is_inf", "is_pos_inf", "is_neg_inf"};
 constexpr std::string_view kInteger[] = {"abs", "neg", "sign", "bit_not"};
 
-template <size_t n>
-bool HasUnary(const std::string_view (&names)[n], std::string_view name) {
-  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+bool IsTest(std::string_view name) {
+  return std::find(std::begin(kTests), std::end(kTests), name) != std::end(kTests);
 }
 
 class UnaryMath final : public DifferentiableOp {
@@ -29,16 +28,11 @@ class UnaryMath final : public DifferentiableOp {
     LEPTON_RETURN_IF_ERROR(attributes.CheckNames({"function"}));
     const std::string function = attributes.Text("function");
     const DType dtype = inputs[0].dtype;
-    if (IsFloating(dtype) && HasUnary(kTests, function)) {
-      return Types{{DType::kBool, inputs[0].shape}};
-    }
-    const bool known = IsFloating(dtype)       ? HasUnary(kFloating, function)
-                       : dtype == DType::kBool ? function == "not"
-                                               : HasUnary(kInteger, function);
-    if (!known) {
+    const auto known = UnaryFunctions(dtype);
+    if (std::find(known.begin(), known.end(), function) == known.end()) {
       return InvalidArgument("no function '" + function + "' of " + std::string(DTypeName(dtype)));
     }
-    return Types{inputs[0]};
+    return Types{{IsTest(function) ? DType::kBool : dtype, inputs[0].shape}};
   }
 
   Result<Gradients> Gradient(Graph& graph, const Node& node,
@@ -105,6 +99,14 @@ class UnaryMath final : public DifferentiableOp {
 const graph::Op& UnaryMathOp() {
   static const UnaryMath op;
   return op;
+}
+
+std::vector<std::string_view> UnaryFunctions(DType dtype) {
+  if (dtype == DType::kBool) return {"not"};
+  if (!IsFloating(dtype)) return {std::begin(kInteger), std::end(kInteger)};
+  std::vector<std::string_view> names(std::begin(kFloating), std::end(kFloating));
+  names.insert(names.end(), std::begin(kTests), std::end(kTests));
+  return names;
 }
 
 }  // namespace lepton::ops::general

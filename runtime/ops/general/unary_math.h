@@ -12,5 +12,7 @@
 namespace lepton::ops::general {
 
 const graph::Op& UnaryMathOp();
+// What `function` may be for an x of this type.
+std::vector<std::string_view> UnaryFunctions(DType dtype);
 
 }  // namespace lepton::ops::general

@@ -2,17 +2,12 @@
 // threads.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include "runtime/base/hash.h"
-#include "runtime/base/thread_pool.h"
 #include "tests/runtime/engine/programs.h"
+#include "tests/runtime/engine/thread_counts.h"
 
 namespace lepton::nn {
 namespace {
@@ -115,33 +110,12 @@ TEST(Determinism, TheSameRunGivesTheSameBits) {
   EXPECT_NE(DigestOfARun("f32"), DigestOfARun("bf16"));
 }
 
-// The compute pool has one size per process, so other sizes run in children: this same program,
-// with the child test selected.
-constexpr char kThreads[] = "LEPTON_TEST_COMPUTE_THREADS";
-constexpr char kDigestFile[] = "LEPTON_TEST_DIGEST_FILE";
-
 TEST(DeterminismChild, WritesItsDigest) {
-  const char* threads = std::getenv(kThreads);
-  if (threads == nullptr) GTEST_SKIP() << "runs as a child of the next test";
-  ThreadPool::SetComputeThreads(std::atoi(threads));
-  std::ofstream(std::getenv(kDigestFile)) << DigestOfARun("f32") << " " << DigestOfARun("bf16");
+  WriteForParent([] { return DigestOfARun("f32") + " " + DigestOfARun("bf16"); });
 }
 
 TEST(Determinism, AnyNumberOfThreadsGivesTheSameBits) {
-  const std::string file = testing::TempDir() + "/digest." + std::to_string(::getpid());
-  std::vector<std::string> digests;
-  for (const char* threads : {"1", "2", "3", "5"}) {
-    ::setenv(kThreads, threads, 1);
-    ::setenv(kDigestFile, file.c_str(), 1);
-    const std::string self = std::filesystem::read_symlink("/proc/self/exe");
-    const std::string command = self + " --gtest_filter=DeterminismChild.* >/dev/null";
-    ASSERT_EQ(std::system(command.c_str()), 0);
-    std::stringstream text;
-    text << std::ifstream(file).rdbuf();
-    digests.push_back(text.str());
-    std::filesystem::remove(file);
-  }
-  ::unsetenv(kThreads);
+  const auto digests = WithThreads("DeterminismChild.WritesItsDigest", {1, 2, 3, 5});
   ASSERT_EQ(digests[0].size(), 129u);
   EXPECT_THAT(digests, testing::Each(digests[0]));
 }

@@ -9,12 +9,12 @@
 #include <cstring>
 #include <numbers>
 
-#include "runtime/kernels/cpu/bf16_sums.h"
 #include "runtime/kernels/cpu/gemm/micro.h"
 #include "runtime/kernels/cpu/simd/loops.h"
 #include "runtime/kernels/kernel_list_cpu.h"
 #include "runtime/ops/op_list.h"
 #include "runtime/tensor/counter_random.h"
+#include "tests/runtime/engine/absent_kernels.h"
 #include "tests/runtime/engine/op_cases.h"
 
 namespace lepton::graph {
@@ -97,29 +97,6 @@ std::vector<KernelEntry> FastKernels() {
     if (entry.implementation != "reference") entries.push_back(entry);
   }
   return entries;
-}
-
-// Why no case can meet the kernel here; "" where one must.
-std::string ReasonToSkip(const KernelEntry& entry) {
-  using kernels::Bf16Sums;
-  const std::string_view name = entry.implementation;
-  if (name == "avx512" && !kernels::simd::CpuHasAvx512()) return "this CPU has no AVX-512";
-  if ((name == "avx2" || name == "winograd") && !kernels::simd::CpuHasAvx2()) {
-    return "this CPU has no AVX2";
-  }
-  if (name == "winograd" && entry.dtype == DType::kBF16 &&
-      kernels::CurrentBf16Sums() != Bf16Sums::kPairs) {
-    return "this CPU does not add bf16 in pairs";
-  }
-  const bool moves_pixels = name == "shifted" && entry.op != "conv2d_weight_grad";
-  if (moves_pixels && kernels::gemm::Bf16Micro().multiply_shifted == nullptr) {
-    return "this CPU has no AMX";
-  }
-  // Each of its functions is met in bf16, but for bias_add, which follows products there.
-  if (name == "pointwise" && entry.dtype == DType::kF32) {
-    return "takes several nodes at once: fusion_test.cc";
-  }
-  return "";
 }
 
 class KernelParity : public testing::TestWithParam<KernelEntry> {};

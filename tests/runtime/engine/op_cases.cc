@@ -291,7 +291,7 @@ namespace {
 // A node on its own: values are its inputs, then its outputs.
 struct LoneNode {
   LoneNode(std::string_view op_name, const OpCase& op_case) {
-    const graph::Op* op = ops::OpList().Find(op_name);
+    const graph::Op* op = op_case.op != nullptr ? op_case.op : ops::OpList().Find(op_name);
     for (const HostTensor& input : op_case.inputs) inputs.push_back(input.type);
     auto inferred = op->Infer(inputs, op_case.attributes);
     CHECK(inferred.ok()) << op_name << ": " << inferred.status().ToString();

@@ -29,6 +29,7 @@ struct OpCase {
   std::vector<HostTensor> inputs;
   std::vector<int> with_gradient;  // inputs that the op differentiates by
   double step = 1e-2;              // of the finite difference
+  const graph::Op* op = nullptr;   // null: that of ops::OpList()
 };
 
 inline TensorType F32(Shape shape) {
