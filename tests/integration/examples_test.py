@@ -51,8 +51,12 @@ class ExamplesTest(unittest.TestCase):
         return one["metrics"]
 
     def test_digits_as_pictures_with_a_residual_network(self):
-        metrics = self.on_one_and_two_workers(self.example("digits-resnet.yaml", epochs=3))
-        self.assertGreater(metrics["test/accuracy"], 0.9)
+        metrics = self.on_one_and_two_workers(self.example("digits-resnet.yaml"))
+        self.assertGreater(metrics["test/accuracy"], 0.95)
+
+    def test_digits_as_pictures_with_a_vision_transformer(self):
+        metrics = self.on_one_and_two_workers(self.example("digits-vit.yaml"))
+        self.assertGreater(metrics["test/accuracy"], 0.95)
 
     def test_a_language_model_on_a_text_file(self):
         metrics = self.on_one_and_two_workers(self.example("text-gpt.yaml", epochs=6))
