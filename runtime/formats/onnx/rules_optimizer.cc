@@ -1,4 +1,5 @@
-// Training steps of the preview domain: R, T, then per weight its value, gradient and state.
+// Training steps of the preview domain: R, T, then per weight its value, gradient and state. R may
+// be of another type.
 #include <cmath>
 
 #include "runtime/formats/onnx/rules.h"
@@ -25,7 +26,7 @@ void Momentum(Call& c) {
     const Id gradient = b.Add(c.in(2 + n + i), b.Mul(x, norm));
     const Id velocity = b.Add(b.Mul(c.in(2 + 2 * n + i), alpha), b.Mul(gradient, beta));
     const Id step = nesterov ? b.Add(gradient, b.Mul(velocity, alpha)) : velocity;
-    c.Set(i, b.Sub(x, b.Mul(step, c.in(0))));
+    c.Set(i, b.Sub(x, b.Mul(step, b.Convert(c.in(0), b.dtype(x)))));
     c.Set(n + i, velocity);
   }
 }
@@ -46,7 +47,8 @@ void Adam(Call& c) {
     const Id second =
         b.Add(b.Mul(c.in(2 + 3 * n + i), beta), b.Mul(b.Mul(gradient, gradient), 1 - beta));
     const Id step = b.Div(first, b.Add(b.Unary("sqrt", second), c.Float("epsilon", 1e-6)));
-    const Id moved = b.Sub(x, b.Mul(b.Mul(step, correction), c.in(0)));
+    const Id rate = b.Convert(c.in(0), b.dtype(x));
+    const Id moved = b.Sub(x, b.Mul(b.Mul(step, correction), rate));
     c.Set(i, b.Mul(moved, 1 - post));
     c.Set(n + i, first);
     c.Set(2 * n + i, second);
