@@ -1,12 +1,17 @@
 // Gradients of the ops that imported models add to ours, against central differences.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
+#include <set>
 
 #include "runtime/formats/onnx/import.h"
 #include "runtime/graph/autodiff.h"
 #include "runtime/graph/executor.h"
+#include "runtime/ops/general/binary_math.h"
+#include "runtime/ops/general/unary_math.h"
+#include "runtime/ops/op_list.h"
 
 namespace lepton::nn {
 namespace {
@@ -101,20 +106,71 @@ GeneralCase Binary(const char* label, const char* function, std::vector<Shape> s
   return {label, "binary_math", {{"function", function}}, std::move(shapes), low, high};
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    EveryFunction, GeneralGradient,
-    testing::Values(
-        Unary("abs"), Unary("cos"), Unary("erf"), Unary("exp"), Unary("log", 0.3, 3), Unary("neg"),
-        Unary("reciprocal", 0.4, 3), Unary("sigmoid"), Unary("sin"), Unary("sqrt", 0.3, 3),
-        Unary("tanh"), Binary("min", "min", {{3, 5}, {3, 5}}, -2, 2),
-        Binary("max_of_a_row", "max", {{3, 5}, {5}}, -2, 2),
-        Binary("pow", "pow", {{3, 5}, {3, 5}}, 0.3, 2.5),
-        Binary("pow_of_a_number", "pow", {{1}, {3, 5}}, 0.3, 2.5),
-        Binary("pow_by_a_row", "pow", {{3, 5}, {5}}, 0.3, 2.5),
-        GeneralCase{
-            "repeat_of_a_row", "repeat", {{"shape", std::vector<int64_t>{3, 5}}}, {{5}}, -2, 2},
-        GeneralCase{"select", "select", {}, {{3, 5}, {3, 5}}, -2, 2, true}),
-    [](const auto& info) { return std::string(info.param.label); });
+const std::vector<GeneralCase>& GeneralCases() {
+  static const std::vector<GeneralCase> cases = {
+      Unary("abs"),
+      Unary("cos"),
+      Unary("erf"),
+      Unary("exp"),
+      Unary("log", 0.3, 3),
+      Unary("neg"),
+      Unary("reciprocal", 0.4, 3),
+      Unary("sigmoid"),
+      Unary("sin"),
+      Unary("sqrt", 0.3, 3),
+      Unary("tanh"),
+      Binary("min", "min", {{3, 5}, {3, 5}}, -2, 2),
+      Binary("max_of_a_row", "max", {{3, 5}, {5}}, -2, 2),
+      Binary("pow", "pow", {{3, 5}, {3, 5}}, 0.3, 2.5),
+      Binary("pow_of_a_number", "pow", {{1}, {3, 5}}, 0.3, 2.5),
+      Binary("pow_by_a_row", "pow", {{3, 5}, {5}}, 0.3, 2.5),
+      {"repeat_of_a_row", "repeat", {{"shape", std::vector<int64_t>{3, 5}}}, {{5}}, -2, 2},
+      {"select", "select", {}, {{3, 5}, {3, 5}}, -2, 2, true}};
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GeneralGradient, testing::ValuesIn(GeneralCases()),
+                         [](const auto& info) { return std::string(info.param.label); });
+
+// Those of runtime/ops are walked in engine/gradient_test.cc.
+TEST(GeneralGradients, EveryDifferentiableOpIsChecked) {
+  int general = 0;
+  for (const graph::Op* op : onnx::ImportOps().ops()) {
+    if (!op->differentiable() || ops::OpList().Find(op->name()) != nullptr) continue;
+    ++general;
+    EXPECT_TRUE(std::any_of(GeneralCases().begin(), GeneralCases().end(),
+                            [&](const GeneralCase& c) { return c.op == op->name(); }))
+        << op->name();
+  }
+  EXPECT_EQ(general, 4);
+}
+
+TEST(GeneralGradients, EveryFunctionThatHasOneIsChecked) {
+  std::set<std::string> checked, found;
+  for (const GeneralCase& c : GeneralCases()) {
+    if (c.op.ends_with("_math")) checked.insert(c.attributes.Text("function"));
+  }
+  const auto look = [&](std::string_view op, std::string_view function, size_t arguments) {
+    graph::Graph g(onnx::ImportOps());
+    const ValueId x = g.AddInput("x", {DType::kF32, {2}});
+    const auto y =
+        g.Add(op, std::vector<ValueId>(arguments, x), {{"function", std::string(function)}});
+    ASSERT_TRUE(y.ok()) << y.status().ToString();
+    if (g.type(*y).dtype != DType::kF32) return;
+    // With x itself, for functions that are flat.
+    const ValueId sum = g.Add("add", {*y, x}).value();
+    const ValueId wanted[] = {x};
+    if (graph::AddGradients(g, sum, wanted).ok()) found.insert(std::string(function));
+  };
+  for (const std::string_view function : ops::general::UnaryFunctions(DType::kF32)) {
+    look("unary_math", function, 1);
+  }
+  for (const std::string_view function : ops::general::BinaryFunctions(DType::kF32)) {
+    look("binary_math", function, 2);
+  }
+  for (const char* flat : {"ceil", "floor", "round", "sign"}) EXPECT_EQ(found.erase(flat), 1u);
+  EXPECT_EQ(found, checked);
+}
 
 // 0 to a power that moves stays 0.
 TEST(GeneralGradients, PowersOfZeroAreFlat) {
