@@ -52,6 +52,39 @@ class TaskKilled(ClusterTest):
         self.assertEqual(disturbed["result"]["weights_sha256"], calm["result"]["weights_sha256"])
 
 
+    def test_a_job_of_one_rank_starts_again_from_its_checkpoint(self):
+        c = self.cluster
+        spec = train_spec(epochs=300, model={"hidden": [128, 128]}, checkpoint={"every_steps": 100},
+                          restart={"max": 5, "backoff": "100ms"}, resources={"max_workers": 1})
+        calm = c.wait_job(c.submit(spec))
+        job_id = c.submit(spec)
+        c.wait_checkpoint(job_id)
+        os.kill(c.task_pid(f"{job_id}.a1.r0"), signal.SIGKILL)
+        job = c.wait_job(job_id)
+        self.assertEqual((job["state"], job["attempt"]), ("SUCCEEDED", 2), job)
+        self.assertEqual(job["result"]["weights_sha256"], calm["result"]["weights_sha256"])
+        lines = [one["line"] for one in c.items(f"/v1/jobs/{job_id}/logs") if ".a2." in one["task_id"]]
+        first = int(re.search(r"steps (\d+) to", "\n".join(lines))[1])
+        self.assertTrue(first > 0 and first % 100 == 0, first)
+
+    def test_an_evaluation_is_done_from_the_beginning(self):
+        c = self.cluster
+        c.train()
+        columns, *rows = (DATA / "digits.csv").read_text().splitlines()
+        table = c.folder / "large.csv"  # it takes a while
+        table.write_text("\n".join([columns, *(rows * 50)]) + "\n")
+        spec = {"kind": "evaluate", "name": "large", "dataset": {"uri": f"file://{table}"}, "model": {"from": "digits@1"},
+                "restart": {"max": 5, "backoff": "100ms"}}
+        calm = c.wait_job(c.submit(spec))
+        self.assertEqual(calm["state"], "SUCCEEDED", calm)
+        job_id = c.submit(spec)
+        os.kill(c.task_pid(f"{job_id}.a1.r0"), signal.SIGKILL)
+        job = c.wait_job(job_id)
+        self.assertEqual((job["state"], job["attempt"]), ("SUCCEEDED", 2), job)
+        for name in ("test/accuracy", "test/loss"):
+            self.assertEqual(job["result"]["metrics"][name], calm["result"]["metrics"][name])
+
+
 class WorkerKilled(ClusterTest):
     workers = 2
 

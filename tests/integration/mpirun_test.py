@@ -13,8 +13,9 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import (Cluster, LEPTON, lepton, lepton_processes, long_spec, main, processes, train_spec,  # noqa: E402
-                     wait_until)
+from cluster import (Cluster, LEPTON, lepton, lepton_processes, long_spec, main, parent, processes,  # noqa: E402
+                     train_spec, wait_until)
+
 
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none"]
 if os.geteuid() == 0:
@@ -39,10 +40,10 @@ class Run(unittest.TestCase):
 
     HELD = {"epochs": 10, "elastic": {"logical_shards": 2}, "checkpoint": {"every_steps": 50}}
 
-    def held_under_mpirun(self, spec):
+    def held_under_mpirun(self, spec, *flags):
         """A run over two processes; the task of the second one waits in step 120, behind two checkpoints."""
         gate, run = self.folder / "gate", [LEPTON, "run", str(spec)]
-        process = subprocess.Popen([*MPIRUN, "-np", "1", *run, ":", "-np", "1", "env",
+        process = subprocess.Popen([*MPIRUN, *flags, "-np", "1", *run, ":", "-np", "1", "env",
                                     f"LEPTON_TEST_TRAIN_FAULT=gate@120:{gate}", *run],
                                    cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.addCleanup(process.terminate)
@@ -79,6 +80,27 @@ class Run(unittest.TestCase):
         process.communicate(timeout=30)
         self.assertNotEqual(process.returncode, 0)
         wait_until(lambda: not processes("task --task run.", self.folder), 10, "no task is left")
+        self.assertEqual(self.resumed_digest(spec), calm)
+
+    def test_a_run_goes_on_under_a_new_mpirun_when_the_first_has_lost_a_node(self):
+        calm, spec = self.calm_digest(), self.spec(**self.HELD)
+        # Two "nodes" of this machine: what mpirun would start there by ssh, it starts here.
+        here = self.folder / "here"
+        here.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
+        here.chmod(0o755)
+        process = self.held_under_mpirun(spec, "--mca", "plm_rsh_agent", str(here), "--host", "n1:1,n2:1")
+        ran = {}  # by rank
+        for pid in lepton_processes(f"run {spec}", self.folder):
+            environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            ran[next(int(e.split(b"=")[1]) for e in environment if e.startswith(b"OMPI_COMM_WORLD_RANK="))] = pid
+        daemons = [parent(ran[rank]) for rank in (0, 1)]
+        self.assertEqual(len({process.pid, *daemons}), 3, "each node has a daemon of mpirun's")
+        for pid in (daemons[1], ran[1]):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate(timeout=30)
+        self.assertNotEqual(process.returncode, 0)
+        wait_until(lambda: not processes("task --task run.", self.folder) and
+                   not lepton_processes(f"run {spec}", self.folder), 10, "nothing is left")
         self.assertEqual(self.resumed_digest(spec), calm)
 
     def test_an_mpi_job_that_lost_a_rank_ends_and_goes_on_under_a_new_mpirun(self):

@@ -14,7 +14,8 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import DATA, LEPTON, lepton, long_spec, main, processes, train_spec, wait_until  # noqa: E402
+from cluster import (DATA, LEPTON, lepton, lepton_processes, long_spec, main, processes, train_spec,  # noqa: E402
+                     wait_until)
 
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none"]
 if os.geteuid() == 0:
@@ -309,6 +310,25 @@ class Run(unittest.TestCase):
         self.assertEqual(resumed.returncode, 0, resumed.stderr)
         self.assertEqual(self.digest(resumed.stdout), self.digest(whole.stdout))
         self.assertFalse((self.folder / "lepton-runs").exists())
+
+    def test_a_run_that_was_killed_leaves_nothing_and_goes_on_to_the_same_weights(self):
+        spec, gate = self.spec(epochs=10, checkpoint={"every_steps": 50}), self.folder / "gate"
+        whole = lepton("run", spec, "--workers", 2, "--out", self.folder / "whole", cwd=self.folder)
+        self.assertEqual(whole.returncode, 0, whole.stderr)
+        process = subprocess.Popen([LEPTON, "run", str(spec), "--workers", "2"], cwd=self.folder,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   env={**os.environ, "LEPTON_TEST_TRAIN_FAULT": f"gate@120:{gate}"})
+        wait_until((self.folder / "gate.reached").exists, 30, "step 120")
+        time.sleep(1)  # checkpoints are stored beside the steps
+        process.kill()
+        process.wait(10)
+        wait_until(lambda: not processes("task --task run.", self.folder) and not lepton_processes("", self.folder), 10,
+                   "no process is left")
+        resumed = lepton("run", spec, "--workers", 2, "--resume", cwd=self.folder)
+        self.assertEqual(resumed.returncode, 0, resumed.stderr)
+        self.assertEqual(self.digest(resumed.stdout), self.digest(whole.stdout))
+        job = json.loads((self.folder / "lepton-runs/test/job.json").read_text())
+        self.assertEqual([(r["restart"], r["step"] > 100) for r in job["recoveries"]], [(True, True)], job)
 
     def test_a_run_that_is_refused_leaves_the_stopped_one_to_go_on(self):
         spec = self.spec(epochs=500_000)

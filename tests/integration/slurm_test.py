@@ -14,12 +14,8 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import (Cluster, LEPTON, ROOT, lepton, lepton_processes, long_spec, main,  # noqa: E402
-                     processes, train_spec, wait_until)
+                     parent, processes, train_spec, wait_until)
 from slurm import Slurm, Unavailable  # noqa: E402
-
-
-def parent(pid):
-    return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 # What pool.sbatch calls of Slurm, on this machine alone.

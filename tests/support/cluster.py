@@ -84,6 +84,10 @@ def lepton_processes(pattern, cwd=None):
     return found
 
 
+def parent(pid):
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
 def lepton(*args, timeout=120, env=None, **kwargs):
     """Runs the binary to its end."""
     return subprocess.run([LEPTON, *map(str, args)], capture_output=True, text=True,
