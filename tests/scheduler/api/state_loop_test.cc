@@ -11,6 +11,7 @@
 
 #include "runtime/base/file.h"
 #include "runtime/base/hash.h"
+#include "runtime/base/metrics.h"
 #include "tests/scheduler/api/test_cluster.h"
 
 namespace lepton::scheduler {
@@ -280,6 +281,50 @@ TEST_F(StateLoopTest, WhoStoodStillListensBeforeTimeIsUp) {
   Hello();
   ASSERT_TRUE(Becomes(WORKER_UP));
   EXPECT_EQ(since(), before) << "it was lost in between";
+}
+
+// What a task counted in its own process, and a checkpoint that could not be stored. What is said
+// again since its acknowledgement was lost adds nothing.
+TEST_F(StateLoopTest, WhatTasksTellOfIsInTheMetricsOnce) {
+  Hello();
+  SubmitJob submit;
+  submit.spec.name = "digits";
+  submit.spec.dataset.uri = "file:///data/digits.csv";
+  submit.inputs.set_dataset_manifest("data");
+  submit.inputs.add_dataset_objects()->set_digest("data");
+  std::promise<std::string> id;
+  loop_->Post(submit, [&](const Reply& reply, const State&) { id.set_value(reply.id); });
+  const std::string task = id.get_future().get() + ".a1.r0";
+  const auto counts = [] {
+    const auto value = [](const std::string& name, const metrics::Labels& labels) {
+      return metrics::Counter(name, "of a test", labels).Value();
+    };
+    return std::vector<double>{
+        value("lepton_collectives_refused_total", {{"reason", "malformed"}}),
+        value("lepton_collectives_refused_total", {{"reason", "epoch"}}),
+        value("lepton_collectives_corrupt_total", {}),
+        value("lepton_collectives_failures_total", {{"code", "DEADLINE_EXCEEDED"}}),
+        value("lepton_checkpoints_lost_total", {})};
+  };
+  const std::vector<double> before = counts();
+  wire::TaskReport faults, lost;
+  (*faults.mutable_group_faults()->mutable_refused())["malformed"] = 3;
+  (*faults.mutable_group_faults()->mutable_refused())["epoch"] = 1;
+  (*faults.mutable_group_faults()->mutable_failures())["DEADLINE_EXCEEDED"] = 2;
+  faults.mutable_group_faults()->set_corrupt(5);
+  lost.mutable_log()->set_checkpoint_lost("checkpoint of step 5");
+  uint64_t seq = 0;
+  for (wire::TaskReport* const report : {&faults, &lost}) {
+    report->set_task_id(task);
+    report->set_seq(++seq);
+    for (int times = 0; times < 2; ++times) loop_->Post(TaskReported{WorkerId("w1"), *report});
+  }
+  std::promise<void> all;
+  loop_->Read([&](const State&) { all.set_value(); });
+  all.get_future().get();
+  std::vector<double> added = counts();
+  for (size_t i = 0; i < added.size(); ++i) added[i] -= before[i];
+  EXPECT_THAT(added, testing::ElementsAre(3, 1, 5, 2, 1));
 }
 
 TEST_F(StateLoopTest, TimersRunInOrderOnTheLoop) {
