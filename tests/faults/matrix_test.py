@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Every fault in every phase of an elastic job's life, one cell of the table at a time: the fault takes place,
 the job ends in its first attempt with the undisturbed weights, and never stands still for longer than the budget
-and, where that must run out first, the lease allow. By default one cell of each fault, so that each phase is met
-too, but for joiners of slices; all with LEPTON_MATRIX=all (scripts/check.sh chaos). LEPTON_MATRIX=corrupt runs that fault in every phase,
+and, where that must run out first, the lease allow. By default one cell of each fault, of which half are its
+usual one and half have their turn on the day of the commit that is tested: within sixteen days all cells have it.
+All with LEPTON_MATRIX=all (scripts/check.sh chaos). LEPTON_MATRIX=corrupt runs that fault in every phase,
 LEPTON_MATRIX=join every fault in that phase, LEPTON_MATRIX=kill:commit,hang:join two cells."""
 import os
 import pathlib
@@ -14,7 +15,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import Cluster, FINAL, main, train_spec, wait_until  # noqa: E402
+from cluster import Cluster, FINAL, ROOT, main, train_spec, wait_until  # noqa: E402
 from hosts import Hosts  # noqa: E402
 
 BUDGET_S, LEASE_S = 2, 1
@@ -288,6 +289,29 @@ TOLD = {kill: {"RANK_LOST"}, hang: {"HUNG"}, hang_and_coordinator: {"HUNG"}, cor
         cut_off_and_coordinator: {"RANK_LOST", "UNREACHABLE"}}
 
 
+def day_of_the_commit():
+    """So that a run of the same commit is the same; outside of a repository, today."""
+    found = subprocess.run(["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], capture_output=True, text=True)
+    return int(found.stdout.strip() or time.time()) // 86400
+
+
+def cells_of(day):
+    """One of each fault: its usual one every second day, and all the others in turn."""
+    cells = []
+    for number, (fault, usual) in enumerate(FAULTS.items()):
+        turn, others = divmod(day + number, 2)
+        cells.append((fault, PHASES[turn % len(PHASES)] if others else usual))
+    return cells
+
+
+class Turns(unittest.TestCase):
+    def test_within_sixteen_days_all_cells_have_theirs(self):
+        met = {cell for day in range(2 * len(PHASES)) for cell in cells_of(20_000 + day)}
+        self.assertEqual(met, {(fault, phase) for fault in FAULTS for phase in PHASES})
+        usual = sum(cell in FAULTS.items() for cell in cells_of(20_000))
+        self.assertGreaterEqual(usual, len(FAULTS) // 2)
+
+
 class Matrix(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -350,10 +374,13 @@ class Matrix(unittest.TestCase):
     def test_every_fault_in_every_phase(self):
         wanted = set(filter(None, os.environ.get("LEPTON_MATRIX", "").split(",")))
         bench = self.bench
-        for fault, usual in FAULTS.items():
+        turns = cells_of(day_of_the_commit())
+        if not wanted:
+            print("LEPTON_MATRIX=" + ",".join(f"{fault.__name__}:{phase.__name__}" for fault, phase in turns), flush=True)
+        for fault in FAULTS:
             for phase in PHASES:
                 names = {"all", fault.__name__, phase.__name__, f"{fault.__name__}:{phase.__name__}"}
-                if not wanted & names if wanted else phase is not usual:
+                if not wanted & names if wanted else (fault, phase) not in turns:
                     continue
                 if fault is full_disk and not bench.disks:
                     print("full_disk: needs the right to mount a tmpfs", flush=True)
