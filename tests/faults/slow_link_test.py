@@ -6,13 +6,14 @@ import pathlib
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from cluster import Cluster, FINAL, main, train_spec, wait_until  # noqa: E402
+from cluster import Cluster, DIES_WITH_US, FINAL, main, train_spec, wait_until  # noqa: E402
 from hosts import Hosts  # noqa: E402
 
 BUDGET_S = 2
@@ -85,6 +86,30 @@ class SlowLink(unittest.TestCase):
         self.assertEqual(len(told), 1, told)  # and then not for ten budgets
         job = self.cluster.job(job_id)
         self.assertEqual((job["state"], job["attempt"], job["recovery_count"]), ("RUNNING", 1, 0), job)
+
+    def hogs(self, count, cpus):
+        """So many processes that compute on those cores until the test is over."""
+        for _ in range(count):
+            hog = subprocess.Popen([*DIES_WITH_US, "sh", "-c", "while :; do :; done"])
+            self.addCleanup(hog.wait)
+            self.addCleanup(hog.kill)
+            os.sched_setaffinity(hog.pid, cpus)
+
+    def test_no_link_is_named_where_all_ranks_wait_for_cores(self):
+        job_id, _ = self.start()
+        cpus = os.sched_getaffinity(0)
+        self.hogs(2 * len(cpus), cpus)
+        time.sleep(3 * WINDOW_S)
+        self.assertEqual(self.told(job_id), [])
+
+    def test_a_rank_that_waits_for_its_core_is_no_slow_link(self):
+        job_id, tasks = self.start()
+        core = {min(os.sched_getaffinity(0))}
+        for thread in pathlib.Path(f"/proc/{tasks[2]['pid']}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), core)
+        self.hogs(3, core)
+        time.sleep(3 * WINDOW_S)
+        self.assertEqual(self.told(job_id), [])
 
     def test_a_rank_that_is_slow_itself_is_no_slow_link(self):
         job_id, tasks = self.start()
