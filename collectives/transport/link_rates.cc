@@ -16,13 +16,8 @@ constexpr uint64_t kLeastBytes = 64 << 10;
 constexpr Duration kLeastBusy = std::chrono::milliseconds(1);
 constexpr double kBytesPerUnit = 1000;  // of a row's number
 
-// The upper one where their number is even: one fast link of two shows what can be.
-double Median(std::vector<double> rates) {
-  if (rates.empty()) return 0;
-  const auto middle = rates.begin() + static_cast<ptrdiff_t>(rates.size() / 2);
-  std::nth_element(rates.begin(), middle, rates.end());
-  return *middle;
-}
+// A rank tells of its slowest links.
+constexpr size_t kMostTold = 3;
 
 uint32_t RateOf(uint64_t bytes, Duration busy, bool heavy) {
   if (bytes < kLeastBytes && !heavy) return 0;
@@ -75,14 +70,23 @@ void LinkRates::SetRow(int rank, std::string_view row) {
   if (row.size() == to.size() * sizeof(to[0])) std::memcpy(to.data(), row.data(), row.size());
 }
 
-double LinkRates::MedianOf(int kind_from, int kind_to, const Links& links) const {
-  const bool within = hosts_[kind_from] == hosts_[kind_to];
+std::vector<double> LinkRates::RatesOf(int peer, const Links& links) const {
   std::vector<double> rates;
   for (const auto& [from, to] : links) {
-    const bool alike = from != to && (hosts_[from] == hosts_[to]) == within;
-    if (alike && rows_[from][to] > 0) rates.push_back(rows_[from][to]);
+    if (from != to && Within(from, to) == Within(rank_, peer) && rows_[from][to] > 0) {
+      rates.push_back(rows_[from][to]);
+    }
   }
-  return Median(std::move(rates));
+  std::sort(rates.begin(), rates.end());
+  return rates;
+}
+
+bool LinkRates::SpeaksOf(int peer) const {
+  for (int rank = 0; rank < rank_; ++rank) {
+    const bool alike = rank != peer && Within(rank, peer) == Within(rank_, peer);
+    if (alike && rows_[rank][peer] > 0) return false;
+  }
+  return true;
 }
 
 std::vector<SlowLink> LinkRates::Slow() const {
@@ -97,15 +101,22 @@ std::vector<SlowLink> LinkRates::Slow() const {
       if (other != rank_) to_peer.emplace_back(other, peer);
       from_peer.emplace_back(peer, other);
     }
-    const double others = MedianOf(rank_, peer, ours);
-    const double to = MedianOf(rank_, peer, to_peer);
-    if (kSlower * rate >= others || to == 0) continue;
-    const bool alone = kSlower * rate < to;
-    const double from = MedianOf(rank_, peer, from_peer);
-    const bool every = from > 0 && kSlower * from < others && rank_ == (peer == 0 ? 1 : 0);
-    if (!alone && !every) continue;
+    const std::vector<double> mine = RatesOf(peer, ours), to = RatesOf(peer, to_peer),
+                              from = RatesOf(peer, from_peer);
+    if (mine.empty() || to.empty()) continue;
+    // Of an even number the upper one: one fast link of two shows what can be.
+    const double others = mine[mine.size() / 2];
+    const auto is_slow = [&](double one) { return kSlower * one < others; };
+    if (!is_slow(rate)) continue;
+    // The lower one: where half of the links to a rank are slow, it may be late to read those.
+    const bool alone = kSlower * rate < to[(to.size() - 1) / 2];
+    const bool every = !from.empty() && is_slow(to.back()) && is_slow(from.back());
+    if (!alone && !(every && SpeaksOf(peer))) continue;
     slow.push_back({rank_, peer, !alone, rate * kBytesPerUnit, others * kBytesPerUnit});
   }
+  std::stable_sort(slow.begin(), slow.end(),
+                   [](const SlowLink& a, const SlowLink& b) { return a.rate < b.rate; });
+  slow.resize(std::min(slow.size(), kMostTold));
   return slow;
 }
 

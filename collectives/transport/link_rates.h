@@ -8,7 +8,8 @@
 // counts as slow only when it is so beside its sender's others and beside the receiver's others:
 //
 //   a -> b is slow     it had bytes under way for half of a window, at less than a quarter of the
-//                      median of what a's other links give, and of what others' links to b give
+//                      median of what a's other links give, and of what others' links to b give;
+//                      where half of those are slow, b may be late to read, and nothing is said
 //   all of b's are     as above, but all links to b and all from b are slow: its cable, or its card
 //
 // Only links of a kind are compared: those to ranks of the same host, or those to others. With one
@@ -55,14 +56,16 @@ class LinkRates {
   void SetRow(int rank, std::string_view row);
 
   // Those of this rank that were slow in the last window. Where all links of one peer are, the
-  // first rank that is not it says so, and nobody else.
+  // first rank that has such a link to it says so, and nobody else. The three slowest at most.
   std::vector<SlowLink> Slow() const;
 
  private:
   using Links = std::vector<std::pair<int, int>>;  // from, to
-  // Of those of `links` that are of the kind of the one between the two; 0: of none a rate is
-  // known.
-  double MedianOf(int kind_from, int kind_to, const Links& links) const;
+  bool Within(int a, int b) const { return hosts_[a] == hosts_[b]; }
+  // Known ones of those of `links` that are of the kind of this rank's link to `peer`, sorted.
+  std::vector<double> RatesOf(int peer, const Links& links) const;
+  // No rank before this one has a link of that kind to it, of which a rate is known.
+  bool SpeaksOf(int peer) const;
 
   const int rank_;
   const std::vector<int> hosts_;

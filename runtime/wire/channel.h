@@ -25,7 +25,7 @@
 namespace lepton::wire {
 
 // Also of what ranks of one gang tell each other, which has no version of its own.
-inline constexpr uint32_t kProtocolVersion = 9;
+inline constexpr uint32_t kProtocolVersion = 10;
 inline constexpr size_t kMaxMessageBytes = size_t{4} << 20;
 inline constexpr size_t kObjectChunkBytes = size_t{1} << 20;
 

@@ -137,6 +137,52 @@ TEST(LinkRates, ARankThatIsLateToReadIsNoSlowLink) {
   }
 }
 
+TEST(LinkRates, RanksThatAreLateToReadAreNoSlowLinksThoughTheyAreHalfOfAll) {
+  for (const int half : {2, 3, 4}) {
+    Ranks ranks(2 * half);
+    for (int early = 0; early < half; ++early) {
+      for (int late = half; late < 2 * half; ++late) ranks.Set(early, late, kSlow);
+    }
+    ranks.Window();
+    EXPECT_EQ(ranks.Told(), "") << half;
+  }
+}
+
+// Between them everything is slow, which is no rank's cable, nor one of many links to be told of.
+TEST(LinkRates, TwoSitesAreNotToldLinkByLink) {
+  for (const auto& [here, there] : {std::pair{3, 2}, {2, 2}, {8, 8}, {8, 7}}) {
+    Ranks ranks(here + there);
+    for (int a = 0; a < here; ++a) {
+      for (int b = here; b < here + there; ++b) {
+        ranks.Set(a, b, kSlow);
+        ranks.Set(b, a, kSlow);
+      }
+    }
+    ranks.Window();
+    EXPECT_EQ(ranks.Told(), "") << here << "+" << there;
+  }
+}
+
+TEST(LinkRates, ARankTellsOfItsThreeSlowestLinks) {
+  Ranks ranks(12);
+  for (int to = 1; to < 6; ++to) ranks.Set(0, to, {to * kMega, 0.95, true});
+  ranks.Window();
+  EXPECT_EQ(ranks.Told(), "0>1 0>2 0>3");
+}
+
+// Rank 0 and rank 1 have no link between hosts to each other.
+TEST(LinkRates, TheCableOfAHostOfSeveralRanksIsNamedForEach) {
+  Ranks ranks({0, 0, 1, 2});
+  for (const int inside : {0, 1}) {
+    for (const int outside : {2, 3}) {
+      ranks.Set(inside, outside, kSlow);
+      ranks.Set(outside, inside, kSlow);
+    }
+  }
+  ranks.Window();
+  EXPECT_EQ(ranks.Told(), "every>0 every>1");
+}
+
 TEST(LinkRates, ARankWhoseLinksAreSlowBothWaysIsNamedOnce) {
   for (const int slow : {0, 1, 3}) {
     Ranks ranks(4);
