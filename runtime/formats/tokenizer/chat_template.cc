@@ -233,10 +233,15 @@ class Interpreter {
   }
 
   // As a condition. What walks items is lazy in Jinja, and true whatever it finds.
-  static bool IsTrueOf(const Expression& e, const TemplateValue& value) {
+  bool Holds(const Expression& e) {
+    if (e.kind == Kind::kBinary && e.text == "and") return Holds(*e.args[0]) && Holds(*e.args[1]);
+    if (e.kind == Kind::kBinary && e.text == "or") return Holds(*e.args[0]) || Holds(*e.args[1]);
+    if (e.kind == Kind::kCondition && e.args[2]) {
+      return Holds(*e.args[0]) ? Holds(*e.args[1]) : Holds(*e.args[2]);
+    }
+    const TemplateValue value = Eval(e);
     return (e.kind == Kind::kFilter && WalksItems(e.text)) || IsTrue(value);
   }
-  bool Holds(const Expression& e) { return IsTrueOf(e, Eval(e)); }
 
   TemplateValue Filtered(const Expression& e) {
     // These look at a list where it lies, as templates do once a message.
@@ -313,9 +318,8 @@ class Interpreter {
 
   TemplateValue Binary(const Expression& e) {
     TemplateValue left = Eval(*e.args[0]);
-    const bool holds = IsTrueOf(*e.args[0], left);
-    if (e.text == "and") return holds ? Eval(*e.args[1]) : left;
-    if (e.text == "or") return holds ? left : Eval(*e.args[1]);
+    if (e.text == "and") return IsTrue(left) ? Eval(*e.args[1]) : left;
+    if (e.text == "or") return IsTrue(left) ? left : Eval(*e.args[1]);
     TemplateValue right = Eval(*e.args[1]);
     if (e.text == "==") return Equal(left, right);
     if (e.text == "!=") return !Equal(left, right);

@@ -73,8 +73,9 @@ size_t Length(const TemplateValue& value, int line) {
 }
 
 TemplateValue Items(const TemplateValue& value, int line) {
-  if (!value.is_object()) FailAt(line, "items wants a dict");
   TemplateValue out = TemplateValue::array();
+  if (value.is_discarded()) return out;
+  if (!value.is_object()) FailAt(line, "items wants a dict");
   for (auto item = value.begin(); item != value.end(); ++item) {
     out.push_back(TemplateValue::array({item.key(), *item}));
   }

@@ -142,6 +142,15 @@ TEST(ChatTemplateTest, WhatIsUndefinedHasNoItems) {
       "F");
 }
 
+TEST(ChatTemplateTest, LazyFiltersAreTrueInsideOfConditions) {
+  EXPECT_EQ(Render("{{ 'a' if true and [] | select else 'b' }}{{ 'c' if not ([] | map('upper')) }}"
+                   "{% if false or [] | reject %}d{% endif %}"
+                   "{% if ([] | select if true else false) %}e{% endif %}"
+                   "{% for k, v in u | items %}x{% endfor %}.")
+                .value(),
+            "ade.");
+}
+
 TEST(ChatTemplateTest, ToJsonTakesItsArgumentsByName) {
   EXPECT_EQ(Render("{{ l | tojson(indent=1, ensure_ascii=false) }}", R"({"l":["é"]})").value(),
             "[\n \"é\"\n]");
