@@ -108,11 +108,14 @@ TEST_F(ObjectCacheTest, WhatWasJustStoredOrTouchedIsNotLost) {
   });
   const Deadline deadline = Deadline::In(milliseconds(500));
   for (int i = 0; !deadline.Expired(); ++i) {
+    const MonotonicTime begun = RealClock().Now();
     const auto digest = store_->Put("the same bytes, again and again").value();
     if (!store_->Has(digest)) {
       // Between being taken aside and put back, for microseconds.
       std::this_thread::sleep_for(milliseconds(5));
-      EXPECT_TRUE(store_->Has(digest));
+      // Unless this thread had no core for so long that it may be gone.
+      const bool there = store_->Has(digest);
+      EXPECT_TRUE(there || RealClock().Now() - begun >= options.idle);
     }
     std::this_thread::sleep_for(milliseconds(i % 3 * 30));
   }
