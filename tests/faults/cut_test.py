@@ -11,7 +11,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import Cluster, FINAL, main, train_spec, wait_until  # noqa: E402
-from hosts import Hosts  # noqa: E402
+from hosts import Hosts, start_workers  # noqa: E402
 
 BUDGET_S, LEASE_S = 2, 2
 RANKS = 3
@@ -34,14 +34,7 @@ class Cut(unittest.TestCase):
         cls.hosts = Hosts()
         cls.cluster = Cluster(workers=0, slots=1, coordinator_args=["--link-address", cls.hosts.address],
                               lease=f"{LEASE_S}s")
-        cls.host_of = {}
-        for _ in range(RANKS):
-            number = cls.hosts.add()
-            worker = cls.cluster.start_worker(
-                env={"LEPTON_COLLECTIVES_TRANSPORT": "tcp"}, prefix=cls.hosts.command(number),
-                args=["--data-address", cls.hosts.address_of(number)])
-            cls.host_of[worker.lepton_name] = number
-        cls.cluster.wait_for_workers(RANKS)
+        cls.host_of = start_workers(cls.hosts, cls.cluster, RANKS)
         cls.epochs = cls.cluster.epochs_lasting(LASTS_S, spec(1, epochs=1))
         calm = cls.cluster.wait_job(cls.cluster.submit(spec(1, cls.epochs)), timeout=120)
         cls.digest = calm["result"]["weights_sha256"]

@@ -14,7 +14,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import Cluster, DIES_WITH_US, FINAL, main, train_spec, wait_until  # noqa: E402
-from hosts import Hosts  # noqa: E402
+from hosts import Hosts, start_workers  # noqa: E402
 
 BUDGET_S = 2
 WINDOW_S = 2 * BUDGET_S  # collectives/transport/link_rates.h
@@ -30,14 +30,7 @@ class SlowLink(unittest.TestCase):
             raise unittest.SkipTest(reason)
         cls.hosts = Hosts()
         cls.cluster = Cluster(workers=0, slots=1, coordinator_args=["--link-address", cls.hosts.address], lease="5s")
-        cls.host_of = {}
-        for _ in range(RANKS):
-            number = cls.hosts.add()
-            worker = cls.cluster.start_worker(
-                env={"LEPTON_COLLECTIVES_TRANSPORT": "tcp"}, prefix=cls.hosts.command(number),
-                args=["--data-address", cls.hosts.address_of(number)])
-            cls.host_of[worker.lepton_name] = number
-        cls.cluster.wait_for_workers(RANKS)
+        cls.host_of = start_workers(cls.hosts, cls.cluster, RANKS)
 
     @classmethod
     def tearDownClass(cls):

@@ -8,33 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import (Cluster, LEPTON, lepton, lepton_processes, long_spec, main, parent, processes,  # noqa: E402
                      train_spec, wait_until)
-
-
-MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none"]
-if os.geteuid() == 0:
-    MPIRUN.insert(1, "--allow-run-as-root")
+from run_folder import MPIRUN, RunFolder  # noqa: E402
 
 
 @unittest.skipUnless(shutil.which("mpirun"), "no mpirun here")
-class Run(unittest.TestCase):
-    def setUp(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lepton-run."))
-
-    def tearDown(self):
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def spec(self, **fields):
-        path = self.folder / "job.yaml"
-        path.write_text(json.dumps(train_spec(**fields)))
-        return path
-
+class Run(RunFolder):
     def digest(self, output):
         return re.search(r"(?m)^model \S+ (sha256:[0-9a-f]{64}) ", output)[1]
 

@@ -120,3 +120,15 @@ class Hosts:
         for number in range(2, len(self.names) + 2):
             self.close_host(number)
         ip("link", "del", self.tag, check=False)
+
+
+def start_workers(hosts, cluster, count):
+    """One on each of so many new hosts, whose ranks talk over TCP. By its name the number of its host."""
+    host_of = {}
+    for _ in range(count):
+        number = hosts.add()
+        worker = cluster.start_worker(env={"LEPTON_COLLECTIVES_TRANSPORT": "tcp"}, prefix=hosts.command(number),
+                                      args=["--data-address", hosts.address_of(number)])
+        host_of[worker.lepton_name] = number
+    cluster.wait_for_workers(count)
+    return host_of
