@@ -31,7 +31,9 @@ class Run(RunFolder):
                                     f"LEPTON_TEST_TRAIN_FAULT=gate@120:{gate}", *run],
                                    cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.addCleanup(process.terminate)
-        wait_until((self.folder / "gate.reached").exists, 60, "step 120")
+        wait_until(lambda: (self.folder / "gate.reached").exists() or process.poll() is not None, 60, "step 120")
+        if process.poll() is not None:
+            self.fail("".join(process.communicate()))
         time.sleep(1)  # checkpoints are stored beside the steps
         return process
 
@@ -72,7 +74,10 @@ class Run(RunFolder):
         here = self.folder / "here"
         here.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
         here.chmod(0o755)
-        process = self.held_under_mpirun(spec, "--mca", "plm_rsh_agent", str(here), "--host", "n1:1,n2:1")
+        # Without `rtc ^hwloc` two daemons of one machine share a map at a fixed address, which is not always free (a
+        # crash of Open MPI 4.1's daemon in one of four starts).
+        process = self.held_under_mpirun(spec, "--mca", "plm_rsh_agent", str(here), "--host", "n1:1,n2:1",
+                                         "--mca", "rtc", "^hwloc")
         ran = {}  # by rank
         for pid in lepton_processes(f"run {spec}", self.folder):
             environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
