@@ -66,9 +66,11 @@ Placement PlaceInWholeWorld(const std::vector<const Seat*>& seats, const GangReq
   Placement placed;
   placed.never = true;
   placed.reason =
-      fmt::format("needs all of an mpirun or srun of {} to {} workers, {} slots on each{}",
-                  request.min_workers, std::max(request.min_workers, request.max_workers),
-                  request.slots, request.gpu ? ", with GPUs" : "");
+      fmt::format("needs all of an mpirun or srun of {} workers, {} slot{} on each{}",
+                  request.max_workers > request.min_workers
+                      ? fmt::format("{} to {}", request.min_workers, request.max_workers)
+                      : std::to_string(request.min_workers),
+                  request.slots, request.slots == 1 ? "" : "s", request.gpu ? ", with GPUs" : "");
   if (worlds.empty()) placed.reason += "; no worker was started by either";
   size_t named = 0;
   for (const auto& [name, world] : worlds) {

@@ -122,7 +122,7 @@ class Run(RunFolder):
             done = subprocess.run([*launcher, LEPTON, "run", str(spec)], cwd=self.folder, capture_output=True, text=True,
                                   timeout=30)
             self.assertNotEqual(done.returncode, 0, done.stdout)
-            self.assertIn(f"needs all of an mpirun or srun of 1 to 2 workers, 1 slots on each; {why}", done.stderr)
+            self.assertIn(f"needs all of an mpirun or srun of 1 to 2 workers, 1 slot on each; {why}", done.stderr)
         spec = self.spec(epochs=2, collectives="mpi", resources={"max_workers": 1})
         done = subprocess.run([*MPIRUN, "-np", "2", LEPTON, "run", str(spec)], cwd=self.folder, capture_output=True,
                               text=True, timeout=60)

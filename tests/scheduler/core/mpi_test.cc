@@ -140,7 +140,7 @@ TEST(Mpi, AJobWhoseLauncherHasLostAWorkerAwaitsAnother) {
     }
     sim.StopAll();
     const char* const only =
-        "needs all of an mpirun or srun of 2 to 2 workers, 1 slots on each; "
+        "needs all of an mpirun or srun of 2 workers, 1 slot on each; "
         "of one of 2 only 1 may be used";
     EXPECT_THAT(AwaitedLauncher(sim.state(), JobId(id)), HasSubstr(only));
     sim.Pass(2'000);

@@ -95,7 +95,7 @@ TEST(PlaceGangByMpi, WhatNoWorldCanBeSaysWhy) {
     EXPECT_TRUE(placed.never);
     return placed.reason;
   };
-  const std::string needs = "needs all of an mpirun or srun of 2 to 3 workers, 1 slots on each";
+  const std::string needs = "needs all of an mpirun or srun of 2 to 3 workers, 1 slot on each";
   EXPECT_EQ(never({W("a", 9, 9), W("b", 9, 9)}, AskWorld(2, 3)),
             needs + "; no worker was started by either");
   EXPECT_EQ(never(World("x", 1, 9) + World("y", 4), AskWorld(2, 3)),
@@ -108,7 +108,7 @@ TEST(PlaceGangByMpi, WhatNoWorldCanBeSaysWhy) {
   EXPECT_EQ(never(World("x", 2), request),
             needs + "; of one of 2 only 1 may be used, 1 workers excluded");
   EXPECT_EQ(never(World("x", 2), AskWorld(2, 2, 2)),
-            "needs all of an mpirun or srun of 2 to 2 workers, 2 slots on each; one of 2 has a "
+            "needs all of an mpirun or srun of 2 workers, 2 slots on each; one of 2 has a "
             "worker of fewer slots");
 }
 
