@@ -71,8 +71,8 @@ class Gang:
             self.add()
         self.cluster.wait_for_workers(3)
         text = self.cluster.folder / "text.txt"
-        text.write_text("".join(p.read_text(errors="replace")
-                                for p in sorted((HERE.parent / "docs").rglob("*.md"))))
+        docs = "".join(p.read_text(errors="replace") for p in sorted((HERE.parent / "docs").rglob("*.md")))
+        text.write_text(10 * docs)  # no epoch ends meanwhile: its evaluation would count as a slow step
         self.job_id = self.cluster.submit(spec(text, options))
 
     def close(self):
