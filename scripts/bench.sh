@@ -12,7 +12,7 @@ case "${1:-}" in
   ?*) echo "bench.sh: no option '$1' (see --help)" >&2; exit 2 ;;
 esac
 scripts/setup.sh --bench
-scripts/build.sh release lepton gemm_bench journal_bench allreduce_bench promises_bench overlap_bench hosts_bench model_bench generation_bench onnx_bench
+scripts/build.sh release lepton gemm_bench journal_bench allreduce_bench promises_bench survivor_bench overlap_bench hosts_bench model_bench generation_bench onnx_bench
 models=$(mktemp -d)
 trap 'rm -rf "$models"' EXIT
 log=$models/log
@@ -23,6 +23,7 @@ OMP_WAIT_POLICY=passive step build/release/bench/gemm_bench
 step build/release/bench/journal_bench
 step build/release/bench/allreduce_bench
 step build/release/bench/promises_bench
+step build/release/bench/survivor_bench
 step /usr/bin/python3 bench/overlap_bench.py --work "6 384 256 12 bf16 1 8 1024"
 step /usr/bin/python3 bench/hosts_bench.py
 step /usr/bin/python3 bench/compression_bench.py -
