@@ -41,7 +41,7 @@ NativeTransports MakeNativeTransports(const GroupSpec& group, ControlPlane& cont
       }
     }
   }
-  out.mesh = std::make_unique<LinkMesh>(std::move(links), failure, waiter);
+  out.mesh = std::make_unique<LinkMesh>(std::move(links), failure, waiter, blind);
   if (joined.segment != nullptr && static_cast<int>(local.size()) == group.size) {
     out.window = std::make_unique<SharedWindow>(joined.segment, group.rank, failure, waiter);
   }

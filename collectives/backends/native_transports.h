@@ -17,7 +17,7 @@ struct NativeTransports {
 };
 
 // Shared memory where there is some, TCP elsewhere. Takes the data connections. `blind`: see
-// Waiter.
+// Waiter and LinkMesh.
 NativeTransports MakeNativeTransports(const GroupSpec& group, ControlPlane& control,
                                       bool blind = false);
 

@@ -33,8 +33,9 @@ void Deal(const Transfer& t, int lanes, std::vector<Transfer>& dealt) {
 }  // namespace
 
 LinkMesh::LinkMesh(std::vector<std::vector<std::unique_ptr<Link>>> links,
-                   std::shared_ptr<Failure> failure, Waiter waiter)
+                   std::shared_ptr<Failure> failure, Waiter waiter, bool blind)
     : lanes_(links.size()), failure_(std::move(failure)), waiter_(std::move(waiter)) {
+  if (!blind) alarm_.push_back({failure_->fd(), POLLIN, 0});
   for (size_t peer = 0; peer < links.size(); ++peer) {
     most_lanes_ = std::max(most_lanes_, links[peer].size());
     for (auto& link : links[peer]) lanes_[peer].push_back({std::move(link)});
@@ -106,7 +107,7 @@ Result<bool> LinkMesh::Progress(std::span<Transfer> transfers) {
 Status LinkMesh::Sleep(std::span<Transfer> transfers, Deadline deadline) {
   if (deadline.Expired())
     return DeadlineExceeded("no answer in time from " + Stragglers(transfers));
-  poll_.assign(1, pollfd{failure_->fd(), POLLIN, 0});
+  poll_ = alarm_;
   bool use_bell = false;
   ++look_;
   for (const Transfer& t : transfers) {

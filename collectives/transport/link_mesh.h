@@ -14,8 +14,10 @@ namespace lepton::collectives {
 class LinkMesh final : public Mesh {
  public:
   // By rank, then lane: both ends of a pair have as many, in the same order; none to ourselves.
+  // `blind`: who sleeps is woken by links alone and not by the failure, what
+  // bench/promises_bench.cc compares with.
   LinkMesh(std::vector<std::vector<std::unique_ptr<Link>>> links, std::shared_ptr<Failure> failure,
-           Waiter waiter);
+           Waiter waiter, bool blind = false);
 
   Status Run(std::span<Transfer> transfers, Deadline deadline) override;
   // For each lane. Of some ranks all fits in a core's caches; where there are several lanes, a
@@ -39,6 +41,7 @@ class LinkMesh final : public Mesh {
   std::vector<Transfer> dealt_;           // one for each stretch of a transfer
   uint64_t look_ = 0;
   std::shared_ptr<Failure> failure_;
+  std::vector<pollfd> alarm_;  // of the failure: what a sleep is ended by besides links
   Waiter waiter_;
   std::vector<pollfd> poll_;
 };
