@@ -7,6 +7,7 @@
 #include "runtime/kernels/cpu/conv/shifted_kernel.h"
 #include "runtime/kernels/cpu/conv/winograd_kernel.h"
 #include "runtime/kernels/cpu/function_kernel.h"
+#include "runtime/kernels/cpu/gemm/linear_loss_kernel.h"
 #include "runtime/kernels/cpu/gemm/matmul_kernel.h"
 #include "runtime/kernels/cpu/image_kernels.h"
 #include "runtime/kernels/cpu/norm/norm_kernels.h"
@@ -97,6 +98,7 @@ std::vector<KernelEntry> List() {
   };
   Append(others, entries);
   Append(gemm::MatmulKernels(), entries);
+  Append(gemm::LinearLossKernels(), entries);
   Append(conv::ShiftedConvKernels(), entries);
   Append(conv::ConvKernels(), entries);
   Append(conv::Int8ConvKernels(), entries);
@@ -141,6 +143,10 @@ std::vector<KernelEntry> List() {
       Reference<reference::BinaryCrossEntropyGrad>("binary_cross_entropy_grad"),
       Reference<reference::CrossEntropy>("cross_entropy"),
       Reference<reference::CrossEntropyGrad>("cross_entropy_grad"),
+      Reference<reference::LinearCrossEntropy>("linear_cross_entropy"),
+      Reference<reference::LinearCrossEntropy>("linear_cross_entropy", DType::kBF16),
+      Reference<reference::LinearCrossEntropyGrad>("linear_cross_entropy_grad"),
+      Reference<reference::LinearCrossEntropyGrad>("linear_cross_entropy_grad", DType::kBF16),
       Reference<reference::Distillation>("distillation"),
       Reference<reference::DistillationGrad>("distillation_grad"),
       Reference<reference::MeanSquaredError>("mse"),

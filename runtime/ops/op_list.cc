@@ -20,6 +20,7 @@
 #include "runtime/ops/gather.h"
 #include "runtime/ops/gelu.h"
 #include "runtime/ops/layer_norm.h"
+#include "runtime/ops/linear_cross_entropy.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/matmul_int8.h"
 #include "runtime/ops/mse.h"
@@ -83,6 +84,8 @@ const graph::OpSet& OpList() {
       &GeluTanhOp(),
       &LayerNormGradOp(),
       &LayerNormOp(),
+      &LinearCrossEntropyGradOp(),
+      &LinearCrossEntropyOp(),
       &LogSoftmaxGradOp(),
       &LogSoftmaxOp(),
       &MatmulInt8Op(),

@@ -24,12 +24,19 @@ constexpr std::string_view kCached = "between tokens of a text: models leave for
 constexpr std::string_view kDivided = "between ranks: models leave undivided";
 
 constexpr ExportRule kUnexported[] = {
-    {"batch_norm_apply", nullptr, kGradient}, {"binary_cross_entropy", nullptr, kLoss},
-    {"cached_attention", nullptr, kCached},   {"cross_entropy", nullptr, kLoss},
-    {"distillation", nullptr, kLoss},         {"mse", nullptr, kLoss},
-    {"expand", nullptr, kGradient},           {"rope_angles", nullptr, kCached},
-    {"sum_rows", nullptr, kGradient},         {"sum_to", nullptr, kGradient},
-    {"tensor_copy", nullptr, kDivided},       {"tensor_sum", nullptr, kDivided},
+    {"batch_norm_apply", nullptr, kGradient},
+    {"binary_cross_entropy", nullptr, kLoss},
+    {"cached_attention", nullptr, kCached},
+    {"cross_entropy", nullptr, kLoss},
+    {"distillation", nullptr, kLoss},
+    {"linear_cross_entropy", nullptr, kLoss},
+    {"mse", nullptr, kLoss},
+    {"expand", nullptr, kGradient},
+    {"rope_angles", nullptr, kCached},
+    {"sum_rows", nullptr, kGradient},
+    {"sum_to", nullptr, kGradient},
+    {"tensor_copy", nullptr, kDivided},
+    {"tensor_sum", nullptr, kDivided},
 };
 
 }  // namespace

@@ -78,6 +78,8 @@ void Expand(const KernelContext& context);
 
 void CrossEntropy(const KernelContext& context);
 void CrossEntropyGrad(const KernelContext& context);
+void LinearCrossEntropy(const KernelContext& context);      // f32 or bf16
+void LinearCrossEntropyGrad(const KernelContext& context);  // f32 or bf16
 void BinaryCrossEntropy(const KernelContext& context);
 void BinaryCrossEntropyGrad(const KernelContext& context);
 void MeanSquaredError(const KernelContext& context);

@@ -215,6 +215,7 @@ std::vector<std::vector<size_t>> NarrowInputs(std::string_view op) {
   if (op == "attention") return {{0, 1, 2}};
   if (op == "attention_grad") return {{0, 1, 2, 3, 5}};
   if (op == "cached_attention") return {{0, 1, 2, 5}};
+  if (op.starts_with("linear_cross_entropy")) return {{0}, {0, 1}};
   if (op == "conv2d") return {{0, 1}};
   if (op == "conv2d_int8") return {{0}};
   if (op == "conv2d_input_grad" || op == "conv2d_weight_grad") return {{0, 1}, {0, 1, 2}};

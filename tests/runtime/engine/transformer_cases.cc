@@ -172,6 +172,30 @@ void AddPools(bool gradient, int64_t rows, int64_t n, std::vector<OpCase>& cases
   }
 }
 
+// The loss behind a head, and its gradient: in one piece, and in pieces of some rows or classes; a
+// row without a target.
+void AddLinearLosses(bool gradient, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
+  const int64_t width = std::min<int64_t>(rows + 3, 40);
+  for (const bool turned : {false, true}) {
+    Attributes attributes{{"transpose_b", int64_t{turned}}};
+    // Of some five rows, or of one panel of classes.
+    if (turned) attributes.Set("piece_bytes", gradient ? rows * 40 * 6 : n * 20);
+    OpCase op_case =
+        MakeCase(turned ? "turned, in pieces" : "", attributes, {0, 1},
+                 RandomTensor(F32({rows, width}), 101, -1, 1),
+                 RandomTensor(F32(turned ? Shape({n, width}) : Shape({width, n})), 102, -1, 1),
+                 RandomTensor({DType::kI32, {rows}}, 103, 0, static_cast<double>(n)));
+    if (rows > 2) op_case.inputs[2].data.as<int32_t>()[1] = -1;
+    if (gradient) {
+      op_case.with_gradient.clear();
+      op_case.inputs.push_back(RandomTensor(F32({rows}), 104, 2, 3));
+      op_case.inputs.push_back(RandomTensor(F32({rows}), 105, 1, 2 + static_cast<double>(n)));
+      op_case.inputs.push_back(RandomTensor(F32({rows}), 106));
+    }
+    cases.push_back(std::move(op_case));
+  }
+}
+
 }  // namespace
 
 void AddTransformerCases(std::string_view op, int64_t rows, int64_t n, std::vector<OpCase>& cases) {
@@ -184,6 +208,8 @@ void AddTransformerCases(std::string_view op, int64_t rows, int64_t n, std::vect
     AddPools(op == "pool_tokens_grad", rows, n, cases);
   } else if (op == "cached_attention") {
     AddCachedAttention(rows, n, cases);
+  } else if (op.starts_with("linear_cross_entropy")) {
+    AddLinearLosses(op.ends_with("_grad"), rows, n, cases);
   } else if (op == "rope") {
     AddRopes(rows, n, cases);
   } else if (op == "rms_norm") {

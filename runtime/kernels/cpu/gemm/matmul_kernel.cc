@@ -44,10 +44,7 @@ struct Operands {
     return transpose_b ? Source{type, 1, inner} : Source{type, columns, 1};
   }
   bool is_frozen() const { return frozen.value != graph::kNoValue; }
-  std::string Layout() const {
-    return std::string("gemm ") + std::string(DTypeName(dtype)) + (transpose_b ? " turned " : " ") +
-           std::to_string(inner) + " " + std::to_string(columns);
-  }
+  std::string Layout() const { return PackLayout(dtype, transpose_b, inner, columns); }
 
   const bool transpose_a, transpose_b;
   const int64_t batch;                 // products of equal shape, one after the other
@@ -165,6 +162,11 @@ std::unique_ptr<graph::Kernel> CreateBatch(const KernelRequest& request) {
 }
 
 }  // namespace
+
+std::string PackLayout(DType dtype, bool transpose_b, int64_t inner, int64_t columns) {
+  return std::string("gemm ") + std::string(DTypeName(dtype)) + (transpose_b ? " turned " : " ") +
+         std::to_string(inner) + " " + std::to_string(columns);
+}
 
 std::vector<graph::KernelEntry> MatmulKernels() {
   std::vector<graph::KernelEntry> entries;
