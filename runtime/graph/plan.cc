@@ -25,6 +25,10 @@ double FlopsOf(const Node& node, const KernelContext& context) {
            std::sqrt(elements(context.input(0)) * elements(context.input(1)) *
                      elements(context.output(0)) / (leading * leading * leading));
   }
+  if (op.starts_with("linear_cross_entropy")) {
+    const double rows = elements(context.input(2));
+    return (op.ends_with("_grad") ? 6 : 2) * rows * elements(context.input(1));
+  }
   if (op.starts_with("conv2d")) {
     const bool forward = !op.ends_with("_grad");
     const TensorView& y = forward ? context.output(0) : context.input(0);

@@ -9,18 +9,19 @@
 namespace lepton::graph {
 
 Result<std::unique_ptr<Plan>> PlanBuilder::Build(std::span<const TensorType> inputs) {
-  LEPTON_ASSIGN_OR_RETURN(types_, InferTypes(graph_, inputs));
+  LEPTON_ASSIGN_OR_RETURN(types_, InferTypes(given_, inputs));
   plan_.reset(new Plan());
-  plan_->nodes_ = Simplify(graph_);
-  const size_t values = graph_.values().size();
+  plan_->nodes_ = Simplify(given_);
+  if (options_.accelerator == nullptr) LEPTON_RETURN_IF_ERROR(CutLosses(inputs));
+  const size_t values = graph().values().size();
   plan_->roots_.resize(values);
   std::iota(plan_->roots_.begin(), plan_->roots_.end(), 0);
   plan_->frozen_sources_.assign(values, kNoValue);
   packed_input_.assign(plan_->nodes_.size(), -1);
   output_.assign(values, false);
-  for (const Output& output : graph_.outputs()) output_[output.value] = true;
+  for (const Output& output : graph().outputs()) output_[output.value] = true;
 
-  Schedule schedule = ScheduleLiveNodes(graph_, plan_->nodes_);
+  Schedule schedule = ScheduleLiveNodes(graph(), plan_->nodes_);
   FindConstants(schedule);
   FindViews(schedule);
   if (options_.frozen_parameters) SkipRoundedCopies(schedule);
@@ -29,7 +30,7 @@ Result<std::unique_ptr<Plan>> PlanBuilder::Build(std::span<const TensorType> inp
   reads_.assign(values, 0);
   FindReads(prologue);
   FindReads(body);
-  for (const Output& output : graph_.outputs()) ++reads_[output.value];
+  for (const Output& output : graph().outputs()) ++reads_[output.value];
   for (const Group& group : prologue) LEPTON_RETURN_IF_ERROR(AddStep(group, true));
   plan_->prologue_steps_ = plan_->steps_.size();
   for (const Group& group : body) LEPTON_RETURN_IF_ERROR(AddStep(group, false));
@@ -39,8 +40,16 @@ Result<std::unique_ptr<Plan>> PlanBuilder::Build(std::span<const TensorType> inp
   return std::move(plan_);
 }
 
+Status PlanBuilder::CutLosses(std::span<const TensorType> inputs) {
+  pieces_ = FindLossPieces(given_, plan_->nodes_, types_);
+  if (!pieces_) return Status::Ok();
+  plan_->nodes_ = std::move(pieces_->nodes);
+  LEPTON_ASSIGN_OR_RETURN(types_, InferTypes(pieces_->graph, inputs));
+  return Status::Ok();
+}
+
 void PlanBuilder::FindConstants(const Schedule& schedule) {
-  for (const Value& value : graph_.values()) {
+  for (const Value& value : graph().values()) {
     constant_.push_back(value.kind == ValueKind::kParameter);
   }
   for (const NodeId id : schedule.prologue) {
@@ -65,8 +74,8 @@ void PlanBuilder::FindViews(Schedule& schedule) {
 // Where the kernel of a node packs an input that is a parameter's rounded copy, it rounds while it
 // packs, and the copy itself is not made unless somebody else reads it.
 void PlanBuilder::SkipRoundedCopies(Schedule& schedule) {
-  std::vector<int> other_reads(graph_.values().size());
-  std::vector<int> packed_reads(graph_.values().size());
+  std::vector<int> other_reads(graph().values().size());
+  std::vector<int> packed_reads(graph().values().size());
   for (const NodeId id : schedule.prologue) {
     for (const ValueId input : node(id).inputs) ++other_reads[plan_->roots_[input]];
   }
@@ -77,10 +86,10 @@ void PlanBuilder::SkipRoundedCopies(Schedule& schedule) {
     const int packed = entry.ok() ? (*entry)->packs : -1;
     for (size_t i = 0; i < reader.inputs.size(); ++i) {
       const ValueId input = reader.inputs[i];
-      const NodeId producer = graph_.value(input).producer;
+      const NodeId producer = graph().value(input).producer;
       const bool rounded = static_cast<int>(i) == packed && constant_[input] &&
                            producer != kNoNode && node(producer).op->name() == "cast" &&
-                           graph_.value(node(producer).inputs[0]).kind == ValueKind::kParameter;
+                           graph().value(node(producer).inputs[0]).kind == ValueKind::kParameter;
       if (rounded) {
         packed_input_[id] = packed;
         plan_->frozen_sources_[input] = node(producer).inputs[0];
@@ -186,7 +195,7 @@ Status PlanBuilder::AddStep(const Group& group, bool prologue) {
 std::vector<ValueId> PlanBuilder::ParametersOf(const Plan::Step& step) const {
   std::vector<ValueId> parameters;
   const auto add = [&](ValueId value) {
-    if (graph_.value(value).kind != ValueKind::kParameter) return;
+    if (graph().value(value).kind != ValueKind::kParameter) return;
     if (std::find(parameters.begin(), parameters.end(), value) != parameters.end()) return;
     parameters.push_back(value);
   };
@@ -201,10 +210,10 @@ std::vector<ValueId> PlanBuilder::ParametersOf(const Plan::Step& step) const {
 }
 
 void PlanBuilder::FindRunParameters() {
-  std::vector<bool> known(graph_.values().size());
-  plan_->widened_.assign(graph_.values().size(), !options_.transient_packs);
+  std::vector<bool> known(graph().values().size());
+  plan_->widened_.assign(graph().values().size(), !options_.transient_packs);
   const auto add = [&](ValueId value) {
-    if (graph_.value(value).kind != ValueKind::kParameter || known[value]) return;
+    if (graph().value(value).kind != ValueKind::kParameter || known[value]) return;
     known[value] = true;
     plan_->run_parameters_.push_back(value);
   };
@@ -247,7 +256,7 @@ StepUse PlanBuilder::UseOf(const Plan::Step& step) const {
 Status PlanBuilder::PlaceValues() {
   std::vector<StepUse> uses;
   for (const Plan::Step& step : plan_->steps_) uses.push_back(UseOf(step));
-  plan_->memory_ = PlanMemory(graph_, uses, plan_->prologue_steps_, types_);
+  plan_->memory_ = PlanMemory(graph(), uses, plan_->prologue_steps_, types_);
   const bool on_host = options_.accelerator == nullptr;
   LEPTON_ASSIGN_OR_RETURN(
       plan_->own_, Buffer::On(options_.accelerator,
@@ -288,7 +297,7 @@ void PlanBuilder::FindFinalOutputs() {
       for (const ValueId output : node->outputs) last_use[plan_->roots_[output]] = i + 1;
     }
   }
-  for (const Output& output : graph_.outputs()) {
+  for (const Output& output : graph().outputs()) {
     const size_t last = last_use[plan_->roots_[output.value]];
     if ((output.external || output.passing) && last > 0) {
       plan_->steps_[last - 1].final_outputs.push_back(output.value);

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "runtime/graph/passes/loss_pieces.h"
 #include "runtime/graph/plan.h"
 
 namespace lepton::graph {
@@ -12,7 +14,7 @@ class PlanBuilder {
  public:
   PlanBuilder(const Graph& graph, const KernelTable& kernels, const Device& device,
               const PlanOptions& options, PackCache* packs, std::shared_ptr<Arena> arena)
-      : graph_(graph),
+      : given_(graph),
         kernels_(kernels),
         device_(options.accelerator == nullptr ? device : options.accelerator->device()),
         options_(options),
@@ -25,10 +27,12 @@ class PlanBuilder {
   struct StepTypes {
     std::vector<TensorType> inputs, outputs;
   };
+  const Graph& graph() const { return pieces_ ? pieces_->graph : given_; }
   const Node& node(NodeId id) const { return plan_->nodes_[id]; }
   StepTypes TypesOf(const Node& node) const;
   KernelRequest RequestOf(const Node& node, const StepTypes& types) const;
   std::vector<FrozenInput> FrozenInputs(const Node& node) const;
+  Status CutLosses(std::span<const TensorType> inputs);
   void FindConstants(const Schedule& schedule);
   void FindViews(Schedule& schedule);
   void SkipRoundedCopies(Schedule& schedule);
@@ -41,7 +45,7 @@ class PlanBuilder {
   Status PlaceValues();
   void FindFinalOutputs();
 
-  const Graph& graph_;
+  const Graph& given_;
   const KernelTable& kernels_;
   const Device device_;
   const PlanOptions options_;
@@ -49,9 +53,10 @@ class PlanBuilder {
   const std::shared_ptr<Arena> arena_;  // null: the plan makes its own
 
   std::unique_ptr<Plan> plan_;
-  std::vector<TensorType> types_;  // by value
-  std::vector<bool> constant_;     // by value: follows from parameters alone
-  std::vector<bool> output_;       // by value: of the graph
+  std::optional<LossPieces> pieces_;  // the graph, where it had to be changed
+  std::vector<TensorType> types_;     // by value
+  std::vector<bool> constant_;        // by value: follows from parameters alone
+  std::vector<bool> output_;          // by value: of the graph
   std::vector<int> reads_;  // by value: steps that read it from memory, and the graph's outputs
   // By node: an input that Prepare alone reads, from the parameter that it is a rounded copy of.
   std::vector<int> packed_input_;

@@ -2,10 +2,10 @@
 // matmul alone and nobody else reads them, both become one linear_cross_entropy, and the gradients
 // through them one linear_cross_entropy_grad, which have a piece of the logits in memory at a time.
 //
-//   logits = matmul(hidden, weight)                  losses, tops, sums =
-//   losses = cross_entropy(logits, targets)     ->     linear_cross_entropy(hidden, weight, targets)
-//   dlogits = cross_entropy_grad(.., dlosses)        dhidden, dweight =
-//   dhidden, dweight = matmul(dlogits, ..)             linear_cross_entropy_grad(..)
+//   logits = matmul(hidden, weight)             losses, tops, sums =
+//   losses = cross_entropy(logits, targets)  ->   linear_cross_entropy(hidden, weight, targets)
+//   dlogits = cross_entropy_grad(.., dlosses)   dhidden, dweight =
+//   dhidden, dweight = matmul(dlogits, ..)        linear_cross_entropy_grad(..)
 //
 // The logits are then made twice, so only shapes take part whose logits are larger than a piece.
 // Threads: a pure function.
