@@ -44,7 +44,11 @@ Result<wire::TaskGroup> GangMembership::Await(uint64_t left) {
   const bool met = changed_.wait_until(lock, Deadline::In(kLongestMeeting).at(), [&] {
     return !Ended().ok() || known() || overtaken_ > left;
   });
-  LEPTON_RETURN_IF_ERROR(Ended());
+  // Who is told to leave behind the list of members meets them first: perhaps it alone has the
+  // state.
+  const bool meets =
+      known() && stop_.empty() && !leave_at_once_ && (spec_.parallel.zero == 0 || epoch_ > 0);
+  if (!meets) LEPTON_RETURN_IF_ERROR(Ended());
   if (met && !known()) {
     wire::TaskGroup over;
     over.set_epoch(overtaken_);

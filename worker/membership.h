@@ -27,9 +27,9 @@ class Membership {
     MonotonicTime joined{};
   };
   // Leaves the group before, if there was one (let go of it first), saying why, and takes part in
-  // the next. Waits for it: kCancelled when told to stop meanwhile, or to leave; but a rank that
-  // was in a group and holds slices of the state (parallel.zero) meets the others once more before
-  // it leaves.
+  // the next. Waits for it: kCancelled when told to stop meanwhile, or to leave before its members
+  // are known; but a rank that was in a group and holds slices of the state (parallel.zero) meets
+  // the others once more before it leaves.
   virtual Result<Group> Next(const std::string& cause, const Parting& parting) = 0;
 
   // The group is over at the end of this step, for somebody wants to join.

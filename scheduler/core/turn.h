@@ -138,6 +138,7 @@ class Turn {
   // The same without a worker's tasks, which end after the next step.
   bool LetLeave(const std::string& gang_id, const WorkerId& worker, const std::string& cause);
   bool HoldsSlices(const Gang& gang) const;  // parallel.zero
+  bool StateLeaves(const Gang& gang) const;
   std::vector<uint32_t> NextMembers(const Gang& gang) const;
   // Ends a gang that holds slices, with a checkpoint by all that live.
   void WindDown(const std::string& gang_id, const std::string& stop_code, const std::string& cause,

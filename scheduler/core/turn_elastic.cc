@@ -190,7 +190,11 @@ void Turn::MaybeForm(const std::string& gang_id) {
   Record record;
   record.mutable_gang_formed()->set_gang_id(gang_id);
   Persist(std::move(record));
-  for (const uint32_t seat : gang.members()) SendGroup(gang, gang.tasks(static_cast<int>(seat)));
+  for (const uint32_t seat : gang.members()) {
+    const Task& member = gang.tasks(static_cast<int>(seat));
+    SendGroup(gang, member);
+    if (member.leaving() && !HoldsSlices(gang)) SendLeave(member, "its worker is being drained");
+  }
 }
 
 bool Turn::GoOnWithout(const std::string& gang_id, EpochChange change) {

@@ -17,13 +17,27 @@ bool Turn::HoldsSlices(const Gang& gang) const {
          state_.Spec(JobId(gang.job_id())).parallel.zero > 0;
 }
 
-// Of the next epoch. Ranks that leave are members once more where they have slices to hand over.
+// Those that stay are joiners which get the state in the group that forms, from one that leaves.
+bool Turn::StateLeaves(const Gang& gang) const {
+  if (gang.sharded() || !gang.forming()) return false;
+  bool stays = false;
+  for (const uint32_t seat : gang.members()) {
+    const Task& task = gang.tasks(static_cast<int>(seat));
+    if (!IsUp(task) || task.leaving()) continue;
+    if (MayHaveState(task)) return false;
+    stays = true;
+  }
+  return stays;
+}
+
+// Of the next epoch. Ranks that leave are members once more where they have slices to hand over, or
+// all of the state while those that stay wait to get it.
 std::vector<uint32_t> Turn::NextMembers(const Gang& gang) const {
-  const bool slices = HoldsSlices(gang);
+  const bool needed = HoldsSlices(gang) || StateLeaves(gang);
   std::vector<uint32_t> members;
   for (const uint32_t seat : gang.members()) {
     const Task& task = gang.tasks(static_cast<int>(seat));
-    const bool goes = slices ? task.leaves_at_once() : task.leaving();
+    const bool goes = needed ? task.leaves_at_once() : task.leaving();
     if ((IsUp(task) || IsAwaited(task)) && !goes) members.push_back(seat);
   }
   return members;
@@ -54,10 +68,14 @@ bool Turn::LetLeave(const std::string& gang_id, const WorkerId& worker, const st
   }
   const int least = gang.sharded() ? 1 : state_.Spec(JobId(gang.job_id())).resources.min_workers;
   if (const int missing = least - staying; missing > 0 || lost) {
-    if (!HoldsSlices(gang)) return false;
-    const int further = missing - std::min(waiting, missing);
-    const bool elsewhere = staying > 0 && gang.trial() < 0 &&
-                           (further == 0 || !PlaceSeats(gang, further, further).workers.empty());
+    // Joiners get it as they meet who leaves; a seat below the least starts still, which may take
+    // long.
+    const bool handed_over = missing <= 0 && staying > 0 && gang.forming();
+    if (!HoldsSlices(gang) && !handed_over) return false;
+    const int further = std::max(0, missing - waiting);
+    const bool elsewhere =
+        handed_over || (staying > 0 && gang.trial() < 0 &&
+                        (further == 0 || !PlaceSeats(gang, further, further).workers.empty()));
     if (!elsewhere) {
       WindDown(gang_id, "DRAIN", cause, -1);
       return true;
@@ -108,11 +126,15 @@ void Turn::TellToLeave(const Task& task, const std::string& cause, bool at_once)
   SendLeave(task, cause);
 }
 
-// May be repeated.
+// May be repeated. Who has the state that others wait for is told when the group has formed: before
+// that it would go at once.
 void Turn::SendLeave(const Task& task, const std::string& cause) {
+  const Gang& gang = *state_.GangOfTask(task.id());
+  const bool needed = !HoldsSlices(gang) && IsMember(gang, task) && StateLeaves(gang);
+  if (needed && !task.leaves_at_once()) return;
   wire::StopTask order;
   order.set_task_id(task.id());
-  order.set_grace_ms(LeaveGraceMs(*state_.GangOfTask(task.id())));
+  order.set_grace_ms(LeaveGraceMs(gang));
   order.set_reason(cause);
   order.set_alone(true);
   order.set_at_once(task.leaves_at_once());

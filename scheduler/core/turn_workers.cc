@@ -99,10 +99,11 @@ void Turn::On(const WorkerHello& arrived) {
       if (task->leaving()) SendLeave(*task, "it was told so before");
       SendShards(*gang, *task);
     } else if (gang->elastic()) {
-      if (task->leaving()) SendLeave(*task, "it was told so before");
       const bool forming = gang->forming();
       if (forming) MaybeForm(gang->id());  // which waited for this worker to come back
       if (gang->forming() == forming) SendEpoch(*gang, *task);
+      // Behind the list of members: who has that meets them first.
+      if (task->leaving()) SendLeave(*task, "it was told so before");
     } else if (gang->tasks_size() > 1 && complete && !gang->progressed()) {
       SendGroup(*gang, *task);
     }

@@ -80,6 +80,51 @@ TEST_F(ElasticSeats, ASeatJoinsAtAStepBoundaryOnceItListens) {
   EXPECT_EQ(gang().faults_in_row(), 0u);
 }
 
+// The only rank that has the state is drained while a joiner waits for it, before they are a group
+// or before they have met: it meets the joiner first.
+TEST_F(ElasticSeats, WhoAloneHasTheStateIsDrainedOnceItMeetsTheJoiner) {
+  for (const bool formed : {false, true}) {
+    SCOPED_TRACE(formed ? "drained behind the list" : "drained before it");
+    sim = Sim();
+    Start(1, 1, 2);
+    sim.Hello("w1");
+    sim.Run(Seat(1));
+    ASSERT_THAT(Told(), ElementsAre(Seat(0) + " leave2"));
+    if (formed) {
+      sim.Endpoint(Seat(0), 1, "rank 1 joins");
+      ASSERT_THAT(Told(), ElementsAre(Seat(0) + " join2", Seat(1) + " join2"));
+      sim.On(DrainWorker{WorkerId("w0"), "maintenance"});
+    } else {
+      sim.On(DrainWorker{WorkerId("w0"), "maintenance"});
+      EXPECT_THAT(sim.out.stops, IsEmpty()) << "outside of a group it would go";
+      sim.Hello("w0", 1, "i1", {Seat(0)});
+      EXPECT_THAT(sim.out.stops, IsEmpty());
+      EXPECT_THAT(Members(), ElementsAre(0, 1));
+      sim.Endpoint(Seat(0), 1, "rank 1 joins");
+      ASSERT_THAT(Told(), ElementsAre(Seat(0) + " join2", Seat(1) + " join2"));
+    }
+    ASSERT_THAT(sim.out.stops, SizeIs(1));
+    EXPECT_EQ(sim.out.stops[0].second.task_id(), Seat(0));
+    EXPECT_TRUE(sim.out.stops[0].second.alone());
+    sim.Recovered(Seat(0), 8);
+    sim.Finish(Seat(0), "CANCELLED", "left the gang after step 8");
+    EXPECT_THAT(Members(), ElementsAre(1));
+    sim.Endpoint(Seat(1), 2, "1 of 2 ranks left after step 8");
+    EXPECT_THAT(Told(), ElementsAre(Seat(1) + " join3"));
+    EXPECT_EQ(sim.StateOf(id), "RUNNING");
+    EXPECT_EQ(sim.job(id).attempt(), 1u);
+  }
+}
+
+// Nobody is there to take the state yet: it is written, and the job goes on from it.
+TEST_F(ElasticSeats, WhoAloneHasTheStateIsNotKeptForOneThatStartsStill) {
+  Start(2, 2);
+  sim.Finish(Seat(1), "ABORTED", "", 9);
+  ASSERT_THAT(Members(), ElementsAre(0, 2)) << "a new seat, which has not started";
+  sim.On(DrainWorker{WorkerId("w0"), "maintenance"});
+  EXPECT_EQ(sim.StateOf(id), "RECOVERING");
+}
+
 TEST_F(ElasticSeats, AJoinerThatFailsHurtsNobodyAndIsTriedAgainLater) {
   Start(1, 2, 3);
   sim.Hello("w2");

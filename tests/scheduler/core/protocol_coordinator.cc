@@ -114,6 +114,7 @@ void Explorer::Greet(Reactor& reactor, const std::set<std::string>& greeted, int
     out.starts.insert(out.starts.end(), said.starts.begin(), said.starts.end());
     out.stops.insert(out.stops.end(), said.stops.begin(), said.stops.end());
     out.groups.insert(out.groups.end(), said.groups.begin(), said.groups.end());
+    out.sent += said.sent;
   }
 }
 
@@ -134,22 +135,26 @@ Explorer::Orders Explorer::OrdersOf(const Recorder& out) {
     }
     push(worker, std::move(order));
   }
-  for (const auto& [worker, stop] : out.stops) {
+  auto next_stop = out.stops.begin();
+  auto next_group = out.groups.begin();
+  for (const char sent : out.sent) {
     ModelOrder order;
+    if (sent == 'G') {
+      const auto& [worker, group] = *next_group++;
+      order.kind = ModelOrder::kGroup;
+      order.seat = SeatOf(group.task_id());
+      order.epoch = group.epoch();
+      order.at_once = group.at_once();
+      for (const wire::Member& member : group.members()) order.members.push_back(member.address());
+      push(worker, std::move(order));
+      continue;
+    }
+    const auto& [worker, stop] = *next_stop++;
     order.kind = ModelOrder::kStop;
     order.seat = SeatOf(stop.task_id());
     order.alone = stop.alone();
     order.kill = stop.grace_ms() == 0;
     order.at_once = stop.at_once();
-    push(worker, std::move(order));
-  }
-  for (const auto& [worker, group] : out.groups) {
-    ModelOrder order;
-    order.kind = ModelOrder::kGroup;
-    order.seat = SeatOf(group.task_id());
-    order.epoch = group.epoch();
-    order.at_once = group.at_once();
-    for (const wire::Member& member : group.members()) order.members.push_back(member.address());
     push(worker, std::move(order));
   }
   return orders;

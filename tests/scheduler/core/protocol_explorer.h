@@ -123,8 +123,7 @@ class Explorer {
   void LeaveStream(ModelTask& task) const;
   // What it takes part with is the state of the step before.
   void CheckState(int seat, int step);
-  void NoteMissed(int seat);
-  // Nobody in this epoch has the state: then one that had it died, or wrote it as it went.
+  // Nobody in this epoch has the state: then one that had it died.
   void CheckDeaths(uint64_t epoch);
   // ---- slices ----
   // False when a slice is gone; then all that met have ended.

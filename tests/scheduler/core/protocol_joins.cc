@@ -100,13 +100,6 @@ void Explorer::CheckState(int seat, int step) {
                         step, task.held.size(), options_.pieces));
 }
 
-void Explorer::NoteMissed(int seat) {
-  ModelTask& task = node_.world.tasks.at(seat);
-  const auto known = node_.coordinator->tasks.find(seat);
-  task.missed = options_.pieces > 0 && task.has_state && known != node_.coordinator->tasks.end() &&
-                known->second.group_epoch() > task.epoch;
-}
-
 void Explorer::CheckDeaths(uint64_t epoch) {
   if (options_.pieces == 0) return;
   const World& world = node_.world;
@@ -116,8 +109,8 @@ void Explorer::CheckDeaths(uint64_t epoch) {
     const auto known = node_.coordinator->tasks.find(seat);
     const bool lost = known != node_.coordinator->tasks.end() && known->second.state() == TASK_LOST;
     const bool through = task.place == options_.steps;
-    if (world.dead.contains(seat) || task.hung || lost || through || task.missed ||
-        !worker.linked || worker.known_lost) {
+    if (world.dead.contains(seat) || task.hung || lost || through || !worker.linked ||
+        worker.known_lost) {
       return;
     }
   }

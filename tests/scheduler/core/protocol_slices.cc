@@ -9,8 +9,8 @@
 namespace lepton::scheduler::model {
 
 bool Explorer::HandsOver(const ModelTask& task) const {
-  return options_.slices && task.epoch > 0 && !task.leave_at_once &&
-         options_.broken != Broken::kLeavesAtOnce;
+  if (task.leave_at_once || options_.broken == Broken::kLeavesAtOnce) return false;
+  return options_.slices ? task.epoch > 0 : HasGroup(task);
 }
 
 // Slice i is the i-th seat's and the next one's: pairs of two, a ring of three.

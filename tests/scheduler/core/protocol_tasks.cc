@@ -267,10 +267,7 @@ void Explorer::ExpandTask(int seat, const ModelTask& task) {
   }
   if (task.phase == ModelTask::kListening) {
     if (task.stop || (task.leave && !HandsOver(task))) {
-      return Try(name + " goes", false, [&] {
-        NoteMissed(seat);
-        End(seat, "CANCELLED");
-      });
+      return Try(name + " goes", false, [&] { End(seat, "CANCELLED"); });
     }
     if (!HasGroup(task)) {
       if (task.overtaken <= task.epoch) return;

@@ -94,12 +94,12 @@ std::string World::Key(const ModelOptions& options) const {
     key.Put(seat, t.phase);
     if (!t.alive()) {
       // Of those that are over: whom the state, or a slice of it, went with.
-      const bool excused = dead.contains(seat) || t.missed || t.place == options.steps;
+      const bool excused = dead.contains(seat) || t.place == options.steps;
       if (options.pieces > 0 || options.slices) key.PutBits(t.has_state, excused);
       continue;
     }
     key.PutBits(t.hung, t.has_state, t.stop, t.leave, t.leave_at_once, t.reduced, t.regroup);
-    key.PutBits(t.goes, t.missed, t.parts, t.parting, t.handed, t.saved, t.hurries);
+    key.PutBits(t.goes, t.parts, t.parting, t.handed, t.saved, t.hurries);
     key.Put(t.worker, t.epoch, t.place, t.joining, t.cuts_over);
     key.Put(t.overtaken > t.epoch ? t.overtaken : 0);
     key.PutText(t.newest ? t.newest->text : "");

@@ -68,7 +68,6 @@ struct ModelTask {
   bool hurries = false;  // with the sums came that somebody leaves
   bool cuts_over =
       false;  // it waits for the others: joiners get what is left, and show what they have
-  bool missed = false;     // it went before it met a group that is formed: it wrote what it has
   std::vector<int> held;   // a joiner: of which step each piece is that it has
   std::vector<int> left;   // handed: who goes, if not all
   uint64_t overtaken = 0;  // an epoch whose members it had not taken up when the next order came

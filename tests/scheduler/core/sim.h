@@ -31,12 +31,14 @@ class Recorder final : public Effects {
   }
   void SendGroup(const WorkerId& worker, const wire::TaskGroup& group) override {
     groups.emplace_back(worker.str(), group);
+    sent += 'G';
   }
   void SendShards(const WorkerId& worker, const wire::TaskShards& order) override {
     shards.emplace_back(worker.str(), order);
   }
   void Stop(const WorkerId& worker, const wire::StopTask& stop) override {
     stops.emplace_back(worker.str(), stop);
+    sent += 'S';
   }
   void Ack(const WorkerId&, const wire::ReportAck& ack) override { acks.push_back(ack); }
   void Drain(const WorkerId& worker, const wire::Drain&) override {
@@ -68,6 +70,7 @@ class Recorder final : public Effects {
   std::vector<std::pair<std::string, wire::TaskReport>> accepted;
   std::vector<std::string> forgotten, forgotten_jobs;
   std::string order;
+  std::string sent;  // groups and stops, in their order
 };
 
 class Sim {

@@ -157,8 +157,9 @@ TEST(GangMembership, AGangThatStartsAgainLimitsNobodyWhoMovesEither) {
   }
 }
 
-// A rank that was in a group and is told to leave while it waits for the next one. With slices of
-// the state it takes part in that, for somebody has to take them; otherwise it goes.
+// A rank that was in a group and is told to leave before it has met the next one, whose members
+// are known. It takes part in that: perhaps it alone has the state, or some slices. But not where
+// it cannot reach them.
 struct LeavingCase {
   const char* name;
   int zero;
@@ -199,11 +200,26 @@ TEST_P(GangMembershipLeaving, BetweenTwoGroups) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GangMembershipLeaving,
-                         testing::Values(LeavingCase{"WithoutSlices", 0, false, true},
+                         testing::Values(LeavingCase{"WithoutSlices", 0, false, false},
+                                         LeavingCase{"WithoutSlicesBehindACut", 0, true, true},
                                          LeavingCase{"SlicesOfStage1", 1, false, false},
                                          LeavingCase{"SlicesOfStage2", 2, false, false},
                                          LeavingCase{"SlicesBehindACut", 2, true, true}),
                          [](const auto& info) { return info.param.name; });
+
+// With slices it would wait until there is one.
+TEST(GangMembership, WhoIsToldToLeaveWhileThereIsNoGroupGoes) {
+  wire::StartTask start;
+  start.set_group_token("0123456789abcdef");
+  GangMembership* membership = nullptr;
+  GangMembership tested(start, {}, "127.0.0.1", [&](const wire::TaskUp& up) {
+    if (up.endpoint().left_epoch() == 1) return membership->OnLeave("drained", false);
+    membership->OnGroup(Members(1, up.endpoint().address()));
+  });
+  membership = &tested;
+  ASSERT_TRUE(tested.Next("", {}).ok());
+  EXPECT_EQ(tested.Next("rank 1 died", {}).status().code(), StatusCode::kCancelled);
+}
 
 // It holds nothing yet.
 TEST(GangMembership, WhoIsToldToLeaveBeforeItsFirstGroupGoes) {
