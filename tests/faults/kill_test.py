@@ -85,6 +85,48 @@ class TaskKilled(ClusterTest):
             self.assertEqual(job["result"]["metrics"][name], calm["result"]["metrics"][name])
 
 
+class OneRankHangs(ClusterTest):
+    def test_nobody_sees_it_and_the_deadline_ends_it(self):
+        c = self.cluster
+        job_id = c.submit(long_spec(resources={"max_workers": 1}, elastic={"recovery_budget": "500ms"},
+                                    deadline="8s"))
+        pid = c.task_pid(f"{job_id}.a1.r0")
+        wait_until(lambda: c.job(job_id)["progress"]["step"] > 0 or c.job(job_id)["state"] == "FAILED", 60, "a step")
+        os.kill(pid, signal.SIGSTOP)
+        job = c.wait_job(job_id)
+        self.assertEqual((job["state"], job["attempt"]), ("FAILED", 1), job)
+        self.assertIn("not done within 8 s", job["error"])
+        self.assertNotIn("HUNG", [e["reason_code"] for e in c.items(f"/v1/jobs/{job_id}/events")])
+        wait_until(lambda: not c.processes(f"--task {job_id}.a1.r0 "), 20, "the end of a process that is stopped")
+
+
+class LogPolicies(ClusterTest):
+    workers = 2
+
+    def submit(self, action):
+        return self.cluster.submit(long_spec(resources={"max_workers": 1}, restart={
+            "max": 5, "backoff": "100ms", "log_policies": [{"pattern": "\\d+ rows to train on", "action": action}]}))
+
+    def test_a_worker_whose_rank_logs_a_pattern_is_excluded_and_then_the_next(self):
+        c = self.cluster
+        job_id = self.submit("exclude_worker")
+        job = wait_until(lambda: (lambda j: j if "2 workers excluded" in j["reason"] else None)(c.job(job_id)), 60,
+                         "both are excluded")
+        self.assertEqual(job["state"], "QUEUED")
+        told = " ".join(e["message"] for e in c.items(f"/v1/jobs/{job_id}/events"))
+        for worker in ("w0", "w1"):
+            self.assertIn(f"rank 0 on worker {worker} logged '", told)
+        other = c.wait_job(c.submit(train_spec(epochs=1)))
+        self.assertEqual(other["state"], "SUCCEEDED", "other jobs have them")
+        c.call("POST", f"/v1/jobs/{job_id}:cancel")
+        c.wait_job(job_id, {"CANCELLED"})
+
+    def test_a_job_fails_by_a_line_that_it_logs(self):
+        job = self.cluster.wait_job(self.submit("fail_job"))
+        self.assertEqual((job["state"], job["attempt"]), ("FAILED", 1), job)
+        self.assertRegex(job["error"], "rank 0 on worker w[01] logged '.*rows to train on")
+
+
 class WorkerKilled(ClusterTest):
     workers = 2
 
