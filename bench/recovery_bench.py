@@ -48,7 +48,7 @@ def ours():
             assert entry["reason_code"] == "RANK_LOST", entry
             # By the wall: when the step was committed, from when this process killed.
             times.append(entry["time_ms"] + entry["total_ms"] - at * 1000)
-            detected.append(entry["detect_ms"])
+            detected.append(entry["time_ms"] + entry["detect_ms"] - at * 1000)
         done = cluster.wait_job(job, timeout=120)
         assert done["result"]["weights_sha256"] == calm, "the killed run has other weights"
         return times, detected
