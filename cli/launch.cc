@@ -1,6 +1,8 @@
 #include "cli/launch.h"
 
 #include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -43,25 +45,50 @@ std::string HostName() {
   return ::gethostname(name, sizeof(name) - 1) == 0 ? name : "localhost";
 }
 
-std::string HostAddress() {
-  if (const std::string chosen = Variable("LEPTON_HOST_ADDRESS"); !chosen.empty()) return chosen;
-  // Connecting a datagram socket sends nothing, but chooses the source address.
+namespace {
+
+std::string TextOf(const in_addr& address) {
+  char text[INET_ADDRSTRLEN] = {};
+  return ::inet_ntop(AF_INET, &address, text, sizeof(text)) != nullptr ? text : "";
+}
+
+// The source address of what is sent by the default route; "" without one. Connecting a datagram
+// socket sends nothing.
+std::string AddressOfTheRoute() {
   UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  sockaddr_in target{};
+  sockaddr_in target{}, self{};
+  socklen_t size = sizeof(self);
   target.sin_family = AF_INET;
   target.sin_port = htons(9);
   ::inet_pton(AF_INET, "192.0.2.1", &target.sin_addr);  // TEST-NET-1, never routed to anybody
-  if (fd.valid() &&
-      ::connect(fd.get(), reinterpret_cast<sockaddr*>(&target), sizeof(target)) == 0) {
-    sockaddr_in self{};
-    socklen_t size = sizeof(self);
-    char text[INET_ADDRSTRLEN] = {};
-    if (::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&self), &size) == 0 &&
-        ::inet_ntop(AF_INET, &self.sin_addr, text, sizeof(text)) != nullptr) {
-      return text;
-    }
+  const bool found =
+      fd.valid() &&
+      ::connect(fd.get(), reinterpret_cast<sockaddr*>(&target), sizeof(target)) == 0 &&
+      ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&self), &size) == 0;
+  return found ? TextOf(self.sin_addr) : "";
+}
+
+// Of the first interface that is up and no loopback, as in a cluster's network without a way out.
+std::string AddressOfAnInterface() {
+  ifaddrs* all = nullptr;
+  if (::getifaddrs(&all) != 0) return "";
+  std::string found;
+  for (const ifaddrs* one = all; one != nullptr && found.empty(); one = one->ifa_next) {
+    const bool serves = one->ifa_addr != nullptr && one->ifa_addr->sa_family == AF_INET &&
+                        (one->ifa_flags & IFF_UP) != 0 && (one->ifa_flags & IFF_LOOPBACK) == 0;
+    if (serves) found = TextOf(reinterpret_cast<const sockaddr_in*>(one->ifa_addr)->sin_addr);
   }
-  return HostName();
+  ::freeifaddrs(all);
+  return found;
+}
+
+}  // namespace
+
+std::string HostAddress() {
+  if (const std::string chosen = Variable("LEPTON_HOST_ADDRESS"); !chosen.empty()) return chosen;
+  if (const std::string routed = AddressOfTheRoute(); !routed.empty()) return routed;
+  const std::string own = AddressOfAnInterface();
+  return own.empty() ? "127.0.0.1" : own;  // where nobody else could come anyway
 }
 
 #ifdef LEPTON_HAS_PMIX

@@ -25,7 +25,8 @@ Result<std::string> ShareFromRankZero(const Launch& launch, const std::string& m
                                       Deadline deadline);
 
 // This host's name, and an address of it that other hosts reach: $LEPTON_HOST_ADDRESS (for hosts
-// with several networks), else the source address of the default route, else the host name.
+// with several networks), else the source address of the default route, else that of the first
+// interface that is up, else 127.0.0.1. Numeric (IPv4) unless the variable has something else.
 std::string HostName();
 std::string HostAddress();
 

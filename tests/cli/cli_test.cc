@@ -1,6 +1,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -337,6 +340,25 @@ TEST(Launch, ReadsWhatMpirunAndSrunSet) {
     ::unsetenv(name);
   }
   EXPECT_EQ(DetectLaunch().info.size, 1u);
+}
+
+// A network of its own has a loopback interface at most, and no route: the address is one still.
+TEST(Launch, AHostWithoutARouteHasAnAddress) {
+  constexpr int kMayNot = 77;
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    ::unsetenv("LEPTON_HOST_ADDRESS");
+    if (::unshare(CLONE_NEWNET) != 0 && ::unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0) {
+      ::_exit(kMayNot);
+    }
+    ::_exit(HostAddress() == "127.0.0.1" ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == kMayNot) GTEST_SKIP() << "no network namespaces here";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 TEST(UrlEncode, KeepsSafeCharacters) {
