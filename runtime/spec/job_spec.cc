@@ -72,6 +72,15 @@ void AddNotGiven(const json& all, const json& given, const std::string& path,
   }
 }
 
+// Which way a metric is better.
+std::string ModeOf(std::string_view metric) {
+  const std::string_view figure = metric.substr(metric.find('/') + 1);
+  for (const char* less : {"loss", "mse", "perplexity", "seconds", "grad_norm"}) {
+    if (figure == less) return "min";
+  }
+  return "max";
+}
+
 // See JobSpec::left_open.
 std::vector<std::string> LeftOpen(const json& document, const JobSpec& spec) {
   std::vector<std::string> open;
@@ -327,16 +336,19 @@ Result<JobSpec> JobSpecFromJson(const json& document) {
   if (!Has(document, "optimizer", "weight_decay") && spec.optimizer.name != "adamw") {
     spec.optimizer.weight_decay = 0;
   }
-  if (spec.loss == "mse" || spec.loss == "next_token") {
-    const json checkpoint = document.value("checkpoint", json::object());
-    if (!Has(checkpoint, "keep_best", "metric")) {
-      spec.checkpoint.keep_best.metric = "validation/loss";
-      if (!Has(checkpoint, "keep_best", "mode")) spec.checkpoint.keep_best.mode = "min";
-    }
-    if (spec.search && !Has(document, "search", "metric")) {
-      spec.search->metric = "validation/loss";
-      if (!Has(document, "search", "mode")) spec.search->mode = "min";
-    }
+  const json checkpoint = document.value("checkpoint", json::object());
+  const bool measured_by_loss = spec.loss == "mse" || spec.loss == "next_token";
+  if (measured_by_loss && !Has(checkpoint, "keep_best", "metric")) {
+    spec.checkpoint.keep_best.metric = "validation/loss";
+  }
+  if (measured_by_loss && spec.search && !Has(document, "search", "metric")) {
+    spec.search->metric = "validation/loss";
+  }
+  if (!Has(checkpoint, "keep_best", "mode")) {
+    spec.checkpoint.keep_best.mode = ModeOf(spec.checkpoint.keep_best.metric);
+  }
+  if (spec.search && !Has(document, "search", "mode")) {
+    spec.search->mode = ModeOf(spec.search->metric);
   }
   if (spec.parallel.tensor > 1) {
     if (!Has(document, "elastic", "recovery")) spec.elastic.recovery = "restart";

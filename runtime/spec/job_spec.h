@@ -54,7 +54,7 @@ struct ResourceSpec {
 
 struct KeepBestSpec {
   std::string metric = "validation/accuracy";
-  std::string mode = "max";  // min | max
+  std::string mode = "max";  // min | max; if not given, as the metric is better
   int count = 1;
 };
 struct CheckpointSpec {

@@ -54,7 +54,9 @@ void Visit(FieldVisitor& v, CheckpointSpec& s) {
   v.Int("keep_last", s.keep_last, 1, 1000, "newest checkpoints to keep");
   v.BeginObject("keep_best", "also keep the best by a metric");
   v.Text("metric", s.keep_best.metric, "which metric");
-  v.Choice("mode", s.keep_best.mode, {"min", "max"}, "which way is better");
+  v.Choice("mode", s.keep_best.mode, {"min", "max"},
+           "which way is better; if not given, min of loss, mse, perplexity, seconds and "
+           "grad_norm, max of others");
   v.Int("count", s.keep_best.count, 0, 1000,
         "how many; with 0 a train's checkpoints are not evaluated, which takes long with much "
         "validation data");
@@ -79,7 +81,9 @@ void Visit(FieldVisitor& v, RestartSpec& s) {
 void Visit(FieldVisitor& v, SearchSpec& s) {
   v.Choice("algorithm", s.algorithm, {"random", "asha"}, "how to search");
   v.Text("metric", s.metric, "what to optimise");
-  v.Choice("mode", s.mode, {"min", "max"}, "which way is better");
+  v.Choice("mode", s.mode, {"min", "max"},
+           "which way is better; if not given, min of loss, mse, perplexity, seconds and "
+           "grad_norm, max of others");
   v.Int("trials", s.trials, 1, 100'000, "configurations to try");
   v.Int("max_parallel", s.max_parallel, 0, 100'000, "at once; 0: as many as fit");
   v.Seed("seed", s.seed, "of the suggestions");

@@ -105,6 +105,22 @@ Status CheckWhole(const Dimension& dimension) {
   return Status::Ok();
 }
 
+// A field of whole numbers takes both ends of a range, and nothing that is drawn between them.
+Status CheckBetween(const JobSpec& spec) {
+  constexpr double kSomewhere = 0.3819660113;  // of no range of whole numbers a whole number
+  std::map<std::string, std::string> values = TrialCorners(*spec.search).back();
+  for (const Dimension& d : spec.search->space) {
+    if (d.type != Dimension::Type::kUniform && d.type != Dimension::Type::kLogUniform) continue;
+    values[d.path] = json(d.low + kSomewhere * (d.high - d.low)).dump();
+  }
+  const Status status = ApplyTrial(spec, values).status();
+  if (status.ok()) return status;
+  const bool whole = status.message().find("is not a whole number") != std::string::npos;
+  return InvalidArgument(
+      "search.space: " + status.message() +
+      (!whole ? "" : "; whole numbers are drawn by {int: [low, high]} and {logint: [low, high]}"));
+}
+
 Status CheckDimensions(const JobSpec& spec) {
   for (const Dimension& dimension : spec.search->space) {
     LEPTON_RETURN_IF_ERROR(CheckWhole(dimension));
@@ -160,7 +176,8 @@ Status CheckSubmission(const JobSpec& spec) {
                                      {"validation", "test", "train"},
                                      {"seconds", "samples_per_second", "grad_norm"}, spec));
   LEPTON_RETURN_IF_ERROR(CheckPart(spec));
-  return CheckDimensions(spec);
+  LEPTON_RETURN_IF_ERROR(CheckDimensions(spec));
+  return CheckBetween(spec);
 }
 
 }  // namespace lepton::spec

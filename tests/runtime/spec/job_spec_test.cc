@@ -84,6 +84,34 @@ TEST(JobSpec, FillsDefaultsThatDependOnOtherFields) {
   EXPECT_EQ(three->checkpoint.keep_best.mode, "min");
 }
 
+// Which way a metric is better is known: whoever names one need not say.
+TEST(JobSpec, TheModeFollowsTheMetric) {
+  struct {
+    const char *loss, *metric, *mode;
+  } const cases[] = {{"cross_entropy", "validation/loss", "min"},
+                     {"cross_entropy", "validation/accuracy", "max"},
+                     {"mse", "test/mse", "min"},
+                     {"mse", "train/r2", "max"},
+                     {"next_token", "validation/perplexity", "min"},
+                     {"next_token", "validation/accuracy", "max"},
+                     {"mse", "seconds", "min"},
+                     {"mse", "grad_norm", "min"},
+                     {"mse", "samples_per_second", "max"}};
+  for (const auto& [loss, metric, mode] : cases) {
+    for (const std::string given : {"", "min", "max"}) {
+      const std::string best =
+          std::string("{metric: ") + metric + (given.empty() ? "" : ", mode: " + given);
+      const std::string text = std::string("{kind: tune, dataset: digits, loss: ") + loss +
+                               ", checkpoint: {keep_best: " + best + "}}, search: " + best +
+                               ", space: {optimizer.lr: {uniform: [0.1, 0.2]}}}}";
+      const Result<JobSpec> spec = ParseJobSpec(text);
+      ASSERT_TRUE(spec.ok()) << text << ": " << spec.status().ToString();
+      EXPECT_EQ(spec->search->mode, given.empty() ? mode : given) << text;
+      EXPECT_EQ(spec->checkpoint.keep_best.mode, given.empty() ? mode : given) << text;
+    }
+  }
+}
+
 struct Refusal {
   std::string text;
   const char* says;
@@ -279,6 +307,8 @@ TEST(JobSpec, WhatIsAskedForNowMustBeAbleToRun) {
        "search.space: dataset: \"digits\": dataset.name is the whole search's"},
       {tune("space: {steps: {choice: [500, 5000]}}"),
        "search.space: steps is the budget of every trial"},
+      {tune("space: {batch_size: {loguniform: [16, 256]}}"),
+       "is not a whole number; whole numbers are drawn by {int: [low, high]}"},
       {tune("space: {epochs: {int: [1, 3]}}"), "search.space: epochs is the budget of every trial"},
       {tune("space: {model: {choice: [{hidden: [8]}, a@2]}}"),
        "search.space: model: \"a@2\": model.from is the whole search's"},
