@@ -333,7 +333,8 @@ Status CheckModelFits(std::string_view field, const std::string& name,
     return InvalidArgument(fmt::format("{}: {} was trained with loss {}, this job has {}", field,
                                        name, model.loss, spec.loss));
   }
-  if (field == "teacher" && model.classes != facts.classes) {
+  // In whatever order: the task takes the teacher's. That they are the same is for the loop to see.
+  if (field == "teacher" && model.classes.size() != facts.classes.size()) {
     return InvalidArgument(fmt::format("{}: {} has the classes {}, the dataset {}", field, name,
                                        Listed(model.classes), Listed(facts.classes)));
   }

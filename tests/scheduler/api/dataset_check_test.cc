@@ -210,6 +210,13 @@ TEST(ModelFitTest, TeachersAndStartingModelsMustFitTheData) {
   EXPECT_TRUE(CheckModelFits("model.from", "m@1", more, *facts, spec).ok());
   EXPECT_THAT(CheckModelFits("teacher", "t@1", more, *facts, spec).message(),
               HasSubstr("teacher: t@1 has the classes a, b, c, d"));
+  auto other = IrisModel();
+  other.classes = {"a", "b", "d"};
+  EXPECT_THAT(CheckModelFits("teacher", "t@1", other, *facts, spec).message(),
+              HasSubstr("teacher: t@1 knows no class \"c\""));
+  auto turned = IrisModel();
+  turned.classes = {"c", "a", "b"};  // as a folder's id2label may have them
+  EXPECT_TRUE(CheckModelFits("teacher", "t@1", turned, *facts, spec).ok());
 
   // A class per token of a text: something to start from, and nothing else.
   auto tokens = IrisModel();
