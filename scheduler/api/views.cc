@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "runtime/base/hash.h"
+#include "scheduler/core/best_trial.h"
 #include "scheduler/core/job_state.h"
 
 namespace lepton::api {
@@ -127,16 +128,15 @@ json ShardsView(const scheduler::Job& job) {
 json SearchView(const scheduler::Job& job, const json& spec) {
   const json search = spec.value("search", json::object());
   const bool most = search.value("mode", "max") == "max";
-  int done = 0, failed = 0, running = 0, best = -1;
+  int done = 0, failed = 0, running = 0;
   for (const scheduler::Trial& trial : job.trials()) {
     done += trial.state() == scheduler::TRIAL_DONE || trial.state() == scheduler::TRIAL_FAILED;
     failed += trial.state() == scheduler::TRIAL_FAILED;
     running += trial.state() == scheduler::TRIAL_RUNNING;
-    if (!trial.has_value() || trial.state() == scheduler::TRIAL_FAILED) continue;
-    const bool better = best < 0 || (most ? trial.value() > job.trials(best).value()
-                                          : trial.value() < job.trials(best).value());
-    if (better) best = trial.index();
   }
+  // Behind the end the others' models are gone.
+  const int best =
+      scheduler::IsTerminal(job.state()) ? job.best_trial() : scheduler::BestTrial(job, most);
   json view = {{"metric", search.value("metric", "")},
                {"trials", std::max(search.value("trials", 0), job.trials_size())},
                {"started", job.trials_size()},

@@ -155,6 +155,10 @@ void Turn::MoveJob(const JobId& id, const JobChange& change) {
   moved.set_stopping_to(change.stopping_to);
   moved.set_retry_at_ms(change.retry_at_ms);
   if (change.result != nullptr) *moved.mutable_result() = *change.result;
+  // The best model so far of a search that does not come to its end.
+  if (failed && job.best_trial() >= 0) {
+    *moved.mutable_result() = job.trials(job.best_trial()).result();
+  }
   Persist(std::move(record));
   reactor_.dirty_ = true;
   if (IsTerminal(change.to)) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "scheduler/core/best_trial.h"
 #include "scheduler/core/elastic.h"
 #include "scheduler/core/index.h"
 #include "scheduler/core/job_state.h"
@@ -23,23 +24,6 @@ std::optional<double> MetricOf(const Gang& gang, const std::string& name) {
     if (it != metrics->end()) return it->second;
   }
   return std::nullopt;
-}
-
-// The best value wins; of equals the one that trained longer, then the older.
-int BestTrial(const Job& job, bool maximize) {
-  int best = -1;
-  for (const Trial& trial : job.trials()) {
-    if (!trial.has_value() || trial.result().model_manifest().empty()) continue;
-    if (best < 0) {
-      best = trial.index();
-      continue;
-    }
-    const Trial& champion = job.trials(best);
-    const double gain =
-        maximize ? trial.value() - champion.value() : champion.value() - trial.value();
-    if (gain > 0 || (gain == 0 && trial.reached() > champion.reached())) best = trial.index();
-  }
-  return best;
 }
 
 }  // namespace

@@ -228,6 +228,8 @@ class Run(RunFolder):
         self.assertEqual(job["search"]["done"], 3)
         best = max(trials, key=lambda trial: trial["score"])
         self.assertEqual(job["search"]["best_score"], best["score"])
+        self.assertEqual(job["search"]["best_trial"], job["best_trial"])
+        self.assertEqual(trials[job["best_trial"]]["score"], best["score"])
 
     def test_a_search_that_is_stopped_goes_on(self):
         spec = train_spec(epochs=200, register="best", search={

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "scheduler/core/best_trial.h"
 #include "tests/scheduler/core/sim.h"
 
 namespace lepton::scheduler {
@@ -272,6 +273,30 @@ TEST(Trials, CancelStopsEveryTrialAndLetsTheLosersGo) {
   EXPECT_EQ(sim.StateOf(id), "CANCELLED");
   EXPECT_FALSE(sim.state().ObjectInUse("c0"));
   EXPECT_TRUE(sim.state().ObjectInUse("m0")) << "the best so far";
+  EXPECT_EQ(sim.job(id).result().model_manifest(), "m0") << "and it can be fetched";
+}
+
+TEST(Trials, OfEqualsTheBestTrainedLongerAndOneThatFailedBehindItsValueIsTheLast) {
+  Job job;
+  const auto add = [&job](double value, int64_t reached, TrialState state) {
+    Trial& trial = *job.add_trials();
+    trial.set_index(job.trials_size() - 1);
+    trial.set_state(state);
+    trial.set_has_value(true);
+    trial.set_value(value);
+    trial.set_reached(reached);
+    trial.mutable_result()->set_model_manifest("m");
+  };
+  EXPECT_EQ(BestTrial(job, true), -1);
+  add(0.99, 10, TRIAL_FAILED);
+  EXPECT_EQ(BestTrial(job, true), 0) << "better than none";
+  add(0.5, 10, TRIAL_DONE);
+  EXPECT_EQ(BestTrial(job, true), 1);
+  add(0.98, 10, TRIAL_PAUSED);
+  add(0.98, 90, TRIAL_DONE);
+  add(0.98, 90, TRIAL_DONE);
+  EXPECT_EQ(BestTrial(job, true), 3);
+  EXPECT_EQ(BestTrial(job, false), 1);
 }
 
 // Each value is fine alone; 0.9 of the rows for training and 0.5 for validation are not.
