@@ -81,7 +81,9 @@ std::vector<int> ExcludedIn(const GroupSpec& group) {
   return RanksToExclude(heritages);
 }
 
-constexpr char kOneGpu[] = "both are on the same GPU, and NCCL needs one for each rank";
+constexpr char kOneGpu[] =
+    "both are on the same GPU, and NCCL needs one for each rank: give each worker a GPU of its own "
+    "(CUDA_VISIBLE_DEVICES), or start one worker for all of the host's";
 
 // NCCL refuses two ranks on one GPU, but only once all have met. Here every rank finds the same,
 // before anybody is dialled.

@@ -90,7 +90,8 @@ TEST_F(NcclFake, TwoRanksOnOneGpuSayWhyAndThatTheyCannotBeInOneGroup) {
   Cuda().devices = 1;
   EXPECT_THAT(Run(2, SumOfRanks),
               Each("join: FAILED_PRECONDITION: rank 0 and rank 1: both are on the same GPU, and "
-                   "NCCL needs one for each rank"));
+                   "NCCL needs one for each rank: give each worker a GPU of its own "
+                   "(CUDA_VISIBLE_DEVICES), or start one worker for all of the host's"));
   EXPECT_EQ(Nccl().inits, 0);
   const Backend& backend = *FindBackend("nccl").value();
   const auto first = backend.Listen("127.0.0.1").value();

@@ -139,6 +139,22 @@ TEST_F(CutGang, AWorkerThatIsCutFromItselfIsNotTriedForEver) {
   EXPECT_THAT(Members(), SizeIs(3));
 }
 
+// What a back-end has against the two, and what to do about it, is the user's to read.
+TEST_F(CutGang, TheEventHasTheReasonThatTheRankGave) {
+  Start(1, 1, 2);
+  sim.Hello("w1");
+  sim.Started(Seat(1));
+  wire::TaskReport report;
+  report.mutable_endpoint()->set_address("there");
+  report.mutable_endpoint()->add_unreachable()->set_seat(0);
+  report.mutable_endpoint()->mutable_unreachable(0)->set_why("both are on the same GPU");
+  sim.Report(Seat(1), std::move(report));
+  EXPECT_THAT(
+      Told("UNREACHABLE"),
+      HasSubstr("rank 1 on worker w1 cannot reach rank 0 on worker w0 (both are on the same "
+                "GPU): rank 1 on worker w1 leaves, and may try again in "));
+}
+
 TEST_F(CutGang, AJoinerIsToldWhomToProbe) {
   Start(1, 2);
   sim.Finish(Seat(1), "ABORTED", "", 9);
