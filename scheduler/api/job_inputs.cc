@@ -103,8 +103,12 @@ Result<NamedManifest> ImportHuggingFace(storage::ObjectStore& objects, const Inp
   return NamedManifest{name.filename().string(), model->manifest};
 }
 
+bool IsTraining(spec::JobKind kind) {
+  return kind != spec::JobKind::kEvaluate && kind != spec::JobKind::kBatch;
+}
+
 // The model in the file that model.onnx names. Where the file says nothing of its features and
-// classes, they are those of the data, by position.
+// classes, they are those of the data, by position; of a batch the features alone.
 Result<NamedManifest> ImportModelFile(storage::ObjectStore& objects, const InputLimits& limits,
                                       const ModelTools& tools, const spec::JobSpec& spec,
                                       const storage::DatasetManifest& dataset,
@@ -119,15 +123,17 @@ Result<NamedManifest> ImportModelFile(storage::ObjectStore& objects, const Input
                                            limits.max_import_bytes));
   ModelNames names;
   names.weak = true;
-  names.trains = spec.kind != spec::JobKind::kEvaluate && spec.kind != spec::JobKind::kBatch;
+  names.trains = IsTraining(spec.kind);
   names.label = spec.dataset.label;
-  names.loss = spec.kind == spec::JobKind::kEvaluate ? "" : spec.loss;
-  // Pictures that are only asked may be in any folders.
-  if (spec.kind != spec::JobKind::kBatch) names.classes = dataset.classes;
+  // What is only asked has the loss that its outputs say, unless the spec has another than the
+  // default, and answers rows with any labels or none.
+  if (names.trains || spec.loss != spec::JobSpec().loss) names.loss = spec.loss;
+  const bool labelled = spec.kind != spec::JobKind::kBatch;
+  if (labelled) names.classes = dataset.classes;
   for (const auto& column : dataset.columns) {
     if (column.name != spec.dataset.label) {
       names.features.push_back(column.name);
-    } else if (spec.loss != "mse") {
+    } else if (labelled && spec.loss != "mse") {
       names.classes = column.classes;
     }
   }
@@ -147,10 +153,6 @@ Status ImportReference(storage::ObjectStore& objects, const InputLimits& limits,
   imported.insert(imported.end(), model.objects.begin(), model.objects.end());
   named.manifest = std::move(model.manifest);
   return Status::Ok();
-}
-
-bool IsTraining(spec::JobKind kind) {
-  return kind != spec::JobKind::kEvaluate && kind != spec::JobKind::kBatch;
 }
 
 // Whether a new model fits the data, as far as that is known now; of a search, at the ends of its
@@ -331,9 +333,7 @@ Result<ResolvedInputs> ResolveInputs(storage::ObjectStore& objects, const InputL
   spec::JobSpec effective = spec;
   if (has_model) {
     LEPTON_ASSIGN_OR_RETURN(model, LoadModel(objects, references.model.manifest));
-    if (spec.kind == spec::JobKind::kEvaluate || spec.kind == spec::JobKind::kBatch) {
-      effective.loss = model.loss;
-    }
+    if (!IsTraining(spec.kind)) effective.loss = model.loss;
   }
   LEPTON_ASSIGN_OR_RETURN(const DatasetFacts facts,
                           CheckDataset(dataset.manifest, effective, has_model ? &model : nullptr));

@@ -24,7 +24,9 @@ struct ModelNames {
   std::vector<std::string> classes;
   std::string label;
   std::string loss;
-  bool weak = false;    // they count only where the file says nothing
+  // They count only where the file says nothing; and classes of what does not train, where their
+  // number is the model's.
+  bool weak = false;
   bool trains = false;  // the job trains on from it: a model that cannot is refused
 };
 struct ImportedModel {

@@ -100,6 +100,53 @@ class Onnx(unittest.TestCase):
         self.assertLess(metrics["test/loss"], 1.5)
         self.assertEqual(len(rows), 90)
 
+    def foreign(self, name, lines, **fields):
+        """Trains on the rows, and gives the model.onnx that is left as another exporter would write it, without metadata."""
+        (self.folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        out, _ = self.run_spec(name, dataset={"uri": f"{name}.csv"}, batch_size=8, epochs=60,
+                               optimizer={"name": "adamw", "lr": 0.01}, **fields)
+        file = self.folder / f"{name}.onnx"
+        content = (out / "model.onnx").read_bytes()
+        self.assertIn(b"lepton.loss", content)
+        file.write_bytes(content.replace(b"lepton.", b"foreign"))
+        return str(file)
+
+    def ask(self, kind, model, lines, **fields):
+        """The metrics of an evaluation of all rows, or a batch's answers."""
+        (self.folder / "asked.csv").write_text("\n".join(lines) + "\n")
+        path = self.folder / "job.yaml"
+        rest = {"batch": {"output": {"format": "jsonl"}}}.get(kind, {})
+        path.write_text(json.dumps({"kind": kind, "name": "ask", "model": {"onnx": model},
+                                    "dataset": {"uri": "asked.csv"}, **rest, **fields}))
+        shutil.rmtree(self.folder / "lepton-runs/ask", ignore_errors=True)
+        done = lepton("run", path, "--workers", 1, cwd=self.folder)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        out = self.folder / "lepton-runs/ask"
+        if kind == "evaluate":
+            return json.loads((out / "job.json").read_text())["result"]["metrics"]
+        return [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+
+    def test_models_of_others_answer_and_are_measured_by_their_outputs(self):
+        rows = [(i % 7, i % 11) for i in range(77)]
+        numbers = ["a,b,target"] + [f"{a},{b},{a + 2 * b + 0.5}" for a, b in rows]
+        model = self.foreign("sum", numbers, loss="mse", model={"hidden": [16]})
+        bare = [line.rsplit(",", 1)[0] for line in numbers]
+        for lines in (numbers, bare):  # with the labels and without
+            answers = self.ask("batch", model, lines)
+            self.assertEqual(set(answers[0]), {"row", "value"})
+            wrong = max(abs(answer["value"] - a - 2 * b) for answer, (a, b) in zip(answers, rows))
+            self.assertLess(wrong, 8)
+        self.assertIn("test/mse", self.ask("evaluate", model, numbers))
+        classes = ["a,b,target"] + [f"{a},{b},{b % 3}" for a, b in rows]
+        model = self.foreign("thirds", classes, model={"hidden": [32, 32]})
+        two = [line for line in classes if not line.endswith(",2")]
+        self.assertIn("test/accuracy", self.ask("evaluate", model, two))
+        self.assertLessEqual({row["label"] for row in self.ask("batch", model, two)}, {"0", "1", "2"})
+        words = ["a,b,target"] + [f"{a},{b},{('no', 'yes')[a > 3]}" for a, b in rows]
+        model = self.foreign("half", words, loss="binary_cross_entropy")
+        measured = self.ask("evaluate", model, words, loss="binary_cross_entropy")
+        self.assertGreater(measured["test/accuracy"], 0.8)
+
     def test_a_broken_file_is_refused_before_anything_runs(self):
         (self.folder / "broken.onnx").write_bytes(b"\x08\x08not a model")
         path = self.folder / "job.yaml"

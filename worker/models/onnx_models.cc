@@ -83,8 +83,11 @@ Status ChooseNames(const OnnxNames& given, const std::map<std::string, std::stri
       manifest.loss == "cross_entropy" || manifest.loss == "binary_cross_entropy";
   const int64_t classes = manifest.loss == "binary_cross_entropy" ? 2 : data.outputs;
   if (classifies) {
-    manifest.classes =
-        choose(said(given.classes, ListIn(metadata, kClasses)), Numbered("", classes));
+    // Rows that are only measured need not be of all classes.
+    const bool fits =
+        !given.weak || given.trains || given.classes.size() == static_cast<size_t>(classes);
+    const std::vector<std::string> named = fits ? given.classes : std::vector<std::string>();
+    manifest.classes = choose(said(named, ListIn(metadata, kClasses)), Numbered("", classes));
     if (static_cast<int64_t>(manifest.classes.size()) != classes) {
       return InvalidArgument("model.onnx: the model has " + std::to_string(classes) +
                              " classes, but " + std::to_string(manifest.classes.size()) +

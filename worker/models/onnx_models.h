@@ -19,8 +19,10 @@ struct OnnxNames {
   std::vector<std::string> features;
   std::vector<std::string> classes;
   std::string label;
-  std::string loss;     // default: cross_entropy of several outputs, mse of one
-  bool weak = false;    // the metadata comes first
+  std::string loss;  // default: cross_entropy of several outputs, mse of one
+  // The metadata comes first; and of what does not train, classes count only where their number is
+  // the model's.
+  bool weak = false;
   bool trains = false;  // a model that cannot be trained is refused (kFailedPrecondition)
 };
 

@@ -64,6 +64,42 @@ TEST(Imports, ThatTakeLongHoldUpNothingElse) {
   for (auto& import : imports) EXPECT_EQ(import.get().status, 400);
 }
 
+// Of what the file does not say itself.
+TEST(OnnxFiles, AreNamedByTheDataAndTheLossOnlyWhereTheJobHasThem) {
+  api::ModelNames given;
+  TestCluster cluster([&](CoordinatorOptions& options) {
+    options.model_tools.import_onnx = [&](auto&, auto, const auto&, const auto&,
+                                          const auto& names) -> Result<api::ImportedModel> {
+      given = names;
+      return InvalidArgument("model.onnx: not one");
+    };
+  });
+  const std::string uri = cluster.WriteFile("two.csv", TwoClassCsv(40));
+  const std::string file = cluster.WriteFile("net.onnx", "").substr(std::string("file://").size());
+  struct Case {
+    std::string kind, loss, wanted;
+    size_t classes;
+  };
+  const std::vector<Case> cases = {
+      {"train", "", "cross_entropy", 2},
+      {"train", "mse", "mse", 0},
+      {"evaluate", "", "", 2},
+      {"evaluate", "mse", "mse", 0},
+      {"batch", "", "", 0},
+      {"batch", "binary_cross_entropy", "binary_cross_entropy", 0},
+  };
+  for (const Case& c : cases) {
+    json spec = {{"kind", c.kind}, {"model", {{"onnx", file}}}, {"dataset", {{"uri", uri}}}};
+    if (!c.loss.empty()) spec["loss"] = c.loss;
+    given = {.loss = "none yet"};
+    EXPECT_EQ(cluster.Call("POST", "/v1/jobs", spec.dump()).status, 400);
+    EXPECT_EQ(given.loss, c.wanted) << spec;
+    EXPECT_EQ(given.classes.size(), c.classes) << spec;
+    EXPECT_EQ(given.features.size(), 2u) << spec;
+    EXPECT_EQ(given.trains, c.kind == "train") << spec;
+  }
+}
+
 TEST_F(SubmitTest, YamlIsAsGoodAsJson) {
   const std::string yaml =
       "kind: train\nname: y\ndataset: {uri: '" + uri_ + "'}\nmodel: {hidden: [4]}\nepochs: 1\n";

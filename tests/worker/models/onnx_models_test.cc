@@ -164,6 +164,20 @@ TEST_F(OnnxModelsTest, FilesOfOthersGetNamesThatAreAsked) {
   EXPECT_EQ(ImportOnnx(*objects_, "no model", {}).status().code(), StatusCode::kInvalidArgument);
 }
 
+TEST_F(OnnxModelsTest, ClassesOfRowsThatAreMeasuredCountIfTheyAreAsManyAsTheModels) {
+  const auto bytes =
+      ReadFile(std::filesystem::path(LEPTON_SOURCE_DIR) / "tests/golden/onnx/mlp/model.onnx");
+  ASSERT_TRUE(bytes.ok());
+  const auto with = [&](std::vector<std::string> classes, bool trains) {
+    OnnxNames names{.classes = std::move(classes), .weak = true, .trains = trains};
+    auto stored = ImportOnnx(*objects_, *bytes, {}, names);
+    return stored.ok() ? stored->content.classes : std::vector<std::string>();
+  };
+  EXPECT_THAT(with({"red", "green", "blue"}, false), ElementsAre("red", "green", "blue"));
+  EXPECT_THAT(with({"0", "2"}, false), ElementsAre("0", "1", "2"));
+  EXPECT_THAT(with({"0", "2"}, true), ElementsAre());  // refused
+}
+
 // A file's metadata is any bytes.
 TEST_F(OnnxModelsTest, MetadataThatMakesNoSenseIsNoHarm) {
   const auto bytes =
