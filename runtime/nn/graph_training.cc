@@ -39,10 +39,8 @@ Result<std::vector<graph::ValueId>> AddParameterGradients(graph::Graph& graph,
 
 }  // namespace
 
-Status GraphTraining::Compile() {
-  inputs_ = AddInputs(graph_, signature_);
-  LEPTON_ASSIGN_OR_RETURN(const graph::ValueId logits,
-                          BuildModel(builder_, signature_, options_.model, inputs_));
+// What a step computes, from the logits on.
+Status GraphTraining::CompileStep(graph::ValueId logits) {
   LEPTON_ASSIGN_OR_RETURN(loss_, AddLoss(graph_, signature_, options_, logits));
   LEPTON_ASSIGN_OR_RETURN(gradient_values_, AddParameterGradients(graph_, loss_, builder_,
                                                                   options_.recompute_activations));
@@ -52,11 +50,19 @@ Status GraphTraining::Compile() {
     LEPTON_RETURN_IF_ERROR(passing ? graph_.AddPassingOutput(gradient_values_[i])
                                    : graph_.AddOutput(gradient_values_[i], /*external=*/true));
   }
+  return Status::Ok();
+}
+
+Status GraphTraining::Compile() {
+  inputs_ = AddInputs(graph_, signature_);
+  LEPTON_ASSIGN_OR_RETURN(const graph::ValueId logits,
+                          BuildModel(builder_, signature_, options_.model, inputs_));
+  if (options_.trains) LEPTON_RETURN_IF_ERROR(CompileStep(logits));
 
   const int64_t elements = builder_.parameter_elements();
   trained_ = builder_.trained_elements();
-  gradients_begin_ = options_.keeps_gradients ? 0 : trained_;
-  const int64_t state = options_.keeps_optimizer_state
+  gradients_begin_ = !options_.trains ? elements : options_.keeps_gradients ? 0 : trained_;
+  const int64_t state = options_.trains && options_.keeps_optimizer_state
                             ? OptimizerStateSize(options_.optimizer, builder_.trained_elements())
                             : 0;
   LEPTON_RETURN_IF_ERROR(CheckMemory("weights, gradients and the optimizer's state",
@@ -100,6 +106,7 @@ Status GraphTraining::CheckTensorGroup() const {
 
 Result<LossSum> GraphTraining::ForwardBackward(const Batch& batch, const Targets& targets,
                                                uint64_t step, uint32_t shard) {
+  if (!options_.trains) return FailedPrecondition("the program was not built to train");
   if (!options_.keeps_gradients && !ready_) return FailedPrecondition("nobody takes the gradients");
   LEPTON_RETURN_IF_ERROR(CheckTensorGroup());
   LEPTON_RETURN_IF_ERROR(CheckExamples(batch, targets));

@@ -87,6 +87,7 @@ class GraphTraining final : public TrainingProgram {
   static size_t MostPlans(const kernels::DeviceBackend* backend) {
     return backend == nullptr ? 32 : graph::Executor::kMostPlans;
   }
+  Status CompileStep(graph::ValueId logits);
   void MakeWeights();
   Status CheckExamples(const Batch& batch, const Targets& targets) const;
   Status CheckTensorGroup() const;

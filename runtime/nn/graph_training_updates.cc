@@ -68,8 +68,9 @@ void GraphTraining::MoveStatistics(double scale) {
   }
 }
 
-// NaN when the device, or the group of a divided model, failed.
+// NaN when the device, or the group of a divided model, failed, and where there are none.
 double GraphTraining::NormOfGradients() {
+  if (!options_.trains) return std::numeric_limits<double>::quiet_NaN();
   const float* const values = gradients_.Current();
   if (options_.tensor.divided()) {
     const std::span<const float> mine(values, static_cast<size_t>(trained_));

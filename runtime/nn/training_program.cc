@@ -22,6 +22,9 @@ Result<std::unique_ptr<TrainingProgram>> TrainingProgram::Build(const Signature&
   if (!options.keeps_weights && (options.keeps_packs || options.backend != nullptr)) {
     return InvalidArgument("weights that visit are for the host alone, and kernels keep no copies");
   }
+  if (!options.trains && (!options.keeps_weights || options.tensor.divided())) {
+    return InvalidArgument("what does not train has its weights, whole");
+  }
   if (options.tensor.divided() && (options.backend != nullptr || !options.keeps_optimizer_state ||
                                    !options.keeps_gradients || !options.keeps_weights)) {
     return InvalidArgument("a divided model is for the host alone, and keeps its state");

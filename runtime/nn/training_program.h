@@ -110,6 +110,10 @@ class TrainingProgram {
     // Of Forward and Evaluate: "" for `precision`, or any that InferenceProgram takes.
     std::string inference_precision;
     uint64_t seed = 0;
+    // False: for Forward and Evaluate alone, of any model that answers, be it with steps that have
+    // no gradient. ForwardBackward is kFailedPrecondition, ApplyGradients gives NaN, gradients()
+    // and optimizer_state() are empty. Needs keeps_weights, and an undivided model.
+    bool trains = true;
     // False: the caller keeps the optimiser's state, and steps by ApplyPart.
     bool keeps_optimizer_state = true;
     // False: gradients() has the statistics alone, and a parameter's gradient is there within

@@ -139,9 +139,7 @@ Result<std::unique_ptr<nn::TrainingProgram>> BuildEvaluator(const StoredModel& m
   options.loss = NnLoss(model.manifest.loss);
   options.precision = model.manifest.precision;
   if (precision != "model") options.inference_precision = precision;
-  options.optimizer.name = "sgd";
-  options.keeps_optimizer_state = false;         // no memory for what nobody asks
-  options.keeps_gradients = backend != nullptr;  // a device's program cannot be without
+  options.trains = false;
   options.backend = backend;
   LEPTON_ASSIGN_OR_RETURN(const nn::Signature signature, model.signature());
   LEPTON_ASSIGN_OR_RETURN(std::unique_ptr<nn::TrainingProgram> program,

@@ -198,9 +198,7 @@ TEST_P(DeviceTraining, AnEvaluatorMeasuresThereAsOnTheHost) {
     options.model = subject.model;
     options.loss = subject.loss;
     options.precision = subject.precision;
-    options.optimizer.name = "sgd";
-    options.keeps_optimizer_state = false;
-    options.keeps_gradients = place != nullptr;
+    options.trains = false;
     options.backend = place;
     const auto program = nn::MustBuild(subject.signature, options);
     std::copy(trained.weights.begin(), trained.weights.end(), program->weights().begin());

@@ -205,6 +205,27 @@ TEST(TrainingProgram, AnEvaluationOfManyRowsBetweenTwoStepsChangesNoBit) {
   }
 }
 
+TEST(TrainingProgram, WhatIsNotToTrainMeasuresTheSameAndKeepsNothingForSteps) {
+  TrainingProgram::Options options = SmallOptions();
+  const Signature signature = Signature::Features(2, 2);
+  auto trains = MustBuild(signature, options);
+  options.trains = false;
+  auto measures = MustBuild(signature, options);
+  std::copy(trains->weights().begin(), trains->weights().end(), measures->weights().begin());
+  const std::vector<float> x = {-1, -1, -1, 1, 1, -1, 1, 1};
+  const std::vector<int32_t> labels = {0, 1, 1, 0};
+  const Targets targets{.classes = labels};
+  std::vector<float> wanted(8), logits(8);
+  const double loss = trains->Evaluate(Rows(trains, x), targets, wanted).value().sum;
+  EXPECT_EQ(measures->Evaluate(Rows(measures, x), targets, logits).value().sum, loss);
+  EXPECT_EQ(logits, wanted);
+  EXPECT_TRUE(measures->gradients().empty());
+  EXPECT_TRUE(measures->optimizer_state().empty());
+  EXPECT_EQ(measures->ForwardBackward(Rows(measures, x), targets, 0, 0).status().code(),
+            StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(std::isnan(measures->ApplyGradients(0, 1)));
+}
+
 TEST(TrainingProgram, Bf16StaysCloseToF32) {
   TrainingProgram::Options options = SmallOptions();
   options.model.hidden = {64, 32};

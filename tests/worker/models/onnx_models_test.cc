@@ -13,6 +13,7 @@
 #include "tests/runtime/onnx/test_model.h"
 #include "tests/worker/train/fake_task.h"
 #include "tests/worker/train/sample_data.h"
+#include "worker/distill/teacher.h"
 #include "worker/evaluate/evaluate_task.h"
 #include "worker/infer/model_runtime.h"
 #include "worker/train/train_task.h"
@@ -300,6 +301,27 @@ TEST_F(OnnxModelsTest, AModelThatCannotBeTrainedIsRefusedWhereItIsToBe) {
   const Status status = ImportOnnx(*objects_, bytes, {}, {.trains = true}).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
   EXPECT_THAT(status.message(), HasSubstr("model.onnx: cannot be trained: "));
+}
+
+TEST_F(OnnxModelsTest, AModelThatCannotBeTrainedIsMeasuredAndTeaches) {
+  onnx::TestModel m;
+  m.Input("x", onnx::kFloatCode, {-1, 3}).Output("y");
+  m.Floats("w", {3, 3}, {1, 0, 0, 0, 1, 0, 0, 0, 1}).Floats("unread", {3}, {1, 2, 3});
+  m.Node("MatMul", {"x", "w"}, "h");
+  m.Node("ReduceMax", {"h"}, "most").List("axes", {1});
+  m.Node("Sub", {"h", "most"}, "y");
+  const auto stored = ImportOnnx(*objects_, m.proto.SerializeAsString(), {},
+                                 {.features = {"a", "b", "c"}, .label = "target"});
+  ASSERT_TRUE(stored.ok()) << stored.status().ToString();
+  wire::StartTask start = Start();
+  start.set_model_manifest(stored->manifest);
+  const auto ranks =
+      RunGang(RunEvaluate, Spec("{kind: evaluate, dataset: {name: blobs}, model: {from: net@1}}"),
+              start, 1);
+  ASSERT_TRUE(ranks[0].status.ok()) << ranks[0].status.ToString();
+  EXPECT_TRUE(std::isfinite(ranks[0].metric("test/loss")));
+  const auto teacher = Teacher::Load(*objects_, stored->manifest, nullptr);
+  EXPECT_TRUE(teacher.ok()) << teacher.status().ToString();
 }
 
 TEST_F(OnnxModelsTest, DifferencesAndQuotientsByOneNumberStayInTheModel) {
