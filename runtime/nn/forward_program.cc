@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include "runtime/base/logging.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/formats/onnx/import.h"
 #include "runtime/nn/graph_decoding.h"
@@ -146,6 +147,8 @@ Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(
           "be quantised; use precision: model");
     }
   }
+  LOG_IF(WARNING, precision == "bf16" && model.arch == "onnx")
+      << "precision: bf16: a model that came as ONNX computes in f32 all the same";
   LEPTON_RETURN_IF_ERROR(program->graph_.AddOutput(program->logits_, /*external=*/true));
   program->executor_.packs().Share(PackNames(program->graph_, program->parameters()));
   program->padded_inputs_.resize(signature.inputs.size());

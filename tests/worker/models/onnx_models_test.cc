@@ -8,6 +8,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "runtime/base/logging.h"
 #include "runtime/formats/onnx/import.h"
 #include "runtime/formats/onnx/onnx.pb.h"
 #include "tests/runtime/onnx/test_model.h"
@@ -322,6 +323,24 @@ TEST_F(OnnxModelsTest, AModelThatCannotBeTrainedIsMeasuredAndTeaches) {
   EXPECT_TRUE(std::isfinite(ranks[0].metric("test/loss")));
   const auto teacher = Teacher::Load(*objects_, stored->manifest, nullptr);
   EXPECT_TRUE(teacher.ok()) << teacher.status().ToString();
+}
+
+TEST_F(OnnxModelsTest, SaysThatBf16IsNotWhatItComputes) {
+  const auto bytes =
+      ReadFile(std::filesystem::path(LEPTON_SOURCE_DIR) / "tests/golden/onnx/mlp/model.onnx");
+  ASSERT_TRUE(bytes.ok());
+  const auto stored = ImportOnnx(*objects_, *bytes, {});
+  ASSERT_TRUE(stored.ok()) << stored.status().ToString();
+  const auto model = LoadModel(*objects_, stored->manifest);
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  InitLogging({});
+  const auto said = [&](const std::string& precision) {
+    ::testing::internal::CaptureStderr();
+    EXPECT_TRUE(BuildEvaluator(*model, precision, nullptr).ok());
+    return ::testing::internal::GetCapturedStderr();
+  };
+  EXPECT_THAT(said("bf16"), HasSubstr("computes in f32"));
+  EXPECT_THAT(said("model"), ::testing::Not(HasSubstr("computes in f32")));
 }
 
 TEST_F(OnnxModelsTest, DifferencesAndQuotientsByOneNumberStayInTheModel) {
