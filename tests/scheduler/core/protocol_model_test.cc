@@ -68,6 +68,13 @@ TEST(ProtocolModel, AJoinerGetsTheStateBesideTheStepsAndAnyFaultAtAnyMoment) {
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
+// The same where an end is told in two steps.
+TEST(ProtocolModel, AJoinerGetsTheStateBesideTheStepsAndOneOfThreeDiesInTwoSteps) {
+  const ModelResult result =
+      Explore({.late = 1, .steps = 3, .faults = 1, .pieces = 2, .deaths_only = true, .uploads = 1});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
 // Then the state may be lost with one, but not with a drain.
 TEST(ProtocolModel, AJoinerGetsTheStateOfTheOnlyOneThatHasItAndAnyFaultAtAnyMoment) {
   const ModelResult result =
@@ -103,6 +110,16 @@ TEST(ProtocolModel, AWorkerJoinsAndTwoAreCutOffFromEachOther) {
 
 TEST(ProtocolModel, ACutAndAnyOtherFaultOnTwoWorkers) {
   const ModelResult result = Explore({.workers = 2, .steps = 1, .faults = 2, .links = true});
+  EXPECT_EQ(result.violation, "") << TraceOf(result);
+}
+
+TEST(ProtocolModel, TwoWithSlicesAreCutOffFromEachOther) {
+  const ModelResult result = Explore({.steps = 1,
+                                      .faults = 1,
+                                      .links = true,
+                                      .links_only = true,
+                                      .slices = true,
+                                      .must_succeed = true});
   EXPECT_EQ(result.violation, "") << TraceOf(result);
 }
 
