@@ -9,6 +9,7 @@
 #include "runtime/base/logging.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/formats/onnx/import.h"
+#include "runtime/graph/passes/loss_pieces.h"
 #include "runtime/nn/graph_decoding.h"
 #include "runtime/nn/int8_products.h"
 #include "runtime/nn/model_list.h"
@@ -149,8 +150,13 @@ Result<std::unique_ptr<ForwardProgram>> ForwardProgram::Build(
   }
   LOG_IF(WARNING, precision == "bf16" && model.arch == "onnx")
       << "precision: bf16: a model that came as ONNX computes in f32 all the same";
-  LEPTON_RETURN_IF_ERROR(program->graph_.AddOutput(program->logits_, /*external=*/true));
   program->executor_.packs().Share(PackNames(program->graph_, program->parameters()));
+  if (signature.per_token && backend == nullptr && !tensor.divided()) {
+    program->pieces_ =
+        HeadPieces::Make(program->graph_, program->logits_, program->parameters(),
+                         PlanOptionsOf(nullptr, transient_packs), program->executor_);
+  }
+  LEPTON_RETURN_IF_ERROR(program->graph_.AddOutput(program->logits_, /*external=*/true));
   program->padded_inputs_.resize(signature.inputs.size());
   return program;
 }
@@ -241,7 +247,8 @@ Status ForwardProgram::CopyParameters() {
   return Status::Ok();
 }
 
-Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch, int64_t rows) {
+Result<graph::Plan*> ForwardProgram::PlanFor(graph::Executor& executor, const Batch& batch,
+                                             int64_t rows) {
   std::vector<TensorType> types = batch.types();
   for (size_t i = 0; i < types.size(); ++i) {
     std::vector<int64_t> extents = types[i].shape.extents();
@@ -249,7 +256,7 @@ Result<graph::Plan*> ForwardProgram::PlanFor(const Batch& batch, int64_t rows) {
     types[i].shape = Shape(std::move(extents));
   }
   bool made = false;
-  LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor_.PlanFor(types, &made));
+  LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, executor.PlanFor(types, &made));
   if (visits_ != nullptr) return plan;
   LEPTON_RETURN_IF_ERROR(CopyParameters());
   plan_weights_.Prepare(*plan, made, version_);
@@ -279,24 +286,31 @@ Status ForwardProgram::RunAndFetch(graph::Plan& plan, float* logits) {
   return plan.Fetch(logits_, logits).WithContext(backend_->description());
 }
 
-// Rows [first, first + block), padded where the batch has fewer.
-Status ForwardProgram::RunBlock(const Batch& batch, int64_t first, int64_t block,
-                                std::span<float> logits) {
-  LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, PlanFor(batch, block));
-  const int64_t rows = batch.rows();
-  const int64_t there = std::min(block, rows - first);
-  const int64_t row_logits = static_cast<int64_t>(logits.size()) / rows;
-  float* out = logits.data() + first * row_logits;
+Status ForwardProgram::FeedRows(graph::Plan& plan, const Batch& batch, int64_t first,
+                                int64_t block) {
+  const int64_t there = std::min(block, batch.rows() - first);
   for (size_t i = 0; i < inputs_.size(); ++i) {
-    const int64_t row_bytes = static_cast<int64_t>(batch.inputs[i].type.bytes()) / rows;
+    const int64_t row_bytes = static_cast<int64_t>(batch.inputs[i].type.bytes()) / batch.rows();
     char* data = static_cast<char*>(batch.inputs[i].data) + first * row_bytes;
     if (there < block) {
       // Rows beyond the batch keep what they held: finite or not, no row reads another.
       data = static_cast<char*>(
           std::memcpy(Grown(padded_inputs_[i], block * row_bytes).data(), data, there * row_bytes));
     }
-    LEPTON_RETURN_IF_ERROR(plan->Feed(inputs_[i], data));
+    LEPTON_RETURN_IF_ERROR(plan.Feed(inputs_[i], data));
   }
+  return Status::Ok();
+}
+
+// Rows [first, first + block), padded where the batch has fewer.
+Status ForwardProgram::RunBlock(const Batch& batch, int64_t first, int64_t block,
+                                std::span<float> logits) {
+  LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, PlanFor(executor_, batch, block));
+  const int64_t rows = batch.rows();
+  const int64_t there = std::min(block, rows - first);
+  const int64_t row_logits = static_cast<int64_t>(logits.size()) / rows;
+  float* out = logits.data() + first * row_logits;
+  LEPTON_RETURN_IF_ERROR(FeedRows(*plan, batch, first, block));
   Buffer& padded = padded_logits_;
   const size_t bytes = row_logits * sizeof(float);
   LEPTON_RETURN_IF_ERROR(
@@ -314,6 +328,49 @@ Status ForwardProgram::Forward(const Batch& batch, std::span<float> logits) {
     const int64_t block = NextBlockRows(batch.rows() - row, most, costs);
     LEPTON_RETURN_IF_ERROR(RunBlock(batch, row, block, logits));
     row += block;
+  }
+  return Status::Ok();
+}
+
+// All hidden states.
+Status ForwardProgram::RunBody(const Batch& batch) {
+  const int64_t rows = batch.rows();
+  const size_t row_bytes = static_cast<size_t>(RowElements(batch)) * pieces_->hidden_bytes();
+  const int64_t most = MostRows(batch);
+  const RowCosts costs = CostsOf(batch, false, false);
+  // The last block may have more rows than there are.
+  Grown(hidden_, static_cast<size_t>(rows + most) * row_bytes);
+  for (int64_t row = 0; row < rows;) {
+    const int64_t block = NextBlockRows(rows - row, most, costs);
+    LEPTON_ASSIGN_OR_RETURN(graph::Plan* const plan, PlanFor(pieces_->body(), batch, block));
+    LEPTON_RETURN_IF_ERROR(FeedRows(*plan, batch, row, block));
+    plan->Bind(pieces_->hidden(), hidden_.as<char>() + static_cast<size_t>(row) * row_bytes);
+    plan->Run(run_state_);
+    row += block;
+  }
+  return Status::Ok();
+}
+
+Status ForwardProgram::ForwardPieces(const Batch& batch, const TakeLogits& take) {
+  LEPTON_RETURN_IF_ERROR(CheckBatch(signature_, batch));
+  const int64_t predictions = Predictions(signature_, batch), outputs = signature_.outputs;
+  const int64_t piece = std::max<int64_t>(1, graph::kMostLogitsBytes / (outputs * 4));
+  if (pieces_ == nullptr || visits_ != nullptr || predictions <= piece) {
+    const auto numbers = static_cast<size_t>(predictions * outputs);
+    const std::span<float> logits(Grown(whole_logits_, numbers * sizeof(float)).as<float>(),
+                                  numbers);
+    LEPTON_RETURN_IF_ERROR(Forward(batch, logits));
+    return take(0, logits);
+  }
+  LEPTON_RETURN_IF_ERROR(RunBody(batch));
+  for (int64_t first = 0; first < predictions; first += piece) {
+    // The last piece has as many tokens, of which some were there before.
+    const int64_t begin = std::min(first, predictions - piece);
+    const char* hidden = hidden_.as<char>() + static_cast<size_t>(begin) * pieces_->hidden_bytes();
+    LEPTON_ASSIGN_OR_RETURN(const std::span<const float> logits,
+                            pieces_->Run(hidden, piece, bound_, version_));
+    LEPTON_RETURN_IF_ERROR(
+        take(first, logits.subspan(static_cast<size_t>((first - begin) * outputs))));
   }
   return Status::Ok();
 }

@@ -13,6 +13,7 @@
 
 #include "runtime/graph/executor.h"
 #include "runtime/nn/device_floats.h"
+#include "runtime/nn/head_pieces.h"
 #include "runtime/nn/model_builder.h"
 #include "runtime/nn/plan_weights.h"
 #include "runtime/nn/weight_visits.h"
@@ -52,6 +53,8 @@ class ForwardProgram {
   // kInvalidArgument when the sizes do not fit the batch; else errors of the tensor group. Bind and
   // Prepare come first.
   Status Forward(const Batch& batch, std::span<float> logits);
+  // The same bits, where need be in pieces (TrainingProgram::ForwardPieces).
+  Status ForwardPieces(const Batch& batch, const TakeLogits& take);
   // For a program of the same weights that never runs at the same time (graph_decoding.h): what is
   // bound, which state of it is prepared, and what can be shared.
   const std::shared_ptr<StoredWeights>& bound() const { return bound_; }
@@ -72,8 +75,10 @@ class ForwardProgram {
   std::shared_ptr<StoredWeights> FlatWeights(const float* weights) const;
   Status CopyParameters();
   Status RunAndFetch(graph::Plan& plan, float* logits);
-  Result<graph::Plan*> PlanFor(const Batch& batch, int64_t rows);
+  Result<graph::Plan*> PlanFor(graph::Executor& executor, const Batch& batch, int64_t rows);
   Status RunBlock(const Batch& batch, int64_t first, int64_t block, std::span<float> logits);
+  Status FeedRows(graph::Plan& plan, const Batch& batch, int64_t first, int64_t block);
+  Status RunBody(const Batch& batch);
 
   const Signature signature_;
   graph::Graph graph_;
@@ -91,6 +96,8 @@ class ForwardProgram {
   std::vector<size_t> needed_;
   std::vector<Buffer> padded_inputs_;
   Buffer padded_logits_;
+  std::unique_ptr<HeadPieces> pieces_;  // null: this model's logits are made at once
+  Buffer hidden_, whole_logits_;
 
   // On a device.
   kernels::DeviceBackend* const backend_;

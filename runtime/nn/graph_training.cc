@@ -168,14 +168,24 @@ Result<double> GraphTraining::SumRowLosses(graph::Plan& plan) {
   return sum;
 }
 
-Status GraphTraining::Forward(const Batch& batch, std::span<float> logits) {
+Status GraphTraining::PrepareForward() {
   LEPTON_RETURN_IF_ERROR(CheckTensorGroup());
   if (!visits_) {
     MakeWeights();
     weights_.Current();
   }
   forward_->Prepare(version_);
+  return Status::Ok();
+}
+
+Status GraphTraining::Forward(const Batch& batch, std::span<float> logits) {
+  LEPTON_RETURN_IF_ERROR(PrepareForward());
   return forward_->Forward(batch, logits);
+}
+
+Status GraphTraining::ForwardPieces(const Batch& batch, const TakeLogits& take) {
+  LEPTON_RETURN_IF_ERROR(PrepareForward());
+  return forward_->ForwardPieces(batch, take);
 }
 
 Result<LossSum> GraphTraining::Evaluate(const Batch& batch, const Targets& targets,
@@ -185,6 +195,19 @@ Result<LossSum> GraphTraining::Evaluate(const Batch& batch, const Targets& targe
   LEPTON_RETURN_IF_ERROR(CheckTargets(signature_, options_.loss, predictions, targets));
   LEPTON_RETURN_IF_ERROR(Forward(batch, logits));
   return SumLabelLoss(signature_, options_.loss, predictions, targets, logits);
+}
+
+Result<LossSum> GraphTraining::EvaluatePieces(const Batch& batch, const Targets& targets,
+                                              const TakeLogits& take) {
+  LEPTON_RETURN_IF_ERROR(CheckBatch(signature_, batch));
+  LEPTON_RETURN_IF_ERROR(
+      CheckTargets(signature_, options_.loss, Predictions(signature_, batch), targets));
+  LossSum total;
+  LEPTON_RETURN_IF_ERROR(ForwardPieces(batch, [&](int64_t first, std::span<const float> logits) {
+    AddLabelLosses(signature_, options_.loss, first, targets, logits, total);
+    return take(first, logits);
+  }));
+  return total;
 }
 
 }  // namespace lepton::nn

@@ -79,8 +79,11 @@ class GraphTraining final : public TrainingProgram {
     return ScheduledRate(options_.schedule, options_.optimizer.lr, options_.total_steps, step);
   }
   Status Forward(const Batch& batch, std::span<float> logits) override;
+  Status ForwardPieces(const Batch& batch, const TakeLogits& take) override;
   Result<LossSum> Evaluate(const Batch& batch, const Targets& targets,
                            std::span<float> logits) override;
+  Result<LossSum> EvaluatePieces(const Batch& batch, const Targets& targets,
+                                 const TakeLogits& take) override;
 
  private:
   // For so many lengths of texts and sizes of shards.
@@ -91,6 +94,7 @@ class GraphTraining final : public TrainingProgram {
   void MakeWeights();
   Status CheckExamples(const Batch& batch, const Targets& targets) const;
   Status CheckTensorGroup() const;
+  Status PrepareForward();
   void BindParameters(graph::Plan& plan);
   void Foresee(const graph::Plan& plan);
   std::span<const size_t> Needed(std::span<const graph::ValueId> values);

@@ -46,6 +46,10 @@ class GraphInference final : public InferenceProgram {
     if (!bound_) return FailedPrecondition("the program has no weights yet");
     return forward_->Forward(batch, logits);
   }
+  Status ForwardPieces(const Batch& batch, const TakeLogits& take) override {
+    if (!bound_) return FailedPrecondition("the program has no weights yet");
+    return forward_->ForwardPieces(batch, take);
+  }
   Result<std::unique_ptr<DecodingProgram>> MakeDecoder(
       const DecodingProgram::Options& options) override {
     if (!bound_ || version_ == 0) return FailedPrecondition("the program is not prepared yet");

@@ -138,21 +138,28 @@ double RowSquaredError(std::span<const float> row, const float* targets) {
 
 }  // namespace
 
-LossSum SumLabelLoss(const Signature& signature, const std::string& loss, int64_t predictions,
-                     const Targets& targets, std::span<const float> logits) {
-  LossSum total;
-  for (int64_t i = 0; i < predictions; ++i) {
-    const auto row = logits.subspan(i * signature.outputs, signature.outputs);
+void AddLabelLosses(const Signature& signature, const std::string& loss, int64_t first,
+                    const Targets& targets, std::span<const float> logits, LossSum& total) {
+  const auto outputs = static_cast<size_t>(signature.outputs);
+  for (size_t at = 0; at < logits.size(); at += outputs, ++first) {
+    const auto row = logits.subspan(at, outputs);
     if (loss == "cross_entropy") {
-      if (targets.classes[i] == kNoTarget) continue;
-      total.sum += RowCrossEntropy(row, targets.classes[i]);
+      if (targets.classes[first] == kNoTarget) continue;
+      total.sum += RowCrossEntropy(row, targets.classes[first]);
     } else {
-      const float* values = targets.values.data() + i * signature.outputs;
+      const float* values = targets.values.data() + first * signature.outputs;
       total.sum +=
           loss == "mse" ? RowSquaredError(row, values) : RowBinaryCrossEntropy(row, values);
     }
     total.count += 1;
   }
+}
+
+LossSum SumLabelLoss(const Signature& signature, const std::string& loss, int64_t predictions,
+                     const Targets& targets, std::span<const float> logits) {
+  LossSum total;
+  AddLabelLosses(signature, loss, 0, targets,
+                 logits.first(static_cast<size_t>(predictions * signature.outputs)), total);
   return total;
 }
 

@@ -34,6 +34,10 @@ Status CheckTargets(const Signature& signature, const std::string& loss, int64_t
 double CountTargets(const Signature& signature, const std::string& loss, int64_t predictions,
                     const Targets& targets);
 
+// Adds those of predictions from number `first` on, of which these are the logits: one after the
+// other, so that pieces make no difference.
+void AddLabelLosses(const Signature& signature, const std::string& loss, int64_t first,
+                    const Targets& targets, std::span<const float> logits, LossSum& total);
 // The label losses, summed in double. Targets have been checked.
 LossSum SumLabelLoss(const Signature& signature, const std::string& loss, int64_t predictions,
                      const Targets& targets, std::span<const float> logits);

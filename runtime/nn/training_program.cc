@@ -10,6 +10,22 @@ int64_t ElementsOf(const std::vector<ParameterView>& parameters) {
   return elements;
 }
 
+Status TrainingProgram::ForwardPieces(const Batch& batch, const TakeLogits& take) {
+  std::vector<float> logits(
+      static_cast<size_t>(Predictions(signature(), batch) * signature().outputs));
+  LEPTON_RETURN_IF_ERROR(Forward(batch, logits));
+  return take(0, logits);
+}
+
+Result<LossSum> TrainingProgram::EvaluatePieces(const Batch& batch, const Targets& targets,
+                                                const TakeLogits& take) {
+  std::vector<float> logits(
+      static_cast<size_t>(Predictions(signature(), batch) * signature().outputs));
+  LEPTON_ASSIGN_OR_RETURN(const LossSum loss, Evaluate(batch, targets, logits));
+  LEPTON_RETURN_IF_ERROR(take(0, logits));
+  return loss;
+}
+
 Result<std::unique_ptr<TrainingProgram>> TrainingProgram::Build(const Signature& signature,
                                                                 const Options& options) {
   LEPTON_RETURN_IF_ERROR(CheckPrecision(options.precision));

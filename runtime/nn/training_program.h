@@ -74,6 +74,9 @@ struct LossSum {
   double count = 0;
 };
 
+// The logits [predictions, outputs] of those from number `first` on, in order.
+using TakeLogits = std::function<Status(int64_t first, std::span<const float> logits)>;
+
 struct DistillOptions {
   double temperature = 2;
   double alpha = 0.5;
@@ -231,9 +234,15 @@ class TrainingProgram {
 
   // Logits [predictions, outputs], no dropout. The same row gives the same bits in any batch.
   virtual Status Forward(const Batch& batch, std::span<float> logits) = 0;
+  // The same bits, where need be in pieces, so that at most 64 MiB of them are in memory: of a
+  // language model on the host that has its weights. Ends with `take`'s error.
+  virtual Status ForwardPieces(const Batch& batch, const TakeLogits& take);
   // The label losses.
   virtual Result<LossSum> Evaluate(const Batch& batch, const Targets& targets,
                                    std::span<float> logits) = 0;
+  // The same, with the logits as of ForwardPieces.
+  virtual Result<LossSum> EvaluatePieces(const Batch& batch, const Targets& targets,
+                                         const TakeLogits& take);
 };
 
 // Forward only, for serving and teachers: same architecture, weights loaded by name. They lie in
@@ -265,6 +274,8 @@ class InferenceProgram {
   // Threads: one caller at a time. Logits [predictions, outputs]; the same row gives the same bits
   // in any batch, and the same bits as TrainingProgram::Forward.
   virtual Status Forward(const Batch& batch, std::span<float> logits) = 0;
+  // As TrainingProgram::ForwardPieces.
+  virtual Status ForwardPieces(const Batch& batch, const TakeLogits& take) = 0;
   // Of a language model on the host, after Prepare: texts that go on token by token, with these
   // weights as they are now, and packed as they are here. kInvalidArgument for other models.
   virtual Result<std::unique_ptr<DecodingProgram>> MakeDecoder(

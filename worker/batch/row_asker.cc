@@ -88,10 +88,10 @@ Result<std::vector<RowAsker::Answered>> RowAsker::AskTogether(std::span<const in
 
 Status RowAsker::AnswerRows(std::vector<Answered>& rows, TokenSums* sums) {
   const nn::Batch batch = buffer_.batch();
+  if (model_.signature().per_token) return AnswerTokens(rows, sums);
   const int64_t outputs = model_.outputs();
   logits_.resize(nn::Predictions(model_.signature(), batch) * outputs);
   LEPTON_RETURN_IF_ERROR(model_.Forward(batch, logits_));
-  if (model_.signature().per_token) return AnswerTokens(rows, sums);
   for (size_t i = 0; i < rows.size(); ++i) {
     RowAnswer& answer = rows[i].answer;
     const auto logits = std::span<const float>(logits_).subspan(i * outputs, outputs);
@@ -108,29 +108,32 @@ Status RowAsker::AnswerRows(std::vector<Answered>& rows, TokenSums* sums) {
 
 Status RowAsker::AnswerTokens(std::vector<Answered>& rows, TokenSums* sums) {
   const int64_t outputs = model_.outputs(), sequence = buffer_.sequence();
-  for (size_t i = 0; i < rows.size(); ++i) {
-    RowAnswer& answer = rows[i].answer;
-    double sum = 0;
-    for (int64_t t = 0; t < sequence; ++t) {
-      const int64_t at = static_cast<int64_t>(i) * sequence + t;
+  std::vector<double> losses(rows.size());
+  const auto add = [&](int64_t first, std::span<const float> logits) {
+    const int64_t end = first + static_cast<int64_t>(logits.size()) / outputs;
+    for (int64_t at = first; at < end; ++at) {
       const int32_t target = buffer_.classes[at];
       if (target == nn::kNoTarget) continue;
+      RowAnswer& answer = rows[at / sequence].answer;
       if (target >= outputs) {
         return InvalidArgument("row " + std::to_string(answer.row) + ": token " +
                                std::to_string(target) + " is none of the model's " +
                                std::to_string(outputs));
       }
-      const double loss =
-          TokenLoss(std::span<const float>(logits_).subspan(at * outputs, outputs), target);
-      sum += loss;
+      losses[at / sequence] += TokenLoss(logits.subspan((at - first) * outputs, outputs), target);
       ++answer.tokens;
     }
-    answer.loss = answer.tokens > 0 ? sum / static_cast<double>(answer.tokens) : NAN;
-    if (std::isnan(sum)) {  // nor in the figures of all
+    return Status::Ok();
+  };
+  LEPTON_RETURN_IF_ERROR(model_.ForwardPieces(buffer_.batch(), add));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    RowAnswer& answer = rows[i].answer;
+    answer.loss = answer.tokens > 0 ? losses[i] / static_cast<double>(answer.tokens) : NAN;
+    if (std::isnan(losses[i])) {  // nor in the figures of all
       LOG(WARNING) << "row " << answer.row << ": the model's answer is not a number";
       continue;
     }
-    sums->loss += sum;
+    sums->loss += losses[i];
     sums->tokens += answer.tokens;
   }
   return Status::Ok();

@@ -80,6 +80,10 @@ class LoadedModel {
   Status Forward(const nn::Batch& batch, std::span<float> logits) {
     return program_->Forward(batch, logits);
   }
+  // The same in pieces (nn/training_program.h).
+  Status ForwardPieces(const nn::Batch& batch, const nn::TakeLogits& take) {
+    return program_->ForwardPieces(batch, take);
+  }
 
  private:
   LoadedModel() = default;

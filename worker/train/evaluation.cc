@@ -67,17 +67,26 @@ class Measurement {
  private:
   Status MeasureTogether(int64_t block, std::span<const int64_t> together, Tally& tally,
                          nn::LossSum& sum, double& squares) {
-    const int64_t outputs = program_.signature().outputs;
     LEPTON_RETURN_IF_ERROR(examples_.Fill(0, together, buffer_));
     const nn::Batch batch = buffer_.batch();
-    const int64_t predictions = nn::Predictions(program_.signature(), batch);
-    logits_.resize(predictions * outputs);
+    const auto count = [&](int64_t first, std::span<const float> logits) {
+      Count(block, together, first, logits, tally, squares);
+      return Status::Ok();
+    };
     LEPTON_ASSIGN_OR_RETURN(const nn::LossSum loss,
-                            program_.Evaluate(batch, buffer_.targets(), logits_));
+                            program_.EvaluatePieces(batch, buffer_.targets(), count));
     sum.sum += loss.sum;
     sum.count += loss.count;
-    for (int64_t i = 0; i < predictions; ++i) {
-      const auto row = std::span<const float>(logits_).subspan(i * outputs, outputs);
+    return Status::Ok();
+  }
+
+  // Predictions from number `first` on.
+  void Count(int64_t block, std::span<const int64_t> together, int64_t first,
+             std::span<const float> logits, Tally& tally, double& squares) const {
+    const int64_t outputs = program_.signature().outputs;
+    const int64_t end = first + static_cast<int64_t>(logits.size()) / outputs;
+    for (int64_t i = first; i < end; ++i) {
+      const auto row = logits.subspan((i - first) * outputs, outputs);
       if (kind_ == Evaluation::Kind::kTokens) {
         if (buffer_.classes[i] == nn::kNoTarget) continue;
         tally.Correct(block) += PredictedClass(row) == buffer_.classes[i];
@@ -86,11 +95,10 @@ class Measurement {
         ++tally.ClassRows()[actual];
         if (PredictedClass(row) == actual) ++tally.ClassCorrect()[actual];
       } else {
-        const double error = double{logits_[i]} - double{examples_.values()[together[i]]};
+        const double error = double{row[0]} - double{examples_.values()[together[i]]};
         squares += error * error;
       }
     }
-    return Status::Ok();
   }
 
   nn::TrainingProgram& program_;
@@ -99,7 +107,6 @@ class Measurement {
   const int64_t rows_, block_rows_;
   BatchBuffer buffer_;
   std::vector<int64_t> numbers_;
-  std::vector<float> logits_;
 };
 
 Evaluation::Kind KindOf(const Examples& examples, const nn::Signature& signature) {

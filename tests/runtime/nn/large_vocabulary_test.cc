@@ -93,6 +93,43 @@ TEST_P(LargeVocabulary, AStepNeedsTheMemoryOfAPiece) {
   EXPECT_LT(program->arena_bytes(), size_t{96} << 20);
 }
 
+TEST_P(LargeVocabulary, LogitsInPiecesAreThoseAtOnce) {
+  const auto& [style, precision, recompute, keeps_packs] = GetParam();
+  const auto [model, signature] = LargeModel(style);
+  TrainingProgram::Options options;
+  options.model = model;
+  options.precision = precision;
+  options.inference_precision = recompute && keeps_packs ? "int8" : "";
+  options.keeps_packs = keeps_packs;
+  const auto program = MustBuild(signature, options);
+  const TextBatch batch(signature, LongTexts(3));
+  const std::vector<int32_t> classes = batch.next_tokens();
+  std::vector<float> whole(static_cast<size_t>(batch.tokens() * kLargeVocabulary));
+  for (int version = 0; version < 2; ++version) {
+    int64_t taken = 0, calls = 0;
+    const auto piecewise = program->EvaluatePieces(
+        batch.batch(), {.classes = classes}, [&](int64_t first, std::span<const float> logits) {
+          EXPECT_EQ(first, taken);
+          EXPECT_LE(logits.size_bytes(), size_t{64} << 20);
+          std::copy(logits.begin(), logits.end(), whole.begin() + first * kLargeVocabulary);
+          taken += static_cast<int64_t>(logits.size()) / kLargeVocabulary;
+          ++calls;
+          return Status::Ok();
+        });
+    ASSERT_TRUE(piecewise.ok()) << piecewise.status().ToString();
+    EXPECT_EQ(taken, batch.tokens());
+    EXPECT_EQ(calls, 3);
+    EXPECT_LT(program->arena_bytes(), size_t{16} << 20);
+    std::vector<float> logits(whole.size());
+    const auto sum = program->Evaluate(batch.batch(), {.classes = classes}, logits);
+    ASSERT_TRUE(sum.ok()) << sum.status().ToString();
+    EXPECT_TRUE(SameBits(logits, whole));
+    EXPECT_EQ(sum->sum, piecewise->sum);
+    EXPECT_EQ(sum->count, piecewise->count);
+    for (float& weight : program->weights()) weight *= 1.5f;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Styles, LargeVocabulary,
                          testing::Values(VocabularyCase{"gpt2", "f32", false, true},
                                          VocabularyCase{"gpt2", "bf16", true, false},

@@ -129,7 +129,9 @@ TEST(RowAsker, WithoutLossesNoTokensLogitsAreMadeButTheLast) {
   if (without < 0) GTEST_SKIP() << "the kernel does not forget a peak";
 #if !defined(LEPTON_TSAN) && !defined(__SANITIZE_ADDRESS__)
   EXPECT_LT(without, kLogits / 4);
-  EXPECT_GT(with, kLogits / 2) << "the measure sees logits";
+  // 64 MiB of them at a time.
+  EXPECT_GT(with, kLogits / 6) << "the measure sees logits";
+  EXPECT_LT(with, kLogits / 2);
 #endif
 }
 
