@@ -236,10 +236,12 @@ class Interpreter {
   bool Holds(const Expression& e) {
     if (e.kind == Kind::kBinary && e.text == "and") return Holds(*e.args[0]) && Holds(*e.args[1]);
     if (e.kind == Kind::kBinary && e.text == "or") return Holds(*e.args[0]) || Holds(*e.args[1]);
-    if (e.kind == Kind::kCondition && e.args[2]) {
-      return Holds(*e.args[0]) ? Holds(*e.args[1]) : Holds(*e.args[2]);
+    if (e.kind == Kind::kCondition) {
+      return Holds(*e.args[0]) ? Holds(*e.args[1]) : e.args[2] && Holds(*e.args[2]);
     }
-    const TemplateValue value = Eval(e);
+    return IsTrueOf(e, Eval(e));
+  }
+  static bool IsTrueOf(const Expression& e, const TemplateValue& value) {
     return (e.kind == Kind::kFilter && WalksItems(e.text)) || IsTrue(value);
   }
 
@@ -318,8 +320,8 @@ class Interpreter {
 
   TemplateValue Binary(const Expression& e) {
     TemplateValue left = Eval(*e.args[0]);
-    if (e.text == "and") return IsTrue(left) ? Eval(*e.args[1]) : left;
-    if (e.text == "or") return IsTrue(left) ? left : Eval(*e.args[1]);
+    if (e.text == "and") return IsTrueOf(*e.args[0], left) ? Eval(*e.args[1]) : left;
+    if (e.text == "or") return IsTrueOf(*e.args[0], left) ? left : Eval(*e.args[1]);
     TemplateValue right = Eval(*e.args[1]);
     if (e.text == "==") return Equal(left, right);
     if (e.text == "!=") return !Equal(left, right);

@@ -146,9 +146,11 @@ TEST(ChatTemplateTest, LazyFiltersAreTrueInsideOfConditions) {
   EXPECT_EQ(Render("{{ 'a' if true and [] | select else 'b' }}{{ 'c' if not ([] | map('upper')) }}"
                    "{% if false or [] | reject %}d{% endif %}"
                    "{% if ([] | select if true else false) %}e{% endif %}"
+                   "{% if ([] | select if true) %}f{% endif %}{{ ([] | select) and 'g' }}"
+                   "{% for a in ([] | select) or [1] %}x{% endfor %}"
                    "{% for k, v in u | items %}x{% endfor %}.")
                 .value(),
-            "ade.");
+            "adefg.");
 }
 
 TEST(ChatTemplateTest, ToJsonTakesItsArgumentsByName) {
