@@ -87,7 +87,7 @@ std::optional<int64_t> Reactor::NextTimer() const {
   };
   at(put_off_ms_);
   for (const auto& [id, wall_ms] : unconfirmed_) at(wall_ms);
-  for (const auto& [id, full] : full_) at(full.until_ms);
+  for (const auto& [id, put_off] : put_off_) at(put_off.until_ms);
   for (const auto& [id, worker] : state_.workers) {
     if (worker.state() == WORKER_LOST) at(worker.since_ms() + options_.forget_lost_worker_ms);
   }

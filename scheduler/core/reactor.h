@@ -77,15 +77,13 @@ class Reactor {
     int64_t heard_ms = 0;
   };
   std::optional<Absence> absence_;
-  struct Full {
-    int refusals = 0;  // in a row
-    // The device that failed there: it is put off for that alone, and that a task starts says
-    // nothing yet.
-    std::string broken;
+  struct PutOff {
+    int times = 0;  // in a row
     int64_t until_ms = 0;
   };
-  // Workers that refused tasks for which they seemed to have slots, or whose device failed.
-  std::map<WorkerId, Full> full_;
+  // Workers that refused tasks for which they seemed to have slots, by "", and those whose device
+  // failed, by its name: for tasks of that device alone, and that one starts says nothing yet.
+  std::map<std::pair<WorkerId, std::string>, PutOff> put_off_;
   std::unordered_map<std::string, uint64_t> seen_seq_;   // newest report per task, logs included
   std::unordered_map<std::string, int64_t> storing_ms_;  // when that was last said of a task
   // Compiled log_policies, and how many of a job's searches took too long: after kDearSearches

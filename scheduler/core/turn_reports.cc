@@ -105,8 +105,7 @@ void Turn::On(const TaskReported& reported) {
       if (gang.elastic()) reactor_.dirty_ = true;  // it may want more ranks
       return MaybeRunning(gang_id);
     case wire::TaskReport::kStarted: {
-      const auto full = reactor_.full_.find(WorkerId(task->worker_id()));
-      if (full != reactor_.full_.end() && full->second.broken.empty()) reactor_.full_.erase(full);
+      reactor_.put_off_.erase({WorkerId(task->worker_id()), ""});
       return MaybeRunning(gang_id);
     }
     case wire::TaskReport::kReady:
@@ -273,16 +272,16 @@ void Turn::OnTaskEnded(const std::string& gang_id, uint32_t rank, int64_t ended_
 void Turn::PutOffAfter(const Gang& gang, const Task& task) {
   const WorkerId worker(task.worker_id());
   const std::string device = DeviceOf(gang);
-  const auto known = reactor_.full_.find(worker);
-  if (EndedWell(task) && known != reactor_.full_.end() &&
-      (known->second.broken.empty() || known->second.broken == device)) {
-    reactor_.full_.erase(known);
+  if (EndedWell(task)) {
+    reactor_.put_off_.erase({worker, ""});
+    reactor_.put_off_.erase({worker, device});
   }
-  if (!task.refused() && !LostItsDevice(task)) return;
-  Reactor::Full& full = reactor_.full_[worker];
-  if (LostItsDevice(task)) full.broken = device;
-  const int64_t base = full.broken.empty() ? kRefusedRetryMs : kBrokenRetryMs;
-  full.until_ms = now_ + BackoffMs(base, ++full.refusals, options_.backoff_cap_ms);
+  const auto put_off = [&](const std::string& why, int64_t base_ms) {
+    Reactor::PutOff& known = reactor_.put_off_[{worker, why}];
+    known.until_ms = now_ + BackoffMs(base_ms, ++known.times, options_.backoff_cap_ms);
+  };
+  if (task.refused()) put_off("", kRefusedRetryMs);
+  if (LostItsDevice(task)) put_off(device, kBrokenRetryMs);
 }
 
 // Replicas compute on the host.

@@ -11,9 +11,9 @@ namespace lepton::scheduler {
 std::set<WorkerId> Turn::Away(const std::string& device) const {
   std::set<WorkerId> away;
   for (const auto& [id, wall_ms] : reactor_.unconfirmed_) away.insert(id);
-  for (const auto& [id, full] : reactor_.full_) {
-    const bool counts = full.broken.empty() || full.broken == device;
-    if (counts && now_ < full.until_ms) away.insert(id);
+  for (const auto& [of, put_off] : reactor_.put_off_) {
+    const auto& [id, failed] = of;
+    if ((failed.empty() || failed == device) && now_ < put_off.until_ms) away.insert(id);
   }
   return away;
 }

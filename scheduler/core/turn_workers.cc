@@ -161,7 +161,7 @@ void Turn::LoseWorker(const WorkerId& id, const std::string& reason) {
   Persist(std::move(record));
   if (reactor_.unconfirmed_.erase(id) > 0) MaybeTellAbsence();
   reactor_.returned_.erase(id);
-  reactor_.full_.erase(id);
+  std::erase_if(reactor_.put_off_, [&](const auto& one) { return one.first.first == id; });
   reactor_.dirty_ = true;
   std::set<std::string> tasks, hurt;
   if (auto it = state_.tasks_of_worker.find(id); it != state_.tasks_of_worker.end()) {

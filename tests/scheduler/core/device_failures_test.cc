@@ -112,6 +112,30 @@ TEST(DeviceFailures, ItsWorkerGoesOnTakingOtherWork) {
   EXPECT_THAT(sim.Living(id), SizeIs(1));
 }
 
+// Nor that it has a place for them: where one is refused, none is put for a while, as on any
+// worker.
+TEST(DeviceFailures, ItsWorkerIsPutOffForWhatItRefusesToo) {
+  Sim sim;
+  sim.Hello("w0", 1, "i1", {}, "", 1);
+  spec::JobSpec on_gpu = Sim::Train();
+  on_gpu.resources.device = "cuda";
+  const std::string failed = sim.Submit(on_gpu);
+  sim.RunAll(failed);
+  sim.Finish(failed + ".a1.r0", "DEVICE_FAILED", kEcc);
+  const std::string id = sim.Submit(Sim::Train());
+  wire::TaskReport report;
+  report.mutable_finished()->set_code("UNAVAILABLE");
+  report.mutable_finished()->set_refused(true);
+  sim.Report(id + ".a1.r0", std::move(report));
+  sim.out.starts.clear();
+  sim.On(CancelJob{JobId(failed), "asked"});
+  sim.Pass(900);
+  const std::string next = sim.Submit(Sim::Train());
+  EXPECT_THAT(sim.out.starts, SizeIs(0));
+  sim.Pass(1'000);
+  EXPECT_THAT(sim.out.starts, SizeIs(1));
+}
+
 // Of any gang: here nobody goes on without the rank, and its last report starts the job again.
 TEST(DeviceFailures, SoIsThatOfAGangThatStartsAgain) {
   Sim sim;
