@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "cli/command.h"
+#include "runtime/base/descriptors.h"
 #include "runtime/base/logging.h"
 #include "runtime/spec/fields.h"
 
@@ -63,6 +64,7 @@ int BadUsage(const CLI::App& app, const CLI::ParseError& error, int argc, char**
 
 int main(int argc, char** argv) {
   using namespace lepton::cli;
+  lepton::RaiseDescriptorLimit();
   CLI::App app(kAbout, "lepton");
   Globals globals;
   app.footer(kGlobal);  // which verbs inherit

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <glog/logging.h>
 
+#include <future>
 #include <limits>
 #include <mutex>
 
@@ -249,8 +250,16 @@ Status CoordinatorImpl::Open() {
   imports_ = std::make_unique<WorkQueue>("imports", 4);
   shard_files_ = std::make_unique<ShardFiles>(*objects_, *pool_, *loop_);
   LEPTON_RETURN_IF_ERROR(OpenLink(key));
-  loop_->Read([this](const State& state) { history_->ForgetOthers(state.jobs); });
+  // As Committed does: nothing need be committed before somebody asks. HTTP waits for it.
+  std::promise<void> read;
+  loop_->Read([this, &read](const State& state) {
+    history_->ForgetOthers(state.jobs);
+    routes_.Update(state, *gateway_);
+    shard_files_->Update(state);
+    read.set_value();
+  });
   loop_->Start(*this);
+  read.get_future().wait();
   LEPTON_RETURN_IF_ERROR(OpenHttp());
   LEPTON_RETURN_IF_ERROR(Announce());
   // What a stopped coordinator had let go but not deleted yet.

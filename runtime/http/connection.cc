@@ -76,6 +76,10 @@ void ClientConnection::OnResolved(ErrorCode error, tcp::resolver::results_type r
 }
 
 void ClientConnection::OnSocket(ErrorCode error) {
+  // Of this process, and no fault of whom it connects to.
+  if (error == asio::error::no_descriptors) {
+    return FinishConnect(ResourceExhausted(host_ + ": cannot connect: " + error.message()));
+  }
   if (error) return FinishConnect(Unavailable(host_ + ": cannot connect: " + error.message()));
   if (closed_) return FinishConnect(Unavailable("closed"));
   ErrorCode ignored;

@@ -6,6 +6,7 @@
 #include <boost/asio/strand.hpp>
 #include <thread>
 
+#include "runtime/base/descriptors.h"
 #include "runtime/base/named_thread.h"
 #include "runtime/http/server_core.h"
 #include "runtime/http/session.h"
@@ -204,6 +205,10 @@ class AsioServer final : public Server {
 Result<std::unique_ptr<Server>> Server::Start(const ServerOptions& options, Handler handler) {
   auto core = std::make_shared<ServerCore>();
   core->options = options;
+  // A request may need a second one, and the process has others to open: files, other listeners.
+  const size_t limit = DescriptorLimit();
+  core->options.max_connections =
+      std::min(options.max_connections, std::max<size_t>(1, (limit - limit / 4) / 2));
   core->handler = std::move(handler);
   LEPTON_RETURN_IF_ERROR(LoadTls(*core));
   auto listener = std::make_shared<Listener>(core);

@@ -83,6 +83,8 @@ void GatewayImpl::OnAnswer(const PendingPtr& pending, const ReplicaPtr& replica,
   if (code == StatusCode::kCancelled) {
     return Fail(pending, Unavailable("the gateway is stopping"));
   }
+  if (code == StatusCode::kResourceExhausted)
+    return Fail(pending, Unavailable(result.status().message()));
   if (!result.ok()) return Fail(pending, Unavailable("two replicas broke while answering"));
   Response response;
   response.status = result->status;
