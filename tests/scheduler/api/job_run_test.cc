@@ -333,6 +333,18 @@ TEST_F(JobRunTest, ADeploymentIsScaledUnderItsEtag) {
   EXPECT_EQ(cluster_.Get("/v1/deployments/none").status, 404);
 }
 
+// Before any worker is back, and so before anything is committed.
+TEST_F(JobRunTest, BehindARestartADeploymentIsKnownAtOnce) {
+  MakeModel("small");
+  const Answer made =
+      cluster_.Call("POST", "/v1/deployments", R"({"name":"d","model":"small@1","replicas":1})");
+  ASSERT_EQ(made.status, 201) << made.body;
+  worker_.reset();
+  cluster_.Restart();
+  const Answer asked = cluster_.Call("POST", "/v1/deployments/d:predict", "{}");
+  EXPECT_EQ(asked.status, 503) << asked.body;  // no replica is ready
+}
+
 TEST_F(JobRunTest, StoppingAnswersThoseWhoWait) {
   const auto start = Start();
   auto waiting = std::async(
