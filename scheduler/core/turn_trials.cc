@@ -127,10 +127,12 @@ void Turn::OnTrialGangEnded(const Gang& gang, const Verdict& verdict) {
   const Trial& trial = job.trials(gang.trial());
   if (job.state() == JOB_STOPPING) {
     TrialChange stopped;
-    stopped.to = TRIAL_FAILED;
+    stopped.to = trial.has_value() ? TRIAL_PAUSED : TRIAL_FAILED;  // what it reached before counts
     stopped.reason_code = job.reason_code();
-    stopped.error_code = "CANCELLED";
-    stopped.error = "the search was stopped";
+    if (!trial.has_value()) {
+      stopped.error_code = "CANCELLED";
+      stopped.error = "the search was stopped";
+    }
     MoveTrial(id, gang.trial(), stopped);
     return OnJobGangEnded(gang, verdict);
   }

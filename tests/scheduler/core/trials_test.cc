@@ -276,6 +276,28 @@ TEST(Trials, CancelStopsEveryTrialAndLetsTheLosersGo) {
   EXPECT_EQ(sim.job(id).result().model_manifest(), "m0") << "and it can be fetched";
 }
 
+TEST(Trials, WhatAPromotedTrialReachedBeforeIsTheBestOfACancelledSearchToo) {
+  Sim sim;
+  sim.Hello("w1", 2);
+  const std::string id = sim.Submit(Sim::Tune("asha", 9));
+  const auto promoted = [&] {
+    const Trial& trial = sim.job(id).trials(0);
+    return trial.state() == TRIAL_RUNNING && trial.has_value();
+  };
+  for (int round = 0; round < 9 && !promoted(); ++round) {
+    sim.RunAll(id);
+    const std::string task = "j1.t" + std::to_string(round) + ".a1.r0";
+    sim.Finish(task, "OK", "", 0, {{kMetric, 0.9 - 0.1 * round}}, "m" + std::to_string(round));
+  }
+  ASSERT_TRUE(promoted());
+  sim.On(CancelJob{JobId(id), "asked"});
+  sim.StopAll();
+  EXPECT_EQ(sim.StateOf(id), "CANCELLED");
+  EXPECT_EQ(sim.job(id).best_trial(), 0);
+  EXPECT_EQ(sim.job(id).result().model_manifest(), "m0");
+  EXPECT_EQ(sim.job(id).trials(0).state(), TRIAL_DONE);
+}
+
 TEST(Trials, OfEqualsTheBestTrainedLongerAndOneThatFailedBehindItsValueIsTheLast) {
   Job job;
   const auto add = [&job](double value, int64_t reached, TrialState state) {
