@@ -357,8 +357,11 @@ Status ForwardProgram::ForwardPieces(const Batch& batch, const TakeLogits& take)
   const int64_t piece = std::max<int64_t>(1, graph::kMostLogitsBytes / (outputs * 4));
   if (pieces_ == nullptr || visits_ != nullptr || predictions <= piece) {
     const auto numbers = static_cast<size_t>(predictions * outputs);
-    const std::span<float> logits(Grown(whole_logits_, numbers * sizeof(float)).as<float>(),
-                                  numbers);
+    const size_t bytes = numbers * sizeof(float);
+    Buffer large;  // too much to keep
+    if (bytes > graph::kMostLogitsBytes) large = Buffer(bytes);
+    Buffer& whole = bytes > graph::kMostLogitsBytes ? large : Grown(small_logits_, bytes);
+    const std::span<float> logits(whole.as<float>(), numbers);
     LEPTON_RETURN_IF_ERROR(Forward(batch, logits));
     return take(0, logits);
   }

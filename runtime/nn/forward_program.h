@@ -97,7 +97,7 @@ class ForwardProgram {
   std::vector<Buffer> padded_inputs_;
   Buffer padded_logits_;
   std::unique_ptr<HeadPieces> pieces_;  // null: this model's logits are made at once
-  Buffer hidden_, whole_logits_;
+  Buffer hidden_, small_logits_;
 
   // On a device.
   kernels::DeviceBackend* const backend_;

@@ -14,6 +14,9 @@ using graph::NodeId;
 using graph::ValueId;
 using graph::ValueKind;
 
+// One for each padded length of a text; all compute in one arena.
+constexpr size_t kPlansOfLengths = 64;
+
 HeadPieces::HeadPieces(const graph::Graph& whole)
     : body_graph_(whole), head_graph_(onnx::ImportOps()), weights_(parameters_) {}
 
@@ -25,7 +28,7 @@ std::unique_ptr<HeadPieces> HeadPieces::Make(const graph::Graph& whole, ValueId 
   if (!pieces->CutHead(logits, parameters)) return nullptr;
   const auto make = [&](const graph::Graph& graph, const auto& declared) {
     auto made = std::make_unique<graph::Executor>(graph, KernelsOf(nullptr), Device{}, options,
-                                                  graph::Executor::kMostPlans, executor.arena());
+                                                  kPlansOfLengths, executor.arena());
     made->packs().Share(PackNames(graph, declared), executor.packs().store());
     return made;
   };
