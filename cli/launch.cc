@@ -75,7 +75,8 @@ std::string AddressOfAnInterface() {
   std::string found;
   for (const ifaddrs* one = all; one != nullptr && found.empty(); one = one->ifa_next) {
     const bool serves = one->ifa_addr != nullptr && one->ifa_addr->sa_family == AF_INET &&
-                        (one->ifa_flags & IFF_UP) != 0 && (one->ifa_flags & IFF_LOOPBACK) == 0;
+                        (one->ifa_flags & IFF_UP) != 0 && (one->ifa_flags & IFF_RUNNING) != 0 &&
+                        (one->ifa_flags & IFF_LOOPBACK) == 0;
     if (serves) found = TextOf(reinterpret_cast<const sockaddr_in*>(one->ifa_addr)->sin_addr);
   }
   ::freeifaddrs(all);
